@@ -1,0 +1,29 @@
+"""`ganrun VERB ...` is `python -m ganrun.VERB ...`."""
+
+import sys
+from importlib import import_module
+
+VERBS = {
+    "train": "train a game from a YAML file; the same command resumes",
+    "prepare": "turn images into shards with an index",
+    "sample": "draw images from a run's averaged generator",
+    "bench": "measure this machine, peers beside it",
+}
+
+
+def main() -> int:
+    """Calls the door that the first argument names; returns its exit code."""
+    verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if verb in VERBS:
+        return int(import_module(f"ganrun.{verb}").main(sys.argv[2:]))
+    lines = "\n".join(f"  {name:10}{what}" for name, what in VERBS.items())
+    usage = f"usage: ganrun VERB ...\n\n{lines}\n\n`ganrun VERB --help` tells more."
+    if verb in ("-h", "--help"):
+        print(usage)
+        return 0
+    print(f"ganrun: no verb {verb!r}\n\n{usage}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,198 @@
+"""The whole state of a run <-> one directory, complete or absent.
+
+Tensors are in safetensors, the rest in JSON: nothing is ever unpickled. Files are written to a place never
+used before, the manifest with their hashes last; only then does `latest.json` point to it.
+"""
+
+import hashlib
+import json
+import platform
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+import ganrun
+from ganrun.errors import RunError
+from ganrun.loop import Play
+from ganrun.run_folder import Pointer, RunFolder
+from ganrun.storage import Storage
+from ganrun.turn import Seat
+
+FORMAT = 1
+STATE, MANIFEST = "state.json", "manifest.json"
+Files = dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a checkpoint keeps beside the play itself: `best_score`, `seconds` of training so far."""
+
+    best_score: float | None = None
+    seconds: float = 0.0
+
+
+def snapshot(play: Play, progress: Progress, recorder: dict[str, Tensor]) -> Files:
+    """All files of a checkpoint but the manifest; `recorder` is the recorder's state."""
+    tensors = {name: network.state_dict() for name, network in play.game.networks.items()}
+    tensors |= {f"{name}_average": average.network.state_dict() for name, average in play.averages.items()}
+    tensors |= {f"optimizer_{seat.player.name}": _optimizer_state(seat) for seat in play.seats}
+    tensors["recorder"] = recorder
+    state = {
+        "images": play.images,
+        "generation": play.generation,
+        "recorded": play.recorder.names,
+        "best_score": progress.best_score,
+        "seconds": progress.seconds,
+    }
+    files = {f"{name}.safetensors": _to_bytes(group) for name, group in tensors.items()}
+    files[STATE] = json.dumps(state, indent=1).encode()
+    files["config.yaml"] = play.config.to_yaml().encode()
+    return files
+
+
+def restore(play: Play, files: Files) -> Progress:
+    """Puts a play into the state of a checkpoint.
+
+    Raises:
+        RunError: the networks or optimizers are not those of the config.
+    """
+    try:
+        for name, network in play.game.networks.items():
+            network.load_state_dict(load_tensors(files[f"{name}.safetensors"]))
+        for name, average in play.averages.items():
+            average.network.load_state_dict(load_tensors(files[f"{name}_average.safetensors"]))
+        for seat in play.seats:
+            _load_optimizer(seat, load_tensors(files[f"optimizer_{seat.player.name}.safetensors"]))
+        state = json.loads(files[STATE])
+        play.recorder.load(state["recorded"], load_tensors(files["recorder.safetensors"]))
+    except (KeyError, RuntimeError) as error:
+        raise RunError(f"the checkpoint does not fit the networks of this config: {error}") from error
+    play.images, play.generation = state["images"], state["generation"]
+    return Progress(state["best_score"], state["seconds"])
+
+
+def write(folder: RunFolder, name: str, files: Files, facts: dict[str, Any]) -> None:
+    """Writes a checkpoint, manifest last; leaves nothing behind if that fails.
+
+    Raises:
+        OSError: the storage did not take it.
+    """
+    listed = {file: {"bytes": len(data), "sha256": _hash(data)} for file, data in files.items()}
+    versions = {"ganrun": ganrun.__version__, "torch": torch.__version__, "python": platform.python_version()}
+    manifest = {"format": FORMAT, **facts, "versions": versions, "files": listed}
+    try:
+        for file, data in files.items():
+            folder.storage.write(f"checkpoints/{name}/{file}", data)
+        folder.storage.write(f"checkpoints/{name}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
+    except OSError:
+        folder.storage.delete(f"checkpoints/{name}")
+        raise
+
+
+def read(storage: Storage, directory: str, only: tuple[str, ...] | None = None) -> Files:
+    """The files of a checkpoint (or `only` some), each checked against the manifest.
+
+    Raises:
+        RunError: it is damaged or not complete; the message says which file.
+    """
+    try:
+        manifest = json.loads(storage.read(f"{directory}/{MANIFEST}"))
+        if manifest["format"] != FORMAT:
+            raise RunError(f"{directory}: its format is {manifest['format']}, this ganrun reads {FORMAT}")
+        files = {}
+        for file, listed in manifest["files"].items():
+            if only is None or file in only:
+                files[file] = storage.read(f"{directory}/{file}")
+                if _hash(files[file]) != listed["sha256"]:
+                    raise RunError(f"{storage.uri}/{directory}/{file} is damaged: its sha256 is not the manifest's")
+    except FileNotFoundError as error:
+        missing = str(error.filename).rpartition("/")[2] if error.filename else "a file"
+        raise RunError(f"{storage.uri}/{directory} is not complete: {missing} is missing") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{storage.uri}/{directory}/{MANIFEST} is damaged: {error}") from error
+    return files
+
+
+def newest_whole(folder: RunFolder) -> tuple[str | None, list[str]]:
+    """The name of the newest checkpoint that is whole (None before the first), and what is wrong with newer ones.
+
+    Raises:
+        RunError: there are checkpoints, and none is whole.
+    """
+    latest = folder.pointer("latest")
+    if latest is None:
+        return None, []
+    older = [name for name in folder.storage.list("checkpoints") if name < latest.checkpoint]
+    faults = []
+    for name in [latest.checkpoint, *reversed(older)]:
+        try:
+            read(folder.storage, f"checkpoints/{name}")
+        except RunError as error:
+            faults.append(str(error))
+        else:
+            return name, faults
+    raise RunError(f"no checkpoint of {folder.storage.uri} is whole: {'; '.join(faults)}; restore one from a backup")
+
+
+def delete_old(folder: RunFolder, keep: int) -> None:
+    """Deletes checkpoints that came before the newest `keep`, but never one that a pointer points to."""
+    pointers = [pointer for name in ("latest", "best") if (pointer := folder.pointer(name))]
+    latest = max((pointer.checkpoint for pointer in pointers), default="")
+    before = [name for name in folder.storage.list("checkpoints") if name <= latest]
+    for name in before[:-keep]:
+        if name not in {pointer.checkpoint for pointer in pointers}:
+            folder.storage.delete(f"checkpoints/{name}")
+
+
+def make_visible(folder: RunFolder, pointer: Pointer, best: bool) -> None:
+    """Points `latest`, and if this one is the best `best`, to a checkpoint that is written."""
+    folder.move_pointer("latest", pointer)
+    if best:
+        folder.move_pointer("best", pointer)
+
+
+def _optimizer_state(seat: Seat) -> dict[str, Tensor]:
+    state = seat.optimizer.state
+    return {
+        f"{name}.{key}": value
+        for name, parameter in seat.parameters.items()
+        for key, value in state.get(parameter, {}).items()
+    }
+
+
+def _load_optimizer(seat: Seat, tensors: dict[str, Tensor]) -> None:
+    for name, parameter in seat.parameters.items():
+        values = {key: tensors[f"{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq") if tensors}
+        # In the parameter's own layout: the fused kernel walks both in memory order.
+        seat.optimizer.state[parameter] = {
+            key: torch.empty_like(parameter, requires_grad=False).copy_(value)
+            if value.shape == parameter.shape and key != "step"
+            else value.to(parameter.device)
+            for key, value in values.items()
+        }
+
+
+def _to_bytes(tensors: dict[str, Tensor]) -> bytes:
+    return bytes(save_tensors({key: value.detach().cpu().contiguous() for key, value in tensors.items()}))
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def load_network(storage: Storage, directory: str, name: str, network: nn.Module) -> None:
+    """Loads one network (such as `generator_average`) of a checkpoint.
+
+    Raises:
+        RunError: the file is damaged, missing, or does not fit.
+    """
+    file = f"{name}.safetensors"
+    files = read(storage, directory, only=(file,))
+    try:
+        network.load_state_dict(load_tensors(files[file]))
+    except (KeyError, RuntimeError) as error:
+        raise RunError(f"{storage.uri}/{directory}/{file} does not fit the network of the config: {error}") from error

@@ -1,0 +1,1 @@
+"""Data in: index, order, shards, stream; and how data sets are made."""

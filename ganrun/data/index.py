@@ -1,0 +1,170 @@
+"""What a prepared data set holds: `index.json`, its shards by name with their counts, sizes and hashes."""
+
+import glob
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from braceexpand import braceexpand
+
+from ganrun.errors import UserError
+from ganrun.storage import Storage, open_storage
+
+FORMAT = 1
+INDEX_NAME = "index.json"
+PACKAGES = ("fashion-mnist-10k",)
+"""Data sets that travel with ganrun, as `data.shards: package:NAME`."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar of samples; `name` is relative to its index, `sha256` that of the whole file."""
+
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Index:
+    """The content of `index.json`; `made` says how it was made, for people."""
+
+    image_size: int
+    channels: int
+    classes: tuple[str, ...]
+    shards: tuple[Shard, ...]
+    made: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def samples(self) -> int:
+        """Samples in all shards."""
+        return sum(shard.samples for shard in self.shards)
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for data sets with the same samples in the same order, wherever they are."""
+        content = ",".join(f"{shard.samples}:{shard.sha256}" for shard in self.shards)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def to_json(self) -> bytes:
+        """The bytes of `index.json`; equal indexes have equal bytes."""
+        return (json.dumps({"format": FORMAT, **asdict(self)}, indent=1, sort_keys=True) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, data: bytes, where: str) -> "Index":
+        """Reads `index.json`.
+
+        Raises:
+            UserError: it is no index of this format; the message begins with `where`.
+        """
+        try:
+            fields = json.loads(data)
+            if fields.pop("format") != FORMAT:
+                raise ValueError(f"its format is not {FORMAT}")
+            shards = tuple(Shard(**shard) for shard in fields.pop("shards"))
+            classes = tuple(fields.pop("classes"))
+            index = cls(shards=shards, classes=classes, **fields)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{where}: no index ({error}); make it with ganrun.prepare") from error
+        if not index.samples:
+            raise UserError(f"{where}: the data set has no samples; make it again with ganrun.prepare")
+        return index
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """An index and the places that hold its shards, one for each."""
+
+    index: Index
+    places: tuple[Storage, ...]
+
+    def where(self, shard: int) -> str:
+        """The address of a shard, for messages."""
+        return f"{self.places[shard].uri}/{self.index.shards[shard].name}"
+
+    def read(self, shard: int) -> bytes:
+        """All bytes of a shard, as stored."""
+        return self.places[shard].read(self.index.shards[shard].name)
+
+
+def open_data(shards: str | list[str]) -> DataSet:
+    """The data set that `data.shards` names: a folder or prefix with an index, `package:NAME`, or
+    shards by brace range, glob or list whose folder has an index.
+
+    Raises:
+        UserError: nothing is there, or there is no index, or the parts do not belong together.
+    """
+    entries = [shards] if isinstance(shards, str) else shards
+    parts = [_open_part(uri) for entry in entries for uri in _expand(entry)]
+    if not parts:
+        raise UserError(f"data.shards: {shards!r} names no shard")
+    shapes = {(part.index.image_size, part.index.channels, part.index.classes) for part in parts}
+    if len(shapes) > 1:
+        raise UserError(f"data.shards: parts of different image size, channels or classes: {sorted(shapes)}")
+    first = parts[0].index
+    merged = Index(
+        image_size=first.image_size,
+        channels=first.channels,
+        classes=first.classes,
+        shards=tuple(shard for part in parts for shard in part.index.shards),
+        made=first.made,
+    )
+    return DataSet(merged, tuple(place for part in parts for place in part.places))
+
+
+def _expand(entry: str) -> list[str]:
+    """Brace ranges, then globs of local files."""
+    uris = []
+    for uri in braceexpand(entry):
+        if not any(sign in uri for sign in "*?["):
+            uris.append(uri)
+        elif found := sorted(glob.glob(uri)):
+            uris += found
+        else:
+            raise UserError(f"data.shards: no file matches {uri!r}")
+    return uris
+
+
+def _open_part(uri: str) -> DataSet:
+    """A folder with an index, or one shard with its index beside it."""
+    if uri.startswith("package:"):
+        return _read_index(open_storage(str(_package(uri.removeprefix("package:")))), uri)
+    if not uri.endswith((".tar", ".tar.gz")):
+        return _read_index(open_storage(uri.rstrip("/")), uri)
+    folder, _, name = uri.rpartition("/")
+    whole = _read_index(open_storage(folder or "."), folder or ".")
+    found = [number for number, shard in enumerate(whole.index.shards) if shard.name == name]
+    if not found:
+        where = f"{folder or '.'}/{INDEX_NAME}"
+        raise UserError(f"data.shards: {uri!r} is not in {where}; run: ganrun prepare shards:{folder}")
+    shard = whole.index.shards[found[0]]
+    return DataSet(
+        Index(whole.index.image_size, whole.index.channels, whole.index.classes, (shard,), whole.index.made),
+        (whole.places[found[0]],),
+    )
+
+
+def _package(name: str) -> Path:
+    if name not in PACKAGES:
+        raise UserError(f"data.shards: no data set 'package:{name}'; ganrun carries {', '.join(PACKAGES)}")
+    return Path(str(files("ganrun.data"))) / name
+
+
+def _read_index(place: Storage, uri: str) -> DataSet:
+    try:
+        data = place.read(INDEX_NAME)
+    except FileNotFoundError:
+        shards = [name for name in place.list() if name.endswith((".tar", ".tar.gz"))]
+        what = f"{len(shards)} shards but no {INDEX_NAME}" if shards else "no shards and no index"
+        raise UserError(
+            f"data.shards: {uri!r} holds {what}; "
+            + (f"index them: ganrun prepare shards:{uri}" if shards else "make shards: ganrun prepare --help")
+        ) from None
+    except OSError as error:
+        raise UserError(f"data.shards: cannot read {uri}/{INDEX_NAME}: {error.strerror or error}") from error
+    index = Index.from_json(data, f"{uri}/{INDEX_NAME}")
+    return DataSet(index, (place,) * len(index.shards))

@@ -1,0 +1,65 @@
+"""Converts samples and counts what was in them."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from ganrun.data.convert import Picture, Rule, UnreadableError, convert
+from ganrun.data.sources import Item
+from ganrun.errors import UserError
+
+
+@dataclass
+class Tally:
+    """Images by label number (as text, for JSON), sums of pixels [channels], images made larger, and what
+    was left out."""
+
+    sums: list[int]
+    labels: dict[str, int] = field(default_factory=dict)
+    enlarged: int = 0
+    skipped: list[str] = field(default_factory=list)
+
+    def count(self, sums: list[int], labels: dict[str, int]) -> None:
+        """Adds sums of pixels and numbers of images."""
+        self.sums = [total + new for total, new in zip(self.sums, sums, strict=True)]
+        for label, number in labels.items():
+            self.labels[label] = self.labels.get(label, 0) + number
+
+    def add(self, other: "Tally") -> None:
+        """Adds what another counted."""
+        self.count(other.sums, other.labels)
+        self.enlarged += other.enlarged
+        self.skipped += other.skipped
+
+
+def convert_all(
+    items: Iterable[Item], rule: Rule, tally: Tally, strict: str | None
+) -> Iterator[tuple[Item, Picture]]:
+    """Each sample with its picture, counted in `tally`; unreadable ones are left out and noted.
+
+    Raises:
+        UserError: a picture does not fit the rule, a .cls is no number, or, where `strict` says why that is
+            a fault, a picture is unreadable.
+    """
+    for item in items:
+        try:
+            if item.image is None:
+                raise UnreadableError("the sample has no image")
+            picture = convert(item.image, rule)
+        except UnreadableError as error:
+            if strict:
+                raise UserError(f"{item.where}: unreadable ({error}); {strict}") from error
+            tally.skipped.append(f"{item.where}: {error}")
+            continue
+        except UserError as error:
+            raise UserError(f"{item.where}: {error}") from error
+        tally.count(picture.pixels.sum((0, 1), dtype=int).tolist(), _label(item))
+        tally.enlarged += picture.enlarged
+        yield item, picture
+
+
+def _label(item: Item) -> dict[str, int]:
+    """{the number in its .cls: 1}, empty without one."""
+    text = item.members.get("cls", b"").strip()
+    if "cls" in item.members and not text.isdigit():
+        raise UserError(f"{item.where}: its .cls holds {text[:20]!r}; allowed is a whole number from 0")
+    return {str(int(text)): 1} if text else {}

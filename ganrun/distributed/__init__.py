@@ -1,0 +1,1 @@
+"""Workers: what each does, and how Ray starts them."""

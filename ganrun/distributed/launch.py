@@ -1,0 +1,151 @@
+"""Starts a run's workers under Ray Train, listens to them, and ends them.
+
+Ray gives processes and joins them in a process group; it starts them again when one dies. Checkpoints,
+metrics and scores are ours alone, so nothing goes through `ray.train.report`.
+"""
+
+import contextlib
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ganrun.config import Config
+from ganrun.distributed.line import Line, Message
+from ganrun.errors import RunError, UserError
+
+ENDINGS = ("finished", "stopped", "failed")
+LISTEN_SECONDS = 0.25
+
+
+class Mailbox:
+    """The actor between the driver and the workers: messages one way, the wish to stop the other."""
+
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+        self._stop = False
+
+    def exchange(self, messages: list[Message]) -> bool:
+        """A worker's side: takes its messages, and says whether it should stop."""
+        self._messages += messages
+        return self._stop
+
+    def collect(self, stop: bool) -> list[Message]:
+        """The driver's side: takes the wish to stop, and hands the messages over."""
+        self._stop = self._stop or stop
+        messages, self._messages = self._messages, []
+        return messages
+
+
+def run(config: Config, hear: Callable[[Message], None], stop: threading.Event) -> str:
+    """Trains until the run is finished or stopped; which of the two.
+
+    Args:
+        config: resolved.
+        hear: is called in this thread with each message of the workers.
+        stop: set to have the workers save and leave.
+
+    Raises:
+        UserError, RunError: what a worker said the run failed of, or Ray gave up starting workers again.
+    """
+    with _ray(config) as ray:
+        mailbox = ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+        fit = _Fit(config, mailbox)
+        while True:
+            over = not fit.is_alive()
+            for message in ray.get(mailbox.collect.remote(stop.is_set())):
+                hear(message)
+                if message["kind"] == "failed":
+                    raise (UserError if message["wrong_input"] else RunError)(message["text"])
+                if message["kind"] in ENDINGS:
+                    return str(message["kind"])
+            if over:
+                raise RunError(f"Ray ended the run: {fit.error or 'its workers left without a word'}")
+            time.sleep(LISTEN_SECONDS)
+
+
+class _Fit(threading.Thread):
+    """`TorchTrainer.fit` off the main thread, where it would take the signals for itself."""
+
+    def __init__(self, config: Config, mailbox: Any) -> None:
+        super().__init__(name="fit", daemon=True)
+        self.config, self.mailbox = config, mailbox
+        self.error: str | None = None
+        self.start()
+
+    def run(self) -> None:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        cluster, storage = self.config.cluster, self.config.run.storage
+        trainer = TorchTrainer(
+            _train_worker,
+            train_loop_config={"config": self.config, "mailbox": self.mailbox},
+            torch_config=TorchConfig(backend="nccl" if cluster.gpus_per_worker else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=cluster.workers,
+                use_gpu=bool(cluster.gpus_per_worker),
+                resources_per_worker={"CPU": cluster.cpus_per_worker} | _gpus(cluster.gpus_per_worker),
+            ),
+            run_config=RunConfig(
+                name=uuid.uuid4().hex[:12],
+                storage_path=os.path.abspath(f"{storage}/{self.config.run.name}/.ray"),
+                failure_config=FailureConfig(max_failures=cluster.max_failures),
+            ),
+        )
+        try:
+            trainer.fit()
+        except Exception as error:
+            self.error = str(error).strip() or type(error).__name__
+
+
+def _gpus(gpus: int) -> dict[str, float]:
+    return {"GPU": gpus} if gpus else {}
+
+
+def _train_worker(job: dict[str, Any]) -> None:
+    """What Ray Train runs in each worker."""
+    import ray
+    from ray.train import get_context
+    from ray.train.torch import get_device
+
+    from ganrun.distributed.worker import work
+
+    context, mailbox = get_context(), job["mailbox"]
+    line = Line(lambda messages: bool(ray.get(mailbox.exchange.remote(messages))))
+    try:
+        work(job["config"], context.get_world_rank(), context.get_world_size(), get_device(), line)
+    except (UserError, RunError) as error:
+        # To start again would fail again: the driver ends the run.
+        line.say("failed", text=str(error), wrong_input=isinstance(error, UserError))
+    finally:
+        line.close()
+
+
+@contextlib.contextmanager
+def _ray(config: Config) -> Iterator[Any]:
+    """A Ray of our own on this machine, or the cluster that RAY_ADDRESS names; left at the end."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    cluster = config.cluster
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if "RAY_ADDRESS" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        needed = cluster.workers * cluster.cpus_per_worker
+        options |= {
+            "address": "local",
+            "num_cpus": max(os.cpu_count() or 1, -(-needed // 1)),
+            "include_dashboard": False,
+            "object_store_memory": 100 * 2**20,
+            "_node_ip_address": "127.0.0.1",
+        }
+    import ray
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    ray.init(**options)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()

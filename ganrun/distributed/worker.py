@@ -1,0 +1,127 @@
+"""One worker of a run, from the config to its end. Needs a process group if there are several; knows no Ray."""
+
+import importlib
+import time
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ganrun import checkpoint
+from ganrun.config import check_names
+from ganrun.data.index import open_data
+from ganrun.data.order import Order
+from ganrun.data.stream import Stream
+from ganrun.distributed.host import WorkerHost
+from ganrun.distributed.line import Line
+from ganrun.errors import RunError, UserError
+from ganrun.evaluation.in_training import Evaluation
+from ganrun.loop import Play, train
+from ganrun.rng import key
+from ganrun.run_folder import RunFolder
+from ganrun.sections import Config
+from ganrun.slots import Slots
+from ganrun.storage import open_storage
+from ganrun.tables import GAMES, NETWORKS
+
+
+def work(config: Config, rank: int, workers: int, device: torch.device, line: Line) -> None:
+    """Trains as one of `workers` until the run ends or is asked to stop, and tells the driver which.
+
+    Raises:
+        UserError: the data is damaged or not what the config says.
+        RunError: the run cannot go on.
+    """
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
+    slots = Slots(config.slots, rank, workers)
+    storage = open_storage(f"{config.run.storage}/{config.run.name}")
+    folder, data = RunFolder(storage), open_data(config.data.shards)
+    check_data(config, data.index.image_size, data.index.channels)
+    play = build(config, slots, device)
+    attempt, name, faults = _begin(folder, slots)
+    progress = checkpoint.Progress()
+    if name:
+        progress = checkpoint.restore(play, checkpoint.read(storage, f"checkpoints/{name}"))
+    order = Order(
+        tuple(shard.samples for shard in data.index.shards),
+        slots.total,
+        config.run.seed,
+        config.data.shuffle_shards,
+    )
+    stream = Stream(
+        data,
+        order,
+        slots.owned,
+        config.data.batch_size // slots.total,
+        play.images,
+        config.data.fields,
+        pin=device.type == "cuda",
+    )
+    evaluation = Evaluation(config, data, open_storage(config.run.storage)) if config.evaluate.every_images else None
+    host = WorkerHost(play, folder, data, line, attempt, progress, evaluation)
+    if host.first:
+        host.event("start", images=play.images, workers=workers, checkpoint=name, damaged=faults)
+        line.say("started", attempt=attempt, images=play.images, workers=workers, faults=faults)
+    try:
+        finished = train(play, _timed(stream, host), host)
+    finally:
+        stream.close()
+    if host.unsaved:
+        raise RunError(f"{host.unsaved}; the last good checkpoint stays: mend the storage and run the same command")
+    if host.first:
+        host.event("finish" if finished else "stop", images=play.images)
+        line.say("finished" if finished else "stopped", images=play.images)
+
+
+def build(config: Config, slots: Slots, device: torch.device) -> Play:
+    """The game of a config before its first round: the same weights for every worker and device."""
+    for module in config.run.imports:
+        importlib.import_module(module)
+    check_names(config)
+    torch.manual_seed(key(config.run.seed, "weights"))
+    networks = NETWORKS[config.model.name](config.model, config.data)
+    dtype = torch.float64 if config.train.precision == "float64" else torch.float32
+    for network in networks.values():
+        network.to(device=device, dtype=dtype, memory_format=torch.channels_last)
+    game = GAMES[config.objective.game](networks, config.objective, config.model)
+    return Play(game, config, slots)
+
+
+def check_data(config: Config, image_size: int, channels: int) -> None:
+    """Whether the config reads what the index says is there.
+
+    Raises:
+        UserError: another image size or number of channels.
+    """
+    for name, wanted, found in (
+        ("image_size", config.data.image_size, image_size),
+        ("channels", config.data.channels, channels),
+    ):
+        if wanted != found:
+            raise UserError(
+                f"data.{name}: {wanted}, but the index of {config.data.shards} says {found}; "
+                f"set data.{name}={found} or make the data set again with ganrun.prepare"
+            )
+
+
+def _begin(folder: RunFolder, slots: Slots) -> tuple[int, str | None, list[str]]:
+    """A new attempt, and the checkpoint to go on from: rank 0 decides for all."""
+    found: list[object] = [None]
+    if slots.rank == 0:
+        attempt = folder.begin_attempt()
+        found = [(attempt, *checkpoint.newest_whole(folder))]
+    if slots.workers > 1:
+        dist.broadcast_object_list(found, 0)
+    return found[0]  # type: ignore[return-value]
+
+
+def _timed(stream: Stream, host: WorkerHost) -> Callable[[], list[dict[str, Tensor]]]:
+    def next_batches() -> list[dict[str, Tensor]]:
+        begun = time.monotonic()
+        batches = stream.next()
+        host.wait_seconds += time.monotonic() - begun
+        return batches
+
+    return next_batches

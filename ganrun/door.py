@@ -1,0 +1,36 @@
+"""What every command shares: its exit codes and how its faults are printed."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+from ganrun.errors import RunError, UserError
+
+OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def run(body: Callable[[], int]) -> int:
+    """Runs a command's body and turns what it raises into an exit code and a message on stderr.
+
+    A fault that the user or the operator can mend is its message alone; anything else is ours, with its
+    traceback.
+    """
+    try:
+        return body()
+    except UserError as error:
+        print(f"ganrun: {error}", file=sys.stderr)
+        return WRONG_INPUT
+    except RunError as error:
+        print(f"ganrun: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("ganrun: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output left (`| head`): nothing more can be said to it, at exit neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception:
+        traceback.print_exc()
+        return FAILED

@@ -1,0 +1,39 @@
+"""The averaged generator: an exponential moving average of its weights, with a half-life in images."""
+
+import copy
+
+import torch
+from torch import nn
+
+RAMP = 0.05
+"""The half-life is at most this share of the images shown, so that an average is not held back by the
+beginning (Karras et al. 2020, arXiv:2006.06676, appendix C)."""
+
+
+class Average:
+    """A copy of a network whose state follows the network's.
+
+    After each round, average = decay * average + (1 - decay) * network with decay = 0.5 ** (images of the
+    round / half-life). Running statistics of normalisation layers are averaged like weights; whole numbers
+    are copied. (Yazici et al. 2019, arXiv:1806.04498, on why the generator is averaged.)
+    """
+
+    def __init__(self, network: nn.Module, half_life_images: int) -> None:
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.half_life_images = half_life_images
+        self._pairs = list(zip(_state(self.network), _state(network), strict=True))
+
+    @torch.no_grad()
+    def update(self, images: int, images_shown: int) -> None:
+        """Moves towards the network after a round of `images`, which made `images_shown` in all."""
+        half_life = min(self.half_life_images, RAMP * images_shown)
+        weight = 1 - 0.5 ** (images / half_life) if half_life > 0 else 1.0
+        floats = [pair for pair in self._pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([mine for mine, _ in floats], [theirs for _, theirs in floats], weight)
+        for mine, theirs in self._pairs:
+            if not mine.is_floating_point():
+                mine.copy_(theirs)
+
+
+def _state(network: nn.Module) -> list[torch.Tensor]:
+    return [tensor.detach() for tensor in (*network.parameters(), *network.buffers())]

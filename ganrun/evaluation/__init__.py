@@ -1,0 +1,1 @@
+"""How good generated images are: feature statistics, and the scores made of them."""

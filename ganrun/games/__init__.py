@@ -1,0 +1,1 @@
+"""The games: players and their losses."""

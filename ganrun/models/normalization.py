@@ -1,0 +1,44 @@
+"""Batch normalisation whose statistics are per slot, so that the number of workers does not enter."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+MOMENTUM = 0.1
+"""Share of a round's statistics in the running ones."""
+
+
+class SlotBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167) over one slot's batch.
+
+    In training, each forward normalises with the statistics of its own batch and, while its weight is being
+    trained, notes them. `settle` then moves the running statistics once a round by the mean over the slots.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, momentum=MOMENTUM)
+        self.noted: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, C, H, W] -> [B, C, H, W]
+        """Normalises each channel."""
+        if not self.training:
+            return super().forward(x)
+        if not (self.weight.requires_grad and torch.is_grad_enabled()):
+            return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        # With momentum 1 the kernel leaves the batch's mean and unbiased variance in these two rows.
+        statistics = torch.zeros(2, self.num_features, device=x.device, dtype=self.weight.dtype)
+        self.noted.append(statistics)
+        return F.batch_norm(x, statistics[0], statistics[1], self.weight, self.bias, True, 1.0, self.eps)
+
+    def take_noted(self) -> Tensor:
+        """The statistics noted since the last call, [forwards, 2, C]."""
+        noted, self.noted = torch.stack(self.noted), []
+        return noted
+
+    @torch.no_grad()
+    def settle(self, statistics: Tensor) -> None:
+        """Moves the running mean and variance towards a round's, [2, C]; not at all where those are not finite."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        for running, new in zip((self.running_mean, self.running_var), statistics, strict=True):
+            running.lerp_(torch.where(torch.isfinite(new), new, running), MOMENTUM)

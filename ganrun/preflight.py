@@ -1,0 +1,100 @@
+"""What is checked and settled before a run costs anything. Imports neither ray nor, without GPUs, torch."""
+
+import os
+
+import yaml
+
+from ganrun.config import Config, differences
+from ganrun.data.index import DataSet, open_data
+from ganrun.errors import UserError
+from ganrun.run_folder import RunFolder
+from ganrun.storage import check_writable, open_storage
+
+
+def check(config: Config) -> None:
+    """Checks data, storage and hardware against the config.
+
+    Raises:
+        UserError: all that is wrong, in one message.
+    """
+    faults = []
+    for what in (_check_data, _check_storage, _check_gpus):
+        try:
+            what(config)
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise UserError("\n  ".join(faults))
+
+
+def settle(config: Config, folder: RunFolder) -> Config:
+    """The config with what the run's beginning has fixed, written to its config.yaml.
+
+    Raises:
+        UserError: it differs from the run's own in what cannot change once a run has begun.
+    """
+    found = folder.storage.read_version("config.yaml")
+    if found:
+        before = Config.model_validate(yaml.safe_load(found[0]))
+        if config.data.slots is None:
+            config = _with_slots(config, before.slots)
+        if changed := differences(before, config, fixed=True):
+            listed = "; ".join(f"{key} was {old}, is {new}" for key, (old, new) in changed.items())
+            raise UserError(
+                f"{folder.storage.uri} was begun with another config: {listed}. "
+                "These cannot change in a run: change them back, or choose another run.name"
+            )
+        if config.cluster.workers > config.slots:
+            raise UserError(
+                f"cluster.workers: {config.cluster.workers} is more than the data.slots: {config.slots} that "
+                f"{folder.storage.uri} was begun with; take at most so many, or begin another run.name"
+            )
+    config = _with_slots(config, config.slots)
+    text = config.to_yaml().encode()
+    if not found or found[0] != text:
+        try:
+            folder.storage.write("config.yaml", text)
+        except OSError as error:
+            raise UserError(f"run.storage: cannot write to {folder.storage.uri}: {error.strerror}") from error
+    return config
+
+
+def _with_slots(config: Config, slots: int) -> Config:
+    return config.model_copy(update={"data": config.data.model_copy(update={"slots": slots})})
+
+
+def _check_data(config: Config) -> None:
+    data = open_data(config.data.shards)
+    for name, found in (("image_size", data.index.image_size), ("channels", data.index.channels)):
+        if (wanted := getattr(config.data, name)) != found:
+            raise UserError(
+                f"data.{name}: {wanted}, but the index of {config.data.shards} says {found}; "
+                f"set data.{name}={found}, or make the data set again with ganrun.prepare"
+            )
+    if config.slots > data.index.samples:
+        raise UserError(f"data.slots: {config.slots} is more than the {data.index.samples} samples of data.shards")
+    _check_shards(data)
+
+
+def _check_shards(data: DataSet) -> None:
+    for place in {place.uri: place for place in data.places}.values():
+        there = set(place.list())
+        for shard, where in zip(data.index.shards, data.places, strict=True):
+            if where.uri == place.uri and shard.name not in there:
+                raise UserError(f"{place.uri}/{shard.name}: the index names this shard, but it is not there")
+
+
+def _check_storage(config: Config) -> None:
+    check_writable(open_storage(f"{config.run.storage}/{config.run.name}"))
+
+
+def _check_gpus(config: Config) -> None:
+    if not config.cluster.gpus_per_worker or "RAY_ADDRESS" in os.environ:
+        return
+    import torch
+
+    if (there := torch.cuda.device_count()) < config.cluster.workers:
+        raise UserError(
+            f"cluster.workers: {config.cluster.workers} with a GPU each, but this machine has {there}; "
+            "take fewer, or cluster.gpus_per_worker=0, or name a cluster in RAY_ADDRESS"
+        )

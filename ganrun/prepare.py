@@ -1,0 +1,224 @@
+"""`ganrun.prepare`: images to WebDataset shards with an index."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ganrun import door
+from ganrun.errors import UserError
+
+if TYPE_CHECKING:  # at run time they are imported where they are used: --help must answer at once
+    from ganrun.data.convert import Rule
+    from ganrun.data.index import Index
+    from ganrun.data.sources import Source
+
+EXAMPLES = """\
+examples:
+  ganrun prepare folder:photos data/photos --size 64       sub-folders become classes
+  ganrun prepare fashion-mnist:downloads data/fashion --download
+  ganrun prepare celeba:downloads data/celeba              64x64, the centre 178 pixels
+  ganrun prepare shards:data/faces                         writes data/faces/index.json
+  ganrun prepare shards:data/faces data/faces32 --size 32  copies, resized
+
+The same command again goes on where a cut-off one stopped. The path of the data set is the last line on
+stdout; all else is on stderr. preview.png beside the index shows 64 samples: look at it before you train.
+"""
+
+SCHEMES = ("folder", "fashion-mnist", "cifar10", "celeba", "shards")
+ONLY_FOR = {
+    "fields": ("folder",),
+    "download": ("fashion-mnist", "cifar10", "celeba"),
+    "limit": SCHEMES[:-1],
+    "shard_samples": SCHEMES[:-1],
+}
+FILTERS = ("box", "bilinear", "bicubic", "lanczos")
+FORMATS = ("png", "jpg", "webp")
+_FIELDS_HELP = """of a folder's images: a .csv (path in the first column) or a .jsonl (path under "file");
+label becomes .cls, text .txt, the rest .json"""
+SHOWN_SKIPPED, SHOWN_CLASSES = 20, 10
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    return door.run(lambda: _prepare(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ganrun prepare",
+        description="Make a data set for ganrun.train: shards of images and an index.json.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", metavar="SOURCE", help=", ".join(f"{name}:PATH" for name in SCHEMES))
+    parser.add_argument(
+        "dest", metavar="DEST", nargs="?", help="a new folder; without it, index shards: in place"
+    )
+    _add_image_options(parser.add_argument_group("images").add_argument)
+    _add_run_options(parser.add_argument_group("data set and run").add_argument)
+    return parser
+
+
+def _add_image_options(add: Callable[..., Any]) -> None:
+    add("--size", type=_size, metavar="N", help="cut out the centre square and resize it to NxN")
+    add("--channels", type=int, choices=(1, 3), help="make all images grey or all coloured")
+    # Lanczos is what StyleGAN's data sets were made with; what matters most is that Pillow's filters widen
+    # when they shrink, so that nothing aliases (Parmar et al. 2022, arXiv:2104.11222).
+    add("--filter", choices=FILTERS, default="lanczos", help="how to resize (%(default)s); moves scores")
+    add("--format", choices=FORMATS, help="default: a file that needs no change stays, others become png")
+    add("--fields", type=Path, metavar="FILE", help=_FIELDS_HELP)
+
+
+def _add_run_options(add: Callable[..., Any]) -> None:
+    add("--limit", type=_positive, metavar="N", help="the first N images; of a folder, N by lot")
+    add(
+        "--shard-samples",
+        type=_positive,
+        metavar="N",
+        help="images a shard at most (4096, less if large or few)",
+    )
+    add("--gzip", action="store_true", help="write .tar.gz, where tar headers outweigh the images")
+    add("--download", action="store_true", help="let torchvision fetch a published data set to PATH")
+    add("--workers", type=_positive, default=os.cpu_count() or 1, metavar="N", help="processes (%(default)s)")
+    add("--strict", action="store_true", help="fail on an unreadable image instead of skipping it")
+    add(
+        "--verify",
+        action="store_true",
+        help="read everything again and check it; an indexed shards: only that",
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed is a whole number from 1")
+    return int(text)
+
+
+def _size(text: str) -> int:
+    if not text.isdigit() or not 4 <= int(text) <= 4096:
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed is a whole number from 4 to 4096")
+    return int(text)
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from ganrun.data.examine import verify
+    from ganrun.data.index import INDEX_NAME
+    from ganrun.storage import open_storage
+
+    begin = time.monotonic()
+    scheme, _, path = options.source.partition(":")
+    _check(options, scheme, path)
+    dest = options.dest or path.rstrip("/")
+    skipped: list[str] = []
+    only_verify = options.verify and not options.dest and INDEX_NAME in open_storage(dest).list()
+    if not only_verify:
+        index, skipped = _make(options, scheme, path)
+    if options.verify:
+        index = verify(dest, options.workers)
+    _report(index, skipped, dest, time.monotonic() - begin)
+    print(dest)
+    return door.OK
+
+
+def _check(options: argparse.Namespace, scheme: str, path: str) -> None:
+    """What is wrong with the command line itself."""
+    if scheme not in SCHEMES or not path:
+        raise UserError(
+            f"SOURCE {options.source!r}: allowed are {', '.join(f'{name}:PATH' for name in SCHEMES)}"
+        )
+    for name, schemes in ONLY_FOR.items():
+        if getattr(options, name) and scheme not in schemes:
+            raise UserError(
+                f"--{name.replace('_', '-')}: goes with {', '.join(schemes)} only, not with {scheme}:"
+            )
+    if options.dest is None:
+        if scheme != "shards":
+            raise UserError(f"DEST is missing: the folder to write the shards of {options.source} to")
+        if changing := [name for name in ("size", "channels", "format", "gzip") if getattr(options, name)]:
+            raise UserError(f"--{changing[0]}: needs a DEST, since shards are not changed where they are")
+    elif scheme != "fashion-mnist" and "://" not in path + options.dest:
+        source, dest = (Path(place).expanduser().resolve() for place in (path, options.dest))
+        if dest.is_relative_to(source):
+            raise UserError(f"DEST {options.dest}: lies inside SOURCE {path}; choose a folder outside it")
+
+
+def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index", list[str]]:
+    from ganrun.data.examine import index_in_place
+    from ganrun.data.pack import Packer, pack
+    from ganrun.data.plan import plan_rule
+    from ganrun.data.sources import ShardsSource
+
+    source = _open_source(options, scheme, path)
+    rule = plan_rule(source, options.size, options.channels, options.filter, options.format, options.workers)
+    how = _how(options, scheme, rule)
+    if options.dest is None:
+        assert isinstance(source, ShardsSource)
+        return index_in_place(source, rule, how, options.workers), []
+    packer = Packer(source, rule, options.dest, options.gzip, options.strict)
+    return pack(packer, how, options.shard_samples, options.workers)
+
+
+def _open_source(options: argparse.Namespace, scheme: str, path: str) -> "Source":
+    from ganrun.data import published, sources
+
+    if scheme == "folder":
+        return sources.open_folder(path, options.fields, options.limit)
+    if scheme == "shards":
+        return sources.open_shards(path)
+    if scheme == "fashion-mnist":
+        return published.open_fashion_mnist(path, options.limit, options.download)
+    if scheme == "cifar10":
+        return published.open_cifar10(path, options.limit, options.download)
+    return published.open_celeba(path, options.limit, options.download)
+
+
+def _how(options: argparse.Namespace, scheme: str, rule: "Rule") -> dict[str, Any]:
+    """What the index says about how it was made; a data set made otherwise is another."""
+    if options.dest is None:
+        return {"source": "shards, where they are"}
+    return {
+        "source": scheme,
+        "size": rule.size,
+        "channels": rule.channels,
+        "resize": f"centre square, {rule.filter}" if rule.resize else "none",
+        "transparency": "onto white",
+        "format": rule.format or "kept, else png",
+        "order": "as in the source" if scheme == "shards" else "shuffled",
+        "limit": options.limit,
+        "shard_samples": options.shard_samples,
+        "gzip": options.gzip,
+    }
+
+
+def _report(index: "Index", skipped: list[str], dest: str, seconds: float) -> None:
+    """Says on stderr what was made."""
+    made, mib = index.made, sum(shard.bytes for shard in index.shards) / 2**20
+    lines = [f"skipped {line}" for line in skipped[:SHOWN_SKIPPED]]
+    if len(skipped) > SHOWN_SKIPPED:
+        lines.append(f"skipped {len(skipped) - SHOWN_SKIPPED:,} more: see {dest}/skipped.txt")
+    lines.append(
+        f"{index.samples:,} images, {made.get('skipped', 0):,} skipped; {index.image_size}x{index.image_size}, "
+        f"channels: {index.channels}, shards: {len(index.shards)} ({mib:.1f} MiB); {seconds:.1f} s"
+    )
+    if made.get("enlarged"):
+        lines.append(
+            f"{made['enlarged']:,} images were smaller than that and were enlarged: they will look soft"
+        )
+    if index.classes:
+        counts = [
+            f"{name} {n:,}" for name, n in zip(index.classes, made.get("images_of_class", ()), strict=False)
+        ]
+        more = f", and {len(counts) - SHOWN_CLASSES} more" if len(counts) > SHOWN_CLASSES else ""
+        lines.append(f"classes: {len(index.classes)} ({', '.join(counts[:SHOWN_CLASSES])}{more})")
+    means = " ".join(f"{mean:.1f}" for mean in made.get("channel_means", ()))
+    lines += [f"channel means (0 to 255): {means}", f"have a look: {dest}/preview.png"]
+    print("\n".join(lines), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Every random stream of a run, keyed by what it is for and never by the rank that draws from it.
+
+A stream is a function of (seed, generation, images, slot, purpose): the run's seed, how often it has been
+rolled back, the real images shown so far, the slot of the batch and a word. So a run on any number of
+workers, stopped and resumed or not, draws the same numbers.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def key(*parts: int | str) -> int:
+    """A 63-bit seed from whole numbers and words; equal parts give equal seeds on every machine."""
+    text = "\0".join(f"{type(part).__name__}:{part}" for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def numpy_stream(*parts: int | str) -> np.random.Generator:
+    """A stream for the order of samples."""
+    return np.random.Generator(np.random.Philox(key(*parts)))
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What one player may draw in one turn for one slot.
+
+    Numbers are drawn on the CPU and copied, so that a GPU sees the same ones as the CPU.
+    """
+
+    seed: int
+    generation: int
+    images: int
+    slot: int
+    device: torch.device
+    dtype: torch.dtype
+
+    def normal(self, *size: int, purpose: str) -> Tensor:
+        """Standard normal numbers; the same at every call with the same purpose."""
+        return self._place(torch.randn(size, generator=self._stream(purpose), dtype=self.dtype))
+
+    def uniform(self, *size: int, purpose: str) -> Tensor:
+        """Uniform numbers in [0, 1); the same at every call with the same purpose."""
+        return self._place(torch.rand(size, generator=self._stream(purpose), dtype=self.dtype))
+
+    def _stream(self, purpose: str) -> torch.Generator:
+        seed = key(self.seed, self.generation, self.images, self.slot, purpose)
+        return torch.Generator().manual_seed(seed)
+
+    def _place(self, numbers: Tensor) -> Tensor:
+        if self.device.type == "cuda":
+            numbers = numbers.pin_memory()
+        return numbers.to(self.device, non_blocking=True)

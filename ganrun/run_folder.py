@@ -1,0 +1,147 @@
+"""The folder of a run: who may write to it, what its pointers point to, its events and metrics.
+
+config.yaml latest.json best.json lease.json checkpoints/ metrics/ events/ samples/
+"""
+
+import json
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from ganrun.errors import RunError
+from ganrun.storage import Storage
+
+LEASE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """`latest.json` or `best.json`: a complete checkpoint, and the attempt that moved the pointer."""
+
+    checkpoint: str
+    images: int
+    attempt: int
+    score: float | None = None
+
+
+class RunFolder:
+    """The records of a run, by name."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    def pointer(self, name: str) -> Pointer | None:
+        """Where `latest` or `best` points; None before the first checkpoint."""
+        found = self.storage.read_version(f"{name}.json")
+        return Pointer(**json.loads(found[0])) if found else None
+
+    def move_pointer(self, name: str, pointer: Pointer) -> None:
+        """Points `latest` or `best` elsewhere.
+
+        Raises:
+            RunError: a later attempt has the run: this one was cut off and must not write.
+        """
+        fields = {key: value for key, value in asdict(pointer).items() if value is not None}
+        data = json.dumps(fields).encode()
+        while True:
+            found = self.storage.read_version(f"{name}.json")
+            if found is None:
+                if self.storage.create(f"{name}.json", data):
+                    return
+                continue
+            if (attempt := json.loads(found[0])["attempt"]) > pointer.attempt:
+                raise RunError(f"{self.storage.uri}: attempt {pointer.attempt} was overtaken by attempt {attempt}")
+            if self.storage.replace(f"{name}.json", data, found[1]):
+                return
+
+    def begin_attempt(self) -> int:
+        """The number of a new attempt, which no other has. From now on older ones cannot move `latest`."""
+        attempt = 1 + max((int(name.split(".")[0]) for name in self.storage.list("events")), default=0)
+        while not self.storage.create(f"events/{attempt:04d}.jsonl", b""):
+            attempt += 1
+        if latest := self.pointer("latest"):
+            self.move_pointer("latest", Pointer(latest.checkpoint, latest.images, attempt, latest.score))
+        return attempt
+
+    def append_line(self, name: str, fields: dict[str, Any]) -> None:
+        """Adds a line to a .jsonl file."""
+        self.storage.append(name, (json.dumps(fields) + "\n").encode())
+
+
+class Lease:
+    """The right to run one run: taken by a conditional write, renewed from a thread, free when it expires.
+
+    Args:
+        storage: of the run.
+        on_loss: called once if the lease could not be kept.
+    """
+
+    NAME = "lease.json"
+
+    def __init__(self, storage: Storage, on_loss: Callable[[], None], seconds: float = LEASE_SECONDS) -> None:
+        self.storage, self.seconds, self._on_loss = storage, seconds, on_loss
+        self._id = uuid.uuid4().hex
+        self._version = self._take()
+        self._released = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._thread.start()
+
+    def release(self) -> None:
+        """Frees the run for others, if it is still ours."""
+        self._released.set()
+        self._thread.join()
+        found = self.storage.read_version(self.NAME)
+        if found and found[1] == self._version:
+            self.storage.delete(self.NAME)
+
+    def _take(self) -> str:
+        found = self.storage.read_version(self.NAME)
+        if found is None:
+            taken = self.storage.create(self.NAME, self._content())
+        else:
+            self._refuse_if_live(found[0])
+            taken = self.storage.replace(self.NAME, self._content(), found[1])
+        mine = self.storage.read_version(self.NAME)
+        assert mine is not None
+        if not taken:
+            self._refuse_if_live(mine[0])
+        return mine[1]
+
+    def _refuse_if_live(self, data: bytes) -> None:
+        lease = json.loads(data)
+        left = lease["expires"] - self.storage.now()
+        if left > 0 and lease["id"] != self._id:
+            until = datetime.fromtimestamp(lease["expires"]).strftime("%H:%M:%S")
+            raise RunError(
+                f"{self.storage.uri} is held by {lease['holder']} until {until} ({left:.0f} s from now; a live "
+                "one renews it): stop that process, or wait until then, or choose another run.name"
+            )
+
+    def _content(self) -> bytes:
+        holder = f"process {os.getpid()} on {socket.gethostname()}"
+        lease = {"id": self._id, "holder": holder, "expires": self.storage.now() + self.seconds}
+        return json.dumps(lease).encode()
+
+    def _renew(self) -> None:
+        expires = self.storage.now() + self.seconds
+        while not self._released.wait(self.seconds / 4):
+            try:
+                data = self._content()
+                if not self.storage.replace(self.NAME, data, self._version):
+                    break
+                found = self.storage.read_version(self.NAME)
+                if found is None or found[0] != data:
+                    break
+                self._version, expires = found[1], json.loads(data)["expires"]
+            except OSError:
+                # The storage may come back before the lease expires; nobody else can take it until then.
+                if self.storage.now() > expires:
+                    break
+        else:
+            return
+        self._on_loss()

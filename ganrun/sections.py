@@ -1,0 +1,191 @@
+"""The sections of a run's config, typed. Imports no torch and no ray.
+
+Each part of ganrun is given its own section. Keys marked `FIXED` cannot change once a run has begun.
+"""
+
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _whole(value: Any) -> Any:
+    """1e6 is a whole number, though YAML reads it as a float."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _listed(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
+Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+FIXED = {"fixed": True}
+
+
+class Section(BaseModel):
+    """A section of the config: unknown keys and wrong types are faults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+class RunConfig(Section):
+    """Which run this is and where it lives."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    """The run lives at {storage}/{name}."""
+    storage: str = "runs"
+    """A folder that all workers see."""
+    seed: Annotated[Whole, Field(json_schema_extra=FIXED)] = 0
+    """Every random number of the run follows from it."""
+    imports: Names = ()
+    """Modules of yours that add networks, losses or games to ganrun.tables."""
+
+
+class DataConfig(Section):
+    """Which images are shown, and in what portions."""
+
+    shards: str | list[str]
+    """A folder with an index, shards by brace range, glob or list, or package:fashion-mnist-10k."""
+    image_size: Annotated[Count, Field(ge=8, le=1024, json_schema_extra=FIXED)]
+    """Height and width in pixels; the stream refuses any other."""
+    channels: Annotated[Literal[1, 3], Field(json_schema_extra=FIXED)] = 3
+    """1 for grey, 3 for RGB."""
+    batch_size: Annotated[Count, Field(json_schema_extra=FIXED)] = 64
+    """Images a turn over all workers: the number of workers does not change it."""
+    slots: Annotated[Count | None, Field(json_schema_extra=FIXED)] = None
+    """Portions of the global batch, at least one a worker; unset, as many as workers when the run begins."""
+    shuffle_shards: Annotated[Count, Field(json_schema_extra=FIXED)] = 4
+    """Samples are shuffled over so many shards at a time, which each slot of a worker holds in memory."""
+    fields: Annotated[Names, Field(json_schema_extra=FIXED)] = ("image",)
+    """What is read of each sample: image (png, jpg, jpeg, webp), label (cls)."""
+
+
+class ModelConfig(Section):
+    """The networks."""
+
+    name: Annotated[str, Field(json_schema_extra=FIXED)] = "dcgan"
+    """Which pair."""
+    width: Annotated[Count, Field(json_schema_extra=FIXED)] = 64
+    """Channels of the layers at the highest resolution; DCGAN's paper has 128."""
+    latent_size: Annotated[Count, Field(json_schema_extra=FIXED)] = 100
+    """Dimensions of the generator's noise z."""
+
+
+class ObjectiveConfig(Section):
+    """What the players play for."""
+
+    game: Annotated[str, Field(json_schema_extra=FIXED)] = "gan"
+    """Which game."""
+    loss: Annotated[str, Field(json_schema_extra=FIXED)] = "non_saturating"
+    """Which adversarial loss."""
+    discriminator_turns: Annotated[Count, Field(json_schema_extra=FIXED)] = 1
+    """Turns of the discriminator in a round, each on a fresh batch."""
+
+
+class AdamConfig(Section):
+    """Adam (Kingma & Ba 2015) for one player."""
+
+    learning_rate: Positive = 2e-4
+    """Step size at its height."""
+    beta1: Share = 0.5
+    """Decay of the first moment."""
+    beta2: Share = 0.999
+    """Decay of the second moment."""
+    epsilon: Positive = 1e-8
+    """Added to the root of the second moment."""
+    warmup_images: Whole = 0
+    """The learning rate rises linearly from 0 over so many images."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate falls to 0 at train.total_images; constant: not at all."""
+
+
+class OptimizerConfig(Section):
+    """An optimizer for each player."""
+
+    discriminator: AdamConfig = AdamConfig()
+    """The discriminator's."""
+    generator: AdamConfig = AdamConfig()
+    """The generator's."""
+
+
+class TrainConfig(Section):
+    """How long and how precisely."""
+
+    total_images: Count
+    """Length of the run in real images shown."""
+    precision: Annotated[Literal["float32", "bf16", "float64"], Field(json_schema_extra=FIXED)] = "float32"
+    """bf16: autocast over float32 weights."""
+    average_half_life_images: Whole = 10_000
+    """Half-life of the averaged generator; 0: the average is the generator itself."""
+    tick_images: Count = 5_000
+    """How often losses are read, and samples drawn."""
+    nonfinite_tolerance: Whole = 10
+    """Turns with a non-finite loss or gradient are skipped; more than so many in a tick end the run."""
+
+
+class EvaluateConfig(Section):
+    """The score in training."""
+
+    every_images: Whole = 0
+    """How often; also at the end. 0: never."""
+    samples: Annotated[Count, Field(ge=2)] = 2_000
+    """Generated images, and as many real ones. Scores of different numbers cannot be compared."""
+    extractor: str = "efficientnet-lite0"
+    """Whose features the Fréchet distance is taken on."""
+
+
+class CheckpointConfig(Section):
+    """What a crash can cost."""
+
+    every_images: Whole = 50_000
+    """How often; also at the end. 0: only at the end."""
+    keep: Count = 2
+    """So many newest checkpoints stay, and the best."""
+
+
+class ClusterConfig(Section):
+    """How many machines' worth."""
+
+    workers: Count = 1
+    """Processes that train; at most data.slots."""
+    gpus_per_worker: Literal[0, 1] = 0
+    """0: on the CPU."""
+    cpus_per_worker: Annotated[float, Field(gt=0)] = 1
+    """CPUs that Ray sets aside for each; on the CPU also its threads."""
+    max_failures: Whole = 3
+    """So many times workers that died are started again."""
+
+
+class TelemetryConfig(Section):
+    """What a run shows of itself."""
+
+    sample_images: Annotated[Count, Field(le=1024)] = 64
+    """Images in each picture of samples."""
+
+
+class Config(Section):
+    """One run, whole."""
+
+    run: RunConfig
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig
+    evaluate: EvaluateConfig = EvaluateConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
+
+    @property
+    def slots(self) -> int:
+        """Portions of the global batch."""
+        return self.data.slots or self.cluster.workers
+
+    def to_yaml(self) -> str:
+        """As YAML, every key written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

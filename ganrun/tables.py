@@ -1,0 +1,38 @@
+"""Everything that a config may call by name, and where it lives.
+
+Entries are "module:attribute" and are imported when first looked up, so that names can be checked
+without loading torch. A module named in `run.imports` adds its own:
+
+    from ganrun.tables import LOSSES
+    LOSSES["my_loss"] = my_loss
+"""
+
+from collections import UserDict
+from importlib import import_module
+from typing import Any
+
+
+class Table(UserDict[str, Any]):
+    """Name -> object, imported at the first look-up when it is given as "module:attribute"."""
+
+    def __getitem__(self, name: str) -> Any:
+        entry = super().__getitem__(name)
+        if isinstance(entry, str):
+            module, _, attribute = entry.partition(":")
+            entry = self.data[name] = getattr(import_module(module), attribute)
+        return entry
+
+
+NETWORKS = Table({"dcgan": "ganrun.models.dcgan:dcgan"})
+"""`model.name` -> function(ModelConfig, DataConfig) -> dict of networks by name."""
+
+GAMES = Table({"gan": "ganrun.games.gan:gan"})
+"""`objective.game` -> function(networks, ObjectiveConfig, ModelConfig) -> Game."""
+
+LOSSES = Table(
+    {name: f"ganrun.losses:{name}" for name in ("minimax", "non_saturating", "least_squares", "hinge", "wasserstein")}
+)
+"""`objective.loss` -> AdversarialLoss."""
+
+EXTRACTORS = Table({"efficientnet-lite0": "ganrun.features:efficientnet_lite0"})
+"""`evaluate.extractor` -> function() -> Extractor."""

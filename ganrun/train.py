@@ -1,0 +1,114 @@
+"""Trains a game from a YAML file. The same command resumes."""
+
+import argparse
+import signal
+import sys
+import threading
+from types import FrameType
+
+from ganrun import config as configs
+from ganrun import door, preflight
+from ganrun.display import Display
+from ganrun.run_folder import Lease, RunFolder
+from ganrun.sections import Config
+from ganrun.storage import open_storage
+
+EXAMPLES = """examples:
+  ganrun train configs/quickstart.yaml                       on this machine, with a Ray of its own
+  ganrun train configs/quickstart.yaml cluster.workers=2     with two workers
+  ganrun train configs/quickstart.yaml run.name=lower optimizer.generator.learning_rate=1e-4
+  ganrun train configs/quickstart.yaml --dry-run             print the whole config, and stop
+  RAY_ADDRESS=auto ganrun train configs/quickstart.yaml      on the Ray cluster of this machine
+
+Run it again to resume; a run that has all its images says so. Ctrl-C saves a checkpoint and leaves."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The door; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="ganrun train",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", metavar="CONFIG", help="YAML file of the run")
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="lay a value over the file's")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved config as YAML and stop")
+    parser.add_argument("--validate", action="store_true", help="check config, data, storage and hardware and stop")
+    options = parser.parse_intermixed_args(arguments)
+    return door.run(lambda: _main(options))
+
+
+def _main(options: argparse.Namespace) -> int:
+    config = configs.load(options.config, options.overrides, resolve=not options.dry_run)
+    if options.dry_run:
+        print(config.to_yaml(), end="")
+        return door.OK
+    preflight.check(config)
+    if options.validate:
+        print(f"{options.config}: config, data, storage and hardware are in order")
+        return door.OK
+    folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}"))
+    stop = _stop_on_signals()
+    lease = Lease(folder.storage, on_loss=stop.set)
+    try:
+        return _train(preflight.settle(config, folder), folder, stop)
+    finally:
+        lease.release()
+
+
+def _train(config: Config, folder: RunFolder, stop: threading.Event) -> int:
+    total, latest = config.train.total_images, folder.pointer("latest")
+    if latest and latest.images >= total:
+        print(
+            f"nothing left to do: the run has {latest.images:,} of train.total_images: {total:,}",
+            file=sys.stderr,
+        )
+        print(folder.storage.uri)
+        return door.OK
+    display = Display(total)
+    display.say("starting Ray and the workers ...")
+    from ganrun.distributed import launch
+
+    try:
+        ending = launch.run(config, display.hear, stop)
+    finally:
+        display.close()
+    _summarise(display, folder, ending)
+    return door.OK if ending == "finished" else door.INTERRUPTED
+
+
+def _summarise(display: Display, folder: RunFolder, ending: str) -> None:
+    """In words on stderr what became of the run; its folder as the last line on stdout."""
+    latest = folder.pointer("latest")
+    images = f"{latest.images:,}" if latest else "0"
+    if ending == "finished":
+        display.say(f"finished: {images} images shown")
+    else:
+        display.say(f"stopped: a checkpoint at {images} images is saved; run the same command to go on")
+    if display.scores:
+        (first, _, begin), (last, name, end) = display.scores[0], display.scores[-1]
+        display.say(f"score    {name}: {begin:.2f} at {first:,} images, {end:.2f} at {last:,} (lower is better)")
+    if pictures := folder.storage.list("samples"):
+        display.say(f"samples  {folder.storage.uri}/samples/{pictures[-1]}")
+    display.say("run folder:")
+    print(folder.storage.uri)
+
+
+def _stop_on_signals() -> threading.Event:
+    """Set by the first SIGINT or SIGTERM: finish the round, save, leave. The second one leaves at once."""
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        print("\nsaving a checkpoint and leaving (once more: leave at once) ...", file=sys.stderr)
+
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+    return stop
+
+
+if __name__ == "__main__":
+    sys.exit(main())

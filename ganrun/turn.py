@@ -1,0 +1,99 @@
+"""One player's turn: the mean of its loss over the slots, one backward pass each, one step of its optimizer."""
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ganrun.games.game import Batch, Game, Player
+from ganrun.rng import Draw
+from ganrun.sections import AdamConfig
+from ganrun.slots import Slots
+
+
+class Seat:
+    """A player at the table, with all its turn needs."""
+
+    def __init__(self, player: Player, game: Game, settings: AdamConfig, slots: Slots, bf16: bool) -> None:
+        self.player, self.settings, self.slots, self.bf16 = player, settings, slots, bf16
+        self.others = {
+            name: network for name, network in game.networks.items() if name not in player.owned
+        } | game.frozen
+        self.parameters = dict(player.owned.named_parameters())
+        self.device = next(iter(self.parameters.values())).device
+        for network in self.others.values():
+            network.requires_grad_(False)
+        player.owned.requires_grad_(True)
+        self.module: nn.Module = player
+        if slots.workers > 1:
+            self.module = DistributedDataParallel(player, forward_sync_buffers=False, gradient_as_bucket_view=True)
+        self.optimizer = torch.optim.Adam(
+            self.parameters.values(),
+            lr=settings.learning_rate,
+            betas=(settings.beta1, settings.beta2),
+            eps=settings.epsilon,
+            fused=True,
+        )
+
+    def take_turn(self, batches: Sequence[Batch], draws: Sequence[Draw], learning_rate: float) -> "TurnRecord":
+        """Moves this player's networks, and no others, by one step on a batch of each owned slot."""
+        for network in self.others.values():
+            network.requires_grad_(False)
+        self.player.owned.requires_grad_(True)
+        self.optimizer.zero_grad(set_to_none=True)
+        rows = []
+        for number, (batch, draw) in enumerate(zip(batches, draws, strict=True)):
+            last = number == len(batches) - 1
+            with self._reduced(last), self._autocast():
+                loss = self.module(batch, draw, self.others)
+            with self._reduced(last):
+                (loss.total * self.slots.weight).backward()
+            rows.append({f"loss/{self.player.name}": loss.total.detach(), **loss.parts})
+        return self._step(rows, learning_rate)
+
+    def _step(self, rows: list[dict[str, Tensor]], learning_rate: float) -> "TurnRecord":
+        """Takes the optimizer's step unless a gradient is not finite; decided on the device, without waiting."""
+        gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        skipped = (~torch.isfinite(norm)).float()
+        self.optimizer.param_groups[0]["lr"] = learning_rate
+        # The fused kernel reads these two as a GradScaler's: it leaves everything as it is where found_inf is 1.
+        self.optimizer.grad_scale, self.optimizer.found_inf = None, skipped  # type: ignore[attr-defined]
+        self.optimizer.step()
+        for row in rows:
+            row[f"gradient_norm/{self.player.name}"] = norm
+        return TurnRecord(rows, skipped)
+
+    def _reduced(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients are summed over the workers once a turn, in the last slot's backward pass."""
+        if isinstance(self.module, DistributedDataParallel) and not last:
+            return self.module.no_sync()  # type: ignore[no-any-return]
+        return nullcontext()
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+
+class TurnRecord:
+    """What a turn leaves to be read at the tick: a dict of scalars for each slot, and whether it was skipped."""
+
+    def __init__(self, rows: list[dict[str, Tensor]], skipped: Tensor) -> None:
+        self.rows, self.skipped = rows, skipped
+
+
+def learning_rate(settings: AdamConfig, images: int, total_images: int) -> float:
+    """The learning rate after so many images: warm-up to its height, then down to 0 along the schedule."""
+    rate = settings.learning_rate
+    if images < settings.warmup_images:
+        return rate * images / settings.warmup_images
+    share = min(images / total_images, 1.0)
+    match settings.schedule:
+        case "linear":
+            return rate * (1 - share)
+        case "cosine":
+            # Loshchilov & Hutter 2017 (arXiv:1608.03983), eq. 5, one period.
+            return rate * (1 + math.cos(math.pi * share)) / 2
+    return rate

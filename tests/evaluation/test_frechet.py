@@ -1,0 +1,112 @@
+"""Against torch-fidelity, closed forms, and the covariances on which other codes fail."""
+
+import math
+
+import pytest
+import torch
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+from ganrun.evaluation.frechet import frechet_distance
+from ganrun.evaluation.statistics import Statistics
+
+
+def statistics_of(features: torch.Tensor) -> Statistics:
+    statistics = Statistics(features.shape[1])
+    statistics.update(features)
+    return statistics
+
+
+def gaussian(mean: torch.Tensor, covariance: torch.Tensor, count: int = 1_000_001) -> Statistics:
+    """Statistics with just these moments."""
+    statistics = Statistics(len(mean))
+    statistics.moments[0, 0] = count
+    statistics.moments[0, 1:] = statistics.moments[1:, 0] = count * mean
+    statistics.moments[1:, 1:] = (count - 1) * covariance + count * mean.outer(mean)
+    return statistics
+
+
+def clouds(samples: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two sets of correlated features that are never negative, like an extractor's."""
+    generator = torch.Generator().manual_seed(samples)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    mix = draw(size, size) / math.sqrt(size)
+    real = (draw(samples, size) @ mix + 0.5).relu()
+    fake = (draw(samples, size) @ mix * 1.1 + 0.6).relu()
+    return real, fake
+
+
+def torch_fidelity_distance(real: torch.Tensor, fake: torch.Tensor) -> float:
+    statistics = [fid_features_to_statistics(features) for features in (real, fake)]
+    return fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
+
+
+@pytest.mark.parametrize(("samples", "size"), [(300, 8), (2000, 256), (1000, 640)])
+def test_agrees_with_torch_fidelity(samples: int, size: int) -> None:
+    real, fake = clouds(samples, size)
+    ours = frechet_distance(statistics_of(real), statistics_of(fake))
+    assert ours == pytest.approx(torch_fidelity_distance(real, fake), rel=1e-11)
+
+
+def test_agrees_with_fewer_samples_than_dimensions() -> None:
+    # looser: theirs takes roots of eigenvalues that are 0 but for rounding
+    real, fake = clouds(100, 256)
+    ours = frechet_distance(statistics_of(real), statistics_of(fake))
+    assert ours == pytest.approx(torch_fidelity_distance(real, fake), rel=1e-6)
+
+
+def test_agrees_with_constant_and_repeated_features() -> None:
+    real, fake = clouds(500, 32)
+    for features in (real, fake):
+        features[:, 3], features[:, 4], features[:, 6] = 0.7, 0, features[:, 5]
+    ours = frechet_distance(statistics_of(real), statistics_of(fake))
+    assert ours == pytest.approx(torch_fidelity_distance(real, fake), rel=1e-6)
+
+
+def test_one_side_singular() -> None:
+    # rank one against the identity: (s v)(s v)^T has the root s v v^T, whose trace is s
+    v, s = torch.full((16,), 0.25, dtype=torch.float64), 3.0
+    zero = torch.zeros(16, dtype=torch.float64)
+    flat = gaussian(zero, s**2 * v.outer(v))
+    full = gaussian(zero, torch.eye(16, dtype=torch.float64))
+    assert frechet_distance(flat, full) == pytest.approx(s**2 + 16 - 2 * s, rel=1e-9)
+
+
+def test_closed_form_for_diagonal_gaussians() -> None:
+    # each axis by itself: (m_a - m_b)^2 + (s_a - s_b)^2
+    generator = torch.Generator().manual_seed(3)
+    mean_a, mean_b = torch.randn(2, 50, generator=generator, dtype=torch.float64)
+    deviation_a, deviation_b = torch.rand(2, 50, generator=generator, dtype=torch.float64) + 0.1
+    expected = (mean_a - mean_b).square().sum() + (deviation_a - deviation_b).square().sum()
+    a, b = gaussian(mean_a, deviation_a.square().diag()), gaussian(mean_b, deviation_b.square().diag())
+    assert frechet_distance(a, b) == pytest.approx(expected.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("samples", [50, 256, 257, 2000])
+def test_equal_sets_are_at_distance_zero(samples: int) -> None:
+    real, _ = clouds(samples, 256)
+    assert abs(frechet_distance(statistics_of(real), statistics_of(real))) < 1e-9
+
+
+def test_sets_without_any_spread() -> None:
+    a, b = (statistics_of(torch.full((10, 4), value)) for value in (1.0, 3.0))
+    assert frechet_distance(a, b) == pytest.approx(16.0, rel=1e-12)
+
+
+def test_is_symmetric() -> None:
+    a, b = (statistics_of(features) for features in clouds(100, 128))
+    assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-12)
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+def test_a_feature_that_is_not_finite_makes_the_distance_nan(poison: float) -> None:
+    real, fake = clouds(100, 8)
+    fake[5, 2] = poison
+    assert math.isnan(frechet_distance(statistics_of(real), statistics_of(fake)))
+
+
+def test_features_of_different_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="of 8 and of 9"):
+        frechet_distance(Statistics(8), Statistics(9))
