@@ -21,7 +21,11 @@ from ganrun.sections import Config
 from ganrun.tables import EXTRACTORS, GAMES, LOSSES, NETWORKS
 
 DCGAN_SIZES = (16, 32, 64, 128, 256)
-PLACEHOLDERS = {"run": {"name": "x"}, "data": {"shards": "x", "image_size": 64}, "train": {"total_images": 1}}
+PLACEHOLDERS: dict[str, dict[str, Any]] = {
+    "run": {"name": "x"},
+    "data": {"shards": "x", "image_size": 64},
+    "train": {"total_images": 1},
+}
 """Stand in for what is missing or wrong, so that the rest can be checked against itself."""
 
 
@@ -246,7 +250,7 @@ def _unknown_names(config: Config) -> Iterator[tuple[set[str], str]]:
 
 def _unchecked(values: dict[str, Any]) -> Config:
     """For printing only: a config of which some values wait for their environment variable."""
-    sections = {}
+    sections: dict[str, Any] = {}
     for name, field in Config.model_fields.items():
         section = field.annotation
         assert isinstance(section, type)

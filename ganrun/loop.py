@@ -106,9 +106,10 @@ class Play:
             # Noted turn by turn, slot by slot, pass by pass: [turns, owned, passes, 2 C] -> [owned, 2 C].
             noted = norm.take_noted()
             rows.append(noted.reshape(turns, owned, -1, 2 * norm.num_features).mean(dim=(0, 2)))
-        mean = self.slots.gather(torch.cat(rows, dim=1)).mean(0)
-        for (norm, _), part in zip(self._norms, mean.split([row.shape[1] for row in rows]), strict=True):
-            norm.settle(part.view(2, -1))
+        mean, start = self.slots.gather(torch.cat(rows, dim=1)).mean(0), 0
+        for norm, _ in self._norms:
+            norm.settle(mean[start : start + 2 * norm.num_features].view(2, -1))
+            start += 2 * norm.num_features
 
 
 def train(play: Play, next_batches: Callable[[], list[dict[str, Tensor]]], host: Host) -> bool:

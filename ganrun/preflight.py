@@ -4,10 +4,11 @@ import os
 
 import yaml
 
-from ganrun.config import Config, differences
+from ganrun.config import differences
 from ganrun.data.index import DataSet, open_data
 from ganrun.errors import UserError
 from ganrun.run_folder import RunFolder
+from ganrun.sections import Config
 from ganrun.storage import check_writable, open_storage
 
 

@@ -56,9 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", metavar="SOURCE", help=", ".join(f"{name}:PATH" for name in SCHEMES))
-    parser.add_argument(
-        "dest", metavar="DEST", nargs="?", help="a new folder; without it, index shards: in place"
-    )
+    parser.add_argument("dest", metavar="DEST", nargs="?", help="a new folder; without it, index shards: in place")
     _add_image_options(parser.add_argument_group("images").add_argument)
     _add_run_options(parser.add_argument_group("data set and run").add_argument)
     return parser
@@ -128,14 +126,10 @@ def _prepare(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace, scheme: str, path: str) -> None:
     """What is wrong with the command line itself."""
     if scheme not in SCHEMES or not path:
-        raise UserError(
-            f"SOURCE {options.source!r}: allowed are {', '.join(f'{name}:PATH' for name in SCHEMES)}"
-        )
+        raise UserError(f"SOURCE {options.source!r}: allowed are {', '.join(f'{name}:PATH' for name in SCHEMES)}")
     for name, schemes in ONLY_FOR.items():
         if getattr(options, name) and scheme not in schemes:
-            raise UserError(
-                f"--{name.replace('_', '-')}: goes with {', '.join(schemes)} only, not with {scheme}:"
-            )
+            raise UserError(f"--{name.replace('_', '-')}: goes with {', '.join(schemes)} only, not with {scheme}:")
     if options.dest is None:
         if scheme != "shards":
             raise UserError(f"DEST is missing: the folder to write the shards of {options.source} to")
@@ -155,7 +149,7 @@ def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index",
 
     source = _open_source(options, scheme, path)
     rule = plan_rule(source, options.size, options.channels, options.filter, options.format, options.workers)
-    how = _how(options, scheme, rule)
+    how = _how(options, source, rule)
     if options.dest is None:
         assert isinstance(source, ShardsSource)
         return index_in_place(source, rule, how, options.workers), []
@@ -177,18 +171,18 @@ def _open_source(options: argparse.Namespace, scheme: str, path: str) -> "Source
     return published.open_celeba(path, options.limit, options.download)
 
 
-def _how(options: argparse.Namespace, scheme: str, rule: "Rule") -> dict[str, Any]:
+def _how(options: argparse.Namespace, source: "Source", rule: "Rule") -> dict[str, Any]:
     """What the index says about how it was made; a data set made otherwise is another."""
     if options.dest is None:
         return {"source": "shards, where they are"}
     return {
-        "source": scheme,
+        "source": source.name,
         "size": rule.size,
         "channels": rule.channels,
         "resize": f"centre square, {rule.filter}" if rule.resize else "none",
         "transparency": "onto white",
         "format": rule.format or "kept, else png",
-        "order": "as in the source" if scheme == "shards" else "shuffled",
+        "order": "as in the source" if source.name == "shards" else "shuffled",
         "limit": options.limit,
         "shard_samples": options.shard_samples,
         "gzip": options.gzip,
@@ -206,13 +200,9 @@ def _report(index: "Index", skipped: list[str], dest: str, seconds: float) -> No
         f"channels: {index.channels}, shards: {len(index.shards)} ({mib:.1f} MiB); {seconds:.1f} s"
     )
     if made.get("enlarged"):
-        lines.append(
-            f"{made['enlarged']:,} images were smaller than that and were enlarged: they will look soft"
-        )
+        lines.append(f"{made['enlarged']:,} images were smaller than that and were enlarged: they will look soft")
     if index.classes:
-        counts = [
-            f"{name} {n:,}" for name, n in zip(index.classes, made.get("images_of_class", ()), strict=False)
-        ]
+        counts = [f"{name} {n:,}" for name, n in zip(index.classes, made.get("images_of_class", ()), strict=False)]
         more = f", and {len(counts) - SHOWN_CLASSES} more" if len(counts) > SHOWN_CLASSES else ""
         lines.append(f"classes: {len(index.classes)} ({', '.join(counts[:SHOWN_CLASSES])}{more})")
     means = " ".join(f"{mean:.1f}" for mean in made.get("channel_means", ()))

@@ -49,7 +49,8 @@ def open_fashion_mnist(path: str, limit: int | None, download: bool) -> ArraySou
     if labels.max(initial=0) >= len(FASHION_CLASSES):
         raise UserError(f"fashion-mnist:{path}: label {labels.max()}, allowed are 0 to 9; fetch it again")
     padded = np.pad(images[:limit], ((0, 0), (2, 2), (2, 2)))
-    return ArraySource("fashion-mnist", padded, labels[:limit].tolist(), FASHION_CLASSES, size=32)
+    name = "fashion-mnist, training images padded by 2"
+    return ArraySource(name, padded, labels[:limit].tolist(), FASHION_CLASSES)
 
 
 def open_cifar10(path: str, limit: int | None, download: bool) -> ArraySource:
@@ -69,7 +70,9 @@ def open_cifar10(path: str, limit: int | None, download: bool) -> ArraySource:
         raise UserError(
             f"cifar10:{path}: no whole cifar-10-batches-py in it; give the folder that holds it, or --download"
         ) from error
-    return ArraySource("cifar10", data.data[:limit], data.targets[:limit], tuple(data.classes))
+    return ArraySource(
+        "cifar10, training images", data.data[:limit], data.targets[:limit], tuple(data.classes)
+    )
 
 
 def open_celeba(path: str, limit: int | None, download: bool) -> FolderSource:
@@ -92,7 +95,9 @@ def open_celeba(path: str, limit: int | None, download: bool) -> FolderSource:
     paths = find_images(images)[:limit]
     if not paths:
         raise UserError(f"celeba:{path}: no images in {images}; unpack img_align_celeba.zip there")
-    return FolderSource("celeba", images, paths, _attributes(root / "list_attr_celeba.txt", paths), size=64)
+    return FolderSource(
+        "celeba, aligned", images, paths, _attributes(root / "list_attr_celeba.txt", paths), size=64
+    )
 
 
 def _attributes(file: Path, paths: list[str]) -> dict[str, dict[str, bytes]]:

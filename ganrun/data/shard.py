@@ -67,7 +67,8 @@ def read_samples(data: bytes, where: str) -> list[tuple[str, Sample]]:
 
 def _walk(tar: memoryview, where: str) -> Iterator[tuple[str, memoryview]]:
     """Name and content of each plain file of an uncompressed tar (USTAR, PAX or GNU)."""
-    offset, override = 0, {}
+    offset = 0
+    override: dict[str, str] = {}
     while True:
         header = bytes(tar[offset : offset + BLOCK])
         if len(header) < BLOCK:

@@ -5,8 +5,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torchvision.io import encode_png
-from torchvision.utils import make_grid
 
 from ganrun import checkpoint
 from ganrun.checkpoint import Progress
@@ -14,6 +12,7 @@ from ganrun.data.index import DataSet
 from ganrun.distributed.line import Line
 from ganrun.evaluation.in_training import Evaluation
 from ganrun.loop import Play
+from ganrun.picture import to_png
 from ganrun.rng import Draw
 from ganrun.run_folder import Pointer, RunFolder
 
@@ -136,10 +135,3 @@ class WorkerHost:
             self.folder.append_line(name, fields)
         except OSError as error:
             self.line.say("note", text=f"{name} could not be written: {error.strerror or error}")
-
-
-def to_png(images: torch.Tensor) -> bytes:
-    """Images [B, C, H, W] in [-1, 1] as one PNG, in rows of about the square root of B."""
-    columns = max(1, round(len(images) ** 0.5))
-    grid = make_grid(images.float().cpu(), nrow=columns, padding=2, normalize=True, value_range=(-1, 1))
-    return bytes(encode_png((grid * 255).round().to(torch.uint8)).numpy().tobytes())

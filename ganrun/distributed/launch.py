@@ -13,9 +13,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ganrun.config import Config
 from ganrun.distributed.line import Line, Message
 from ganrun.errors import RunError, UserError
+from ganrun.sections import Config
 
 ENDINGS = ("finished", "stopped", "failed")
 LISTEN_SECONDS = 0.25

@@ -1,6 +1,5 @@
 """One worker of a run, from the config to its end. Needs a process group if there are several; knows no Ray."""
 
-import importlib
 import time
 from collections.abc import Callable
 
@@ -9,21 +8,19 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ganrun import checkpoint
-from ganrun.config import check_names
 from ganrun.data.index import open_data
 from ganrun.data.order import Order
 from ganrun.data.stream import Stream
 from ganrun.distributed.host import WorkerHost
 from ganrun.distributed.line import Line
-from ganrun.errors import RunError, UserError
+from ganrun.errors import RunError
 from ganrun.evaluation.in_training import Evaluation
+from ganrun.games.build import build_game
 from ganrun.loop import Play, train
-from ganrun.rng import key
 from ganrun.run_folder import RunFolder
 from ganrun.sections import Config
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
-from ganrun.tables import GAMES, NETWORKS
 
 
 def work(config: Config, rank: int, workers: int, device: torch.device, line: Line) -> None:
@@ -38,8 +35,7 @@ def work(config: Config, rank: int, workers: int, device: torch.device, line: Li
     slots = Slots(config.slots, rank, workers)
     storage = open_storage(f"{config.run.storage}/{config.run.name}")
     folder, data = RunFolder(storage), open_data(config.data.shards)
-    check_data(config, data.index.image_size, data.index.channels)
-    play = build(config, slots, device)
+    play = Play(build_game(config, device), config, slots)
     attempt, name, faults = _begin(folder, slots)
     progress = checkpoint.Progress()
     if name:
@@ -73,37 +69,6 @@ def work(config: Config, rank: int, workers: int, device: torch.device, line: Li
     if host.first:
         host.event("finish" if finished else "stop", images=play.images)
         line.say("finished" if finished else "stopped", images=play.images)
-
-
-def build(config: Config, slots: Slots, device: torch.device) -> Play:
-    """The game of a config before its first round: the same weights for every worker and device."""
-    for module in config.run.imports:
-        importlib.import_module(module)
-    check_names(config)
-    torch.manual_seed(key(config.run.seed, "weights"))
-    networks = NETWORKS[config.model.name](config.model, config.data)
-    dtype = torch.float64 if config.train.precision == "float64" else torch.float32
-    for network in networks.values():
-        network.to(device=device, dtype=dtype, memory_format=torch.channels_last)
-    game = GAMES[config.objective.game](networks, config.objective, config.model)
-    return Play(game, config, slots)
-
-
-def check_data(config: Config, image_size: int, channels: int) -> None:
-    """Whether the config reads what the index says is there.
-
-    Raises:
-        UserError: another image size or number of channels.
-    """
-    for name, wanted, found in (
-        ("image_size", config.data.image_size, image_size),
-        ("channels", config.data.channels, channels),
-    ):
-        if wanted != found:
-            raise UserError(
-                f"data.{name}: {wanted}, but the index of {config.data.shards} says {found}; "
-                f"set data.{name}={found} or make the data set again with ganrun.prepare"
-            )
 
 
 def _begin(folder: RunFolder, slots: Slots) -> tuple[int, str | None, list[str]]:

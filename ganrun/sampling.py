@@ -1,0 +1,114 @@
+"""Images from a checkpoint: builds its averaged generator and draws from it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor
+from torchvision.io import encode_png
+
+from ganrun import checkpoint
+from ganrun.errors import UserError
+from ganrun.evaluation.score import to_uint8
+from ganrun.games.build import build_game
+from ganrun.picture import to_png
+from ganrun.rng import Draw
+from ganrun.run_folder import RunFolder
+from ganrun.sections import Config
+from ganrun.storage import Storage, open_storage
+
+BATCH = 64
+STEPS = 8
+"""Images of a walk from one noise to another."""
+
+
+class Sampler:
+    """The averaged generator of a run's newest checkpoint, or of a given one, on the CPU.
+
+    Args:
+        where: the folder of a run or of a checkpoint.
+
+    Raises:
+        UserError: there is no checkpoint.
+        RunError: it is damaged.
+    """
+
+    def __init__(self, where: str) -> None:
+        storage, directory = _find(where)
+        files = checkpoint.read(storage, directory, only=("config.yaml",))
+        config = Config.model_validate(yaml.safe_load(files["config.yaml"]))
+        self.game = build_game(config, torch.device("cpu"))
+        for name in self.game.averaged:
+            checkpoint.load_network(storage, directory, f"{name}_average", self.game.networks[name])
+        for network in self.game.networks.values():
+            network.eval()
+
+    @torch.inference_mode()
+    def images(self, z: Tensor) -> Tensor:
+        """Noise [B, Z] to images [B, C, H, W] in [-1, 1]."""
+        return self.game.sample(self.game.networks, z)
+
+    def noise(self, start: int, count: int, seed: int) -> Tensor:
+        """Noise of the images numbered from `start` on, [count, Z]: each depends on the seed and its number alone."""
+        dtype = next(self.game.networks[self.game.averaged[0]].parameters()).dtype
+        rows = [
+            Draw(seed, 0, number, 0, torch.device("cpu"), dtype).normal(self.game.latent_size, purpose="sample/z")
+            for number in range(start, start + count)
+        ]
+        return torch.stack(rows)
+
+    def draw(self, count: int, seed: int) -> Iterator[Tensor]:
+        """`count` images in batches."""
+        for start in range(0, count, BATCH):
+            yield self.images(self.noise(start, min(BATCH, count - start), seed))
+
+
+def draw_grid(sampler: Sampler, out: Path, count: int, seed: int, interpolate: bool) -> None:
+    """One PNG of all images."""
+    if interpolate:
+        rows = -(-count // STEPS)
+        ends = [sampler.noise(2 * row, 2, seed) for row in range(rows)]
+        images = torch.cat([sampler.images(slerp(begin, end, STEPS)) for begin, end in ends])[:count]
+        columns = STEPS
+    else:
+        images = torch.cat(list(sampler.draw(count, seed)))
+        columns = None
+    _write(out, to_png(images, columns))
+
+
+def draw_singles(sampler: Sampler, out: Path, count: int, seed: int) -> None:
+    """A folder with one PNG an image: 000000.png, 000001.png, ..."""
+    number = 0
+    for batch in sampler.draw(count, seed):
+        for image in to_uint8(batch):
+            _write(out / f"{number:06d}.png", bytes(encode_png(image).numpy()))
+            number += 1
+
+
+def slerp(begin: Tensor, end: Tensor, steps: int) -> Tensor:
+    """From one noise to another along the great circle, [steps, Z] (White 2016, arXiv:1609.04468)."""
+    angle = torch.arccos((begin @ end / (begin.norm() * end.norm())).clamp(-1, 1))
+    share = torch.linspace(0, 1, steps, dtype=begin.dtype)[:, None]
+    return (torch.sin((1 - share) * angle) * begin + torch.sin(share * angle) * end) / torch.sin(angle)
+
+
+def _find(where: str) -> tuple[Storage, str]:
+    """The storage of the run, and the directory of the checkpoint in it."""
+    place = where.rstrip("/")
+    parent, _, name = place.rpartition("/")
+    if checkpoint.MANIFEST in open_storage(place).list():
+        return open_storage(parent or "."), name
+    storage = open_storage(place)
+    latest = RunFolder(storage).pointer("latest")
+    if latest is None:
+        raise UserError(f"{where}: neither a run with a checkpoint nor a checkpoint; runs are at run.storage/run.name")
+    return storage, f"checkpoints/{latest.checkpoint}"
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise UserError(f"--out {path}: cannot be written: {error.strerror}") from error

@@ -1,0 +1,83 @@
+"""A small data set and configs over it; and ranks as processes, without Ray."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import webdataset
+from PIL import Image
+
+from ganrun.config import Config
+from ganrun.data.index import Index, Shard
+
+SIZES = (30, 25, 35, 20, 31)
+"""Samples in the shards of the small data set: unequal, and 141 in all, which 2, 4 and 6 slots do not divide."""
+
+
+def write_data(folder: Path, sizes: tuple[int, ...] = SIZES, image_size: int = 16, channels: int = 1) -> Path:
+    """Shards of blobs that differ from image to image, with labels; and their index."""
+    import hashlib
+
+    random, shards, number = np.random.default_rng(0), [], 0
+    folder.mkdir(parents=True)
+    for shard, samples in enumerate(sizes):
+        stream = io.BytesIO()
+        with webdataset.TarWriter(stream, mtime=0) as tar:
+            for _ in range(samples):
+                pixels = random.integers(0, 256, (4, 4, channels), np.uint8).repeat(image_size // 4, 0)
+                pixels = pixels.repeat(image_size // 4, 1)
+                encoded = io.BytesIO()
+                Image.fromarray(pixels.squeeze()).save(encoded, "png")
+                tar.write({"__key__": f"{number:06d}", "png": encoded.getvalue(), "cls": str(number % 3).encode()})
+                number += 1
+        data = stream.getvalue()
+        (folder / f"{shard:06d}.tar").write_bytes(data)
+        shards.append(Shard(f"{shard:06d}.tar", samples, len(data), hashlib.sha256(data).hexdigest()))
+    index = Index(image_size, channels, ("a", "b", "c"), tuple(shards))
+    (folder / "index.json").write_bytes(index.to_json())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small data set; not to be changed."""
+    return write_data(tmp_path_factory.mktemp("data") / "small")
+
+
+@pytest.fixture
+def values(tmp_path: Path, data_folder: Path) -> dict[str, dict[str, Any]]:
+    """What a YAML file of a small run holds; tests change it and give it to `Config`."""
+    return {
+        "run": {"name": "small", "storage": str(tmp_path / "runs")},
+        "data": {
+            "shards": str(data_folder),
+            "image_size": 16,
+            "channels": 1,
+            "batch_size": 12,
+            "slots": 6,
+            "shuffle_shards": 2,
+        },
+        "model": {"width": 4, "latent_size": 8},
+        "train": {"total_images": 240, "precision": "float64", "tick_images": 60},
+        "checkpoint": {"every_images": 0, "keep": 9},
+    }
+
+
+def config_of(values: dict[str, dict[str, Any]], **changes: Any) -> Config:
+    """The config of these values; `changes` are written section__key=value."""
+    values = json.loads(json.dumps(values))
+    for name, value in changes.items():
+        section, key = name.split("__")
+        values.setdefault(section, {})[key] = value
+    return Config.model_validate(values)
+
+
+def write_yaml(path: Path, values: dict[str, dict[str, Any]]) -> Path:
+    """Writes the values as a config file."""
+    import yaml
+
+    path.write_text(yaml.safe_dump(values))
+    return path

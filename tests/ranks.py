@@ -1,0 +1,60 @@
+"""Runs the workers of a run as plain processes over gloo: what Ray Train does, without Ray."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ganrun.config import Config
+
+
+class StopAt:
+    """A line to a driver that asks to stop once the run has shown so many images."""
+
+    def __init__(self, images: int | None = None) -> None:
+        self.images, self.stop = images, False
+        self.messages: list[dict[str, Any]] = []
+
+    def say(self, kind: str, **fields: Any) -> None:
+        self.messages.append({"kind": kind, **fields})
+        if kind == "images" and self.images is not None:
+            self.stop = fields["images"] >= self.images
+
+
+def run_ranks(config: Config, workers: int, meeting: Path, stop_at: int | None = None) -> None:
+    """Trains with so many workers until the end, or until `stop_at` images are shown. `meeting` is an unused file."""
+    if workers == 1:
+        work_rank(0, config, 1, str(meeting), stop_at)
+    else:
+        multiprocessing.spawn(work_rank, (config, workers, str(meeting), stop_at), nprocs=workers)
+
+
+def work_rank(rank: int, config: Config, workers: int, meeting: str, stop_at: int | None) -> None:
+    from ganrun.distributed.worker import work
+
+    torch.set_num_threads(1)
+    if workers > 1:
+        dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=workers)
+    work(config, rank, workers, torch.device("cpu"), StopAt(stop_at))  # type: ignore[arg-type]
+    if workers > 1:
+        dist.destroy_process_group()
+
+
+def run_folder(config: Config) -> Path:
+    return Path(config.run.storage) / config.run.name
+
+
+def latest_tensors(config: Config) -> dict[str, Tensor]:
+    """All tensors of the newest checkpoint."""
+    folder = run_folder(config)
+    directory = folder / "checkpoints" / json.loads((folder / "latest.json").read_text())["checkpoint"]
+    return {
+        f"{file.stem}/{name}": tensor
+        for file in sorted(directory.glob("*.safetensors"))
+        for name, tensor in load_file(file).items()
+    }
