@@ -4,6 +4,7 @@ Tensors are in safetensors, the rest in JSON: nothing is ever unpickled. Files a
 used before, the manifest with their hashes last; only then does `latest.json` point to it.
 """
 
+import contextlib
 import hashlib
 import json
 import platform
@@ -89,7 +90,8 @@ def write(folder: RunFolder, name: str, files: Files, facts: dict[str, Any]) -> 
             folder.storage.write(f"checkpoints/{name}/{file}", data)
         folder.storage.write(f"checkpoints/{name}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
     except OSError:
-        folder.storage.delete(f"checkpoints/{name}")
+        with contextlib.suppress(OSError):  # what stays behind has no manifest, and goes with the old ones
+            folder.storage.delete(f"checkpoints/{name}")
         raise
 
 
@@ -112,7 +114,7 @@ def read(storage: Storage, directory: str, only: tuple[str, ...] | None = None) 
     except FileNotFoundError as error:
         missing = str(error.filename).rpartition("/")[2] if error.filename else "a file"
         raise RunError(f"{storage.uri}/{directory} is not complete: {missing} is missing") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{storage.uri}/{directory}/{MANIFEST} is damaged: {error}") from error
     return files
 
@@ -139,12 +141,15 @@ def newest_whole(folder: RunFolder) -> tuple[str | None, list[str]]:
 
 
 def delete_old(folder: RunFolder, keep: int) -> None:
-    """Deletes checkpoints that came before the newest `keep`, but never one that a pointer points to."""
-    pointers = [pointer for name in ("latest", "best") if (pointer := folder.pointer(name))]
-    latest = max((pointer.checkpoint for pointer in pointers), default="")
-    before = [name for name in folder.storage.list("checkpoints") if name <= latest]
-    for name in before[:-keep]:
-        if name not in {pointer.checkpoint for pointer in pointers}:
+    """Deletes checkpoints that came before the newest `keep`, but never one that a pointer points to.
+
+    What a crash left without a manifest is no checkpoint: it goes too, and does not count.
+    """
+    pointed = {pointer.checkpoint for name in ("latest", "best") if (pointer := folder.pointer(name))}
+    before = [name for name in folder.storage.list("checkpoints") if name <= max(pointed, default="")]
+    complete = [name for name in before if MANIFEST in folder.storage.list(f"checkpoints/{name}")]
+    for name in before:
+        if name not in pointed | set(complete[-keep:]):
             folder.storage.delete(f"checkpoints/{name}")
 
 

@@ -45,13 +45,13 @@ def load(path: str | Path, overrides: list[str] | None = None, resolve: bool = T
     unresolved = {key for key, value in _leaves(values) if "${" in str(value)}
     try:
         config = Config.model_validate(values)
-        faults += [fault for _, fault in _contradictions(config)]
+        faults += [fault for keys, fault in _contradictions(config) if not keys & unresolved]
     except ValidationError as error:
         wrong = {_dotted(detail["loc"]) for detail in error.errors()}
-        faults += [_fault(detail) for detail in error.errors() if _dotted(detail["loc"]) not in unresolved]
-        faults += _contradictions_beside(values, wrong)
+        faults += _faults(error, unresolved)
+        faults += _contradictions_beside(values, wrong | unresolved)
         if not faults:
-            return _unchecked(values)
+            return _unresolved(values, unresolved)
     if faults:
         heading = f"{path}: {len(faults)} fault{'s' * (len(faults) > 1)} in the config"
         raise UserError("\n  ".join([heading, *faults]))
@@ -121,14 +121,16 @@ def _interpolate(tree: DictConfig, resolve: bool) -> tuple[dict[str, Any], list[
     values: Any = OmegaConf.to_container(tree, resolve=False)
     faults = []
     for key, value in list(_leaves(values)):
-        if isinstance(value, str) and "${" in value:
+        if "${" in str(value):
             *parents, last = key.split(".")
             target = values
-            for parent in parents:
-                target = target[parent]
             try:
-                target[last] = OmegaConf.select(tree, key, throw_on_resolution_failure=True)
-            except OmegaConfBaseException as error:
+                for parent in parents:
+                    target = target[parent]
+                found = OmegaConf.select(tree, key, throw_on_resolution_failure=True)
+                # A list with a variable in it, or a whole section that stands for another.
+                target[last] = OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
+            except (OmegaConfBaseException, KeyError) as error:
                 if resolve:
                     reason = str(error).splitlines()[0].removeprefix("KeyError raised while resolving interpolation: ")
                     faults.append(f"{key}: {value}: {reason}")
@@ -146,28 +148,47 @@ def _leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _dotted(location: tuple[int | str, ...]) -> str:
     """Pydantic's location without the members of unions and lists."""
-    known = [str(part) for part in location if isinstance(part, str) and re.fullmatch(r"\w+", part)]
-    return ".".join(known[:2] if known[0] != "optimizer" else known[:3])
+    parts = [str(part) for part in location]
+    return ".".join(parts[: 3 if parts[0] == "optimizer" else 2])
 
 
-def _fault(detail: ErrorDetails) -> str:
-    key = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        return f"{key}: unknown key{_nearest(key)}"
-    key = _dotted(detail["loc"])
+def _faults(error: ValidationError, unresolved: set[str]) -> list[str]:
+    """One a key, though each member of a union has its own."""
+    faults: dict[str, str] = {}
+    for detail in error.errors():
+        key = _dotted(detail["loc"])
+        if key not in unresolved or detail["type"] == "extra_forbidden":
+            faults.setdefault(key, _fault(key, detail))
+    return list(faults.values())
+
+
+def _fault(key: str, detail: ErrorDetails) -> str:
+    if detail["type"] in ("extra_forbidden", "invalid_key"):
+        return f"{key}: unknown key{_nearest([str(part) for part in detail['loc']])}"
     if detail["type"] == "missing":
         return f"{key}: missing; it has no default"
     value = detail["input"]
     shown = "a section" if isinstance(value, dict) else repr(value)
-    allowed = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    if detail["type"] == "string_pattern_mismatch":
-        allowed = "up to 100 letters, digits, dots, dashes and underscores, such as celeba-64"
-    return f"{key}: {shown} is not allowed; it should be: {allowed}"
+    return f"{key}: {shown} is not allowed; it should be: {_allowed(key, detail)}"
 
 
-def _nearest(key: str) -> str:
+def _allowed(key: str, detail: ErrorDetails) -> str:
+    """Pydantic's words, but where they speak of its own classes."""
+    if key == "data.shards":
+        return "a URI or a list of URIs"
+    match detail["type"]:
+        case "string_pattern_mismatch":
+            return "up to 100 letters, digits, dots, dashes and underscores, such as celeba-64"
+        case "model_type":
+            return "a section of keys and values"
+        case "tuple_type":
+            return "a list"
+    return detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+
+
+def _nearest(location: list[str]) -> str:
     """The known key that was most likely meant."""
-    *parents, last = key.split(".")
+    *parents, last = location
     section: type[BaseModel] = Config
     for name in parents:
         section = section.model_fields[name].annotation  # type: ignore[assignment]
@@ -219,6 +240,15 @@ def _contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
 
 def _contradictions_beside(values: dict[str, Any], wrong: set[str]) -> list[str]:
     """The contradictions among the keys that are right by themselves."""
+    try:
+        config = Config.model_validate(_without(values, wrong))
+    except ValidationError:
+        return []
+    return [fault for keys, fault in _contradictions(config) if not keys & wrong]
+
+
+def _without(values: dict[str, Any], wrong: set[str]) -> dict[str, Any]:
+    """The values but for the keys that are wrong, where a placeholder or the default stands."""
     mended: Any = {section: dict(keys) for section, keys in PLACEHOLDERS.items()}
     for key, value in _leaves(values):
         if key in wrong or any(key.startswith(f"{part}.") for part in wrong):
@@ -228,11 +258,7 @@ def _contradictions_beside(values: dict[str, Any], wrong: set[str]) -> list[str]
         for parent in parents:
             target = target.setdefault(parent, {})
         target[last] = value
-    try:
-        config = Config.model_validate(mended)
-    except ValidationError:
-        return []
-    return [fault for keys, fault in _contradictions(config) if not keys & wrong]
+    return mended  # type: ignore[no-any-return]
 
 
 def _unknown_names(config: Config) -> Iterator[tuple[set[str], str]]:
@@ -248,12 +274,16 @@ def _unknown_names(config: Config) -> Iterator[tuple[set[str], str]]:
             yield {key}, f"{key}: {name!r} is not allowed; it should be one of: {', '.join(table)}{hint}"
 
 
-def _unchecked(values: dict[str, Any]) -> Config:
+def _unresolved(values: dict[str, Any], unresolved: set[str]) -> Config:
     """For printing only: a config of which some values wait for their environment variable."""
-    sections: dict[str, Any] = {}
-    for name, field in Config.model_fields.items():
-        section = field.annotation
-        assert isinstance(section, type)
-        assert issubclass(section, BaseModel)
-        sections[name] = section.model_construct(**values.get(name, {}))
-    return Config.model_construct(**sections)
+    config: Any = Config.model_validate(_without(values, unresolved))
+    for key, value in _leaves(values):
+        if key in unresolved:
+            config = _with(config, key.split("."), value)
+    return config  # type: ignore[no-any-return]
+
+
+def _with(section: BaseModel, path: list[str], value: Any) -> BaseModel:
+    """A section with one value changed, unchecked."""
+    name, *rest = path
+    return section.model_copy(update={name: _with(getattr(section, name), rest, value) if rest else value})

@@ -6,7 +6,7 @@ import yaml
 
 from ganrun.config import differences
 from ganrun.data.index import DataSet, open_data
-from ganrun.errors import UserError
+from ganrun.errors import RunError, UserError
 from ganrun.run_folder import RunFolder
 from ganrun.sections import Config
 from ganrun.storage import check_writable, open_storage
@@ -36,7 +36,7 @@ def settle(config: Config, folder: RunFolder) -> Config:
     """
     found = folder.storage.read_version("config.yaml")
     if found:
-        before = Config.model_validate(yaml.safe_load(found[0]))
+        before = _parse(found[0], folder)
         if config.data.slots is None:
             config = _with_slots(config, before.slots)
         if changed := differences(before, config, fixed=True):
@@ -58,6 +58,16 @@ def settle(config: Config, folder: RunFolder) -> Config:
         except OSError as error:
             raise UserError(f"run.storage: cannot write to {folder.storage.uri}: {error.strerror}") from error
     return config
+
+
+def _parse(text: bytes, folder: RunFolder) -> Config:
+    try:
+        return Config.model_validate(yaml.safe_load(text))
+    except (ValueError, yaml.YAMLError) as error:
+        raise RunError(
+            f"{folder.storage.uri}/config.yaml, with which the run was begun, is damaged or of another version of "
+            f"ganrun: {' '.join(str(error).split())}; restore it from checkpoints/*/config.yaml"
+        ) from error
 
 
 def _with_slots(config: Config, slots: int) -> Config:

@@ -36,9 +36,13 @@ class RunFolder:
         self.storage = storage
 
     def pointer(self, name: str) -> Pointer | None:
-        """Where `latest` or `best` points; None before the first checkpoint."""
+        """Where `latest` or `best` points; None before the first checkpoint.
+
+        Raises:
+            RunError: the pointer is damaged. Without it the run would begin anew over its own checkpoints.
+        """
         found = self.storage.read_version(f"{name}.json")
-        return Pointer(**json.loads(found[0])) if found else None
+        return self._parse(name, found[0]) if found else None
 
     def move_pointer(self, name: str, pointer: Pointer) -> None:
         """Points `latest` or `best` elsewhere.
@@ -50,18 +54,19 @@ class RunFolder:
         data = json.dumps(fields).encode()
         while True:
             found = self.storage.read_version(f"{name}.json")
+            moved = self._parse(name, found[0]).attempt if found else 0
+            # The list is for a pointer that the newer attempt found nowhere and so could not make its own.
+            if (attempt := max(moved, self._newest_attempt())) > pointer.attempt:
+                raise RunError(f"{self.storage.uri}: attempt {pointer.attempt} was overtaken by attempt {attempt}")
             if found is None:
                 if self.storage.create(f"{name}.json", data):
                     return
-                continue
-            if (attempt := json.loads(found[0])["attempt"]) > pointer.attempt:
-                raise RunError(f"{self.storage.uri}: attempt {pointer.attempt} was overtaken by attempt {attempt}")
-            if self.storage.replace(f"{name}.json", data, found[1]):
+            elif self.storage.replace(f"{name}.json", data, found[1]):
                 return
 
     def begin_attempt(self) -> int:
-        """The number of a new attempt, which no other has. From now on older ones cannot move `latest`."""
-        attempt = 1 + max((int(name.split(".")[0]) for name in self.storage.list("events")), default=0)
+        """The number of a new attempt, which no other has. From now on older ones cannot move the pointers."""
+        attempt = 1 + self._newest_attempt()
         while not self.storage.create(f"events/{attempt:04d}.jsonl", b""):
             attempt += 1
         if latest := self.pointer("latest"):
@@ -71,6 +76,18 @@ class RunFolder:
     def append_line(self, name: str, fields: dict[str, Any]) -> None:
         """Adds a line to a .jsonl file."""
         self.storage.append(name, (json.dumps(fields) + "\n").encode())
+
+    def _newest_attempt(self) -> int:
+        return max((int(name.split(".")[0]) for name in self.storage.list("events")), default=0)
+
+    def _parse(self, name: str, data: bytes) -> Pointer:
+        try:
+            return Pointer(**json.loads(data))
+        except (ValueError, TypeError) as error:
+            raise RunError(
+                f"{self.storage.uri}/{name}.json is damaged ({error}); write into it which of checkpoints/ to go on "
+                'from, as {"checkpoint": name of the folder, "images": ..., "attempt": ...} of its manifest.json'
+            ) from error
 
 
 class Lease:
@@ -100,17 +117,17 @@ class Lease:
             self.storage.delete(self.NAME)
 
     def _take(self) -> str:
-        found = self.storage.read_version(self.NAME)
-        if found is None:
-            taken = self.storage.create(self.NAME, self._content())
-        else:
-            self._refuse_if_live(found[0])
-            taken = self.storage.replace(self.NAME, self._content(), found[1])
-        mine = self.storage.read_version(self.NAME)
-        assert mine is not None
-        if not taken:
-            self._refuse_if_live(mine[0])
-        return mine[1]
+        """The version of our lease once it is written; whoever was faster is looked at again."""
+        while True:
+            found, data = self.storage.read_version(self.NAME), self._content()
+            if found is None:
+                taken = self.storage.create(self.NAME, data)
+            else:
+                self._refuse_if_live(found[0])
+                taken = self.storage.replace(self.NAME, data, found[1])
+            written = self.storage.read_version(self.NAME)
+            if taken and written and written[0] == data:
+                return written[1]
 
     def _refuse_if_live(self, data: bytes) -> None:
         lease = json.loads(data)

@@ -154,7 +154,7 @@ class ClusterConfig(Section):
     """Processes that train; at most data.slots."""
     gpus_per_worker: Literal[0, 1] = 0
     """0: on the CPU."""
-    cpus_per_worker: Annotated[float, Field(gt=0)] = 1
+    cpus_per_worker: Positive = 1
     """CPUs that Ray sets aside for each; on the CPU also its threads."""
     max_failures: Whole = 3
     """So many times workers that died are started again."""
@@ -188,4 +188,5 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """As YAML, every key written out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        # No warnings: in a dry run a number may still be the text `${oc.env:...}`.
+        return yaml.safe_dump(self.model_dump(mode="json", warnings=False), sort_keys=False, allow_unicode=True)

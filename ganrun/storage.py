@@ -108,7 +108,7 @@ class Folder:
     def list(self, name: str = "") -> list[str]:
         try:
             return sorted(e for e in os.listdir(self.path / name) if not e.startswith("."))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def delete(self, name: str) -> None:

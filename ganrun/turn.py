@@ -86,10 +86,10 @@ class TurnRecord:
 
 def learning_rate(settings: AdamConfig, images: int, total_images: int) -> float:
     """The learning rate after so many images: warm-up to its height, then down to 0 along the schedule."""
-    rate = settings.learning_rate
-    if images < settings.warmup_images:
-        return rate * images / settings.warmup_images
-    share = min(images / total_images, 1.0)
+    rate, warmup = settings.learning_rate, settings.warmup_images
+    if images < warmup:
+        return rate * images / warmup
+    share = min((images - warmup) / max(total_images - warmup, 1), 1.0)
     match settings.schedule:
         case "linear":
             return rate * (1 - share)

@@ -90,15 +90,13 @@ def convert(stored: Stored, rule: Rule) -> Picture:
         UnreadableError: it cannot be decoded.
         UserError: its size or channels differ, and the rule does not change them.
     """
-    with _open(stored) as opened:
-        kept = None if isinstance(stored, np.ndarray) else _kept_extension(opened, rule)
-        image = _upright(opened)
+    with _open(stored) as image:
+        kept = _decode(image, rule)
     short = min(image.size)
     _check(image, rule)
     image = _flatten(image, "L" if rule.channels == 1 else "RGB")
     if image.size != (rule.size, rule.size):
-        # One step: the centre square is the box that the filter reads, so nothing is rounded twice.
-        image = ImageOps.fit(image, (rule.size, rule.size), FILTERS[rule.filter])
+        image = _centre_square(image).resize((rule.size, rule.size), FILTERS[rule.filter])
     pixels = np.asarray(image).reshape(rule.size, rule.size, rule.channels)
     if kept and not isinstance(stored, np.ndarray):
         data = stored.read_bytes() if isinstance(stored, Path) else bytes(stored)
@@ -119,14 +117,16 @@ def _open(stored: Stored) -> Image.Image:
         raise UnreadableError(_reason(stored, error)) from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Decodes the first frame and turns it as its EXIF orientation says."""
+def _decode(image: Image.Image, rule: Rule) -> str | None:
+    """Decodes the first frame and turns it upright; returns the extension under which the picture's file may
+    go into a shard as it is, None if it must be made anew."""
     try:
+        kept = _kept_extension(image, rule)
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        return image
-    except Exception as error:
+    except Exception as error:  # even reading the orientation decodes some files
         raise UnreadableError(f"damaged: {error}") from error
+    return kept
 
 
 def _reason(stored: Stored, error: Exception) -> str:
@@ -138,7 +138,6 @@ def _reason(stored: Stored, error: Exception) -> str:
 
 
 def _kept_extension(image: Image.Image, rule: Rule) -> str | None:
-    """The extension under which the file may go into the shard as it is; None if it must be made anew."""
     extension = _EXTENSION_OF.get(image.format or "")
     as_it_is = (
         image.size == (rule.size, rule.size)
@@ -164,6 +163,13 @@ def _check(image: Image.Image, rule: Rule) -> None:
             f"{kinds[4 - rule.channels]} where the others are {kinds[rule.channels]}; "
             "--channels 1 or 3 makes them equal"
         )
+
+
+def _centre_square(image: Image.Image) -> Image.Image:
+    """Cut out first, since a filter that is given a box still reads across its edge."""
+    short = min(image.size)
+    left, top = ((side - short) // 2 for side in image.size)
+    return image.crop((left, top, left + short, top + short))
 
 
 def _channels(mode: str) -> int:

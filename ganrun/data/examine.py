@@ -71,9 +71,7 @@ def verify(uri: str, workers: int) -> Index:
     """
     index = Index.from_json(open_storage(uri).read(INDEX_NAME), f"{uri}/{INDEX_NAME}")
     source = ShardsSource(uri, tuple(shard.name for shard in index.shards), index.classes)
-    examiner = Examiner(
-        source, Rule(index.image_size, index.channels), "restore the shard, or make the data set again"
-    )
+    examiner = Examiner(source, Rule(index.image_size, index.channels), "restore the shard, or make the data set again")
     results = spread(examiner, index.shards, workers)
     for _ in tqdm(results, "verifying", len(index.shards), unit=" shards", disable=None):
         pass

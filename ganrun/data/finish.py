@@ -40,9 +40,7 @@ def finish(dest: Storage, source: Source, rule: Rule, made: dict[str, Any], resu
         tally.add(result.tally)
     shards = tuple(result.shard for result in results if result.shard and result.shard.samples)
     if not shards:
-        raise UserError(
-            f"{source.name}: no readable image; the first: {next(iter(tally.skipped), 'no sample')}"
-        )
+        raise UserError(f"{source.name}: no readable image; the first: {next(iter(tally.skipped), 'no sample')}")
     pixels = sum(shard.samples for shard in shards) * rule.size**2
     classes = _classes(source, tally)
     counts = {

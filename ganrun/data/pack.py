@@ -50,9 +50,7 @@ class Packer:
         tally = Tally([0] * self.rule.channels)
         strict = "mend it, or leave out --strict to skip it" if self.strict else None
         pictures = convert_all(self.source.items(part), self.rule, tally, strict)
-        members = (
-            (item.key, {**item.members, picture.extension: picture.data}) for item, picture in pictures
-        )
+        members = ((item.key, {**item.members, picture.extension: picture.data}) for item, picture in pictures)
         data, samples = write_tar(members)
         if not samples:
             return Made(None, tally)
@@ -67,9 +65,7 @@ class Packer:
         return part.name.removesuffix(".gz").removesuffix(".tar") + (".tar.gz" if self.gzip else ".tar")
 
 
-def pack(
-    packer: Packer, made: dict[str, Any], shard_samples: int | None, workers: int
-) -> tuple[Index, list[str]]:
+def pack(packer: Packer, made: dict[str, Any], shard_samples: int | None, workers: int) -> tuple[Index, list[str]]:
     """Makes the data set, or goes on with it, or finds it finished; returns its index and what was left out.
     `made` says how, and tells a data set of this command from another.
 
@@ -153,9 +149,7 @@ def _look_around(dest: Storage, made: dict[str, Any]) -> tuple[Index | None, dic
         _check_same(dest, "an unfinished data set", state["made"], made)
         return None, {name: Made.from_dict(fields) for name, fields in state["done"].items()}
     if names:
-        raise UserError(
-            f"DEST {dest.uri}: not empty (it holds {names[0]!r}); choose an empty or a new folder"
-        )
+        raise UserError(f"DEST {dest.uri}: not empty (it holds {names[0]!r}); choose an empty or a new folder")
     return None, {}
 
 

@@ -17,7 +17,7 @@ def plan_rule(
     wanted = size or source.size
     shapes = {} if wanted and channels else source.shapes(workers)
     if not shapes and not (wanted and channels):
-        raise UserError(f"{source.name}: no readable image")
+        raise UserError(f"SOURCE ({source.name}): not one image in it can be read; all are damaged, or no images")
     return Rule(
         size=wanted or _common_size(shapes),
         channels=channels or _common_channels(shapes),
@@ -38,16 +38,12 @@ def _common_size(shapes: dict[Shape, str]) -> int:
             "--size N makes all images NxN"
         )
     if first[0] != first[1]:
-        raise UserError(
-            f"{where}: {first[0]}x{first[1]} pixels, not square; --size N cuts out the centre square"
-        )
+        raise UserError(f"{where}: {first[0]}x{first[1]} pixels, not square; --size N cuts out the centre square")
     return first[0]
 
 
 def _common_channels(shapes: dict[Shape, str]) -> int:
     found = {shape[2]: where for shape, where in shapes.items()}
     if len(found) > 1:
-        raise UserError(
-            f"{found[1]} is grey, but {found[3]} is in colour; --channels 3 or 1 makes all images so"
-        )
+        raise UserError(f"{found[1]} is grey, but {found[3]} is in colour; --channels 3 or 1 makes all images so")
     return next(iter(found))

@@ -43,9 +43,7 @@ def open_fashion_mnist(path: str, limit: int | None, download: bool) -> ArraySou
     images = _read_idx(_find_idx(root, "train-images-idx3-ubyte"), dimensions=3)
     labels = _read_idx(_find_idx(root, "train-labels-idx1-ubyte"), dimensions=1)
     if len(images) != len(labels):
-        raise UserError(
-            f"fashion-mnist:{path}: {len(images)} images but {len(labels)} labels; fetch it again"
-        )
+        raise UserError(f"fashion-mnist:{path}: {len(images)} images but {len(labels)} labels; fetch it again")
     if labels.max(initial=0) >= len(FASHION_CLASSES):
         raise UserError(f"fashion-mnist:{path}: label {labels.max()}, allowed are 0 to 9; fetch it again")
     padded = np.pad(images[:limit], ((0, 0), (2, 2), (2, 2)))
@@ -70,9 +68,7 @@ def open_cifar10(path: str, limit: int | None, download: bool) -> ArraySource:
         raise UserError(
             f"cifar10:{path}: no whole cifar-10-batches-py in it; give the folder that holds it, or --download"
         ) from error
-    return ArraySource(
-        "cifar10, training images", data.data[:limit], data.targets[:limit], tuple(data.classes)
-    )
+    return ArraySource("cifar10, training images", data.data[:limit], data.targets[:limit], tuple(data.classes))
 
 
 def open_celeba(path: str, limit: int | None, download: bool) -> FolderSource:
@@ -95,9 +91,7 @@ def open_celeba(path: str, limit: int | None, download: bool) -> FolderSource:
     paths = find_images(images)[:limit]
     if not paths:
         raise UserError(f"celeba:{path}: no images in {images}; unpack img_align_celeba.zip there")
-    return FolderSource(
-        "celeba, aligned", images, paths, _attributes(root / "list_attr_celeba.txt", paths), size=64
-    )
+    return FolderSource("celeba, aligned", images, paths, _attributes(root / "list_attr_celeba.txt", paths), size=64)
 
 
 def _attributes(file: Path, paths: list[str]) -> dict[str, dict[str, bytes]]:
@@ -109,10 +103,7 @@ def _attributes(file: Path, paths: list[str]) -> dict[str, dict[str, bytes]]:
     members = {}
     for line in lines:
         path, *values = line.split()
-        pairs = (
-            f'"{name}": {"true" if value == "1" else "false"}'
-            for name, value in zip(names, values, strict=True)
-        )
+        pairs = (f'"{name}": {"true" if value == "1" else "false"}' for name, value in zip(names, values, strict=True))
         members[path] = {"json": ("{" + ", ".join(pairs) + "}").encode()}
     if missing := [path for path in paths if path not in members]:
         raise UserError(f"celeba: {file} has no line for {missing[0]}; fetch it again")
@@ -139,7 +130,7 @@ def _read_idx(file: Path, dimensions: int) -> Pixels:
         raise UserError(f"{file}: cannot be read ({error}); fetch it again") from error
     if data[:4] != bytes((0, 0, 8, dimensions)):
         raise UserError(
-            f"{file}: begins with {data[:4].hex()}, an idx file of this kind with 0000080{dimensions}"
+            f"{file}: begins with {data[:4].hex()}, an idx file of this kind with 0000080{dimensions}; fetch it again"
         )
     start = 4 + 4 * dimensions
     shape = struct.unpack(f">{dimensions}I", data[4:start]) if len(data) >= start else (0,)

@@ -83,7 +83,7 @@ def _walk(tar: memoryview, where: str) -> Iterator[tuple[str, memoryview]]:
         content, kind = tar[start : start + size], header[156:157]
         offset = start + -(-size // BLOCK) * BLOCK
         if kind == b"x":
-            override = _pax_records(bytes(content))
+            override = _pax_records(bytes(content), f"{where}: not a tar, or damaged: bad records at byte {start}")
         elif kind == b"L":
             override = {"path": bytes(content).rstrip(b"\0").decode(errors="replace")}
         else:
@@ -116,12 +116,15 @@ def _name(header: bytes) -> str:
     return name.decode(errors="replace")
 
 
-def _pax_records(content: bytes) -> dict[str, str]:
-    """ "LENGTH KEY=VALUE\\n" records."""
+def _pax_records(content: bytes, fault: str) -> dict[str, str]:
+    """Records of the form "LENGTH KEY=VALUE\\n", where LENGTH counts all of the record."""
     records, position = {}, 0
     while position < len(content):
-        length = int(content[position : content.index(b" ", position)])
-        key, _, value = content[position : position + length - 1].partition(b" ")[2].partition(b"=")
-        records[key.decode()] = value.decode(errors="replace")
-        position += max(length, 1)
+        digits, _, _ = content[position : position + 20].partition(b" ")
+        end = position + int(digits) if digits.isdigit() else position
+        key, separator, value = content[position + len(digits) + 1 : end - 1].partition(b"=")
+        if not separator or content[end - 1 : end] != b"\n" or (key == b"size" and not value.isdigit()):
+            raise UserError(fault)
+        records[key.decode(errors="replace")] = value.decode(errors="replace")
+        position = end
     return records

@@ -87,9 +87,7 @@ class FolderSource:
 
     def identity(self) -> str:
         """Over paths, file sizes and members."""
-        entries = (
-            (path, (self.root / path).stat().st_size, self.members.get(path, {})) for path in self.paths
-        )
+        entries = ((path, (self.root / path).stat().st_size, self.members.get(path, {})) for path in self.paths)
         return _hash(repr(entry).encode() for entry in entries)
 
     def shapes(self, workers: int) -> dict[Shape, str]:
@@ -246,16 +244,12 @@ def open_shards(uri: str) -> ShardsSource:
     try:
         names = place.list()
     except OSError as error:
-        raise UserError(
-            f"shards:{uri}: {error.strerror or error}; give the folder that holds the shards"
-        ) from error
+        raise UserError(f"shards:{uri}: {error.strerror or error}; give the folder that holds the shards") from error
     shards = tuple(name for name in names if name.endswith(SHARD_ENDINGS))
     if not shards:
         raise UserError(f"shards:{uri}: no *.tar or *.tar.gz there; give the folder that holds the shards")
     if UNFINISHED_NAME in names:
-        raise UserError(
-            f"shards:{uri}: holds an unfinished data set; run the command again that was making it"
-        )
+        raise UserError(f"shards:{uri}: holds an unfinished data set; run the command again that was making it")
     if INDEX_NAME not in names:
         return ShardsSource(uri, shards)
     return ShardsSource(uri, shards, Index.from_json(place.read(INDEX_NAME), f"{uri}/{INDEX_NAME}").classes)
@@ -264,9 +258,14 @@ def open_shards(uri: str) -> ShardsSource:
 def _fit(rows: Rows, paths: list[str], file: Path, folder: str) -> Rows:
     """The rows, if each names an image and each image has one."""
     if missing := sorted(rows.keys() - set(paths)):
-        raise UserError(f"--fields {file}: {missing[0]!r} is no image in {folder} ({len(missing)} such rows)")
+        raise UserError(
+            f"--fields {file}: {missing[0]!r} is no image in {folder} ({len(missing)} such rows); "
+            "paths are relative to that folder"
+        )
     if bare := [path for path in paths if path not in rows]:
-        raise UserError(f"--fields {file}: no row for {bare[0]!r} ({len(bare)} such images in {folder})")
+        raise UserError(
+            f"--fields {file}: no row for {bare[0]!r} ({len(bare)} such images in {folder}); give each image a row"
+        )
     return rows
 
 
@@ -281,10 +280,7 @@ def _shuffled_parts(count: int, shard_samples: int | None, image_bytes: int) -> 
     random.Random(_ORDER_SEED).shuffle(order)
     number = -(-count // wanted)
     edges = [count * part // number for part in range(number + 1)]
-    return [
-        Part(f"shard-{part:06d}", start, order[start:end])
-        for part, (start, end) in enumerate(pairwise(edges))
-    ]
+    return [Part(f"shard-{part:06d}", start, order[start:end]) for part, (start, end) in enumerate(pairwise(edges))]
 
 
 def _key(part: Part, place: int) -> str:

@@ -5,8 +5,10 @@ Memory: each slot holds the shards of its window, and `AHEAD` batches a slot wai
 needs about slots x shuffle_shards x (size of a shard) whatever the size of the data set.
 """
 
+import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from weakref import WeakValueDictionary
@@ -26,6 +28,8 @@ Batch = dict[str, Tensor]
 
 AHEAD = 2
 IMAGE_EXTENSIONS = ("png", "jpg", "jpeg", "webp")
+CLOSE_SECONDS = 10.0
+"""So long `close` waits for a read that is under way."""
 _DECODERS = 2
 
 
@@ -115,14 +119,13 @@ class Stream:
         return item
 
     def close(self) -> None:
-        """Stops reading."""
+        """Stops reading; a storage that does not answer is left alone with the reader, which ends with the process."""
         self._closed.set()
-        while self._reader.is_alive():
-            try:
+        deadline = time.monotonic() + CLOSE_SECONDS
+        while self._reader.is_alive() and time.monotonic() < deadline:
+            with contextlib.suppress(queue.Empty):
                 self._ready.get(timeout=0.01)
-            except queue.Empty:
-                pass
-        self._decoders.shutdown(cancel_futures=True)
+        self._decoders.shutdown(wait=False, cancel_futures=True)
 
     def _read_ahead(self) -> None:
         try:

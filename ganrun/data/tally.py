@@ -31,9 +31,7 @@ class Tally:
         self.skipped += other.skipped
 
 
-def convert_all(
-    items: Iterable[Item], rule: Rule, tally: Tally, strict: str | None
-) -> Iterator[tuple[Item, Picture]]:
+def convert_all(items: Iterable[Item], rule: Rule, tally: Tally, strict: str | None) -> Iterator[tuple[Item, Picture]]:
     """Each sample with its picture, counted in `tally`; unreadable ones are left out and noted.
 
     Raises:

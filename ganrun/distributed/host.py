@@ -1,5 +1,6 @@
 """The host of a run's loop: storage, clock and the driver's ear, seen from one worker."""
 
+import math
 import time
 from typing import Any
 
@@ -48,7 +49,8 @@ class WorkerHost:
         """What went wrong with the last save, if it failed."""
         self.wait_seconds = 0.0
         """Time spent waiting for data since the last tick."""
-        self._score: dict[str, Any] | None = None
+        self._score: tuple[int, dict[str, Any]] | None = None
+        """The newest score, and at how many images: it belongs to the checkpoint of those alone."""
         self._metrics = f"metrics/{attempt:04d}-{play.images:012d}.jsonl"
         self._begun = time.monotonic()
         self._ticked = (time.monotonic(), play.images)
@@ -91,12 +93,12 @@ class WorkerHost:
         """A score of the averaged generator, on all ranks together; whether it is the best so far (lower is better)."""
         assert self.evaluation is not None
         score = self.evaluation.score(self.play)
-        best = self.progress.best_score is None or score.value < self.progress.best_score
+        best = math.isfinite(score.value) and score.value < (math.inf if self.progress.best_score is None else self.progress.best_score)
         if best:
             self.progress = Progress(score.value, self.progress.seconds)
-        self._score = score.to_json()
+        self._score = (self.play.images, score.to_json())
         if self.first:
-            line = {"images": self.play.images, "time": time.time(), "frechet_distance": score.value}
+            line = {"images": self.play.images, "time": time.time(), "frechet_distance": self._score[1]["value"]}
             self._append(self._metrics, line)
             self.line.say("score", images=self.play.images, name=score.name, value=score.value, best=best)
         return best
@@ -110,10 +112,10 @@ class WorkerHost:
         files = checkpoint.snapshot(self.play, Progress(self.progress.best_score, seconds), recorder)
         name = f"{self.play.images:012d}-{self.attempt:04d}"
         facts = {"images": self.play.images, "attempt": self.attempt, "data": self.data_fingerprint}
-        value = self._score["value"] if self._score else None
+        scores = [self._score[1]] if self._score and self._score[0] == self.play.images else []
         try:
-            checkpoint.write(self.folder, name, files, facts | {"scores": [self._score] if self._score else []})
-            pointer = Pointer(name, self.play.images, self.attempt, value)
+            checkpoint.write(self.folder, name, files, facts | {"scores": scores})
+            pointer = Pointer(name, self.play.images, self.attempt, scores[0]["value"] if scores else None)
             checkpoint.make_visible(self.folder, pointer, best)
             checkpoint.delete_old(self.folder, self.play.config.checkpoint.keep)
             self.unsaved = None

@@ -16,6 +16,7 @@ from typing import Any
 from ganrun.distributed.line import Line, Message
 from ganrun.errors import RunError, UserError
 from ganrun.sections import Config
+from ganrun.storage import open_storage
 
 ENDINGS = ("finished", "stopped", "failed")
 LISTEN_SECONDS = 0.25
@@ -133,19 +134,23 @@ def _ray(config: Config) -> Iterator[Any]:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if "RAY_ADDRESS" not in os.environ:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        # Ray's own way, made for other systems, to have everything listen on the loopback address alone.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         needed = cluster.workers * cluster.cpus_per_worker
         options |= {
             "address": "local",
             "num_cpus": max(os.cpu_count() or 1, -(-needed // 1)),
             "include_dashboard": False,
             "object_store_memory": 100 * 2**20,
-            "_node_ip_address": "127.0.0.1",
         }
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)
-    ray.init(**options)
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+    # Ray prints what befalls its processes to stdout, which is ours alone; it is in Ray's logs too.
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        ray.init(**options)
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+            open_storage(f"{config.run.storage}/{config.run.name}").delete(".ray")

@@ -28,7 +28,7 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
         raise ValueError(f"features of {len(a.moments) - 1} and of {len(b.moments) - 1} have no distance")
     if not (a.moments.isfinite().all() and b.moments.isfinite().all()):
         return math.nan
-    # on the CPU: a GPU is no faster at a singular value decomposition of this size
+    # on the CPU, since the two may be on different devices: one made here, one read from storage
     difference = a.mean.cpu() - b.mean.cpu()
     covariance_a, covariance_b = a.covariance.cpu(), b.covariance.cpu()
     trace_of_root = torch.linalg.svdvals(_factor(covariance_a).T @ _factor(covariance_b)).sum()

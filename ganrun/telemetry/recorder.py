@@ -50,15 +50,16 @@ class Recorder:
         return {name: mean for name, mean, count in zip(self.names, means, counts, strict=True) if count}, nonfinite
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps; all workers call it together."""
-        return {"sums": self.slots.gather(self._sums).cpu(), "nonfinite": self.nonfinite.cpu()}
+        """What a checkpoint keeps, as a copy; all workers call it together."""
+        sums = self.slots.gather(self._sums)
+        return {"sums": sums.to("cpu", copy=True), "nonfinite": self.nonfinite.to("cpu", copy=True)}
 
     def load(self, names: list[str], state: dict[str, Tensor]) -> None:
         """Goes on from a checkpoint."""
         owned = self.slots.owned
         self.names = list(names)
-        self._sums = state["sums"][owned.start : owned.stop].to(self.device)
-        self.nonfinite = state["nonfinite"].to(self.device)
+        self._sums = state["sums"][owned.start : owned.stop].to(self.device, copy=True)
+        self.nonfinite = state["nonfinite"].to(self.device, copy=True)
 
     def _table(self, width: int) -> Tensor:
         """[owned slots, sum or count, names]."""

@@ -1,0 +1,51 @@
+# Everything a fresh machine needs: Python 3.11 or newer, and this file.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: help quickstart test lint bench drill clean
+
+help:
+	@echo "make quickstart   set up and train DCGAN on real images for a few minutes"
+	@echo "make test         set up and run the tests"
+	@echo "make lint         ruff and mypy"
+	@echo "make bench        measure this machine, peers beside it"
+	@echo "make drill        slow fault drills: kill, fill the disk, stop at random"
+	@echo "make clean        remove what the others made, but no runs"
+
+quickstart: $(VENV)/installed
+	$(BIN)/ganrun train configs/quickstart.yaml
+
+test: $(VENV)/test
+	$(BIN)/python -m pytest -q --durations=10
+
+lint: $(VENV)/lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/test
+	$(BIN)/ganrun bench step configs/quickstart.yaml
+
+drill: $(VENV)/test
+	$(BIN)/python -m pytest -q -m drill -s
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/pip:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/installed: $(VENV)/pip pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/test: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+$(VENV)/lint: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[lint]'
+	touch $@

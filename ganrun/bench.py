@@ -1,0 +1,43 @@
+"""Measures this machine, with what a user would pick instead beside it, in turn in one process."""
+
+import argparse
+import json
+import sys
+
+from ganrun import config as configs
+from ganrun import door
+
+EXAMPLES = """examples:
+  ganrun bench step configs/quickstart.yaml             images/s of a round, data in memory
+  ganrun bench step configs/quickstart.yaml --json cluster.cpus_per_worker=1
+
+Only ratios mean something: both sides run in turn, and the machine may be shared."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The door; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="ganrun bench",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what", choices=("step",), help="step: the round of a game against a textbook DCGAN step")
+    parser.add_argument("config", metavar="CONFIG", help="YAML file of a run")
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="lay a value over the file's")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
+    options = parser.parse_intermixed_args(arguments)
+    return door.run(lambda: _main(options))
+
+
+def _main(options: argparse.Namespace) -> int:
+    config = configs.load(options.config, options.overrides)
+    from ganrun import step_bench
+
+    result = step_bench.measure(config)
+    print(json.dumps(result) if options.json else step_bench.describe(result))
+    return door.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())
