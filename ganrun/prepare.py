@@ -12,9 +12,9 @@ from ganrun import door
 from ganrun.errors import UserError
 
 if TYPE_CHECKING:  # at run time they are imported where they are used: --help must answer at once
-    from ganrun.data.convert import Rule
     from ganrun.data.index import Index
-    from ganrun.data.sources import Source
+    from ganrun.preparation.convert import Rule
+    from ganrun.preparation.sources import Source
 
 EXAMPLES = """\
 examples:
@@ -104,8 +104,8 @@ def _size(text: str) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    from ganrun.data.examine import verify
     from ganrun.data.index import INDEX_NAME
+    from ganrun.preparation.examine import verify
     from ganrun.storage import open_storage
 
     begin = time.monotonic()
@@ -142,10 +142,10 @@ def _check(options: argparse.Namespace, scheme: str, path: str) -> None:
 
 
 def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index", list[str]]:
-    from ganrun.data.examine import index_in_place
-    from ganrun.data.pack import Packer, pack
-    from ganrun.data.plan import plan_rule
-    from ganrun.data.sources import ShardsSource
+    from ganrun.preparation.examine import index_in_place
+    from ganrun.preparation.pack import Packer, pack
+    from ganrun.preparation.plan import plan_rule
+    from ganrun.preparation.sources import ShardsSource
 
     source = _open_source(options, scheme, path)
     rule = plan_rule(source, options.size, options.channels, options.filter, options.format, options.workers)
@@ -158,7 +158,7 @@ def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index",
 
 
 def _open_source(options: argparse.Namespace, scheme: str, path: str) -> "Source":
-    from ganrun.data import published, sources
+    from ganrun.preparation import published, sources
 
     if scheme == "folder":
         return sources.open_folder(path, options.fields, options.limit)

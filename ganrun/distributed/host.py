@@ -93,7 +93,8 @@ class WorkerHost:
         """A score of the averaged generator, on all ranks together; whether it is the best so far (lower is better)."""
         assert self.evaluation is not None
         score = self.evaluation.score(self.play)
-        best = math.isfinite(score.value) and score.value < (math.inf if self.progress.best_score is None else self.progress.best_score)
+        before = self.progress.best_score
+        best = math.isfinite(score.value) and (before is None or score.value < before)
         if best:
             self.progress = Progress(score.value, self.progress.seconds)
         self._score = (self.play.images, score.to_json())

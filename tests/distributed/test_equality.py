@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from tests.conftest import config_of
 from tests.ranks import latest_tensors, run_ranks
 

@@ -9,12 +9,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
-from ganrun.data.convert import EXTENSIONS, Pixels, Stored, UnreadableError, look
-from ganrun.data.fields import Members, Rows, read_fields, to_members
 from ganrun.data.index import INDEX_NAME, Index
-from ganrun.data.pool import spread
 from ganrun.data.shard import read_samples
 from ganrun.errors import UserError
+from ganrun.preparation.convert import EXTENSIONS, Pixels, Stored, UnreadableError, look
+from ganrun.preparation.fields import Members, Rows, read_fields, to_members
+from ganrun.preparation.pool import spread
 from ganrun.storage import open_storage
 
 SHARD_ENDINGS = (".tar", ".tar.gz")

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from ganrun.data.index import Index, open_data
-from ganrun.data.pack import write_tar
 from ganrun.data.shard import Sample, open_shard
+from ganrun.preparation.pack import write_tar
 from ganrun.prepare import main
 
 

@@ -6,14 +6,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ganrun.data.convert import Rule
-from ganrun.data.finish import Made, finish
 from ganrun.data.index import INDEX_NAME, Index, Shard
-from ganrun.data.pool import spread
 from ganrun.data.shard import open_shard
-from ganrun.data.sources import ShardsSource
-from ganrun.data.tally import Tally, convert_all
 from ganrun.errors import UserError
+from ganrun.preparation.convert import Rule
+from ganrun.preparation.finish import Made, finish
+from ganrun.preparation.pool import spread
+from ganrun.preparation.sources import ShardsSource
+from ganrun.preparation.tally import Tally, convert_all
 from ganrun.storage import check_writable, open_storage
 
 _UNFIT = "transparent, turned, animated, of 16 bits or no plain RGB or grey, which training does not read"

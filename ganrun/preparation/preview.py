@@ -5,9 +5,9 @@ import random
 
 from PIL import Image
 
-from ganrun.data.convert import EXTENSIONS
 from ganrun.data.index import Index
 from ganrun.data.shard import read_samples
+from ganrun.preparation.convert import EXTENSIONS
 from ganrun.storage import Storage
 
 PREVIEW_NAME = "preview.png"

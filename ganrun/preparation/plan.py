@@ -1,8 +1,8 @@
 """Finds the one size and the one number of channels that all images of a data set will have."""
 
-from ganrun.data.convert import Rule
-from ganrun.data.sources import Shape, Source
 from ganrun.errors import UserError
+from ganrun.preparation.convert import Rule
+from ganrun.preparation.sources import Shape, Source
 
 
 def plan_rule(

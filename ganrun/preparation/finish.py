@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ganrun import __version__
-from ganrun.data.convert import Rule
 from ganrun.data.index import INDEX_NAME, Index, Shard
-from ganrun.data.preview import PREVIEW_NAME, preview
-from ganrun.data.sources import Source
-from ganrun.data.tally import Tally
 from ganrun.errors import UserError
+from ganrun.preparation.convert import Rule
+from ganrun.preparation.preview import PREVIEW_NAME, preview
+from ganrun.preparation.sources import Source
+from ganrun.preparation.tally import Tally
 from ganrun.storage import Storage
 
 SKIPPED_NAME = "skipped.txt"

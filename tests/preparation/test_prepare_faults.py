@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ganrun.data.pack import write_tar
-from tests.data.making import folder_of, idx, noise, png, prepare
+from ganrun.preparation.pack import write_tar
+from tests.preparation.making import folder_of, idx, noise, png, prepare
 
 
 def broken_folder(tmp_path: Path, name: str, data: bytes) -> list[str]:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ganrun.data.convert import Pixels
-from ganrun.data.sources import ArraySource, FolderSource, find_images
 from ganrun.errors import RunError, UserError
+from ganrun.preparation.convert import Pixels
+from ganrun.preparation.sources import ArraySource, FolderSource, find_images
 
 FASHION_CLASSES = (
     "T-shirt/top",

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from ganrun.data.convert import Picture, Rule, UnreadableError, convert
-from ganrun.data.sources import Item
 from ganrun.errors import UserError
+from ganrun.preparation.convert import Picture, Rule, UnreadableError, convert
+from ganrun.preparation.sources import Item
 
 
 @dataclass

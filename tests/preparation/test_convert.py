@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ganrun.data.convert import Rule, convert
-from tests.data.making import noise
+from ganrun.preparation.convert import Rule, convert
+from tests.preparation.making import noise
 
 
 def kinds_of_pictures() -> dict[str, tuple[Image.Image, int, tuple[int, ...]]]:

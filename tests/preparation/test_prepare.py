@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ganrun.data.convert import Picture, Rule, Stored, convert
 from ganrun.data.index import open_data
-from ganrun.data.pack import write_tar
 from ganrun.data.shard import open_shard
+from ganrun.preparation.convert import Picture, Rule, Stored, convert
+from ganrun.preparation.pack import write_tar
 from ganrun.prepare import main
-from tests.data.making import bytes_of, folder_of, idx, noise, png, prepare, read_all, shards_of
+from tests.preparation.making import bytes_of, folder_of, idx, noise, png, prepare, read_all, shards_of
 
 
 def test_a_folder_keeps_its_files_and_its_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,7 +89,7 @@ def test_a_stopped_run_goes_on_and_keeps_whole_shards(tmp_path: Path, monkeypatc
 
         return counted
 
-    monkeypatch.setattr("ganrun.data.tally.convert", interrupted_at(11))
+    monkeypatch.setattr("ganrun.preparation.tally.convert", interrupted_at(11))
     assert prepare(f"folder:{source}", cut) == 130
     assert "unfinished.json" in bytes_of(cut)
     assert "index.json" not in bytes_of(cut)
@@ -97,7 +97,7 @@ def test_a_stopped_run_goes_on_and_keeps_whole_shards(tmp_path: Path, monkeypatc
     damaged = sorted(cut.glob("*.tar"))[0]
     damaged.write_bytes(b"cut off")
     calls.clear()
-    monkeypatch.setattr("ganrun.data.tally.convert", interrupted_at(1000))
+    monkeypatch.setattr("ganrun.preparation.tally.convert", interrupted_at(1000))
     assert prepare(f"folder:{source}", cut) == 0
     assert 0 < len(calls) < 20
     assert bytes_of(cut) == bytes_of(whole)

@@ -20,14 +20,14 @@ from typing import Any
 import PIL
 from tqdm import tqdm
 
-from ganrun.data.convert import Rule
-from ganrun.data.finish import SKIPPED_NAME, Made, finish
 from ganrun.data.index import INDEX_NAME, Index, Shard
-from ganrun.data.pool import spread
-from ganrun.data.preview import PREVIEW_NAME
-from ganrun.data.sources import UNFINISHED_NAME, Part, Source
-from ganrun.data.tally import Tally, convert_all
 from ganrun.errors import UserError
+from ganrun.preparation.convert import Rule
+from ganrun.preparation.finish import SKIPPED_NAME, Made, finish
+from ganrun.preparation.pool import spread
+from ganrun.preparation.preview import PREVIEW_NAME
+from ganrun.preparation.sources import UNFINISHED_NAME, Part, Source
+from ganrun.preparation.tally import Tally, convert_all
 from ganrun.storage import Storage, check_writable, open_storage
 
 
