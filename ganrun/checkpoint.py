@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
@@ -70,7 +71,7 @@ def restore(play: Play, files: Files) -> Progress:
             _load_optimizer(seat, load_tensors(files[f"optimizer_{seat.player.name}.safetensors"]))
         state = json.loads(files[STATE])
         play.recorder.load(state["recorded"], load_tensors(files["recorder.safetensors"]))
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, RuntimeError, SafetensorError) as error:
         raise RunError(f"the checkpoint does not fit the networks of this config: {error}") from error
     play.images, play.generation = state["images"], state["generation"]
     return Progress(state["best_score"], state["seconds"])
@@ -199,5 +200,5 @@ def load_network(storage: Storage, directory: str, name: str, network: nn.Module
     files = read(storage, directory, only=(file,))
     try:
         network.load_state_dict(load_tensors(files[file]))
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, RuntimeError, SafetensorError) as error:
         raise RunError(f"{storage.uri}/{directory}/{file} does not fit the network of the config: {error}") from error

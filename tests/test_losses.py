@@ -101,6 +101,6 @@ def test_cross_entropies_stay_finite_where_a_logarithm_of_a_sigmoid_would_not(na
 
 @pytest.mark.parametrize("name", CLOSED_FORMS)
 def test_a_better_discriminator_has_a_lower_loss_and_the_generator_a_higher_one(name):
-    loss = LOSSES[name]
-    assert loss.discriminator(REAL + 0.5, FAKE - 0.5) < loss.discriminator(REAL, FAKE)
-    assert loss.generator(FAKE - 0.5) > loss.generator(FAKE)
+    loss, real, fake = LOSSES[name], torch.tensor([0.4]), torch.tensor([0.6])
+    assert loss.discriminator(real + 0.2, fake - 0.2) < loss.discriminator(real, fake)
+    assert loss.generator(fake - 0.2) > loss.generator(fake)

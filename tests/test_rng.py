@@ -14,9 +14,8 @@ DRAW = Draw(seed=1, generation=2, images=3, slot=4, device=CPU, dtype=torch.floa
 
 
 def test_keys_are_the_same_on_every_machine_and_in_every_version():
-    assert key() == 8213588450053414452
-    assert key(0, "weights") == 1
-    assert numpy_stream(7, "epoch", 3).permutation(8).tolist() == []
+    assert key(0, "weights") == 5062827300322842796
+    assert numpy_stream(7, "epoch", 3).permutation(8).tolist() == [3, 1, 2, 4, 7, 0, 5, 6]
 
 
 def test_equal_parts_give_equal_keys():
@@ -86,11 +85,8 @@ def test_a_rank_is_no_part_of_a_key():
     assert not {"rank", "workers"} & set(inspect.signature(Draw).parameters)
 
 
-@pytest.mark.parametrize("total", [1, 2, 6, 7, 64])
-@pytest.mark.parametrize("workers", [1, 2, 3, 5])
+@pytest.mark.parametrize(("total", "workers"), [(1, 1), (6, 1), (2, 2), (6, 2), (6, 3), (7, 3), (5, 5), (6, 5), (64, 5)])
 def test_workers_own_every_slot_once_and_nearly_equal_numbers(total, workers):
-    if workers > total:
-        pytest.skip("each worker needs a slot")
     owned = [Slots(total, rank, workers).owned for rank in range(workers)]
     assert [slot for slots in owned for slot in slots] == list(range(total))
     assert max(map(len, owned)) - min(map(len, owned)) <= 1

@@ -1,0 +1,109 @@
+"""Batch normalisation per slot against PyTorch's own."""
+
+import pytest
+import torch
+from torch import nn
+
+from ganrun.models.normalization import MOMENTUM, SlotBatchNorm2d
+
+
+def pair(channels=3):
+    """The same weights twice: ours and PyTorch's."""
+    torch.manual_seed(0)
+    ours, theirs = SlotBatchNorm2d(channels).double(), nn.BatchNorm2d(channels, momentum=MOMENTUM).double()
+    with torch.no_grad():
+        ours.weight.normal_()
+        ours.bias.normal_()
+    theirs.load_state_dict(ours.state_dict())
+    return ours, theirs
+
+
+def batch(seed, size=4):
+    return torch.randn(size, 3, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) * 3 + 1
+
+
+def settle(norm):
+    norm.settle(norm.take_noted().mean(0))
+
+
+def test_one_slot_has_the_outputs_and_gradients_of_pytorch():
+    ours, theirs = pair()
+    results = []
+    for norm in (ours, theirs):
+        x = batch(1).requires_grad_()
+        y = norm(x)
+        (y**3).sum().backward()
+        results.append((y.detach(), x.grad, norm.weight.grad, norm.bias.grad))
+    torch.testing.assert_close(*results)
+
+
+def test_one_slot_has_the_running_statistics_of_pytorch_round_after_round():
+    ours, theirs = pair()
+    for seed in range(5):
+        ours(batch(seed))
+        settle(ours)
+        theirs(batch(seed))
+    torch.testing.assert_close(ours.running_mean, theirs.running_mean)
+    torch.testing.assert_close(ours.running_var, theirs.running_var)
+    torch.testing.assert_close(ours.eval()(batch(9)), theirs.eval()(batch(9)))
+
+
+def test_each_slot_is_normalised_by_itself():
+    ours, _ = pair()
+    ours.weight.data.fill_(1)
+    ours.bias.data.fill_(0)
+    for slot in (batch(1), batch(2) + 100):
+        y = ours(slot)
+        torch.testing.assert_close(y.mean((0, 2, 3)), torch.zeros(3, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_several_slots_move_the_running_statistics_by_their_mean():
+    ours, _ = pair()
+    slots = [batch(seed) for seed in range(3)]
+    for slot in slots:
+        ours(slot)
+    settle(ours)
+    mean = torch.stack([slot.mean((0, 2, 3)) for slot in slots]).mean(0)
+    variance = torch.stack([slot.var((0, 2, 3)) for slot in slots]).mean(0)
+    torch.testing.assert_close(ours.running_mean, MOMENTUM * mean)
+    torch.testing.assert_close(ours.running_var, (1 - MOMENTUM) + MOMENTUM * variance)
+
+
+def test_running_statistics_stand_still_until_the_round_is_settled():
+    ours, _ = pair()
+    before = ours.running_mean.clone(), ours.running_var.clone()
+    ours(batch(1))
+    assert torch.equal(ours.running_mean, before[0])
+    assert torch.equal(ours.running_var, before[1])
+
+
+def test_what_was_taken_is_not_taken_again():
+    ours, _ = pair()
+    ours(batch(1))
+    assert ours.take_noted().shape == (1, 2, 3)
+    assert ours.noted == []
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_pass_in_which_it_is_not_trained_is_normalised_alike_but_not_noted(frozen):
+    ours, theirs = pair()
+    expected = theirs(batch(1)).detach()
+    if frozen:
+        found = ours.requires_grad_(False)(batch(1))
+    else:
+        with torch.no_grad():
+            found = ours(batch(1))
+    torch.testing.assert_close(found, expected)
+    assert ours.noted == []
+    assert ours.running_mean.abs().sum() == 0
+
+
+def test_statistics_that_are_not_finite_move_nothing():
+    ours, _ = pair()
+    ours(batch(1))
+    settle(ours)
+    before = ours.running_mean.clone(), ours.running_var.clone()
+    ours(batch(2) * torch.nan)
+    settle(ours)
+    assert torch.equal(ours.running_mean, before[0])
+    assert torch.equal(ours.running_var, before[1])

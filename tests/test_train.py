@@ -1,0 +1,180 @@
+"""The main command, as a user runs it: real processes, real Ray."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from tests.conftest import config_of, write_data, write_yaml
+from tests.ranks import latest_tensors, run_folder, run_ranks
+
+
+@pytest.fixture(scope="module")
+def ray_here(tmp_path_factory):
+    """A Ray of this machine for the whole module, so that not every test starts one: address, process."""
+    environment = os.environ | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=8"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = [f"--port={port}", "--include-dashboard=false", "--object-store-memory=100000000", "--disable-usage-stats"]
+    log = tmp_path_factory.mktemp("ray") / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(command + options, env=environment, stdout=output, stderr=output)
+    try:
+        _wait_for(log, "Ray runtime started")
+        yield f"127.0.0.1:{port}", process.pid
+    finally:
+        processes = psutil.Process(process.pid).children(recursive=True)
+        for each in [process, *processes]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+        process.wait()
+
+
+class Train:
+    """`ganrun train` in a process of its own."""
+
+    def __init__(self, config: Path, *arguments: str, address: str | None = None) -> None:
+        environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+        if address:
+            environment["RAY_ADDRESS"] = address
+        self.error = config.with_suffix(f".{time.monotonic_ns()}.log")
+        command = [sys.executable, "-m", "ganrun.train", str(config), *arguments]
+        with self.error.open("w") as error:
+            self.process = subprocess.Popen(
+                command, env=environment, stdout=subprocess.PIPE, stderr=error, text=True, start_new_session=True
+            )
+
+    def wait(self) -> tuple[int, str, str]:
+        """Exit code, stdout, stderr."""
+        output, _ = self.process.communicate(timeout=240)
+        return self.process.returncode, output, self.error.read_text()
+
+    def wait_for_images(self, images: int) -> None:
+        """Until the run says that it has shown so many."""
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            shown = [int(found.replace(",", "")) for found in re.findall(r"([\d,]+) of", self.error.read_text())]
+            if shown and max(shown) >= images:
+                return
+            assert self.process.poll() is None, self.error.read_text()
+            time.sleep(0.05)
+        raise AssertionError(self.error.read_text())
+
+
+def _wait_for(log: Path, text: str) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if text in log.read_text():
+            return
+        time.sleep(0.1)
+    raise AssertionError(log.read_text())
+
+
+def test_a_run_on_this_machine_alone(values, tmp_path):
+    values["evaluate"] = {"every_images": 120, "samples": 20}
+    yaml = write_yaml(tmp_path / "small.yaml", values)
+    code, output, error = Train(yaml, "run.name=alone").wait()
+    folder = tmp_path / "runs" / "alone"
+    assert (code, output.strip()) == (0, str(folder)), error
+    assert "240 of 240 images" in error
+    assert re.search(r"Fréchet distance \(efficientnet-lite0, n=20\): [\d.]+ at 0 images, [\d.]+ at 240", error)
+    assert {entry.name for entry in folder.iterdir() if entry.name != ".lock"} == {
+        *("config.yaml", "latest.json", "best.json", "checkpoints", "metrics", "events", "samples")
+    }
+    assert json.loads((folder / "latest.json").read_text())["images"] == 240
+    assert sorted(path.name for path in (folder / "samples").iterdir())[-1] == "000000000240.png"
+    lines = [json.loads(line) for line in (folder / "metrics/0001-000000000000.jsonl").read_text().splitlines()]
+    ticks = [line for line in lines if "loss/generator" in line]
+    assert [tick["images"] for tick in ticks] == [60, 120, 180, 240]
+    assert {"time", "loss/discriminator", "score/real", "images_per_second"} <= ticks[0].keys()
+    scores = [line["images"] for line in lines if "frechet_distance" in line]
+    assert scores == [0, 120, 240]
+
+    code, output, error = Train(yaml, "run.name=alone").wait()
+    assert (code, output.strip()) == (0, str(folder))
+    assert "nothing left to do" in error
+
+
+def test_interrupted_killed_and_resumed_it_ends_as_if_undisturbed(values, tmp_path, ray_here):
+    total = 9_600
+    changes = {"train__total_images": total, "train__tick_images": 300, "checkpoint__every_images": 600}
+    undisturbed = config_of(values, run__name="undisturbed", cluster__workers=2, **changes)
+    disturbed = config_of(values, run__name="disturbed", cluster__workers=2, **changes)
+    yaml = tmp_path / "disturbed.yaml"
+    yaml.write_text(disturbed.to_yaml())
+
+    first = Train(yaml, address=ray_here[0])
+    first.wait_for_images(600)
+    code, _, error = Train(yaml, address=ray_here[0]).wait()
+    assert code == 1
+    assert re.search(rf"is held by process {first.process.pid} on .* until \d\d:\d\d:\d\d", error)
+    os.killpg(first.process.pid, signal.SIGINT)
+    code, _, error = first.wait()
+    assert code == 130, error
+    stopped = json.loads((run_folder(disturbed) / "latest.json").read_text())["images"]
+    assert 600 <= stopped < total
+    assert f"a checkpoint at {stopped:,} images is saved" in error
+
+    second = Train(yaml, address=ray_here[0])
+    second.wait_for_images(stopped + 900)
+    _ray_workers(ray_here[1])[-1].kill()
+    code, _, error = second.wait()
+    assert code == 0, error
+    assert "a worker died; 2 workers were started again" in error
+    kinds = [
+        json.loads(line)["kind"]
+        for file in sorted((run_folder(disturbed) / "events").iterdir())
+        for line in file.read_text().splitlines()
+    ]
+    assert kinds == ["start", "stop", "start", "start", "finish"]
+
+    run_ranks(undisturbed, 2, tmp_path / "meeting")
+    tensors, expected = latest_tensors(disturbed), latest_tensors(undisturbed)
+    assert tensors.keys() == expected.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def _ray_workers(head: int) -> list[psutil.Process]:
+    """Processes in which the Ray of that head runs workers."""
+    processes = psutil.Process(head).children(recursive=True)
+    return [process for process in processes if "RayTrainWorker" in " ".join(process.cmdline())]
+
+
+def test_a_run_that_diverges_stops_with_its_last_good_checkpoint(values, tmp_path, ray_here):
+    values["optimizer"] = {"generator": {"learning_rate": 1e200}}
+    values["train"] |= {"total_images": 2_400, "nonfinite_tolerance": 3}
+    values["checkpoint"]["every_images"] = 12
+    yaml = write_yaml(tmp_path / "diverges.yaml", values)
+    code, _, error = Train(yaml, address=ray_here[0]).wait()
+    assert code == 1
+    assert "the run diverged" in error
+    assert "more than train.nonfinite_tolerance: 3" in error
+    assert "Traceback" not in error
+    for name, tensor in latest_tensors(config_of(values)).items():
+        assert torch.isfinite(tensor).all(), name
+
+
+def test_a_shard_damaged_behind_the_index_ends_the_run_at_once(values, tmp_path, ray_here):
+    folder = write_data(tmp_path / "data")
+    shard = folder / "000003.tar"
+    content = bytearray(shard.read_bytes())
+    content[700] ^= 1
+    shard.write_bytes(content)
+    values["data"]["shards"] = str(folder)
+    yaml = write_yaml(tmp_path / "damaged.yaml", values)
+    code, _, error = Train(yaml, address=ray_here[0]).wait()
+    assert code == 2
+    assert re.search(r"ganrun: .*000003\.tar: sha256 \w+, but the index says", error)
+    assert "Traceback" not in error
