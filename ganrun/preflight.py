@@ -1,5 +1,6 @@
 """What is checked and settled before a run costs anything. Imports neither ray nor, without GPUs, torch."""
 
+import json
 import os
 
 import yaml
@@ -28,6 +29,18 @@ def check(config: Config) -> None:
         raise UserError("\n  ".join(faults))
 
 
+def absolute(config: Config) -> Config:
+    """The config with relative paths made absolute here: workers have other working directories."""
+    shards = config.data.shards
+    paths = _absolute(shards) if isinstance(shards, str) else [_absolute(shard) for shard in shards]
+    run = config.run.model_copy(update={"storage": _absolute(config.run.storage)})
+    return config.model_copy(update={"run": run, "data": config.data.model_copy(update={"shards": paths})})
+
+
+def _absolute(place: str) -> str:
+    return place if "://" in place or place.startswith("package:") else os.path.abspath(os.path.expanduser(place))
+
+
 def settle(config: Config, folder: RunFolder) -> Config:
     """The config with what the run's beginning has fixed, written to its config.yaml.
 
@@ -50,6 +63,7 @@ def settle(config: Config, folder: RunFolder) -> Config:
                 f"cluster.workers: {config.cluster.workers} is more than the data.slots: {config.slots} that "
                 f"{folder.storage.uri} was begun with; take at most so many, or begin another run.name"
             )
+        _check_same_data(config, folder)
     config = _with_slots(config, config.slots)
     text = config.to_yaml().encode()
     if not found or found[0] != text:
@@ -68,6 +82,21 @@ def _parse(text: bytes, folder: RunFolder) -> Config:
             f"{folder.storage.uri}/config.yaml, with which the run was begun, is damaged or of another version of "
             f"ganrun: {' '.join(str(error).split())}; restore it from checkpoints/*/config.yaml"
         ) from error
+
+
+def _check_same_data(config: Config, folder: RunFolder) -> None:
+    """The shards may have moved, but a run goes on with the same samples."""
+    latest = folder.pointer("latest")
+    manifest = folder.storage.read_version(f"checkpoints/{latest.checkpoint}/manifest.json") if latest else None
+    try:
+        before = json.loads(manifest[0])["data"] if manifest else None
+    except (ValueError, KeyError, TypeError):
+        return  # A damaged checkpoint: the workers will say so, and take the one before it.
+    if before and before != open_data(config.data.shards).index.fingerprint:
+        raise UserError(
+            f"data.shards: {config.data.shards} holds other samples than {folder.storage.uri} was begun with; "
+            "name the same data set, or choose another run.name"
+        )
 
 
 def _with_slots(config: Config, slots: int) -> Config:
@@ -96,7 +125,7 @@ def _check_shards(data: DataSet) -> None:
 
 
 def _check_storage(config: Config) -> None:
-    check_writable(open_storage(f"{config.run.storage}/{config.run.name}"))
+    check_writable(open_storage(config.run.storage))
 
 
 def _check_gpus(config: Config) -> None:

@@ -44,6 +44,7 @@ def _main(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(config.to_yaml(), end="")
         return door.OK
+    config = preflight.absolute(config)
     preflight.check(config)
     if options.validate:
         print(f"{options.config}: config, data, storage and hardware are in order")

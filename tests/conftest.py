@@ -1,17 +1,25 @@
 """A small data set and configs over it; and ranks as processes, without Ray."""
 
+import contextlib
 import io
 import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
+import torch
 import webdataset
 from PIL import Image
 
 from ganrun.config import Config
 from ganrun.data.index import Index, Shard
+from tests.commands import LOCAL_RAY, wait_for
 
 SIZES = (30, 25, 35, 20, 31)
 """Samples in the shards of the small data set: unequal, and 141 in all, which 2, 4 and 6 slots do not divide."""
@@ -39,6 +47,12 @@ def write_data(folder: Path, sizes: tuple[int, ...] = SIZES, image_size: int = 1
     index = Index(image_size, channels, ("a", "b", "c"), tuple(shards))
     (folder / "index.json").write_bytes(index.to_json())
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """On tensors this small, threads wait for each other more than they compute; on a busy machine much more."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -81,3 +95,30 @@ def write_yaml(path: Path, values: dict[str, dict[str, Any]]) -> Path:
 
     path.write_text(yaml.safe_dump(values))
     return path
+
+
+@pytest.fixture(scope="session")
+def ray_here(tmp_path_factory):
+    """A Ray of this machine for the whole module, so that not every test starts one: address, process."""
+    environment = os.environ | LOCAL_RAY
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=8"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = [
+        f"--port={port}",
+        "--include-dashboard=false",
+        "--object-store-memory=100000000",
+        "--disable-usage-stats",
+    ]
+    log = tmp_path_factory.mktemp("ray") / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(command + options, env=environment, stdout=output, stderr=output)
+    try:
+        wait_for(log, "Ray runtime started")
+        yield f"127.0.0.1:{port}", process.pid
+    finally:
+        processes = psutil.Process(process.pid).children(recursive=True)
+        for each in [process, *processes]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+        process.wait()

@@ -7,8 +7,6 @@ import pickle
 
 import pytest
 import torch
-from tests.conftest import config_of
-from tests.test_loop import source
 
 from ganrun import checkpoint
 from ganrun.checkpoint import MANIFEST, Progress
@@ -18,6 +16,8 @@ from ganrun.loop import Play
 from ganrun.run_folder import Pointer, RunFolder
 from ganrun.slots import Slots
 from ganrun.storage import Folder
+from tests.conftest import config_of
+from tests.test_loop import source
 
 CPU = torch.device("cpu")
 FILES = {"weights.safetensors": b"w" * 1000, "state.json": b"{}"}
@@ -257,7 +257,7 @@ def test_a_run_none_of_whose_checkpoints_is_whole_does_not_begin_anew(folder, ki
     for name in names(100, 200):
         save(folder, name)
         harm(folder, name, kind)
-    with pytest.raises(RunError, match="no checkpoint of .* is whole") as caught:
+    with pytest.raises(RunError, match=r"no checkpoint of .* is whole") as caught:
         checkpoint.newest_whole(folder)
     assert all(name in str(caught.value) for name in names(100, 200))
 
@@ -265,7 +265,7 @@ def test_a_run_none_of_whose_checkpoints_is_whole_does_not_begin_anew(folder, ki
 def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(folder):
     save(folder, *names(100))
     folder.storage.delete("checkpoints")
-    with pytest.raises(RunError, match="no checkpoint of .* is whole"):
+    with pytest.raises(RunError, match=r"no checkpoint of .* is whole"):
         checkpoint.newest_whole(folder)
 
 

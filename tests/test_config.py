@@ -140,7 +140,9 @@ def test_overrides_lie_over_the_file_and_the_last_one_wins(file):
 
 def test_the_environment_is_read(file, monkeypatch):
     monkeypatch.setenv("GANRUN_TEST_PLACE", "there")
-    config = load(file, ["run.storage=${oc.env:GANRUN_TEST_PLACE}/runs", "data.shards=[a,'${oc.env:GANRUN_TEST_PLACE}']"])
+    config = load(
+        file, ["run.storage=${oc.env:GANRUN_TEST_PLACE}/runs", "data.shards=[a,'${oc.env:GANRUN_TEST_PLACE}']"]
+    )
     assert config.run.storage == "there/runs"
     assert config.data.shards == ["a", "there"]
 
@@ -172,7 +174,11 @@ def test_a_dry_run_prints_a_variable_that_is_not_set(file, key, recwarn):
 
 def test_a_dry_run_still_finds_other_faults(file):
     faults = faults_of(
-        file, "run.name=${oc.env:GANRUN_TEST_UNSET}", "run.x=${oc.env:GANRUN_TEST_UNSET}", "model.width=0", resolve=False
+        file,
+        "run.name=${oc.env:GANRUN_TEST_UNSET}",
+        "run.x=${oc.env:GANRUN_TEST_UNSET}",
+        "model.width=0",
+        resolve=False,
     )
     assert {fault.split(":")[0] for fault in faults} == {"run.x", "model.width"}
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tests.conftest import config_of
 
 from ganrun.errors import RunError
 from ganrun.games.build import build_game
 from ganrun.loop import Play, train
 from ganrun.slots import Slots
+from tests.conftest import config_of
 
 CPU = torch.device("cpu")
 
@@ -154,7 +154,9 @@ def test_a_finished_run_has_nothing_left_to_do(play_of):
 def test_a_tick_has_the_means_since_the_last_one(play_of):
     host, _ = run(play_of(total=48, tick=24, optimizer__generator={"learning_rate": 1e-3, "schedule": "linear"}))
     names = {"loss/discriminator", "loss/generator", "score/real", "score/fake"}
-    names |= {f"{kind}/{player}" for kind in ("gradient_norm", "learning_rate") for player in ("discriminator", "generator")}
+    names |= {
+        f"{kind}/{player}" for kind in ("gradient_norm", "learning_rate") for player in ("discriminator", "generator")
+    }
     assert [values.keys() for values in host.values] == [names | {"nonfinite"}] * 2
     assert [values["learning_rate/generator"] for values in host.values] == pytest.approx([5e-4, 0.0])
     assert [values["learning_rate/discriminator"] for values in host.values] == [2e-4, 2e-4]

@@ -1,13 +1,13 @@
 """What is checked before a run costs anything, and what its beginning settles for good."""
 
 import pytest
-from tests.conftest import config_of, write_data
 
 from ganrun import preflight
 from ganrun.config import load
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder import RunFolder
 from ganrun.storage import open_storage
+from tests.conftest import config_of, write_data
 
 
 def folder_of(config):

@@ -22,7 +22,9 @@ def test_equal_parts_give_equal_keys():
     assert key(1, "a", 2) == key(1, "a", 2)
 
 
-@pytest.mark.parametrize("other", [(1, "a", 3), (2, "a", 2), (1, "b", 2), (1, "a"), (1, "a2"), (1, "a", "2"), (12, "a")])
+@pytest.mark.parametrize(
+    "other", [(1, "a", 3), (2, "a", 2), (1, "b", 2), (1, "a"), (1, "a2"), (1, "a", "2"), (12, "a")]
+)
 def test_any_other_part_gives_another_key(other):
     assert key(*other) != key(1, "a", 2)
 
@@ -85,7 +87,9 @@ def test_a_rank_is_no_part_of_a_key():
     assert not {"rank", "workers"} & set(inspect.signature(Draw).parameters)
 
 
-@pytest.mark.parametrize(("total", "workers"), [(1, 1), (6, 1), (2, 2), (6, 2), (6, 3), (7, 3), (5, 5), (6, 5), (64, 5)])
+@pytest.mark.parametrize(
+    ("total", "workers"), [(1, 1), (6, 1), (2, 2), (6, 2), (6, 3), (7, 3), (5, 5), (6, 5), (64, 5)]
+)
 def test_workers_own_every_slot_once_and_nearly_equal_numbers(total, workers):
     owned = [Slots(total, rank, workers).owned for rank in range(workers)]
     assert [slot for slots in owned for slot in slots] == list(range(total))

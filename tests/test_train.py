@@ -1,84 +1,15 @@
 """The main command, as a user runs it: real processes, real Ray."""
 
-import contextlib
 import json
 import os
 import re
 import signal
-import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
 
-import psutil
-import pytest
 import torch
 
+from tests.commands import Train, ray_workers
 from tests.conftest import config_of, write_data, write_yaml
 from tests.ranks import latest_tensors, run_folder, run_ranks
-
-
-@pytest.fixture(scope="module")
-def ray_here(tmp_path_factory):
-    """A Ray of this machine for the whole module, so that not every test starts one: address, process."""
-    environment = os.environ | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "disabled"}
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=8"]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    options = [f"--port={port}", "--include-dashboard=false", "--object-store-memory=100000000", "--disable-usage-stats"]
-    log = tmp_path_factory.mktemp("ray") / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen(command + options, env=environment, stdout=output, stderr=output)
-    try:
-        _wait_for(log, "Ray runtime started")
-        yield f"127.0.0.1:{port}", process.pid
-    finally:
-        processes = psutil.Process(process.pid).children(recursive=True)
-        for each in [process, *processes]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                each.kill()
-        process.wait()
-
-
-class Train:
-    """`ganrun train` in a process of its own."""
-
-    def __init__(self, config: Path, *arguments: str, address: str | None = None) -> None:
-        environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-        if address:
-            environment["RAY_ADDRESS"] = address
-        self.error = config.with_suffix(f".{time.monotonic_ns()}.log")
-        command = [sys.executable, "-m", "ganrun.train", str(config), *arguments]
-        with self.error.open("w") as error:
-            self.process = subprocess.Popen(
-                command, env=environment, stdout=subprocess.PIPE, stderr=error, text=True, start_new_session=True
-            )
-
-    def wait(self) -> tuple[int, str, str]:
-        """Exit code, stdout, stderr."""
-        output, _ = self.process.communicate(timeout=240)
-        return self.process.returncode, output, self.error.read_text()
-
-    def wait_for_images(self, images: int) -> None:
-        """Until the run says that it has shown so many."""
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            shown = [int(found.replace(",", "")) for found in re.findall(r"([\d,]+) of", self.error.read_text())]
-            if shown and max(shown) >= images:
-                return
-            assert self.process.poll() is None, self.error.read_text()
-            time.sleep(0.05)
-        raise AssertionError(self.error.read_text())
-
-
-def _wait_for(log: Path, text: str) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if text in log.read_text():
-            return
-        time.sleep(0.1)
-    raise AssertionError(log.read_text())
 
 
 def test_a_run_on_this_machine_alone(values, tmp_path):
@@ -128,7 +59,7 @@ def test_interrupted_killed_and_resumed_it_ends_as_if_undisturbed(values, tmp_pa
 
     second = Train(yaml, address=ray_here[0])
     second.wait_for_images(stopped + 900)
-    _ray_workers(ray_here[1])[-1].kill()
+    ray_workers(ray_here[1])[-1].kill()
     code, _, error = second.wait()
     assert code == 0, error
     assert "a worker died; 2 workers were started again" in error
@@ -144,12 +75,6 @@ def test_interrupted_killed_and_resumed_it_ends_as_if_undisturbed(values, tmp_pa
     assert tensors.keys() == expected.keys()
     for name, tensor in tensors.items():
         assert torch.equal(tensor, expected[name]), name
-
-
-def _ray_workers(head: int) -> list[psutil.Process]:
-    """Processes in which the Ray of that head runs workers."""
-    processes = psutil.Process(head).children(recursive=True)
-    return [process for process in processes if "RayTrainWorker" in " ".join(process.cmdline())]
 
 
 def test_a_run_that_diverges_stops_with_its_last_good_checkpoint(values, tmp_path, ray_here):

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.conftest import config_of
 from torch import nn
 
 from ganrun.games.build import build_game
@@ -15,6 +14,7 @@ from ganrun.rng import Draw
 from ganrun.sections import AdamConfig
 from ganrun.slots import Slots
 from ganrun.turn import Seat, learning_rate
+from tests.conftest import config_of
 
 CPU = torch.device("cpu")
 

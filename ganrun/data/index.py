@@ -159,7 +159,7 @@ def _read_index(place: Storage, uri: str) -> DataSet:
         data = place.read(INDEX_NAME)
     except FileNotFoundError:
         shards = [name for name in place.list() if name.endswith((".tar", ".tar.gz"))]
-        what = f"{len(shards)} shards but no {INDEX_NAME}" if shards else "no shards and no index"
+        what = f"{len(shards)} shards but no {INDEX_NAME}" if shards else "no shards and no index, or is not there"
         raise UserError(
             f"data.shards: {uri!r} holds {what}; "
             + (f"index them: ganrun prepare shards:{uri}" if shards else "make shards: ganrun prepare --help")

@@ -93,7 +93,7 @@ class _Fit(threading.Thread):
             ),
             run_config=RunConfig(
                 name=uuid.uuid4().hex[:12],
-                storage_path=os.path.abspath(f"{storage}/{self.config.run.name}/.ray"),
+                storage_path=f"{storage}/{self.config.run.name}/.ray",
                 failure_config=FailureConfig(max_failures=cluster.max_failures),
             ),
         )

@@ -1,6 +1,7 @@
 """The order of samples: pure functions of (seed, epoch, slot, position)."""
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -121,7 +122,7 @@ def test_samples_are_shuffled():
     order = Order((200,), slots=1, seed=0, window=1)
     numbers = [number for _, number in epoch(order, 0)]
     assert numbers != sorted(numbers)
-    neighbours = Counter(after - before for before, after in zip(numbers, numbers[1:], strict=False))
+    neighbours = Counter(after - before for before, after in pairwise(numbers))
     assert neighbours[1] < 10
 
 

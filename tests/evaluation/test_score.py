@@ -42,9 +42,7 @@ def tiny_extractor(size: int = 16) -> Extractor:
 def sample(start: int, count: int) -> Tensor:
     """Image i depends on i alone, as a generator's must."""
     numbers = range(start, start + count)
-    return torch.stack(
-        [torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(i)) * 2 - 1 for i in numbers]
-    )
+    return torch.stack([torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(i)) * 2 - 1 for i in numbers])
 
 
 def read(start: int, count: int) -> Tensor:
@@ -179,9 +177,7 @@ def counted(made: list[Statistics]) -> Callable[[], Statistics]:
 
 
 @pytest.mark.parametrize("damage", [b"", b"rubbish", Statistics(5).to_bytes()])
-def test_a_damaged_cache_is_made_anew(
-    damage: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_cache_is_made_anew(damage: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     storage, made = Folder(tmp_path), []
     name = reference_name({"samples": SAMPLES}, tiny_extractor())
     storage.write(name, damage)
@@ -193,9 +189,7 @@ def test_a_damaged_cache_is_made_anew(
     assert torch.equal(first.moments, again.moments)
 
 
-def test_a_storage_that_refuses_costs_the_cache_only(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_storage_that_refuses_costs_the_cache_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     blocked, made = tmp_path / "file", []
     blocked.write_text("a file where the folder should be")
     statistics = reference(Folder(blocked), {"samples": SAMPLES}, counted(made), tiny_extractor())
@@ -208,17 +202,14 @@ def packaged_images(shard: int) -> Tensor:
     content = files("ganrun.data").joinpath(f"fashion-mnist-10k/shard-{shard:06}.tar.gz").read_bytes()
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
         encoded = [tar.extractfile(m).read() for m in tar if m.name.endswith(".png")][:32]
-    return torch.stack(
-        [decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8)) for data in encoded]
-    )
+    return torch.stack([decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8)) for data in encoded])
 
 
 def test_noise_scores_worse_than_held_out_images() -> None:
     extractor = efficientnet_lite0()
     images = {0: packaged_images(0), 7: packaged_images(7)}
     real, held_out = (
-        real_statistics(lambda start, count, s=s: images[s][start : start + count], 32, 16, extractor)
-        for s in images
+        real_statistics(lambda start, count, s=s: images[s][start : start + count], 32, 16, extractor) for s in images
     )
     generator = torch.Generator().manual_seed(0)
     noise = fake_statistics(

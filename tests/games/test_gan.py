@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from tests.conftest import config_of
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
@@ -13,6 +12,7 @@ from ganrun.loop import Play
 from ganrun.models.normalization import SlotBatchNorm2d
 from ganrun.rng import Draw
 from ganrun.slots import Slots
+from tests.conftest import config_of
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,59 @@
+"""Commands as a user runs them: real processes, real Ray."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+LOCAL_RAY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "disabled"}
+"""Ray on the loopback address, without tokens."""
+
+
+class Train:
+    """`ganrun train` in a process of its own."""
+
+    def __init__(self, config: Path, *arguments: str, address: str | None = None) -> None:
+        environment = os.environ | LOCAL_RAY
+        if address:
+            environment["RAY_ADDRESS"] = address
+        self.error = config.with_suffix(f".{time.monotonic_ns()}.log")
+        command = [sys.executable, "-m", "ganrun.train", str(config), *arguments]
+        with self.error.open("w") as error:
+            self.process = subprocess.Popen(
+                command, env=environment, stdout=subprocess.PIPE, stderr=error, text=True, start_new_session=True
+            )
+
+    def wait(self) -> tuple[int, str, str]:
+        """Exit code, stdout, stderr."""
+        output, _ = self.process.communicate(timeout=240)
+        return self.process.returncode, output, self.error.read_text()
+
+    def wait_for_images(self, images: int) -> None:
+        """Until the run says that it has shown so many."""
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            shown = [int(found.replace(",", "")) for found in re.findall(r"([\d,]+) of", self.error.read_text())]
+            if shown and max(shown) >= images:
+                return
+            assert self.process.poll() is None, self.error.read_text()
+            time.sleep(0.05)
+        raise AssertionError(self.error.read_text())
+
+
+def wait_for(log: Path, text: str) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if text in log.read_text():
+            return
+        time.sleep(0.1)
+    raise AssertionError(log.read_text())
+
+
+def ray_workers(head: int) -> list[psutil.Process]:
+    """Processes in which the Ray of that head runs workers."""
+    processes = psutil.Process(head).children(recursive=True)
+    return [process for process in processes if "RayTrainWorker" in " ".join(process.cmdline())]
