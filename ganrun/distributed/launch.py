@@ -8,7 +8,6 @@ import contextlib
 import logging
 import os
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -52,11 +51,15 @@ def run(config: Config, hear: Callable[[Message], None], stop: threading.Event) 
     Raises:
         UserError, RunError: what a worker said the run failed of, or Ray gave up starting workers again.
     """
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
     with _ray(config) as ray:
         mailbox = ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
-        fit = _Fit(config, mailbox)
+        # A task and not a thread: whatever it is at, it ends with our connection to Ray.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        fit = ray.remote(_fit).options(num_cpus=0, max_retries=0, scheduling_strategy=here).remote(config, mailbox)
         while True:
-            over = not fit.is_alive()
+            over, _ = ray.wait([fit], timeout=LISTEN_SECONDS)
             for message in ray.get(mailbox.collect.remote(stop.is_set())):
                 hear(message)
                 if message["kind"] == "failed":
@@ -64,47 +67,36 @@ def run(config: Config, hear: Callable[[Message], None], stop: threading.Event) 
                 if message["kind"] in ENDINGS:
                     return str(message["kind"])
             if over:
-                raise RunError(f"Ray ended the run: {fit.error or 'its workers left without a word'}")
-            time.sleep(LISTEN_SECONDS)
+                raise RunError(f"Ray ended the run: {ray.get(fit) or 'its workers left without a word'}")
 
 
-class _Fit(threading.Thread):
-    """`TorchTrainer.fit` off the main thread, where it would take the signals for itself."""
+def _fit(config: Config, mailbox: Any) -> str | None:
+    """Runs the workers, and starts them again when one dies; what Ray gave up over, if it did."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
 
-    def __init__(self, config: Config, mailbox: Any) -> None:
-        super().__init__(name="fit", daemon=True)
-        self.config, self.mailbox = config, mailbox
-        self.error: str | None = None
-        self.start()
-
-    def run(self) -> None:
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
-
-        cluster, storage = self.config.cluster, self.config.run.storage
-        trainer = TorchTrainer(
-            _train_worker,
-            train_loop_config={"config": self.config, "mailbox": self.mailbox},
-            torch_config=TorchConfig(backend="nccl" if cluster.gpus_per_worker else "gloo"),
-            scaling_config=ScalingConfig(
-                num_workers=cluster.workers,
-                use_gpu=bool(cluster.gpus_per_worker),
-                resources_per_worker={"CPU": cluster.cpus_per_worker} | _gpus(cluster.gpus_per_worker),
-            ),
-            run_config=RunConfig(
-                name=uuid.uuid4().hex[:12],
-                storage_path=f"{storage}/{self.config.run.name}/.ray",
-                failure_config=FailureConfig(max_failures=cluster.max_failures),
-            ),
-        )
-        try:
-            trainer.fit()
-        except Exception as error:
-            self.error = str(error).strip() or type(error).__name__
-
-
-def _gpus(gpus: int) -> dict[str, float]:
-    return {"GPU": gpus} if gpus else {}
+    cluster = config.cluster
+    gpus: dict[str, float] = {"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {}
+    trainer = TorchTrainer(
+        _train_worker,
+        train_loop_config={"config": config, "mailbox": mailbox},
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=cluster.workers,
+            use_gpu=bool(gpus),
+            resources_per_worker={"CPU": cluster.cpus_per_worker} | gpus,
+        ),
+        run_config=RunConfig(
+            name=uuid.uuid4().hex[:12],
+            storage_path=f"{config.run.storage}/{config.run.name}/.ray",
+            failure_config=FailureConfig(max_failures=cluster.max_failures),
+        ),
+    )
+    try:
+        trainer.fit()
+    except Exception as error:
+        return str(error).strip() or type(error).__name__
+    return None
 
 
 def _train_worker(job: dict[str, Any]) -> None:
