@@ -104,6 +104,8 @@ class Lease:
         self.storage, self.seconds, self._on_loss = storage, seconds, on_loss
         self._id = uuid.uuid4().hex
         self._version = self._take()
+        self.lost = False
+        """Whether it could not be kept."""
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
@@ -121,12 +123,12 @@ class Lease:
         while True:
             found, data = self.storage.read_version(self.NAME), self._content()
             if found is None:
-                taken = self.storage.create(self.NAME, data)
+                self.storage.create(self.NAME, data)
             else:
                 self._refuse_if_live(found[0])
-                taken = self.storage.replace(self.NAME, data, found[1])
+                self.storage.replace(self.NAME, data, found[1])
             written = self.storage.read_version(self.NAME)
-            if taken and written and written[0] == data:
+            if written and written[0] == data:
                 return written[1]
 
     def _refuse_if_live(self, data: bytes) -> None:
@@ -161,4 +163,5 @@ class Lease:
                     break
         else:
             return
+        self.lost = True
         self._on_loss()

@@ -9,6 +9,7 @@ from types import FrameType
 from ganrun import config as configs
 from ganrun import door, preflight
 from ganrun.display import Display
+from ganrun.errors import RunError
 from ganrun.run_folder import Lease, RunFolder
 from ganrun.sections import Config
 from ganrun.storage import open_storage
@@ -53,9 +54,12 @@ def _main(options: argparse.Namespace) -> int:
     stop = _stop_on_signals()
     lease = Lease(folder.storage, on_loss=stop.set)
     try:
-        return _train(preflight.settle(config, folder), folder, stop)
+        code = _train(preflight.settle(config, folder), folder, stop)
     finally:
         lease.release()
+    if lease.lost:
+        raise RunError(f"{folder.storage.uri}: the lease could not be kept, so the workers were stopped; run it again")
+    return code
 
 
 def _train(config: Config, folder: RunFolder, stop: threading.Event) -> int:

@@ -44,6 +44,11 @@ def test_a_draw_differs_when_any_part_of_its_key_does(part):
     assert not torch.equal(DRAW.normal(8, purpose="z"), other.normal(8, purpose="z"))
 
 
+def test_a_draws_key_is_seed_generation_images_slot_and_purpose():
+    stream = torch.Generator().manual_seed(key(1, 2, 3, 4, "z"))
+    assert torch.equal(DRAW.normal(8, purpose="z"), torch.randn(8, generator=stream))
+
+
 def test_a_draw_differs_by_its_purpose():
     assert not torch.equal(DRAW.normal(8, purpose="z"), DRAW.normal(8, purpose="y"))
 

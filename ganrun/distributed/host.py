@@ -57,12 +57,13 @@ class WorkerHost:
 
     def should_stop(self) -> bool:
         """Rank 0 hears the driver; the others hear rank 0."""
-        self.line.say("images", images=self.play.images)
+        if self.first:
+            self.line.say("images", images=self.play.images)
         if self.play.slots.workers == 1:
             return self.line.stop
-        flag = torch.tensor([self.line.stop], dtype=torch.uint8, device=self.play.device)
+        flag = torch.tensor([self.line.stop])  # On the CPU, so that no GPU is waited for.
         dist.broadcast(flag, 0)
-        return bool(flag.item())
+        return bool(flag)
 
     def record(self, values: dict[str, float]) -> None:
         """A line of metrics."""

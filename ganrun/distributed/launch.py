@@ -6,6 +6,7 @@ metrics and scores are ours alone, so nothing goes through `ray.train.report`.
 
 import contextlib
 import logging
+import math
 import os
 import threading
 import uuid
@@ -58,6 +59,9 @@ def run(config: Config, hear: Callable[[Message], None], stop: threading.Event) 
         # A task and not a thread: whatever it is at, it ends with our connection to Ray.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         fit = ray.remote(_fit).options(num_cpus=0, max_retries=0, scheduling_strategy=here).remote(config, mailbox)
+        if (there := ray.cluster_resources().get("CPU", 0)) < _cpus(config):
+            text = f"waiting for nodes: the run needs {_cpus(config):g} CPUs, the cluster has {there:g}"
+            hear({"kind": "note", "text": text})
         while True:
             over, _ = ray.wait([fit], timeout=LISTEN_SECONDS)
             for message in ray.get(mailbox.collect.remote(stop.is_set())):
@@ -80,7 +84,8 @@ def _fit(config: Config, mailbox: Any) -> str | None:
     trainer = TorchTrainer(
         _train_worker,
         train_loop_config={"config": config, "mailbox": mailbox},
-        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        # gloo beside nccl: that ranks agree on something must not wait for their GPUs.
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=cluster.workers,
             use_gpu=bool(gpus),
@@ -108,9 +113,10 @@ def _train_worker(job: dict[str, Any]) -> None:
     from ganrun.distributed.worker import work
 
     context, mailbox = get_context(), job["mailbox"]
-    line = Line(lambda messages: bool(ray.get(mailbox.exchange.remote(messages))))
+    rank = context.get_world_rank()
+    line = Line(lambda messages: bool(ray.get(mailbox.exchange.remote(messages))), listen=rank == 0)
     try:
-        work(job["config"], context.get_world_rank(), context.get_world_size(), get_device(), line)
+        work(job["config"], rank, context.get_world_size(), get_device(), line)
     except (UserError, RunError) as error:
         # To start again would fail again: the driver ends the run.
         line.say("failed", text=str(error), wrong_input=isinstance(error, UserError))
@@ -118,20 +124,22 @@ def _train_worker(job: dict[str, Any]) -> None:
         line.close()
 
 
+def _cpus(config: Config) -> float:
+    return config.cluster.workers * config.cluster.cpus_per_worker
+
+
 @contextlib.contextmanager
 def _ray(config: Config) -> Iterator[Any]:
     """A Ray of our own on this machine, or the cluster that RAY_ADDRESS names; left at the end."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    cluster = config.cluster
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if "RAY_ADDRESS" not in os.environ:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         # Ray's own way, made for other systems, to have everything listen on the loopback address alone.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        needed = cluster.workers * cluster.cpus_per_worker
         options |= {
             "address": "local",
-            "num_cpus": max(os.cpu_count() or 1, -(-needed // 1)),
+            "num_cpus": max(os.cpu_count() or 1, math.ceil(_cpus(config))),
             "include_dashboard": False,
             "object_store_memory": 100 * 2**20,
         }

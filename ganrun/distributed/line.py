@@ -16,15 +16,17 @@ class Line:
 
     Args:
         exchange: hands messages over and returns whether the run should stop; may raise.
+        listen: whether to exchange all the time, as rank 0 does; if not, only at the end.
     """
 
-    def __init__(self, exchange: Callable[[list[Message]], bool]) -> None:
+    def __init__(self, exchange: Callable[[list[Message]], bool], listen: bool) -> None:
         self._exchange = exchange
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._ending = threading.Event()
         self.stop = False
         self._thread = threading.Thread(target=self._run, name="line", daemon=True)
-        self._thread.start()
+        if listen:
+            self._thread.start()
 
     def say(self, kind: str, **fields: Any) -> None:
         """Queues a message."""
@@ -33,12 +35,13 @@ class Line:
     def close(self) -> None:
         """Sends what is queued."""
         self._ending.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._hand_over()
 
     def _run(self) -> None:
         while not self._ending.wait(POLL_SECONDS):
             self._hand_over()
-        self._hand_over()
 
     def _hand_over(self) -> None:
         messages = [self._messages.get() for _ in range(self._messages.qsize())]

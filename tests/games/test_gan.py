@@ -124,6 +124,22 @@ def test_running_statistics_come_from_a_players_own_turns(values):
     torch.testing.assert_close(found, 0.1 * features.mean((0, 2, 3)))
 
 
+@pytest.mark.parametrize("turns", [1, 2])
+def test_the_discriminators_running_statistics_move_once_a_round_by_the_mean_of_all_its_passes(values, turns):
+    play = play_of(values, objective__discriminator_turns=turns, optimizer__discriminator={"learning_rate": 1e-30})
+    first = plain(play.game.networks["discriminator"]).layers[:3]
+    generator = plain(play.game.networks["generator"])
+    source = Source(6, 2)
+    play.round(source)
+    means = []
+    for turn, given in enumerate(source.given):
+        for slot, real in enumerate(given):
+            z = Draw(0, 0, 12 * turn, slot, CPU, torch.float64).normal(2, 8, purpose="discriminator/z")
+            means += [first(image).mean((0, 2, 3)) for image in (real.double() / 127.5 - 1, generator(z))]
+    norm = play.game.networks["discriminator"].layers[3]
+    torch.testing.assert_close(norm.running_mean, 0.1 * torch.stack(means).mean(0))
+
+
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_each_discriminator_turn_takes_a_fresh_batch(values, turns):
     play = play_of(values, objective__discriminator_turns=turns)

@@ -1,0 +1,88 @@
+"""What the project says of itself holds: file map, configs, schema, commands, direction of imports."""
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ganrun import config
+from ganrun.__main__ import VERBS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PACKAGE = ROOT / "ganrun"
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+def commands(verb: str) -> list[str]:
+    texts = [README, *(path.read_text() for path in (ROOT / "docs").glob("*.md"))]
+    return [line for text in texts for line in re.findall(rf"^ganrun {verb} [^#\n]+", text, re.MULTILINE)]
+
+
+def test_the_readme_maps_the_tree():
+    block = README.split("## Where things are")[1].split("```")[1]
+    mapped = set(re.findall(r"[\w-]+\.py|[\w-]+/", block))
+    there = {path.name + "/" * path.is_dir() for path in PACKAGE.iterdir() if not path.name.startswith("_")} | {
+        f"{name}/" for name in ("ganrun", "configs", "docs", "tests")
+    }
+    assert there - mapped == set()
+    everywhere = {path.name + "/" * path.is_dir() for path in ROOT.rglob("*") if ".venv" not in path.parts}
+    assert mapped - everywhere == set()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_config_loads_and_opens_with_its_command(path):
+    config.load(path)
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert any(f"ganrun train configs/{path.name}" in line for line in header)
+
+
+def test_the_schema_is_that_of_the_sections():
+    assert (ROOT / "configs/schema.json").read_text() == config.schema()
+
+
+@pytest.mark.parametrize("command", commands("train"))
+def test_training_commands_of_the_documents_are_right(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    path, *overrides = shlex.split(command)[2:]
+    config.load(path, [part for part in overrides if not part.startswith("--")])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_teaches_without_torch_and_ray(verb):
+    code = f"import sys; sys.argv[1:] = [{verb!r}, '--help']\nfrom ganrun.__main__ import main\ntry: main()\nfinally: "
+    code += "assert not {'torch', 'ray', 'webdataset'} & sys.modules.keys()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "examples:" in done.stdout
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_only_distributed_knows_ray():
+    others = [path for path in PACKAGE.rglob("*.py") if path.parent.name != "distributed"]
+    assert [path.name for path in others if any(name.split(".")[0] == "ray" for name in imports(path))] == []
+
+
+def test_nobody_imports_a_door():
+    doors = {f"ganrun.{verb}" for verb in VERBS}
+    assert [path.name for path in PACKAGE.rglob("*.py") if imports(path) & doors] == []
+
+
+def test_the_algorithm_knows_neither_storage_nor_ranks():
+    for path in [*(PACKAGE / "games").glob("ga*.py"), PACKAGE / "losses.py", PACKAGE / "turn.py", PACKAGE / "loop.py"]:
+        assert not [
+            name for name in imports(path) if re.search(r"storage|checkpoint|distributed\.(host|l|w)|time", name)
+        ]
