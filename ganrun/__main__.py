@@ -7,6 +7,7 @@ VERBS = {
     "train": "train a game from a YAML file; the same command resumes",
     "prepare": "turn images into shards with an index",
     "sample": "draw images from a run's averaged generator",
+    "runs": "list, show, plot and delete runs",
     "bench": "measure this machine, peers beside it",
 }
 

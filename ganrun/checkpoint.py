@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import ganrun
 from ganrun.errors import RunError
-from ganrun.loop import Play
+from ganrun.play import Play
 from ganrun.run_folder import Pointer, RunFolder
 from ganrun.storage import Storage
 from ganrun.turn import Seat
@@ -120,6 +120,20 @@ def read(storage: Storage, directory: str, only: tuple[str, ...] | None = None) 
     return files
 
 
+def load_network(storage: Storage, directory: str, name: str, network: nn.Module) -> None:
+    """Loads one network (such as `generator_average`) of a checkpoint.
+
+    Raises:
+        RunError: the file is damaged, missing, or does not fit.
+    """
+    file = f"{name}.safetensors"
+    files = read(storage, directory, only=(file,))
+    try:
+        network.load_state_dict(load_tensors(files[file]))
+    except (KeyError, RuntimeError, SafetensorError) as error:
+        raise RunError(f"{storage.uri}/{directory}/{file} does not fit the network of the config: {error}") from error
+
+
 def newest_whole(folder: RunFolder) -> tuple[str | None, list[str]]:
     """The name of the newest checkpoint that is whole (None before the first), and what is wrong with newer ones.
 
@@ -188,17 +202,3 @@ def _to_bytes(tensors: dict[str, Tensor]) -> bytes:
 
 def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def load_network(storage: Storage, directory: str, name: str, network: nn.Module) -> None:
-    """Loads one network (such as `generator_average`) of a checkpoint.
-
-    Raises:
-        RunError: the file is damaged, missing, or does not fit.
-    """
-    file = f"{name}.safetensors"
-    files = read(storage, directory, only=(file,))
-    try:
-        network.load_state_dict(load_tensors(files[file]))
-    except (KeyError, RuntimeError, SafetensorError) as error:
-        raise RunError(f"{storage.uri}/{directory}/{file} does not fit the network of the config: {error}") from error

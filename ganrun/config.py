@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -18,9 +18,8 @@ from pydantic_core import ErrorDetails
 
 from ganrun.errors import UserError
 from ganrun.sections import Config
-from ganrun.tables import EXTRACTORS, GAMES, LOSSES, NETWORKS
+from ganrun.tables import EXTRACTORS, GAMES, IMAGE_SIZES, LOSSES, NETWORKS
 
-DCGAN_SIZES = (16, 32, 64, 128, 256)
 PLACEHOLDERS: dict[str, dict[str, Any]] = {
     "run": {"name": "x"},
     "data": {"shards": "x", "image_size": 64},
@@ -83,6 +82,8 @@ def is_fixed(key: str) -> bool:
     section: type[BaseModel] = Config
     for name in key.split("."):
         field = section.model_fields[name]
+        if get_origin(field.annotation) is dict:
+            break
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             section = field.annotation
     return bool(isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("fixed"))
@@ -119,6 +120,8 @@ def _read(path: str | Path, overrides: list[str]) -> DictConfig:
 def _interpolate(tree: DictConfig, resolve: bool) -> tuple[dict[str, Any], list[str]]:
     """Fills in `${...}`; what cannot be filled in stays as it is and is a fault if `resolve`."""
     values: Any = OmegaConf.to_container(tree, resolve=False)
+    # A section of which all keys are commented out has its defaults.
+    values = {key: {} if value is None and key in Config.model_fields else value for key, value in values.items()}
     faults = []
     for key, value in list(_leaves(values)):
         if "${" in str(value):
@@ -213,26 +216,28 @@ def _contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
     """Faults that no single key shows: the keys that take part, and the message."""
     slots, batch, workers = config.slots, config.data.batch_size, config.cluster.workers
     size, model, fields = config.data.image_size, config.model.name, config.data.fields
-    if workers > slots:
+    if config.data.slots is None:
+        pass  # They may be those of a run that is begun: preflight.settle looks.
+    elif workers > slots:
         yield (
             {"cluster.workers", "data.slots"},
             f"cluster.workers: {workers} is more than data.slots: {slots}; each worker needs a slot",
         )
-    if batch % slots:
+    elif batch % slots:
         yield (
             {"data.batch_size", "data.slots", "cluster.workers"},
             f"data.batch_size: {batch} cannot be cut into data.slots: {slots}; take a multiple of {slots}",
         )
-    if "image" not in fields or set(fields) - {"image", "label"}:
+    if "image" not in fields or fields["image"].kind != "image":
         yield (
             {"data.fields"},
-            f"data.fields: {list(fields)} is not allowed; it should be: [image] or [image, label]",
+            "data.fields: without an image field there is nothing to learn; add image: image",
         )
-    if model == "dcgan" and size not in DCGAN_SIZES:
-        allowed = ", ".join(map(str, DCGAN_SIZES))
+    if size not in IMAGE_SIZES.get(model, [size]):
+        allowed = ", ".join(map(str, IMAGE_SIZES[model]))
         yield (
             {"data.image_size", "model.name"},
-            f"data.image_size: {size} does not fit model.name: dcgan; allowed: {allowed}",
+            f"data.image_size: {size} does not fit model.name: {model}; allowed: {allowed}",
         )
     if not config.run.imports:
         yield from _unknown_names(config)

@@ -65,6 +65,11 @@ def settle(config: Config, folder: RunFolder) -> Config:
             )
         _check_same_data(config, folder)
     config = _with_slots(config, config.slots)
+    if config.data.batch_size % config.slots:
+        raise UserError(
+            f"data.batch_size: {config.data.batch_size} cannot be cut into as many data.slots as there are "
+            f"cluster.workers: {config.slots}; take a multiple, or set data.slots"
+        )
     text = config.to_yaml().encode()
     if not found or found[0] != text:
         try:

@@ -1,8 +1,8 @@
 """Every random stream of a run, keyed by what it is for and never by the rank that draws from it.
 
-A stream is a function of (seed, generation, images, slot, purpose): the run's seed, how often it has been
-rolled back, the real images shown so far, the slot of the batch and a word. So a run on any number of
-workers, stopped and resumed or not, draws the same numbers.
+A stream is a function of (seed, generation, images, slot, turn, purpose): the run's seed, how often it has been
+rolled back, the real images shown so far, the slot of the batch, the player's turn in the round and a word. So a
+run on any number of workers, stopped and resumed or not, draws the same numbers.
 """
 
 import hashlib
@@ -37,6 +37,8 @@ class Draw:
     slot: int
     device: torch.device
     dtype: torch.dtype
+    turn: int = 0
+    """Of the player in this round; turns that take no fresh batch differ in nothing else."""
 
     def normal(self, *size: int, purpose: str) -> Tensor:
         """Standard normal numbers; the same at every call with the same purpose."""
@@ -47,7 +49,7 @@ class Draw:
         return self._place(torch.rand(size, generator=self._stream(purpose), dtype=self.dtype))
 
     def _stream(self, purpose: str) -> torch.Generator:
-        seed = key(self.seed, self.generation, self.images, self.slot, purpose)
+        seed = key(self.seed, self.generation, self.images, self.slot, self.turn, purpose)
         return torch.Generator().manual_seed(seed)
 
     def _place(self, numbers: Tensor) -> Tensor:

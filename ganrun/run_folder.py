@@ -3,10 +3,12 @@
 config.yaml latest.json best.json lease.json checkpoints/ metrics/ events/ samples/
 """
 
+import contextlib
 import json
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -78,7 +80,8 @@ class RunFolder:
         self.storage.append(name, (json.dumps(fields) + "\n").encode())
 
     def _newest_attempt(self) -> int:
-        return max((int(name.split(".")[0]) for name in self.storage.list("events")), default=0)
+        names = [name.partition(".")[0] for name in self.storage.list("events")]
+        return max((int(name) for name in names if name.isdigit()), default=0)
 
     def _parse(self, name: str, data: bytes) -> Pointer:
         try:
@@ -103,7 +106,7 @@ class Lease:
     def __init__(self, storage: Storage, on_loss: Callable[[], None], seconds: float = LEASE_SECONDS) -> None:
         self.storage, self.seconds, self._on_loss = storage, seconds, on_loss
         self._id = uuid.uuid4().hex
-        self._version = self._take()
+        self._take()
         self.lost = False
         """Whether it could not be kept."""
         self._released = threading.Event()
@@ -114,27 +117,28 @@ class Lease:
         """Frees the run for others, if it is still ours."""
         self._released.set()
         self._thread.join()
-        found = self.storage.read_version(self.NAME)
-        if found and found[1] == self._version:
-            self.storage.delete(self.NAME)
+        with contextlib.suppress(OSError):  # It expires by itself.
+            found = self.storage.read_version(self.NAME)
+            if found and self._is_mine(found[0]):
+                self.storage.delete(self.NAME)
 
-    def _take(self) -> str:
-        """The version of our lease once it is written; whoever was faster is looked at again."""
+    def _take(self) -> None:
+        """Writes the lease; whoever was faster is looked at again."""
         while True:
-            found, data = self.storage.read_version(self.NAME), self._content()
+            found = self.storage.read_version(self.NAME)
             if found is None:
-                self.storage.create(self.NAME, data)
+                self.storage.create(self.NAME, self._content())
             else:
                 self._refuse_if_live(found[0])
-                self.storage.replace(self.NAME, data, found[1])
+                self.storage.replace(self.NAME, self._content(), found[1])
             written = self.storage.read_version(self.NAME)
-            if written and written[0] == data:
-                return written[1]
+            if written and self._is_mine(written[0]):
+                return
 
     def _refuse_if_live(self, data: bytes) -> None:
         lease = json.loads(data)
         left = lease["expires"] - self.storage.now()
-        if left > 0 and lease["id"] != self._id:
+        if left > 0 and not self._is_mine(data):
             until = datetime.fromtimestamp(lease["expires"]).strftime("%H:%M:%S")
             raise RunError(
                 f"{self.storage.uri} is held by {lease['holder']} until {until} ({left:.0f} s from now; a live "
@@ -147,21 +151,28 @@ class Lease:
         return json.dumps(lease).encode()
 
     def _renew(self) -> None:
-        expires = self.storage.now() + self.seconds
+        expires = time.monotonic() + self.seconds
         while not self._released.wait(self.seconds / 4):
+            begun = time.monotonic()
             try:
-                data = self._content()
-                if not self.storage.replace(self.NAME, data, self._version):
+                if not self._renew_once():
                     break
-                found = self.storage.read_version(self.NAME)
-                if found is None or found[0] != data:
-                    break
-                self._version, expires = found[1], json.loads(data)["expires"]
+                expires = begun + self.seconds
             except OSError:
                 # The storage may come back before the lease expires; nobody else can take it until then.
-                if self.storage.now() > expires:
+                if time.monotonic() > expires:
                     break
         else:
             return
         self.lost = True
         self._on_loss()
+
+    def _renew_once(self) -> bool:
+        """Gives the lease its full time again, if it still is ours; whether it is."""
+        found = self.storage.read_version(self.NAME)
+        if not found or not self._is_mine(found[0]):
+            return False
+        return self.storage.replace(self.NAME, self._content(), found[1])
+
+    def _is_mine(self, data: bytes) -> bool:
+        return bool(json.loads(data)["id"] == self._id)

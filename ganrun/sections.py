@@ -45,6 +45,21 @@ class RunConfig(Section):
     """Modules of yours that add networks, losses or games to ganrun.tables."""
 
 
+class FieldConfig(Section):
+    """A field of the samples; `label: label` is short for `label: {kind: label}`."""
+
+    kind: Literal["image", "label", "text", "vector"]
+    """image: 8 bits, of data.image_size; label: a whole number; text: UTF-8; vector: numbers, JSON or .npy."""
+    extension: str | None = None
+    """Of its file in the shard, after the key's first dot; unset: png, jpg, jpeg or webp; cls; txt; json or npy."""
+    channels: Literal[1, 3] | None = None
+    """Of an image; unset: data.channels."""
+
+
+def _kind(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
 class DataConfig(Section):
     """Which images are shown, and in what portions."""
 
@@ -60,8 +75,10 @@ class DataConfig(Section):
     """Portions of the global batch, at least one a worker; unset, as many as workers when the run begins."""
     shuffle_shards: Annotated[Count, Field(json_schema_extra=FIXED)] = 4
     """Samples are shuffled over so many shards at a time, which each slot of a worker holds in memory."""
-    fields: Annotated[Names, Field(json_schema_extra=FIXED)] = ("image",)
-    """What is read of each sample: image (png, jpg, jpeg, webp), label (cls)."""
+    fields: Annotated[dict[str, Annotated[FieldConfig, BeforeValidator(_kind)]], Field(json_schema_extra=FIXED)] = {
+        "image": FieldConfig(kind="image")
+    }
+    """What is read of each sample, by the name that the game knows it by; `image` is what is generated."""
 
 
 class ModelConfig(Section):
@@ -124,7 +141,7 @@ class TrainConfig(Section):
     tick_images: Count = 5_000
     """How often losses are read, and samples drawn."""
     nonfinite_tolerance: Whole = 10
-    """Turns with a non-finite loss or gradient are skipped; more than so many in a tick end the run."""
+    """Turns whose gradient is not finite are skipped; more than so many in a tick end the run."""
 
 
 class EvaluateConfig(Section):

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ganrun.data.decode import RawBatch
 from ganrun.games.build import build_game
-from ganrun.loop import Play
 from ganrun.models.normalization import SlotBatchNorm2d
+from ganrun.play import Play
 from ganrun.sections import Config
 from ganrun.slots import Slots
 
@@ -82,7 +83,7 @@ def _images(config: Config) -> Tensor:
 
 def _round(config: Config) -> Callable[[], None]:
     play = Play(build_game(config, torch.device("cpu")), config, Slots(1))
-    batches = [{"image": _images(config)}]
+    batches: list[RawBatch] = [{"image": _images(config)}]
     return lambda: play.round(lambda: batches)
 
 

@@ -4,6 +4,7 @@ A `Storage` is a folder (or, later, a prefix in a bucket); names below it are re
 their parts. Whole objects are written: a reader sees the old bytes or the new ones, never a part.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -11,11 +12,17 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ganrun.errors import UserError
+
+
+class Entry(NamedTuple):
+    """What a listing tells of an object: its size, and when it was written in seconds since the epoch."""
+
+    bytes: int
+    modified: float
 
 
 class Storage(Protocol):
@@ -43,6 +50,9 @@ class Storage(Protocol):
 
     def list(self, name: str = "") -> list[str]:
         """Names directly below `name`, sorted, without hidden ones; empty if there is no such place."""
+
+    def objects(self, name: str = "") -> dict[str, Entry]:
+        """Every object below `name`, however deep and hidden ones too, by its whole name."""
 
     def delete(self, name: str) -> None:
         """Removes `name` and all below it; nothing if there is none."""
@@ -111,6 +121,15 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
+    def objects(self, name: str = "") -> dict[str, Entry]:
+        found = {}
+        for folder, _, files in os.walk(self.path / name):
+            for path in (Path(folder, file) for file in files):
+                with contextlib.suppress(FileNotFoundError):  # Deleted since it was listed.
+                    status = path.lstat()
+                    found[path.relative_to(self.path).as_posix()] = Entry(status.st_size, status.st_mtime)
+        return found
+
     def delete(self, name: str) -> None:
         target = self.path / name
         if target.is_dir():
@@ -121,7 +140,7 @@ class Folder:
     def now(self) -> float:
         return time.time()
 
-    @contextmanager
+    @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Conditional writes take turns under a file lock, which the system frees when its holder dies."""
         self.path.mkdir(parents=True, exist_ok=True)

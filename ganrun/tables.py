@@ -26,6 +26,9 @@ class Table(UserDict[str, Any]):
 NETWORKS = Table({"dcgan": "ganrun.models.dcgan:dcgan"})
 """`model.name` -> function(ModelConfig, DataConfig) -> dict of networks by name."""
 
+IMAGE_SIZES = {"dcgan": (16, 32, 64, 128, 256)}
+"""`model.name` -> the only values of `data.image_size` that it is made for; left out, any."""
+
 GAMES = Table({"gan": "ganrun.games.gan:gan"})
 """`objective.game` -> function(networks, ObjectiveConfig, ModelConfig) -> Game."""
 

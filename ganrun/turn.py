@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,15 @@ from ganrun.games.game import Batch, Game, Player
 from ganrun.rng import Draw
 from ganrun.sections import AdamConfig
 from ganrun.slots import Slots
+
+
+class TurnRecord(NamedTuple):
+    """What a turn leaves to be read at the tick."""
+
+    rows: list[dict[str, Tensor]]
+    """Scalars by metric name, for each slot."""
+    skipped: Tensor
+    """1 if a gradient was not finite and nothing moved, else 0."""
 
 
 class Seat:
@@ -38,7 +48,7 @@ class Seat:
             fused=True,
         )
 
-    def take_turn(self, batches: Sequence[Batch], draws: Sequence[Draw], learning_rate: float) -> "TurnRecord":
+    def take_turn(self, batches: Sequence[Batch], draws: Sequence[Draw], learning_rate: float) -> TurnRecord:
         """Moves this player's networks, and no others, by one step on a batch of each owned slot."""
         for network in self.others.values():
             network.requires_grad_(False)
@@ -54,13 +64,14 @@ class Seat:
             rows.append({f"loss/{self.player.name}": loss.total.detach(), **loss.parts})
         return self._step(rows, learning_rate)
 
-    def _step(self, rows: list[dict[str, Tensor]], learning_rate: float) -> "TurnRecord":
+    def _step(self, rows: list[dict[str, Tensor]], learning_rate: float) -> TurnRecord:
         """Takes the optimizer's step unless a gradient is not finite; decided on the device, without waiting."""
         gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
         skipped = (~torch.isfinite(norm)).float()
         self.optimizer.param_groups[0]["lr"] = learning_rate
-        # The fused kernel reads these two as a GradScaler's: it leaves everything as it is where found_inf is 1.
+        # torch.optim.adam's _fused_adam reads these two as a GradScaler sets them: where found_inf is 1 it leaves
+        # weights, moments and step count as they are.
         self.optimizer.grad_scale, self.optimizer.found_inf = None, skipped  # type: ignore[attr-defined]
         self.optimizer.step()
         for row in rows:
@@ -75,13 +86,6 @@ class Seat:
 
     def _autocast(self) -> AbstractContextManager[None]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
-
-
-class TurnRecord:
-    """What a turn leaves to be read at the tick: a dict of scalars for each slot, and whether it was skipped."""
-
-    def __init__(self, rows: list[dict[str, Tensor]], skipped: Tensor) -> None:
-        self.rows, self.skipped = rows, skipped
 
 
 def learning_rate(settings: AdamConfig, images: int, total_images: int) -> float:

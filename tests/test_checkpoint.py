@@ -12,7 +12,7 @@ from ganrun import checkpoint
 from ganrun.checkpoint import MANIFEST, Progress
 from ganrun.errors import RunError
 from ganrun.games.build import build_game
-from ganrun.loop import Play
+from ganrun.play import Play
 from ganrun.run_folder import Pointer, RunFolder
 from ganrun.slots import Slots
 from ganrun.storage import Folder

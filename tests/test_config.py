@@ -63,7 +63,7 @@ def test_all_faults_come_in_one_message(file):
         ("run.name=../up", ["run.name", "'../up'", "letters, digits"]),
         ("data.shards=5", ["data.shards", "5", "a URI or a list of URIs"]),
         ("data.shards=[5]", ["data.shards", "[5]", "a URI or a list of URIs"]),
-        ("data.fields=[label]", ["data.fields", "['label']", "[image, label]"]),
+        ("data.fields={label: label}", ["data.fields", "image: image"]),
         ("data.image_size=48", ["data.image_size", "48", "16, 32, 64, 128, 256"]),
         ("data.slots=5", ["data.batch_size", "12", "multiple of 5"]),
         ("cluster.workers=7", ["cluster.workers", "7", "data.slots: 6"]),
@@ -184,7 +184,9 @@ def test_a_dry_run_still_finds_other_faults(file):
 
 
 def test_the_resolved_config_reads_back_as_itself(tmp_path, file):
-    config = load(file, ["data.shards=[a,b]", "data.fields=[image,label]", "optimizer.generator.epsilon=1e-8"])
+    config = load(
+        file, ["data.shards=[a,b]", "data.fields={image: image, label: label}", "optimizer.generator.epsilon=1e-8"]
+    )
     (tmp_path / "again.yaml").write_text(config.to_yaml())
     assert load(tmp_path / "again.yaml") == config
     assert Config.model_validate(yaml.safe_load(config.to_yaml())) == config

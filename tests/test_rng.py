@@ -10,7 +10,7 @@ from ganrun.rng import Draw, key, numpy_stream
 from ganrun.slots import Slots
 
 CPU = torch.device("cpu")
-DRAW = Draw(seed=1, generation=2, images=3, slot=4, device=CPU, dtype=torch.float32)
+DRAW = Draw(seed=1, generation=2, images=3, slot=4, device=CPU, dtype=torch.float32, turn=5)
 
 
 def test_keys_are_the_same_on_every_machine_and_in_every_version():
@@ -44,8 +44,8 @@ def test_a_draw_differs_when_any_part_of_its_key_does(part):
     assert not torch.equal(DRAW.normal(8, purpose="z"), other.normal(8, purpose="z"))
 
 
-def test_a_draws_key_is_seed_generation_images_slot_and_purpose():
-    stream = torch.Generator().manual_seed(key(1, 2, 3, 4, "z"))
+def test_a_draws_key_is_seed_generation_images_slot_turn_and_purpose():
+    stream = torch.Generator().manual_seed(key(1, 2, 3, 4, 5, "z"))
     assert torch.equal(DRAW.normal(8, purpose="z"), torch.randn(8, generator=stream))
 
 

@@ -1,8 +1,10 @@
 """What a prepared data set holds: `index.json`, its shards by name with their counts, sizes and hashes."""
 
+import functools
 import glob
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -99,7 +101,8 @@ def open_data(shards: str | list[str]) -> DataSet:
         UserError: nothing is there, or there is no index, or the parts do not belong together.
     """
     entries = [shards] if isinstance(shards, str) else shards
-    parts = [_open_part(uri) for entry in entries for uri in _expand(entry)]
+    read_index = functools.cache(_read_index)  # once a folder, however many of its shards are named
+    parts = [_open_part(uri, read_index) for entry in entries for uri in _expand(entry)]
     if not parts:
         raise UserError(f"data.shards: {shards!r} names no shard")
     shapes = {(part.index.image_size, part.index.channels, part.index.classes) for part in parts}
@@ -129,14 +132,14 @@ def _expand(entry: str) -> list[str]:
     return uris
 
 
-def _open_part(uri: str) -> DataSet:
+def _open_part(uri: str, read_index: Callable[[str], DataSet]) -> DataSet:
     """A folder with an index, or one shard with its index beside it."""
     if uri.startswith("package:"):
-        return _read_index(open_storage(str(_package(uri.removeprefix("package:")))), uri)
+        return read_index(str(_package(uri.removeprefix("package:"))))
     if not uri.endswith((".tar", ".tar.gz")):
-        return _read_index(open_storage(uri.rstrip("/")), uri)
+        return read_index(uri.rstrip("/"))
     folder, _, name = uri.rpartition("/")
-    whole = _read_index(open_storage(folder or "."), folder or ".")
+    whole = read_index(folder or ".")
     found = [number for number, shard in enumerate(whole.index.shards) if shard.name == name]
     if not found:
         where = f"{folder or '.'}/{INDEX_NAME}"
@@ -154,7 +157,8 @@ def _package(name: str) -> Path:
     return Path(str(files("ganrun.data"))) / name
 
 
-def _read_index(place: Storage, uri: str) -> DataSet:
+def _read_index(uri: str) -> DataSet:
+    place = open_storage(uri)
     try:
         data = place.read(INDEX_NAME)
     except FileNotFoundError:

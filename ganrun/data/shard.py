@@ -9,12 +9,24 @@ import hashlib
 import zlib
 from collections.abc import Iterator
 
-from ganrun.data.index import Shard
+from ganrun.data.index import DataSet, Shard
 from ganrun.errors import UserError
 
 BLOCK = 512
 Sample = dict[str, memoryview]
 """The members of one sample by extension (lower case, without the dot), e.g. {"png": ..., "cls": ...}."""
+
+
+class OpenShard:
+    """The samples of a shard, checked."""
+
+    def __init__(self, data: DataSet, number: int) -> None:
+        self.where = data.where(number)
+        try:
+            content = data.read(number)
+        except OSError as error:
+            raise UserError(f"{self.where}: cannot be read: {error.strerror or error}") from error
+        self.samples = open_shard(content, data.index.shards[number], self.where)
 
 
 def open_shard(data: bytes, shard: Shard, where: str) -> list[tuple[str, Sample]]:

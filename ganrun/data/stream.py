@@ -1,4 +1,4 @@
-"""Batches of the slots a worker owns: fetch a shard, check it, walk it, decode, one uint8 tensor a field.
+"""Batches of the slots a worker owns: fetch a shard, check it, walk it, decode, one tensor a field.
 
 One thread reads ahead; images are decoded by a few more, since the decoder leaves Python's lock alone.
 Memory: each slot holds the shards of its window, and `AHEAD` batches a slot wait decoded, so that a worker
@@ -9,43 +9,25 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from weakref import WeakValueDictionary
 
-import numpy as np
-import torch
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 
+from ganrun.data.decode import Decoder, Located, RawBatch
 from ganrun.data.index import DataSet
 from ganrun.data.order import Order, Places
-from ganrun.data.shard import Sample, open_shard
-from ganrun.errors import UserError
-
-Batch = dict[str, Tensor]
-"""Named fields: image uint8 [B, C, H, W], label int64 [B]."""
+from ganrun.data.shard import OpenShard
+from ganrun.sections import FieldConfig
 
 AHEAD = 2
-IMAGE_EXTENSIONS = ("png", "jpg", "jpeg", "webp")
 CLOSE_SECONDS = 10.0
 """So long `close` waits for a read that is under way."""
 _DECODERS = 2
 
 
-class OpenShard:
-    """The samples of a shard, checked."""
-
-    def __init__(self, data: DataSet, number: int) -> None:
-        self.where = data.where(number)
-        try:
-            content = data.read(number)
-        except OSError as error:
-            raise UserError(f"{self.where}: cannot be read: {error.strerror or error}") from error
-        self.samples = open_shard(content, data.index.shards[number], self.where)
-
-
-class Slot:
+class SlotReader:
     """One slot's samples in order, from a position on."""
 
     def __init__(self, slot: int, position: int, order: Order, open_: Callable[[int], OpenShard]) -> None:
@@ -53,7 +35,7 @@ class Slot:
         self._first, self._places = order.window_at(slot, position)
         self._shards: dict[int, OpenShard] = {}
 
-    def take(self, count: int) -> list[tuple[OpenShard, str, Sample]]:
+    def take(self, count: int) -> list[Located]:
         """The next `count` samples as (shard, key, members)."""
         taken = []
         for _ in range(count):
@@ -83,7 +65,7 @@ class Stream:
         owned: the slots of this worker; each turn takes one batch of each, in this order.
         slot_batch: images of a slot's batch.
         images: real images shown so far by all slots, of which each slot showed an equal part.
-        fields: what to read, `image` and perhaps `label`.
+        fields: what to read of each sample.
         pin: whether batches lie in page-locked memory, for copying to a GPU beside its work.
     """
 
@@ -94,19 +76,20 @@ class Stream:
         owned: Sequence[int],
         slot_batch: int,
         images: int,
-        fields: Sequence[str] = ("image",),
+        fields: Mapping[str, FieldConfig],
         pin: bool = False,
     ) -> None:
-        self.data, self.fields, self.slot_batch, self.pin = data, tuple(fields), slot_batch, pin
+        self.data, self.slot_batch, self.pin = data, slot_batch, pin
+        self._decoders = {name: Decoder(name, field, data.index) for name, field in fields.items()}
         self._opened: WeakValueDictionary[int, OpenShard] = WeakValueDictionary()
-        self._slots = [Slot(slot, images // order.slots, order, self._open) for slot in owned]
-        self._decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
-        self._ready: queue.Queue[list[Batch] | BaseException] = queue.Queue(AHEAD)
+        self._slots = [SlotReader(slot, images // order.slots, order, self._open) for slot in owned]
+        self._threads = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
+        self._ready: queue.Queue[list[RawBatch] | BaseException] = queue.Queue(AHEAD)
         self._closed = threading.Event()
         self._reader = threading.Thread(target=self._read_ahead, name="read-ahead", daemon=True)
         self._reader.start()
 
-    def next(self) -> list[Batch]:
+    def next(self) -> list[RawBatch]:
         """The next batch of each owned slot, on the CPU.
 
         Raises:
@@ -125,7 +108,7 @@ class Stream:
         while self._reader.is_alive() and time.monotonic() < deadline:
             with contextlib.suppress(queue.Empty):
                 self._ready.get(timeout=0.01)
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _read_ahead(self) -> None:
         try:
@@ -141,56 +124,9 @@ class Stream:
             opened = self._opened[number] = OpenShard(self.data, number)
         return opened
 
-    def _batch(self, slot: Slot) -> Batch:
+    def _batch(self, slot: SlotReader) -> RawBatch:
         samples = slot.take(self.slot_batch)
-        batch = {}
-        if "image" in self.fields:
-            batch["image"] = self._images(samples)
-        if "label" in self.fields:
-            batch["label"] = torch.tensor([self._label(*sample) for sample in samples])
-        return {name: field.pin_memory() for name, field in batch.items()} if self.pin else batch
-
-    def _images(self, samples: list[tuple[OpenShard, str, Sample]]) -> Tensor:
-        index = self.data.index
-        images = torch.empty(len(samples), index.channels, index.image_size, index.image_size, dtype=torch.uint8)
-
-        def decode(start: int) -> None:
-            for number in range(start, len(samples), _DECODERS):
-                images[number] = decode_sample(*samples[number], expected=tuple(images.shape[1:]))
-
-        list(self._decoders.map(decode, range(_DECODERS)))
-        return images
-
-    def _label(self, shard: OpenShard, key: str, members: Sample) -> int:
-        try:
-            label = int(bytes(members["cls"]))
-        except (KeyError, ValueError):
-            raise UserError(f"{shard.where}: sample {key!r} has no label (a .cls with a whole number)") from None
-        if not 0 <= label < max(len(self.data.index.classes), 1):
-            raise UserError(f"{shard.where}: sample {key!r} has label {label}, but the index names no such class")
-        return label
-
-
-def decode_sample(shard: OpenShard, key: str, members: Sample, expected: tuple[int, ...]) -> Tensor:
-    """The image of a sample, uint8 [C, H, W].
-
-    Raises:
-        UserError: there is none, it is damaged, or its shape is not the expected one.
-    """
-    encoded = next((members[name] for name in IMAGE_EXTENSIONS if name in members), None)
-    if encoded is None:
-        raise UserError(f"{shard.where}: sample {key!r} has no image ({', '.join(IMAGE_EXTENSIONS)})")
-    try:
-        image: Tensor = decode_image(
-            torch.from_numpy(np.frombuffer(bytearray(encoded), np.uint8)), ImageReadMode.UNCHANGED
-        )
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{shard.where}: sample {key!r} is no readable image: {reason}") from error
-    if tuple(image.shape) != expected or image.dtype != torch.uint8:
-        found, wanted = ("x".join(map(str, shape)) for shape in (image.shape, expected))
-        raise UserError(
-            f"{shard.where}: the image of sample {key!r} is {found} {image.dtype}, but the index says {wanted} "
-            "(channels x height x width) of 8 bits; make the data set again with ganrun.prepare --size"
-        )
-    return image
+        batch = {name: decoder.batch(samples, self._threads, _DECODERS) for name, decoder in self._decoders.items()}
+        if not self.pin:
+            return batch
+        return {name: field.pin_memory() if isinstance(field, Tensor) else field for name, field in batch.items()}

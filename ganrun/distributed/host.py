@@ -12,8 +12,8 @@ from ganrun.checkpoint import Progress
 from ganrun.data.index import DataSet
 from ganrun.distributed.line import Line
 from ganrun.evaluation.in_training import Evaluation
-from ganrun.loop import Play
 from ganrun.picture import to_png
+from ganrun.play import Play
 from ganrun.rng import Draw
 from ganrun.run_folder import Pointer, RunFolder
 
@@ -119,11 +119,15 @@ class WorkerHost:
             checkpoint.write(self.folder, name, files, facts | {"scores": scores})
             pointer = Pointer(name, self.play.images, self.attempt, scores[0]["value"] if scores else None)
             checkpoint.make_visible(self.folder, pointer, best)
-            checkpoint.delete_old(self.folder, self.play.config.checkpoint.keep)
             self.unsaved = None
         except OSError as error:
             self.unsaved = f"checkpoint {name} could not be written: {error.strerror or error}"
             self._note("checkpoint_failed", self.unsaved)
+            return
+        try:
+            checkpoint.delete_old(self.folder, self.play.config.checkpoint.keep)
+        except OSError as error:
+            self._note("delete_failed", f"an old checkpoint could not be deleted: {error.strerror or error}")
 
     def event(self, kind: str, **fields: Any) -> None:
         """A line of this attempt's events."""

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from ganrun import checkpoint
+from ganrun.data.decode import RawBatch
 from ganrun.data.index import open_data
 from ganrun.data.order import Order
 from ganrun.data.stream import Stream
@@ -16,7 +16,8 @@ from ganrun.distributed.line import Line
 from ganrun.errors import RunError
 from ganrun.evaluation.in_training import Evaluation
 from ganrun.games.build import build_game
-from ganrun.loop import Play, train
+from ganrun.loop import train
+from ganrun.play import Play
 from ganrun.run_folder import RunFolder
 from ganrun.sections import Config
 from ganrun.slots import Slots
@@ -82,8 +83,8 @@ def _begin(folder: RunFolder, slots: Slots) -> tuple[int, str | None, list[str]]
     return found[0]  # type: ignore[return-value]
 
 
-def _timed(stream: Stream, host: WorkerHost) -> Callable[[], list[dict[str, Tensor]]]:
-    def next_batches() -> list[dict[str, Tensor]]:
+def _timed(stream: Stream, host: WorkerHost) -> Callable[[], list[RawBatch]]:
+    def next_batches() -> list[RawBatch]:
         begun = time.monotonic()
         batches = stream.next()
         host.wait_seconds += time.monotonic() - begun

@@ -7,11 +7,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ganrun.data.decode import Decoder
 from ganrun.data.index import DataSet
-from ganrun.data.stream import OpenShard, decode_sample
+from ganrun.data.shard import OpenShard
 from ganrun.evaluation.score import Score, fake_statistics, frechet_score, real_statistics, reference
 from ganrun.evaluation.statistics import Statistics
-from ganrun.loop import Play
+from ganrun.play import Play
 from ganrun.rng import Draw
 from ganrun.sections import Config
 from ganrun.storage import Storage
@@ -33,6 +34,7 @@ class Evaluation:
     def __init__(self, config: Config, data: DataSet, cache: Storage) -> None:
         self.config, self.data, self.cache = config, data, cache
         self._extractor = EXTRACTORS[config.evaluate.extractor]()
+        self._decoder = Decoder("image", config.data.fields["image"], data.index)
         self._starts = np.cumsum([0, *(shard.samples for shard in data.index.shards)])
         self._open = functools.lru_cache(maxsize=2)(functools.partial(OpenShard, data))
         self._reference: Statistics | None = None
@@ -71,6 +73,5 @@ class Evaluation:
     def _image(self, number: int) -> Tensor:
         """Image `number` of the data set in the order of its index, uint8 [C, H, W]."""
         shard = int(np.searchsorted(self._starts, number, side="right")) - 1
-        opened, index = self._open(shard), self.data.index
-        key, members = opened.samples[number - int(self._starts[shard])]
-        return decode_sample(opened, key, members, (index.channels, index.image_size, index.image_size))
+        opened = self._open(shard)
+        return self._decoder.image(opened, *opened.samples[number - int(self._starts[shard])])

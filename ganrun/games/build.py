@@ -24,8 +24,9 @@ def build_game(config: Config, device: torch.device) -> Game:
         except ImportError as error:
             raise UserError(f"run.imports: {module!r} cannot be imported: {error}") from error
     check_names(config)
-    torch.manual_seed(key(config.run.seed, "weights"))
-    networks = NETWORKS[config.model.name](config.model, config.data)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(config.run.seed, "weights"))
+        networks = NETWORKS[config.model.name](config.model, config.data)
     dtype = torch.float64 if config.train.precision == "float64" else torch.float32
     for network in networks.values():
         network.to(device=device, dtype=dtype, memory_format=torch.channels_last)

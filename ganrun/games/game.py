@@ -5,14 +5,14 @@ A new task is a new game: its conditions and its losses. See `gan.py` for the on
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from ganrun.rng import Draw
 
-Batch = Mapping[str, Tensor]
-"""Named fields on the device: image [B, C, H, W] in [-1, 1], label [B]."""
+Batch = Mapping[str, Any]
+"""Named fields on the device: images [B, C, H, W] in [-1, 1], labels [B], vectors [B, N]; texts, a list of B."""
 Networks = Mapping[str, nn.Module]
 
 

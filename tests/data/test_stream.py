@@ -16,9 +16,12 @@ from ganrun.data.index import DataSet, Index, Shard, open_data
 from ganrun.data.order import Order
 from ganrun.data.stream import AHEAD, Stream
 from ganrun.errors import UserError
+from ganrun.sections import FieldConfig
 from ganrun.storage import Folder
 from tests.conftest import SIZES, write_data
 from tests.data.test_order import walk
+
+IMAGE, LABEL = {"image": FieldConfig(kind="image")}, {"label": FieldConfig(kind="label")}
 
 
 @pytest.fixture
@@ -32,9 +35,9 @@ def opened():
 
 @pytest.fixture
 def stream_of(opened):
-    def make(data, slots=1, owned=None, batch=2, images=0, window=2, **options):
+    def make(data, slots=1, owned=None, batch=2, images=0, window=2, fields=IMAGE, **options):
         order = Order(tuple(shard.samples for shard in data.index.shards), slots, 1, window)
-        opened.append(Stream(data, order, range(slots) if owned is None else owned, batch, images, **options))
+        opened.append(Stream(data, order, range(slots) if owned is None else owned, batch, images, fields, **options))
         return opened[-1]
 
     return make
@@ -82,7 +85,7 @@ def data_of(folder, *members, samples=None):
 @pytest.mark.parametrize(("slots", "owned"), [(1, [0]), (6, [0, 1, 2, 3, 4, 5]), (6, [2, 3])])
 def test_what_is_shown_is_what_the_order_says(data_folder, stream_of, slots, owned):
     expected, length = stored(data_folder), 40
-    stream = stream_of(open_data(str(data_folder)), slots, owned, batch=2, fields=("image", "label"))
+    stream = stream_of(open_data(str(data_folder)), slots, owned, batch=2, fields=IMAGE | LABEL)
     shown = [stream.next() for _ in range(length)]
     order = Order(SIZES, slots, 1, 2)
     for place, slot in enumerate(owned):
@@ -111,7 +114,7 @@ def test_a_stream_goes_on_where_another_stopped(data_folder, stream_of, images):
 
 
 def test_a_batch_is_bytes_in_the_shape_of_the_index(data_folder, stream_of):
-    (batch,) = stream_of(open_data(str(data_folder)), batch=5, fields=("image", "label")).next()
+    (batch,) = stream_of(open_data(str(data_folder)), batch=5, fields=IMAGE | LABEL).next()
     assert batch["image"].shape == (5, 1, 16, 16)
     assert batch["image"].dtype == torch.uint8
     assert batch["label"].shape == (5,)
@@ -278,10 +281,10 @@ def test_a_shard_with_other_samples_than_its_index_is_named(tmp_path, stream_of)
         (b"no image", "no readable image"),
         (b"", "no readable image"),
         (encoded()[:40], "no readable image"),
-        (encoded(size=8), "1x8x8 torch.uint8, but the index says 1x16x16"),
-        (encoded(mode="RGB"), "3x16x16 torch.uint8, but the index says 1x16x16"),
-        (encoded(mode="LA"), "2x16x16 torch.uint8, but the index says 1x16x16"),
-        (encoded(mode="I;16"), "uint16, but the index says 1x16x16 (channels x height x width) of 8 bits"),
+        (encoded(size=8), "1x8x8 torch.uint8, but needed is 1x16x16"),
+        (encoded(mode="RGB"), "3x16x16 torch.uint8, but needed is 1x16x16"),
+        (encoded(mode="LA"), "2x16x16 torch.uint8, but needed is 1x16x16"),
+        (encoded(mode="I;16"), "uint16, but needed is 1x16x16 (channels x height x width) of 8 bits"),
     ],
     ids=["text", "empty", "truncated", "size", "colour", "alpha", "depth"],
 )
@@ -294,21 +297,27 @@ def test_a_sample_whose_image_is_not_as_promised_is_named_with_its_shard(tmp_pat
 
 def test_a_sample_without_an_image_is_named(tmp_path, stream_of):
     fault = fault_of(stream_of(data_of(tmp_path / "data", ("key.cls", b"1")), batch=1))
-    assert "data/0.tar: sample 'key' has no image (png, jpg, jpeg, webp)" in fault
+    assert "data/0.tar: sample 'key' has no image (.png or .jpg or .jpeg or .webp), only .cls" in fault
 
 
-@pytest.mark.parametrize("members", [[], [("key.cls", b"cat")], [("key.cls", b"")], [("key.cls", b"\xff")]])
-def test_a_sample_without_a_label_is_named(tmp_path, stream_of, members):
-    data = data_of(tmp_path / "data", ("key.png", encoded()), *members)
-    fault = fault_of(stream_of(data, batch=1, fields=("image", "label")))
-    assert "data/0.tar: sample 'key' has no label" in fault
+def test_a_sample_without_a_label_is_named(tmp_path, stream_of):
+    data = data_of(tmp_path / "data", ("key.png", encoded()))
+    fault = fault_of(stream_of(data, batch=1, fields=IMAGE | LABEL))
+    assert "data/0.tar: sample 'key' has no label (.cls), only .png" in fault
+
+
+@pytest.mark.parametrize("content", [b"cat", b"", b"\xff"])
+def test_a_label_that_is_no_number_is_named(tmp_path, stream_of, content):
+    data = data_of(tmp_path / "data", ("key.png", encoded()), ("key.cls", content))
+    fault = fault_of(stream_of(data, batch=1, fields=IMAGE | LABEL))
+    assert f"data/0.tar: label of sample 'key' is {content!r}, no whole number" in fault
 
 
 @pytest.mark.parametrize("label", [b"2", b"-1"])
 def test_a_label_that_is_no_class_is_named(tmp_path, stream_of, label):
     data = data_of(tmp_path / "data", ("key.png", encoded()), ("key.cls", label))
-    fault = fault_of(stream_of(data, batch=1, fields=("image", "label")))
-    assert f"data/0.tar: sample 'key' has label {int(label)}, but the index names no such class" in fault
+    fault = fault_of(stream_of(data, batch=1, fields=IMAGE | LABEL))
+    assert f"data/0.tar: label of sample 'key' is {int(label)}, but the index names 2 classes" in fault
 
 
 def test_a_fault_is_told_again(tmp_path, stream_of):

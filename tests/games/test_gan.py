@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from ganrun.games.build import build_game
-from ganrun.loop import Play
 from ganrun.models.normalization import SlotBatchNorm2d
+from ganrun.play import Play
 from ganrun.rng import Draw
 from ganrun.slots import Slots
 from tests.conftest import config_of
@@ -100,7 +100,7 @@ def test_a_turn_leaves_the_other_players_weights_and_buffers_untouched(values, m
     before = {name: clone(network) for name, network in play.game.networks.items()}
     (seat,) = [seat for seat in play.seats if seat.player.name == mover]
     batches = [play._place(batch) for batch in Source(6, 2)()]
-    seat.take_turn(batches, list(play._draws()), 1e-3)
+    seat.take_turn(batches, list(play._draws(0)), 1e-3)
     (still,) = set(before) - {mover}
     assert_same(play.game.networks[still], before[still])
     assert all(not norm.noted for norm in play.game.networks[still].modules() if isinstance(norm, SlotBatchNorm2d))
@@ -134,7 +134,7 @@ def test_the_discriminators_running_statistics_move_once_a_round_by_the_mean_of_
     means = []
     for turn, given in enumerate(source.given):
         for slot, real in enumerate(given):
-            z = Draw(0, 0, 12 * turn, slot, CPU, torch.float64).normal(2, 8, purpose="discriminator/z")
+            z = Draw(0, 0, 12 * turn, slot, CPU, torch.float64, turn).normal(2, 8, purpose="discriminator/z")
             means += [first(image).mean((0, 2, 3)) for image in (real.double() / 127.5 - 1, generator(z))]
     norm = play.game.networks["discriminator"].layers[3]
     torch.testing.assert_close(norm.running_mean, 0.1 * torch.stack(means).mean(0))
@@ -162,14 +162,14 @@ def test_each_discriminator_turn_takes_a_fresh_batch(values, turns):
 
 def test_slots_of_a_batch_see_different_noise(values):
     play = play_of(values)
-    noise = [draw.normal(2, 8, purpose="generator/z") for draw in play._draws()]
+    noise = [draw.normal(2, 8, purpose="generator/z") for draw in play._draws(0)]
     assert len({tensor.sum().item() for tensor in noise}) == 6
 
 
 def test_the_scores_are_the_means_of_the_logits(values):
     play = play_of(values, data__slots=1)
     batch = play._place(Source()()[0])
-    draw = next(play._draws())
+    draw = next(play._draws(0))
     networks = play.game.networks
     loss = play.game.players[0](batch, draw, {"generator": networks["generator"]})
     fake = networks["generator"](draw.normal(12, 8, purpose="discriminator/z"))

@@ -1,0 +1,52 @@
+"""A run's .jsonl files: its events, and the one curve that the metrics of its attempts make."""
+
+import json
+import re
+from typing import Any
+
+from ganrun.storage import Storage
+
+Line = dict[str, Any]
+METRICS_NAME = re.compile(r"(?P<attempt>\d+)-(?P<start_images>\d+)\.jsonl")
+
+
+def read_curve(storage: Storage) -> tuple[list[Line], list[str]]:
+    """The metrics of all attempts as one curve, and which lines are damaged.
+
+    A later attempt cuts off what earlier ones wrote beyond its start: those images were shown anew.
+    """
+    curve: list[Line] = []
+    faults: list[str] = []
+    for name in storage.list("metrics"):
+        if match := METRICS_NAME.fullmatch(name):
+            start = int(match["start_images"])
+            # From 0 the run began anew, and scored its untrained networks anew.
+            curve = [line for line in curve if start and line["images"] <= start]
+            curve += _read(storage, f"metrics/{name}", {"images", "time"}, faults)
+    return curve, faults
+
+
+def read_events(storage: Storage) -> tuple[list[Line], list[str]]:
+    """The events of all attempts in turn, and which lines are damaged."""
+    faults: list[str] = []
+    names = [f"events/{name}" for name in storage.list("events")]
+    return [line for name in names for line in _read(storage, name, {"time", "kind"}, faults)], faults
+
+
+def _read(storage: Storage, name: str, keys: set[str], faults: list[str]) -> list[Line]:
+    """The lines that are whole objects with these keys; a crash may have cut off the last one."""
+    lines = []
+    for number, text in enumerate(storage.read(name).splitlines(), 1):
+        try:
+            line = json.loads(text, parse_constant=_no_number)
+        except ValueError:
+            line = None
+        if isinstance(line, dict) and keys <= line.keys():
+            lines.append(line)
+        else:
+            faults.append(f"{storage.uri}/{name}: line {number} is damaged (a write cut off?) and is passed over")
+    return lines
+
+
+def _no_number(_: str) -> None:
+    """NaN and Infinity, which Python writes and JSON does not have, are null."""

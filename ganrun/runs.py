@@ -1,0 +1,206 @@
+"""Lists, shows, plots and deletes runs; reads their folders only, so that it works beside a run and without Ray."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from ganrun import door
+from ganrun.errors import RunError, UserError
+from ganrun.records import removal, words
+from ganrun.records.lines import read_curve
+from ganrun.records.run import Run, read_config, read_run
+from ganrun.storage import Folder, Storage, open_storage
+
+EXAMPLES = """examples:
+  ganrun runs list runs                                  the runs in a storage folder, newest first
+  ganrun runs show runs/quickstart                       one run's state, and the command to resume it
+  ganrun runs curve runs/quickstart > curve.jsonl        losses and scores of all its attempts
+  ganrun runs curve runs/quickstart --plot curve.png     the same as a picture
+  ganrun runs delete runs/quickstart                     asks first; never a run that is running
+  ganrun runs gc runs                                    what crashes left behind; --yes deletes it
+
+STORAGE is run.storage of a config, RUN is run.storage/run.name."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The door; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    return door.run(lambda: _main(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ganrun runs",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(metavar="{list,show,curve,delete,gc}", required=True)
+    for verb, place, act, text in (
+        ("list", "STORAGE", _list, "a table of the runs in a storage folder, newest first"),
+        ("show", "RUN", _show, "one run's state in words"),
+        ("curve", "RUN", _curve, "the merged curve of a run's attempts, as JSON lines or as a picture"),
+        ("delete", "RUN", _delete, "delete a run and all its checkpoints"),
+        ("gc", "STORAGE_OR_RUN", _gc, "list, and with --yes delete, what crashes left behind"),
+    ):
+        sub = verbs.add_parser(verb, help=text, description=text[0].upper() + text[1:] + ".")
+        sub.set_defaults(act=act)
+        sub.add_argument("place", metavar=place, help=_PLACES[place])
+        if verb in ("list", "show"):
+            sub.add_argument("--json", action="store_true", help="one JSON object; times in seconds since the epoch")
+        elif verb == "curve":
+            sub.add_argument("--plot", type=Path, metavar="FILE", help="draw it into a .png file instead")
+        else:
+            sub.add_argument("--yes", action="store_true", help=_YES[verb])
+    return parser
+
+
+_PLACES = {
+    "STORAGE": "the folder that runs are in: run.storage of their configs",
+    "RUN": "folder of a run: run.storage/run.name",
+    "STORAGE_OR_RUN": "a folder that runs are in, or one run's",
+}
+_YES = {"delete": "do not ask", "gc": "delete what is listed; without it nothing is deleted"}
+
+
+def _main(options: argparse.Namespace) -> int:
+    try:
+        return int(options.act(open_storage(options.place), options))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise RunError(f"{error.filename or options.place}: {error.strerror or error}") from error
+
+
+def _list(storage: Storage, options: argparse.Namespace) -> int:
+    runs = [run for place in _runs_in(storage) if (run := _tolerantly_read(place))]
+    runs.sort(key=lambda run: run.active, reverse=True)
+    if options.json:
+        print(json.dumps({"storage": storage.uri, "runs": [asdict(run) for run in runs]}))
+    elif runs:
+        print(words.table(runs, storage.now()))
+    else:
+        itself = f"; it is a run itself: ganrun runs show {options.place}" if _is_run(storage) else ""
+        print(f"{storage.uri}: no runs in it{itself}", file=sys.stderr)
+    return door.OK
+
+
+def _show(storage: Storage, options: argparse.Namespace) -> int:
+    run = read_run(storage)
+    _say_faults(run.faults)
+    print(json.dumps(asdict(run)) if options.json else words.paragraph(run, storage.now()))
+    return door.OK
+
+
+def _curve(storage: Storage, options: argparse.Namespace) -> int:
+    config = read_config(storage)
+    curve, faults = read_curve(storage)
+    _say_faults(faults)
+    if options.plot is None:
+        for line in curve:
+            print(json.dumps(line))
+        return door.OK
+    if options.plot.suffix.lower() != ".png":
+        raise UserError(f"--plot {options.plot}: only PNG is drawn; name a .png file")
+    if not curve:
+        raise RunError(f"{storage.uri}: nothing is recorded yet, so there is nothing to plot")
+    from ganrun.records.plot import draw_curve
+
+    title = f"{storage.uri.rpartition('/')[2]}: {curve[-1]['images']:,} of {config['train']['total_images']:,} images"
+    if any("frechet_distance" in line for line in curve):
+        title += f"; {words.measure(config)}"
+    options.plot.parent.mkdir(parents=True, exist_ok=True)
+    options.plot.write_bytes(draw_curve(curve, title))
+    print(options.plot)
+    return door.OK
+
+
+def _delete(storage: Storage, options: argparse.Namespace) -> int:
+    read_config(storage)
+    removal.refuse_if_running(storage)
+    size = words.size(sum(entry.bytes for entry in storage.objects().values()))
+    if not options.yes:
+        _ask(storage, size)
+    if foreign := removal.delete_run(storage):
+        print(f"these are not ganrun's and stay in {storage.uri}: {', '.join(foreign)}", file=sys.stderr)
+    print(f"deleted {storage.uri}, {size}")
+    return door.OK
+
+
+def _ask(storage: Storage, size: str) -> None:
+    """Raises an error unless the run's name is typed."""
+    name = storage.uri.rpartition("/")[2]
+    print(f"{storage.uri}: {len(storage.list('checkpoints'))} checkpoints, {size}", file=sys.stderr)
+    print(f"type {name} to delete all of it: ", end="", flush=True, file=sys.stderr)
+    answer = sys.stdin.readline()
+    if not answer:
+        raise UserError("nobody is there to ask; --yes deletes without asking")
+    if answer.strip() != name:
+        raise RunError(f"{answer.strip()!r} is not {name}: nothing is deleted")
+
+
+def _gc(storage: Storage, options: argparse.Namespace) -> int:
+    places = [storage] if _is_run(storage) else _runs_in(storage)
+    count = total = 0
+    for place in places:
+        try:
+            removal.refuse_if_running(place)
+            found = removal.delete_orphans(place) if options.yes else removal.orphans(place)
+        except (RunError, OSError) as error:
+            _say_passed_over(place, error)
+            continue
+        for orphan in found:
+            print(f"{place.uri}/{orphan.name}  {words.size(orphan.bytes)}  {orphan.reason}")
+        count, total = count + len(found), total + sum(orphan.bytes for orphan in found)
+    told = f"{count} orphan{'s' * (count != 1)}, {words.size(total)}" if count else "no orphans"
+    print(told + ("; nothing is deleted: --yes does" if count and not options.yes else " deleted" * bool(count)))
+    return door.OK
+
+
+def _is_run(storage: Storage) -> bool:
+    try:
+        read_config(storage)
+    except UserError:
+        return False
+    return True
+
+
+def _runs_in(storage: Storage) -> Iterator[Storage]:
+    """The runs directly in a storage folder; what is no run is passed over."""
+    if isinstance(storage, Folder) and not storage.path.is_dir():
+        raise UserError(f"{storage.uri}: no such folder; give run.storage of a config")
+    for name in storage.list():
+        place = open_storage(f"{storage.uri}/{name}")
+        try:
+            if _is_run(place):
+                yield place
+        except (RunError, OSError) as error:
+            _say_passed_over(place, error)
+
+
+def _tolerantly_read(place: Storage) -> Run | None:
+    """One run that cannot be read hides no other."""
+    try:
+        run = read_run(place)
+    except (RunError, OSError) as error:
+        _say_passed_over(place, error)
+        return None
+    _say_faults(run.faults)
+    return run
+
+
+def _say_passed_over(place: Storage, error: Exception) -> None:
+    text = str(error) if isinstance(error, RunError) else f"{place.uri}: {error}"
+    print(f"passed over: {text}", file=sys.stderr)
+
+
+def _say_faults(faults: Iterable[str]) -> None:
+    for fault in faults:
+        print(fault, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

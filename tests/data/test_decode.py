@@ -1,0 +1,89 @@
+"""Fields of every kind, batched alike."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from ganrun.data.order import Order
+from ganrun.data.stream import Stream
+from ganrun.errors import UserError
+from ganrun.sections import DataConfig
+from tests.data.test_stream import data_of, encoded
+
+FIELDS = {
+    "image": "image",
+    "label": "label",
+    "caption": "text",
+    "attributes": "vector",
+    "features": {"kind": "vector", "extension": "features.npy"},
+    "edges": {"kind": "image", "extension": "edges.png"},
+    "photo": {"kind": "image", "extension": "photo.png", "channels": 3},
+}
+
+
+def npy(values):
+    file = io.BytesIO()
+    np.save(file, np.array(values))
+    return file.getvalue()
+
+
+def members(number, **changes):
+    contents = {
+        "png": encoded(),
+        "cls": b"1",
+        "txt": f"number {number}, größer".encode(),
+        "json": json.dumps([number, 0.5]).encode(),
+        "features.npy": npy([1.0, 2.0, number]),
+        "edges.png": encoded(),
+        "photo.png": encoded(mode="RGB"),
+    }
+    contents |= {name.replace("_", "."): value for name, value in changes.items()}
+    return [(f"{number}.{name}", content) for name, content in contents.items()]
+
+
+def batch_of(data):
+    fields = DataConfig(shards="x", image_size=16, fields=FIELDS).fields
+    stream = Stream(data, Order((data.index.samples,), 1, 0, 1), [0], data.index.samples, 0, fields)
+    try:
+        return stream.next()[0]
+    finally:
+        stream.close()
+
+
+def test_fields_of_every_kind_are_batched(tmp_path):
+    batch = batch_of(data_of(tmp_path / "data", *members(0), *members(1), *members(2)))
+    assert batch["image"].shape == batch["edges"].shape == (3, 1, 16, 16)
+    assert batch["photo"].shape == (3, 3, 16, 16)
+    assert batch["label"].tolist() == [1, 1, 1]
+    numbers = [int(text.split()[1][0]) for text in batch["caption"]]
+    assert sorted(numbers) == [0, 1, 2]
+    assert batch["caption"][0].endswith("größer")
+    assert batch["attributes"].dtype == torch.float32
+    assert batch["attributes"].tolist() == [[number, 0.5] for number in numbers]
+    assert batch["features"].tolist() == [[1, 2, number] for number in numbers]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"json": b"[1, 2, 3]"}, "3 numbers, others have 2|2 numbers, others have 3"),
+        ({"json": b"no json"}, "attributes of sample '1' is no list of numbers"),
+        ({"json": b'{"a": 1}'}, "attributes of sample '1' is no list of numbers"),
+        ({"features_npy": npy([[1.0]])}, "features of sample '1' is no list of numbers.*2 dimensions"),
+        ({"photo_png": encoded()}, "photo of sample '1' is 1x16x16 torch.uint8, but needed is 3x16x16"),
+        ({"edges_png": b"x"}, "edges of sample '1' is no readable image"),
+    ],
+)
+def test_a_bad_field_is_named_with_its_sample(tmp_path, changes, reason):
+    with pytest.raises(UserError, match=reason):
+        batch_of(data_of(tmp_path / "data", *members(0), *members(1, **changes)))
+
+
+def test_an_array_of_objects_is_never_unpickled(tmp_path):
+    file = io.BytesIO()
+    np.save(file, np.array([print], dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match="features of sample '1' is no list of numbers"):
+        batch_of(data_of(tmp_path / "data", *members(0), *members(1, features_npy=file.getvalue())))

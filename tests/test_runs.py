@@ -1,0 +1,180 @@
+"""The door to runs, as a user knocks at it."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from ganrun import runs as door
+from tests.records.making import TOTAL, make_runs, write_lease
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, data_folder):
+    storage = tmp_path_factory.mktemp("made")
+    make_runs(storage, data_folder)
+    return storage
+
+
+@pytest.fixture
+def storage(made, tmp_path):
+    """A copy with what is no run beside the runs."""
+    storage = shutil.copytree(made, tmp_path / "runs")
+    (storage / ".statistics").mkdir()
+    (storage / "empty").mkdir()
+    (storage / "notes.txt").write_text("mine")
+    return storage
+
+
+@pytest.fixture
+def call(capsys):
+    """Exit code, stdout, stderr of a command."""
+
+    def call(*arguments):
+        code = door.main([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_list_has_the_newest_first_and_passes_over_what_is_no_run(call, storage):
+    code, output, error = call("list", storage)
+    assert (code, error) == (0, "")
+    assert [line.split()[0] for line in output.splitlines()] == ["NAME", "crashed", "resumed", "finished"]
+
+
+def test_list_as_json(call, storage):
+    code, output, _ = call("list", storage, "--json")
+    found = json.loads(output)
+    assert code == 0
+    assert [(run["name"], run["state"]) for run in found["runs"]] == [
+        *(("crashed", "failed"), ("resumed", "finished"), ("finished", "finished"))
+    ]
+
+
+def test_a_damaged_run_hides_no_other(call, storage):
+    (storage / "resumed/latest.json").write_text("{")
+    (storage / "finished/config.yaml").write_text("{")
+    code, output, error = call("list", storage)
+    assert code == 0
+    assert [line.split()[0] for line in output.splitlines()] == ["NAME", "crashed"]
+    assert "passed over" in error
+    assert "resumed/latest.json is damaged" in error
+    assert "finished/config.yaml is damaged" in error
+
+
+def test_a_storage_without_runs(call, storage):
+    assert call("list", storage / "empty") == (0, "", f"{storage}/empty: no runs in it\n")
+    assert "it is a run itself: ganrun runs show" in call("list", storage / "finished")[2]
+    code, output, error = call("list", storage / "typo")
+    assert (code, output) == (2, "")
+    assert "typo: no such folder" in error
+
+
+def test_show(call, storage):
+    code, output, error = call("show", storage / "finished")
+    assert (code, error) == (0, "")
+    assert output.startswith(f"finished: finished, {TOTAL} of {TOTAL} images (100 %)")
+    found = json.loads(call("show", storage / "finished", "--json")[1])
+    assert (found["state"], found["images"], found["latest"]["images"]) == ("finished", TOTAL, TOTAL)
+    assert found["config"]["model"]["width"] == 4
+
+
+@pytest.mark.parametrize("verb", ["show", "curve", "delete"])
+def test_a_folder_that_is_no_run_is_refused(call, storage, verb):
+    for place in ("empty", "notes.txt", "typo"):
+        code, output, error = call(verb, storage / place)
+        assert (code, output) == (2, "")
+        assert "is no run" in error
+    assert (storage / "empty").exists()
+
+
+def test_curve_prints_json_lines(call, storage):
+    code, output, error = call("curve", storage / "resumed")
+    assert (code, error) == (0, "")
+    images = [json.loads(line)["images"] for line in output.splitlines()]
+    assert images == [0, 24, 48, 72, 96, 120, 120]
+
+
+def test_curve_says_what_is_damaged(call, storage):
+    metrics = storage / f"crashed/metrics/0001-{0:012d}.jsonl"
+    metrics.write_bytes(metrics.read_bytes()[:-10])
+    code, output, error = call("curve", storage / "crashed")
+    assert code == 0
+    assert [json.loads(line)["images"] for line in output.splitlines()] == [0, 24, 48]
+    assert "line 4 is damaged" in error
+    assert "Traceback" not in error
+
+
+def test_curve_is_plotted(call, storage, tmp_path):
+    picture = tmp_path / "new" / "curve.png"
+    assert call("curve", storage / "finished", "--plot", picture) == (0, f"{picture}\n", "")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    code, _, error = call("curve", storage / "finished", "--plot", tmp_path / "curve.pdf")
+    assert code == 2
+    assert "name a .png file" in error
+    shutil.rmtree(storage / "crashed/metrics")
+    assert call("curve", storage / "crashed", "--plot", picture)[0] == 1
+
+
+def test_delete_asks_for_the_name(call, storage, monkeypatch):
+    for answer, code in (("", 2), ("finish\n", 1), ("y\n", 1)):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+        assert call("delete", storage / "finished")[0] == code
+        assert (storage / "finished/latest.json").exists()
+    monkeypatch.setattr(sys, "stdin", io.StringIO("finished\n"))
+    code, output, error = call("delete", storage / "finished")
+    assert (code, output.startswith(f"deleted {storage}/finished, ")) == (0, True)
+    assert "type finished to delete" in error
+    assert not (storage / "finished").exists()
+
+
+def test_delete_with_yes_asks_nothing(call, storage, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert call("delete", storage / "resumed", "--yes")[0] == 0
+    assert not (storage / "resumed").exists()
+    assert (storage / "finished").exists()
+
+
+def test_a_run_whose_pointer_is_damaged_can_be_deleted(call, storage):
+    (storage / "finished/latest.json").write_text("{")
+    assert call("delete", storage / "finished", "--yes")[0] == 0
+    assert not (storage / "finished").exists()
+
+
+def test_a_live_run_is_not_deleted(call, storage):
+    write_lease(storage / "crashed", 50)
+    code, _, error = call("delete", storage / "crashed", "--yes")
+    assert code == 1
+    assert "process 7 on far holds its lease until" in error
+    assert (storage / "crashed/latest.json").exists()
+
+
+def test_gc_lists_and_only_with_yes_deletes(call, storage):
+    for name in ("finished", "crashed"):
+        (storage / name / "samples/.part-x").write_bytes(bytes(2048))
+    write_lease(storage / "crashed", 50)
+    code, output, error = call("gc", storage)
+    assert code == 0
+    assert output.splitlines() == [
+        f"{storage}/finished/samples/.part-x  2.0 KiB  a write that was cut off",
+        "1 orphan, 2.0 KiB; nothing is deleted: --yes does",
+    ]
+    assert "crashed is running" in error
+    assert (storage / "finished/samples/.part-x").exists()
+    assert call("gc", storage, "--yes")[1].splitlines()[-1] == "1 orphan, 2.0 KiB deleted"
+    assert not (storage / "finished/samples/.part-x").exists()
+    assert (storage / "crashed/samples/.part-x").exists()
+    assert call("gc", storage / "finished")[1] == "no orphans\n"
+
+
+def test_runs_are_read_without_torch_ray_and_matplotlib(storage):
+    code = "import sys\nfrom ganrun.runs import main\n"
+    code += "for verb in ('list', 'gc'): main([verb, sys.argv[1]])\n"
+    code += "for verb in ('show', 'curve'): main([verb, sys.argv[1] + '/finished'])\n"
+    code += "assert not {'torch', 'ray', 'matplotlib'} & sys.modules.keys()"
+    done = subprocess.run([sys.executable, "-c", code, storage], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
