@@ -1,5 +1,6 @@
 """`ganrun VERB ...` is `python -m ganrun.VERB ...`."""
 
+import os
 import sys
 from importlib import import_module
 
@@ -8,6 +9,7 @@ VERBS = {
     "prepare": "turn images into shards with an index",
     "sample": "draw images from a run's averaged generator",
     "runs": "list, show, plot and delete runs",
+    "export": "write the averaged generator to one file",
     "bench": "measure this machine, peers beside it",
 }
 
@@ -16,6 +18,8 @@ def main() -> int:
     """Calls the door that the first argument names; returns its exit code."""
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if verb in VERBS:
+        # As `python -m` has it, so that modules of run.imports are found here; Ray hands the path to its workers.
+        sys.path.insert(0, os.getcwd())
         return int(import_module(f"ganrun.{verb}").main(sys.argv[2:]))
     lines = "\n".join(f"  {name:10}{what}" for name, what in VERBS.items())
     usage = f"usage: ganrun VERB ...\n\n{lines}\n\n`ganrun VERB --help` tells more."

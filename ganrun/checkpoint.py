@@ -18,9 +18,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 import ganrun
-from ganrun.errors import RunError
+from ganrun.errors import RunError, UserError
 from ganrun.play import Play
-from ganrun.run_folder import Pointer, RunFolder
+from ganrun.run_folder import Pointer, RunFolder, find_checkpoint
 from ganrun.storage import Storage
 from ganrun.turn import Seat
 
@@ -132,6 +132,33 @@ def load_network(storage: Storage, directory: str, name: str, network: nn.Module
         network.load_state_dict(load_tensors(files[file]))
     except (KeyError, RuntimeError, SafetensorError) as error:
         raise RunError(f"{storage.uri}/{directory}/{file} does not fit the network of the config: {error}") from error
+
+
+def begin_from(play: Play, where: str) -> list[str]:
+    """Gives a play that has not begun the weights of another run's checkpoint, averages too.
+
+    Returns:
+        The tensors that keep their first values since they are not there, or of another shape.
+
+    Raises:
+        UserError: there is no such checkpoint, or nothing of it fits.
+        RunError: it is damaged.
+    """
+    storage, directory = find_checkpoint(where)
+    files = read(storage, directory)
+    networks = dict(play.game.networks) | {f"{name}_average": each.network for name, each in play.averages.items()}
+    unfit, fitting = [], 0
+    for name, network in networks.items():
+        theirs = load_tensors(files.get(f"{name}.safetensors", save_tensors({})))
+        for key, mine in network.state_dict().items():
+            if key in theirs and theirs[key].shape == mine.shape:
+                mine.copy_(theirs[key])
+                fitting += 1
+            else:
+                unfit.append(f"{name}.{key}")
+    if not fitting:
+        raise UserError(f"run.start_from: nothing in {where} fits the networks of this config")
+    return unfit
 
 
 def newest_whole(folder: RunFolder) -> tuple[str | None, list[str]]:

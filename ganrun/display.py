@@ -53,9 +53,9 @@ class Display:
         workers = f"{message['workers']} worker{'s' * (message['workers'] > 1)}"
         self.attempts += 1
         if self.attempts > 1:
-            self.say(f"a worker died; {workers} were started again and go on from {message['images']:,} images")
+            self.say(f"a worker died; starting again with {workers} from {message['images']:,} images")
         elif message["images"]:
-            self.say(f"{workers} go on from {message['images']:,} images")
+            self.say(f"going on with {workers} from {message['images']:,} images")
         else:
             self.say(f"training with {workers}")
         self.close()

@@ -8,7 +8,7 @@ import yaml
 from ganrun.config import differences
 from ganrun.data.index import DataSet, open_data
 from ganrun.errors import RunError, UserError
-from ganrun.run_folder import RunFolder
+from ganrun.run_folder import RunFolder, find_checkpoint
 from ganrun.sections import Config
 from ganrun.storage import check_writable, open_storage
 
@@ -20,7 +20,7 @@ def check(config: Config) -> None:
         UserError: all that is wrong, in one message.
     """
     faults = []
-    for what in (_check_data, _check_storage, _check_gpus):
+    for what in (_check_data, _check_storage, _check_start, _check_gpus):
         try:
             what(config)
         except UserError as error:
@@ -33,7 +33,8 @@ def absolute(config: Config) -> Config:
     """The config with relative paths made absolute here: workers have other working directories."""
     shards = config.data.shards
     paths = _absolute(shards) if isinstance(shards, str) else [_absolute(shard) for shard in shards]
-    run = config.run.model_copy(update={"storage": _absolute(config.run.storage)})
+    places = {"storage": config.run.storage, "start_from": config.run.start_from}
+    run = config.run.model_copy(update={key: place and _absolute(place) for key, place in places.items()})
     return config.model_copy(update={"run": run, "data": config.data.model_copy(update={"shards": paths})})
 
 
@@ -131,6 +132,11 @@ def _check_shards(data: DataSet) -> None:
 
 def _check_storage(config: Config) -> None:
     check_writable(open_storage(config.run.storage))
+
+
+def _check_start(config: Config) -> None:
+    if config.run.start_from:
+        find_checkpoint(config.run.start_from)
 
 
 def _check_gpus(config: Config) -> None:

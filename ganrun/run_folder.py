@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from ganrun.errors import RunError
-from ganrun.storage import Storage
+from ganrun.errors import RunError, UserError
+from ganrun.storage import Storage, open_storage
 
 LEASE_SECONDS = 60.0
 
@@ -91,6 +91,23 @@ class RunFolder:
                 f"{self.storage.uri}/{name}.json is damaged ({error}); write into it which of checkpoints/ to go on "
                 'from, as {"checkpoint": name of the folder, "images": ..., "attempt": ...} of its manifest.json'
             ) from error
+
+
+def find_checkpoint(where: str) -> tuple[Storage, str]:
+    """The storage of a run, and below it the directory of its newest checkpoint; or of the checkpoint that is given.
+
+    Raises:
+        UserError: there is neither.
+    """
+    place = where.rstrip("/")
+    parent, _, name = place.rpartition("/")
+    if "manifest.json" in open_storage(place).list():
+        return open_storage(parent or "."), name
+    storage = open_storage(place)
+    latest = RunFolder(storage).pointer("latest")
+    if latest is None:
+        raise UserError(f"{where}: neither a run with a checkpoint nor a checkpoint; runs are at run.storage/run.name")
+    return storage, f"checkpoints/{latest.checkpoint}"
 
 
 class Lease:

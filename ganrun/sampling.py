@@ -1,22 +1,24 @@
 """Images from a checkpoint: builds its averaged generator and draws from it."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 import yaml
-from torch import Tensor
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
 from torchvision.io import encode_png
 
+import ganrun
 from ganrun import checkpoint
 from ganrun.errors import UserError
 from ganrun.evaluation.score import to_uint8
 from ganrun.games.build import build_game
 from ganrun.picture import to_png
 from ganrun.rng import Draw
-from ganrun.run_folder import RunFolder
+from ganrun.run_folder import find_checkpoint
 from ganrun.sections import Config
-from ganrun.storage import Storage, open_storage
 
 BATCH = 64
 STEPS = 8
@@ -35,10 +37,10 @@ class Sampler:
     """
 
     def __init__(self, where: str) -> None:
-        storage, directory = _find(where)
+        storage, directory = find_checkpoint(where)
         files = checkpoint.read(storage, directory, only=("config.yaml",))
-        config = Config.model_validate(yaml.safe_load(files["config.yaml"]))
-        self.game = build_game(config, torch.device("cpu"))
+        self.config = Config.model_validate(yaml.safe_load(files["config.yaml"]))
+        self.game = build_game(self.config, torch.device("cpu"))
         for name in self.game.averaged:
             checkpoint.load_network(storage, directory, f"{name}_average", self.game.networks[name])
         for network in self.game.networks.values():
@@ -86,24 +88,42 @@ def draw_singles(sampler: Sampler, out: Path, count: int, seed: int) -> None:
             number += 1
 
 
+def write_weights(sampler: Sampler, out: Path) -> None:
+    """The averaged networks as safetensors; the metadata says how to build them."""
+    tensors = {
+        (key if len(sampler.game.averaged) == 1 else f"{name}.{key}"): value.contiguous()
+        for name in sampler.game.averaged
+        for key, value in sampler.game.networks[name].state_dict().items()
+    }
+    metadata = {"ganrun": ganrun.__version__, "config": sampler.config.model_dump_json()}
+    _write(out, save_tensors(tensors, metadata))
+
+
+def write_program(sampler: Sampler, out: Path) -> None:
+    """The way from noise [B, Z] to images [B, C, H, W], as a torch.export program for any B."""
+    program = torch.export.export(
+        _Program(sampler), (sampler.noise(0, 2, 0),), dynamic_shapes={"z": {0: torch.export.Dim("batch", min=1)}}
+    )
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    _write(out, buffer.getvalue())
+
+
+class _Program(nn.Module):
+    def __init__(self, sampler: Sampler) -> None:
+        super().__init__()
+        self.networks = nn.ModuleDict({name: sampler.game.networks[name] for name in sampler.game.averaged})
+        self._sample = sampler.game.sample
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self._sample(dict(self.networks.items()), z)
+
+
 def slerp(begin: Tensor, end: Tensor, steps: int) -> Tensor:
     """From one noise to another along the great circle, [steps, Z] (White 2016, arXiv:1609.04468)."""
     angle = torch.arccos((begin @ end / (begin.norm() * end.norm())).clamp(-1, 1))
     share = torch.linspace(0, 1, steps, dtype=begin.dtype)[:, None]
     return (torch.sin((1 - share) * angle) * begin + torch.sin(share * angle) * end) / torch.sin(angle)
-
-
-def _find(where: str) -> tuple[Storage, str]:
-    """The storage of the run, and the directory of the checkpoint in it."""
-    place = where.rstrip("/")
-    parent, _, name = place.rpartition("/")
-    if checkpoint.MANIFEST in open_storage(place).list():
-        return open_storage(parent or "."), name
-    storage = open_storage(place)
-    latest = RunFolder(storage).pointer("latest")
-    if latest is None:
-        raise UserError(f"{where}: neither a run with a checkpoint nor a checkpoint; runs are at run.storage/run.name")
-    return storage, f"checkpoints/{latest.checkpoint}"
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -41,6 +41,8 @@ class RunConfig(Section):
     """A folder that all workers see."""
     seed: Annotated[Whole, Field(json_schema_extra=FIXED)] = 0
     """Every random number of the run follows from it."""
+    start_from: Annotated[str | None, Field(json_schema_extra=FIXED)] = None
+    """Another run, or one of its checkpoints, with whose weights this one begins; tensors that do not fit are named."""
     imports: Names = ()
     """Modules of yours that add networks, losses or games to ganrun.tables."""
 

@@ -13,17 +13,14 @@ from tests.records.making import TOTAL, make_runs, write_lease
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, data_folder):
-    storage = tmp_path_factory.mktemp("made")
-    make_runs(storage, data_folder)
-    return storage
+def made(data_folder):
+    return make_runs(data_folder)
 
 
 @pytest.fixture
 def storage(made, tmp_path):
     """A copy with what is no run beside the runs."""
     storage = shutil.copytree(made, tmp_path / "runs")
-    (storage / ".statistics").mkdir()
     (storage / "empty").mkdir()
     (storage / "notes.txt").write_text("mine")
     return storage

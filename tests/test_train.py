@@ -62,7 +62,7 @@ def test_interrupted_killed_and_resumed_it_ends_as_if_undisturbed(values, tmp_pa
     ray_workers(ray_here[1])[-1].kill()
     code, _, error = second.wait()
     assert code == 0, error
-    assert "a worker died; 2 workers were started again" in error
+    assert "a worker died; starting again with 2 workers from" in error
     kinds = [
         json.loads(line)["kind"]
         for file in sorted((run_folder(disturbed) / "events").iterdir())

@@ -38,9 +38,11 @@ def work(config: Config, rank: int, workers: int, device: torch.device, line: Li
     folder, data = RunFolder(storage), open_data(config.data.shards)
     play = Play(build_game(config, device), config, slots)
     attempt, name, faults = _begin(folder, slots)
-    progress = checkpoint.Progress()
+    progress, unfit = checkpoint.Progress(), []
     if name:
         progress = checkpoint.restore(play, checkpoint.read(storage, f"checkpoints/{name}"))
+    elif config.run.start_from:
+        unfit = checkpoint.begin_from(play, config.run.start_from)
     order = Order(
         tuple(shard.samples for shard in data.index.shards),
         slots.total,
@@ -60,6 +62,9 @@ def work(config: Config, rank: int, workers: int, device: torch.device, line: Li
     host = WorkerHost(play, folder, data, line, attempt, progress, evaluation)
     if host.first:
         host.event("start", images=play.images, workers=workers, checkpoint=name, damaged=faults)
+        if unfit:
+            host.event("start_from", where=config.run.start_from, unfit=unfit)
+            line.say("note", text=f"run.start_from: {len(unfit)} tensors did not fit: {', '.join(unfit)}")
         line.say("started", attempt=attempt, images=play.images, workers=workers, faults=faults)
     try:
         finished = train(play, _timed(stream, host), host)

@@ -30,9 +30,21 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
         return math.nan
     # on the CPU, since the two may be on different devices: one made here, one read from storage
     difference = a.mean.cpu() - b.mean.cpu()
-    covariance_a, covariance_b = a.covariance.cpu(), b.covariance.cpu()
+    covariance_a, covariance_b = _covariance(a), _covariance(b)
     trace_of_root = torch.linalg.svdvals(_factor(covariance_a).T @ _factor(covariance_b)).sum()
     return float(difference.square().sum() + covariance_a.trace() + covariance_b.trace() - 2 * trace_of_root)
+
+
+def _covariance(statistics: Statistics) -> Tensor:
+    """The covariance [D, D] on the CPU; zeros where it is nothing but the rounding of the moments.
+
+    The images of a generator that has collapsed to one differ by rounding alone, and on a matrix of that the
+    eigenvalue solver may not converge.
+    """
+    covariance = statistics.covariance.cpu()
+    second_moment = float(statistics.moments.abs().max()) / statistics.count
+    rounding = len(covariance) * torch.finfo(covariance.dtype).eps * second_moment
+    return covariance if float(covariance.abs().max()) > rounding else torch.zeros_like(covariance)
 
 
 def _factor(covariance: Tensor) -> Tensor:
@@ -48,6 +60,10 @@ def _factor(covariance: Tensor) -> Tensor:
         return lower
     values: Tensor
     vectors: Tensor
-    values, vectors = torch.linalg.eigh(covariance)
+    try:
+        values, vectors = torch.linalg.eigh(covariance)
+    except torch.linalg.LinAlgError:  # Slower, but it converges where eigenvalues cluster.
+        vectors, values, _ = torch.linalg.svd(covariance)
+        values, vectors = values.flip(0), vectors.flip(1)
     kept = values > rounding * values[-1].clamp(min=0)
     return vectors[:, kept] * values[kept].sqrt()

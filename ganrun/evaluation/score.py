@@ -51,7 +51,12 @@ class Score:
 def frechet_score(real: Statistics, fake: Statistics, extractor: Extractor, seed: int) -> Score:
     """The Fréchet distance of `fake` from `real`, both of this extractor's features."""
     name = score_name(extractor.name, fake.count)
-    value = frechet_distance(real, fake)
+    try:
+        value = frechet_distance(real, fake)
+    except torch.linalg.LinAlgError as error:
+        # The same on all ranks, which have the same statistics. A score that fails must not end a run.
+        logger.warning("%s could not be computed: %s", name, error)
+        value = math.nan
     return Score(name, value, **extractor.provenance, samples=fake.count, seed=seed)
 
 

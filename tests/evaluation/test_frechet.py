@@ -110,3 +110,13 @@ def test_a_feature_that_is_not_finite_makes_the_distance_nan(poison: float) -> N
 def test_features_of_different_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="of 8 and of 9"):
         frechet_distance(Statistics(8), Statistics(9))
+
+
+def test_images_that_differ_by_rounding_alone_have_a_distance():
+    collapsed, real = Statistics(64), Statistics(64)
+    features = torch.rand(64).expand(200, 64) + 1e-16 * torch.randn(200, 64, dtype=torch.float64)
+    collapsed.update(features)
+    others = torch.randn(200, 64)
+    real.update(others)
+    expected = (real.mean - collapsed.mean).square().sum() + real.covariance.trace()
+    assert frechet_distance(real, collapsed) == pytest.approx(float(expected), rel=1e-6)

