@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from ganrun.evaluation.statistics import Statistics
 
@@ -62,7 +63,7 @@ def _factor(covariance: Tensor) -> Tensor:
     vectors: Tensor
     try:
         values, vectors = torch.linalg.eigh(covariance)
-    except torch.linalg.LinAlgError:  # Slower, but it converges where eigenvalues cluster.
+    except LinAlgError:  # Slower, but it converges where eigenvalues cluster.
         vectors, values, _ = torch.linalg.svd(covariance)
         values, vectors = values.flip(0), vectors.flip(1)
     kept = values > rounding * values[-1].clamp(min=0)

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from ganrun.evaluation.frechet import frechet_distance
 from ganrun.evaluation.statistics import Statistics
@@ -53,7 +54,7 @@ def frechet_score(real: Statistics, fake: Statistics, extractor: Extractor, seed
     name = score_name(extractor.name, fake.count)
     try:
         value = frechet_distance(real, fake)
-    except torch.linalg.LinAlgError as error:
+    except LinAlgError as error:
         # The same on all ranks, which have the same statistics. A score that fails must not end a run.
         logger.warning("%s could not be computed: %s", name, error)
         value = math.nan
