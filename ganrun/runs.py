@@ -70,7 +70,7 @@ def _main(options: argparse.Namespace) -> int:
     try:
         return int(options.act(open_storage(options.place), options))
     except BrokenPipeError:
-        raise
+        raise  # No fault of the storage: door.run knows what to do.
     except OSError as error:
         raise RunError(f"{error.filename or options.place}: {error.strerror or error}") from error
 

@@ -51,8 +51,8 @@ class Storage(Protocol):
     def list(self, name: str = "") -> list[str]:
         """Names directly below `name`, sorted, without hidden ones; empty if there is no such place."""
 
-    def objects(self, name: str = "") -> dict[str, Entry]:
-        """Every object below `name`, however deep and hidden ones too, by its whole name."""
+    def objects(self) -> dict[str, Entry]:
+        """Every object by name, however deep and hidden ones too."""
 
     def delete(self, name: str) -> None:
         """Removes `name` and all below it; nothing if there is none."""
@@ -121,9 +121,9 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
-    def objects(self, name: str = "") -> dict[str, Entry]:
+    def objects(self) -> dict[str, Entry]:
         found = {}
-        for folder, _, files in os.walk(self.path / name):
+        for folder, _, files in os.walk(self.path):
             for path in (Path(folder, file) for file in files):
                 with contextlib.suppress(FileNotFoundError):  # Deleted since it was listed.
                     status = path.lstat()
