@@ -93,7 +93,10 @@ class WorkerHost:
     def evaluate(self) -> bool:
         """A score of the averaged generator, on all ranks together; whether it is the best so far (lower is better)."""
         assert self.evaluation is not None
+        begun = time.monotonic()
         score = self.evaluation.score(self.play)
+        ticked, images = self._ticked  # The time that a score takes is not the round's.
+        self._ticked = (ticked + time.monotonic() - begun, images)
         before = self.progress.best_score
         best = math.isfinite(score.value) and (before is None or score.value < before)
         if best:

@@ -13,7 +13,7 @@ from ganrun.data.order import Order
 from ganrun.data.stream import Stream
 from ganrun.distributed.host import WorkerHost
 from ganrun.distributed.line import Line
-from ganrun.errors import RunError
+from ganrun.errors import RunError, UserError
 from ganrun.evaluation.in_training import Evaluation
 from ganrun.games.build import build_game
 from ganrun.loop import train
@@ -68,6 +68,9 @@ def work(config: Config, rank: int, workers: int, device: torch.device, line: Li
         line.say("started", attempt=attempt, images=play.images, workers=workers, faults=faults)
     try:
         finished = train(play, _timed(stream, host), host)
+    except (UserError, RunError) as error:
+        host.event("failed", images=play.images, message=str(error))
+        raise
     finally:
         stream.close()
     if host.unsaved:
