@@ -4,6 +4,8 @@ import os
 import sys
 from importlib import import_module
 
+import ganrun
+
 VERBS = {
     "train": "train a game from a YAML file; the same command resumes",
     "prepare": "turn images into shards with an index",
@@ -21,6 +23,9 @@ def main() -> int:
         # As `python -m` has it, so that modules of run.imports are found here; Ray hands the path to its workers.
         sys.path.insert(0, os.getcwd())
         return int(import_module(f"ganrun.{verb}").main(sys.argv[2:]))
+    if verb == "--version":
+        print(ganrun.__version__)
+        return 0
     lines = "\n".join(f"  {name:10}{what}" for name, what in VERBS.items())
     usage = f"usage: ganrun VERB ...\n\n{lines}\n\n`ganrun VERB --help` tells more."
     if verb in ("-h", "--help"):

@@ -6,6 +6,7 @@ import sys
 
 from ganrun import config as configs
 from ganrun import door
+from ganrun.errors import UserError
 
 EXAMPLES = """examples:
   ganrun bench step configs/quickstart.yaml             images/s of a round, data in memory
@@ -32,6 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _main(options: argparse.Namespace) -> int:
     config = configs.load(options.config, options.overrides)
+    if config.cluster.gpus_per_worker:
+        raise UserError("cluster.gpus_per_worker: 1, but bench step measures the CPU; set it to 0")
     from ganrun import step_bench
 
     result = step_bench.measure(config)

@@ -213,18 +213,19 @@ def _optimizer_state(seat: Seat) -> dict[str, Tensor]:
 
 def _load_optimizer(seat: Seat, tensors: dict[str, Tensor]) -> None:
     for name, parameter in seat.parameters.items():
-        values = {key: tensors[f"{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq") if tensors}
-        # In the parameter's own layout: the fused kernel walks both in memory order.
+        if f"{name}.step" not in tensors:
+            continue  # It never had a gradient.
+        # Moments in the parameter's own layout: the fused kernel walks both in memory order.
         seat.optimizer.state[parameter] = {
-            key: torch.empty_like(parameter, requires_grad=False).copy_(value)
-            if value.shape == parameter.shape and key != "step"
-            else value.to(parameter.device)
-            for key, value in values.items()
-        }
+            key: torch.empty_like(parameter, requires_grad=False).copy_(tensors[f"{name}.{key}"])
+            for key in ("exp_avg", "exp_avg_sq")
+        } | {"step": tensors[f"{name}.step"].to(parameter.device)}
 
 
 def _to_bytes(tensors: dict[str, Tensor]) -> bytes:
-    return bytes(save_tensors({key: value.detach().cpu().contiguous() for key, value in tensors.items()}))
+    # Copies, since safetensors takes no two names for one storage (tied weights).
+    copies = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in tensors.items()}
+    return bytes(save_tensors(copies))
 
 
 def _hash(data: bytes) -> str:

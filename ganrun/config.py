@@ -16,8 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ganrun.errors import UserError
-from ganrun.sections import Config
+from ganrun.errors import RunError, UserError
+from ganrun.sections import Config, OptimizerConfig
 from ganrun.tables import EXTRACTORS, GAMES, IMAGE_SIZES, LOSSES, NETWORKS
 
 PLACEHOLDERS: dict[str, dict[str, Any]] = {
@@ -57,6 +57,21 @@ def load(path: str | Path, overrides: list[str] | None = None, resolve: bool = T
     return config
 
 
+def parse(text: bytes, where: str) -> Config:
+    """The config that ganrun wrote to `where`.
+
+    Raises:
+        RunError: it is damaged, or of another version of ganrun.
+    """
+    try:
+        return Config.model_validate(yaml.safe_load(text))
+    except (ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(
+            f"{where} is damaged or of another version of ganrun ({reason}); restore it, or begin another run.name"
+        ) from error
+
+
 def check_names(config: Config) -> None:
     """Checks the names of networks, games and losses once the modules of `run.imports` have added theirs.
 
@@ -81,6 +96,8 @@ def is_fixed(key: str) -> bool:
     """Whether a dotted key cannot change once a run has begun."""
     section: type[BaseModel] = Config
     for name in key.split("."):
+        if name not in section.model_fields:
+            return False  # Settings of a player of the user's own.
         field = section.model_fields[name]
         if get_origin(field.annotation) is dict:
             break
@@ -240,6 +257,8 @@ def _contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
             f"data.image_size: {size} does not fit model.name: {model}; allowed: {allowed}",
         )
     if not config.run.imports:
+        for stranger in sorted(config.optimizer.players - OptimizerConfig.model_fields.keys()):
+            yield {f"optimizer.{stranger}"}, f"optimizer.{stranger}: unknown key{_nearest(['optimizer', stranger])}"
         yield from _unknown_names(config)
 
 

@@ -40,21 +40,23 @@ def train(play: Play, next_batches: Callable[[], list[RawBatch]], host: Host) ->
         host.picture()
         if evaluate:
             host.evaluate()
-    owed = False  # A checkpoint waits for a round without a skipped turn: weights may be finite and yet lost.
+    # A checkpoint that is owed waits for a round without a skipped turn: weights may be finite and yet lost.
+    owed = best = False
     while play.images < config.train.total_images:
         before = play.images
         play.round(next_batches)
         done = play.images >= config.train.total_images
         if done or _passed(config.train.tick_images, before, play.images):
             _tick(play, host)
-        best = bool(evaluate) and (done or _passed(evaluate, before, play.images)) and host.evaluate()
+        if evaluate and (done or _passed(evaluate, before, play.images)):
+            best = host.evaluate() or best
         stop = host.should_stop()
-        owed = owed or best or _passed(checkpoint, before, play.images)
-        if done or ((owed or stop) and not play.skipped):
+        owed = owed or best or stop or _passed(checkpoint, before, play.images)
+        if done or (owed and not play.skipped):
             host.save(best)
-            owed = False
-        if stop and not done:
-            return False
+            if stop and not done:
+                return False
+            owed = best = False
     return True
 
 

@@ -31,7 +31,7 @@ class Play:
         parameter = next(next(iter(game.networks.values())).parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self.seats = [
-            Seat(player, game, getattr(config.optimizer, player.name), slots, config.train.precision == "bf16")
+            Seat(player, game, config.optimizer.of(player.name), slots, config.train.precision == "bf16")
             for player in game.players
         ]
         self.averages = {

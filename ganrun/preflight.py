@@ -3,11 +3,9 @@
 import json
 import os
 
-import yaml
-
-from ganrun.config import differences
+from ganrun.config import differences, parse
 from ganrun.data.index import DataSet, open_data
-from ganrun.errors import RunError, UserError
+from ganrun.errors import UserError
 from ganrun.run_folder import RunFolder, find_checkpoint
 from ganrun.sections import Config
 from ganrun.storage import check_writable, open_storage
@@ -20,7 +18,7 @@ def check(config: Config) -> None:
         UserError: all that is wrong, in one message.
     """
     faults = []
-    for what in (_check_data, _check_storage, _check_start, _check_gpus):
+    for what in (_check_data, _check_storage, _check_gpus):
         try:
             what(config)
         except UserError as error:
@@ -43,51 +41,55 @@ def _absolute(place: str) -> str:
 
 
 def settle(config: Config, folder: RunFolder) -> Config:
-    """The config with what the run's beginning has fixed, written to its config.yaml.
+    """The config with what the run's beginning has fixed.
 
     Raises:
-        UserError: it differs from the run's own in what cannot change once a run has begun.
+        UserError: it differs from the run's own in what cannot change once a run has a checkpoint.
     """
     found = folder.storage.read_version("config.yaml")
-    if found:
-        before = _parse(found[0], folder)
+    if found and folder.pointer("latest"):
+        before = parse(found[0], f"{folder.storage.uri}/config.yaml")
         if config.data.slots is None:
             config = _with_slots(config, before.slots)
-        if changed := differences(before, config, fixed=True):
-            listed = "; ".join(f"{key} was {old}, is {new}" for key, (old, new) in changed.items())
-            raise UserError(
-                f"{folder.storage.uri} was begun with another config: {listed}. "
-                "These cannot change in a run: change them back, or choose another run.name"
-            )
-        if config.cluster.workers > config.slots:
-            raise UserError(
-                f"cluster.workers: {config.cluster.workers} is more than the data.slots: {config.slots} that "
-                f"{folder.storage.uri} was begun with; take at most so many, or begin another run.name"
-            )
+        _compare(before, config, folder)
         _check_same_data(config, folder)
+    elif config.run.start_from:
+        find_checkpoint(config.run.start_from)
     config = _with_slots(config, config.slots)
     if config.data.batch_size % config.slots:
         raise UserError(
             f"data.batch_size: {config.data.batch_size} cannot be cut into as many data.slots as there are "
             f"cluster.workers: {config.slots}; take a multiple, or set data.slots"
         )
-    text = config.to_yaml().encode()
+    return config
+
+
+def write_config(config: Config, folder: RunFolder) -> None:
+    """Writes a run's config.yaml.
+
+    Raises:
+        UserError: the storage does not take it.
+    """
+    text, found = config.to_yaml().encode(), folder.storage.read_version("config.yaml")
     if not found or found[0] != text:
         try:
             folder.storage.write("config.yaml", text)
         except OSError as error:
             raise UserError(f"run.storage: cannot write to {folder.storage.uri}: {error.strerror}") from error
-    return config
 
 
-def _parse(text: bytes, folder: RunFolder) -> Config:
-    try:
-        return Config.model_validate(yaml.safe_load(text))
-    except (ValueError, yaml.YAMLError) as error:
-        raise RunError(
-            f"{folder.storage.uri}/config.yaml, with which the run was begun, is damaged or of another version of "
-            f"ganrun: {' '.join(str(error).split())}; restore it from checkpoints/*/config.yaml"
-        ) from error
+def _compare(before: Config, config: Config, folder: RunFolder) -> None:
+    if changed := differences(before, config, fixed=True):
+        listed = "; ".join(f"{key} was {old}, is {new}" for key, (old, new) in changed.items())
+        raise UserError(
+            f"{folder.storage.uri} was begun with another config: {listed}. These cannot change in a run: "
+            f"change them back, choose another run.name, or delete it (ganrun runs delete {folder.storage.uri})"
+        )
+    if config.cluster.workers > config.slots:
+        raise UserError(
+            f"cluster.workers: {config.cluster.workers} is more than the data.slots: {config.slots} that "
+            f"{folder.storage.uri} was begun with; take at most so many, or begin another run.name"
+        )
 
 
 def _check_same_data(config: Config, folder: RunFolder) -> None:
@@ -132,11 +134,6 @@ def _check_shards(data: DataSet) -> None:
 
 def _check_storage(config: Config) -> None:
     check_writable(open_storage(config.run.storage))
-
-
-def _check_start(config: Config) -> None:
-    if config.run.start_from:
-        find_checkpoint(config.run.start_from)
 
 
 def _check_gpus(config: Config) -> None:

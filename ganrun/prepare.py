@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ganrun import door
-from ganrun.errors import UserError
+from ganrun.errors import RunError, UserError
 
 if TYPE_CHECKING:  # at run time they are imported where they are used: --help must answer at once
     from ganrun.data.index import Index
@@ -154,7 +154,11 @@ def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index",
         assert isinstance(source, ShardsSource)
         return index_in_place(source, rule, how, options.workers), []
     packer = Packer(source, rule, options.dest, options.gzip, options.strict)
-    return pack(packer, how, options.shard_samples, options.workers)
+    try:
+        return pack(packer, how, options.shard_samples, options.workers)
+    except OSError as error:
+        where = error.filename or options.dest
+        raise RunError(f"{where}: {error.strerror or error}; when that is mended, the same command goes on") from error
 
 
 def _open_source(options: argparse.Namespace, scheme: str, path: str) -> "Source":

@@ -130,11 +130,27 @@ class Lease:
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
 
+    @staticmethod
+    def parse(data: bytes) -> dict[str, Any]:
+        """The content of lease.json.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        try:
+            lease = json.loads(data)
+            float(lease["expires"]), str(lease["id"]), str(lease["holder"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"lease.json of the run is damaged ({error}); delete it if no process runs the run"
+            ) from error
+        return dict(lease)
+
     def release(self) -> None:
         """Frees the run for others, if it is still ours."""
         self._released.set()
         self._thread.join()
-        with contextlib.suppress(OSError):  # It expires by itself.
+        with contextlib.suppress(OSError, RunError):  # It expires by itself.
             found = self.storage.read_version(self.NAME)
             if found and self._is_mine(found[0]):
                 self.storage.delete(self.NAME)
@@ -153,7 +169,7 @@ class Lease:
                 return
 
     def _refuse_if_live(self, data: bytes) -> None:
-        lease = json.loads(data)
+        lease = self.parse(data)
         left = lease["expires"] - self.storage.now()
         if left > 0 and not self._is_mine(data):
             until = datetime.fromtimestamp(lease["expires"]).strftime("%H:%M:%S")
@@ -179,6 +195,8 @@ class Lease:
                 # The storage may come back before the lease expires; nobody else can take it until then.
                 if time.monotonic() > expires:
                     break
+            except RunError:
+                break
         else:
             return
         self.lost = True
@@ -192,4 +210,4 @@ class Lease:
         return self.storage.replace(self.NAME, self._content(), found[1])
 
     def _is_mine(self, data: bytes) -> bool:
-        return bool(json.loads(data)["id"] == self._id)
+        return bool(self.parse(data)["id"] == self._id)

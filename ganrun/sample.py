@@ -46,6 +46,8 @@ def _count(text: str) -> int:
 def _main(options: argparse.Namespace) -> int:
     out = Path(options.out)
     single = out.suffix.lower() == ".png"
+    if out.suffix and not single:
+        raise UserError(f"--out {out}: pictures are .png; name such a file, or a folder for single images")
     if options.grid or options.interpolate:
         if not single:
             raise UserError(f"--out {out}: a grid is one picture; name a .png file")

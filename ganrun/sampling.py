@@ -5,20 +5,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-import yaml
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torchvision.io import encode_png
 
 import ganrun
 from ganrun import checkpoint
+from ganrun.config import parse
 from ganrun.errors import UserError
 from ganrun.evaluation.score import to_uint8
 from ganrun.games.build import build_game
 from ganrun.picture import to_png
 from ganrun.rng import Draw
 from ganrun.run_folder import find_checkpoint
-from ganrun.sections import Config
 
 BATCH = 64
 STEPS = 8
@@ -39,11 +38,11 @@ class Sampler:
     def __init__(self, where: str) -> None:
         storage, directory = find_checkpoint(where)
         files = checkpoint.read(storage, directory, only=("config.yaml",))
-        self.config = Config.model_validate(yaml.safe_load(files["config.yaml"]))
+        self.config = parse(files["config.yaml"], f"{storage.uri}/{directory}/config.yaml")
         self.game = build_game(self.config, torch.device("cpu"))
-        for name in self.game.averaged:
-            checkpoint.load_network(storage, directory, f"{name}_average", self.game.networks[name])
-        for network in self.game.networks.values():
+        for name, network in self.game.networks.items():
+            file = f"{name}_average" if name in self.game.averaged else name
+            checkpoint.load_network(storage, directory, file, network)
             network.eval()
 
     @torch.inference_mode()
@@ -53,7 +52,7 @@ class Sampler:
 
     def noise(self, start: int, count: int, seed: int) -> Tensor:
         """Noise of the images numbered from `start` on, [count, Z]: each depends on the seed and its number alone."""
-        dtype = next(self.game.networks[self.game.averaged[0]].parameters()).dtype
+        dtype = next(next(iter(self.game.networks.values())).parameters()).dtype
         rows = [
             Draw(seed, 0, number, 0, torch.device("cpu"), dtype).normal(self.game.latent_size, purpose="sample/z")
             for number in range(start, start + count)
@@ -112,7 +111,7 @@ def write_program(sampler: Sampler, out: Path) -> None:
 class _Program(nn.Module):
     def __init__(self, sampler: Sampler) -> None:
         super().__init__()
-        self.networks = nn.ModuleDict({name: sampler.game.networks[name] for name in sampler.game.averaged})
+        self.networks = nn.ModuleDict(sampler.game.networks)
         self._sample = sampler.game.sample
 
     def forward(self, z: Tensor) -> Tensor:

@@ -41,8 +41,8 @@ class RunConfig(Section):
     """A folder that all workers see."""
     seed: Annotated[Whole, Field(json_schema_extra=FIXED)] = 0
     """Every random number of the run follows from it."""
-    start_from: Annotated[str | None, Field(json_schema_extra=FIXED)] = None
-    """Another run, or one of its checkpoints, with whose weights this one begins; tensors that do not fit are named."""
+    start_from: str | None = None
+    """Another run, or one of its checkpoints, with whose weights this one begins; what does not fit is named."""
     imports: Names = ()
     """Modules of yours that add networks, losses or games to ganrun.tables."""
 
@@ -123,12 +123,24 @@ class AdamConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """An optimizer for each player."""
+    """An optimizer for each player; players of games of your own may have other names."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, AdamConfig] = Field(init=False)
 
     discriminator: AdamConfig = AdamConfig()
     """The discriminator's."""
     generator: AdamConfig = AdamConfig()
     """The generator's."""
+
+    @property
+    def players(self) -> set[str]:
+        """Names of the players with settings of their own."""
+        return {*type(self).model_fields, *(self.__pydantic_extra__ or {})}
+
+    def of(self, player: str) -> AdamConfig:
+        """The settings of a player: its own, or the defaults."""
+        return getattr(self, player) if player in self.players else AdamConfig()
 
 
 class TrainConfig(Section):
@@ -151,9 +163,9 @@ class EvaluateConfig(Section):
 
     every_images: Whole = 0
     """How often; also at the end. 0: never."""
-    samples: Annotated[Count, Field(ge=2)] = 2_000
+    samples: Annotated[Count, Field(ge=2, json_schema_extra=FIXED)] = 2_000
     """Generated images, and as many real ones. Scores of different numbers cannot be compared."""
-    extractor: str = "efficientnet-lite0"
+    extractor: Annotated[str, Field(json_schema_extra=FIXED)] = "efficientnet-lite0"
     """Whose features the Fréchet distance is taken on."""
 
 

@@ -151,7 +151,8 @@ def _peak_flops(size: int = 1024, repeats: int = 10) -> float:
     a, b = torch.randn(size, size), torch.randn(size, size)
     image, kernel = torch.randn(1, size, 32, 32).to(memory_format=torch.channels_last), torch.randn(size, size, 1, 1)
     best = float("inf")
-    for product in (lambda: a @ b, lambda: torch.conv2d(image, kernel)):
+    products: list[Callable[[], Tensor]] = [lambda: a @ b, lambda: torch.conv2d(image, kernel)]
+    for product in products:
         for _ in range(repeats):
             begun = time.perf_counter()
             product()

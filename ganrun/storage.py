@@ -74,7 +74,7 @@ class Folder:
     def read_version(self, name: str) -> tuple[bytes, str] | None:
         try:
             data = self.read(name)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         return data, hashlib.sha256(data).hexdigest()
 

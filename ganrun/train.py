@@ -47,14 +47,21 @@ def _main(options: argparse.Namespace) -> int:
         return door.OK
     config = preflight.absolute(config)
     preflight.check(config)
+    folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}"))
     if options.validate:
+        import torch
+
+        from ganrun.games.build import build_game
+
+        build_game(preflight.settle(config, folder), torch.device("cpu"))
         print(f"{options.config}: config, data, storage and hardware are in order")
         return door.OK
-    folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}"))
     stop = _stop_on_signals()
     lease = Lease(folder.storage, on_loss=stop.set)
     try:
-        code = _train(preflight.settle(config, folder), folder, stop)
+        config = preflight.settle(config, folder)
+        preflight.write_config(config, folder)
+        code = _train(config, folder, stop)
     finally:
         lease.release()
     if lease.lost:

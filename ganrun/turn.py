@@ -1,9 +1,10 @@
 """One player's turn: the mean of its loss over the slots, one backward pass each, one step of its optimizer."""
 
+import inspect
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,12 @@ from ganrun.games.game import Batch, Game, Player
 from ganrun.rng import Draw
 from ganrun.sections import AdamConfig
 from ganrun.slots import Slots
+
+# Running statistics are settled once a round (play.py); torch 2.13 gave the switch another name.
+_SWITCH = "forward_sync_buffers"
+if _SWITCH not in inspect.signature(DistributedDataParallel).parameters:
+    _SWITCH = "broadcast_buffers"
+_NO_BUFFER_SYNC: dict[str, Any] = {_SWITCH: False}
 
 
 class TurnRecord(NamedTuple):
@@ -39,7 +46,7 @@ class Seat:
         player.owned.requires_grad_(True)
         self.module: nn.Module = player
         if slots.workers > 1:
-            self.module = DistributedDataParallel(player, forward_sync_buffers=False, gradient_as_bucket_view=True)
+            self.module = DistributedDataParallel(player, **_NO_BUFFER_SYNC, gradient_as_bucket_view=True)
         self.optimizer = torch.optim.Adam(
             self.parameters.values(),
             lr=settings.learning_rate,

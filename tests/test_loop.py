@@ -164,14 +164,15 @@ def test_a_tick_has_the_means_since_the_last_one(play_of):
     assert [values["nonfinite"] for values in host.values] == [0, 0]
 
 
-def break_at(play, images):
-    """A source that at some images puts a NaN into the discriminator, whose turns all fail from then on."""
+def break_at(play, images, until=None):
+    """A source that puts a NaN into the discriminator at some images, whose turns all fail until it is mended."""
     good = source()
 
     def next_batches():
         if play.images >= images:
             with torch.no_grad():
-                play.game.networks["discriminator"].layers[0].weight[0, 0, 0, 0] = torch.nan
+                broken = until is None or play.images < until
+                play.game.networks["discriminator"].layers[0].weight[0, 0, 0, 0] = torch.nan if broken else 0.0
         return good()
 
     return next_batches
@@ -207,3 +208,11 @@ def test_equal_runs_are_equal(play_of):
         run(play)
         results.append(play.averages["generator"].network.state_dict())
     assert all(torch.equal(tensor, results[1][name]) for name, tensor in results[0].items())
+
+
+def test_a_stop_waits_for_a_round_in_which_nothing_was_skipped(play_of):
+    play = play_of(total=600, tick=600, checkpoint=600, train__nonfinite_tolerance=100)
+    host = PlainHost(play)
+    host.stop_at = 36
+    assert not train(play, break_at(play, 24, until=48), host)
+    assert host.at("save") == [60]

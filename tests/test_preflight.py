@@ -5,7 +5,7 @@ import pytest
 from ganrun import preflight
 from ganrun.config import load
 from ganrun.errors import RunError, UserError
-from ganrun.run_folder import RunFolder
+from ganrun.run_folder import Pointer, RunFolder
 from ganrun.storage import open_storage
 from tests.conftest import config_of, write_data
 
@@ -15,8 +15,14 @@ def folder_of(config):
 
 
 def settle(values, **changes):
+    """What a command does first; and then the run has a checkpoint."""
     config = config_of(values, **changes)
-    return preflight.settle(config, folder_of(config))
+    folder = folder_of(config)
+    config = preflight.settle(config, folder)
+    preflight.write_config(config, folder)
+    if not folder.pointer("latest"):
+        folder.move_pointer("latest", Pointer("000000000012-0001", 12, 1))
+    return config
 
 
 # Checks.
@@ -121,5 +127,18 @@ def test_what_may_change_is_written(values, tmp_path):
 def test_a_damaged_config_of_the_run_is_named(values, tmp_path, content):
     settle(values)
     (tmp_path / "runs/small/config.yaml").write_text(content)
-    with pytest.raises(RunError, match=r"small/config\.yaml, with which the run was begun, is damaged"):
+    with pytest.raises(RunError, match=r"small/config\.yaml is damaged or of another version"):
         settle(values)
+
+
+def test_a_run_without_a_checkpoint_may_begin_otherwise(values):
+    config = config_of(values)
+    preflight.write_config(preflight.settle(config, folder_of(config)), folder_of(config))
+    assert settle(values, model__width=8, data__slots=3).slots == 3
+
+
+def test_the_source_of_a_run_is_needed_at_its_beginning_only(values, tmp_path):
+    with pytest.raises(UserError, match="neither a run with a checkpoint nor a checkpoint"):
+        settle(values, run__start_from=str(tmp_path / "gone"))
+    settle(values)
+    settle(values, run__start_from=str(tmp_path / "gone"))

@@ -231,3 +231,11 @@ def test_a_lease_that_another_has_taken_calls_on_loss_once_and_is_left_to_the_ot
     lease.release()
     assert calls == [1]
     assert clock.read("lease.json") == other
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"id": 1, "holder": 2, "expires": "soon"}'])
+def test_a_damaged_lease_is_said_to_be_so(tmp_path, content):
+    storage = Folder(tmp_path)
+    storage.write("lease.json", content)
+    with pytest.raises(RunError, match=r"lease\.json of the run is damaged"):
+        Lease(storage, lambda: None)

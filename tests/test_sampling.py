@@ -198,3 +198,41 @@ def test_networks_losses_and_games_of_the_users_own_module(values, tmp_path, mon
     steps = {name: tensor.item() for name, tensor in tensors.items() if name.endswith(".step")}
     assert steps["optimizer_generator/generator.layer.weight.step"] == 10
     assert steps["optimizer_discriminator/discriminator.layer.weight.step"] == 5
+
+
+SPARE = """
+import torch
+from torch import nn
+from ganrun.games.game import Game, Loss, Player
+from ganrun.tables import GAMES
+
+class Encoder(Player):
+    name = "encoder"
+    def forward(self, batch, draw, others):
+        return Loss((self.owned["encoder"].layer(batch["image"].flatten(1)) - 1).square().mean(), {})
+
+def encoding(networks, objective, model):
+    encoder = nn.Module()
+    encoder.layer, encoder.spare = nn.Linear(256, 1), nn.Parameter(torch.zeros(3))
+    encoder.tied = encoder.layer
+    return Game({"encoder": encoder}, (Encoder(encoder=encoder),), (), 8, lambda networks, z: z)
+
+GAMES["encoding"] = encoding
+"""
+
+
+def test_a_player_of_another_name_with_weights_unused_and_tied_resumes(values, tmp_path, monkeypatch):
+    (tmp_path / "spare_for_a_test.py").write_text(SPARE)
+    monkeypatch.syspath_prepend(tmp_path)
+    values["run"]["imports"] = ["spare_for_a_test"]
+    values["objective"] = {"game": "encoding"}
+    values["optimizer"] = {"encoder": {"learning_rate": 1e-2}}
+    values["telemetry"] = {"sample_images": 4}
+    monkeypatch.setattr("ganrun.distributed.host.to_png", lambda images: b"")  # z is no picture
+    whole, parts = config_of(values, run__name="whole"), config_of(values, run__name="parts")
+    run_ranks(whole, 1, tmp_path / "whole")
+    run_ranks(parts, 1, tmp_path / "first", stop_at=120)
+    run_ranks(parts, 1, tmp_path / "second")
+    tensors, expected = latest_tensors(parts), latest_tensors(whole)
+    assert "encoder/tied.weight" in tensors
+    assert [name for name, tensor in tensors.items() if not torch.equal(tensor, expected[name])] == []

@@ -105,3 +105,38 @@ def test_a_shard_damaged_behind_the_index_ends_the_run_at_once(values, tmp_path,
     assert code == 2
     assert re.search(r"ganrun: .*000003\.tar: sha256 \w+, but the index says", error)
     assert "Traceback" not in error
+
+
+def test_a_fault_in_the_users_module_ends_the_run_at_once_with_its_traceback(values, tmp_path, ray_here, monkeypatch):
+    (tmp_path / "faulty_for_a_test.py").write_text(
+        "from ganrun.losses import AdversarialLoss\nfrom ganrun.tables import LOSSES\n"
+        "LOSSES['faulty'] = AdversarialLoss(lambda real, fake: real.no_such_method(), lambda fake: fake.mean())\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    values["run"]["imports"] = ["faulty_for_a_test"]
+    values["objective"] = {"loss": "faulty"}
+    yaml = write_yaml(tmp_path / "faulty.yaml", values)
+    code, _, error = Train(yaml, "--validate", address=ray_here[0]).wait()
+    assert code == 0, error
+    code, _, error = Train(yaml, address=ray_here[0]).wait()
+    assert code == 1
+    assert "no attribute 'no_such_method'" in error
+    assert "a worker died" not in error
+
+
+def test_validate_finds_what_a_run_would_be_refused_for(values, tmp_path):
+    yaml = write_yaml(tmp_path / "small.yaml", values)
+    for override, reason in (
+        ("run.imports=[no_such_module]", "run.imports: 'no_such_module' cannot be imported"),
+        ("run.start_from=nowhere", "neither a run with a checkpoint nor a checkpoint"),
+    ):
+        code, _, error = Train(yaml, "--validate", override).wait()
+        assert code == 2
+        assert reason in error
+
+
+def test_a_cluster_that_does_not_answer_is_named(values, tmp_path):
+    yaml = write_yaml(tmp_path / "small.yaml", values)
+    code, _, error = Train(yaml, address="127.0.0.1:1").wait()
+    assert code == 2
+    assert "RAY_ADDRESS: no Ray cluster answers at '127.0.0.1:1'" in error

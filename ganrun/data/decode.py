@@ -109,6 +109,8 @@ class Decoder:
         content = bytes(self._member(shard, key, members))
         try:
             numbers = np.load(io.BytesIO(content)) if content[:6] == b"\x93NUMPY" else json.loads(content)
+            if isinstance(numbers, dict):  # Attributes by name; the same order for all.
+                numbers = [numbers[name] for name in sorted(numbers)]
             vector = np.asarray(numbers, np.float32)
             if vector.ndim != 1:
                 raise ValueError(f"{vector.ndim} dimensions instead of 1")

@@ -79,7 +79,7 @@ class Stream:
         fields: Mapping[str, FieldConfig],
         pin: bool = False,
     ) -> None:
-        self.data, self.slot_batch, self.pin = data, slot_batch, pin
+        self.data, self.order, self.slot_batch, self.pin = data, order, slot_batch, pin
         self._decoders = {name: Decoder(name, field, data.index) for name, field in fields.items()}
         self._opened: WeakValueDictionary[int, OpenShard] = WeakValueDictionary()
         self._slots = [SlotReader(slot, images // order.slots, order, self._open) for slot in owned]

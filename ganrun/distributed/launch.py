@@ -8,7 +8,9 @@ import contextlib
 import logging
 import math
 import os
+import socket
 import threading
+import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,6 +22,9 @@ from ganrun.storage import open_storage
 
 ENDINGS = ("finished", "stopped", "failed")
 LISTEN_SECONDS = 0.25
+PROGRAM_FAULTS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError)
+"""What Python raises of faulty code, ours or in run.imports, but not when a machine, a worker or a link dies: to
+start the workers again would only repeat it. (A ValueError or RuntimeError may be either.)"""
 
 
 class Mailbox:
@@ -59,9 +64,11 @@ def run(config: Config, hear: Callable[[Message], None], stop: threading.Event) 
         # A task and not a thread: whatever it is at, it ends with our connection to Ray.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         fit = ray.remote(_fit).options(num_cpus=0, max_retries=0, scheduling_strategy=here).remote(config, mailbox)
-        if (there := ray.cluster_resources().get("CPU", 0)) < _cpus(config):
-            text = f"waiting for nodes: the run needs {_cpus(config):g} CPUs, the cluster has {there:g}"
-            hear({"kind": "note", "text": text})
+        needed = {"CPU": _cpus(config), "GPU": config.cluster.workers * config.cluster.gpus_per_worker}
+        for resource, amount in needed.items():
+            if (there := ray.cluster_resources().get(resource, 0)) < amount:
+                text = f"waiting for nodes: the run needs {amount:g} {resource}s, the cluster has {there:g}"
+                hear({"kind": "note", "text": text})
         while True:
             over, _ = ray.wait([fit], timeout=LISTEN_SECONDS)
             for message in ray.get(mailbox.collect.remote(stop.is_set())):
@@ -120,6 +127,8 @@ def _train_worker(job: dict[str, Any]) -> None:
     except (UserError, RunError) as error:
         # To start again would fail again: the driver ends the run.
         line.say("failed", text=str(error), wrong_input=isinstance(error, UserError))
+    except PROGRAM_FAULTS:
+        line.say("failed", text=f"a fault in the program:\n{traceback.format_exc()}", wrong_input=False)
     finally:
         line.close()
 
@@ -128,12 +137,26 @@ def _cpus(config: Config) -> float:
     return config.cluster.workers * config.cluster.cpus_per_worker
 
 
+def _check_answers(address: str) -> None:
+    """Ray itself would try for minutes before it says that nobody is there."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise UserError(
+                f"RAY_ADDRESS: no Ray cluster answers at {address!r} ({error.strerror or error})"
+            ) from error
+
+
 @contextlib.contextmanager
 def _ray(config: Config) -> Iterator[Any]:
     """A Ray of our own on this machine, or the cluster that RAY_ADDRESS names; left at the end."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if "RAY_ADDRESS" not in os.environ:
+    if "RAY_ADDRESS" in os.environ:
+        _check_answers(os.environ["RAY_ADDRESS"])
+    else:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         # Ray's own way, made for other systems, to have everything listen on the loopback address alone.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
@@ -148,9 +171,14 @@ def _ray(config: Config) -> Iterator[Any]:
     logging.getLogger("ray").setLevel(logging.ERROR)
     # Ray prints what befalls its processes to stdout, which is ours alone; it is in Ray's logs too.
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        ray.init(**options)
+        try:
+            ray.init(**options)
+        except ConnectionError as error:
+            address = os.environ.get("RAY_ADDRESS")
+            raise UserError(f"RAY_ADDRESS: no Ray cluster answers at {address!r}; start one, or unset it") from error
         try:
             yield ray
         finally:
             ray.shutdown()
-            open_storage(f"{config.run.storage}/{config.run.name}").delete(".ray")
+            with contextlib.suppress(OSError):  # A worker may still be at it; `ganrun runs gc` collects it.
+                open_storage(f"{config.run.storage}/{config.run.name}").delete(".ray")

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 
 from ganrun import checkpoint
 from ganrun.data.decode import RawBatch
-from ganrun.data.index import open_data
+from ganrun.data.index import DataSet, open_data
 from ganrun.data.order import Order
 from ganrun.data.stream import Stream
 from ganrun.distributed.host import WorkerHost
@@ -33,39 +34,21 @@ def work(config: Config, rank: int, workers: int, device: torch.device, line: Li
     """
     if device.type == "cpu":
         torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
-    slots = Slots(config.slots, rank, workers)
-    storage = open_storage(f"{config.run.storage}/{config.run.name}")
-    folder, data = RunFolder(storage), open_data(config.data.shards)
-    play = Play(build_game(config, device), config, slots)
-    attempt, name, faults = _begin(folder, slots)
-    progress, unfit = checkpoint.Progress(), []
-    if name:
-        progress = checkpoint.restore(play, checkpoint.read(storage, f"checkpoints/{name}"))
-    elif config.run.start_from:
-        unfit = checkpoint.begin_from(play, config.run.start_from)
-    order = Order(
-        tuple(shard.samples for shard in data.index.shards),
-        slots.total,
-        config.run.seed,
-        config.data.shuffle_shards,
-    )
-    stream = Stream(
-        data,
-        order,
-        slots.owned,
-        config.data.batch_size // slots.total,
-        play.images,
-        config.data.fields,
-        pin=device.type == "cuda",
-    )
+    folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}"))
+    data = open_data(config.data.shards)
+    play = Play(build_game(config, device), config, Slots(config.slots, rank, workers))
+    start = _begin(folder, play.slots)
+    progress, unfit = _restore(play, folder, start)
+    stream = _stream(play, data)
     evaluation = Evaluation(config, data, open_storage(config.run.storage)) if config.evaluate.every_images else None
-    host = WorkerHost(play, folder, data, line, attempt, progress, evaluation)
+    host = WorkerHost(play, folder, data, line, start.attempt, progress, evaluation)
     if host.first:
-        host.event("start", images=play.images, workers=workers, checkpoint=name, damaged=faults)
+        left_over = stream.order.left_over
+        host.event("start", images=play.images, workers=workers, left_over=left_over, **start._asdict())
         if unfit:
             host.event("start_from", where=config.run.start_from, unfit=unfit)
             line.say("note", text=f"run.start_from: {len(unfit)} tensors did not fit: {', '.join(unfit)}")
-        line.say("started", attempt=attempt, images=play.images, workers=workers, faults=faults)
+        line.say("started", images=play.images, workers=workers, faults=start.damaged)
     try:
         finished = train(play, _timed(stream, host), host)
     except (UserError, RunError) as error:
@@ -80,15 +63,50 @@ def work(config: Config, rank: int, workers: int, device: torch.device, line: Li
         line.say("finished" if finished else "stopped", images=play.images)
 
 
-def _begin(folder: RunFolder, slots: Slots) -> tuple[int, str | None, list[str]]:
+class Start(NamedTuple):
+    """What a start of the workers begins with."""
+
+    attempt: int
+    checkpoint: str | None
+    """Its name; None before the first."""
+    damaged: list[str]
+    """What is wrong with newer ones."""
+
+
+def _begin(folder: RunFolder, slots: Slots) -> Start:
     """A new attempt, and the checkpoint to go on from: rank 0 decides for all."""
-    found: list[object] = [None]
+    found: list[Start | None] = [None]
     if slots.rank == 0:
-        attempt = folder.begin_attempt()
-        found = [(attempt, *checkpoint.newest_whole(folder))]
+        found = [Start(folder.begin_attempt(), *checkpoint.newest_whole(folder))]
     if slots.workers > 1:
         dist.broadcast_object_list(found, 0)
-    return found[0]  # type: ignore[return-value]
+    assert found[0] is not None
+    return found[0]
+
+
+def _restore(play: Play, folder: RunFolder, start: Start) -> tuple[checkpoint.Progress, list[str]]:
+    """Puts the play where it left off, or gives it the weights of `run.start_from` and names what did not fit."""
+    if start.checkpoint:
+        files = checkpoint.read(folder.storage, f"checkpoints/{start.checkpoint}")
+        return checkpoint.restore(play, files), []
+    if play.config.run.start_from:
+        return checkpoint.Progress(), checkpoint.begin_from(play, play.config.run.start_from)
+    return checkpoint.Progress(), []
+
+
+def _stream(play: Play, data: DataSet) -> Stream:
+    """Batches from where the play is."""
+    config, slots = play.config, play.slots
+    sizes = tuple(shard.samples for shard in data.index.shards)
+    return Stream(
+        data,
+        Order(sizes, slots.total, config.run.seed, config.data.shuffle_shards),
+        slots.owned,
+        config.data.batch_size // slots.total,
+        play.images,
+        config.data.fields,
+        pin=play.device.type == "cuda",
+    )
 
 
 def _timed(stream: Stream, host: WorkerHost) -> Callable[[], list[RawBatch]]:

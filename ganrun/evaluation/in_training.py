@@ -42,7 +42,7 @@ class Evaluation:
     def score(self, play: Play) -> Score:
         """The Fréchet distance of the averaged generator; all workers call it together."""
         group = dist.group.WORLD if play.slots.workers > 1 else None
-        extractor = self._extractor.to(play.device)
+        extractor, first = self._extractor.to(play.device), play.slots.rank == 0
         if self._reference is None:
             self._reference = self._real_statistics(group)
 
@@ -53,7 +53,12 @@ class Evaluation:
 
         with torch.inference_mode():
             fake = fake_statistics(sample, self.config.evaluate.samples, BATCH, extractor, group)
-        return frechet_score(self._reference, fake, extractor, self.config.run.seed)
+        # Rank 0's number is everybody's: in its last bits it may differ from processor to processor.
+        found = [frechet_score(self._reference, fake, extractor, self.config.run.seed) if first else None]
+        if group is not None:
+            dist.broadcast_object_list(found, 0)
+        assert found[0] is not None
+        return found[0]
 
     def _real_statistics(self, group: dist.ProcessGroup | None) -> Statistics:
         samples = min(self.config.evaluate.samples, self.data.index.samples)

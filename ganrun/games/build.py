@@ -24,11 +24,18 @@ def build_game(config: Config, device: torch.device) -> Game:
         except ImportError as error:
             raise UserError(f"run.imports: {module!r} cannot be imported: {error}") from error
     check_names(config)
+    dtype = torch.float64 if config.train.precision == "float64" else torch.float32
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.run.seed, "weights"))
         networks = NETWORKS[config.model.name](config.model, config.data)
-    dtype = torch.float64 if config.train.precision == "float64" else torch.float32
-    for network in networks.values():
-        network.to(device=device, dtype=dtype, memory_format=torch.channels_last)
-    game: Game = GAMES[config.objective.game](networks, config.objective, config.model)
+        game: Game = GAMES[config.objective.game](networks, config.objective, config.model)
+    for network in game.networks.values():
+        network.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    for player in game.players:
+        player.to(device=device, dtype=dtype)
+    for network in game.frozen.values():
+        network.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    names = [player.name for player in game.players]
+    if strangers := config.optimizer.players - {*names, "discriminator", "generator"}:
+        raise UserError(f"optimizer.{min(strangers)}: the game has no such player, only {', '.join(names)}")
     return game

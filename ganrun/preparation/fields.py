@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,9 +98,12 @@ def _value(name: str, cell: str) -> Any:
     if name not in ("label", "text"):
         for kind in (int, float):
             try:
-                return kind(cell)
+                number = kind(cell)
             except ValueError:
                 continue
+            # 007 is a name, and JSON knows no NaN.
+            if math.isfinite(number) and not (cell.startswith("0") and cell.isdigit() and len(cell) > 1):
+                return number
     return cell
 
 

@@ -71,7 +71,7 @@ def pack(packer: Packer, made: dict[str, Any], shard_samples: int | None, worker
 
     Raises:
         UserError: the destination cannot be written or holds something else, an image does not fit the rule,
-            or none is readable; then nothing of the data set stays.
+            or none is readable; then nothing of the data set stays but what an earlier command made.
     """
     dest = open_storage(packer.dest)
     check_writable(dest, "DEST")
@@ -80,6 +80,7 @@ def pack(packer: Packer, made: dict[str, Any], shard_samples: int | None, worker
     finished, done = _look_around(dest, made)
     if finished:
         return finished, []
+    continued = bool(done)
     _note(dest, made, done)
     tasks = [(part, done.get(part.name)) for part in parts]
     try:
@@ -89,6 +90,8 @@ def pack(packer: Packer, made: dict[str, Any], shard_samples: int | None, worker
             _note(dest, made, done)
         index = finish(dest, packer.source, packer.rule, made, [done[part.name] for part in parts])
     except UserError:
+        if continued:
+            raise  # What an earlier command made is worth more than a clean folder.
         for name in [*map(packer.shard_name, parts), SKIPPED_NAME, PREVIEW_NAME, UNFINISHED_NAME]:
             dest.delete(name)
         raise

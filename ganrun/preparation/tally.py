@@ -1,10 +1,11 @@
 """Converts samples and counts what was in them."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ganrun.errors import UserError
-from ganrun.preparation.convert import Picture, Rule, UnreadableError, convert
+from ganrun.preparation.convert import EXTENSIONS, Picture, Rule, UnreadableError, convert, look
+from ganrun.preparation.fields import Members
 from ganrun.preparation.sources import Item
 
 
@@ -43,6 +44,7 @@ def convert_all(items: Iterable[Item], rule: Rule, tally: Tally, strict: str | N
             if item.image is None:
                 raise UnreadableError("the sample has no image")
             picture = convert(item.image, rule)
+            item = replace(item, members=_convert_others(item.members, rule)) if rule.resize else item
         except UnreadableError as error:
             if strict:
                 raise UserError(f"{item.where}: unreadable ({error}); {strict}") from error
@@ -53,6 +55,18 @@ def convert_all(items: Iterable[Item], rule: Rule, tally: Tally, strict: str | N
         tally.count(picture.pixels.sum((0, 1), dtype=int).tolist(), _label(item))
         tally.enlarged += picture.enlarged
         yield item, picture
+
+
+def _convert_others(members: Members, rule: Rule) -> Members:
+    """Further images of a sample (`edges.png`) made as large as the first, each with its own channels."""
+    converted = {}
+    for extension, content in members.items():
+        kind, _, ending = extension.rpartition(".")
+        if kind and ending in EXTENSIONS:
+            picture = convert(content, replace(rule, channels=look(content)[2]))
+            extension, content = f"{kind}.{picture.extension}", picture.data
+        converted[extension] = content
+    return converted
 
 
 def _label(item: Item) -> dict[str, int]:

@@ -1,7 +1,6 @@
 """The state of a run, read from its folder."""
 
 import itertools
-import json
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -154,7 +153,7 @@ def live_holder(storage: Storage) -> Holder | None:
     found = storage.read_version(Lease.NAME)
     if found is None:
         return None
-    lease = json.loads(found[0])
+    lease = Lease.parse(found[0])
     return Holder(lease["holder"], lease["expires"]) if lease["expires"] > storage.now() else None
 
 

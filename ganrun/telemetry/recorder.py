@@ -17,6 +17,7 @@ class Recorder:
     def __init__(self, slots: Slots, device: torch.device) -> None:
         self.slots, self.device = slots, device
         self.names: list[str] = []
+        self._columns: dict[tuple[str, ...], Tensor] = {}
         self._sums = self._table(0)
         self.nonfinite = torch.zeros((), dtype=torch.int64, device=device)
         """Turns skipped since the last tick; the same on all workers."""
@@ -30,11 +31,11 @@ class Recorder:
             wider = self._table(len(self.names))
             wider[:, :, : self._sums.shape[2]] = self._sums
             self._sums = wider
-        columns = [self.names.index(name) for name in turn.rows[0]]
+        columns = self._columns_of(tuple(turn.rows[0]))
         values = torch.stack([torch.stack([value.double() for value in row.values()]) for row in turn.rows])
         finite = torch.isfinite(values)
-        self._sums[:, 0, columns] += torch.where(finite, values, 0.0)
-        self._sums[:, 1, columns] += finite
+        self._sums[:, 0].index_add_(1, columns, torch.where(finite, values, 0.0))
+        self._sums[:, 1].index_add_(1, columns, finite.double())
         self.nonfinite += turn.skipped.long()
 
     def read(self) -> tuple[dict[str, float], int]:
@@ -58,8 +59,15 @@ class Recorder:
         """Goes on from a checkpoint."""
         owned = self.slots.owned
         self.names = list(names)
+        self._columns.clear()
         self._sums = state["sums"][owned.start : owned.stop].to(self.device, copy=True)
         self.nonfinite = state["nonfinite"].to(self.device, copy=True)
+
+    def _columns_of(self, names: tuple[str, ...]) -> Tensor:
+        """Where these names stand, kept on the device: to send indices there each turn would wait for it."""
+        if names not in self._columns:
+            self._columns[names] = torch.tensor([self.names.index(name) for name in names], device=self.device)
+        return self._columns[names]
 
     def _table(self, width: int) -> Tensor:
         """[owned slots, sum or count, names]."""

@@ -71,7 +71,7 @@ def test_fields_of_every_kind_are_batched(tmp_path):
     [
         ({"json": b"[1, 2, 3]"}, "3 numbers, others have 2|2 numbers, others have 3"),
         ({"json": b"no json"}, "attributes of sample '1' is no list of numbers"),
-        ({"json": b'{"a": 1}'}, "attributes of sample '1' is no list of numbers"),
+        ({"json": b'{"a": "x"}'}, "attributes of sample '1' is no list of numbers"),
         ({"features_npy": npy([[1.0]])}, "features of sample '1' is no list of numbers.*2 dimensions"),
         ({"photo_png": encoded()}, "photo of sample '1' is 1x16x16 torch.uint8, but needed is 3x16x16"),
         ({"edges_png": b"x"}, "edges of sample '1' is no readable image"),
@@ -87,3 +87,8 @@ def test_an_array_of_objects_is_never_unpickled(tmp_path):
     np.save(file, np.array([print], dtype=object), allow_pickle=True)
     with pytest.raises(UserError, match="features of sample '1' is no list of numbers"):
         batch_of(data_of(tmp_path / "data", *members(0), *members(1, features_npy=file.getvalue())))
+
+
+def test_attributes_by_name_are_a_vector_in_the_order_of_their_names(tmp_path):
+    batch = batch_of(data_of(tmp_path / "data", *members(0, json=b'{"smiling": true, "age": 30, "beard": false}')))
+    assert batch["attributes"].tolist() == [[30, 0, 1]]

@@ -1,6 +1,7 @@
 """`ganrun.prepare`: what it makes, and that it goes on where it stopped."""
 
 import csv
+import io
 import json
 import subprocess
 import sys
@@ -211,7 +212,8 @@ def test_shards_are_indexed_where_they_are(tmp_path: Path) -> None:
 
 
 def test_copied_shards_keep_keys_order_and_members(tmp_path: Path) -> None:
-    members = {"jpg": b"", "cls": b"1", "txt": b"words", "seg.png": b"any"}
+    noise(1, (16, 16)).save(tmp_path / "seg.png")
+    members = {"jpg": b"", "cls": b"1", "txt": b"words", "seg.png": (tmp_path / "seg.png").read_bytes()}
     noise(0, (16, 16)).save(tmp_path / "one.jpg")
     members["jpg"] = (tmp_path / "one.jpg").read_bytes()
     source = shards_of(
@@ -226,6 +228,8 @@ def test_copied_shards_keep_keys_order_and_members(tmp_path: Path) -> None:
     index, samples = read_all(tmp_path / "small")
     assert (index.image_size, index.channels) == (4, 1)
     assert set(samples["a"]) == {"png", "cls", "txt", "seg.png"}
+    paired = Image.open(io.BytesIO(samples["a"]["seg.png"]))
+    assert (paired.size, paired.mode) == ((4, 4), "RGB")  # as large as the first, in its own colours
 
 
 def test_formats(tmp_path: Path) -> None:

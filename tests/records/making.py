@@ -10,7 +10,7 @@ import torch
 
 from ganrun.config import Config
 from ganrun.distributed.worker import work
-from ganrun.preflight import settle
+from ganrun.preflight import settle, write_config
 from ganrun.run_folder import RunFolder
 from ganrun.storage import open_storage
 from tests.ranks import StopAt, run_ranks
@@ -33,7 +33,8 @@ def make_runs(data: Path) -> Path:
     storage = data.parent / "made"
     for name in ("finished", "resumed", "crashed", "new"):
         config = _config(name, storage, data)
-        settle(config, RunFolder(open_storage(str(storage / name))))
+        folder = RunFolder(open_storage(str(storage / name)))
+        write_config(settle(config, folder), folder)
         if name in ("resumed", "crashed"):
             with contextlib.suppress(ConnectionError):
                 work(config, 0, 1, torch.device("cpu"), Crash())  # type: ignore[arg-type]
