@@ -3,7 +3,6 @@
 Imports no torch and no ray, so that a bad config fails in under a second.
 """
 
-import difflib
 import json
 import re
 from collections.abc import Iterator
@@ -14,11 +13,10 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
+from ganrun.config_faults import contradictions, dotted, faults_of, unknown_names
 from ganrun.errors import RunError, UserError
-from ganrun.sections import Config, OptimizerConfig
-from ganrun.tables import EXTRACTORS, GAMES, IMAGE_SIZES, LOSSES, NETWORKS
+from ganrun.sections import Config
 
 PLACEHOLDERS: dict[str, dict[str, Any]] = {
     "run": {"name": "x"},
@@ -44,10 +42,10 @@ def load(path: str | Path, overrides: list[str] | None = None, resolve: bool = T
     unresolved = {key for key, value in _leaves(values) if "${" in str(value)}
     try:
         config = Config.model_validate(values)
-        faults += [fault for keys, fault in _contradictions(config) if not keys & unresolved]
+        faults += [fault for keys, fault in contradictions(config) if not keys & unresolved]
     except ValidationError as error:
-        wrong = {_dotted(detail["loc"]) for detail in error.errors()}
-        faults += _faults(error, unresolved)
+        wrong = {dotted(detail["loc"]) for detail in error.errors()}
+        faults += faults_of(error, unresolved)
         faults += _contradictions_beside(values, wrong | unresolved)
         if not faults:
             return _unresolved(values, unresolved)
@@ -78,7 +76,7 @@ def check_names(config: Config) -> None:
     Raises:
         UserError: no such name.
     """
-    if faults := [fault for _, fault in _unknown_names(config)]:
+    if faults := [fault for _, fault in unknown_names(config)]:
         raise UserError("; ".join(faults))
 
 
@@ -166,109 +164,13 @@ def _leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def _dotted(location: tuple[int | str, ...]) -> str:
-    """Pydantic's location without the members of unions and lists."""
-    parts = [str(part) for part in location]
-    return ".".join(parts[: 3 if parts[0] == "optimizer" else 2])
-
-
-def _faults(error: ValidationError, unresolved: set[str]) -> list[str]:
-    """One a key, though each member of a union has its own."""
-    faults: dict[str, str] = {}
-    for detail in error.errors():
-        key = _dotted(detail["loc"])
-        if key not in unresolved or detail["type"] == "extra_forbidden":
-            faults.setdefault(key, _fault(key, detail))
-    return list(faults.values())
-
-
-def _fault(key: str, detail: ErrorDetails) -> str:
-    if detail["type"] in ("extra_forbidden", "invalid_key"):
-        return f"{key}: unknown key{_nearest([str(part) for part in detail['loc']])}"
-    if detail["type"] == "missing":
-        return f"{key}: missing; it has no default"
-    value = detail["input"]
-    shown = "a section" if isinstance(value, dict) else repr(value)
-    return f"{key}: {shown} is not allowed; it should be: {_allowed(key, detail)}"
-
-
-def _allowed(key: str, detail: ErrorDetails) -> str:
-    """Pydantic's words, but where they speak of its own classes."""
-    if key == "data.shards":
-        return "a URI or a list of URIs"
-    match detail["type"]:
-        case "string_pattern_mismatch":
-            return "up to 100 letters, digits, dots, dashes and underscores, such as celeba-64"
-        case "model_type":
-            return "a section of keys and values"
-        case "tuple_type":
-            return "a list"
-    return detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-
-
-def _nearest(location: list[str]) -> str:
-    """The known key that was most likely meant."""
-    *parents, last = location
-    section: type[BaseModel] = Config
-    for name in parents:
-        section = section.model_fields[name].annotation  # type: ignore[assignment]
-    if found := difflib.get_close_matches(last, section.model_fields, n=1, cutoff=0.5):
-        return f"; did you mean {'.'.join([*parents, found[0]])}?"
-    everywhere = [known for known, _ in _all_keys() if known.rpartition(".")[2] == last]
-    if everywhere:
-        return f"; did you mean {everywhere[0]}?"
-    return f"; known here: {', '.join(section.model_fields)}"
-
-
-def _all_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted key, description) of every key."""
-    for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _all_keys(field.annotation, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", field.description or ""
-
-
-def _contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
-    """Faults that no single key shows: the keys that take part, and the message."""
-    slots, batch, workers = config.slots, config.data.batch_size, config.cluster.workers
-    size, model, fields = config.data.image_size, config.model.name, config.data.fields
-    if config.data.slots is None:
-        pass  # They may be those of a run that is begun: preflight.settle looks.
-    elif workers > slots:
-        yield (
-            {"cluster.workers", "data.slots"},
-            f"cluster.workers: {workers} is more than data.slots: {slots}; each worker needs a slot",
-        )
-    elif batch % slots:
-        yield (
-            {"data.batch_size", "data.slots", "cluster.workers"},
-            f"data.batch_size: {batch} cannot be cut into data.slots: {slots}; take a multiple of {slots}",
-        )
-    if "image" not in fields or fields["image"].kind != "image":
-        yield (
-            {"data.fields"},
-            "data.fields: without an image field there is nothing to learn; add image: image",
-        )
-    if size not in IMAGE_SIZES.get(model, [size]):
-        allowed = ", ".join(map(str, IMAGE_SIZES[model]))
-        yield (
-            {"data.image_size", "model.name"},
-            f"data.image_size: {size} does not fit model.name: {model}; allowed: {allowed}",
-        )
-    if not config.run.imports:
-        for stranger in sorted(config.optimizer.players - OptimizerConfig.model_fields.keys()):
-            yield {f"optimizer.{stranger}"}, f"optimizer.{stranger}: unknown key{_nearest(['optimizer', stranger])}"
-        yield from _unknown_names(config)
-
-
 def _contradictions_beside(values: dict[str, Any], wrong: set[str]) -> list[str]:
     """The contradictions among the keys that are right by themselves."""
     try:
         config = Config.model_validate(_without(values, wrong))
     except ValidationError:
         return []
-    return [fault for keys, fault in _contradictions(config) if not keys & wrong]
+    return [fault for keys, fault in contradictions(config) if not keys & wrong]
 
 
 def _without(values: dict[str, Any], wrong: set[str]) -> dict[str, Any]:
@@ -283,19 +185,6 @@ def _without(values: dict[str, Any], wrong: set[str]) -> dict[str, Any]:
             target = target.setdefault(parent, {})
         target[last] = value
     return mended  # type: ignore[no-any-return]
-
-
-def _unknown_names(config: Config) -> Iterator[tuple[set[str], str]]:
-    for key, name, table in (
-        ("model.name", config.model.name, NETWORKS),
-        ("objective.game", config.objective.game, GAMES),
-        ("objective.loss", config.objective.loss, LOSSES),
-        ("evaluate.extractor", config.evaluate.extractor, EXTRACTORS),
-    ):
-        if name not in table:
-            near = difflib.get_close_matches(name, table, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            yield {key}, f"{key}: {name!r} is not allowed; it should be one of: {', '.join(table)}{hint}"
 
 
 def _unresolved(values: dict[str, Any], unresolved: set[str]) -> Config:

@@ -248,3 +248,18 @@ def test_reading_a_config_imports_neither_torch_nor_ray(file):
     )
     done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("data.fields={image: {kind: image, extnsion: jpg}}", "did you mean data.fields.image.extension?"),
+        ("data.fields={image: picture}", "data.fields: 'picture' is not allowed; it should be: 'image', 'label'"),
+        ("optimizer.genrator.learning_rate=1e-4", "optimizer.genrator: unknown key; did you mean optimizer.generator?"),
+        ("optimizer.encoder.beta3=1", "optimizer.encoder.beta3: unknown key; did you mean optimizer.encoder.beta2?"),
+    ],
+)
+def test_keys_below_names_of_the_users_own_are_checked_too(file, override, fault):
+    with pytest.raises(UserError) as caught:
+        load(file, [override])
+    assert fault in str(caught.value)

@@ -1,0 +1,127 @@
+"""What is wrong with a config, in words: the key, its value, what is allowed, and the key that was meant."""
+
+import difflib
+from collections.abc import Iterator
+from typing import Any, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from ganrun.sections import AdamConfig, Config, FieldConfig, OptimizerConfig
+from ganrun.tables import EXTRACTORS, GAMES, IMAGE_SIZES, LOSSES, NETWORKS
+
+
+def dotted(location: tuple[int | str, ...]) -> str:
+    """Pydantic's location without the members of unions and lists."""
+    parts = [str(part) for part in location]
+    return ".".join(parts[: 3 if parts[0] == "optimizer" else 2])
+
+
+def faults_of(error: ValidationError, unresolved: set[str]) -> list[str]:
+    """One a key, though each member of a union has its own."""
+    faults: dict[str, str] = {}
+    for detail in error.errors():
+        unknown = detail["type"] == "extra_forbidden"
+        key = ".".join(map(str, detail["loc"])) if unknown else dotted(detail["loc"])
+        if key not in unresolved or unknown:
+            faults.setdefault(key, _fault(key, detail))
+    return list(faults.values())
+
+
+def _fault(key: str, detail: ErrorDetails) -> str:
+    if detail["type"] in ("extra_forbidden", "invalid_key"):
+        return f"{key}: unknown key{_nearest([str(part) for part in detail['loc']])}"
+    if detail["type"] == "missing":
+        return f"{key}: missing; it has no default"
+    value = detail["input"]
+    shown = "a section" if isinstance(value, dict) else repr(value)
+    return f"{key}: {shown} is not allowed; it should be: {_allowed(key, detail)}"
+
+
+def _allowed(key: str, detail: ErrorDetails) -> str:
+    """Pydantic's words, but where they speak of its own classes."""
+    if key == "data.shards":
+        return "a URI or a list of URIs"
+    match detail["type"]:
+        case "string_pattern_mismatch":
+            return "up to 100 letters, digits, dots, dashes and underscores, such as celeba-64"
+        case "model_type":
+            return "a section of keys and values"
+        case "tuple_type":
+            return "a list"
+    return detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+
+
+def _nearest(location: list[str]) -> str:
+    """The known key that was most likely meant."""
+    *parents, last = location
+    section: Any = Config
+    for name in parents:
+        if section is FieldConfig:
+            break  # the name of a field
+        field = section.model_fields.get(name)
+        section = field.annotation if field else AdamConfig  # a player of the user's own
+        if get_origin(section) is dict:
+            section = FieldConfig
+    if found := difflib.get_close_matches(last, section.model_fields, n=1, cutoff=0.5):
+        return f"; did you mean {'.'.join([*parents, found[0]])}?"
+    everywhere = [known for known in _all_keys() if known.rpartition(".")[2] == last]
+    if everywhere:
+        return f"; did you mean {everywhere[0]}?"
+    return f"; known here: {', '.join(section.model_fields)}"
+
+
+def _all_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """Every key, dotted."""
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _all_keys(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
+    """Faults that no single key shows: the keys that take part, and the message."""
+    slots, batch, workers = config.slots, config.data.batch_size, config.cluster.workers
+    size, model, fields = config.data.image_size, config.model.name, config.data.fields
+    if config.data.slots is None:
+        pass  # They may be those of a run that is begun: preflight.settle looks.
+    elif workers > slots:
+        yield (
+            {"cluster.workers", "data.slots"},
+            f"cluster.workers: {workers} is more than data.slots: {slots}; each worker needs a slot",
+        )
+    elif batch % slots:
+        yield (
+            {"data.batch_size", "data.slots", "cluster.workers"},
+            f"data.batch_size: {batch} cannot be cut into data.slots: {slots}; take a multiple of {slots}",
+        )
+    if "image" not in fields or fields["image"].kind != "image":
+        yield (
+            {"data.fields"},
+            "data.fields: without an image field there is nothing to learn; add image: image",
+        )
+    if size not in IMAGE_SIZES.get(model, [size]):
+        allowed = ", ".join(map(str, IMAGE_SIZES[model]))
+        yield (
+            {"data.image_size", "model.name"},
+            f"data.image_size: {size} does not fit model.name: {model}; allowed: {allowed}",
+        )
+    if not config.run.imports:
+        for stranger in sorted(config.optimizer.players - OptimizerConfig.model_fields.keys()):
+            yield {f"optimizer.{stranger}"}, f"optimizer.{stranger}: unknown key{_nearest(['optimizer', stranger])}"
+        yield from unknown_names(config)
+
+
+def unknown_names(config: Config) -> Iterator[tuple[set[str], str]]:
+    """Names that are in no table: the key, and the message."""
+    for key, name, table in (
+        ("model.name", config.model.name, NETWORKS),
+        ("objective.game", config.objective.game, GAMES),
+        ("objective.loss", config.objective.loss, LOSSES),
+        ("evaluate.extractor", config.evaluate.extractor, EXTRACTORS),
+    ):
+        if name not in table:
+            near = difflib.get_close_matches(name, table, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            yield {key}, f"{key}: {name!r} is not allowed; it should be one of: {', '.join(table)}{hint}"
