@@ -17,12 +17,7 @@ Only ratios mean something: both sides run in turn, and the machine may be share
 
 def main(arguments: list[str] | None = None) -> int:
     """The door; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="ganrun bench",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = door.parser("bench", __doc__, EXAMPLES)
     parser.add_argument("what", choices=("step",), help="step: the round of a game against a textbook DCGAN step")
     parser.add_argument("config", metavar="CONFIG", help="YAML file of a run")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="lay a value over the file's")

@@ -1,5 +1,6 @@
 """What every command shares: its exit codes and how its faults are printed."""
 
+import argparse
 import os
 import sys
 import traceback
@@ -8,6 +9,12 @@ from collections.abc import Callable
 from ganrun.errors import RunError, UserError
 
 OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def parser(verb: str, description: str | None, examples: str) -> argparse.ArgumentParser:
+    """The parser of `ganrun VERB`, whose help ends with examples."""
+    raw = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(prog=f"ganrun {verb}", description=description, epilog=examples, formatter_class=raw)
 
 
 def run(body: Callable[[], int]) -> int:

@@ -1,6 +1,5 @@
 """Writes the averaged generator of a run or a checkpoint to one file, for use without ganrun."""
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -19,12 +18,7 @@ ENDINGS = (".safetensors", ".pt2")
 
 def main(arguments: list[str] | None = None) -> int:
     """The door; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="ganrun export",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = door.parser("export", __doc__, EXAMPLES)
     parser.add_argument("run", metavar="RUN_OR_CHECKPOINT", help="folder of a run, or of one of its checkpoints")
     parser.add_argument("--out", required=True, metavar="FILE", help="ending in .safetensors or .pt2")
     options = parser.parse_args(arguments)

@@ -49,12 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="ganrun prepare",
-        description="Make a data set for ganrun.train: shards of images and an index.json.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = door.parser("prepare", "Make a data set for ganrun.train: shards of images and an index.json.", EXAMPLES)
     parser.add_argument("source", metavar="SOURCE", help=", ".join(f"{name}:PATH" for name in SCHEMES))
     parser.add_argument("dest", metavar="DEST", nargs="?", help="a new folder; without it, index shards: in place")
     _add_image_options(parser.add_argument_group("images").add_argument)

@@ -32,12 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="ganrun runs",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = door.parser("runs", __doc__, EXAMPLES)
     verbs = parser.add_subparsers(metavar="{list,show,curve,delete,gc}", required=True)
     for verb, place, act, text in (
         ("list", "STORAGE", _list, "a table of the runs in a storage folder, newest first"),

@@ -18,12 +18,7 @@ The newest checkpoint of a run is taken, or the one given. The same seed gives t
 
 def main(arguments: list[str] | None = None) -> int:
     """The door; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="ganrun sample",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = door.parser("sample", __doc__, EXAMPLES)
     parser.add_argument("run", metavar="RUN_OR_CHECKPOINT", help="folder of a run, or of one of its checkpoints")
     parser.add_argument(
         "--out", required=True, metavar="FILE_OR_DIR", help="a .png file, or a folder for single images"

@@ -3,6 +3,7 @@
 A new task is a new game: its conditions and its losses. See `gan.py` for the one all others resemble.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ class Loss(NamedTuple):
     """Detached scalars to record, by metric name such as `score/real`."""
 
 
-class Player(nn.Module):
+class Player(nn.Module, ABC):
     """Owns some networks and has a loss; in its turn it alone moves.
 
     It is wrapped in DistributedDataParallel whole, so that all that its loss does (several passes, gradient
@@ -42,9 +43,9 @@ class Player(nn.Module):
         super().__init__()
         self.owned = nn.ModuleDict(owned)
 
+    @abstractmethod
     def forward(self, batch: Batch, draw: Draw, others: Networks) -> Loss:
         """The loss over a batch; `others` are frozen."""
-        raise NotImplementedError(f"{type(self).__name__} has no loss")
 
 
 @dataclass(frozen=True)
