@@ -111,7 +111,8 @@ def write_program(sampler: Sampler, out: Path) -> None:
 class _Program(nn.Module):
     def __init__(self, sampler: Sampler) -> None:
         super().__init__()
-        self.networks = nn.ModuleDict(sampler.game.networks)
+        # A program is packed without complaint only in the plain memory layout.
+        self.networks = nn.ModuleDict(sampler.game.networks).to(memory_format=torch.contiguous_format)
         self._sample = sampler.game.sample
 
     def forward(self, z: Tensor) -> Tensor:
