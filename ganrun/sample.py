@@ -43,11 +43,8 @@ def _main(options: argparse.Namespace) -> int:
     single = out.suffix.lower() == ".png"
     if out.suffix and not single:
         raise UserError(f"--out {out}: pictures are .png; name such a file, or a folder for single images")
-    if options.grid or options.interpolate:
-        if not single:
-            raise UserError(f"--out {out}: a grid is one picture; name a .png file")
-    elif single and options.count > 1:
-        options.grid = True
+    if (options.grid or options.interpolate) and not single:
+        raise UserError(f"--out {out}: a grid is one picture; name a .png file")
     from ganrun.sampling import Sampler, draw_grid, draw_singles
 
     sampler = Sampler(options.run)

@@ -20,7 +20,7 @@ from ganrun.errors import RunError, UserError
 from ganrun.sections import Config
 from ganrun.storage import open_storage
 
-ENDINGS = ("finished", "stopped", "failed")
+ENDINGS = ("finished", "stopped")
 LISTEN_SECONDS = 0.25
 PROGRAM_FAULTS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError)
 """What Python raises of faulty code, ours or in run.imports, but not when a machine, a worker or a link dies: to
