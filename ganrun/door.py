@@ -38,6 +38,12 @@ def run(body: Callable[[], int]) -> int:
         # The reader of our output left (`| head`): nothing more can be said to it, at exit neither.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        if error.filename is None or error.strerror is None:  # Of a socket or a pipe: no place that a user named.
+            traceback.print_exc()
+            return FAILED
+        print(f"ganrun: {error.filename}: {error.strerror}", file=sys.stderr)
+        return WRONG_INPUT if isinstance(error, PermissionError | FileNotFoundError) else FAILED
     except Exception:
         traceback.print_exc()
         return FAILED

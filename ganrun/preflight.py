@@ -8,7 +8,10 @@ from ganrun.data.index import DataSet, open_data
 from ganrun.errors import UserError
 from ganrun.run_folder import RunFolder, find_checkpoint
 from ganrun.sections import Config
-from ganrun.storage import check_writable, open_storage
+from ganrun.storage import check_rights, open_storage
+
+PATIENCE_SECONDS = 10.0
+"""A storage that does not answer before a run begins is more often misspelt than away."""
 
 
 def check(config: Config) -> None:
@@ -133,7 +136,7 @@ def _check_shards(data: DataSet) -> None:
 
 
 def _check_storage(config: Config) -> None:
-    check_writable(open_storage(config.run.storage))
+    check_rights(open_storage(config.run.storage, PATIENCE_SECONDS), "run.storage")
 
 
 def _check_gpus(config: Config) -> None:

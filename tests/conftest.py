@@ -20,6 +20,9 @@ from PIL import Image
 from ganrun.config import Config
 from ganrun.data.index import Index, Shard
 from tests.commands import LOCAL_RAY, wait_for
+from tests.s3 import s3, s3_server
+
+__all__ = ["s3", "s3_server"]
 
 SIZES = (30, 25, 35, 20, 31)
 """Samples in the shards of the small data set: unequal, and 141 in all, which 2, 4 and 6 slots do not divide."""

@@ -1,7 +1,6 @@
 """What a prepared data set holds: `index.json`, its shards by name with their counts, sizes and hashes."""
 
 import functools
-import glob
 import hashlib
 import json
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Any
 from braceexpand import braceexpand
 
 from ganrun.errors import UserError
-from ganrun.storage import Storage, open_storage
+from ganrun.storage import Storage, matching, open_storage
 
 FORMAT = 1
 INDEX_NAME = "index.json"
@@ -120,12 +119,12 @@ def open_data(shards: str | list[str]) -> DataSet:
 
 
 def _expand(entry: str) -> list[str]:
-    """Brace ranges, then globs of local files."""
+    """Brace ranges, then globs."""
     uris = []
     for uri in braceexpand(entry):
         if not any(sign in uri for sign in "*?["):
             uris.append(uri)
-        elif found := sorted(glob.glob(uri)):
+        elif found := matching(uri):
             uris += found
         else:
             raise UserError(f"data.shards: no file matches {uri!r}")

@@ -14,7 +14,7 @@ from ganrun.preparation.finish import Made, finish
 from ganrun.preparation.pool import spread
 from ganrun.preparation.sources import ShardsSource
 from ganrun.preparation.tally import Tally, convert_all
-from ganrun.storage import check_writable, open_storage
+from ganrun.storage import check_rights, open_storage
 
 _UNFIT = "transparent, turned, animated, of 16 bits or no plain RGB or grey, which training does not read"
 
@@ -56,7 +56,7 @@ def index_in_place(source: ShardsSource, rule: Rule, made: dict[str, Any], worke
         UserError: a shard is damaged, or an image is unreadable or unlike the others; no index is written.
     """
     place = open_storage(source.uri)
-    check_writable(place, "SOURCE")
+    check_rights(place, "SOURCE")
     examiner = Examiner(source, rule, "give a DEST to copy the data set, mended")
     results = spread(examiner, source.names, workers)
     made_shards = list(tqdm(results, "reading", len(source.names), unit=" shards", disable=None))

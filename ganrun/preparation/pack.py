@@ -28,7 +28,7 @@ from ganrun.preparation.pool import spread
 from ganrun.preparation.preview import PREVIEW_NAME
 from ganrun.preparation.sources import UNFINISHED_NAME, Part, Source
 from ganrun.preparation.tally import Tally, convert_all
-from ganrun.storage import Storage, check_writable, open_storage
+from ganrun.storage import Storage, check_rights, open_storage
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def pack(packer: Packer, made: dict[str, Any], shard_samples: int | None, worker
             or none is readable; then nothing of the data set stays but what an earlier command made.
     """
     dest = open_storage(packer.dest)
-    check_writable(dest, "DEST")
+    check_rights(dest, "DEST")
     parts = packer.source.parts(shard_samples, packer.rule.size**2 * packer.rule.channels)
     made = {**made, "content": packer.source.identity(), "pillow": PIL.__version__}
     finished, done = _look_around(dest, made)

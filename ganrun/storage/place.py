@@ -1,0 +1,50 @@
+"""What ganrun asks of a place that holds files, be it a folder or a prefix in a bucket.
+
+Names are relative to the place, with `/` between their parts. Whole objects are written: a reader sees the old
+bytes or the new ones, never a part. What goes wrong is an OSError whose `strerror` says it in words.
+"""
+
+from typing import NamedTuple, Protocol
+
+
+class Entry(NamedTuple):
+    """What a listing tells of an object: its size, and when it was written in seconds since the epoch."""
+
+    bytes: int
+    modified: float
+
+
+class Storage(Protocol):
+    """Objects by name below one place."""
+
+    uri: str
+
+    def read(self, name: str) -> bytes:
+        """The bytes of `name`; FileNotFoundError if there is none."""
+
+    def read_version(self, name: str) -> tuple[bytes, str] | None:
+        """The bytes of `name` and the version to give to `replace`; None if there is none."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Puts `name`, whole and durable, over whatever was there."""
+
+    def append(self, name: str, data: bytes) -> None:
+        """Adds to the end of `name`, which one writer alone may do."""
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Puts `name` only if there is none; whether it did. What is put should be unlike what others would put."""
+
+    def replace(self, name: str, data: bytes, version: str) -> bool:
+        """Puts `name` only if it still is at `version`; whether it did."""
+
+    def list(self, name: str = "") -> list[str]:
+        """Names directly below `name`, sorted, without hidden ones; empty if there is no such place."""
+
+    def objects(self) -> dict[str, Entry]:
+        """Every object by name, however deep and hidden ones too."""
+
+    def delete(self, name: str) -> None:
+        """Removes `name` and all below it; nothing if there is none."""
+
+    def now(self) -> float:
+        """Seconds since the epoch by the clock that all who share the storage go by."""
