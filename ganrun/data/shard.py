@@ -13,6 +13,7 @@ from ganrun.data.index import DataSet, Shard
 from ganrun.errors import UserError
 
 BLOCK = 512
+PLAIN, PAX, GNU_NAME = b"0\0", b"x"[0], b"L"[0]
 Sample = dict[str, memoryview]
 """The members of one sample by extension (lower case, without the dot), e.g. {"png": ..., "cls": ...}."""
 
@@ -39,7 +40,7 @@ def open_shard(data: bytes, shard: Shard, where: str) -> list[tuple[str, Sample]
         raise UserError(f"{where}: {len(data)} bytes, but the index says {shard.bytes}; {_MEND}")
     if (found := hashlib.sha256(data).hexdigest()) != shard.sha256:
         raise UserError(f"{where}: sha256 {found[:12]}, but the index says {shard.sha256[:12]}; {_MEND}")
-    samples = read_samples(data, where)
+    samples = read_samples(data, where, known=True)
     if len(samples) != shard.samples:
         raise UserError(f"{where}: {len(samples)} samples, but the index says {shard.samples}; {_MEND}")
     return samples
@@ -48,9 +49,14 @@ def open_shard(data: bytes, shard: Shard, where: str) -> list[tuple[str, Sample]
 _MEND = "the shard is damaged or was replaced: restore it, or index the data set again with ganrun.prepare"
 
 
-def read_samples(data: bytes, where: str) -> list[tuple[str, Sample]]:
+def read_samples(data: bytes, where: str, known: bool = False) -> list[tuple[str, Sample]]:
     """The samples of a tar (or gzipped tar) as (key, members): members that follow each other and share
     their path up to the first dot of the file name make one sample, as in WebDataset.
+
+    Args:
+        data: the whole file.
+        where: its address, for messages.
+        known: whether the hash of the file says that it is one whose headers were checked before.
 
     Raises:
         UserError: it is no whole tar, or a key comes twice.
@@ -61,46 +67,48 @@ def read_samples(data: bytes, where: str) -> list[tuple[str, Sample]]:
         except (OSError, EOFError, zlib.error) as error:
             raise UserError(f"{where}: damaged gzip ({error})") from error
     samples: list[tuple[str, Sample]] = []
-    keys = set()
-    for name, content in _walk(memoryview(data), where):
-        folder, _, file = name.rpartition("/")
+    keys: set[str] = set()
+    key, members = "", {}
+    for name, content in _walk(data, where, known):
+        folder, slash, file = name.rpartition("/")
         stem, _, extension = file.partition(".")
         if not stem or not extension:
             continue
-        key = f"{folder}/{stem}" if folder else stem
-        if not samples or samples[-1][0] != key:
-            if key in keys:
-                raise UserError(f"{where}: the members of sample {key!r} do not stand together")
-            keys.add(key)
-            samples.append((key, {}))
-        samples[-1][1][extension.lower()] = content
+        stem = folder + slash + stem
+        if stem != key:
+            if stem in keys:
+                raise UserError(f"{where}: the members of sample {stem!r} do not stand together")
+            keys.add(stem)
+            key, members = stem, {}
+            samples.append((key, members))
+        members[extension.lower()] = content
     return samples
 
 
-def _walk(tar: memoryview, where: str) -> Iterator[tuple[str, memoryview]]:
+def _walk(data: bytes, where: str, known: bool) -> Iterator[tuple[str, memoryview]]:
     """Name and content of each plain file of an uncompressed tar (USTAR, PAX or GNU)."""
-    offset = 0
+    tar, offset = memoryview(data), 0
     override: dict[str, str] = {}
     while True:
-        header = bytes(tar[offset : offset + BLOCK])
-        if len(header) < BLOCK:
-            raise UserError(f"{where}: not a whole tar: it ends at byte {len(tar)} without an end mark")
-        if not any(header):
-            return
-        _check_header(header, offset, where)
-        size = int(override["size"]) if "size" in override else _number(header[124:136])
         start = offset + BLOCK
-        if size < 0 or start + size > len(tar):
+        if start > len(data):
+            raise UserError(f"{where}: not a whole tar: it ends at byte {len(data)} without an end mark")
+        if data[offset] == 0 and not any(data[offset:start]):
+            return
+        if not known:
+            _check_header(data[offset:start], offset, where)
+        size = int(override["size"]) if "size" in override else _number(data[offset + 124 : offset + 136])
+        if size < 0 or start + size > len(data):
             raise UserError(f"{where}: not a whole tar: member at byte {offset} is cut off")
-        content, kind = tar[start : start + size], header[156:157]
-        offset = start + -(-size // BLOCK) * BLOCK
-        if kind == b"x":
+        content, kind = tar[start : start + size], data[offset + 156]
+        if kind in PLAIN:
+            yield override.get("path") or _name(data[offset:start]), content
+        offset = start + (size + BLOCK - 1) // BLOCK * BLOCK
+        if kind == PAX:
             override = _pax_records(bytes(content), f"{where}: not a tar, or damaged: bad records at byte {start}")
-        elif kind == b"L":
+        elif kind == GNU_NAME:
             override = {"path": bytes(content).rstrip(b"\0").decode(errors="replace")}
-        else:
-            if kind in (b"0", b"\0"):
-                yield override.get("path") or _name(header), content
+        elif override:
             override = {}
 
 
@@ -122,9 +130,9 @@ def _number(digits: bytes) -> int:
 
 
 def _name(header: bytes) -> str:
-    name, prefix = (part.split(b"\0", 1)[0] for part in (header[:100], header[345:500]))
-    if header[257:263] == b"ustar\0" and prefix:
-        name = prefix + b"/" + name
+    name = header[:100].partition(b"\0")[0]
+    if header[345] and header[257:263] == b"ustar\0":
+        name = header[345:500].partition(b"\0")[0] + b"/" + name
     return name.decode(errors="replace")
 
 
