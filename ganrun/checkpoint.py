@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import platform
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ from ganrun.turn import Seat
 
 FORMAT = 1
 STATE, MANIFEST = "state.json", "manifest.json"
+WRITERS = 4
 Files = dict[str, bytes]
 
 
@@ -37,8 +39,20 @@ class Progress:
     seconds: float = 0.0
 
 
-def snapshot(play: Play, progress: Progress, recorder: dict[str, Tensor]) -> Files:
-    """All files of a checkpoint but the manifest; `recorder` is the recorder's state."""
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of a play at one moment, in host memory: what the play does next does not change it."""
+
+    tensors: dict[str, dict[str, Tensor]]
+    texts: Files
+
+    def files(self) -> Files:
+        """All files of a checkpoint but the manifest."""
+        return {f"{name}.safetensors": bytes(save_tensors(group)) for name, group in self.tensors.items()} | self.texts
+
+
+def snapshot(play: Play, progress: Progress, recorder: dict[str, Tensor]) -> Snapshot:
+    """The state of a play; `recorder` is the recorder's state. A round waits for no more than the copying."""
     tensors = {name: network.state_dict() for name, network in play.game.networks.items()}
     tensors |= {f"{name}_average": average.network.state_dict() for name, average in play.averages.items()}
     tensors |= {f"optimizer_{seat.player.name}": _optimizer_state(seat) for seat in play.seats}
@@ -50,10 +64,8 @@ def snapshot(play: Play, progress: Progress, recorder: dict[str, Tensor]) -> Fil
         "best_score": progress.best_score,
         "seconds": progress.seconds,
     }
-    files = {f"{name}.safetensors": _to_bytes(group) for name, group in tensors.items()}
-    files[STATE] = json.dumps(state, indent=1).encode()
-    files["config.yaml"] = play.config.to_yaml().encode()
-    return files
+    texts = {STATE: json.dumps(state, indent=1).encode(), "config.yaml": play.config.to_yaml().encode()}
+    return Snapshot(_to_host(tensors), texts)
 
 
 def restore(play: Play, files: Files) -> Progress:
@@ -77,23 +89,31 @@ def restore(play: Play, files: Files) -> Progress:
     return Progress(state["best_score"], state["seconds"])
 
 
-def write(folder: RunFolder, name: str, files: Files, facts: dict[str, Any]) -> None:
-    """Writes a checkpoint, manifest last; leaves nothing behind if that fails.
+def write(folder: RunFolder, name: str, files: Files, facts: dict[str, Any]) -> int:
+    """Writes a checkpoint, its files side by side and the manifest last; leaves nothing behind if that fails.
+
+    Returns:
+        Bytes written.
 
     Raises:
         OSError: the storage did not take it.
     """
     listed = {file: {"bytes": len(data), "sha256": _hash(data)} for file, data in files.items()}
     versions = {"ganrun": ganrun.__version__, "torch": torch.__version__, "python": platform.python_version()}
-    manifest = {"format": FORMAT, **facts, "versions": versions, "files": listed}
+    manifest = json.dumps({"format": FORMAT, **facts, "versions": versions, "files": listed}, indent=1).encode()
+
+    def put(file: str) -> None:
+        folder.storage.write(f"checkpoints/{name}/{file}", files[file])
+
     try:
-        for file, data in files.items():
-            folder.storage.write(f"checkpoints/{name}/{file}", data)
-        folder.storage.write(f"checkpoints/{name}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
+        with ThreadPoolExecutor(WRITERS) as threads:
+            list(threads.map(put, files))
+        folder.storage.write(f"checkpoints/{name}/{MANIFEST}", manifest)
     except OSError:
         with contextlib.suppress(OSError):  # what stays behind has no manifest, and goes with the old ones
             folder.storage.delete(f"checkpoints/{name}")
         raise
+    return sum(len(data) for data in files.values()) + len(manifest)
 
 
 def read(storage: Storage, directory: str, only: tuple[str, ...] | None = None) -> Files:
@@ -161,24 +181,22 @@ def begin_from(play: Play, where: str) -> list[str]:
     return unfit
 
 
-def newest_whole(folder: RunFolder) -> tuple[str | None, list[str]]:
-    """The name of the newest checkpoint that is whole (None before the first), and what is wrong with newer ones.
+def newest_whole(folder: RunFolder) -> tuple[str | None, Files, list[str]]:
+    """The newest checkpoint that is whole: its name (None before the first) and files; what is wrong with newer ones.
 
     Raises:
         RunError: there are checkpoints, and none is whole.
     """
     latest = folder.pointer("latest")
     if latest is None:
-        return None, []
+        return None, {}, []
     older = [name for name in folder.storage.list("checkpoints") if name < latest.checkpoint]
-    faults = []
+    faults: list[str] = []
     for name in [latest.checkpoint, *reversed(older)]:
         try:
-            read(folder.storage, f"checkpoints/{name}")
+            return name, read(folder.storage, f"checkpoints/{name}"), faults
         except RunError as error:
             faults.append(str(error))
-        else:
-            return name, faults
     raise RunError(f"no checkpoint of {folder.storage.uri} is whole: {'; '.join(faults)}; restore one from a backup")
 
 
@@ -192,6 +210,7 @@ def delete_old(folder: RunFolder, keep: int) -> None:
     complete = [name for name in before if MANIFEST in folder.storage.list(f"checkpoints/{name}")]
     for name in before:
         if name not in pointed | set(complete[-keep:]):
+            folder.storage.delete(f"checkpoints/{name}/{MANIFEST}")  # First: what is left of it is no checkpoint.
             folder.storage.delete(f"checkpoints/{name}")
 
 
@@ -222,10 +241,19 @@ def _load_optimizer(seat: Seat, tensors: dict[str, Tensor]) -> None:
         } | {"step": tensors[f"{name}.step"].to(parameter.device)}
 
 
-def _to_bytes(tensors: dict[str, Tensor]) -> bytes:
-    # Copies, since safetensors takes no two names for one storage (tied weights).
-    copies = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in tensors.items()}
-    return bytes(save_tensors(copies))
+def _to_host(groups: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+    """Copies, which from a GPU all run before any is waited for. Tied weights become two: safetensors asks for it."""
+    gpu = any(tensor.is_cuda for group in groups.values() for tensor in group.values())
+    copies = {
+        name: {
+            key: torch.empty(value.shape, dtype=value.dtype, pin_memory=gpu).copy_(value.detach(), non_blocking=True)
+            for key, value in group.items()
+        }
+        for name, group in groups.items()
+    }
+    if gpu:
+        torch.cuda.current_stream().synchronize()
+    return copies
 
 
 def _hash(data: bytes) -> str:

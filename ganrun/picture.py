@@ -1,13 +1,26 @@
 """Images as one picture."""
 
+import io
+from collections.abc import Mapping
+
 import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
-from torchvision.io import encode_png
 from torchvision.utils import make_grid
 
 
-def to_png(images: Tensor, columns: int | None = None) -> bytes:
-    """Images [B, C, H, W] in [-1, 1] as one PNG, in rows of `columns`, or of about the square root of B."""
+def to_png(images: Tensor, columns: int | None = None, facts: Mapping[str, str] | None = None) -> bytes:
+    """Images [B, C, H, W] in [-1, 1] as one PNG, in rows of `columns`, or of about the square root of B.
+
+    `facts` are kept in the file as its text: where the picture comes from.
+    """
     columns = columns or max(1, round(len(images) ** 0.5))
     grid = make_grid(images.float().cpu(), nrow=columns, padding=2, normalize=True, value_range=(-1, 1))
-    return bytes(encode_png((grid * 255).round().to(torch.uint8)).numpy())
+    texts = PngInfo()
+    for name, value in (facts or {}).items():
+        texts.add_text(name, value)
+    file = io.BytesIO()
+    pixels = (grid * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    Image.fromarray(pixels).save(file, "png", pnginfo=texts)
+    return file.getvalue()

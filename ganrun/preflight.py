@@ -103,7 +103,7 @@ def _check_same_data(config: Config, folder: RunFolder) -> None:
         before = json.loads(manifest[0])["data"] if manifest else None
     except (ValueError, KeyError, TypeError):
         return  # A damaged checkpoint: the workers will say so, and take the one before it.
-    if before and before != open_data(config.data.shards).index.fingerprint:
+    if before and before != open_data(config.data.shards, PATIENCE_SECONDS).index.fingerprint:
         raise UserError(
             f"data.shards: {config.data.shards} holds other samples than {folder.storage.uri} was begun with; "
             "name the same data set, or choose another run.name"
@@ -115,7 +115,7 @@ def _with_slots(config: Config, slots: int) -> Config:
 
 
 def _check_data(config: Config) -> None:
-    data = open_data(config.data.shards)
+    data = open_data(config.data.shards, PATIENCE_SECONDS)
     for name, found in (("image_size", data.index.image_size), ("channels", data.index.channels)):
         if (wanted := getattr(config.data, name)) != found:
             raise UserError(

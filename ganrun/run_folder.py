@@ -69,15 +69,13 @@ class RunFolder:
     def begin_attempt(self) -> int:
         """The number of a new attempt, which no other has. From now on older ones cannot move the pointers."""
         attempt = 1 + self._newest_attempt()
-        while not self.storage.create(f"events/{attempt:04d}.jsonl", b""):
+        # Unlike any other's, so that one whose answer got lost on the way is known for ours.
+        line = json.dumps({"time": time.time(), "kind": "attempt", "id": uuid.uuid4().hex}) + "\n"
+        while not self.storage.create(f"events/{attempt:04d}.jsonl", line.encode()):
             attempt += 1
         if latest := self.pointer("latest"):
             self.move_pointer("latest", Pointer(latest.checkpoint, latest.images, attempt, latest.score))
         return attempt
-
-    def append_line(self, name: str, fields: dict[str, Any]) -> None:
-        """Adds a line to a .jsonl file."""
-        self.storage.append(name, (json.dumps(fields) + "\n").encode())
 
     def _newest_attempt(self) -> int:
         names = [name.partition(".")[0] for name in self.storage.list("events")]
@@ -184,17 +182,12 @@ class Lease:
         return json.dumps(lease).encode()
 
     def _renew(self) -> None:
-        expires = time.monotonic() + self.seconds
         while not self._released.wait(self.seconds / 4):
-            begun = time.monotonic()
             try:
                 if not self._renew_once():
                     break
-                expires = begun + self.seconds
             except OSError:
-                # The storage may come back before the lease expires; nobody else can take it until then.
-                if time.monotonic() > expires:
-                    break
+                continue  # Nobody else can take it while the storage is away; whether one has, it will tell.
             except RunError:
                 break
         else:

@@ -38,13 +38,15 @@ class RunConfig(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     """The run lives at {storage}/{name}."""
     storage: str = "runs"
-    """A folder that all workers see."""
+    """A folder that all workers see, or s3://bucket/prefix."""
     seed: Annotated[Whole, Field(json_schema_extra=FIXED)] = 0
     """Every random number of the run follows from it."""
     start_from: str | None = None
     """Another run, or one of its checkpoints, with whose weights this one begins; what does not fit is named."""
     imports: Names = ()
     """Modules of yours that add networks, losses or games to ganrun.tables."""
+    patience_seconds: Whole = 120
+    """So long a storage that does not answer is asked again before the run gives up."""
 
 
 class FieldConfig(Section):
@@ -66,7 +68,7 @@ class DataConfig(Section):
     """Which images are shown, and in what portions."""
 
     shards: str | list[str]
-    """A folder with an index, shards by brace range, glob or list, or package:fashion-mnist-10k."""
+    """A folder or s3:// prefix with an index, shards by brace range, glob or list, or package:fashion-mnist-10k."""
     image_size: Annotated[Count, Field(ge=8, le=1024, json_schema_extra=FIXED)]
     """Height and width in pixels; the stream refuses any other."""
     channels: Annotated[Literal[1, 3], Field(json_schema_extra=FIXED)] = 3
@@ -81,6 +83,10 @@ class DataConfig(Section):
         "image": FieldConfig(kind="image")
     }
     """What is read of each sample, by the name that the game knows it by; `image` is what is generated."""
+    damaged_share: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
+    """Share of damaged samples that are passed over, counted and named; 0: the first one ends the run."""
+    cache_mib: Whole = 1_024
+    """Shards of object storage kept on each machine's disk, below XDG_CACHE_HOME; 0: none."""
 
 
 class ModelConfig(Section):
@@ -176,6 +182,8 @@ class CheckpointConfig(Section):
     """How often; also at the end. 0: only at the end."""
     keep: Count = 2
     """So many newest checkpoints stay, and the best."""
+    max_age_seconds: Whole = 3_600
+    """A run whose checkpoints fail is ended when the last good one is older, and one is due; 0: never."""
 
 
 class ClusterConfig(Section):

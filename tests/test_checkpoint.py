@@ -99,12 +99,13 @@ def test_the_manifest_is_written_last(tmp_path):
             super().write(name, data)
 
     checkpoint.write(RunFolder(Noting(tmp_path)), "a", FILES, {})
-    assert written == [*FILES, MANIFEST]
+    assert written[-1] == MANIFEST
+    assert sorted(written) == sorted([*FILES, MANIFEST])
 
 
 def test_a_play_is_restored_whole(values, play):
     play.generation = 3
-    files = checkpoint.snapshot(play, Progress(12.5, 99.0), play.recorder.state())
+    files = checkpoint.snapshot(play, Progress(12.5, 99.0), play.recorder.state()).files()
     fresh = played(values, rounds=0, run__name="fresh")
     with torch.no_grad():
         for network in fresh.game.networks.values():
@@ -112,7 +113,7 @@ def test_a_play_is_restored_whole(values, play):
                 parameter.normal_()
     assert checkpoint.restore(fresh, files) == Progress(12.5, 99.0)
     assert (fresh.images, fresh.generation) == (24, 3)
-    again = checkpoint.snapshot(fresh, Progress(12.5, 99.0), fresh.recorder.state())
+    again = checkpoint.snapshot(fresh, Progress(12.5, 99.0), fresh.recorder.state()).files()
     assert {name for name in files if files[name] != again[name]} == {"config.yaml"}
 
 
@@ -120,18 +121,18 @@ def test_a_play_is_restored_whole(values, play):
 def test_a_restored_play_goes_on_as_if_it_had_not_stopped(values, precision):
     play = played(values, train__precision=precision)
     fresh = played(values, rounds=0, train__precision=precision)
-    checkpoint.restore(fresh, checkpoint.snapshot(play, Progress(), play.recorder.state()))
+    checkpoint.restore(fresh, checkpoint.snapshot(play, Progress(), play.recorder.state()).files())
     for each in (play, fresh):
         batches = source()
         for _ in range(3):
             each.round(batches)
-    states = [checkpoint.snapshot(each, Progress(), each.recorder.state()) for each in (play, fresh)]
+    states = [checkpoint.snapshot(each, Progress(), each.recorder.state()).files() for each in (play, fresh)]
     assert states[0] == states[1]
     assert play.recorder.read() == fresh.recorder.read()
 
 
 def test_a_snapshot_holds_every_network_average_optimizer_and_the_config(play):
-    files = checkpoint.snapshot(play, Progress(), play.recorder.state())
+    files = checkpoint.snapshot(play, Progress(), play.recorder.state()).files()
     assert set(files) == {
         "generator.safetensors",
         "discriminator.safetensors",
@@ -145,15 +146,15 @@ def test_a_snapshot_holds_every_network_average_optimizer_and_the_config(play):
 
 
 def test_a_snapshot_does_not_change_when_the_play_goes_on(play):
-    files = checkpoint.snapshot(play, Progress(), play.recorder.state())
-    before = dict(files)
+    taken = checkpoint.snapshot(play, Progress(), play.recorder.state())
+    before = taken.files()
     play.round(source())
-    assert files == before
+    assert taken.files() == before
 
 
 def test_equal_plays_have_equal_tensors_whatever_the_clock(values):
     first, second = (
-        checkpoint.snapshot(played(values), Progress(seconds=seconds), played(values).recorder.state())
+        checkpoint.snapshot(played(values), Progress(seconds=seconds), played(values).recorder.state()).files()
         for seconds in (1.0, 2.0)
     )
     assert {name for name in first if first[name] != second[name]} == {"state.json"}
@@ -165,15 +166,15 @@ def test_nothing_is_unpickled(values, play, folder, monkeypatch):
 
     for module, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
         monkeypatch.setattr(module, name, refuse)
-    save(folder, *names(24), files=checkpoint.snapshot(play, Progress(), play.recorder.state()))
-    name, _ = checkpoint.newest_whole(folder)
+    save(folder, *names(24), files=checkpoint.snapshot(play, Progress(), play.recorder.state()).files())
+    name, _, _ = checkpoint.newest_whole(folder)
     checkpoint.restore(played(values, rounds=0), checkpoint.read(folder.storage, f"checkpoints/{name}"))
 
 
 def test_a_pickle_in_place_of_tensors_is_refused(values, play):
     file = io.BytesIO()
     torch.save(play.game.networks["generator"].state_dict(), file)
-    files = checkpoint.snapshot(play, Progress(), play.recorder.state())
+    files = checkpoint.snapshot(play, Progress(), play.recorder.state()).files()
     files["generator.safetensors"] = file.getvalue()
     with pytest.raises(RunError, match="does not fit"):
         checkpoint.restore(played(values, rounds=0), files)
@@ -181,21 +182,21 @@ def test_a_pickle_in_place_of_tensors_is_refused(values, play):
 
 @pytest.mark.parametrize("change", [{"model__width": 8}, {"model__latent_size": 4}, {"data__channels": 3}])
 def test_a_checkpoint_of_other_networks_is_refused(values, play, change):
-    files = checkpoint.snapshot(play, Progress(), play.recorder.state())
+    files = checkpoint.snapshot(play, Progress(), play.recorder.state()).files()
     with pytest.raises(RunError, match="does not fit the networks of this config"):
         checkpoint.restore(played(values, rounds=0, **change), files)
 
 
 @pytest.mark.parametrize("file", ["generator", "generator_average", "optimizer_discriminator", "recorder"])
 def test_a_checkpoint_without_a_part_is_refused(values, play, file):
-    files = checkpoint.snapshot(play, Progress(), play.recorder.state())
+    files = checkpoint.snapshot(play, Progress(), play.recorder.state()).files()
     del files[f"{file}.safetensors"]
     with pytest.raises(RunError, match=file):
         checkpoint.restore(played(values, rounds=0), files)
 
 
 def test_one_network_is_loaded_by_name(values, play, folder):
-    save(folder, *names(24), files=checkpoint.snapshot(play, Progress(), play.recorder.state()))
+    save(folder, *names(24), files=checkpoint.snapshot(play, Progress(), play.recorder.state()).files())
     network = build_game(config_of(values, run__seed=9), CPU).networks["generator"]
     checkpoint.load_network(folder.storage, f"checkpoints/{names(24)[0]}", "generator_average", network)
     expected = play.averages["generator"].network.state_dict()
@@ -245,8 +246,9 @@ def test_from_a_damaged_checkpoint_the_run_goes_back_to_the_one_before(folder, k
     for name in (first, second, third):
         save(folder, name)
     file = harm(folder, third, kind)
-    found, faults = checkpoint.newest_whole(folder)
+    found, files, faults = checkpoint.newest_whole(folder)
     assert found == second
+    assert files == FILES
     assert len(faults) == 1
     assert third in faults[0]
     assert file in faults[0] or "format" in kind
@@ -270,13 +272,13 @@ def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(folder):
 
 
 def test_a_run_without_a_checkpoint_begins(folder):
-    assert checkpoint.newest_whole(folder) == (None, [])
+    assert checkpoint.newest_whole(folder) == (None, {}, [])
 
 
 def test_a_checkpoint_that_no_pointer_made_visible_is_not_taken(folder):
     save(folder, *names(100))
     checkpoint.write(folder, *names(200), FILES, {})
-    assert checkpoint.newest_whole(folder) == (names(100)[0], [])
+    assert checkpoint.newest_whole(folder) == (names(100)[0], FILES, [])
 
 
 # A storage that fails.
@@ -292,7 +294,7 @@ def test_a_write_that_fails_leaves_nothing_to_go_on_from(folder, k, deletes):
     if deletes:
         assert folder.storage.list("checkpoints") == names(100)
     assert folder.pointer("latest").checkpoint == names(100)[0]
-    assert checkpoint.newest_whole(folder) == (names(100)[0], [])
+    assert checkpoint.newest_whole(folder) == (names(100)[0], FILES, [])
 
 
 def test_a_pointer_that_cannot_be_moved_stays(folder):
@@ -303,7 +305,7 @@ def test_a_pointer_that_cannot_be_moved_stays(folder):
     assert folder.pointer("latest").checkpoint == folder.pointer("best").checkpoint == names(100)[0]
     folder.storage.writes = 100
     save(folder, *names(300))
-    assert checkpoint.newest_whole(folder) == (names(300)[0], [])
+    assert checkpoint.newest_whole(folder) == (names(300)[0], FILES, [])
 
 
 # What is kept.

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 
 import numpy as np
+import simplejpeg
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
@@ -23,6 +25,11 @@ RawBatch = dict[str, Field]
 """Named fields of B samples on the CPU: images uint8 [B, C, H, W], labels int64 [B], vectors float32 [B, N], texts."""
 Located = tuple[OpenShard, str, Sample]
 """A sample and where it is: shard, key, members."""
+
+
+Pixels = NDArray[np.uint8]
+"""[H, W, C]."""
+JPEG = b"\xff\xd8"
 
 
 class Decoder:
@@ -56,33 +63,42 @@ class Decoder:
 
     def image(self, shard: OpenShard, key: str, members: Sample) -> Tensor:
         """One image, uint8 [C, H, W]."""
-        encoded = self._member(shard, key, members)
-        try:
-            # bytearray: torch warns of buffers it may not write to.
-            content = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
-            image: Tensor = decode_image(content, ImageReadMode.UNCHANGED)
-        except (RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{shard.where}: {self.name} of sample {key!r} is no readable image: {reason}") from error
-        expected = (self.channels, self.index.image_size, self.index.image_size)
-        if tuple(image.shape) != expected or image.dtype != torch.uint8:
-            found, wanted = ("x".join(map(str, shape)) for shape in (image.shape, expected))
-            raise UserError(
-                f"{shard.where}: {self.name} of sample {key!r} is {found} {image.dtype}, but needed is {wanted} "
-                "(channels x height x width) of 8 bits; make the data set again with ganrun.prepare --size"
-            )
-        return image
+        return self._images([(shard, key, members)], None, 1)[0]
 
-    def _images(self, samples: Sequence[Located], threads: Executor, parts: int) -> Tensor:
+    def _images(self, samples: Sequence[Located], threads: Executor | None, parts: int) -> Tensor:
+        """[B, C, H, W], in memory [B, H, W, C] as decoders write and convolutions like best to read."""
         size = self.index.image_size
-        images = torch.empty(len(samples), self.channels, size, size, dtype=torch.uint8)
+        images = np.empty((len(samples), size, size, self.channels), np.uint8)
 
         def decode(part: int) -> None:
             for number in range(part, len(samples), parts):
-                images[number] = self.image(*samples[number])
+                self._decode(*samples[number], images[number])
 
-        list(threads.map(decode, range(parts)))
-        return images
+        list(threads.map(decode, range(parts))) if threads else decode(0)
+        return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+    def _decode(self, shard: OpenShard, key: str, members: Sample, out: Pixels) -> None:
+        encoded = self._member(shard, key, members)
+        try:
+            if encoded[:2] == JPEG:
+                found = _decode_jpeg(encoded, out)
+            else:
+                # bytearray: torch warns of buffers it may not write to.
+                content = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
+                image = decode_image(content, ImageReadMode.UNCHANGED)
+                found = (*image.shape[1:], image.shape[0], str(image.dtype).removeprefix("torch."))
+                if found == (*out.shape, "uint8"):
+                    out[:] = image.permute(1, 2, 0).numpy()
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{shard.where}: {self.name} of sample {key!r} is no readable image: {reason}") from error
+        if found != (*out.shape, "uint8"):
+            height, width, channels, kind = found
+            raise UserError(
+                f"{shard.where}: {self.name} of sample {key!r} is {channels}x{height}x{width} {kind}, but needed is "
+                f"{self.channels}x{out.shape[0]}x{out.shape[1]} (channels x height x width) of 8 bits; "
+                "make the data set again with ganrun.prepare --size"
+            )
 
     def _label(self, shard: OpenShard, key: str, members: Sample) -> int:
         text, classes = bytes(self._member(shard, key, members)), len(self.index.classes)
@@ -127,3 +143,12 @@ class Decoder:
         wanted = " or ".join(f".{extension}" for extension in self.extensions)
         there = ", ".join(f".{extension}" for extension in members)
         raise UserError(f"{shard.where}: sample {key!r} has no {self.name} ({wanted}), only {there}")
+
+
+def _decode_jpeg(encoded: memoryview, out: Pixels) -> tuple[int, int, int, str]:
+    """Decodes into `out` if the shape fits; height, width, channels and type of what was there."""
+    height, width, colours, _ = simplejpeg.decode_jpeg_header(encoded)
+    channels = {"Gray": 1, "CMYK": 4, "YCCK": 4}.get(colours, 3)
+    if (height, width, channels) == out.shape:
+        simplejpeg.decode_jpeg(encoded, "GRAY" if channels == 1 else "RGB", buffer=out)
+    return height, width, channels, "uint8"

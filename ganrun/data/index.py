@@ -12,7 +12,7 @@ from typing import Any
 from braceexpand import braceexpand
 
 from ganrun.errors import UserError
-from ganrun.storage import Storage, matching, open_storage
+from ganrun.storage import PATIENCE_SECONDS, Storage, matching, open_storage
 
 FORMAT = 1
 INDEX_NAME = "index.json"
@@ -92,15 +92,21 @@ class DataSet:
         return self.places[shard].read(self.index.shards[shard].name)
 
 
-def open_data(shards: str | list[str]) -> DataSet:
+def open_data(shards: str | list[str], patience_seconds: float = PATIENCE_SECONDS) -> DataSet:
     """The data set that `data.shards` names: a folder or prefix with an index, `package:NAME`, or
     shards by brace range, glob or list whose folder has an index.
+
+    Args:
+        shards: what it is called.
+        patience_seconds: so long a storage that does not answer is asked again.
 
     Raises:
         UserError: nothing is there, or there is no index, or the parts do not belong together.
     """
     entries = [shards] if isinstance(shards, str) else shards
-    read_index = functools.cache(_read_index)  # once a folder, however many of its shards are named
+    read_index = functools.cache(
+        functools.partial(_read_index, patience_seconds)
+    )  # once a folder, however many of its shards are named
     parts = [_open_part(uri, read_index) for entry in entries for uri in _expand(entry)]
     if not parts:
         raise UserError(f"data.shards: {shards!r} names no shard")
@@ -156,8 +162,8 @@ def _package(name: str) -> Path:
     return Path(str(files("ganrun.data"))) / name
 
 
-def _read_index(uri: str) -> DataSet:
-    place = open_storage(uri)
+def _read_index(patience_seconds: float, uri: str) -> DataSet:
+    place = open_storage(uri, patience_seconds)
     try:
         data = place.read(INDEX_NAME)
     except FileNotFoundError:

@@ -8,8 +8,9 @@ import gzip
 import hashlib
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from ganrun.data.index import DataSet, Shard
+from ganrun.data.index import Shard
 from ganrun.errors import UserError
 
 BLOCK = 512
@@ -18,29 +19,46 @@ Sample = dict[str, memoryview]
 """The members of one sample by extension (lower case, without the dot), e.g. {"png": ..., "cls": ...}."""
 
 
+@dataclass(eq=False)
 class OpenShard:
-    """The samples of a shard, checked."""
+    """The samples of a shard as (key, members), in the order of the tar; and its address, for messages."""
 
-    def __init__(self, data: DataSet, number: int) -> None:
-        self.where = data.where(number)
-        try:
-            content = data.read(number)
-        except OSError as error:
-            raise UserError(f"{self.where}: cannot be read: {error.strerror or error}") from error
-        self.samples = open_shard(content, data.index.shards[number], self.where)
+    where: str
+    samples: list[tuple[str, Sample]]
 
 
 def open_shard(data: bytes, shard: Shard, where: str) -> list[tuple[str, Sample]]:
-    """The samples of a shard as (key, members), in the order of the tar.
+    """The samples of a shard, checked against its index.
 
     Raises:
         UserError: its size, hash or number of samples is not that of the index, or it is no tar.
     """
+    if fault := damage(data, shard):
+        raise UserError(f"{where}: {fault}")
+    return walk_shard(data, shard, where)
+
+
+def damage(data: bytes, shard: Shard) -> str | None:
+    """How the bytes of a shard differ from what its index says; None if they do not."""
     if len(data) != shard.bytes:
-        raise UserError(f"{where}: {len(data)} bytes, but the index says {shard.bytes}; {_MEND}")
+        return f"{len(data)} bytes, but the index says {shard.bytes}; {_MEND}"
     if (found := hashlib.sha256(data).hexdigest()) != shard.sha256:
-        raise UserError(f"{where}: sha256 {found[:12]}, but the index says {shard.sha256[:12]}; {_MEND}")
-    samples = read_samples(data, where, known=True)
+        return f"sha256 {found[:12]}, but the index says {shard.sha256[:12]}; {_MEND}"
+    return None
+
+
+def walk_shard(data: bytes, shard: Shard, where: str) -> list[tuple[str, Sample]]:
+    """The samples of an undamaged shard.
+
+    Raises:
+        UserError: it is no tar, or its number of samples is not that of the index.
+    """
+    try:
+        samples = read_samples(data, where, known=True)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{where}: not a tar, or damaged ({error})") from error
     if len(samples) != shard.samples:
         raise UserError(f"{where}: {len(samples)} samples, but the index says {shard.samples}; {_MEND}")
     return samples
@@ -68,7 +86,7 @@ def read_samples(data: bytes, where: str, known: bool = False) -> list[tuple[str
             raise UserError(f"{where}: damaged gzip ({error})") from error
     samples: list[tuple[str, Sample]] = []
     keys: set[str] = set()
-    key, members = "", {}
+    key, members = "", Sample()
     for name, content in _walk(data, where, known):
         folder, slash, file = name.rpartition("/")
         stem, _, extension = file.partition(".")
@@ -79,7 +97,7 @@ def read_samples(data: bytes, where: str, known: bool = False) -> list[tuple[str
             if stem in keys:
                 raise UserError(f"{where}: the members of sample {stem!r} do not stand together")
             keys.add(stem)
-            key, members = stem, {}
+            key, members = stem, Sample()
             samples.append((key, members))
         members[extension.lower()] = content
     return samples

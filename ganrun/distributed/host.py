@@ -10,7 +10,9 @@ import torch.distributed as dist
 from ganrun import checkpoint
 from ganrun.checkpoint import Progress
 from ganrun.data.index import DataSet
+from ganrun.distributed.behind import Checkpoints, Due, Lines
 from ganrun.distributed.line import Line
+from ganrun.errors import RunError
 from ganrun.evaluation.in_training import Evaluation
 from ganrun.picture import to_png
 from ganrun.play import Play
@@ -45,8 +47,11 @@ class WorkerHost:
         self.data_fingerprint = data.index.fingerprint
         self.progress, self.evaluation = progress, evaluation
         self.first = play.slots.rank == 0
-        self.unsaved: str | None = None
-        """What went wrong with the last save, if it failed."""
+        self.lines: Lines | None = None
+        self.checkpoints: Checkpoints | None = None
+        if self.first:
+            self.lines = Lines(folder)
+            self.checkpoints = Checkpoints(folder, play.config.checkpoint.keep, self.lines, self._tell)
         self.wait_seconds = 0.0
         """Time spent waiting for data since the last tick."""
         self._score: tuple[int, dict[str, Any]] | None = None
@@ -57,7 +62,8 @@ class WorkerHost:
 
     def should_stop(self) -> bool:
         """Rank 0 hears the driver; the others hear rank 0."""
-        if self.first:
+        if self.checkpoints is not None:
+            self.checkpoints.raise_fault(self.play.config.checkpoint.max_age_seconds)
             self.line.say("images", images=self.play.images)
         if self.play.slots.workers == 1:
             return self.line.stop
@@ -77,7 +83,7 @@ class WorkerHost:
 
     def picture(self) -> None:
         """Samples of the averaged generator for the same latents at every tick, as PNG."""
-        if not self.first:
+        if self.lines is None:
             return
         play, name = self.play, f"samples/{self.play.images:012d}.png"
         count, latent_size = play.config.telemetry.sample_images, play.game.latent_size
@@ -85,10 +91,7 @@ class WorkerHost:
         with torch.inference_mode():
             z = draw.normal(count, latent_size, purpose="samples/z")
             images = play.game.sample(play.averaged_networks, z)
-        try:
-            self.folder.storage.write(name, to_png(images))
-        except OSError as error:
-            self._note("picture_failed", f"{name} could not be written: {error}")
+        self.lines.picture(name, to_png(images, facts={"attempt": str(self.attempt), "images": str(play.images)}))
 
     def evaluate(self) -> bool:
         """A score of the averaged generator, on all ranks together; whether it is the best so far (lower is better)."""
@@ -109,40 +112,50 @@ class WorkerHost:
         return best
 
     def save(self, best: bool) -> None:
-        """A checkpoint. One that cannot be written costs the run nothing but is noted."""
+        """A checkpoint, written behind the rounds. One that cannot be written costs the run nothing but is noted."""
+        begun = time.monotonic()
         recorder = self.play.recorder.state()
-        if not self.first:
+        if self.checkpoints is None:
             return
-        seconds = self.progress.seconds + time.monotonic() - self._begun
-        files = checkpoint.snapshot(self.play, Progress(self.progress.best_score, seconds), recorder)
+        seconds = self.progress.seconds + begun - self._begun
+        snapshot = checkpoint.snapshot(self.play, Progress(self.progress.best_score, seconds), recorder)
         name = f"{self.play.images:012d}-{self.attempt:04d}"
         facts = {"images": self.play.images, "attempt": self.attempt, "data": self.data_fingerprint}
         scores = [self._score[1]] if self._score and self._score[0] == self.play.images else []
-        try:
-            checkpoint.write(self.folder, name, files, facts | {"scores": scores})
-            pointer = Pointer(name, self.play.images, self.attempt, scores[0]["value"] if scores else None)
-            checkpoint.make_visible(self.folder, pointer, best)
-            self.unsaved = None
-        except OSError as error:
-            self.unsaved = f"checkpoint {name} could not be written: {error.strerror or error}"
-            self._note("checkpoint_failed", self.unsaved)
+        pointer = Pointer(name, self.play.images, self.attempt, scores[0]["value"] if scores else None)
+        facts |= {"scores": scores}
+        self.checkpoints.submit(Due(snapshot, facts, pointer, best, time.monotonic() - begun))
+
+    def finish(self, ending: str | None) -> None:
+        """Waits until the last checkpoint and the last lines are written; `ending` is the last event, if all is well.
+
+        Raises:
+            RunError: that checkpoint could not be written, or another attempt has the run.
+        """
+        if self.checkpoints is None or self.lines is None:
             return
         try:
-            checkpoint.delete_old(self.folder, self.play.config.checkpoint.keep)
-        except OSError as error:
-            self._note("delete_failed", f"an old checkpoint could not be deleted: {error.strerror or error}")
+            self.checkpoints.drain()
+            self.checkpoints.raise_fault(0)
+            if self.checkpoints.unsaved:
+                raise RunError(
+                    f"{self.checkpoints.unsaved}; the last good one stays: mend the storage and run the same command"
+                )
+            if ending:
+                self.event(ending, images=self.play.images)
+        finally:
+            self.lines.close()
 
     def event(self, kind: str, **fields: Any) -> None:
         """A line of this attempt's events."""
-        self._append(f"events/{self.attempt:04d}.jsonl", {"time": time.time(), "kind": kind, **fields})
+        self._append(f"events/{self.attempt:04d}.jsonl", {"time": time.time(), "kind": kind, **fields}, soon=True)
 
-    def _note(self, kind: str, text: str) -> None:
-        self.event(kind, images=self.play.images, message=text)
-        self.line.say("note", text=text)
+    def _tell(self, kind: str, **fields: Any) -> None:
+        """An event, and what is a message also on the driver's terminal. Called by several threads."""
+        self.event(kind, **fields)
+        if "message" in fields:
+            self.line.say("note", text=fields["message"])
 
-    def _append(self, name: str, fields: dict[str, Any]) -> None:
-        """Records are for people: that one cannot be written stops no run."""
-        try:
-            self.folder.append_line(name, fields)
-        except OSError as error:
-            self.line.say("note", text=f"{name} could not be written: {error.strerror or error}")
+    def _append(self, name: str, fields: dict[str, Any], soon: bool = False) -> None:
+        if self.lines is not None:
+            self.lines.add(name, fields, soon)

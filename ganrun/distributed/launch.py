@@ -18,7 +18,7 @@ from typing import Any
 from ganrun.distributed.line import Line, Message
 from ganrun.errors import RunError, UserError
 from ganrun.sections import Config
-from ganrun.storage import open_storage
+from ganrun.storage import for_ray, open_storage
 
 ENDINGS = ("finished", "stopped")
 LISTEN_SECONDS = 0.25
@@ -100,8 +100,8 @@ def _fit(config: Config, mailbox: Any) -> str | None:
         ),
         run_config=RunConfig(
             name=uuid.uuid4().hex[:12],
-            storage_path=f"{config.run.storage}/{config.run.name}/.ray",
             failure_config=FailureConfig(max_failures=cluster.max_failures),
+            **for_ray(f"{config.run.storage}/{config.run.name}/.ray"),
         ),
     )
     try:

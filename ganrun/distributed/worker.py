@@ -1,5 +1,6 @@
 """One worker of a run, from the config to its end. Needs a process group if there are several; knows no Ray."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from ganrun import checkpoint
+from ganrun.data.cache import ShardCache, cache_folder
 from ganrun.data.decode import RawBatch
 from ganrun.data.index import DataSet, open_data
 from ganrun.data.order import Order
@@ -34,13 +36,15 @@ def work(config: Config, rank: int, workers: int, device: torch.device, line: Li
     """
     if device.type == "cpu":
         torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
-    folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}"))
-    data = open_data(config.data.shards)
+    patience = config.run.patience_seconds
+    folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}", patience))
+    data = open_data(config.data.shards, patience)
     play = Play(build_game(config, device), config, Slots(config.slots, rank, workers))
-    start = _begin(folder, play.slots)
-    progress, unfit = _restore(play, folder, start)
+    start, files = _begin(folder, play.slots)
+    progress, unfit = _restore(play, folder, start, files)
     stream = _stream(play, data)
-    evaluation = Evaluation(config, data, open_storage(config.run.storage)) if config.evaluate.every_images else None
+    scores = open_storage(config.run.storage, patience)
+    evaluation = Evaluation(config, data, scores) if config.evaluate.every_images else None
     host = WorkerHost(play, folder, data, line, start.attempt, progress, evaluation)
     if host.first:
         left_over = stream.order.left_over
@@ -51,15 +55,16 @@ def work(config: Config, rank: int, workers: int, device: torch.device, line: Li
         line.say("started", images=play.images, workers=workers, faults=start.damaged)
     try:
         finished = train(play, _timed(stream, host), host)
-    except (UserError, RunError) as error:
-        host.event("failed", images=play.images, message=str(error))
+    except Exception as error:
+        if isinstance(error, UserError | RunError):
+            host.event("failed", images=play.images, message=str(error))
+        with contextlib.suppress(RunError):  # A checkpoint that is under way is worth the wait; what went wrong, more.
+            host.finish(None)
         raise
     finally:
         stream.close()
-    if host.unsaved:
-        raise RunError(f"{host.unsaved}; the last good checkpoint stays: mend the storage and run the same command")
+    host.finish("finish" if finished else "stop")
     if host.first:
-        host.event("finish" if finished else "stop", images=play.images)
         line.say("finished" if finished else "stopped", images=play.images)
 
 
@@ -73,21 +78,26 @@ class Start(NamedTuple):
     """What is wrong with newer ones."""
 
 
-def _begin(folder: RunFolder, slots: Slots) -> Start:
-    """A new attempt, and the checkpoint to go on from: rank 0 decides for all."""
+def _begin(folder: RunFolder, slots: Slots) -> tuple[Start, checkpoint.Files]:
+    """A new attempt, and the checkpoint to go on from: rank 0 decides for all, and has read it for that."""
     found: list[Start | None] = [None]
+    files: checkpoint.Files = {}
     if slots.rank == 0:
-        found = [Start(folder.begin_attempt(), *checkpoint.newest_whole(folder))]
+        attempt = folder.begin_attempt()
+        name, files, damaged = checkpoint.newest_whole(folder)
+        found = [Start(attempt, name, damaged)]
     if slots.workers > 1:
         dist.broadcast_object_list(found, 0)
     assert found[0] is not None
-    return found[0]
+    return found[0], files
 
 
-def _restore(play: Play, folder: RunFolder, start: Start) -> tuple[checkpoint.Progress, list[str]]:
+def _restore(
+    play: Play, folder: RunFolder, start: Start, files: checkpoint.Files
+) -> tuple[checkpoint.Progress, list[str]]:
     """Puts the play where it left off, or gives it the weights of `run.start_from` and names what did not fit."""
     if start.checkpoint:
-        files = checkpoint.read(folder.storage, f"checkpoints/{start.checkpoint}")
+        files = files or checkpoint.read(folder.storage, f"checkpoints/{start.checkpoint}")
         return checkpoint.restore(play, files), []
     if play.config.run.start_from:
         return checkpoint.Progress(), checkpoint.begin_from(play, play.config.run.start_from)
@@ -98,15 +108,10 @@ def _stream(play: Play, data: DataSet) -> Stream:
     """Batches from where the play is."""
     config, slots = play.config, play.slots
     sizes = tuple(shard.samples for shard in data.index.shards)
-    return Stream(
-        data,
-        Order(sizes, slots.total, config.run.seed, config.data.shuffle_shards),
-        slots.owned,
-        config.data.batch_size // slots.total,
-        play.images,
-        config.data.fields,
-        pin=play.device.type == "cuda",
-    )
+    order = Order(sizes, slots.total, config.run.seed, config.data.shuffle_shards)
+    cache = ShardCache(cache_folder(), config.data.cache_mib * 2**20) if config.data.cache_mib else None
+    decoders = max(2, int(config.cluster.cpus_per_worker))
+    return Stream(data, config.data, order, slots.owned, play.images, play.device, cache, decoders)
 
 
 def _timed(stream: Stream, host: WorkerHost) -> Callable[[], list[RawBatch]]:

@@ -8,8 +8,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ganrun.data.decode import Decoder
+from ganrun.data.fetch import Fetcher
 from ganrun.data.index import DataSet
-from ganrun.data.shard import OpenShard
 from ganrun.evaluation.score import Score, fake_statistics, frechet_score, real_statistics, reference
 from ganrun.evaluation.statistics import Statistics
 from ganrun.play import Play
@@ -36,7 +36,8 @@ class Evaluation:
         self._extractor = EXTRACTORS[config.evaluate.extractor]()
         self._decoder = Decoder("image", config.data.fields["image"], data.index)
         self._starts = np.cumsum([0, *(shard.samples for shard in data.index.shards)])
-        self._open = functools.lru_cache(maxsize=2)(functools.partial(OpenShard, data))
+        fetcher = Fetcher(data)
+        self._open = functools.lru_cache(maxsize=2)(lambda number: fetcher.request(number).result())
         self._reference: Statistics | None = None
 
     def score(self, play: Play) -> Score:

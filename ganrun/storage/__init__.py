@@ -3,14 +3,15 @@
 import glob
 import os
 from fnmatch import fnmatch
+from typing import Any
 
 from ganrun.errors import UserError
 from ganrun.storage.folder import Folder
 from ganrun.storage.place import Entry, Storage
 from ganrun.storage.retry import PATIENCE_SECONDS
-from ganrun.storage.s3 import S3
+from ganrun.storage.s3 import S3, filesystem
 
-__all__ = ["Entry", "Folder", "Storage", "check_rights", "matching", "open_storage"]
+__all__ = ["PATIENCE_SECONDS", "Entry", "Folder", "Storage", "check_rights", "for_ray", "matching", "open_storage"]
 
 
 def open_storage(uri: str, patience_seconds: float = PATIENCE_SECONDS) -> Storage:
@@ -31,6 +32,15 @@ def open_storage(uri: str, patience_seconds: float = PATIENCE_SECONDS) -> Storag
     if scheme == "s3" and rest.partition("/")[0]:
         return S3(uri, patience_seconds)
     raise UserError(f"{uri}: no storage that ganrun knows; allowed are a folder, file:// and s3://BUCKET/PREFIX")
+
+
+def for_ray(uri: str) -> dict[str, Any]:
+    """The same place as Ray Train's RunConfig takes it, with no credentials in it."""
+    if not uri.startswith("s3://"):
+        return {"storage_path": uri}
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    return {"storage_path": uri.removeprefix("s3://"), "storage_filesystem": PyFileSystem(FSSpecHandler(filesystem()))}
 
 
 def matching(pattern: str) -> list[str]:

@@ -16,6 +16,8 @@ from ganrun.storage.place import Entry
 class Folder:
     """Objects as files below a folder. Conditional writes take turns under a file lock."""
 
+    traffic = None
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser().absolute()
         self.uri = str(self.path)

@@ -6,6 +6,8 @@ bytes or the new ones, never a part. What goes wrong is an OSError whose `strerr
 
 from typing import NamedTuple, Protocol
 
+from ganrun.storage.retry import Traffic
+
 
 class Entry(NamedTuple):
     """What a listing tells of an object: its size, and when it was written in seconds since the epoch."""
@@ -18,6 +20,10 @@ class Storage(Protocol):
     """Objects by name below one place."""
 
     uri: str
+
+    @property
+    def traffic(self) -> Traffic | None:
+        """What goes over the wire; None of a folder."""
 
     def read(self, name: str) -> bytes:
         """The bytes of `name`; FileNotFoundError if there is none."""

@@ -60,7 +60,7 @@ class S3:
     def write(self, name: str, data: bytes) -> None:
         async def put() -> None:
             kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-            await _filesystem()._pipe_file(
+            await filesystem()._pipe_file(
                 f"{self.bucket}/{self._key(name)}", data, chunksize=PART, max_concurrency=PARTS, ContentType=kind
             )
 
@@ -122,7 +122,7 @@ class S3:
 
     def _get(self, name: str) -> tuple[bytes, str]:
         async def get() -> tuple[bytes, str]:
-            response = await _filesystem()._call_s3("get_object", Bucket=self.bucket, Key=self._key(name))
+            response = await filesystem()._call_s3("get_object", Bucket=self.bucket, Key=self._key(name))
             self._hear_clock(response)
             async with response["Body"] as body:
                 data: bytes = await _within(body.read(), response["ContentLength"])
@@ -158,7 +158,7 @@ class S3:
 
     def _call(self, method: str, name: str, **arguments: Any) -> dict[str, Any]:
         async def call() -> dict[str, Any]:
-            response: dict[str, Any] = await _filesystem()._call_s3(method, Bucket=self.bucket, **arguments)
+            response: dict[str, Any] = await filesystem()._call_s3(method, Bucket=self.bucket, **arguments)
             self._hear_clock(response)
             return response
 
@@ -176,7 +176,7 @@ class S3:
 
         def ask() -> T:
             try:
-                answer: T = sync(_filesystem().loop, coroutine)
+                answer: T = sync(filesystem().loop, coroutine)
             except Exception as error:
                 raise self._fault(error, where) from error
             return answer
@@ -240,13 +240,8 @@ class S3:
             self._ahead = parsedate_to_datetime(headers["date"]).timestamp() - time()
 
 
-def open_filesystem() -> Any:
-    """The s3fs file system of this process, for libraries that take one."""
-    return _filesystem()
-
-
-def _filesystem() -> Any:
-    """The file system object of this process: one made before a fork does not work after it (s3fs#914)."""
+def filesystem() -> Any:
+    """The s3fs file system of this process: one made before a fork does not work after it (s3fs#914)."""
     with _lock:
         if os.getpid() not in _filesystems:
             from s3fs import S3FileSystem
@@ -262,9 +257,9 @@ def _filesystem() -> Any:
             }
             # botocore itself reads AWS_DEFAULT_REGION alone.
             region = {"region_name": os.environ["AWS_REGION"]} if "AWS_REGION" in os.environ else {}
-            filesystem = S3FileSystem(config_kwargs=config, client_kwargs=region, use_listings_cache=False)
-            filesystem.retries = 1
-            _filesystems[os.getpid()] = filesystem
+            made = S3FileSystem(config_kwargs=config, client_kwargs=region, use_listings_cache=False)
+            made.retries = 1
+            _filesystems[os.getpid()] = made
         return _filesystems[os.getpid()]
 
 

@@ -45,8 +45,8 @@ def members(number, **changes):
 
 
 def batch_of(data):
-    fields = DataConfig(shards="x", image_size=16, fields=FIELDS).fields
-    stream = Stream(data, Order((data.index.samples,), 1, 0, 1), [0], data.index.samples, 0, fields)
+    config = DataConfig(shards="x", image_size=16, batch_size=data.index.samples, fields=FIELDS)
+    stream = Stream(data, config, Order((data.index.samples,), 1, 0, 1), [0], 0)
     try:
         return stream.next()[0]
     finally:
@@ -73,7 +73,7 @@ def test_fields_of_every_kind_are_batched(tmp_path):
         ({"json": b"no json"}, "attributes of sample '1' is no list of numbers"),
         ({"json": b'{"a": "x"}'}, "attributes of sample '1' is no list of numbers"),
         ({"features_npy": npy([[1.0]])}, "features of sample '1' is no list of numbers.*2 dimensions"),
-        ({"photo_png": encoded()}, "photo of sample '1' is 1x16x16 torch.uint8, but needed is 3x16x16"),
+        ({"photo_png": encoded()}, "photo of sample '1' is 1x16x16 uint8, but needed is 3x16x16"),
         ({"edges_png": b"x"}, "edges of sample '1' is no readable image"),
     ],
 )

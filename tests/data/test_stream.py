@@ -16,12 +16,16 @@ from ganrun.data.index import DataSet, Index, Shard, open_data
 from ganrun.data.order import Order
 from ganrun.data.stream import AHEAD, Stream
 from ganrun.errors import UserError
-from ganrun.sections import FieldConfig
+from ganrun.sections import DataConfig, FieldConfig
 from ganrun.storage import Folder
 from tests.conftest import SIZES, write_data
 from tests.data.test_order import walk
 
 IMAGE, LABEL = {"image": FieldConfig(kind="image")}, {"label": FieldConfig(kind="label")}
+
+
+def config_of(batch_size, fields, **options):
+    return DataConfig(shards="x", image_size=16, channels=1, batch_size=batch_size, fields=fields, **options)
 
 
 @pytest.fixture
@@ -35,9 +39,10 @@ def opened():
 
 @pytest.fixture
 def stream_of(opened):
-    def make(data, slots=1, owned=None, batch=2, images=0, window=2, fields=IMAGE, **options):
+    def make(data, slots=1, owned=None, batch=2, images=0, window=2, fields=IMAGE, damaged_share=0.0, **options):
         order = Order(tuple(shard.samples for shard in data.index.shards), slots, 1, window)
-        opened.append(Stream(data, order, range(slots) if owned is None else owned, batch, images, fields, **options))
+        config = config_of(batch * slots, fields, damaged_share=damaged_share)
+        opened.append(Stream(data, config, order, range(slots) if owned is None else owned, images, **options))
         return opened[-1]
 
     return make
@@ -178,11 +183,11 @@ def test_slots_that_meet_in_a_shard_share_it(data_folder, stream_of):
     assert len(place.shards) == len(set(place.shards))
 
 
-def test_a_window_of_shards_is_all_that_is_held(data_folder, stream_of):
+def test_two_windows_of_shards_are_all_that_is_held(data_folder, stream_of):
     stream = stream_of(open_data(str(data_folder)), batch=4, window=2)
     for _ in range(60):
         stream.next()
-        assert len(stream._opened) <= 2 + 1
+        assert len(stream.fetcher._opened) <= 2 * 2
 
 
 @pytest.mark.parametrize("taken", [0, 1, 7])
@@ -281,9 +286,9 @@ def test_a_shard_with_other_samples_than_its_index_is_named(tmp_path, stream_of)
         (b"no image", "no readable image"),
         (b"", "no readable image"),
         (encoded()[:40], "no readable image"),
-        (encoded(size=8), "1x8x8 torch.uint8, but needed is 1x16x16"),
-        (encoded(mode="RGB"), "3x16x16 torch.uint8, but needed is 1x16x16"),
-        (encoded(mode="LA"), "2x16x16 torch.uint8, but needed is 1x16x16"),
+        (encoded(size=8), "1x8x8 uint8, but needed is 1x16x16"),
+        (encoded(mode="RGB"), "3x16x16 uint8, but needed is 1x16x16"),
+        (encoded(mode="LA"), "2x16x16 uint8, but needed is 1x16x16"),
         (encoded(mode="I;16"), "uint16, but needed is 1x16x16 (channels x height x width) of 8 bits"),
     ],
     ids=["text", "empty", "truncated", "size", "colour", "alpha", "depth"],

@@ -80,7 +80,7 @@ def test_starts_after_failures_are_told_from_those_after_stops(runs):
 
 def test_failures_are_noted_with_the_checkpoints_that_a_start_found_damaged(runs):
     events = runs / "crashed/events/0001.jsonl"
-    start = json.loads(events.read_text())
+    start = next(line for line in map(json.loads, events.read_text().splitlines()) if line["kind"] == "start")
     failed = {"time": start["time"] + 1, "kind": "checkpoint_failed", "images": 48, "message": "disk full"}
     rollback = {"time": start["time"] + 2, "kind": "rollback", "generation": 1}
     lines = [start | {"damaged": ["a.safetensors is damaged"]}, failed, rollback]

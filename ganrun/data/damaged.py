@@ -1,0 +1,70 @@
+"""What is done about samples that are damaged: the first ends the run, or a stated share of them is passed over."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+from ganrun.data.decode import Located, RawBatch
+from ganrun.errors import UserError
+
+TOLD = 10
+"""So many samples that are passed over are named."""
+logger = logging.getLogger(__name__)
+
+
+class Forgiving:
+    """Puts the sample before a damaged one of its shard in its place.
+
+    What replaces it depends on the shard alone, so that every slot shows as many samples as without damage, and the
+    same ones on any number of workers.
+
+    Args:
+        share: of the samples shown that may be passed over; 0: none.
+        epoch: samples of an epoch, so that the share of a few is not taken for the share of all.
+    """
+
+    def __init__(self, share: float, epoch: int) -> None:
+        self.share, self.epoch = share, epoch
+        self.shown = self.skipped = 0
+
+    def batch(self, samples: Sequence[Located], decode: Callable[[Sequence[Located]], RawBatch]) -> RawBatch:
+        """The samples decoded.
+
+        Raises:
+            UserError: one is damaged and must not be passed over, or more are than may be.
+        """
+        self.shown += len(samples)
+        try:
+            return decode(samples)
+        except UserError:
+            if not self.share:
+                raise
+        return decode([self._readable(sample, decode) for sample in samples])
+
+    def _readable(self, sample: Located, decode: Callable[[Sequence[Located]], RawBatch]) -> Located:
+        """The sample, or the first before it in its shard that is not damaged."""
+        shard, key, _ = sample
+        keys = [each for each, _ in shard.samples]
+        fault, at = None, keys.index(key)
+        for back in range(len(keys)):
+            candidate = (shard, *shard.samples[at - back])
+            try:
+                decode([candidate])
+            except UserError as error:
+                fault = fault or error
+            else:
+                if fault is not None:
+                    self._count(fault)
+                return candidate
+        assert fault is not None
+        raise fault
+
+    def _count(self, fault: UserError) -> None:
+        self.skipped += 1
+        if self.skipped <= TOLD:
+            logger.warning("a sample is passed over: %s", fault)
+        allowed = self.share * max(self.shown, self.epoch)
+        if self.skipped > allowed:
+            raise UserError(
+                f"{fault}; it is damaged sample number {self.skipped}, more than data.damaged_share: {self.share} "
+                f"of {max(self.shown, self.epoch):,}: mend the data set, or allow more"
+            ) from fault

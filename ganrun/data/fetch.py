@@ -1,0 +1,102 @@
+"""Whole shards, fetched ahead by threads, checked and opened."""
+
+import threading
+from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
+from weakref import WeakValueDictionary
+
+from ganrun.data.cache import ShardCache
+from ganrun.data.index import DataSet
+from ganrun.data.shard import OpenShard, damage, walk_shard
+from ganrun.errors import RunError, UserError
+
+FETCHERS = 4
+
+
+class Fetcher:
+    """Opens shards of a data set, each once for all who want it at the time.
+
+    Args:
+        data: the data set.
+        cache: where shards of object storage are kept; None: nowhere.
+    """
+
+    def __init__(self, data: DataSet, cache: ShardCache | None = None) -> None:
+        self.data, self.cache = data, cache
+        self.bytes_fetched = 0
+        """Read from storage, not from the cache."""
+        self.damaged = 0
+        """Times that what came was not what the index says, and came again."""
+        self._lock = threading.Lock()
+        self._opened: WeakValueDictionary[int, OpenShard] = WeakValueDictionary()
+        self._coming: dict[int, Future[OpenShard]] = {}
+        self._threads = ThreadPoolExecutor(FETCHERS, thread_name_prefix="fetch")
+
+    def request(self, number: int) -> "Future[OpenShard]":
+        """A shard, now or soon. It stays open as long as someone holds it.
+
+        The future raises UserError if the shard is damaged, missing or not allowed, RunError if its storage does
+        not answer.
+        """
+        with self._lock:
+            if number in self._coming:
+                return self._coming[number]
+            opened = self._opened.get(number)
+            if opened is not None:
+                ready: Future[OpenShard] = Future()
+                ready.set_result(opened)
+                return ready
+            coming = self._coming[number] = self._threads.submit(self._open, number)
+            return coming
+
+    @property
+    def faults(self) -> Counter[str]:
+        """Requests to the storage that failed and were made again, by kind."""
+        places = {id(place): place for place in self.data.places}.values()
+        return sum((place.traffic.faults for place in places if place.traffic), Counter({"damaged": self.damaged}))
+
+    def close(self) -> None:
+        """Lets go of what has not begun."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _open(self, number: int) -> OpenShard:
+        where = self.data.where(number)
+        try:
+            opened = OpenShard(where, walk_shard(self._whole(number), self.data.index.shards[number], where))
+            with self._lock:
+                self._opened[number] = opened
+            return opened
+        except (FileNotFoundError, PermissionError) as error:
+            raise UserError(f"{where}: cannot be read: {error.strerror or error}") from error
+        except OSError as error:
+            raise RunError(f"{where}: cannot be read: {error.strerror or error}") from error
+        finally:
+            with self._lock:
+                del self._coming[number]
+
+    def _whole(self, number: int) -> bytes:
+        """The bytes of a shard as its index has them, from the cache or from storage."""
+        shard = self.data.index.shards[number]
+        if self.cache is None or self.data.places[number].traffic is None:
+            return self._fetch(number)
+        with self.cache.alone(shard.sha256):
+            cached = self.cache.get(shard.sha256)
+            if cached is not None and not damage(cached, shard):
+                return cached
+            data = self._fetch(number)
+            self.cache.put(shard.sha256, data)
+            return data
+
+    def _fetch(self, number: int) -> bytes:
+        """From storage; a second time if it came damaged over a wire, since that may have been the way."""
+        shard = self.data.index.shards[number]
+        data = self.data.read(number)
+        fault = damage(data, shard)
+        if fault and self.data.places[number].traffic is not None:
+            self.damaged += 1
+            data = self.data.read(number)
+            fault = damage(data, shard)
+        if fault:
+            raise UserError(f"{self.data.where(number)}: {fault}")
+        self.bytes_fetched += len(data)
+        return data

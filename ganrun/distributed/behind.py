@@ -1,0 +1,204 @@
+"""What rank 0 writes while the rounds go on: lines and pictures in one thread, checkpoints in another."""
+
+import json
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ganrun import checkpoint
+from ganrun.checkpoint import Snapshot
+from ganrun.errors import RunError
+from ganrun.run_folder import Pointer, RunFolder
+
+SOON_SECONDS, REWRITE_SECONDS = 0.2, 30.0
+"""How long a line may wait; where files cannot grow, each time they are written anew."""
+PICTURES = 8
+"""So many wait for a storage that is away; of more, the newest."""
+RETRY_SECONDS = 30.0
+logger = logging.getLogger(__name__)
+
+
+class Lines:
+    """Lines of metrics and events, and pictures. They are for people: that one cannot be written stops no run."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self._lines: defaultdict[str, bytes] = defaultdict(bytes)
+        self._pictures: dict[str, bytes] = {}
+        self._changed = threading.Condition()
+        self._urgent = self._closing = False
+        self._writing = threading.Lock()
+        self._wait = REWRITE_SECONDS if folder.storage.traffic else SOON_SECONDS
+        self._thread = threading.Thread(target=self._run, name="lines", daemon=True)
+        self._thread.start()
+
+    def add(self, name: str, fields: dict[str, Any], soon: bool = False) -> None:
+        """Adds a line to a .jsonl file."""
+        with self._changed:
+            self._lines[name] += (json.dumps(fields) + "\n").encode()
+            self._urgent = self._urgent or soon
+            self._changed.notify()
+
+    def picture(self, name: str, data: bytes) -> None:
+        """Puts a picture."""
+        with self._changed:
+            self._pictures[name] = data
+            if len(self._pictures) > PICTURES:
+                del self._pictures[next(iter(self._pictures))]
+
+    def flush(self) -> None:
+        """Writes what waits."""
+        with self._writing:
+            with self._changed:
+                lines, self._lines = self._lines, defaultdict(bytes)
+                pictures, self._pictures = self._pictures, {}
+                self._urgent = False
+            for name, data in lines.items():
+                self._try(name, lambda name=name, data=data: self.folder.storage.append(name, data))  # type: ignore[misc]
+            for name, data in pictures.items():
+                self._try(name, lambda name=name, data=data: self.folder.storage.write(name, data))  # type: ignore[misc]
+
+    def close(self) -> None:
+        """Writes the last."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+        self.flush()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._urgent or self._closing, timeout=self._wait)
+                if self._closing:
+                    return
+            self.flush()
+
+    def _try(self, name: str, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except OSError as error:
+            logger.warning("%s could not be written: %s", name, error.strerror or error)
+
+
+@dataclass(frozen=True)
+class Due:
+    """A checkpoint to be written: the state, what its manifest says of it, and where the pointers go."""
+
+    snapshot: Snapshot
+    facts: dict[str, Any]
+    pointer: Pointer
+    best: bool
+    blocked_seconds: float
+    """The round waited so long for the snapshot."""
+
+
+class Checkpoints:
+    """Writes checkpoints one after another.
+
+    At most one is being written and one waits. A newer one takes the place of the one that waits, unless that is the
+    best so far and the newer is not: then the newer is dropped. One that fails is tried again until a newer one
+    waits. So host memory holds three snapshots at most, whatever the storage does.
+
+    Args:
+        folder: of the run.
+        keep: so many newest stay.
+        lines: are written before a checkpoint is made visible, so that a crash does not cut them off.
+        say: (kind of event, its fields), of each that is written or fails.
+    """
+
+    def __init__(self, folder: RunFolder, keep: int, lines: Lines, say: Callable[..., None]) -> None:
+        self.folder, self.keep, self.lines, self.say = folder, keep, lines, say
+        self.unsaved: str | None = None
+        """What went wrong with the last one, if it failed."""
+        self.fault: BaseException | None = None
+        """What ended the thread: this attempt was overtaken, or a fault of the program."""
+        self.last_good = time.monotonic()
+        """When the last one was written."""
+        self._waiting: Due | None = None
+        self._busy = self._draining = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
+        self._thread.start()
+
+    def submit(self, due: Due) -> None:
+        """Has a checkpoint written soon."""
+        with self._changed:
+            if self._waiting and self._waiting.best and not due.best:
+                self.say("checkpoint_dropped", images=due.pointer.images)
+                return
+            if self._waiting:
+                self.say("checkpoint_dropped", images=self._waiting.pointer.images)
+            self._waiting = due
+            self._changed.notify_all()
+
+    def drain(self) -> None:
+        """Waits until all are written, or have failed."""
+        with self._changed:
+            self._draining = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self.fault or not (self._busy or self._waiting))
+            self._draining = False
+
+    def raise_fault(self, max_age_seconds: float) -> None:
+        """Raises what means that the run must not go on.
+
+        Raises:
+            RunError: another attempt has the run, or checkpoints have failed for too long.
+        """
+        if self.fault is not None:
+            raise self.fault
+        age = time.monotonic() - self.last_good
+        if self.unsaved and max_age_seconds and age > max_age_seconds:
+            raise RunError(
+                f"{self.unsaved}, and the last good one is {age:.0f} s old, more than checkpoint.max_age_seconds: "
+                f"{max_age_seconds:g}; mend the storage and run the same command"
+            )
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting)
+                due, self._waiting, self._busy = self._waiting, None, True
+            assert due is not None
+            try:
+                self._persist(due)
+            except BaseException as error:
+                with self._changed:
+                    self.fault, self._busy = error, False
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
+
+    def _persist(self, due: Due) -> None:
+        """Writes one, again and again until it is written, a newer one waits, or no more will come."""
+        while not self._write(due):
+            with self._changed:
+                if self._changed.wait_for(lambda: self._waiting or self._draining, timeout=RETRY_SECONDS):
+                    break
+
+    def _write(self, due: Due) -> bool:
+        begun, name = time.monotonic(), due.pointer.checkpoint
+        try:
+            size = checkpoint.write(self.folder, name, due.snapshot.files(), due.facts)
+            self.lines.flush()
+            checkpoint.make_visible(self.folder, due.pointer, due.best)
+        except OSError as error:
+            self.unsaved = f"checkpoint {name} could not be written: {error.strerror or error}"
+            self.say("checkpoint_failed", images=due.pointer.images, message=self.unsaved)
+            return False
+        self.unsaved, self.last_good = None, time.monotonic()
+        seconds = {"blocked_seconds": due.blocked_seconds, "upload_seconds": self.last_good - begun}
+        self.say("checkpoint", images=due.pointer.images, bytes=size, **seconds)
+        try:
+            checkpoint.delete_old(self.folder, self.keep)
+        except OSError as error:
+            message = f"an old checkpoint could not be deleted: {error.strerror or error}"
+            self.say("delete_failed", images=due.pointer.images, message=message)
+        return True
