@@ -3,14 +3,21 @@
 import argparse
 import json
 import sys
+from importlib import import_module
 
 from ganrun import config as configs
-from ganrun import door
+from ganrun import door, preflight
 from ganrun.errors import UserError
 
+MEASURES = {
+    "step": "the round of a game, data in memory, against a textbook DCGAN step",
+    "data": "samples/s from data.shards to a tensor, stage by stage, against plain webdataset",
+    "checkpoint": "how long a checkpoint to run.storage holds up the round, against torch.save and a put",
+}
 EXAMPLES = """examples:
   ganrun bench step configs/quickstart.yaml             images/s of a round, data in memory
-  ganrun bench step configs/quickstart.yaml --json cluster.cpus_per_worker=1
+  ganrun bench data configs/dcgan_64.yaml data.shards=s3://bucket/images64 data.fields.label=label
+  ganrun bench checkpoint configs/dcgan_64.yaml run.storage=s3://bucket/runs --json
 
 Only ratios mean something: both sides run in turn, and the machine may be shared."""
 
@@ -18,7 +25,8 @@ Only ratios mean something: both sides run in turn, and the machine may be share
 def main(arguments: list[str] | None = None) -> int:
     """The door; returns the exit code."""
     parser = door.parser("bench", __doc__, EXAMPLES)
-    parser.add_argument("what", choices=("step",), help="step: the round of a game against a textbook DCGAN step")
+    listed = "; ".join(f"{what}: {meaning}" for what, meaning in MEASURES.items())
+    parser.add_argument("what", choices=MEASURES, help=listed)
     parser.add_argument("config", metavar="CONFIG", help="YAML file of a run")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="lay a value over the file's")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
@@ -29,11 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
 def _main(options: argparse.Namespace) -> int:
     config = configs.load(options.config, options.overrides)
     if config.cluster.gpus_per_worker:
-        raise UserError("cluster.gpus_per_worker: 1, but bench step measures the CPU; set it to 0")
-    from ganrun import step_bench
-
-    result = step_bench.measure(config)
-    print(json.dumps(result) if options.json else step_bench.describe(result))
+        raise UserError("cluster.gpus_per_worker: 1, but bench measures the CPU; set it to 0")
+    measure = import_module(f"ganrun.benches.{options.what}")
+    result = measure.measure(preflight.absolute(config))
+    print(json.dumps(result) if options.json else measure.describe(result))
     return door.OK
 
 

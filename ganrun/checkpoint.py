@@ -51,8 +51,15 @@ class Snapshot:
         return {f"{name}.safetensors": bytes(save_tensors(group)) for name, group in self.tensors.items()} | self.texts
 
 
-def snapshot(play: Play, progress: Progress, recorder: dict[str, Tensor]) -> Snapshot:
-    """The state of a play; `recorder` is the recorder's state. A round waits for no more than the copying."""
+def snapshot(play: Play, progress: Progress, recorder: dict[str, Tensor], spare: Snapshot | None = None) -> Snapshot:
+    """The state of a play. A round waits for no more than the copying.
+
+    Args:
+        play: between two rounds.
+        progress: beside it.
+        recorder: the recorder's state.
+        spare: one that nobody needs any more, whose memory is written over: new memory costs more than the copying.
+    """
     tensors = {name: network.state_dict() for name, network in play.game.networks.items()}
     tensors |= {f"{name}_average": average.network.state_dict() for name, average in play.averages.items()}
     tensors |= {f"optimizer_{seat.player.name}": _optimizer_state(seat) for seat in play.seats}
@@ -65,7 +72,7 @@ def snapshot(play: Play, progress: Progress, recorder: dict[str, Tensor]) -> Sna
         "seconds": progress.seconds,
     }
     texts = {STATE: json.dumps(state, indent=1).encode(), "config.yaml": play.config.to_yaml().encode()}
-    return Snapshot(_to_host(tensors), texts)
+    return Snapshot(_to_host(tensors, spare.tensors if spare else {}), texts)
 
 
 def restore(play: Play, files: Files) -> Progress:
@@ -241,16 +248,20 @@ def _load_optimizer(seat: Seat, tensors: dict[str, Tensor]) -> None:
         } | {"step": tensors[f"{name}.step"].to(parameter.device)}
 
 
-def _to_host(groups: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+Groups = dict[str, dict[str, Tensor]]
+
+
+def _to_host(groups: Groups, spare: Groups) -> Groups:
     """Copies, which from a GPU all run before any is waited for. Tied weights become two: safetensors asks for it."""
     gpu = any(tensor.is_cuda for group in groups.values() for tensor in group.values())
-    copies = {
-        name: {
-            key: torch.empty(value.shape, dtype=value.dtype, pin_memory=gpu).copy_(value.detach(), non_blocking=True)
-            for key, value in group.items()
-        }
-        for name, group in groups.items()
-    }
+
+    def copy(name: str, key: str, value: Tensor) -> Tensor:
+        memory = spare.get(name, {}).get(key)
+        if memory is None or memory.shape != value.shape or memory.dtype != value.dtype:
+            memory = torch.empty(value.shape, dtype=value.dtype, pin_memory=gpu)
+        return memory.copy_(value.detach(), non_blocking=True)
+
+    copies = {name: {key: copy(name, key, value) for key, value in group.items()} for name, group in groups.items()}
     if gpu:
         torch.cuda.current_stream().synchronize()
     return copies

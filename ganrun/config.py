@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from ganrun.config_faults import contradictions, dotted, faults_of, unknown_names
 from ganrun.errors import RunError, UserError
 from ganrun.sections import Config
+from ganrun.storage import open_storage
 
 PLACEHOLDERS: dict[str, dict[str, Any]] = {
     "run": {"name": "x"},
@@ -110,8 +111,9 @@ def schema() -> str:
 
 
 def _read(path: str | Path, overrides: list[str]) -> DictConfig:
+    folder, _, name = str(path).rpartition("/")
     try:
-        tree = OmegaConf.load(path)
+        tree = OmegaConf.create(open_storage(folder).read(name).decode()) if "://" in folder else OmegaConf.load(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such config file") from None
     except OSError as error:

@@ -16,8 +16,10 @@ LOCAL_RAY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "disable
 class Train:
     """`ganrun train` in a process of its own."""
 
-    def __init__(self, config: Path, *arguments: str, address: str | None = None) -> None:
-        environment = os.environ | LOCAL_RAY
+    def __init__(
+        self, config: Path, *arguments: str, address: str | None = None, env: dict[str, str] | None = None
+    ) -> None:
+        environment = os.environ | LOCAL_RAY | (env or {})
         if address:
             environment["RAY_ADDRESS"] = address
         self.error = config.with_suffix(f".{time.monotonic_ns()}.log")

@@ -1,16 +1,17 @@
 """Runs the workers of a run as plain processes over gloo: what Ray Train does, without Ray."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor
 
+from ganrun import checkpoint
 from ganrun.config import Config
+from ganrun.run_folder import find_checkpoint
 
 
 class StopAt:
@@ -51,10 +52,11 @@ def run_folder(config: Config) -> Path:
 
 def latest_tensors(config: Config) -> dict[str, Tensor]:
     """All tensors of the newest checkpoint."""
-    folder = run_folder(config)
-    directory = folder / "checkpoints" / json.loads((folder / "latest.json").read_text())["checkpoint"]
+    storage, directory = find_checkpoint(f"{config.run.storage}/{config.run.name}")
+    files = checkpoint.read(storage, directory)
     return {
-        f"{file.stem}/{name}": tensor
-        for file in sorted(directory.glob("*.safetensors"))
-        for name, tensor in load_file(file).items()
+        f"{file.removesuffix('.safetensors')}/{name}": tensor
+        for file in sorted(files)
+        if file.endswith(".safetensors")
+        for name, tensor in load(files[file]).items()
     }

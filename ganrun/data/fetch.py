@@ -78,17 +78,22 @@ class Fetcher:
         """The bytes of a shard as its index has them, from the cache or from storage."""
         shard = self.data.index.shards[number]
         if self.cache is None or self.data.places[number].traffic is None:
-            return self._fetch(number)
+            return self.fetch(number)
         with self.cache.alone(shard.sha256):
             cached = self.cache.get(shard.sha256)
             if cached is not None and not damage(cached, shard):
                 return cached
-            data = self._fetch(number)
+            data = self.fetch(number)
             self.cache.put(shard.sha256, data)
             return data
 
-    def _fetch(self, number: int) -> bytes:
-        """From storage; a second time if it came damaged over a wire, since that may have been the way."""
+    def fetch(self, number: int) -> bytes:
+        """The bytes of a shard from storage; a second time if they came damaged over a wire.
+
+        Raises:
+            UserError: they are not what the index says.
+            OSError: the storage does not give them.
+        """
         shard = self.data.index.shards[number]
         data = self.data.read(number)
         fault = damage(data, shard)

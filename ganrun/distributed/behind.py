@@ -119,6 +119,8 @@ class Checkpoints:
         """What ended the thread: this attempt was overtaken, or a fault of the program."""
         self.last_good = time.monotonic()
         """When the last one was written."""
+        self.spare: Snapshot | None = None
+        """One that is written, for the memory of the next."""
         self._waiting: Due | None = None
         self._busy = self._draining = False
         self._changed = threading.Condition()
@@ -173,8 +175,14 @@ class Checkpoints:
                     self._changed.notify_all()
                 return
             with self._changed:
-                self._busy = False
+                self._busy, self.spare = False, due.snapshot
                 self._changed.notify_all()
+
+    def take_spare(self) -> Snapshot | None:
+        """A snapshot that is written, whose memory the caller may have."""
+        with self._changed:
+            spare, self.spare = self.spare, None
+            return spare
 
     def _persist(self, due: Due) -> None:
         """Writes one, again and again until it is written, a newer one waits, or no more will come."""

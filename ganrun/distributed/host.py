@@ -118,7 +118,8 @@ class WorkerHost:
         if self.checkpoints is None:
             return
         seconds = self.progress.seconds + begun - self._begun
-        snapshot = checkpoint.snapshot(self.play, Progress(self.progress.best_score, seconds), recorder)
+        progress, spare = Progress(self.progress.best_score, seconds), self.checkpoints.take_spare()
+        snapshot = checkpoint.snapshot(self.play, progress, recorder, spare)
         name = f"{self.play.images:012d}-{self.attempt:04d}"
         facts = {"images": self.play.images, "attempt": self.attempt, "data": self.data_fingerprint}
         scores = [self._score[1]] if self._score and self._score[0] == self.play.images else []

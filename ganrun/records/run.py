@@ -13,6 +13,8 @@ from ganrun.run_folder import Lease, Pointer, RunFolder
 from ganrun.storage import Entry, Storage, open_storage
 
 RUNNING, STOPPED, FINISHED, FAILED, NEVER_STARTED = "running", "stopped", "finished", "failed", "never started"
+ROUTINE = ("attempt", "checkpoint")
+"""Events of every run, which are no notes."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ def _notes(events: list[Line]) -> tuple[Line, ...]:
         for event in course
         for fault in event.get("damaged", ())
     ]
-    notes = [event for event in events if event not in course]
+    notes = [event for event in events if event not in course and event["kind"] not in ROUTINE]
     return tuple(sorted(damaged + notes, key=lambda note: float(note["time"])))
 
 

@@ -5,7 +5,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse
@@ -35,6 +35,7 @@ class Proxy:
         self.server_port = port
         self.faults: list[Fault] = []
         self.seen: list[str] = []
+        self.on_request: Callable[[str], None] = lambda request: None
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": self}))
         self._server.daemon_threads = True
@@ -42,6 +43,7 @@ class Proxy:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def next_fault(self, request: str) -> Fault | None:
+        self.on_request(request)
         with self._lock:
             self.seen.append(request)
             for fault in self.faults:

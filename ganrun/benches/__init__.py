@@ -1,0 +1,1 @@
+"""Measures of this machine, each with what a user would pick instead beside it."""
