@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -31,7 +32,11 @@ class Train:
 
     def wait(self) -> tuple[int, str, str]:
         """Exit code, stdout, stderr."""
-        output, _ = self.process.communicate(timeout=240)
+        try:
+            output, _ = self.process.communicate(timeout=240)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            raise
         return self.process.returncode, output, self.error.read_text()
 
     def wait_for_images(self, images: int) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from typing import Any
 
 import torch
@@ -9,7 +10,8 @@ import torch.distributed as dist
 
 from ganrun import checkpoint
 from ganrun.checkpoint import Progress
-from ganrun.data.index import DataSet
+from ganrun.data.decode import RawBatch
+from ganrun.data.stream import Stream
 from ganrun.distributed.behind import Checkpoints, Due, Lines
 from ganrun.distributed.line import Line
 from ganrun.errors import RunError
@@ -26,7 +28,7 @@ class WorkerHost:
     Args:
         play: the game.
         folder: of the run.
-        data: whose fingerprint goes into checkpoints.
+        stream: where batches come from; the fingerprint of its data goes into checkpoints.
         line: to the driver.
         attempt: number of this start of the worker group.
         progress: of the attempts before.
@@ -37,14 +39,14 @@ class WorkerHost:
         self,
         play: Play,
         folder: RunFolder,
-        data: DataSet,
+        stream: Stream,
         line: Line,
         attempt: int,
         progress: Progress,
         evaluation: Evaluation | None,
     ) -> None:
         self.play, self.folder, self.line, self.attempt = play, folder, line, attempt
-        self.data_fingerprint = data.index.fingerprint
+        self.stream, self.data_fingerprint = stream, stream.data.index.fingerprint
         self.progress, self.evaluation = progress, evaluation
         self.first = play.slots.rank == 0
         self.lines: Lines | None = None
@@ -52,8 +54,9 @@ class WorkerHost:
         if self.first:
             self.lines = Lines(folder)
             self.checkpoints = Checkpoints(folder, play.config.checkpoint.keep, self.lines, self._tell)
-        self.wait_seconds = 0.0
+        self._wait_seconds = 0.0
         """Time spent waiting for data since the last tick."""
+        self._counted = Counter[str]()
         self._score: tuple[int, dict[str, Any]] | None = None
         """The newest score, and at how many images: it belongs to the checkpoint of those alone."""
         self._metrics = f"metrics/{attempt:04d}-{play.images:012d}.jsonl"
@@ -71,15 +74,37 @@ class WorkerHost:
         dist.broadcast(flag, 0)
         return bool(flag)
 
+    def next_batches(self) -> list[RawBatch]:
+        """The next batch of each owned slot."""
+        begun = time.monotonic()
+        batches = self.stream.next()
+        self._wait_seconds += time.monotonic() - begun
+        return batches
+
     def record(self, values: dict[str, float]) -> None:
         """A line of metrics."""
         now, (before, images) = time.monotonic(), self._ticked
         values["images_per_second"] = (self.play.images - images) / (now - before)
-        values["data_wait_ratio"] = self.wait_seconds / (now - before)
-        self._ticked, self.wait_seconds = (now, self.play.images), 0.0
+        values["data_wait_ratio"] = self._wait_seconds / (now - before)
+        values |= self._data_counts()
+        self._ticked, self._wait_seconds = (now, self.play.images), 0.0
         if self.first:
             self._append(self._metrics, {"images": self.play.images, "time": time.time(), **values})
             self.line.say("tick", images=self.play.images, values=values)
+
+    def _data_counts(self) -> dict[str, int]:
+        """What all workers' streams counted since the last tick."""
+        fetcher = self.stream.fetcher
+        counted = Counter(
+            shard_bytes=fetcher.bytes_fetched,
+            shard_errors=fetcher.faults.total(),
+            samples_skipped=self.stream.damaged.skipped,
+        )
+        since = torch.tensor([counted[name] - self._counted[name] for name in counted])
+        self._counted = counted
+        if self.play.slots.workers > 1:
+            dist.all_reduce(since)
+        return dict(zip(counted, since.tolist(), strict=True))
 
     def picture(self) -> None:
         """Samples of the averaged generator for the same latents at every tick, as PNG."""

@@ -1,8 +1,8 @@
 """One worker of a run, from the config to its end. Needs a process group if there are several; knows no Ray."""
 
 import contextlib
-import time
-from collections.abc import Callable
+import logging
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -10,7 +10,6 @@ import torch.distributed as dist
 
 from ganrun import checkpoint
 from ganrun.data.cache import ShardCache, cache_folder
-from ganrun.data.decode import RawBatch
 from ganrun.data.index import DataSet, open_data
 from ganrun.data.order import Order
 from ganrun.data.stream import Stream
@@ -37,24 +36,32 @@ def work(config: Config, rank: int, workers: int, device: torch.device, line: Li
     if device.type == "cpu":
         torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
     patience = config.run.patience_seconds
-    folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}", patience))
-    data = open_data(config.data.shards, patience)
-    play = Play(build_game(config, device), config, Slots(config.slots, rank, workers))
-    start, files = _begin(folder, play.slots)
-    progress, unfit = _restore(play, folder, start, files)
-    stream = _stream(play, data)
-    scores = open_storage(config.run.storage, patience)
-    evaluation = Evaluation(config, data, scores) if config.evaluate.every_images else None
-    host = WorkerHost(play, folder, data, line, start.attempt, progress, evaluation)
-    if host.first:
-        left_over = stream.order.left_over
-        host.event("start", images=play.images, workers=workers, left_over=left_over, **start._asdict())
-        if unfit:
-            host.event("start_from", where=config.run.start_from, unfit=unfit)
-            line.say("note", text=f"run.start_from: {len(unfit)} tensors did not fit: {', '.join(unfit)}")
-        line.say("started", images=play.images, workers=workers, faults=start.damaged)
+    with _warnings_told(line) if rank == 0 else contextlib.nullcontext():
+        folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}", patience))
+        data = open_data(config.data.shards, patience)
+        play = Play(build_game(config, device), config, Slots(config.slots, rank, workers))
+        start, files = _begin(folder, play.slots)
+        progress, unfit = _restore(play, folder, start, files)
+        stream = _stream(play, data)
+        scores = open_storage(config.run.storage, patience)
+        evaluation = Evaluation(config, data, scores) if config.evaluate.every_images else None
+        host = WorkerHost(play, folder, stream, line, start.attempt, progress, evaluation)
+        if host.first:
+            left_over = stream.order.left_over
+            host.event("start", images=play.images, workers=workers, left_over=left_over, **start._asdict())
+            if unfit:
+                host.event("start_from", where=config.run.start_from, unfit=unfit)
+                line.say("note", text=f"run.start_from: {len(unfit)} tensors did not fit: {', '.join(unfit)}")
+            line.say("started", images=play.images, workers=workers, faults=start.damaged)
+        finished = _train(play, host)
+        if host.first:
+            line.say("finished" if finished else "stopped", images=play.images)
+
+
+def _train(play: Play, host: WorkerHost) -> bool:
+    """Plays to the end, whether that is the run's or one that was asked for, and waits for what is being written."""
     try:
-        finished = train(play, _timed(stream, host), host)
+        finished = train(play, host.next_batches, host)
     except Exception as error:
         if isinstance(error, UserError | RunError):
             host.event("failed", images=play.images, message=str(error))
@@ -62,10 +69,31 @@ def work(config: Config, rank: int, workers: int, device: torch.device, line: Li
             host.finish(None)
         raise
     finally:
-        stream.close()
+        host.stream.close()
     host.finish("finish" if finished else "stop")
-    if host.first:
-        line.say("finished" if finished else "stopped", images=play.images)
+    return finished
+
+
+class _Telling(logging.Handler):
+    """Says to the driver what is logged."""
+
+    def __init__(self, line: Line) -> None:
+        super().__init__(logging.WARNING)
+        self.line = line
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.line.say("note", text=record.getMessage())
+
+
+@contextlib.contextmanager
+def _warnings_told(line: Line) -> Iterator[None]:
+    """What ganrun warns of meanwhile is shown on the driver's terminal."""
+    logger, telling = logging.getLogger("ganrun"), _Telling(line)
+    logger.addHandler(telling)
+    try:
+        yield
+    finally:
+        logger.removeHandler(telling)
 
 
 class Start(NamedTuple):
@@ -112,13 +140,3 @@ def _stream(play: Play, data: DataSet) -> Stream:
     cache = ShardCache(cache_folder(), config.data.cache_mib * 2**20) if config.data.cache_mib else None
     decoders = max(2, int(config.cluster.cpus_per_worker))
     return Stream(data, config.data, order, slots.owned, play.images, play.device, cache, decoders)
-
-
-def _timed(stream: Stream, host: WorkerHost) -> Callable[[], list[RawBatch]]:
-    def next_batches() -> list[RawBatch]:
-        begun = time.monotonic()
-        batches = stream.next()
-        host.wait_seconds += time.monotonic() - begun
-        return batches
-
-    return next_batches

@@ -36,7 +36,7 @@ def test_storage_killed_in_mid_run_and_during_a_checkpoint(values, tmp_path, dat
     data = open_storage(f"s3://{BUCKET}/data")
     for path in sorted(data_folder.iterdir()):
         data.write(path.name, path.read_bytes())
-    changes = {"train__total_images": 48_000, "train__tick_images": 1_200, "checkpoint__every_images": 4_800}
+    changes = {"train__total_images": 18_000, "train__tick_images": 1_200, "checkpoint__every_images": 2_400}
     values["data"]["cache_mib"] = 0
     undisturbed = config_of(values, run__name="undisturbed", cluster__workers=2, **changes)
     disturbed = config_of(
