@@ -16,7 +16,6 @@ def meaning(error: Exception, where: str) -> Exception:
     """A TransientError, or an OSError with `where` as its filename; `error` itself if it is none of the storage's."""
     import aiohttp
     from botocore import exceptions as boto
-    from botocore.parsers import ResponseParserError
 
     text = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
     if isinstance(error, boto.ClientError):
@@ -28,7 +27,7 @@ def meaning(error: Exception, where: str) -> Exception:
         return OSError(errno.EPROTO, f"the server's certificate is not trusted ({text}): see AWS_CA_BUNDLE", where)
     passing = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError, boto.CredentialRetrievalError)
     # TimeoutError is an OSError. aiohttp's own come from the body of an answer, which botocore does not wrap.
-    if isinstance(error, (*passing, ResponseParserError, aiohttp.ClientError, OSError)):
+    if isinstance(error, (*passing, aiohttp.ClientError, OSError)):
         return TransientError(_kind(error), text)
     if isinstance(error, boto.ParamValidationError):
         return OSError(errno.EINVAL, f"no address that S3 could have ({text})", where)
@@ -73,4 +72,4 @@ def _kind(error: Exception) -> str:
     name = type(error).__name__.lower()
     if "timeout" in name:
         return "timeout"
-    return "cut" if any(word in name for word in ("payload", "stream", "read", "parse")) else "connection"
+    return "cut" if any(word in name for word in ("payload", "stream", "read")) else "connection"
