@@ -30,8 +30,9 @@ class S3:
     """
 
     def __init__(self, uri: str, patience_seconds: float = PATIENCE_SECONDS) -> None:
-        self.uri, self.patience_seconds = uri.rstrip("/"), patience_seconds
-        self.bucket, _, self._prefix = self.uri.removeprefix("s3://").partition("/")
+        self.bucket, *parts = [part for part in uri.removeprefix("s3://").split("/") if part]
+        self._prefix, self.patience_seconds = "/".join(parts), patience_seconds
+        self.uri = "/".join(["s3:/", self.bucket, *parts])
         self.traffic = Traffic()
         self._ahead: float | None = None
         """The server's clock less ours, in seconds."""
@@ -97,6 +98,7 @@ class S3:
         keys = [entry["Key"] for page in self._pages(below) for entry in page.get("Contents", ())]
         # Some servers keep folders as things of their own, which go only when they are empty: deepest first.
         folders = {key[: end + 1] for key in keys for end in range(len(below) - 1, len(key)) if key[end] == "/"}
+        folders |= {below} if below and not name else set()
         keys = [key for key in keys if key not in folders] + sorted(folders, key=len, reverse=True)
         for start in range(0, len(keys), DELETED_AT_ONCE):
             listed = [{"Key": key} for key in keys[start : start + DELETED_AT_ONCE]]

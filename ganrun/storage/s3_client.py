@@ -23,7 +23,7 @@ _watches: dict[str, Watch] = {}
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, done in the loop; what interrupts the wait (Ctrl-C) ends the work too."""
-    future = asyncio.run_coroutine_threadsafe(work, open_filesystem().loop)
+    future = asyncio.run_coroutine_threadsafe(work, filesystem().loop)
     try:
         return future.result()
     finally:
@@ -32,7 +32,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 async def client() -> Any:
     """The botocore client, whose methods are coroutines."""
-    return await open_filesystem().set_session()
+    return await filesystem().set_session()
 
 
 async def within(work: Coroutine[Any, Any, T], size: int) -> T:
@@ -44,7 +44,7 @@ async def within(work: Coroutine[Any, Any, T], size: int) -> T:
     return await asyncio.wait_for(work, SILENT_SECONDS + size / SLOWEST)
 
 
-def open_filesystem() -> Any:
+def filesystem() -> Any:
     """The s3fs file system of this process: one made before a fork does not work after it (s3fs#914)."""
     with _lock:
         if os.getpid() not in _filesystems:

@@ -436,6 +436,14 @@ def test_a_bucket_alone(s3):
         assert abs(place.now() - time.time()) < 5
 
 
+def test_slashes_that_are_too_many_mean_nothing(s3):
+    """As in a path: `run.storage` may end with one."""
+    place = open_storage(f"{s3}//runs///a/")
+    assert place.uri == f"{s3}/runs/a"
+    place.write("x", b"1")
+    assert open_storage(f"{s3}/runs").read("a/x") == b"1"
+
+
 def test_deletion_keeps_to_the_name(s3):
     place = open_storage(f"{s3}/a")
     for name in ("x", "x1", "x/y", "x/y/z", "X"):
