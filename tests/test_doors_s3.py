@@ -8,13 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ganrun import export, runs, sample, train
+from ganrun import export, prepare, runs, sample, train
 from ganrun.storage import open_storage
 from tests.conftest import config_of, write_yaml
 from tests.ranks import latest_tensors, run_ranks
 from tests.records.making import SAVED, TOTAL, make_runs
 from tests.s3 import BUCKET
 from tests.storage.test_s3 import policy_without
+from tests.test_documents import blocks
+
+PAGE = "object-storage.md"
 
 
 def put(folder, uri):
@@ -250,6 +253,24 @@ def test_missing_rights_are_named(call, config, s3, s3_server, monkeypatch, miss
     assert code == 2
     assert said.format(s3=s3) in error
     assert not {line for line in error.splitlines() if "Traceback" in line}
+
+
+def test_the_policy_of_the_documents_is_enough(call, config, s3, s3_server, monkeypatch, tmp_path):
+    """For all that a run asks of the storage, and to prepare data; and the rule for cut-off uploads is one."""
+    policy, rule = (json.loads(block.replace("s3:::ganrun", f"s3:::{BUCKET}")) for block in blocks(PAGE, "json"))
+    monkeypatch.setattr("ganrun.storage.s3_client._filesystems", {})
+    for name, value in s3_server.user(policy).items():
+        monkeypatch.setenv(name, value)
+    assert validate(call, config) == (0, f"{config}: config, data, storage and hardware are in order\n", "")
+    assert call(prepare, f"shards:{s3}/data", f"{s3}/copy", "--workers", 1)[0] == 0
+    place = open_storage(f"{s3}/runs")
+    place.write("large", bytes(33 * 2**20))
+    assert place.create("x", b"1")
+    assert place.replace("x", b"2", place.read_version("x")[1])
+    place.delete("")
+    assert not place.objects()
+    s3_server.client().put_bucket_lifecycle_configuration(Bucket=BUCKET, LifecycleConfiguration=rule)
+    s3_server.client().delete_bucket_lifecycle(Bucket=BUCKET)
 
 
 def test_a_config_is_read_from_a_bucket(call, storage):
