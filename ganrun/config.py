@@ -3,11 +3,12 @@
 Imports no torch and no ray, so that a bad config fails in under a second.
 """
 
+import io
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_origin
+from typing import IO, Any, get_origin
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -31,7 +32,7 @@ def load(path: str | Path, overrides: list[str] | None = None, resolve: bool = T
     """Reads a YAML file, lays `key=value` overrides over it and checks everything.
 
     Args:
-        path: the file.
+        path: the file, or its address in a bucket.
         overrides: dotted, such as `cluster.workers=16`; values are YAML.
         resolve: whether an environment variable that is not set is a fault; if not, it stays `${oc.env:...}`.
 
@@ -111,9 +112,8 @@ def schema() -> str:
 
 
 def _read(path: str | Path, overrides: list[str]) -> DictConfig:
-    folder, _, name = str(path).rpartition("/")
     try:
-        tree = OmegaConf.create(open_storage(folder).read(name).decode()) if "://" in folder else OmegaConf.load(path)
+        tree = OmegaConf.load(_fetched(str(path)))
     except FileNotFoundError:
         raise UserError(f"{path}: no such config file") from None
     except OSError as error:
@@ -132,6 +132,12 @@ def _read(path: str | Path, overrides: list[str]) -> DictConfig:
         raise UserError(f"overrides {overrides}: {' '.join(str(error).split())}") from error
     assert isinstance(merged, DictConfig)
     return merged
+
+
+def _fetched(path: str) -> str | IO[bytes]:
+    """A path as it is; what an address in a bucket names."""
+    parent, _, name = path.rpartition("/")
+    return io.BytesIO(open_storage(parent).read(name)) if path.startswith("s3://") else path
 
 
 def _interpolate(tree: DictConfig, resolve: bool) -> tuple[dict[str, Any], list[str]]:

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ganrun import door
@@ -23,6 +23,7 @@ examples:
   ganrun prepare celeba:downloads data/celeba              64x64, the centre 178 pixels
   ganrun prepare shards:data/faces                         writes data/faces/index.json
   ganrun prepare shards:data/faces data/faces32 --size 32  copies, resized
+  ganrun prepare folder:photos s3://bucket/photos --size 64  a folder, shards and DEST may be in a bucket
 
 The same command again goes on where a cut-off one stopped. The path of the data set is the last line on
 stdout; all else is on stderr. preview.png beside the index shows 64 samples: look at it before you train.
@@ -39,6 +40,7 @@ FILTERS = ("box", "bilinear", "bicubic", "lanczos")
 FORMATS = ("png", "jpg", "webp")
 _FIELDS_HELP = """of a folder's images: a .csv (path in the first column) or a .jsonl (path under "file");
 label becomes .cls, text .txt, the rest .json"""
+_DEST_HELP = "a new folder, or s3://BUCKET/PREFIX; without it, index shards: in place"
 SHOWN_SKIPPED, SHOWN_CLASSES = 20, 10
 
 
@@ -51,7 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = door.parser("prepare", "Make a data set for ganrun.train: shards of images and an index.json.", EXAMPLES)
     parser.add_argument("source", metavar="SOURCE", help=", ".join(f"{name}:PATH" for name in SCHEMES))
-    parser.add_argument("dest", metavar="DEST", nargs="?", help="a new folder; without it, index shards: in place")
+    parser.add_argument(
+        "dest", metavar="DEST", nargs="?", help="a new folder or s3://BUCKET/PREFIX; without it, index shards: in place"
+    )
     _add_image_options(parser.add_argument_group("images").add_argument)
     _add_run_options(parser.add_argument_group("data set and run").add_argument)
     return parser
@@ -130,10 +134,17 @@ def _check(options: argparse.Namespace, scheme: str, path: str) -> None:
             raise UserError(f"DEST is missing: the folder to write the shards of {options.source} to")
         if changing := [name for name in ("size", "channels", "format", "gzip") if getattr(options, name)]:
             raise UserError(f"--{changing[0]}: needs a DEST, since shards are not changed where they are")
-    elif scheme != "fashion-mnist" and "://" not in path + options.dest:
-        source, dest = (Path(place).expanduser().resolve() for place in (path, options.dest))
+    elif scheme != "fashion-mnist":
+        source, dest = (_address(place) for place in (path, options.dest))
         if dest.is_relative_to(source):
             raise UserError(f"DEST {options.dest}: lies inside SOURCE {path}; choose a folder outside it")
+
+
+def _address(place: str) -> PurePath:
+    """The place as it can be compared with others."""
+    if place.startswith("s3://"):
+        return PurePosixPath(place)
+    return Path(place.removeprefix("file://")).expanduser().resolve()
 
 
 def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index", list[str]]:
@@ -157,10 +168,10 @@ def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index",
 
 
 def _open_source(options: argparse.Namespace, scheme: str, path: str) -> "Source":
-    from ganrun.preparation import published, sources
+    from ganrun.preparation import folder, published, sources
 
     if scheme == "folder":
-        return sources.open_folder(path, options.fields, options.limit)
+        return folder.open_folder(path, options.fields, options.limit)
     if scheme == "shards":
         return sources.open_shards(path)
     if scheme == "fashion-mnist":

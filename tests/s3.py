@@ -1,6 +1,7 @@
 """A real S3 server, SeaweedFS, on the loopback address and ports of its own; and what to say to it."""
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,6 +48,7 @@ class Server:
             "-s3.autoCreateBucket=false",
             f"-bucket={BUCKET}",
             *(f"-{name}.port={port}" for name, port in self.ports.items()),
+            "-s3.iam.readOnly=false",
             f"-s3.port.grpc={self.ports['s3'] + GRPC}",
         ]
         with (self.folder / "log").open("ab") as log:
@@ -64,19 +67,37 @@ class Server:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
-    def _is_ready(self) -> bool:
+    def client(self, service: str = "s3", **credentials: str) -> Any:
+        """botocore's own client, of the administrator unless told otherwise; it asks once."""
         from botocore.config import Config
-        from botocore.exceptions import BotoCoreError, ClientError
         from botocore.session import Session
 
-        client = Session().create_client(
-            "s3",
-            "us-east-1",
-            endpoint_url=self.url,
-            aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-            config=Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=5),
-        )
+        credentials = {name.lower(): value for name, value in (CREDENTIALS | credentials).items()}
+        config = Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=5)
+        return Session().create_client(service, "us-east-1", endpoint_url=self.url, config=config, **credentials)
+
+    def user(self, policy: dict[str, Any]) -> dict[str, str]:
+        """Credentials, as AWS variables, of a new user with this policy alone."""
+        from botocore.exceptions import ClientError
+
+        iam, name = self.client("iam"), f"user-{time.monotonic_ns()}"
+        iam.create_user(UserName=name)
+        iam.put_user_policy(UserName=name, PolicyName="policy", PolicyDocument=json.dumps(policy))
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        credentials = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+        while True:  # Until the server knows the user.
+            try:
+                self.client(**credentials).get_object(Bucket=BUCKET, Key="ready")
+            except ClientError as error:
+                if error.response["Error"]["Code"] == "InvalidAccessKeyId":
+                    time.sleep(0.05)
+                    continue
+            return credentials
+
+    def _is_ready(self) -> bool:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        client = self.client()
         with contextlib.suppress(BotoCoreError, ClientError):
             client.put_object(Bucket=BUCKET, Key="ready", Body=b"yes")
             return bool(client.get_object(Bucket=BUCKET, Key="ready")["Body"].read() == b"yes")

@@ -24,7 +24,7 @@ from ganrun.data.shard import OpenShard, read_samples
 from ganrun.data.stream import Stream
 from ganrun.errors import UserError
 from ganrun.sections import Config
-from ganrun.storage.s3 import filesystem
+from ganrun.storage.s3_client import filesystem
 
 REPEATS = 5
 PEER_WORKERS = (0, 2)

@@ -58,9 +58,11 @@ class Lines:
                 pictures, self._pictures = self._pictures, {}
                 self._urgent = False
             for name, data in lines.items():
-                self._try(name, lambda name=name, data=data: self.folder.storage.append(name, data))  # type: ignore[misc]
+                if not self._try(name, self.folder.storage.append, data):
+                    with self._changed:  # Before those that came meanwhile.
+                        self._lines[name] = data + self._lines[name]
             for name, data in pictures.items():
-                self._try(name, lambda name=name, data=data: self.folder.storage.write(name, data))  # type: ignore[misc]
+                self._try(name, self.folder.storage.write, data)
 
     def close(self) -> None:
         """Writes the last."""
@@ -78,11 +80,13 @@ class Lines:
                     return
             self.flush()
 
-    def _try(self, name: str, write: Callable[[], None]) -> None:
+    def _try(self, name: str, write: Callable[[str, bytes], None], data: bytes) -> bool:
         try:
-            write()
+            write(name, data)
         except OSError as error:
             logger.warning("%s could not be written: %s", name, error.strerror or error)
+            return False
+        return True
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import numpy as np
 
 from ganrun.errors import RunError, UserError
 from ganrun.preparation.convert import Pixels
-from ganrun.preparation.sources import ArraySource, FolderSource, find_images
+from ganrun.preparation.folder import FolderSource, find_images
+from ganrun.preparation.sources import ArraySource
 
 FASHION_CLASSES = (
     "T-shirt/top",
@@ -88,10 +89,12 @@ def open_celeba(path: str, limit: int | None, download: bool) -> FolderSource:
     if root is None:
         raise UserError(f"celeba:{path}: no folder img_align_celeba in it; unpack img_align_celeba.zip there")
     images = root / "img_align_celeba"
-    paths = find_images(images)[:limit]
+    paths = find_images(str(images))[:limit]
     if not paths:
         raise UserError(f"celeba:{path}: no images in {images}; unpack img_align_celeba.zip there")
-    return FolderSource("celeba, aligned", images, paths, _attributes(root / "list_attr_celeba.txt", paths), size=64)
+    return FolderSource(
+        "celeba, aligned", str(images), paths, _attributes(root / "list_attr_celeba.txt", paths), size=64
+    )
 
 
 def _attributes(file: Path, paths: list[str]) -> dict[str, dict[str, bytes]]:

@@ -1,27 +1,23 @@
-"""Where images come from: a folder, arrays in memory, or shards that exist already."""
+"""Where images come from: arrays in memory, or shards that exist already; folder.py has a folder."""
 
 import hashlib
-import os
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Protocol
 
 from ganrun.data.index import INDEX_NAME, Index
 from ganrun.data.shard import read_samples
 from ganrun.errors import UserError
 from ganrun.preparation.convert import EXTENSIONS, Pixels, Stored, UnreadableError, look
-from ganrun.preparation.fields import Members, Rows, read_fields, to_members
-from ganrun.preparation.pool import spread
+from ganrun.preparation.fields import Members
 from ganrun.storage import open_storage
 
 SHARD_ENDINGS = (".tar", ".tar.gz")
 UNFINISHED_NAME = "unfinished.json"
 """Stands in a data set that is being made, until its index does."""
-_IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-_ORDER_SEED = 0
+ORDER_SEED = 0
 
 Shape = tuple[int, int, int]
 """Width, height, channels."""
@@ -75,51 +71,6 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class FolderSource:
-    """Image files below `root`; `paths` are relative to it."""
-
-    name: str
-    root: Path
-    paths: list[str]
-    members: dict[str, Members]
-    classes: tuple[str, ...] = ()
-    size: int | None = None
-
-    def identity(self) -> str:
-        """Over paths, file sizes and members."""
-        entries = ((path, (self.root / path).stat().st_size, self.members.get(path, {})) for path in self.paths)
-        return _hash(repr(entry).encode() for entry in entries)
-
-    def shapes(self, workers: int) -> dict[Shape, str]:
-        """By the header of every file, so that a misfit among a million is known at once."""
-        found: dict[Shape, str] = {}
-        edges = [*range(0, len(self.paths), 4096), len(self.paths)]
-        chunks = [self.paths[start:end] for start, end in pairwise(edges)]
-        for shapes in spread(self._shapes, chunks, workers):
-            found = shapes | found
-        return found
-
-    def parts(self, shard_samples: int | None, image_bytes: int) -> list[Part]:
-        """Shuffled, so that no shard is all of one class."""
-        return _shuffled_parts(len(self.paths), shard_samples, image_bytes)
-
-    def items(self, part: Part) -> Iterator[Item]:
-        """Files are opened by whoever converts them."""
-        for place, number in enumerate(part.numbers):
-            path = self.paths[number]
-            yield Item(_key(part, place), str(self.root / path), self.root / path, self.members.get(path, {}))
-
-    def _shapes(self, paths: Sequence[str]) -> dict[Shape, str]:
-        found: dict[Shape, str] = {}
-        for path in paths:
-            try:
-                found.setdefault(look(self.root / path), str(self.root / path))
-            except UnreadableError:
-                continue  # reported when it is packed
-        return found
-
-
-@dataclass(frozen=True)
 class ArraySource:
     """Images in memory: `images` uint8 [N, H, W] or [N, H, W, 3], one label each."""
 
@@ -131,7 +82,7 @@ class ArraySource:
 
     def identity(self) -> str:
         """Over all pixels and labels."""
-        return _hash([self.images.tobytes(), repr([int(label) for label in self.labels]).encode()])
+        return hash_of([self.images.tobytes(), repr([int(label) for label in self.labels]).encode()])
 
     def shapes(self, workers: int) -> dict[Shape, str]:
         """All are equal."""
@@ -140,13 +91,13 @@ class ArraySource:
 
     def parts(self, shard_samples: int | None, image_bytes: int) -> list[Part]:
         """Shuffled."""
-        return _shuffled_parts(len(self.images), shard_samples, image_bytes)
+        return shuffled_parts(len(self.images), shard_samples, image_bytes)
 
     def items(self, part: Part) -> Iterator[Item]:
         """Pixels with their label as .cls."""
         for place, number in enumerate(part.numbers):
             label = str(int(self.labels[number])).encode()
-            yield Item(_key(part, place), f"{self.name}, image {number}", self.images[number], {"cls": label})
+            yield Item(key_of(part, place), f"{self.name}, image {number}", self.images[number], {"cls": label})
 
 
 @dataclass(frozen=True)
@@ -161,7 +112,7 @@ class ShardsSource:
 
     def identity(self) -> str:
         """Over the shards' names: their bytes would have to be fetched twice."""
-        return _hash(name.encode() for name in self.names)
+        return hash_of(name.encode() for name in self.names)
 
     def shapes(self, workers: int) -> dict[Shape, str]:
         """Of the first readable image alone; the others are compared with it when they are read."""
@@ -191,48 +142,6 @@ class ShardsSource:
             yield Item(key, f"{where}, sample {key!r}", members[kind] if kind else None, rest)
 
 
-def open_folder(path: str, fields: Path | None, limit: int | None) -> FolderSource:
-    """The images below a folder. Its sub-folders are classes if every image is in one and there are at
-    least two; a field `label` in the file `fields` comes before them. `limit` takes that many by lot.
-
-    Raises:
-        UserError: no folder, no images, or `fields` does not fit them.
-    """
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        raise UserError(f"folder:{path}: no such folder")
-    paths = find_images(root)
-    if not paths:
-        raise UserError(f"folder:{path}: no images in it; read are {' '.join(_IMAGE_ENDINGS)}")
-    tops = sorted({path.split("/")[0] for path in paths if "/" in path})
-    classes = tuple(tops) if len(tops) > 1 and all("/" in path for path in paths) else ()
-    shared = {name: {"cls": str(number).encode()} for number, name in enumerate(classes)}
-    members: dict[str, Members] = {path: shared[path.split("/")[0]] for path in paths} if classes else {}
-    if fields:
-        named, further = to_members(_fit(read_fields(fields), paths, fields, path))
-        classes = named or classes
-        members = {path: {**members.get(path, {}), **further[path]} for path in paths}
-    if limit:
-        paths = sorted(random.Random(_ORDER_SEED).sample(paths, min(limit, len(paths))))
-        members = {path: members[path] for path in paths} if members else {}
-    return FolderSource("folder", root, paths, members, classes)
-
-
-def find_images(root: Path) -> list[str]:
-    """Paths below `root` of what is called an image, sorted; hidden files and folders are left out."""
-    found, seen = [], set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        if (real := os.path.realpath(folder)) in seen:  # a link that leads back up
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = Path(folder).relative_to(root)
-        names = (name for name in files if name.lower().endswith(_IMAGE_ENDINGS) and not name.startswith("."))
-        found += [(below / name).as_posix() for name in names]
-    return sorted(found)
-
-
 def open_shards(uri: str) -> ShardsSource:
     """The shards in a folder or prefix, with the class names of its index if it has one.
 
@@ -255,21 +164,7 @@ def open_shards(uri: str) -> ShardsSource:
     return ShardsSource(uri, shards, Index.from_json(place.read(INDEX_NAME), f"{uri}/{INDEX_NAME}").classes)
 
 
-def _fit(rows: Rows, paths: list[str], file: Path, folder: str) -> Rows:
-    """The rows, if each names an image and each image has one."""
-    if missing := sorted(rows.keys() - set(paths)):
-        raise UserError(
-            f"--fields {file}: {missing[0]!r} is no image in {folder} ({len(missing)} such rows); "
-            "paths are relative to that folder"
-        )
-    if bare := [path for path in paths if path not in rows]:
-        raise UserError(
-            f"--fields {file}: no row for {bare[0]!r} ({len(bare)} such images in {folder}); give each image a row"
-        )
-    return rows
-
-
-def _shuffled_parts(count: int, shard_samples: int | None, image_bytes: int) -> list[Part]:
+def shuffled_parts(count: int, shard_samples: int | None, image_bytes: int) -> list[Part]:
     """Numbers 0 to count-1 in an order that depends on `count` alone, cut into equal parts.
 
     Unless told otherwise a shard has at most 4,096 images and 128 MiB of decoded pixels, and there are at
@@ -277,17 +172,19 @@ def _shuffled_parts(count: int, shard_samples: int | None, image_bytes: int) -> 
     """
     wanted = shard_samples or max(1, min(4096, (128 << 20) // image_bytes, -(-count // 8)))
     order = list(range(count))
-    random.Random(_ORDER_SEED).shuffle(order)
+    random.Random(ORDER_SEED).shuffle(order)
     number = -(-count // wanted)
     edges = [count * part // number for part in range(number + 1)]
     return [Part(f"shard-{part:06d}", start, order[start:end]) for part, (start, end) in enumerate(pairwise(edges))]
 
 
-def _key(part: Part, place: int) -> str:
+def key_of(part: Part, place: int) -> str:
+    """The key of the sample at this place of a part."""
     return f"{part.first + place:08d}"
 
 
-def _hash(parts: Iterable[bytes]) -> str:
+def hash_of(parts: Iterable[bytes]) -> str:
+    """A short hash over all of them."""
     total = hashlib.sha256()
     for part in parts:
         total.update(part)

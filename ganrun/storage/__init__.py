@@ -1,15 +1,17 @@
 """One way to open, list, put and compare-and-set what a URI names: the only place that knows about URIs."""
 
 import glob
-import os
-from fnmatch import fnmatch
+import uuid
+from collections.abc import Callable
+from fnmatch import fnmatchcase
 from typing import Any
 
 from ganrun.errors import UserError
 from ganrun.storage.folder import Folder
 from ganrun.storage.place import Entry, Storage
 from ganrun.storage.retry import PATIENCE_SECONDS
-from ganrun.storage.s3 import S3, filesystem
+from ganrun.storage.s3 import S3
+from ganrun.storage.s3_client import filesystem
 
 __all__ = ["PATIENCE_SECONDS", "Entry", "Folder", "Storage", "check_rights", "for_ray", "matching", "open_storage"]
 
@@ -44,30 +46,45 @@ def for_ray(uri: str) -> dict[str, Any]:
 
 
 def matching(pattern: str) -> list[str]:
-    """URIs that a glob names, sorted; in a bucket the signs may stand in the last part only."""
+    """URIs that a glob names, sorted."""
     if not pattern.startswith("s3://"):
         return sorted(glob.glob(pattern))
-    parent, _, last = pattern.rpartition("/")
-    return [f"{parent}/{name}" for name in open_storage(parent).list() if fnmatch(name, last)]
+    bucket, *parts = pattern.removeprefix("s3://").split("/")
+    places = [f"s3://{bucket}"]
+    for part in parts:
+        if glob.has_magic(part):
+            found = ((place, name) for place in places for name in open_storage(place).list())
+            places = [f"{place}/{name}" for place, name in found if fnmatchcase(name, part)]
+        else:
+            places = [f"{place}/{part}" for place in places]
+    return sorted(places)
 
 
 def check_rights(storage: Storage, field: str) -> None:
     """Puts, reads back, lists and deletes a small object; `field` is what the message calls the place.
 
     Raises:
-        UserError: one of these is not allowed; the message says which.
+        UserError: some of these are not allowed; the message says which.
     """
-    name, right = f".write-test-{os.getpid()}", "write to"
-    try:
-        storage.write(name, b"ganrun")
-        right = "read from"
-        storage.read(name)
-        right = "list"
-        storage.list()
-        right = "delete in"
-        storage.delete(name)
-    except OSError as error:
+    name, refused, reason = f".write-test-{uuid.uuid4().hex}", [], ""
+    attempts: dict[str, Callable[[], object]] = {
+        "write to": lambda: storage.write(name, b"ganrun"),
+        "read from": lambda: storage.read(name),
+        "list": storage.list,
+        "delete in": lambda: storage.delete(name),
+    }
+    for right, attempt in attempts.items():
+        try:
+            attempt()
+        except FileNotFoundError:
+            continue  # It could not be written: to look for it is allowed.
+        except OSError as error:
+            refused.append(right)
+            reason = reason or error.strerror or str(error)
+            if not isinstance(error, PermissionError):
+                break  # The others would fail for the same reason.
+    if refused:
         raise UserError(
-            f"{field}: cannot {right} {storage.uri} ({error.strerror or error}); "
+            f"{field}: cannot {', '.join(refused)} {storage.uri} ({reason}); "
             "choose a place with read, write, list and delete rights"
-        ) from error
+        )

@@ -1,11 +1,12 @@
 """Asking again, so that a server that is away for a while costs time and nothing else."""
 
+import asyncio
 import logging
 import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -65,7 +66,7 @@ class Watch:
             self._began, self._said, self._faults = None, False, 0
 
 
-def persist(ask: Callable[[], T], watch: Watch, traffic: Traffic, seconds: float) -> T:
+async def persist(ask: Callable[[], Awaitable[T]], watch: Watch, traffic: Traffic, seconds: float) -> T:
     """Asks until there is an answer, with exponential backoff and full jitter, for at most so many seconds.
 
     Raises:
@@ -76,14 +77,14 @@ def persist(ask: Callable[[], T], watch: Watch, traffic: Traffic, seconds: float
     while True:
         traffic.requests += 1
         try:
-            answer = ask()
+            answer = await ask()
         except TransientError as fault:
             traffic.faults[fault.kind] += 1
             watch.failed(str(fault))
             wait = random.uniform(0, min(LONGEST_WAIT_SECONDS, 0.2 * 2**tries))
             if time.monotonic() + wait > deadline:
                 raise
-            time.sleep(wait)
+            await asyncio.sleep(wait)
             tries += 1
         else:
             watch.answered()

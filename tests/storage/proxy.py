@@ -19,6 +19,7 @@ class Fault:
     """Befalls the next `times` requests whose "METHOD /path?query" the pattern finds.
 
     kind: a status to answer; `reset` the connection; `lost`: do as asked, then reset; `cut` the answer in half;
+    `garbled`: an answer that is no XML;
     `slow`: so many bytes of the answer each 0.05 s; `hang`: never answer.
     """
 
@@ -103,6 +104,8 @@ class _Handler(BaseHTTPRequestHandler):
             case "cut":
                 self._answer(response.status, headers, content[: len(content) // 2])
                 self._reset()
+            case "garbled":
+                self._answer(response.status, headers, content.replace(b"<", b"*"))
             case "slow":
                 self._answer(response.status, headers, b"")
                 for start in range(0, len(content), fault.slow_bytes):

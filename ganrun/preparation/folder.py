@@ -1,0 +1,144 @@
+"""Where images come from: a folder, or a prefix in a bucket, that holds pictures of any kind."""
+
+import os
+import random
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from ganrun.errors import UserError
+from ganrun.preparation.convert import Stored, UnreadableError, look
+from ganrun.preparation.fields import Members, Rows, read_fields, to_members
+from ganrun.preparation.pool import spread
+from ganrun.preparation.sources import ORDER_SEED, Item, Part, Shape, hash_of, key_of, shuffled_parts
+from ganrun.storage import open_storage
+
+AHEAD = 32
+"""Pictures fetched from a bucket at once."""
+_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """Image files below `root`, a folder or `s3://BUCKET/PREFIX`; `paths` are relative to it."""
+
+    name: str
+    root: str
+    paths: list[str]
+    members: dict[str, Members]
+    classes: tuple[str, ...] = ()
+    size: int | None = None
+
+    def identity(self) -> str:
+        """Over paths, file sizes and members."""
+        objects = open_storage(self.root).objects() if _is_bucket(self.root) else {}
+        sizes = (objects[path].bytes if objects else os.stat(self._where(path)).st_size for path in self.paths)
+        entries = ((path, size, self.members.get(path, {})) for path, size in zip(self.paths, sizes, strict=True))
+        return hash_of(repr(entry).encode() for entry in entries)
+
+    def shapes(self, workers: int) -> dict[Shape, str]:
+        """By the header of every file, so that a misfit among a million is known at once."""
+        found: dict[Shape, str] = {}
+        edges = [*range(0, len(self.paths), 4096), len(self.paths)]
+        chunks = [self.paths[start:end] for start, end in pairwise(edges)]
+        for shapes in spread(self._shapes, chunks, workers):
+            found = shapes | found
+        return found
+
+    def parts(self, shard_samples: int | None, image_bytes: int) -> list[Part]:
+        """Shuffled, so that no shard is all of one class."""
+        return shuffled_parts(len(self.paths), shard_samples, image_bytes)
+
+    def items(self, part: Part) -> Iterator[Item]:
+        """Files are opened by whoever converts them."""
+        paths = [self.paths[number] for number in part.numbers]
+        for place, (path, picture) in enumerate(zip(paths, self._pictures(paths), strict=True)):
+            yield Item(key_of(part, place), self._where(path), picture, self.members.get(path, {}))
+
+    def _shapes(self, paths: Sequence[str]) -> dict[Shape, str]:
+        found: dict[Shape, str] = {}
+        for path, picture in zip(paths, self._pictures(paths), strict=True):
+            try:
+                found.setdefault(look(picture), self._where(path))
+            except UnreadableError:
+                continue  # reported when it is packed
+        return found
+
+    def _pictures(self, paths: Sequence[str]) -> Iterator[Stored]:
+        """In order; of a bucket a few at a time, so that memory holds no more of them."""
+        if not _is_bucket(self.root):
+            yield from (Path(self._where(path)) for path in paths)
+            return
+        storage = open_storage(self.root)
+        with ThreadPoolExecutor(AHEAD) as pool:
+            for start in range(0, len(paths), AHEAD):
+                yield from pool.map(storage.read, paths[start : start + AHEAD])
+
+    def _where(self, path: str) -> str:
+        return f"{self.root}/{path}"
+
+
+def open_folder(path: str, fields: Path | None, limit: int | None) -> FolderSource:
+    """The images below a folder or prefix. Its sub-folders are classes if every image is in one and there are at
+    least two; a field `label` in the file `fields` comes before them. `limit` takes that many by lot.
+
+    Raises:
+        UserError: no folder, no images, or `fields` does not fit them.
+    """
+    root = path.rstrip("/") if _is_bucket(path) else str(Path(path).expanduser())
+    if not _is_bucket(root) and not Path(root).is_dir():
+        raise UserError(f"folder:{path}: no such folder")
+    paths = find_images(root)
+    if not paths:
+        raise UserError(f"folder:{path}: no images in it; read are {' '.join(_ENDINGS)}")
+    tops = sorted({path.split("/")[0] for path in paths if "/" in path})
+    classes = tuple(tops) if len(tops) > 1 and all("/" in path for path in paths) else ()
+    shared = {name: {"cls": str(number).encode()} for number, name in enumerate(classes)}
+    members: dict[str, Members] = {path: shared[path.split("/")[0]] for path in paths} if classes else {}
+    if fields:
+        named, further = to_members(_fit(read_fields(fields), paths, fields, path))
+        classes = named or classes
+        members = {path: {**members.get(path, {}), **further[path]} for path in paths}
+    if limit:
+        paths = sorted(random.Random(ORDER_SEED).sample(paths, min(limit, len(paths))))
+        members = {path: members[path] for path in paths} if members else {}
+    return FolderSource("folder", root, paths, members, classes)
+
+
+def find_images(root: str) -> list[str]:
+    """Paths below `root` of what is called an image, sorted; hidden files and folders are left out."""
+    names = open_storage(root).objects() if _is_bucket(root) else _walk(Path(root))
+    shown = (name for name in names if not any(part.startswith(".") for part in name.split("/")))
+    return sorted(name for name in shown if name.lower().endswith(_ENDINGS))
+
+
+def _walk(root: Path) -> Iterator[str]:
+    """Files below a folder, those behind links too."""
+    seen = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:  # a link that leads back up
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from ((Path(folder, name)).relative_to(root).as_posix() for name in files)
+
+
+def _is_bucket(place: str) -> bool:
+    return place.startswith("s3://")
+
+
+def _fit(rows: Rows, paths: list[str], file: Path, folder: str) -> Rows:
+    """The rows, if each names an image and each image has one."""
+    if missing := sorted(rows.keys() - set(paths)):
+        raise UserError(
+            f"--fields {file}: {missing[0]!r} is no image in {folder} ({len(missing)} such rows); "
+            "paths are relative to that folder"
+        )
+    if bare := [path for path in paths if path not in rows]:
+        raise UserError(
+            f"--fields {file}: no row for {bare[0]!r} ({len(bare)} such images in {folder}); give each image a row"
+        )
+    return rows
