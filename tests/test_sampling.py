@@ -115,7 +115,7 @@ def test_an_export_gives_the_same_images_in_a_process_without_the_training_code(
     code = script.format(program=out, weights=out, noise=noise, images=images)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    torch.testing.assert_close(load_file(images)["images"], sampler.images(z), rtol=0, atol=1e-6)
+    torch.testing.assert_close(load_file(images)["images"], sampler.images(z, None), rtol=0, atol=1e-6)
 
 
 def test_an_export_of_another_ending_is_refused(run, tmp_path, capsys):
@@ -162,7 +162,7 @@ class Flat(nn.Module):
     def __init__(self, sizes, shape=None):
         super().__init__()
         self.layer, self.shape = nn.Linear(*sizes), shape
-    def forward(self, x):
+    def forward(self, x, label=None):
         y = self.layer(x.flatten(1))
         return y.tanh().unflatten(1, self.shape) if self.shape else y.flatten()
 
@@ -204,6 +204,7 @@ SPARE = """
 import torch
 from torch import nn
 from ganrun.games.game import Game, Loss, Player
+from ganrun.latent import Latent
 from ganrun.tables import GAMES
 
 class Encoder(Player):
@@ -215,7 +216,7 @@ def encoding(networks, objective, model):
     encoder = nn.Module()
     encoder.layer, encoder.spare = nn.Linear(256, 1), nn.Parameter(torch.zeros(3))
     encoder.tied = encoder.layer
-    return Game({"encoder": encoder}, (Encoder(encoder=encoder),), (), 8, lambda networks, z: z)
+    return Game({"encoder": encoder}, (Encoder(encoder=encoder),), (), Latent(8), lambda networks, z, label: z)
 
 GAMES["encoding"] = encoding
 """
@@ -228,7 +229,7 @@ def test_a_player_of_another_name_with_weights_unused_and_tied_resumes(values, t
     values["objective"] = {"game": "encoding"}
     values["optimizer"] = {"encoder": {"learning_rate": 1e-2}}
     values["telemetry"] = {"sample_images": 4}
-    monkeypatch.setattr("ganrun.distributed.host.to_png", lambda images: b"")  # z is no picture
+    monkeypatch.setattr("ganrun.distributed.host.to_png", lambda images, columns: b"")  # z is no picture
     whole, parts = config_of(values, run__name="whole"), config_of(values, run__name="parts")
     run_ranks(whole, 1, tmp_path / "whole")
     run_ranks(parts, 1, tmp_path / "first", stop_at=120)

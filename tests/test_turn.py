@@ -10,6 +10,7 @@ from torch import nn
 
 from ganrun.games.build import build_game
 from ganrun.games.game import Game, Loss, Player
+from ganrun.latent import Latent
 from ganrun.rng import Draw
 from ganrun.sections import AdamConfig
 from ganrun.slots import Slots
@@ -35,7 +36,7 @@ class Line(Player):
 def seat_of(slots=1, **settings):
     torch.manual_seed(0)
     player, other = Line(), nn.Linear(3, 1, bias=False).double()
-    game = Game({"line": player.owned["line"], "other": other}, (player,), (), 1, sample=None)
+    game = Game({"line": player.owned["line"], "other": other}, (player,), (), Latent(1), sample=None)
     return Seat(player, game, AdamConfig(**settings), Slots(slots), bf16=False)
 
 

@@ -76,17 +76,17 @@ class WorkerHost:
             self.line.say("tick", images=self.play.images, values=values)
 
     def picture(self) -> None:
-        """Samples of the averaged generator for the same latents at every tick, as PNG."""
+        """Samples of the averaged generator for the same latents at every tick, as PNG, a class in each column."""
         if not self.first:
             return
         play, name = self.play, f"samples/{self.play.images:012d}.png"
-        count, latent_size = play.config.telemetry.sample_images, play.game.latent_size
+        game, count = play.game, play.config.telemetry.sample_images
         draw = Draw(play.config.run.seed, 0, 0, 0, play.device, play.dtype)
         with torch.inference_mode():
-            z = draw.normal(count, latent_size, purpose="samples/z")
-            images = play.game.sample(play.averaged_networks, z)
+            z = game.latent.draw(draw, count, "samples/z")
+            images = game.sample(play.averaged_networks, z, game.labels(0, count, play.device))
         try:
-            self.folder.storage.write(name, to_png(images))
+            self.folder.storage.write(name, to_png(images, game.classes or None))
         except OSError as error:
             self._note("picture_failed", f"{name} could not be written: {error}")
 
