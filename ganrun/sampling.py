@@ -117,8 +117,8 @@ def write_weights(sampler: Sampler, out: Path) -> None:
 def write_program(sampler: Sampler, out: Path) -> None:
     """The way from noise [B, Z] (and labels [B]) to images [B, C, H, W], as a torch.export program for any B."""
     inputs = [tensor for tensor in (sampler.noise(0, 2, 0), sampler.labels(0, 2)) if tensor is not None]
-    shapes = [{0: torch.export.Dim("batch", min=1)} for _ in inputs]
-    program = torch.export.export(_Program(sampler), tuple(inputs), dynamic_shapes=shapes)
+    batch = {0: torch.export.Dim("batch", min=1)}
+    program = torch.export.export(_Program(sampler), tuple(inputs), dynamic_shapes=[batch] * len(inputs))
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
     _write(out, buffer.getvalue())
