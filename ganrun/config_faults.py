@@ -45,7 +45,7 @@ def _allowed(key: str, detail: ErrorDetails) -> str:
     match detail["type"]:
         case "string_pattern_mismatch":
             return "up to 100 letters, digits, dots, dashes and underscores, such as celeba-64"
-        case "model_type":
+        case "model_type" | "dict_type":
             return "a section of keys and values"
         case "tuple_type":
             return "a list"

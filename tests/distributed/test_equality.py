@@ -3,11 +3,39 @@
 import pytest
 import torch
 
+from tests.conditional import conditional
 from tests.conftest import config_of
 from tests.ranks import latest_tensors, run_ranks
 
 TOTAL, STOP = 240, 132
 """20 rounds of 12 images; the stop falls into the middle of an epoch (of 138 images) and of a tick."""
+
+TRICKS = {
+    # The stop after 11 rounds is in the middle of 3 rounds, and of 4 turns between changes of the strength.
+    "augmented": {
+        "objective__penalties": {"r1": 5.0, "dragan": 1.0},
+        "objective__penalty_every_rounds": 3,
+        "objective__feature_matching": True,
+        "objective__ada_target": 0.05,
+        "objective__ada_images": 480,
+        "objective__diffaugment": ["color", "translation", "cutout"],
+        "objective__instance_noise": 0.2,
+        "objective__instance_noise_images": 200,
+        "objective__label_smoothing": 0.1,
+        "objective__label_flipping": 0.1,
+        "model__latent": "truncated",
+        "optimizer__discriminator": {"learning_rate": 2e-3, "clip_norm": 0.5},
+    },
+    "relativistic": {
+        "objective__loss": "relativistic",
+        "objective__penalties": {"r1": 1.0, "r2": 1.0, "wgan_gp": 1.0, "wgan_lp": 1.0},
+        "objective__penalty_every_rounds": 4,
+        "objective__weight_clip": 0.1,
+        "objective__discriminator_turns": 2,
+        "model__latent": "hypersphere",
+    },
+}
+"""Every trick with a state, a schedule or randomness of its own; the second with labels."""
 
 
 @pytest.fixture
@@ -54,3 +82,22 @@ def test_stop_and_resume_equals_never_stopped_bit_for_bit(values, tmp_path, work
     for name, tensor in resumed.items():
         assert torch.equal(tensor, expected[name]), name
     assert not torch.equal(stopped["generator/layers.0.weight"], resumed["generator/layers.0.weight"])
+
+
+@pytest.mark.parametrize("tricks", TRICKS)
+def test_tricks_too_are_the_same_on_any_number_of_workers_stopped_or_not(values, tmp_path, tricks):
+    values = conditional(values) if tricks == "relativistic" else values
+
+    def tensors(name, workers, *stops):
+        config = config_of(values, run__name=name, **TRICKS[tricks])
+        for number, stop in enumerate([*stops, None]):
+            run_ranks(config, workers, tmp_path / f"{name}-{number}", stop_at=stop)
+        return latest_tensors(config)
+
+    one, two = tensors("one", 1), tensors("two", 2)
+    assert_close(two, one)
+    assert_close(tensors("three", 3), one)
+    for whole, resumed in ((one, tensors("parts-of-one", 1, STOP)), (two, tensors("parts-of-two", 2, STOP))):
+        assert [name for name, tensor in resumed.items() if not torch.equal(tensor, whole[name])] == []
+    if tricks == "augmented":
+        assert 0 < one["augmentation/strength"].item() < 1
