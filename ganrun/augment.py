@@ -100,12 +100,14 @@ class AdaptiveAugmentation(nn.Module):
     strength: Tensor
     signs: Tensor
     turns: Tensor
+    axis: Tensor
 
     def __init__(self, target: float, images: int) -> None:
         super().__init__()
         self.target, self.images = target, images
         for name in ("strength", "signs", "turns"):  # p; sum of sign(D(x)) in so many turns since p was adjusted
             self.register_buffer(name, torch.zeros(()))
+        self.register_buffer("axis", grey_axis(), persistent=False)
 
     def forward(self, images: Tensor, draw: Draw, purpose: str) -> Tensor:
         """The images, transformed; not in bfloat16, which has too few digits for places and colours."""
@@ -114,7 +116,7 @@ class AdaptiveAugmentation(nn.Module):
             places = geometry(self.strength, len(images), images.shape[-1], draw, f"{purpose}/geometry")
             grid = F.affine_grid(places[:, :2], list(images.shape), align_corners=False)
             images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-            return recolour(images, self.strength, draw, f"{purpose}/colour")
+            return recolour(images, self.strength, self.axis, draw, f"{purpose}/colour")
 
     @torch.no_grad()
     def update(self, mean: Tensor, images: int) -> None:
@@ -162,8 +164,8 @@ def geometry(strength: Tensor, count: int, size: int, draw: Draw, purpose: str) 
     )
 
 
-def recolour(images: Tensor, strength: Tensor, draw: Draw, purpose: str) -> Tensor:
-    """Brightness, contrast, light for dark, and where there are colours hue and saturation."""
+def recolour(images: Tensor, strength: Tensor, axis: Tensor, draw: Draw, purpose: str) -> Tensor:
+    """Brightness, contrast, light for dark, and where there are colours hue and saturation; `axis` is `grey_axis()`."""
     count = len(images)
     chance = draw.uniform(5, count, 1, 1, purpose=f"{purpose}/chance") < strength
     flat = draw.uniform(2, count, 1, 1, purpose=f"{purpose}/flat")
@@ -176,20 +178,17 @@ def recolour(images: Tensor, strength: Tensor, draw: Draw, purpose: str) -> Tens
         return images * light[..., None]
     hue = torch.where(chance[3], (flat[1] - 0.5) * (2 * math.pi), 0.0)
     saturation = torch.where(chance[4], math.log(2) * bell[2], 0.0).exp()
-    grey, across, turned = (part.to(images) for part in GREY_AXIS)
+    grey, across, turned = axis.unbind()
     # A colour is its part along the axis of greys, and the rest, which hue turns about the axis.
     colour = light * grey + contrast * saturation * (hue.cos() * across + hue.sin() * turned)
     return torch.einsum("bij,bjhw->bihw", colour, images)
 
 
-def _grey_axis() -> tuple[Tensor, Tensor, Tensor]:
-    """v v^T, 1 - v v^T and (v x) for the axis of greys v, [3, 3] each (the parts of Rodrigues' rotation formula)."""
+def grey_axis() -> Tensor:
+    """v v^T, 1 - v v^T and (v x) for the axis of greys v, [3, 3, 3]: the parts of Rodrigues' rotation formula."""
     grey = torch.full((3, 3), 1 / 3, dtype=torch.float64)
     turned = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], dtype=torch.float64) / math.sqrt(3)
-    return grey, torch.eye(3, dtype=torch.float64) - grey, turned
-
-
-GREY_AXIS = _grey_axis()
+    return torch.stack([grey, torch.eye(3, dtype=torch.float64) - grey, turned])
 
 
 def rotation(angle: Tensor) -> Tensor:

@@ -55,9 +55,9 @@ hinge = AdversarialLoss(
 # Arjovsky et al. 2017 (arXiv:1701.07875), algorithm 1, as losses; the discriminator must be kept Lipschitz.
 wasserstein = AdversarialLoss(lambda real, fake: fake.mean() - real.mean(), lambda fake: -fake.mean())
 
-# Jolicoeur-Martineau 2018 (arXiv:1807.00734), the relativistic pairing GAN with the cross-entropy: x is paired with the
-# x' in its place, and each player wants its own to have the greater logit. With R1 and R2 it is the objective of
-# Huang et al. 2024 (arXiv:2501.05441).
+# Jolicoeur-Martineau 2018 (arXiv:1807.00734), the relativistic standard GAN: x is paired with the x' in its place, and
+# each player wants its own to have the greater logit. With the penalties R1 and R2 it is the objective of Huang et al.
+# 2024 (arXiv:2501.05441), who call it the relativistic pairing loss.
 relativistic = AdversarialLoss(
     lambda real, fake: softplus(fake - real).mean(),
     lambda real, fake: softplus(real - fake).mean(),

@@ -8,13 +8,13 @@ from torch.nn import functional as F
 
 from ganrun.augment import (
     DIFFAUGMENT,
-    GREY_AXIS,
     TURNS,
     AdaptiveAugmentation,
     InstanceNoise,
     color,
     cutout,
     geometry,
+    grey_axis,
     recolour,
     rotation,
     scaling,
@@ -147,7 +147,7 @@ def test_each_transform_comes_with_the_probability_of_the_strength(strength):
     still = [1 - p / 2, 1 - 3 * p / 4, 1 - 15 * p / 16, 1 - p, 1 - p, 1 - p, 1 - p]
     assert unchanged == pytest.approx(math.prod(float(part) for part in still), abs=0.01)
     pixel = torch.full((count, 1, 1, 1), 0.5, dtype=DOUBLE)
-    kept = torch.isclose(recolour(pixel, p, DRAW, "a"), pixel).double().mean().item()
+    kept = torch.isclose(recolour(pixel, p, grey_axis(), DRAW, "a"), pixel).double().mean().item()
     assert kept == pytest.approx(float((1 - p) ** 2 * (1 - p / 2)), abs=0.01)
 
 
@@ -166,19 +166,19 @@ def test_matrices_move_pixels_as_they_say():
 
 
 def test_hue_turns_red_to_green_to_blue_and_leaves_greys():
-    grey, across, turned = GREY_AXIS
+    grey, across, turned = grey_axis()
     angle = torch.tensor(2 * math.pi / 3, dtype=DOUBLE)
     third = grey + angle.cos() * across + angle.sin() * turned
     torch.testing.assert_close(third, torch.eye(3, dtype=DOUBLE)[[2, 0, 1]])
     shades = torch.rand(500, 1, 1, 1, dtype=DOUBLE).expand(-1, 3, 2, 2)
-    found = recolour(shades, torch.tensor(1.0, dtype=DOUBLE), DRAW, "a")
+    found = recolour(shades, torch.tensor(1.0, dtype=DOUBLE), grey_axis(), DRAW, "a")
     torch.testing.assert_close(found, found[:, :1].expand_as(found))
 
 
 def test_a_grey_image_changes_like_a_grey_colour():
     shades, p = images_of(20, 1), torch.tensor(0.7, dtype=DOUBLE)
-    colours = recolour(shades.expand(-1, 3, -1, -1), p, DRAW, "a")
-    torch.testing.assert_close(recolour(shades, p, DRAW, "a"), colours[:, :1])
+    colours = recolour(shades.expand(-1, 3, -1, -1), p, grey_axis(), DRAW, "a")
+    torch.testing.assert_close(recolour(shades, p, grey_axis(), DRAW, "a"), colours[:, :1])
 
 
 def follow(augmentation, signs, batch=10):

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+import torch.multiprocessing as multiprocessing
 
 from tests.conditional import conditional
 from tests.conftest import config_of
-from tests.ranks import latest_tensors, run_ranks
+from tests.ranks import latest_tensors, run_ranks, work_rank
 
 TOTAL, STOP = 240, 132
 """20 rounds of 12 images; the stop falls into the middle of an epoch (of 138 images) and of a tick."""
@@ -84,20 +85,33 @@ def test_stop_and_resume_equals_never_stopped_bit_for_bit(values, tmp_path, work
     assert not torch.equal(stopped["generator/layers.0.weight"], resumed["generator/layers.0.weight"])
 
 
-@pytest.mark.parametrize("tricks", TRICKS)
-def test_tricks_too_are_the_same_on_any_number_of_workers_stopped_or_not(values, tmp_path, tricks):
-    values = conditional(values) if tricks == "relativistic" else values
+def work_through(rank, workers, runs):
+    for config, meeting, stop in runs:
+        work_rank(rank, config, workers, meeting, stop)
 
-    def tensors(name, workers, *stops):
-        config = config_of(values, run__name=name, **TRICKS[tricks])
-        for number, stop in enumerate([*stops, None]):
-            run_ranks(config, workers, tmp_path / f"{name}-{number}", stop_at=stop)
-        return latest_tensors(config)
 
-    one, two = tensors("one", 1), tensors("two", 2)
-    assert_close(two, one)
-    assert_close(tensors("three", 3), one)
-    for whole, resumed in ((one, tensors("parts-of-one", 1, STOP)), (two, tensors("parts-of-two", 2, STOP))):
-        assert [name for name, tensor in resumed.items() if not torch.equal(tensor, whole[name])] == []
-    if tricks == "augmented":
-        assert 0 < one["augmentation/strength"].item() < 1
+def test_tricks_too_are_the_same_on_any_number_of_workers_stopped_or_not(values, tmp_path):
+    def config_for(tricks, name):
+        return config_of(
+            conditional(values) if tricks == "relativistic" else values, run__name=f"{tricks}-{name}", **TRICKS[tricks]
+        )
+
+    for workers in (1, 2, 3):  # All runs of so many workers in the same processes: to start some takes longest.
+        runs = []
+        for tricks in TRICKS:
+            whole, parts = (config_for(tricks, f"{what}-{workers}") for what in ("whole", "parts"))
+            runs += [(whole, None), (parts, STOP), (parts, None)] if workers < 3 else [(whole, None)]
+        runs = [(config, str(tmp_path / f"{workers}-{number}"), stop) for number, (config, stop) in enumerate(runs)]
+        if workers == 1:
+            work_through(0, 1, runs)
+        else:
+            multiprocessing.spawn(work_through, (workers, runs), nprocs=workers)
+    for tricks in TRICKS:
+        found = {workers: latest_tensors(config_for(tricks, f"whole-{workers}")) for workers in (1, 2, 3)}
+        assert_close(found[2], found[1])
+        assert_close(found[3], found[1])
+        for workers in (1, 2):
+            resumed = latest_tensors(config_for(tricks, f"parts-{workers}"))
+            assert resumed.keys() == found[workers].keys()
+            assert [name for name, each in resumed.items() if not torch.equal(each, found[workers][name])] == []
+    assert 0 < latest_tensors(config_for("augmented", "whole-1"))["augmentation/strength"].item() < 1
