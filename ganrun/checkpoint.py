@@ -63,6 +63,7 @@ def snapshot(play: Play, progress: Progress, recorder: dict[str, Tensor], spare:
     tensors = {name: network.state_dict() for name, network in play.game.networks.items()}
     tensors |= {f"{name}_average": average.network.state_dict() for name, average in play.averages.items()}
     tensors |= {f"optimizer_{seat.player.name}": _optimizer_state(seat) for seat in play.seats}
+    tensors |= {name: tracker.state_dict() for name, tracker in play.game.trackers.items()}
     tensors["recorder"] = recorder
     state = {
         "images": play.images,
@@ -88,6 +89,8 @@ def restore(play: Play, files: Files) -> Progress:
             average.network.load_state_dict(load_tensors(files[f"{name}_average.safetensors"]))
         for seat in play.seats:
             _load_optimizer(seat, load_tensors(files[f"optimizer_{seat.player.name}.safetensors"]))
+        for name, tracker in play.game.trackers.items():
+            tracker.load_state_dict(load_tensors(files[f"{name}.safetensors"]))
         state = json.loads(files[STATE])
         play.recorder.load(state["recorded"], load_tensors(files["recorder.safetensors"]))
     except (KeyError, RuntimeError, SafetensorError) as error:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ganrun.sections import AdamConfig, Config, FieldConfig, OptimizerConfig
-from ganrun.tables import EXTRACTORS, GAMES, IMAGE_SIZES, LOSSES, NETWORKS
+from ganrun.tables import CROSS_ENTROPIES, EXTRACTORS, GAMES, IMAGE_SIZES, LOSSES, NETWORKS, PENALTIES
 
 
 def dotted(location: tuple[int | str, ...]) -> str:
@@ -45,7 +45,7 @@ def _allowed(key: str, detail: ErrorDetails) -> str:
     match detail["type"]:
         case "string_pattern_mismatch":
             return "up to 100 letters, digits, dots, dashes and underscores, such as celeba-64"
-        case "model_type":
+        case "model_type" | "dict_type":
             return "a section of keys and values"
         case "tuple_type":
             return "a list"
@@ -107,6 +107,19 @@ def contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
             {"data.image_size", "model.name"},
             f"data.image_size: {size} does not fit model.name: {model}; allowed: {allowed}",
         )
+    if config.model.classes and ("label" not in fields or fields["label"].kind != "label"):
+        yield (
+            {"model.classes", "data.fields"},
+            f"model.classes: {config.model.classes} needs the labels of the images; "
+            "set data.fields: {image: image, label: label}",
+        )
+    for key in ("label_smoothing", "label_flipping"):
+        if getattr(config.objective, key) and config.objective.loss not in CROSS_ENTROPIES:
+            yield (
+                {f"objective.{key}", "objective.loss"},
+                f"objective.{key}: is made for cross-entropies, not for objective.loss: {config.objective.loss}; "
+                f"take {' or '.join(CROSS_ENTROPIES)}, or leave it 0",
+            )
     if not config.run.imports:
         for stranger in sorted(config.optimizer.players - OptimizerConfig.model_fields.keys()):
             yield {f"optimizer.{stranger}"}, f"optimizer.{stranger}: unknown key{_nearest(['optimizer', stranger])}"
@@ -119,6 +132,7 @@ def unknown_names(config: Config) -> Iterator[tuple[set[str], str]]:
         ("model.name", config.model.name, NETWORKS),
         ("objective.game", config.objective.game, GAMES),
         ("objective.loss", config.objective.loss, LOSSES),
+        *(("objective.penalties", name, PENALTIES) for name in config.objective.penalties),
         ("evaluate.extractor", config.evaluate.extractor, EXTRACTORS),
     ):
         if name not in table:

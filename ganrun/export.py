@@ -12,7 +12,9 @@ EXAMPLES = """examples:
 
 A program needs torch alone:
   generator = torch.export.load("generator.pt2").module()
-  images = generator(torch.randn(16, 100))"""
+  images = generator(torch.randn(16, 100))
+that of a conditional run takes labels too: generator(torch.randn(16, 100), torch.arange(16) % 10)
+and z is as model.latent says: here N(0, 1)."""
 ENDINGS = (".safetensors", ".pt2")
 
 

@@ -7,8 +7,11 @@ All losses are means over the batch, to be minimised.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn.functional import relu, softplus
+
+from ganrun.rng import Draw
 
 Logits = Tensor
 """[B], any real number; above 0 means real where the loss is a classifier's."""
@@ -20,8 +23,10 @@ class AdversarialLoss:
 
     discriminator: Callable[[Logits, Logits], Tensor]
     """(logits of real images, logits of generated images) -> loss of the discriminator."""
-    generator: Callable[[Logits], Tensor]
-    """Logits of generated images -> loss of the generator."""
+    generator: Callable[..., Tensor]
+    """Logits of generated images -> loss of the generator; if `relativistic`, (real, generated) -> it."""
+    relativistic: bool = False
+    """Whether the generator's loss too compares with real images; only then are they shown in its turn."""
 
 
 def _cross_entropy(real: Logits, fake: Logits) -> Tensor:
@@ -49,3 +54,36 @@ hinge = AdversarialLoss(
 
 # Arjovsky et al. 2017 (arXiv:1701.07875), algorithm 1, as losses; the discriminator must be kept Lipschitz.
 wasserstein = AdversarialLoss(lambda real, fake: fake.mean() - real.mean(), lambda fake: -fake.mean())
+
+# Jolicoeur-Martineau 2018 (arXiv:1807.00734), the relativistic standard GAN: x is paired with the x' in its place, and
+# each player wants its own to have the greater logit. With the penalties R1 and R2 it is the objective of Huang et al.
+# 2024 (arXiv:2501.05441), who call it the relativistic pairing loss.
+relativistic = AdversarialLoss(
+    lambda real, fake: softplus(fake - real).mean(),
+    lambda real, fake: softplus(real - fake).mean(),
+    relativistic=True,
+)
+
+
+def flip_labels(real: Logits, fake: Logits, share: float, draw: Draw) -> tuple[Logits, Logits]:
+    """What the discriminator is told is real, and what is not: in a random `share` of pairs it is told the reverse.
+
+    One of the tricks that Chintala et al. 2016 collected ("How to train a GAN?", a talk at NIPS): labels with noise.
+    """
+    if not share:
+        return real, fake
+    flipped = draw.uniform(len(real), purpose="discriminator/flip") < share
+    return torch.where(flipped, fake, real), torch.where(flipped, real, fake)
+
+
+def smoothing(real: Logits, amount: float) -> Tensor:
+    """What one-sided label smoothing adds to a cross-entropy: Salimans et al. 2016 (arXiv:1606.03498), section 3.4.
+
+    With the target 1 - s instead of 1, (1 - s) softplus(-t) + s softplus(t) = softplus(-t) + s t.
+    """
+    return amount * real.mean()
+
+
+def feature_matching(real: Tensor, fake: Tensor) -> Tensor:
+    """|E f(x) - E f(x')|^2 for features f [B, ...] of D: Salimans et al. 2016 (arXiv:1606.03498), section 3.1."""
+    return (real.mean(0) - fake.mean(0)).square().sum()

@@ -15,7 +15,8 @@ def to_png(images: Tensor, columns: int | None = None, facts: Mapping[str, str] 
 
     `facts` are kept in the file as its text: where the picture comes from.
     """
-    columns = columns or max(1, round(len(images) ** 0.5))
+    if columns is None or columns > len(images):
+        columns = max(1, round(len(images) ** 0.5))
     grid = make_grid(images.float().cpu(), nrow=columns, padding=2, normalize=True, value_range=(-1, 1))
     texts = PngInfo()
     for name, value in (facts or {}).items():

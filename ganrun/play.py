@@ -13,7 +13,7 @@ from ganrun.rng import Draw
 from ganrun.sections import Config
 from ganrun.slots import Slots
 from ganrun.telemetry.recorder import Recorder
-from ganrun.turn import Seat, learning_rate
+from ganrun.turn import Seat, TurnRecord, learning_rate
 
 
 class Play:
@@ -40,6 +40,8 @@ class Play:
         self.recorder = Recorder(slots, self.device)
         self.skipped = torch.zeros((), device=self.device)
         """Turns of the last round that were skipped because a gradient was not finite."""
+        turns = sum(player.turns for player in game.players if player.fresh_batch)
+        self._round_images = turns * config.data.batch_size
         self._norms = [
             (module, player.turns)
             for player in game.players
@@ -61,8 +63,9 @@ class Play:
                 if seat.player.fresh_batch or not batches:
                     batches = [self._place(batch) for batch in next_batches()]
                 rate = learning_rate(seat.settings, self.images, self.config.train.total_images)
-                record = seat.take_turn(batches, list(self._draws(turn)), rate)
+                record = seat.take_turn(batches, list(self._draws(turn, before // self._round_images)), rate)
                 self.recorder.add(record)
+                self._track(record)
                 skipped.append(record.skipped)
                 if seat.player.fresh_batch:
                     self.images += self.config.data.batch_size
@@ -84,9 +87,18 @@ class Play:
             return images.to(self.dtype).div_(127.5).sub_(1)
         return field.to(self.dtype) if field.is_floating_point() else field
 
-    def _draws(self, turn: int) -> Iterator[Draw]:
+    def _draws(self, turn: int, number: int) -> Iterator[Draw]:
+        """For each owned slot, in this turn of a player in round `number`."""
+        seed = self.config.run.seed
         for slot in self.slots.owned:
-            yield Draw(self.config.run.seed, self.generation, self.images, slot, self.device, self.dtype, turn)
+            yield Draw(seed, self.generation, self.images, slot, self.device, self.dtype, turn, number)
+
+    def _track(self, record: TurnRecord) -> None:
+        """Tells trackers the mean over the slots of what they watch."""
+        for tracker in self.game.trackers.values():
+            if tracker.watches in record.rows[0]:
+                seen = torch.stack([row[tracker.watches] for row in record.rows])
+                tracker.update(self.slots.gather(seen).mean(0), self.config.data.batch_size)
 
     def _settle_norms(self) -> None:
         """Moves running statistics by the mean over the slots, the same bits on every worker."""

@@ -122,6 +122,11 @@ def _check_data(config: Config) -> None:
                 f"data.{name}: {wanted}, but the index of {config.data.shards} says {found}; "
                 f"set data.{name}={found}, or make the data set again with ganrun.prepare"
             )
+    if config.model.classes and config.model.classes != len(data.index.classes):
+        raise UserError(
+            f"model.classes: {config.model.classes}, but the index of {config.data.shards} names "
+            f"{len(data.index.classes)} classes; set model.classes={len(data.index.classes)}"
+        )
     if config.slots > data.index.samples:
         raise UserError(f"data.slots: {config.slots} is more than the {data.index.samples} samples of data.shards")
     _check_shards(data)

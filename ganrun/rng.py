@@ -39,6 +39,8 @@ class Draw:
     dtype: torch.dtype
     turn: int = 0
     """Of the player in this round; turns that take no fresh batch differ in nothing else."""
+    round: int = 0
+    """Rounds before this one, a function of `images`: for what happens in some rounds alone. Keys no stream."""
 
     def normal(self, *size: int, purpose: str) -> Tensor:
         """Standard normal numbers; the same at every call with the same purpose."""

@@ -11,6 +11,7 @@ EXAMPLES = """examples:
   ganrun sample runs/quickstart --out grid.png --grid             64 images in one picture
   ganrun sample runs/quickstart --out pictures --count 1000       one PNG each, in a folder
   ganrun sample runs/quickstart --out walk.png --interpolate      from noise to noise, a walk in each row
+  ganrun sample runs/digits --out threes.png --label 3            of one class; without it, a class in each column
   ganrun sample runs/quickstart/checkpoints/000000150016-0001 --out old.png --grid --seed 7
 
 The newest checkpoint of a run is taken, or the one given. The same seed gives the same images."""
@@ -25,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--count", type=_count, default=64, metavar="N", help="images; default %(default)s")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the noise; default %(default)s")
+    parser.add_argument("--label", type=int, metavar="K", help="of all images; default: every class in turn")
     parser.add_argument("--grid", action="store_true", help="one picture of all (implied where --out is a .png file)")
     parser.add_argument("--interpolate", action="store_true", help="rows of 8 images, each from one noise to another")
     options = parser.parse_args(arguments)
@@ -47,7 +49,7 @@ def _main(options: argparse.Namespace) -> int:
         raise UserError(f"--out {out}: a grid is one picture; name a .png file")
     from ganrun.sampling import Sampler, draw_grid, draw_singles
 
-    sampler = Sampler(options.run)
+    sampler = Sampler(options.run, options.label)
     if single:
         draw_grid(sampler, out, options.count, options.seed, options.interpolate)
     else:

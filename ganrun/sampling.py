@@ -29,13 +29,14 @@ class Sampler:
 
     Args:
         where: the folder of a run or of a checkpoint.
+        label: of all images; None: each class of a conditional game in turn.
 
     Raises:
-        UserError: there is no checkpoint.
+        UserError: there is no checkpoint, or no such label.
         RunError: it is damaged.
     """
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, label: int | None = None) -> None:
         storage, directory = find_checkpoint(where)
         files = checkpoint.read(storage, directory, only=("config.yaml",))
         self.config = parse(files["config.yaml"], f"{storage.uri}/{directory}/config.yaml")
@@ -44,38 +45,53 @@ class Sampler:
             file = f"{name}_average" if name in self.game.averaged else name
             checkpoint.load_network(storage, directory, file, network)
             network.eval()
+        self.label = label
+        if label is not None and not 0 <= label < self.game.classes:
+            allowed = f"0 to {self.game.classes - 1}" if self.game.classes else "none, since it is not conditional"
+            raise UserError(f"--label {label}: labels of {where} are {allowed}")
 
     @torch.inference_mode()
-    def images(self, z: Tensor) -> Tensor:
-        """Noise [B, Z] to images [B, C, H, W] in [-1, 1]."""
-        return self.game.sample(self.game.networks, z)
+    def images(self, z: Tensor, label: Tensor | None) -> Tensor:
+        """Noise [B, Z] and, if the game is conditional, labels [B] to images [B, C, H, W] in [-1, 1]."""
+        return self.game.sample(self.game.networks, z, label)
+
+    def labels(self, start: int, count: int) -> Tensor | None:
+        """Of the images numbered from `start` on, [count]."""
+        labels = self.game.labels(start, count, torch.device("cpu"))
+        return labels if labels is None or self.label is None else torch.full_like(labels, self.label)
 
     def noise(self, start: int, count: int, seed: int) -> Tensor:
         """Noise of the images numbered from `start` on, [count, Z]: each depends on the seed and its number alone."""
         dtype = next(next(iter(self.game.networks.values())).parameters()).dtype
         rows = [
-            Draw(seed, 0, number, 0, torch.device("cpu"), dtype).normal(self.game.latent_size, purpose="sample/z")
+            self.game.latent.draw(Draw(seed, 0, number, 0, torch.device("cpu"), dtype), 1, "sample/z")
             for number in range(start, start + count)
         ]
-        return torch.stack(rows)
+        return torch.cat(rows)
 
     def draw(self, count: int, seed: int) -> Iterator[Tensor]:
         """`count` images in batches."""
         for start in range(0, count, BATCH):
-            yield self.images(self.noise(start, min(BATCH, count - start), seed))
+            some = min(BATCH, count - start)
+            yield self.images(self.noise(start, some, seed), self.labels(start, some))
 
 
 def draw_grid(sampler: Sampler, out: Path, count: int, seed: int, interpolate: bool) -> None:
-    """One PNG of all images."""
+    """One PNG of all images: where classes differ, each has a column of its own, or of walks a row."""
     if interpolate:
-        rows = -(-count // STEPS)
-        ends = [sampler.noise(2 * row, 2, seed) for row in range(rows)]
-        images = torch.cat([sampler.images(slerp(begin, end, STEPS)) for begin, end in ends])[:count]
-        columns = STEPS
+        columns: int | None = STEPS
+        walks = [_walk(sampler, row, seed) for row in range(-(-count // STEPS))]
+        images = torch.cat(walks)[:count]
     else:
+        columns = sampler.game.classes if sampler.game.classes and sampler.label is None else None
         images = torch.cat(list(sampler.draw(count, seed)))
-        columns = None
     _write(out, to_png(images, columns))
+
+
+def _walk(sampler: Sampler, row: int, seed: int) -> Tensor:
+    begin, end = sampler.noise(2 * row, 2, seed)
+    label = sampler.labels(row, 1)
+    return sampler.images(slerp(begin, end, STEPS), None if label is None else label.expand(STEPS))
 
 
 def draw_singles(sampler: Sampler, out: Path, count: int, seed: int) -> None:
@@ -99,10 +115,10 @@ def write_weights(sampler: Sampler, out: Path) -> None:
 
 
 def write_program(sampler: Sampler, out: Path) -> None:
-    """The way from noise [B, Z] to images [B, C, H, W], as a torch.export program for any B."""
-    program = torch.export.export(
-        _Program(sampler), (sampler.noise(0, 2, 0),), dynamic_shapes={"z": {0: torch.export.Dim("batch", min=1)}}
-    )
+    """The way from noise [B, Z] (and labels [B]) to images [B, C, H, W], as a torch.export program for any B."""
+    inputs = [tensor for tensor in (sampler.noise(0, 2, 0), sampler.labels(0, 2)) if tensor is not None]
+    batch = {0: torch.export.Dim("batch", min=1)}
+    program = torch.export.export(_Program(sampler), tuple(inputs), dynamic_shapes=[batch] * len(inputs))
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
     _write(out, buffer.getvalue())
@@ -115,8 +131,8 @@ class _Program(nn.Module):
         self.networks = nn.ModuleDict(sampler.game.networks).to(memory_format=torch.contiguous_format)
         self._sample = sampler.game.sample
 
-    def forward(self, z: Tensor) -> Tensor:
-        return self._sample(dict(self.networks.items()), z)
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        return self._sample(dict(self.networks.items()), z, label)
 
 
 def slerp(begin: Tensor, end: Tensor, steps: int) -> Tensor:

@@ -21,6 +21,7 @@ def _listed(value: Any) -> Any:
 Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 FIXED = {"fixed": True}
@@ -98,6 +99,12 @@ class ModelConfig(Section):
     """Channels of the layers at the highest resolution; DCGAN's paper has 128."""
     latent_size: Annotated[Count, Field(json_schema_extra=FIXED)] = 100
     """Dimensions of the generator's noise z."""
+    classes: Annotated[Whole, Field(json_schema_extra=FIXED)] = 0
+    """Labels that the networks are conditioned on; 0: none."""
+    latent: Annotated[Literal["normal", "uniform", "truncated", "hypersphere"], Field(json_schema_extra=FIXED)] = (
+        "normal"
+    )
+    """How z is distributed; truncated: normal, but nothing beyond 2."""
 
 
 class ObjectiveConfig(Section):
@@ -109,10 +116,34 @@ class ObjectiveConfig(Section):
     """Which adversarial loss."""
     discriminator_turns: Annotated[Count, Field(json_schema_extra=FIXED)] = 1
     """Turns of the discriminator in a round, each on a fresh batch."""
+    penalties: Annotated[dict[str, Positive], Field(json_schema_extra=FIXED)] = {}
+    """On the discriminator's slope, with their weights: r1, r2, wgan_gp, wgan_lp (one-sided), dragan."""
+    penalty_every_rounds: Annotated[Count, Field(json_schema_extra=FIXED)] = 1
+    """Penalties are computed once in so many rounds, and count so many times there."""
+    weight_clip: Annotated[NotNegative, Field(json_schema_extra=FIXED)] = 0.0
+    """The discriminator's weights stay in [-weight_clip, weight_clip], as in the first WGAN; 0: free."""
+    feature_matching: Annotated[bool, Field(json_schema_extra=FIXED)] = False
+    """The generator matches the discriminator's mean features of real images, instead of its part of the loss."""
+    label_smoothing: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
+    """Real images count as real to 1 minus this; for the cross-entropies minimax and non_saturating."""
+    label_flipping: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
+    """Share of pairs whose real image the discriminator is told is generated, and the reverse; as label_smoothing."""
+    instance_noise: Annotated[NotNegative, Field(json_schema_extra=FIXED)] = 0.0
+    """Standard deviation of noise on all images that the discriminator sees, at the beginning; 0: none."""
+    instance_noise_images: Annotated[Count, Field(json_schema_extra=FIXED)] = 100_000
+    """Instance noise falls linearly to 0 over so many images."""
+    diffaugment: Annotated[
+        tuple[Literal["color", "translation", "cutout"], ...], BeforeValidator(_listed), Field(json_schema_extra=FIXED)
+    ] = ()
+    """Random changes to all images that the discriminator sees: color, translation, cutout; for few images."""
+    ada_target: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
+    """Augmentation as strong as keeps the mean of sign(D(real)) here; the paper has 0.6; 0: none."""
+    ada_images: Annotated[Count, Field(json_schema_extra=FIXED)] = 500_000
+    """Images in which that strength can rise from 0 to 1."""
 
 
 class AdamConfig(Section):
-    """Adam (Kingma & Ba 2015) for one player."""
+    """Adam (Kingma & Ba 2015) for one player; rates may differ (Heusel et al. 2017, arXiv:1706.08500)."""
 
     learning_rate: Positive = 2e-4
     """Step size at its height."""
@@ -122,6 +153,8 @@ class AdamConfig(Section):
     """Decay of the second moment."""
     epsilon: Positive = 1e-8
     """Added to the root of the second moment."""
+    clip_norm: NotNegative = 0.0
+    """A longer gradient, over all weights, is shortened to this length; 0: never."""
     warmup_images: Whole = 0
     """The learning rate rises linearly from 0 over so many images."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"

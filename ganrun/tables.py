@@ -32,10 +32,19 @@ IMAGE_SIZES = {"dcgan": (16, 32, 64, 128, 256)}
 GAMES = Table({"gan": "ganrun.games.gan:gan"})
 """`objective.game` -> function(networks, ObjectiveConfig, ModelConfig) -> Game."""
 
+CROSS_ENTROPIES = ("minimax", "non_saturating")
+"""Losses that `objective.label_smoothing` and `label_flipping` are made for."""
+
 LOSSES = Table(
-    {name: f"ganrun.losses:{name}" for name in ("minimax", "non_saturating", "least_squares", "hinge", "wasserstein")}
+    {
+        name: f"ganrun.losses:{name}"
+        for name in (*CROSS_ENTROPIES, "least_squares", "hinge", "wasserstein", "relativistic")
+    }
 )
 """`objective.loss` -> AdversarialLoss."""
+
+PENALTIES = Table({name: f"ganrun.penalties:{name}" for name in ("r1", "r2", "wgan_gp", "wgan_lp", "dragan")})
+"""`objective.penalties` -> Penalty."""
 
 EXTRACTORS = Table({"efficientnet-lite0": "ganrun.features:efficientnet_lite0"})
 """`evaluate.extractor` -> function() -> Extractor."""

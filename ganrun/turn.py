@@ -80,7 +80,10 @@ class Seat:
         # torch.optim.adam's _fused_adam reads these two as a GradScaler sets them: where found_inf is 1 it leaves
         # weights, moments and step count as they are.
         self.optimizer.grad_scale, self.optimizer.found_inf = None, skipped  # type: ignore[attr-defined]
+        if clip := self.settings.clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), clip, norm)
         self.optimizer.step()
+        self.player.after_step()
         for row in rows:
             row[f"gradient_norm/{self.player.name}"] = norm
         return TurnRecord(rows, skipped)

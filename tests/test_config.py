@@ -70,6 +70,14 @@ def test_all_faults_come_in_one_message(file):
         ("cluster.cpus_per_worker=.inf", ["cluster.cpus_per_worker", "inf", "finite"]),
         ("model=5", ["model", "5", "a section"]),
         ("run.imports=abc", ["run.imports", "'abc'", "a list"]),
+        ("objective.penalties={gp: 1}", ["objective.penalties", "'gp'", "r1, r2, wgan_gp, wgan_lp, dragan"]),
+        ("objective.penalties={r1: 0}", ["objective.penalties", "0", "greater than 0"]),
+        ("objective.penalties=r1", ["objective.penalties", "'r1'", "a section of keys and values"]),
+        ("objective.diffaugment=[colour]", ["objective.diffaugment", "'colour'", "'color', 'translation' or 'cutout'"]),
+        ("objective={loss: hinge, label_smoothing: 0.1}", ["objective.label_smoothing", "loss: hinge", "minimax or"]),
+        ("objective={loss: hinge, label_flipping: 0.1}", ["objective.label_flipping", "loss: hinge", "minimax or"]),
+        ("model.classes=3", ["model.classes", "3", "data.fields: {image: image, label: label}"]),
+        ("model.latent=cube", ["model.latent", "'cube'", "'hypersphere'"]),
     ],
 )
 def test_a_fault_names_its_key_its_value_and_what_is_allowed(file, override, parts):
@@ -199,7 +207,10 @@ def test_what_decides_the_mathematics_cannot_change_in_a_run(values):
     assert differences(before, after, fixed=False) == {"cluster.workers": (1, 2), "checkpoint.keep": (9, 3)}
 
 
-@pytest.mark.parametrize("key", ["data.batch_size", "data.slots", "data.fields", "train.precision", "objective.loss"])
+@pytest.mark.parametrize(
+    "key",
+    ["data.batch_size", "data.slots", "data.fields", "train.precision", "objective.loss", "objective.penalties.r1"],
+)
 def test_fixed_keys_are_fixed(key):
     assert is_fixed(key)
 

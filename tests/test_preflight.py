@@ -37,6 +37,10 @@ def test_what_is_in_order_passes(values):
     [
         ({"data__image_size": 32}, r"data\.image_size: 32, but the index of .* says 16; set data\.image_size=16"),
         ({"data__channels": 3}, r"data\.channels: 3, but the index of .* says 1"),
+        (
+            {"model__classes": 4, "data__fields": {"image": "image", "label": "label"}},
+            r"model\.classes: 4, but the index of .* names 3 classes; set model\.classes=3",
+        ),
         ({"data__slots": 142, "data__batch_size": 142}, r"data\.slots: 142 is more than the 141 samples"),
         ({"data__shards": "nowhere"}, r"data\.shards: 'nowhere' holds no shards"),
     ],

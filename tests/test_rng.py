@@ -49,6 +49,10 @@ def test_a_draws_key_is_seed_generation_images_slot_turn_and_purpose():
     assert torch.equal(DRAW.normal(8, purpose="z"), torch.randn(8, generator=stream))
 
 
+def test_the_round_follows_from_the_images_and_is_no_part_of_the_key():
+    assert torch.equal(DRAW.normal(8, purpose="z"), replace(DRAW, round=9).normal(8, purpose="z"))
+
+
 def test_a_draw_differs_by_its_purpose():
     assert not torch.equal(DRAW.normal(8, purpose="z"), DRAW.normal(8, purpose="y"))
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from ganrun import export, sample
 from ganrun.sampling import Sampler, slerp
+from tests.conditional import conditional
 from tests.conftest import config_of
 from tests.ranks import latest_tensors, run_folder, run_ranks, work_rank
 
@@ -18,6 +19,14 @@ from tests.ranks import latest_tensors, run_folder, run_ranks, work_rank
 @pytest.fixture
 def run(values, tmp_path):
     config = config_of(values, train__precision="float32", train__total_images=60)
+    run_ranks(config, 1, tmp_path / "meeting")
+    return run_folder(config)
+
+
+@pytest.fixture
+def labelled(values, tmp_path):
+    """A run of a conditional game."""
+    config = config_of(conditional(values), train__precision="float32", train__total_images=60)
     run_ranks(config, 1, tmp_path / "meeting")
     return run_folder(config)
 
@@ -115,7 +124,67 @@ def test_an_export_gives_the_same_images_in_a_process_without_the_training_code(
     code = script.format(program=out, weights=out, noise=noise, images=images)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    torch.testing.assert_close(load_file(images)["images"], sampler.images(z), rtol=0, atol=1e-6)
+    torch.testing.assert_close(load_file(images)["images"], sampler.images(z, None), rtol=0, atol=1e-6)
+
+
+# Labels.
+
+
+def cells(path, columns, size=16):
+    """The images of a grid, a list of rows."""
+    image = torch.tensor(list(Image.open(path).convert("L").getdata())).view(Image.open(path).size[::-1])
+    rows = (image.shape[0] - 2) // (size + 2)
+    corner = [[(2 + row * (size + 2), 2 + column * (size + 2)) for column in range(columns)] for row in range(rows)]
+    return [[image[y : y + size, x : x + size].double() for y, x in row] for row in corner]
+
+
+def test_a_grid_of_a_conditional_run_has_a_class_in_each_column(labelled, tmp_path):
+    for name, options in (("all", []), *((str(label), ["--label", str(label)]) for label in range(3))):
+        assert sample.main([str(labelled), "--out", str(tmp_path / f"{name}.png"), "--count", "9", *options]) == 0
+    every = cells(tmp_path / "all.png", 3)
+    for label in range(3):
+        for row, one in zip(every, cells(tmp_path / f"{label}.png", 3), strict=True):
+            assert torch.equal(row[label], one[label])  # the same noise in the same place
+    shown = cells(next((labelled / "samples").glob("*60.png")), 3)
+    assert len(shown) == 22  # 64 images in columns of 3 classes
+    shade = Sampler(str(labelled)).game.networks["generator"].shade.weight.argsort(dim=0).flatten().tolist()
+    for grid in (every, shown[:-1]):
+        means = [torch.stack([row[column] for row in grid]).mean().item() for column in range(3)]
+        assert sorted(range(3), key=means.__getitem__) == shade
+
+
+def test_single_images_and_walks_take_a_label(labelled, tmp_path):
+    assert sample.main([str(labelled), "--out", str(tmp_path / "some"), "--count", "5", "--label", "2"]) == 0
+    sampler = Sampler(str(labelled), label=2)
+    (images,) = sampler.draw(5, seed=0)
+    torch.testing.assert_close(images, sampler.images(sampler.noise(0, 5, 0), torch.full((5,), 2)))
+    assert len(list((tmp_path / "some").iterdir())) == 5
+    walk = ["--interpolate", "--count", "24", "--out"]
+    assert sample.main([str(labelled), *walk, str(tmp_path / "walk.png")]) == 0
+    assert sample.main([str(labelled), *walk, str(tmp_path / "walk1.png"), "--label", "1"]) == 0
+    each, ones = (cells(tmp_path / f"{name}.png", 8) for name in ("walk", "walk1"))
+    assert [all(torch.equal(a, b) for a, b in zip(*rows, strict=True)) for rows in zip(each, ones, strict=True)] == [
+        False,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize(("which", "label", "reason"), [("labelled", "3", "are 0 to 2"), ("run", "0", "are none")])
+def test_a_label_that_is_not_there_is_one_clear_line(request, tmp_path, capsys, which, label, reason):
+    folder = request.getfixturevalue(which)
+    assert sample.main([str(folder), "--out", str(tmp_path / "a.png"), "--label", label]) == 2
+    error = capsys.readouterr().err
+    assert reason in error
+    assert error.count("\n") == 1
+
+
+def test_an_exported_program_of_a_conditional_run_takes_labels(labelled, tmp_path):
+    assert export.main([str(labelled), "--out", str(tmp_path / "g.pt2")]) == 0
+    sampler = Sampler(str(labelled))
+    z, label = sampler.noise(0, 5, seed=3), torch.tensor([2, 0, 1, 1, 2])
+    program = torch.export.load(tmp_path / "g.pt2").module()
+    torch.testing.assert_close(program(z, label), sampler.images(z, label), rtol=0, atol=1e-6)
 
 
 def test_an_export_of_another_ending_is_refused(run, tmp_path, capsys):
@@ -162,7 +231,7 @@ class Flat(nn.Module):
     def __init__(self, sizes, shape=None):
         super().__init__()
         self.layer, self.shape = nn.Linear(*sizes), shape
-    def forward(self, x):
+    def forward(self, x, label=None):
         y = self.layer(x.flatten(1))
         return y.tanh().unflatten(1, self.shape) if self.shape else y.flatten()
 
@@ -204,6 +273,7 @@ SPARE = """
 import torch
 from torch import nn
 from ganrun.games.game import Game, Loss, Player
+from ganrun.latent import Latent
 from ganrun.tables import GAMES
 
 class Encoder(Player):
@@ -215,7 +285,7 @@ def encoding(networks, objective, model):
     encoder = nn.Module()
     encoder.layer, encoder.spare = nn.Linear(256, 1), nn.Parameter(torch.zeros(3))
     encoder.tied = encoder.layer
-    return Game({"encoder": encoder}, (Encoder(encoder=encoder),), (), 8, lambda networks, z: z)
+    return Game({"encoder": encoder}, (Encoder(encoder=encoder),), (), Latent(8), lambda networks, z, label: z)
 
 GAMES["encoding"] = encoding
 """
@@ -228,7 +298,7 @@ def test_a_player_of_another_name_with_weights_unused_and_tied_resumes(values, t
     values["objective"] = {"game": "encoding"}
     values["optimizer"] = {"encoder": {"learning_rate": 1e-2}}
     values["telemetry"] = {"sample_images": 4}
-    monkeypatch.setattr("ganrun.distributed.host.to_png", lambda images, **_: b"")  # z is no picture
+    monkeypatch.setattr("ganrun.distributed.host.to_png", lambda *_: b"")  # z is no picture
     whole, parts = config_of(values, run__name="whole"), config_of(values, run__name="parts")
     run_ranks(whole, 1, tmp_path / "whole")
     run_ranks(parts, 1, tmp_path / "first", stop_at=120)

@@ -10,6 +10,7 @@ from torch import nn
 
 from ganrun.games.build import build_game
 from ganrun.games.game import Game, Loss, Player
+from ganrun.latent import Latent
 from ganrun.rng import Draw
 from ganrun.sections import AdamConfig
 from ganrun.slots import Slots
@@ -35,7 +36,7 @@ class Line(Player):
 def seat_of(slots=1, **settings):
     torch.manual_seed(0)
     player, other = Line(), nn.Linear(3, 1, bias=False).double()
-    game = Game({"line": player.owned["line"], "other": other}, (player,), (), 1, sample=None)
+    game = Game({"line": player.owned["line"], "other": other}, (player,), (), Latent(1), sample=None)
     return Seat(player, game, AdamConfig(**settings), Slots(slots), bf16=False)
 
 
@@ -192,3 +193,30 @@ def test_a_warm_up_may_be_as_long_as_the_run_or_longer(schedule, warmup):
     found = rates(range(0, 1_001, 100), warmup_images=warmup, schedule=schedule)
     assert found[:-1] == pytest.approx([2.0 * images / warmup for images in range(0, 1_000, 100)])
     assert 0 <= found[-1] <= 2
+
+
+# Clipping.
+
+
+@pytest.mark.parametrize(("clip", "share"), [(0.1, 0.1), (1.0, 1.0), (1e3, None), (0.0, None)])
+def test_a_longer_gradient_is_shortened_to_the_length(clip, share):
+    free, clipped = seat_of(slots=2), seat_of(slots=2, clip_norm=clip)
+    turn(free, batches(2))
+    record = turn(clipped, batches(2))
+    gradient, found = (seat.parameters["line.weight"].grad for seat in (free, clipped))
+    length = gradient.norm().item()
+    assert length > 1
+    expected = gradient * share / length if share else gradient
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+    assert record.rows[0]["gradient_norm/line"].item() == pytest.approx(length)  # as it was
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_and_not_clipped():
+    seat = seat_of(clip_norm=0.1)
+    turn(seat, batches(1))
+    weights, moments = state(seat)
+    record = turn(seat, [{"image": torch.full((4, 3), torch.inf, dtype=torch.float64)}])
+    assert record.skipped.item() == 1
+    after, after_moments = state(seat)
+    assert torch.equal(after["line.weight"], weights["line.weight"])
+    assert all(torch.equal(after_moments[0][key], value) for key, value in moments[0].items())

@@ -83,10 +83,17 @@ def _images(config: Config) -> Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8)
 
 
+def _labels(config: Config) -> Tensor | None:
+    return torch.arange(config.data.batch_size) % config.model.classes if config.model.classes else None
+
+
 def _round(config: Config) -> Callable[[], None]:
     play = Play(build_game(config, torch.device("cpu")), config, Slots(1))
-    batches: list[RawBatch] = [{"image": _images(config)}]
-    return lambda: play.round(lambda: batches)
+    label = _labels(config)
+    batch: RawBatch = {"image": _images(config)}
+    if label is not None:
+        batch["label"] = label
+    return lambda: play.round(lambda: [batch])
 
 
 def _textbook(config: Config) -> Callable[[], None]:
@@ -95,22 +102,22 @@ def _textbook(config: Config) -> Callable[[], None]:
     optimizers = [torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.999)) for net in (discriminator, generator)]
     loss, batch, latent_size = nn.BCELoss(), config.data.batch_size, config.model.latent_size
     real_images = _images(config).float().div(127.5).sub(1)
-    ones, zeros = torch.ones(batch), torch.zeros(batch)
+    ones, zeros, label = torch.ones(batch), torch.zeros(batch), _labels(config)
 
     def step() -> None:
         discriminator.zero_grad()
-        real_output = torch.sigmoid(discriminator(real_images))
+        real_output = torch.sigmoid(discriminator(real_images, label))
         real_loss = loss(real_output, ones)
         real_loss.backward()
         real_output.mean().item()
-        fake_images = generator(torch.randn(batch, latent_size))
-        fake_output = torch.sigmoid(discriminator(fake_images.detach()))
+        fake_images = generator(torch.randn(batch, latent_size), label)
+        fake_output = torch.sigmoid(discriminator(fake_images.detach(), label))
         fake_loss = loss(fake_output, zeros)
         fake_loss.backward()
         fake_output.mean().item()
         optimizers[0].step()
         generator.zero_grad()
-        output = torch.sigmoid(discriminator(fake_images))
+        output = torch.sigmoid(discriminator(fake_images, label))
         generator_loss = loss(output, ones)
         generator_loss.backward()
         optimizers[1].step()

@@ -107,16 +107,17 @@ class WorkerHost:
         return dict(zip(counted, since.tolist(), strict=True))
 
     def picture(self) -> None:
-        """Samples of the averaged generator for the same latents at every tick, as PNG."""
+        """Samples of the averaged generator for the same latents at every tick, as PNG, a class in each column."""
         if self.lines is None:
             return
         play, name = self.play, f"samples/{self.play.images:012d}.png"
-        count, latent_size = play.config.telemetry.sample_images, play.game.latent_size
+        game, count = play.game, play.config.telemetry.sample_images
         draw = Draw(play.config.run.seed, 0, 0, 0, play.device, play.dtype)
         with torch.inference_mode():
-            z = draw.normal(count, latent_size, purpose="samples/z")
-            images = play.game.sample(play.averaged_networks, z)
-        self.lines.picture(name, to_png(images, facts={"attempt": str(self.attempt), "images": str(play.images)}))
+            z = game.latent.draw(draw, count, "samples/z")
+            images = game.sample(play.averaged_networks, z, game.labels(0, count, play.device))
+        facts = {"attempt": str(self.attempt), "images": str(play.images)}
+        self.lines.picture(name, to_png(images, game.classes or None, facts))
 
     def evaluate(self) -> bool:
         """A score of the averaged generator, on all ranks together; whether it is the best so far (lower is better)."""

@@ -25,6 +25,8 @@ BATCH = 64
 class Evaluation:
     """Scores a play again and again: the same latents and the same real images each time.
 
+    Images are generated for every class equally often (image n for class n modulo their number).
+
     Args:
         config: of the run.
         data: whose images are the reference: `evaluate.samples` of them, evenly spaced (all, if there are fewer).
@@ -49,8 +51,8 @@ class Evaluation:
 
         def sample(start: int, count: int) -> Tensor:
             draw = Draw(play.config.run.seed, 0, 0, start, play.device, play.dtype)
-            z = draw.normal(count, play.game.latent_size, purpose="evaluate/z")
-            return play.game.sample(play.averaged_networks, z)
+            z = play.game.latent.draw(draw, count, "evaluate/z")
+            return play.game.sample(play.averaged_networks, z, play.game.labels(start, count, play.device))
 
         with torch.inference_mode():
             fake = fake_statistics(sample, self.config.evaluate.samples, BATCH, extractor, group)

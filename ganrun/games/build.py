@@ -33,6 +33,8 @@ def build_game(config: Config, device: torch.device) -> Game:
         network.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
     for player in game.players:
         player.to(device=device, dtype=dtype)
+    for tracker in game.trackers.values():
+        tracker.to(device=device, dtype=dtype)
     for network in game.frozen.values():
         network.to(device=device, dtype=dtype).eval().requires_grad_(False)
     names = [player.name for player in game.players]

@@ -6,10 +6,12 @@ A new task is a new game: its conditions and its losses. See `gan.py` for the on
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
+from ganrun.latent import Latent
 from ganrun.rng import Draw
 
 Batch = Mapping[str, Any]
@@ -47,6 +49,32 @@ class Player(nn.Module, ABC):
     def forward(self, batch: Batch, draw: Draw, others: Networks) -> Loss:
         """The loss over a batch; `others` are frozen."""
 
+    def after_step(self) -> None:
+        """What is done to its networks after each of its optimizer's steps, on the device."""
+
+
+class Tracker(Protocol):
+    """What a game learns other than by gradients, such as how strongly to augment: a module with buffers.
+
+    They are all its state: checkpoints keep them, under its name in `Game.trackers`. After each turn that reports
+    what it watches, it is told the mean over all slots, the same bits on every worker.
+    """
+
+    watches: str
+    """A name in `Loss.parts`."""
+
+    def update(self, mean: Tensor, images: int) -> None:
+        """After a turn on so many images; on the device, without reading anything back."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of `nn.Module`."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> object:
+        """Of `nn.Module`."""
+
+    def to(self, *, device: torch.device, dtype: torch.dtype) -> object:
+        """Of `nn.Module`."""
+
 
 @dataclass(frozen=True)
 class Game:
@@ -56,14 +84,22 @@ class Game:
         networks: all that is trained, by name; checkpoints keep each under that name.
         players: in the order of their turns.
         averaged: names of the networks of which an average is kept.
-        latent_size: dimensions of the noise that `sample` takes.
-        sample: (networks, noise [B, Z]) -> images [B, C, H, W] in [-1, 1].
+        latent: where the noise comes from that `sample` takes.
+        sample: (networks, noise [B, Z], labels int64 [B] or None) -> images [B, C, H, W] in [-1, 1].
+        classes: labels that images are generated for; 0: none.
         frozen: networks that are never trained.
+        trackers: state that no gradient moves, by name.
     """
 
     networks: dict[str, nn.Module]
     players: tuple[Player, ...]
     averaged: tuple[str, ...]
-    latent_size: int
-    sample: Callable[[Networks, Tensor], Tensor]
+    latent: Latent
+    sample: Callable[[Networks, Tensor, Tensor | None], Tensor]
+    classes: int = 0
     frozen: dict[str, nn.Module] = field(default_factory=dict)
+    trackers: dict[str, Tracker] = field(default_factory=dict)
+
+    def labels(self, start: int, count: int, device: torch.device) -> Tensor | None:
+        """Of the images numbered from `start` on, [count]: class by class in turn, so that each is as frequent."""
+        return torch.arange(start, start + count, device=device) % self.classes if self.classes else None

@@ -1,17 +1,23 @@
 """The algorithm: generative adversarial networks (Goodfellow et al. 2014, arXiv:1406.2661, algorithm 1).
 
 A round is `discriminator_turns` turns of the discriminator, each on fresh images, and one of the generator.
-In the comments x is a batch of real images, z noise, G the generator, D the discriminator's logits.
+In the comments x is a batch of real images, y their labels (or nothing), z noise, G the generator, D the
+discriminator's logits, T what is done to an image before D sees it (mostly nothing).
+
+Conditional games (Mirza & Osindero 2014, arXiv:1411.1784, eq. 2) generate for the labels of the batch: so the classes
+are as frequent as in the data, and the x and G(z, y) in one place of a batch are of one class.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ganrun.games.game import Batch, Game, Loss, Networks, Player
-from ganrun.losses import AdversarialLoss
+from ganrun.games.rules import Rules
+from ganrun.losses import feature_matching
 from ganrun.rng import Draw
 from ganrun.sections import ModelConfig, ObjectiveConfig
-from ganrun.tables import LOSSES
 
 
 class DiscriminatorPlayer(Player):
@@ -19,22 +25,34 @@ class DiscriminatorPlayer(Player):
 
     name = "discriminator"
 
-    def __init__(self, discriminator: nn.Module, loss: AdversarialLoss, latent_size: int, turns: int) -> None:
+    def __init__(self, discriminator: nn.Module, rules: Rules) -> None:
         super().__init__(discriminator=discriminator)
-        self.loss, self.latent_size, self.turns = loss, latent_size, turns
+        self.rules, self.turns = rules, rules.objective.discriminator_turns
 
     def forward(self, batch: Batch, draw: Draw, others: Networks) -> Loss:
-        """L_D(D(x), D(G(z)))."""
-        real = batch["image"]
+        """L_D(D(T(x), y), D(T(G(z, y)), y)) and penalties on D's slope."""
+        rules, discriminator, y = self.rules, self.owned["discriminator"], self.rules.labels(batch)
         with torch.no_grad():
-            fake = others["generator"](draw.normal(len(real), self.latent_size, purpose="discriminator/z"))
+            generated = others["generator"](rules.noise(batch, draw, "discriminator/z"), y)
+        real = rules.shown(batch["image"], draw, "discriminator/real")
+        fake = rules.shown(generated, draw, "discriminator/fake")
         # Two passes, not one over both: batch normalisation must not mix real with generated images.
-        real_logits = self.owned["discriminator"](real).to(draw.dtype)
-        fake_logits = self.owned["discriminator"](fake).to(draw.dtype)
-        return Loss(
-            self.loss.discriminator(real_logits, fake_logits),
-            {"score/real": real_logits.detach().mean(), "score/fake": fake_logits.detach().mean()},
-        )
+        real_logits = discriminator(real, y).to(draw.dtype)
+        fake_logits = discriminator(fake, y).to(draw.dtype)
+        loss = rules.discriminator_loss(real_logits, fake_logits, draw)
+        penalties = rules.penalties_of(discriminator, real, fake, y, draw)
+        return Loss(sum(penalties.values(), start=loss), self._parts(real_logits, fake_logits, penalties))
+
+    def _parts(self, real_logits: Tensor, fake_logits: Tensor, penalties: dict[str, Tensor]) -> dict[str, Tensor]:
+        parts = {"score/real": real_logits.detach().mean(), "score/fake": fake_logits.detach().mean()}
+        if adaptive := self.rules.adaptive:
+            parts[adaptive.watches] = real_logits.detach().sign().mean()
+            parts["augmentation/strength"] = adaptive.strength
+        return parts | {f"penalty/{name}": penalty.detach() for name, penalty in penalties.items()}
+
+    def after_step(self) -> None:
+        """The weights stay within their bound, if they have one."""
+        self.rules.clip(self.owned)
 
 
 class GeneratorPlayer(Player):
@@ -43,32 +61,42 @@ class GeneratorPlayer(Player):
     name = "generator"
     fresh_batch = False
 
-    def __init__(self, generator: nn.Module, loss: AdversarialLoss, latent_size: int) -> None:
+    def __init__(self, generator: nn.Module, rules: Rules) -> None:
         super().__init__(generator=generator)
-        self.loss, self.latent_size = loss, latent_size
+        self.rules = rules
 
     def forward(self, batch: Batch, draw: Draw, others: Networks) -> Loss:
-        """L_G(D(G(z))), with as many z as there are images in the batch."""
-        fake = self.owned["generator"](draw.normal(len(batch["image"]), self.latent_size, purpose="generator/z"))
-        return Loss(self.loss.generator(others["discriminator"](fake).to(draw.dtype)), {})
+        """L_G(D(T(G(z, y)), y)); real images are shown too where the loss compares generated ones with them."""
+        rules, discriminator, y = self.rules, others["discriminator"], self.rules.labels(batch)
+        generated = self.owned["generator"](rules.noise(batch, draw, "generator/z"), y)
+        fake = rules.shown(generated, draw, "generator/fake")
+        if not rules.compares:
+            return Loss(rules.loss.generator(discriminator(fake, y).to(draw.dtype)), {})
+        judge: Any = discriminator.features if rules.objective.feature_matching else discriminator
+        with torch.no_grad():
+            real = judge(rules.shown(batch["image"], draw, "generator/real"), y).to(draw.dtype)
+        compare = feature_matching if rules.objective.feature_matching else rules.loss.generator
+        return Loss(compare(real, judge(fake, y).to(draw.dtype)), {})
 
 
-def sample(networks: Networks, z: Tensor) -> Tensor:
-    """G(z)."""
-    images: Tensor = networks["generator"](z)
+def sample(networks: Networks, z: Tensor, label: Tensor | None) -> Tensor:
+    """G(z, y)."""
+    images: Tensor = networks["generator"](z, label)
     return images
 
 
 def gan(networks: dict[str, nn.Module], objective: ObjectiveConfig, model: ModelConfig) -> Game:
     """The game of a generator and a discriminator with any adversarial loss."""
-    loss = LOSSES[objective.loss]
+    rules = Rules.of(objective, model)
     return Game(
         networks=networks,
         players=(
-            DiscriminatorPlayer(networks["discriminator"], loss, model.latent_size, objective.discriminator_turns),
-            GeneratorPlayer(networks["generator"], loss, model.latent_size),
+            DiscriminatorPlayer(networks["discriminator"], rules),
+            GeneratorPlayer(networks["generator"], rules),
         ),
         averaged=("generator",),
-        latent_size=model.latent_size,
+        latent=rules.latent,
         sample=sample,
+        classes=model.classes,
+        trackers={"augmentation": rules.adaptive} if rules.adaptive else {},
     )

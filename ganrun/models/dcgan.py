@@ -26,7 +26,7 @@ class Generator(nn.Module):
         layers += [nn.ConvTranspose2d(width, channels, 4, 2, 1, bias=False), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """Images for the noise."""
         images: Tensor = self.layers(z[:, :, None, None])
         return images
@@ -46,9 +46,14 @@ class Discriminator(nn.Module):
         layers.append(nn.Conv2d(width, 1, 4, 1, 0, bias=False))
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor, label: Tensor | None = None) -> Tensor:
+        """What the last layer sees."""
+        features: Tensor = self.layers[:-1](images)
+        return features
+
+    def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
         """One logit an image."""
-        logits: Tensor = self.layers(images)
+        logits: Tensor = self.layers[-1](self.features(images, label))
         return logits.flatten()
 
 

@@ -1,5 +1,9 @@
 """Batch normalisation whose statistics are per slot, so that the number of workers does not enter."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,12 +11,25 @@ from torch.nn import functional as F
 MOMENTUM = 0.1
 """Share of a round's statistics in the running ones."""
 
+_noting = ContextVar("noting", default=True)
+
+
+@contextmanager
+def unnoted() -> Iterator[None]:
+    """Within it forward passes leave no trace in running statistics, such as those of penalties."""
+    token = _noting.set(False)
+    try:
+        yield
+    finally:
+        _noting.reset(token)
+
 
 class SlotBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167) over one slot's batch.
 
     In training, each forward normalises with the statistics of its own batch and, while its weight is being
-    trained, notes them. `settle` then moves the running statistics once a round by the mean over the slots.
+    trained and the pass is not `unnoted`, notes them. `settle` then moves the running statistics once a round by
+    the mean over the slots.
     """
 
     def __init__(self, channels: int) -> None:
@@ -23,7 +40,7 @@ class SlotBatchNorm2d(nn.BatchNorm2d):
         """Normalises each channel."""
         if not self.training:
             return super().forward(x)
-        if not (self.weight.requires_grad and torch.is_grad_enabled()):
+        if not (self.weight.requires_grad and torch.is_grad_enabled() and _noting.get()):
             return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
         # With momentum 1 the kernel leaves the batch's mean and unbiased variance in these two rows.
         statistics = torch.zeros(2, self.num_features, device=x.device, dtype=self.weight.dtype)

@@ -2,12 +2,41 @@
 
 import pytest
 import torch
+import torch.multiprocessing as multiprocessing
 
+from tests.conditional import conditional
 from tests.conftest import config_of
-from tests.ranks import latest_tensors, run_ranks
+from tests.ranks import latest_tensors, run_ranks, work_rank
 
 TOTAL, STOP = 240, 132
 """20 rounds of 12 images; the stop falls into the middle of an epoch (of 138 images) and of a tick."""
+
+TRICKS = {
+    # The stop after 11 rounds is in the middle of 3 rounds, and of 4 turns between changes of the strength.
+    "augmented": {
+        "objective__penalties": {"r1": 5.0, "dragan": 1.0},
+        "objective__penalty_every_rounds": 3,
+        "objective__feature_matching": True,
+        "objective__ada_target": 0.05,
+        "objective__ada_images": 480,
+        "objective__diffaugment": ["color", "translation", "cutout"],
+        "objective__instance_noise": 0.2,
+        "objective__instance_noise_images": 200,
+        "objective__label_smoothing": 0.1,
+        "objective__label_flipping": 0.1,
+        "model__latent": "truncated",
+        "optimizer__discriminator": {"learning_rate": 2e-3, "clip_norm": 0.5},
+    },
+    "relativistic": {
+        "objective__loss": "relativistic",
+        "objective__penalties": {"r1": 1.0, "r2": 1.0, "wgan_gp": 1.0, "wgan_lp": 1.0},
+        "objective__penalty_every_rounds": 4,
+        "objective__weight_clip": 0.1,
+        "objective__discriminator_turns": 2,
+        "model__latent": "hypersphere",
+    },
+}
+"""Every trick with a state, a schedule or randomness of its own; the second with labels."""
 
 
 @pytest.fixture
@@ -54,3 +83,35 @@ def test_stop_and_resume_equals_never_stopped_bit_for_bit(values, tmp_path, work
     for name, tensor in resumed.items():
         assert torch.equal(tensor, expected[name]), name
     assert not torch.equal(stopped["generator/layers.0.weight"], resumed["generator/layers.0.weight"])
+
+
+def work_through(rank, workers, runs):
+    for config, meeting, stop in runs:
+        work_rank(rank, config, workers, meeting, stop)
+
+
+def test_tricks_too_are_the_same_on_any_number_of_workers_stopped_or_not(values, tmp_path):
+    def config_for(tricks, name):
+        return config_of(
+            conditional(values) if tricks == "relativistic" else values, run__name=f"{tricks}-{name}", **TRICKS[tricks]
+        )
+
+    for workers in (1, 2, 3):  # All runs of so many workers in the same processes: to start some takes longest.
+        runs = []
+        for tricks in TRICKS:
+            whole, parts = (config_for(tricks, f"{what}-{workers}") for what in ("whole", "parts"))
+            runs += [(whole, None), (parts, STOP), (parts, None)] if workers < 3 else [(whole, None)]
+        runs = [(config, str(tmp_path / f"{workers}-{number}"), stop) for number, (config, stop) in enumerate(runs)]
+        if workers == 1:
+            work_through(0, 1, runs)
+        else:
+            multiprocessing.spawn(work_through, (workers, runs), nprocs=workers)
+    for tricks in TRICKS:
+        found = {workers: latest_tensors(config_for(tricks, f"whole-{workers}")) for workers in (1, 2, 3)}
+        assert_close(found[2], found[1])
+        assert_close(found[3], found[1])
+        for workers in (1, 2):
+            resumed = latest_tensors(config_for(tricks, f"parts-{workers}"))
+            assert resumed.keys() == found[workers].keys()
+            assert [name for name, each in resumed.items() if not torch.equal(each, found[workers][name])] == []
+    assert 0 < latest_tensors(config_for("augmented", "whole-1"))["augmentation/strength"].item() < 1

@@ -12,6 +12,7 @@ from ganrun.models.normalization import SlotBatchNorm2d
 from ganrun.play import Play
 from ganrun.rng import Draw
 from ganrun.slots import Slots
+from ganrun.tables import LOSSES
 from tests.conftest import config_of
 
 CPU = torch.device("cpu")
@@ -100,7 +101,7 @@ def test_a_turn_leaves_the_other_players_weights_and_buffers_untouched(values, m
     before = {name: clone(network) for name, network in play.game.networks.items()}
     (seat,) = [seat for seat in play.seats if seat.player.name == mover]
     batches = [play._place(batch) for batch in Source(6, 2)()]
-    seat.take_turn(batches, list(play._draws(0)), 1e-3)
+    seat.take_turn(batches, list(play._draws(0, 0)), 1e-3)
     (still,) = set(before) - {mover}
     assert_same(play.game.networks[still], before[still])
     assert all(not norm.noted for norm in play.game.networks[still].modules() if isinstance(norm, SlotBatchNorm2d))
@@ -162,14 +163,14 @@ def test_each_discriminator_turn_takes_a_fresh_batch(values, turns):
 
 def test_slots_of_a_batch_see_different_noise(values):
     play = play_of(values)
-    noise = [draw.normal(2, 8, purpose="generator/z") for draw in play._draws(0)]
+    noise = [draw.normal(2, 8, purpose="generator/z") for draw in play._draws(0, 0)]
     assert len({tensor.sum().item() for tensor in noise}) == 6
 
 
 def test_the_scores_are_the_means_of_the_logits(values):
     play = play_of(values, data__slots=1)
     batch = play._place(Source()()[0])
-    draw = next(play._draws(0))
+    draw = next(play._draws(0, 0))
     networks = play.game.networks
     loss = play.game.players[0](batch, draw, {"generator": networks["generator"]})
     fake = networks["generator"](draw.normal(12, 8, purpose="discriminator/z"))
@@ -178,7 +179,7 @@ def test_the_scores_are_the_means_of_the_logits(values):
     assert not any(part.requires_grad for part in loss.parts.values())
 
 
-@pytest.mark.parametrize("loss", ["minimax", "non_saturating", "least_squares", "hinge", "wasserstein"])
+@pytest.mark.parametrize("loss", list(LOSSES))
 def test_every_loss_moves_both_players(values, loss):
     play = play_of(values, objective__loss=loss)
     before = {name: clone(network) for name, network in play.game.networks.items()}

@@ -1,0 +1,83 @@
+"""Penalties on the slope of the discriminator, added to its loss in its own turn.
+
+In the comments D is the discriminator's logits, x a real image, x' a generated one, and nabla the gradient with
+respect to the image alone. All are means over the batch of one slot and take the images that D is shown, augmented if
+they are: what is penalised is the slope where D is trained. An image's label is that of both x and x' in its place.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from ganrun.models.normalization import unnoted
+from ganrun.rng import Draw
+
+Discriminator = Callable[[Tensor, Tensor | None], Tensor]
+"""(images [B, C, H, W], labels [B] or None) -> logits [B]."""
+Penalty = Callable[[Discriminator, Tensor, Tensor, Tensor | None, Draw], Tensor]
+"""(discriminator, x, x', labels, draw) -> scalar, to be weighted and minimised."""
+
+
+def wgan_gp(discriminator: Discriminator, real: Tensor, fake: Tensor, label: Tensor | None, draw: Draw) -> Tensor:
+    """E (|nabla D| - 1)^2 between x and x': Gulrajani et al. 2017 (arXiv:1704.00028), eq. 3; their weight is 10."""
+    return (slope(discriminator, between(real, fake, draw), label) - 1).square().mean()
+
+
+def wgan_lp(discriminator: Discriminator, real: Tensor, fake: Tensor, label: Tensor | None, draw: Draw) -> Tensor:
+    """E max(0, |nabla D| - 1)^2 between x and x': the one-sided form of Petzka et al. 2018 (arXiv:1709.08894)."""
+    return (slope(discriminator, between(real, fake, draw), label) - 1).relu().square().mean()
+
+
+def r1(discriminator: Discriminator, real: Tensor, fake: Tensor, label: Tensor | None, draw: Draw) -> Tensor:
+    """E |nabla D(x)|^2 / 2: Mescheder et al. 2018 (arXiv:1801.04406), eq. 9; the weight is their gamma."""
+    return slope(discriminator, real, label).square().mean() / 2
+
+
+def r2(discriminator: Discriminator, real: Tensor, fake: Tensor, label: Tensor | None, draw: Draw) -> Tensor:
+    """E |nabla D(x')|^2 / 2: Mescheder et al. 2018 (arXiv:1801.04406), eq. 10; the weight is their gamma."""
+    return slope(discriminator, fake, label).square().mean() / 2
+
+
+def dragan(discriminator: Discriminator, real: Tensor, fake: Tensor, label: Tensor | None, draw: Draw) -> Tensor:
+    """E (|nabla D(x + delta)| - 1)^2 with delta ~ N(0, c): Kodali et al. 2017 (arXiv:1705.07215), with k = 1.
+
+    The root of c is here half the standard deviation of the slot's real images, so that it follows the data.
+    """
+    noise = draw.normal(*real.shape, purpose="penalty/dragan")
+    return (slope(discriminator, real + noise * real.std() / 2, label) - 1).square().mean()
+
+
+def between(real: Tensor, fake: Tensor, draw: Draw) -> Tensor:
+    """epsilon x + (1 - epsilon) x' with one epsilon ~ U[0, 1] an image."""
+    return torch.lerp(fake, real, draw.uniform(len(real), 1, 1, 1, purpose="penalty/between"))
+
+
+def slope(discriminator: Discriminator, images: Tensor, label: Tensor | None) -> Tensor:
+    """|nabla D| at each image, [B]; it can be differentiated once more, with respect to D's weights."""
+    images = images.detach().requires_grad_()
+    # Where D treats images one by one, the gradient of the sum is the gradient of each.
+    (gradient,) = torch.autograd.grad(discriminator(images, label).sum(), images, create_graph=True)
+    # Unlike the root of a sum of squares, its derivative where the gradient vanishes is 0 and not NaN.
+    return torch.linalg.vector_norm(gradient.flatten(1), dim=1)  # type: ignore[no-any-return]
+
+
+def penalise(
+    penalties: Mapping[str, tuple[Penalty, float]],
+    discriminator: Discriminator,
+    real: Tensor,
+    fake: Tensor,
+    label: Tensor | None,
+    draw: Draw,
+) -> dict[str, Tensor]:
+    """Each penalty, by its name, times its weight.
+
+    Computed in the precision of the weights even where the losses are not: squares of second derivatives need more
+    digits than bfloat16 has. Its passes leave no trace in the running statistics of batch normalisation.
+    """
+    real, fake = real.to(draw.dtype), fake.to(draw.dtype)
+    with torch.autocast(draw.device.type, enabled=False), unnoted():
+        return {
+            name: weight * penalty(discriminator, real, fake, label, draw)
+            for name, (penalty, weight) in penalties.items()
+        }
