@@ -24,8 +24,9 @@ class SpectralNorm(nn.Module):
     def __init__(self, layer: nn.Conv2d | nn.Linear | nn.Embedding) -> None:
         super().__init__()
         self.layer = layer
-        self.register_buffer("u", F.normalize(torch.randn(len(layer.weight)), dim=0))
-        self.register_buffer("v", torch.zeros(layer.weight[0].numel()))
+        matrix = layer.weight.detach().flatten(1)
+        self.register_buffer("u", F.normalize(torch.randn_like(matrix[:, 0]), dim=0))
+        self.register_buffer("v", torch.zeros_like(matrix[0]))
         for _ in range(BEGINNING):
             self.begin_turn()
 
