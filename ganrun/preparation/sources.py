@@ -88,7 +88,7 @@ class FolderSource:
     def identity(self) -> str:
         """Over paths, file sizes and members."""
         entries = ((path, (self.root / path).stat().st_size, self.members.get(path, {})) for path in self.paths)
-        return _hash(repr(entry).encode() for entry in entries)
+        return hashed(repr(entry).encode() for entry in entries)
 
     def shapes(self, workers: int) -> dict[Shape, str]:
         """By the header of every file, so that a misfit among a million is known at once."""
@@ -101,13 +101,13 @@ class FolderSource:
 
     def parts(self, shard_samples: int | None, image_bytes: int) -> list[Part]:
         """Shuffled, so that no shard is all of one class."""
-        return _shuffled_parts(len(self.paths), shard_samples, image_bytes)
+        return shuffled_parts(len(self.paths), shard_samples, image_bytes)
 
     def items(self, part: Part) -> Iterator[Item]:
         """Files are opened by whoever converts them."""
         for place, number in enumerate(part.numbers):
             path = self.paths[number]
-            yield Item(_key(part, place), str(self.root / path), self.root / path, self.members.get(path, {}))
+            yield Item(shard_key(part, place), str(self.root / path), self.root / path, self.members.get(path, {}))
 
     def _shapes(self, paths: Sequence[str]) -> dict[Shape, str]:
         found: dict[Shape, str] = {}
@@ -131,7 +131,7 @@ class ArraySource:
 
     def identity(self) -> str:
         """Over all pixels and labels."""
-        return _hash([self.images.tobytes(), repr([int(label) for label in self.labels]).encode()])
+        return hashed([self.images.tobytes(), repr([int(label) for label in self.labels]).encode()])
 
     def shapes(self, workers: int) -> dict[Shape, str]:
         """All are equal."""
@@ -140,13 +140,13 @@ class ArraySource:
 
     def parts(self, shard_samples: int | None, image_bytes: int) -> list[Part]:
         """Shuffled."""
-        return _shuffled_parts(len(self.images), shard_samples, image_bytes)
+        return shuffled_parts(len(self.images), shard_samples, image_bytes)
 
     def items(self, part: Part) -> Iterator[Item]:
         """Pixels with their label as .cls."""
         for place, number in enumerate(part.numbers):
             label = str(int(self.labels[number])).encode()
-            yield Item(_key(part, place), f"{self.name}, image {number}", self.images[number], {"cls": label})
+            yield Item(shard_key(part, place), f"{self.name}, image {number}", self.images[number], {"cls": label})
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class ShardsSource:
 
     def identity(self) -> str:
         """Over the shards' names: their bytes would have to be fetched twice."""
-        return _hash(name.encode() for name in self.names)
+        return hashed(name.encode() for name in self.names)
 
     def shapes(self, workers: int) -> dict[Shape, str]:
         """Of the first readable image alone; the others are compared with it when they are read."""
@@ -269,7 +269,7 @@ def _fit(rows: Rows, paths: list[str], file: Path, folder: str) -> Rows:
     return rows
 
 
-def _shuffled_parts(count: int, shard_samples: int | None, image_bytes: int) -> list[Part]:
+def shuffled_parts(count: int, shard_samples: int | None, image_bytes: int) -> list[Part]:
     """Numbers 0 to count-1 in an order that depends on `count` alone, cut into equal parts.
 
     Unless told otherwise a shard has at most 4,096 images and 128 MiB of decoded pixels, and there are at
@@ -283,11 +283,13 @@ def _shuffled_parts(count: int, shard_samples: int | None, image_bytes: int) -> 
     return [Part(f"shard-{part:06d}", start, order[start:end]) for part, (start, end) in enumerate(pairwise(edges))]
 
 
-def _key(part: Part, place: int) -> str:
+def shard_key(part: Part, place: int) -> str:
+    """The key of the sample that comes at this place of a part."""
     return f"{part.first + place:08d}"
 
 
-def _hash(parts: Iterable[bytes]) -> str:
+def hashed(parts: Iterable[bytes]) -> str:
+    """The identity of what these bytes are."""
     total = hashlib.sha256()
     for part in parts:
         total.update(part)
