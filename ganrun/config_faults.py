@@ -8,7 +8,17 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ganrun.sections import AdamConfig, Config, FieldConfig, OptimizerConfig
-from ganrun.tables import CROSS_ENTROPIES, EXTRACTORS, GAMES, IMAGE_SIZES, LOSSES, NETWORKS, PENALTIES
+from ganrun.tables import (
+    CROSS_ENTROPIES,
+    EXTRACTORS,
+    GAMES,
+    IMAGE_SIZES,
+    LOSSES,
+    NETWORKS,
+    NOT_BUILT,
+    PENALTIES,
+    WIDTH_STEPS,
+)
 
 
 def dotted(location: tuple[int | str, ...]) -> str:
@@ -83,7 +93,6 @@ def _all_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[s
 def contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
     """Faults that no single key shows: the keys that take part, and the message."""
     slots, batch, workers = config.slots, config.data.batch_size, config.cluster.workers
-    size, model, fields = config.data.image_size, config.model.name, config.data.fields
     if config.data.slots is None:
         pass  # They may be those of a run that is begun: preflight.settle looks.
     elif workers > slots:
@@ -96,23 +105,8 @@ def contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
             {"data.batch_size", "data.slots", "cluster.workers"},
             f"data.batch_size: {batch} cannot be cut into data.slots: {slots}; take a multiple of {slots}",
         )
-    if "image" not in fields or fields["image"].kind != "image":
-        yield (
-            {"data.fields"},
-            "data.fields: without an image field there is nothing to learn; add image: image",
-        )
-    if size not in IMAGE_SIZES.get(model, [size]):
-        allowed = ", ".join(map(str, IMAGE_SIZES[model]))
-        yield (
-            {"data.image_size", "model.name"},
-            f"data.image_size: {size} does not fit model.name: {model}; allowed: {allowed}",
-        )
-    if config.model.classes and ("label" not in fields or fields["label"].kind != "label"):
-        yield (
-            {"model.classes", "data.fields"},
-            f"model.classes: {config.model.classes} needs the labels of the images; "
-            "set data.fields: {image: image, label: label}",
-        )
+    yield from _misfits_of_data(config)
+    yield from _misfits_of_model(config)
     for key in ("label_smoothing", "label_flipping"):
         if getattr(config.objective, key) and config.objective.loss not in CROSS_ENTROPIES:
             yield (
@@ -124,6 +118,52 @@ def contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
         for stranger in sorted(config.optimizer.players - OptimizerConfig.model_fields.keys()):
             yield {f"optimizer.{stranger}"}, f"optimizer.{stranger}: unknown key{_nearest(['optimizer', stranger])}"
         yield from unknown_names(config)
+
+
+def _misfits_of_data(config: Config) -> Iterator[tuple[set[str], str]]:
+    """Whether what is generated is there, and is an image or a point."""
+    size, channels, fields = config.data.image_size, config.data.channels, config.data.fields
+    kind = fields["image"].kind if "image" in fields else None
+    if kind not in ("image", "point"):
+        yield (
+            {"data.fields"},
+            "data.fields: without an image field there is nothing to learn; add image: image",
+        )
+    if kind == "point" and size != 1:
+        yield {"data.image_size"}, f"data.image_size: {size}, but a point is an image of one pixel; allowed: 1"
+    if kind == "image" and size < 8:
+        yield {"data.image_size"}, f"data.image_size: {size} is not allowed; it should be: at least 8 pixels"
+    if kind == "image" and channels not in (1, 3):
+        yield {"data.channels"}, f"data.channels: {channels} is not allowed; it should be: 1 or 3"
+
+
+def _misfits_of_model(config: Config) -> Iterator[tuple[set[str], str]]:
+    """What the networks are not made for."""
+    size, name, width = config.data.image_size, config.model.name, config.model.width
+    if size not in IMAGE_SIZES.get(name, [size]):
+        allowed = ", ".join(map(str, IMAGE_SIZES[name]))
+        yield (
+            {"data.image_size", "model.name"},
+            f"data.image_size: {size} does not fit model.name: {name}; allowed: {allowed}",
+        )
+    if width % (step := WIDTH_STEPS.get(name, 1)):
+        yield (
+            {"model.width", "model.name"},
+            f"model.width: {width} does not fit model.name: {name}; allowed are multiples of {step}",
+        )
+    if config.model.classes and ("label" not in config.data.fields or config.data.fields["label"].kind != "label"):
+        yield (
+            {"model.classes", "data.fields"},
+            f"model.classes: {config.model.classes} needs the labels of the images; "
+            "set data.fields: {image: image, label: label}",
+        )
+    for switch in NOT_BUILT.get(name, ()):
+        if getattr(config.model, switch):
+            others = ", ".join(each for each in NETWORKS if switch not in NOT_BUILT.get(each, ()))
+            yield (
+                {f"model.{switch}", "model.name"},
+                f"model.{switch}: true does not go with model.name: {name}; it goes with {others}",
+            )
 
 
 def unknown_names(config: Config) -> Iterator[tuple[set[str], str]]:

@@ -21,6 +21,8 @@ examples:
   ganrun prepare folder:photos data/photos --size 64       sub-folders become classes
   ganrun prepare fashion-mnist:downloads data/fashion --download
   ganrun prepare celeba:downloads data/celeba              64x64, the centre 178 pixels
+  ganrun prepare gaussians:25 data/gaussians25             points of a mixture, for model.name=mlp
+  ganrun prepare stacked:package:fashion-mnist-10k data/stacked   three grey images as one: 1,000 modes
   ganrun prepare shards:data/faces                         writes data/faces/index.json
   ganrun prepare shards:data/faces data/faces32 --size 32  copies, resized
   ganrun prepare folder:photos s3://bucket/photos --size 64  a folder, shards and DEST may be in a bucket
@@ -29,15 +31,22 @@ The same command again goes on where a cut-off one stopped. The path of the data
 stdout; all else is on stderr. preview.png beside the index shows 64 samples: look at it before you train.
 """
 
-SCHEMES = ("folder", "fashion-mnist", "cifar10", "celeba", "shards")
+SCHEMES = ("folder", "fashion-mnist", "cifar10", "celeba", "stacked", "gaussians", "shards")
+DRAWN = ("stacked", "gaussians")
+IMAGES = tuple(scheme for scheme in SCHEMES if scheme != "gaussians")
 ONLY_FOR = {
     "fields": ("folder",),
-    "download": ("fashion-mnist", "cifar10", "celeba"),
-    "limit": SCHEMES[:-1],
-    "shard_samples": SCHEMES[:-1],
+    "download": ("fashion-mnist", "cifar10", "celeba", "stacked"),
+    "limit": ("folder", "fashion-mnist", "cifar10", "celeba"),
+    "samples": DRAWN,
+    "seed": DRAWN,
+    "shard_samples": ("folder", "fashion-mnist", "cifar10", "celeba", "stacked"),
+    **dict.fromkeys(("size", "channels", "format", "gzip", "strict", "verify"), IMAGES),
 }
+DEFAULT_SAMPLES = 50_000
 FILTERS = ("box", "bilinear", "bicubic", "lanczos")
 FORMATS = ("png", "jpg", "webp")
+_SOURCES = ", ".join(f"{name}:PATH" for name in IMAGES)
 _FIELDS_HELP = """of a folder's images: a .csv (path in the first column) or a .jsonl (path under "file");
 label becomes .cls, text .txt, the rest .json"""
 _DEST_HELP = "a new folder, or s3://BUCKET/PREFIX; without it, index shards: in place"
@@ -52,10 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = door.parser("prepare", "Make a data set for ganrun.train: shards of images and an index.json.", EXAMPLES)
-    parser.add_argument("source", metavar="SOURCE", help=", ".join(f"{name}:PATH" for name in SCHEMES))
-    parser.add_argument(
-        "dest", metavar="DEST", nargs="?", help="a new folder or s3://BUCKET/PREFIX; without it, index shards: in place"
-    )
+    parser.add_argument("source", metavar="SOURCE", help=f"{_SOURCES}; gaussians:8 or gaussians:25 need no PATH")
+    parser.add_argument("dest", metavar="DEST", nargs="?", help=_DEST_HELP)
     _add_image_options(parser.add_argument_group("images").add_argument)
     _add_run_options(parser.add_argument_group("data set and run").add_argument)
     return parser
@@ -73,6 +80,8 @@ def _add_image_options(add: Callable[..., Any]) -> None:
 
 def _add_run_options(add: Callable[..., Any]) -> None:
     add("--limit", type=_positive, metavar="N", help="the first N images; of a folder, N by lot")
+    add("--samples", type=_positive, metavar="N", help="of stacked: and gaussians:, how many to draw (50,000)")
+    add("--seed", type=int, metavar="S", help="of what is drawn (0)")
     add(
         "--shard-samples",
         type=_positive,
@@ -125,7 +134,7 @@ def _prepare(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace, scheme: str, path: str) -> None:
     """What is wrong with the command line itself."""
     if scheme not in SCHEMES or not path:
-        raise UserError(f"SOURCE {options.source!r}: allowed are {', '.join(f'{name}:PATH' for name in SCHEMES)}")
+        raise UserError(f"SOURCE {options.source!r}: allowed are {_SOURCES}, gaussians:8, gaussians:25")
     for name, schemes in ONLY_FOR.items():
         if getattr(options, name) and scheme not in schemes:
             raise UserError(f"--{name.replace('_', '-')}: goes with {', '.join(schemes)} only, not with {scheme}:")
@@ -134,7 +143,7 @@ def _check(options: argparse.Namespace, scheme: str, path: str) -> None:
             raise UserError(f"DEST is missing: the folder to write the shards of {options.source} to")
         if changing := [name for name in ("size", "channels", "format", "gzip") if getattr(options, name)]:
             raise UserError(f"--{changing[0]}: needs a DEST, since shards are not changed where they are")
-    elif scheme != "fashion-mnist":
+    elif scheme not in ("fashion-mnist", *DRAWN):
         source, dest = (_address(place) for place in (path, options.dest))
         if dest.is_relative_to(source):
             raise UserError(f"DEST {options.dest}: lies inside SOURCE {path}; choose a folder outside it")
@@ -151,8 +160,11 @@ def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index",
     from ganrun.preparation.examine import index_in_place
     from ganrun.preparation.pack import Packer, pack
     from ganrun.preparation.plan import plan_rule
+    from ganrun.preparation.points import make_points
     from ganrun.preparation.sources import ShardsSource
 
+    if scheme == "gaussians":
+        return make_points(options.source, options.dest, options.samples or DEFAULT_SAMPLES, options.seed or 0), []
     source = _open_source(options, scheme, path)
     rule = plan_rule(source, options.size, options.channels, options.filter, options.format, options.workers)
     how = _how(options, source, rule)
@@ -168,7 +180,7 @@ def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index",
 
 
 def _open_source(options: argparse.Namespace, scheme: str, path: str) -> "Source":
-    from ganrun.preparation import folder, published, sources
+    from ganrun.preparation import folder, published, sources, stacked
 
     if scheme == "folder":
         return folder.open_folder(path, options.fields, options.limit)
@@ -178,6 +190,9 @@ def _open_source(options: argparse.Namespace, scheme: str, path: str) -> "Source
         return published.open_fashion_mnist(path, options.limit, options.download)
     if scheme == "cifar10":
         return published.open_cifar10(path, options.limit, options.download)
+    if scheme == "stacked":
+        samples = options.samples or DEFAULT_SAMPLES
+        return stacked.open_stacked(path, samples, options.seed or 0, options.download)
     return published.open_celeba(path, options.limit, options.download)
 
 
@@ -205,18 +220,21 @@ def _report(index: "Index", skipped: list[str], dest: str, seconds: float) -> No
     lines = [f"skipped {line}" for line in skipped[:SHOWN_SKIPPED]]
     if len(skipped) > SHOWN_SKIPPED:
         lines.append(f"skipped {len(skipped) - SHOWN_SKIPPED:,} more: see {dest}/skipped.txt")
-    lines.append(
-        f"{index.samples:,} images, {made.get('skipped', 0):,} skipped; {index.image_size}x{index.image_size}, "
-        f"channels: {index.channels}, shards: {len(index.shards)} ({mib:.1f} MiB); {seconds:.1f} s"
-    )
+    if index.image_size == 1:
+        what = f"{index.samples:,} points of {index.channels} numbers"
+    else:
+        size = f"{index.image_size}x{index.image_size}"
+        what = f"{index.samples:,} images, {made.get('skipped', 0):,} skipped; {size}, channels: {index.channels}"
+    lines.append(f"{what}, shards: {len(index.shards)} ({mib:.1f} MiB); {seconds:.1f} s")
     if made.get("enlarged"):
         lines.append(f"{made['enlarged']:,} images were smaller than that and were enlarged: they will look soft")
     if index.classes:
         counts = [f"{name} {n:,}" for name, n in zip(index.classes, made.get("images_of_class", ()), strict=False)]
         more = f", and {len(counts) - SHOWN_CLASSES} more" if len(counts) > SHOWN_CLASSES else ""
         lines.append(f"classes: {len(index.classes)} ({', '.join(counts[:SHOWN_CLASSES])}{more})")
-    means = " ".join(f"{mean:.1f}" for mean in made.get("channel_means", ()))
-    lines += [f"channel means (0 to 255): {means}", f"have a look: {dest}/preview.png"]
+    if means := " ".join(f"{mean:.1f}" for mean in made.get("channel_means", ())):
+        lines.append(f"channel means (0 to 255): {means}")
+    lines.append(f"have a look: {dest}/preview.png")
     print("\n".join(lines), file=sys.stderr)
 
 

@@ -53,8 +53,9 @@ class RunConfig(Section):
 class FieldConfig(Section):
     """A field of the samples; `label: label` is short for `label: {kind: label}`."""
 
-    kind: Literal["image", "label", "text", "vector"]
-    """image: 8 bits, of data.image_size; label: a whole number; text: UTF-8; vector: numbers, JSON or .npy."""
+    kind: Literal["image", "label", "text", "vector", "point"]
+    """image: 8 bits, of data.image_size; label: a whole number; text: UTF-8; vector: numbers, JSON or .npy;
+    point: a vector of data.channels numbers that stands for an image, of one pixel."""
     extension: str | None = None
     """Of its file in the shard, after the key's first dot; unset: png, jpg, jpeg or webp; cls; txt; json or npy."""
     channels: Literal[1, 3] | None = None
@@ -70,10 +71,10 @@ class DataConfig(Section):
 
     shards: str | list[str]
     """A folder or s3:// prefix with an index, shards by brace range, glob or list, or package:fashion-mnist-10k."""
-    image_size: Annotated[Count, Field(ge=8, le=1024, json_schema_extra=FIXED)]
-    """Height and width in pixels; the stream refuses any other."""
-    channels: Annotated[Literal[1, 3], Field(json_schema_extra=FIXED)] = 3
-    """1 for grey, 3 for RGB."""
+    image_size: Annotated[Count, Field(le=1024, json_schema_extra=FIXED)]
+    """Height and width in pixels, at least 8; the stream refuses any other. 1 for points."""
+    channels: Annotated[Count, Field(json_schema_extra=FIXED)] = 3
+    """1 for grey, 3 for RGB; of points the numbers of one."""
     batch_size: Annotated[Count, Field(json_schema_extra=FIXED)] = 64
     """Images a turn over all workers: the number of workers does not change it."""
     slots: Annotated[Count | None, Field(json_schema_extra=FIXED)] = None
@@ -83,7 +84,8 @@ class DataConfig(Section):
     fields: Annotated[dict[str, Annotated[FieldConfig, BeforeValidator(_kind)]], Field(json_schema_extra=FIXED)] = {
         "image": FieldConfig(kind="image")
     }
-    """What is read of each sample, by the name that the game knows it by; `image` is what is generated."""
+    """What is read of each sample, by the name that the game knows it by; `image` is what is generated:
+    an image, or a point."""
     damaged_share: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
     """Share of damaged samples that are passed over, counted and named; 0: the first one ends the run."""
     cache_mib: Whole = 1_024
@@ -96,7 +98,7 @@ class ModelConfig(Section):
     name: Annotated[str, Field(json_schema_extra=FIXED)] = "dcgan"
     """Which pair."""
     width: Annotated[Count, Field(json_schema_extra=FIXED)] = 64
-    """Channels of the layers at the highest resolution; DCGAN's paper has 128."""
+    """Channels of the layers at the highest resolution; DCGAN's paper has 128. Of mlp, units of a hidden layer."""
     latent_size: Annotated[Count, Field(json_schema_extra=FIXED)] = 100
     """Dimensions of the generator's noise z."""
     classes: Annotated[Whole, Field(json_schema_extra=FIXED)] = 0
@@ -105,6 +107,10 @@ class ModelConfig(Section):
         "normal"
     )
     """How z is distributed; truncated: normal, but nothing beyond 2."""
+    spectral_norm: Annotated[bool, Field(json_schema_extra=FIXED)] = False
+    """Whether the discriminator's weights are divided by their largest singular value, in place of batch norm."""
+    minibatch_stddev: Annotated[bool, Field(json_schema_extra=FIXED)] = False
+    """Whether the discriminator sees how much the images of its batch differ."""
 
 
 class ObjectiveConfig(Section):

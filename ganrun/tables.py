@@ -23,11 +23,22 @@ class Table(UserDict[str, Any]):
         return entry
 
 
-NETWORKS = Table({"dcgan": "ganrun.models.dcgan:dcgan"})
+NETWORKS = Table({name: f"ganrun.models.{name}:{name}" for name in ("dcgan", "resnet", "r3gan", "mlp")})
 """`model.name` -> function(ModelConfig, DataConfig) -> dict of networks by name."""
 
-IMAGE_SIZES = {"dcgan": (16, 32, 64, 128, 256)}
+IMAGE_SIZES = {
+    "dcgan": (16, 32, 64, 128, 256),
+    "resnet": (16, 32, 48, 64, 96, 128, 256),
+    "r3gan": (8, 16, 32, 64, 128, 256),
+    "mlp": (1,),
+}
 """`model.name` -> the only values of `data.image_size` that it is made for; left out, any."""
+
+WIDTH_STEPS = {"r3gan": 8}
+"""`model.name` -> what `model.width` must be a multiple of; left out, 1."""
+
+NOT_BUILT = {"r3gan": ("spectral_norm", "minibatch_stddev"), "mlp": ("minibatch_stddev",)}
+"""`model.name` -> the switches of `model` that it does not have."""
 
 GAMES = Table({"gan": "ganrun.games.gan:gan"})
 """`objective.game` -> function(networks, ObjectiveConfig, ModelConfig) -> Game."""

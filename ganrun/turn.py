@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ganrun.games.game import Batch, Game, Player
+from ganrun.models.spectral_norm import SpectralNorm
 from ganrun.rng import Draw
 from ganrun.sections import AdamConfig
 from ganrun.slots import Slots
@@ -44,6 +45,7 @@ class Seat:
         for network in self.others.values():
             network.requires_grad_(False)
         player.owned.requires_grad_(True)
+        self._iterated = [module for module in player.owned.modules() if isinstance(module, SpectralNorm)]
         self.module: nn.Module = player
         if slots.workers > 1:
             self.module = DistributedDataParallel(player, **_NO_BUFFER_SYNC, gradient_as_bucket_view=True)
@@ -60,6 +62,8 @@ class Seat:
         for network in self.others.values():
             network.requires_grad_(False)
         self.player.owned.requires_grad_(True)
+        for module in self._iterated:
+            module.begin_turn()
         self.optimizer.zero_grad(set_to_none=True)
         rows = []
         for number, (batch, draw) in enumerate(zip(batches, draws, strict=True)):

@@ -65,6 +65,11 @@ def test_all_faults_come_in_one_message(file):
         ("data.shards=[5]", ["data.shards", "[5]", "a URI or a list of URIs"]),
         ("data.fields={label: label}", ["data.fields", "image: image"]),
         ("data.image_size=48", ["data.image_size", "48", "16, 32, 64, 128, 256"]),
+        ("data.channels=2", ["data.channels", "2", "1 or 3"]),
+        ("data.fields={image: point}", ["data.image_size", "16", "one pixel", "allowed: 1"]),
+        ("data.fields={image: vector}", ["data.fields", "image: image"]),
+        ("model.name=mlp", ["data.image_size", "16", "mlp", "allowed: 1"]),
+        ("model.name=r3gan", ["model.width", "4", "r3gan", "multiples of 8"]),
         ("data.slots=5", ["data.batch_size", "12", "multiple of 5"]),
         ("cluster.workers=7", ["cluster.workers", "7", "data.slots: 6"]),
         ("cluster.cpus_per_worker=.inf", ["cluster.cpus_per_worker", "inf", "finite"]),
@@ -85,6 +90,27 @@ def test_a_fault_names_its_key_its_value_and_what_is_allowed(file, override, par
     assert fault.startswith(parts[0] + ":")
     for part in parts:
         assert part in fault
+
+
+def test_only_points_are_of_one_pixel(file):
+    (fault,) = faults_of(file, "model.name=mlp", "data.image_size=1")
+    assert "data.image_size: 1 is not allowed; it should be: at least 8 pixels" in fault
+    points = ["model.name=mlp", "data.image_size=1", "data.channels=2", "data.fields={image: point}"]
+    assert load(file, points).data.channels == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "switch", "others"),
+    [
+        ("r3gan", "spectral_norm", "dcgan, resnet, mlp"),
+        ("r3gan", "minibatch_stddev", "dcgan, resnet"),
+        ("mlp", "minibatch_stddev", "dcgan, resnet"),
+    ],
+)
+def test_a_switch_that_networks_do_not_have_is_refused_by_name(file, name, switch, others):
+    fitting = ["data.image_size=1", "data.fields={image: point}"] if name == "mlp" else ["model.width=8"]
+    (fault,) = faults_of(file, f"model.name={name}", f"model.{switch}=true", *fitting)
+    assert fault == f"model.{switch}: true does not go with model.name: {name}; it goes with {others}"
 
 
 def test_missing_keys_are_all_named(tmp_path):

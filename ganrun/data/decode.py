@@ -18,11 +18,19 @@ from ganrun.errors import UserError
 from ganrun.sections import FieldConfig
 
 IMAGE_EXTENSIONS = ("png", "jpg", "jpeg", "webp")
-EXTENSIONS = {"image": IMAGE_EXTENSIONS, "label": ("cls",), "text": ("txt",), "vector": ("json", "npy")}
+NUMBERS_EXTENSIONS = ("json", "npy")
+EXTENSIONS = {
+    "image": IMAGE_EXTENSIONS,
+    "label": ("cls",),
+    "text": ("txt",),
+    "vector": NUMBERS_EXTENSIONS,
+    "point": NUMBERS_EXTENSIONS,
+}
 """Where a field of each kind is looked for if the config does not say."""
 Field = Tensor | list[str]
 RawBatch = dict[str, Field]
-"""Named fields of B samples on the CPU: images uint8 [B, C, H, W], labels int64 [B], vectors float32 [B, N], texts."""
+"""Named fields of B samples on the CPU: images uint8 [B, C, H, W], labels int64 [B], vectors float32 [B, N], points
+float32 [B, C, 1, 1], texts."""
 Located = tuple[OpenShard, str, Sample]
 """A sample and where it is: shard, key, members."""
 
@@ -59,6 +67,8 @@ class Decoder:
                 return torch.tensor([self._label(*sample) for sample in samples])
             case "vector":
                 return self._vectors(samples)
+            case "point":
+                return self._points(samples)
         return [bytes(self._member(*sample)).decode(errors="replace") for sample in samples]
 
     def image(self, shard: OpenShard, key: str, members: Sample) -> Tensor:
@@ -120,6 +130,16 @@ class Decoder:
                     f"{shard.where}: {self.name} of sample {key!r} has {len(row)} numbers, others have {len(rows[0])}"
                 )
         return torch.from_numpy(np.stack(rows))
+
+    def _points(self, samples: Sequence[Located]) -> Tensor:
+        points = self._vectors(samples)
+        if points.shape[1] != self.channels:
+            shard, key, _ = samples[0]
+            raise UserError(
+                f"{shard.where}: {self.name} of sample {key!r} has {points.shape[1]} numbers, but data.channels is "
+                f"{self.channels}"
+            )
+        return points[:, :, None, None]
 
     def _vector(self, shard: OpenShard, key: str, members: Sample) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         content = bytes(self._member(shard, key, members))

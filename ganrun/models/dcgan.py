@@ -1,23 +1,33 @@
 """DCGAN (Radford, Metz & Chintala 2016, arXiv:1511.06434), for sizes that are powers of two.
 
-Shapes: B batch, Z latent size, C channels of the image, S its size, W width (channels of the layers next to
-the image). Each halving of the size doubles the channels. At S = 64 and W = 128 the generator is figure 1
+Shapes: B batch, Z latent size, K classes, C channels of the image, S its size, W width (channels of the layers
+next to the image). Each halving of the size doubles the channels. At S = 64 and W = 128 the generator is figure 1
 of the paper: 1024 channels at 4x4 down to 128 at 32x32.
+
+With classes it is the conditional GAN of Mirza & Osindero 2014 (arXiv:1411.1784), the label on both sides: one-hot,
+joined with z in the generator, and as K planes joined with the image in the discriminator. A first layer over
+the two joined is the sum of a layer over each, so this is an embedding of the label added to the first layer's
+outputs, and there are no further sizes to choose.
 """
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from ganrun.models.minibatch_stddev import MinibatchStddev
 from ganrun.models.normalization import SlotBatchNorm2d
+from ganrun.models.spectral_norm import normalise_spectrally
 from ganrun.sections import DataConfig, ModelConfig
 
 
 class Generator(nn.Module):
-    """Noise z [B, Z] -> images [B, C, S, S] in [-1, 1]."""
+    """Noise z [B, Z] (and labels [B]) -> images [B, C, S, S] in [-1, 1]."""
 
-    def __init__(self, image_size: int, channels: int, width: int, latent_size: int) -> None:
+    def __init__(self, image_size: int, channels: int, width: int, latent_size: int, classes: int = 0) -> None:
         super().__init__()
+        self.classes = classes
         deepest = width * image_size // 8
-        layers = _block(nn.ConvTranspose2d(latent_size, deepest, 4, 1, 0, bias=False), nn.ReLU(True))
+        layers = _block(nn.ConvTranspose2d(latent_size + classes, deepest, 4, 1, 0, bias=False), nn.ReLU(True))
         size = 4
         while size < image_size // 2:
             up = nn.ConvTranspose2d(deepest, deepest // 2, 4, 2, 1, bias=False)
@@ -28,27 +38,43 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """Images for the noise."""
-        images: Tensor = self.layers(z[:, :, None, None])
+        images: Tensor = self.layers(_join(z[:, :, None, None], label, self.classes))
         return images
 
 
 class Discriminator(nn.Module):
-    """Images [B, C, S, S] in [-1, 1] -> logits [B], above 0 for real."""
+    """Images [B, C, S, S] in [-1, 1] (and labels [B]) -> logits [B], above 0 for real.
 
-    def __init__(self, image_size: int, channels: int, width: int) -> None:
+    With `spectral_norm` there is no batch normalisation: its gain would undo the bound on the weights.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        channels: int,
+        width: int,
+        classes: int = 0,
+        spectral_norm: bool = False,
+        minibatch_stddev: bool = False,
+    ) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True)]
+        self.classes = classes
+        first = nn.Conv2d(channels + classes, width, 4, 2, 1, bias=spectral_norm)
+        layers: list[nn.Module] = [first, nn.LeakyReLU(0.2, True)]
         size = image_size // 2
         while size > 4:
-            down = nn.Conv2d(width, width * 2, 4, 2, 1, bias=False)
-            layers += _block(down, nn.LeakyReLU(0.2, True))
+            down = nn.Conv2d(width, width * 2, 4, 2, 1, bias=spectral_norm)
+            leaky = nn.LeakyReLU(0.2, True)
+            layers += [down, leaky] if spectral_norm else _block(down, leaky)
             width, size = width * 2, size // 2
-        layers.append(nn.Conv2d(width, 1, 4, 1, 0, bias=False))
+        if minibatch_stddev:
+            layers.append(MinibatchStddev())
+        layers.append(nn.Conv2d(width + minibatch_stddev, 1, 4, 1, 0, bias=False))
         self.layers = nn.Sequential(*layers)
 
     def features(self, images: Tensor, label: Tensor | None = None) -> Tensor:
-        """What the last layer sees."""
-        features: Tensor = self.layers[:-1](images)
+        """What the last layer sees, [B, C', 4, 4]."""
+        features: Tensor = self.layers[:-1](_join(images, label, self.classes))
         return features
 
     def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
@@ -59,12 +85,17 @@ class Discriminator(nn.Module):
 
 def dcgan(model: ModelConfig, data: DataConfig) -> dict[str, nn.Module]:
     """The pair, with weights from N(0, 0.02) as in section 4 of the paper."""
+    size, channels = data.image_size, data.channels
     networks: dict[str, nn.Module] = {
-        "generator": Generator(data.image_size, data.channels, model.width, model.latent_size),
-        "discriminator": Discriminator(data.image_size, data.channels, model.width),
+        "generator": Generator(size, channels, model.width, model.latent_size, model.classes),
+        "discriminator": Discriminator(
+            size, channels, model.width, model.classes, model.spectral_norm, model.minibatch_stddev
+        ),
     }
     for network in networks.values():
         network.apply(_initialise)
+    if model.spectral_norm:
+        normalise_spectrally(networks["discriminator"])
     return networks
 
 
@@ -72,8 +103,18 @@ def _block(layer: nn.Conv2d | nn.ConvTranspose2d, activation: nn.Module) -> list
     return [layer, SlotBatchNorm2d(layer.out_channels), activation]
 
 
+def _join(x: Tensor, label: Tensor | None, classes: int) -> Tensor:
+    """x [B, C, H, W] with a plane a class, of ones for the image's and of zeros for the others."""
+    if label is None:
+        return x
+    planes = F.one_hot(label, classes).to(x.dtype)[:, :, None, None].expand(-1, -1, *x.shape[2:])
+    return torch.cat([x, planes], dim=1)
+
+
 def _initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, 0.02)

@@ -55,7 +55,7 @@ class Packer:
         if not samples:
             return Made(None, tally)
         if self.gzip:
-            data = _compress(data)
+            data = compress(data)
         name = self.shard_name(part)
         dest.write(name, data)
         return Made(Shard(name, samples, len(data), hashlib.sha256(data).hexdigest()), tally)
@@ -77,17 +77,17 @@ def pack(packer: Packer, made: dict[str, Any], shard_samples: int | None, worker
     check_rights(dest, "DEST")
     parts = packer.source.parts(shard_samples, packer.rule.size**2 * packer.rule.channels)
     made = {**made, "content": packer.source.identity(), "pillow": PIL.__version__}
-    finished, done = _look_around(dest, made)
+    finished, done = look_around(dest, made)
     if finished:
         return finished, []
     continued = bool(done)
-    _note(dest, made, done)
+    note(dest, made, done)
     tasks = [(part, done.get(part.name)) for part in parts]
     try:
         results = tqdm(spread(packer, tasks, workers), "packing", len(tasks), unit=" shards", disable=None)
         for part, result in zip(parts, results, strict=True):
             done[part.name] = result
-            _note(dest, made, done)
+            note(dest, made, done)
         index = finish(dest, packer.source, packer.rule, made, [done[part.name] for part in parts])
     except UserError:
         if continued:
@@ -117,7 +117,7 @@ def write_tar(samples: Iterable[tuple[str, dict[str, bytes]]]) -> tuple[bytes, i
     return buffer.getvalue(), count
 
 
-def _compress(data: bytes) -> bytes:
+def compress(data: bytes) -> bytes:
     """gzip without a time or a name in its header."""
     buffer = io.BytesIO()
     with gzip.GzipFile("", "wb", 9, buffer, mtime=0) as stream:
@@ -134,12 +134,13 @@ def _is_there(dest: Storage, shard: Shard | None) -> bool:
         return False
 
 
-def _note(dest: Storage, made: dict[str, Any], done: dict[str, Made]) -> None:
+def note(dest: Storage, made: dict[str, Any], done: dict[str, Made]) -> None:
+    """Says in `unfinished.json` what is being made, and how much of it is done."""
     state = {"made": made, "done": {name: asdict(result) for name, result in done.items()}}
     dest.write(UNFINISHED_NAME, json.dumps(state, indent=1).encode())
 
 
-def _look_around(dest: Storage, made: dict[str, Any]) -> tuple[Index | None, dict[str, Made]]:
+def look_around(dest: Storage, made: dict[str, Any]) -> tuple[Index | None, dict[str, Made]]:
     """The finished data set at the destination, or what an earlier run did of it."""
     names = dest.list()
     if INDEX_NAME in names:

@@ -92,3 +92,26 @@ def test_an_array_of_objects_is_never_unpickled(tmp_path):
 def test_attributes_by_name_are_a_vector_in_the_order_of_their_names(tmp_path):
     batch = batch_of(data_of(tmp_path / "data", *members(0, json=b'{"smiling": true, "age": 30, "beard": false}')))
     assert batch["attributes"].tolist() == [[30, 0, 1]]
+
+
+def points_of(data, channels=None):
+    settings = {"point": {"kind": "point"} | ({"channels": channels} if channels else {})}
+    fields = DataConfig(shards="x", image_size=16, fields=settings).fields
+    stream = Stream(data, Order((data.index.samples,), 1, 0, 1), [0], data.index.samples, 0, fields)
+    try:
+        return stream.next()[0]["point"]
+    finally:
+        stream.close()
+
+
+def test_a_point_is_an_image_of_one_pixel(tmp_path):
+    data = data_of(tmp_path / "data", *[(f"{number}.json", json.dumps([number]).encode()) for number in range(3)])
+    points = points_of(data)
+    assert points.shape == (3, 1, 1, 1)
+    assert sorted(points.flatten().tolist()) == [0, 1, 2]
+
+
+def test_a_point_has_as_many_numbers_as_there_are_channels(tmp_path):
+    data = data_of(tmp_path / "data", ("0.json", b"[1, 2]"))
+    with pytest.raises(UserError, match=r"point of sample '0' has 2 numbers, but .* is 1"):
+        points_of(data)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ganrun.models.normalization import MOMENTUM, SlotBatchNorm2d
+from ganrun.models.normalization import MOMENTUM, SlotBatchNorm2d, SlotConditionalBatchNorm2d
 
 
 def pair(channels=3):
@@ -107,3 +107,66 @@ def test_statistics_that_are_not_finite_move_nothing():
     settle(ours)
     assert torch.equal(ours.running_mean, before[0])
     assert torch.equal(ours.running_var, before[1])
+
+
+# Conditional.
+
+
+def conditional(classes=2):
+    torch.manual_seed(0)
+    norm = SlotConditionalBatchNorm2d(3, classes).double()
+    norm.weight.data.normal_()
+    norm.bias.data.normal_()
+    return norm
+
+
+def of_class(norm, number):
+    """The plain one with the gain and bias of a class."""
+    plain = SlotBatchNorm2d(3).double()
+    plain.weight.data.copy_(norm.weight[number])
+    plain.bias.data.copy_(norm.bias[number])
+    plain.running_mean.copy_(norm.running_mean)
+    plain.running_var.copy_(norm.running_var)
+    return plain
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_each_image_has_the_gain_and_bias_of_its_class(training):
+    norm, label, x = conditional(), torch.tensor([0, 1, 1, 0]), batch(1)
+    norm(x, label)
+    settle(norm)
+    norm.train(training)
+    found = norm(x, label)
+    for number in (0, 1):
+        expected = of_class(norm, number).train(training)(x)
+        torch.testing.assert_close(found[label == number], expected[label == number])
+
+
+def test_it_begins_as_plain_batch_normalisation():
+    torch.testing.assert_close(
+        SlotConditionalBatchNorm2d(3, 5).double()(batch(1), torch.arange(4)), SlotBatchNorm2d(3).double()(batch(1))
+    )
+
+
+def test_running_statistics_are_those_of_all_classes_together():
+    norm, plain = conditional(), pair()[0]
+    for seed in range(3):
+        norm(batch(seed), torch.tensor([0, 0, 1, 0]))
+        plain(batch(seed))
+        settle(norm)
+        settle(plain)
+    torch.testing.assert_close(norm.running_mean, plain.running_mean)
+    torch.testing.assert_close(norm.running_var, plain.running_var)
+
+
+def test_conditional_too_a_frozen_pass_is_not_noted():
+    norm = conditional().requires_grad_(False)
+    norm(batch(1), torch.tensor([0, 0, 1, 0]))
+    assert norm.noted == []
+
+
+def test_a_class_that_is_not_in_the_batch_has_no_gradient():
+    norm = conditional(3)
+    norm(batch(1), torch.tensor([0, 0, 2, 0])).square().sum().backward()
+    for parameter in norm.parameters():
+        assert (parameter.grad.abs().sum(1) > 0).tolist() == [True, False, True]

@@ -1,0 +1,73 @@
+"""A small pair for points, images of one pixel: two hidden layers, as where mode collapse is shown on mixtures
+of Gaussians (Metz et al. 2017, arXiv:1611.02163; Srivastava et al. 2017, arXiv:1705.07761).
+
+Shapes: B batch, Z latent size, K classes, N numbers of a point, W width (units of a hidden layer).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ganrun.models.spectral_norm import normalise_spectrally
+from ganrun.sections import DataConfig, ModelConfig
+
+
+class Generator(nn.Module):
+    """Noise z [B, Z] (and labels [B]) -> points [B, N, 1, 1], unbounded."""
+
+    def __init__(self, numbers: int, width: int, latent_size: int, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.layers = _layers(latent_size + classes, width, numbers)
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        """Points for the noise."""
+        points: Tensor = self.layers(_join(z, label, self.classes))
+        return points[:, :, None, None]
+
+
+class Discriminator(nn.Module):
+    """Points [B, N, 1, 1] (and labels [B]) -> logits [B], above 0 for real."""
+
+    def __init__(self, numbers: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.layers = _layers(numbers + classes, width, 1)
+
+    def features(self, images: Tensor, label: Tensor | None = None) -> Tensor:
+        """What the last layer sees, [B, W]."""
+        features: Tensor = self.layers[:-1](_join(images.flatten(1), label, self.classes))
+        return features
+
+    def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
+        """One logit a point."""
+        logits: Tensor = self.layers[-1](self.features(images, label))
+        return logits.squeeze(1)
+
+
+def mlp(model: ModelConfig, data: DataConfig) -> dict[str, nn.Module]:
+    """The pair, with weights after He et al. 2015 (arXiv:1502.01852)."""
+    networks: dict[str, nn.Module] = {
+        "generator": Generator(data.channels, model.width, model.latent_size, model.classes),
+        "discriminator": Discriminator(data.channels, model.width, model.classes),
+    }
+    for network in networks.values():
+        network.apply(_initialise)
+    if model.spectral_norm:
+        normalise_spectrally(networks["discriminator"])
+    return networks
+
+
+def _layers(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    first, second, last = nn.Linear(inputs, width), nn.Linear(width, width), nn.Linear(width, outputs)
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
+
+
+def _join(x: Tensor, label: Tensor | None, classes: int) -> Tensor:
+    return x if label is None else torch.cat([x, F.one_hot(label, classes).to(x.dtype)], dim=1)
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,68 @@
+"""Points of a mixture of Gaussians as a data set: each the field `image` of one pixel, its mode the label."""
+
+import hashlib
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ganrun import __version__
+from ganrun.data.index import INDEX_NAME, Index, Shard
+from ganrun.errors import UserError
+from ganrun.evaluation.modes import MIXTURES, Floats, Mixture, picture
+from ganrun.preparation.pack import compress, look_around, note, write_tar
+from ganrun.preparation.preview import PREVIEW_NAME
+from ganrun.preparation.sources import UNFINISHED_NAME
+from ganrun.storage import check_rights, open_storage
+
+SHARDS = 8
+"""So that as many workers can each fetch their own."""
+
+
+def make_points(source: str, dest: str, samples: int, seed: int) -> Index:
+    """Writes the data set of a source such as `gaussians:8`: `samples` points, of each mode as many but for one.
+
+    A point is a .json list of its coordinates divided by the mixture's scale; the shards are gzipped, since a
+    tar's headers outweigh points.
+
+    Raises:
+        UserError: no such mixture, or the destination cannot be written or holds something else.
+    """
+    if source not in MIXTURES:
+        raise UserError(f"SOURCE {source!r}: allowed are {', '.join(MIXTURES)}")
+    of, place = MIXTURES[source], open_storage(dest)
+    check_rights(place, "DEST")
+    made: dict[str, Any] = {"source": source, "samples": samples, "seed": seed, "scale": of.scale, "sd": of.sd}
+    finished, _ = look_around(place, made)
+    if finished:
+        return finished
+    note(place, made, {})
+    points, labels = draw(of, samples, seed)
+    shards = []
+    for number, (start, stop) in enumerate(pairwise(samples * part // SHARDS for part in range(SHARDS + 1))):
+        members = ((f"{n:08d}", _members(points[n], int(labels[n]))) for n in range(start, stop))
+        data, count = write_tar(members)
+        shard = compress(data)
+        name = f"shard-{number:06d}.tar.gz"
+        place.write(name, shard)
+        shards.append(Shard(name, count, len(shard), hashlib.sha256(shard).hexdigest()))
+    counts = np.bincount(labels, minlength=len(of.centres)).tolist()
+    classes = tuple(f"({x:.3g}, {y:.3g})" for x, y in of.centres.round(9) + 0.0)
+    index = Index(1, 2, classes, tuple(shards), {**made, "by": f"ganrun {__version__}", "images_of_class": counts})
+    place.write(PREVIEW_NAME, picture(points, of, source))
+    place.write(INDEX_NAME, index.to_json())
+    place.delete(UNFINISHED_NAME)
+    return index
+
+
+def draw(of: Mixture, samples: int, seed: int) -> tuple[Floats, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    """Points float32 [N, 2] divided by the scale, and their modes [N], in an order that tells nothing."""
+    stream = np.random.Generator(np.random.Philox(seed))
+    labels = stream.permutation(np.arange(samples) % len(of.centres))
+    points = of.centres[labels] + of.sd * stream.standard_normal((samples, 2))
+    return (points / of.scale).astype(np.float32), labels
+
+
+def _members(point: Floats, label: int) -> dict[str, bytes]:
+    # numpy's shortest text of a float32 is read as the same float32.
+    return {"json": f"[{', '.join(map(str, point))}]".encode(), "cls": str(label).encode()}

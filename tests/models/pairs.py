@@ -1,0 +1,28 @@
+"""Every pair of networks that is built in, at a size that tests can afford."""
+
+from typing import Any
+
+from torch import nn
+
+from ganrun.sections import DataConfig, ModelConfig
+from ganrun.tables import IMAGE_SIZES, NETWORKS
+
+WIDTHS = {"dcgan": 4, "resnet": 4, "r3gan": 8, "mlp": 16}
+LATENT = 8
+CLASSES = 3
+
+
+def pair(name: str, image_size: int | None = None, channels: int = 3, **model: Any) -> tuple[Any, Any]:
+    """Generator and discriminator of the smallest size, or of `image_size`; `model` overrides its keys."""
+    size = image_size or smallest(name)
+    settings = ModelConfig(**{"name": name, "width": WIDTHS[name], "latent_size": LATENT, **model})
+    networks = NETWORKS[name](settings, DataConfig(shards="none", image_size=size, channels=channels))
+    return networks["generator"], networks["discriminator"]
+
+
+def smallest(name: str) -> int:
+    return min(IMAGE_SIZES[name])
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
