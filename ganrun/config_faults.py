@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ganrun.sections import AdamConfig, Config, FieldConfig, OptimizerConfig
-from ganrun.tables import EXTRACTORS, GAMES, IMAGE_SIZES, LOSSES, NETWORKS
+from ganrun.tables import EXTRACTORS, GAMES, IMAGE_SIZES, LOSSES, NETWORKS, is_script
 
 
 def dotted(location: tuple[int | str, ...]) -> str:
@@ -121,7 +121,7 @@ def unknown_names(config: Config) -> Iterator[tuple[set[str], str]]:
         ("objective.loss", config.objective.loss, LOSSES),
         ("evaluate.extractor", config.evaluate.extractor, EXTRACTORS),
     ):
-        if name not in table:
+        if name not in table and not (table is EXTRACTORS and is_script(name)):
             near = difflib.get_close_matches(name, table, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             yield {key}, f"{key}: {name!r} is not allowed; it should be one of: {', '.join(table)}{hint}"

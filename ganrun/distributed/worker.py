@@ -15,7 +15,9 @@ from ganrun.data.stream import Stream
 from ganrun.distributed.host import WorkerHost
 from ganrun.distributed.line import Line
 from ganrun.errors import RunError, UserError
-from ganrun.evaluation.in_training import Evaluation
+from ganrun.evaluation.evaluation import Evaluation
+from ganrun.evaluation.reals import Reals
+from ganrun.features import open_extractor
 from ganrun.games.build import build_game
 from ganrun.loop import train
 from ganrun.play import Play
@@ -40,7 +42,7 @@ def work(config: Config, rank: int, workers: int, device: torch.device, line: Li
     start = _begin(folder, play.slots)
     progress, unfit = _restore(play, folder, start)
     stream = _stream(play, data)
-    evaluation = Evaluation(config, data, open_storage(config.run.storage)) if config.evaluate.every_images else None
+    evaluation = _evaluation(config, data) if config.evaluate.every_images else None
     host = WorkerHost(play, folder, data, line, start.attempt, progress, evaluation)
     if host.first:
         left_over = stream.order.left_over
@@ -107,6 +109,13 @@ def _stream(play: Play, data: DataSet) -> Stream:
         config.data.fields,
         pin=play.device.type == "cuda",
     )
+
+
+def _evaluation(config: Config, data: DataSet) -> Evaluation:
+    settings = config.evaluate
+    extractor = open_extractor(settings.extractor, settings.extractor_weights)
+    reals = Reals(data, settings.samples, config.data.fields)
+    return Evaluation(extractor, reals, settings.samples, settings.metrics, open_storage(config.run.storage))
 
 
 def _timed(stream: Stream, host: WorkerHost) -> Callable[[], list[RawBatch]]:

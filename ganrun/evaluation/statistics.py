@@ -1,11 +1,7 @@
 """Mean and covariance of features, gathered in batches, on many ranks, in float64."""
 
-import hashlib
-
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -63,33 +59,3 @@ class Statistics:
             raise ValueError(f"a covariance needs at least 2 samples, there are {self.count}")
         mean = self.mean
         return (self.moments[1:, 1:] - self.count * mean.outer(mean)) / (self.count - 1)
-
-    def to_bytes(self) -> bytes:
-        """A safetensors file with the moments and their SHA-256."""
-        moments = self.moments.cpu()
-        data: bytes = save({"moments": moments, "sha256": _digest(moments)})
-        return data
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> "Statistics":
-        """What `to_bytes` wrote, on the CPU.
-
-        Raises:
-            ValueError: the bytes are damaged or something else.
-        """
-        try:
-            tensors = load(data)
-            moments, digest = tensors["moments"], tensors["sha256"]
-        except (SafetensorError, KeyError) as error:
-            raise ValueError(f"no feature statistics: {error}") from error
-        if not torch.equal(digest, _digest(moments)):
-            raise ValueError("feature statistics do not match their SHA-256")
-        statistics = cls(len(moments) - 1)
-        statistics.moments.copy_(moments)
-        return statistics
-
-
-def _digest(moments: Tensor) -> Tensor:
-    """SHA-256 of a CPU tensor's bytes as uint8 [32]."""
-    digest = hashlib.sha256(moments.numpy().tobytes()).digest()
-    return torch.frombuffer(bytearray(digest), dtype=torch.uint8)
