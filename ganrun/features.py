@@ -216,8 +216,8 @@ def torchscript(uri: str) -> Extractor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # TorchScript is not developed further; its files stay.
             network: nn.Module = torch.jit.load(io.BytesIO(data), map_location="cpu")  # type: ignore[no-untyped-call]
-        network.eval().requires_grad_(False)
-        features = network(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+        with torch.inference_mode():
+            features = network.eval()(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
     except Exception as error:  # Whatever a program may raise.
         reason = str(error).strip().splitlines()[-1][:120]
         raise UserError(f"evaluate.extractor: {uri} does not run on uint8 images [B, 3, H, W]: {reason}") from error

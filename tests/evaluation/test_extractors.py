@@ -18,21 +18,23 @@ from ganrun.features import Extractor, open_extractor
 NAME = "inception-v3-compat"
 
 
+class Random(FeatureExtractorInceptionV3):
+    """With the weights that it begins with, in place of a file's."""
+
+    def load_state_dict(self, *_: object) -> None:
+        pass
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of the published one's format, with random weights."""
     path = tmp_path_factory.mktemp("weights") / "inception.pth"
-    layout = io.BytesIO()
-    loading = nn.Module.load_state_dict
-    try:
-        nn.Module.load_state_dict = lambda self, state: None  # type: ignore[assignment, method-assign]
-        torch.save({}, layout)
-        layout.seek(0)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            network = FeatureExtractorInceptionV3("random", ["2048"], layout)
-    finally:
-        nn.Module.load_state_dict = loading  # type: ignore[method-assign]
+    empty = io.BytesIO()
+    torch.save({}, empty)
+    empty.seek(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = Random("random", ["2048"], empty)
     generator = torch.Generator().manual_seed(0)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):  # as trained ones: neither 0 nor 1
