@@ -131,12 +131,15 @@ def open_extractor(name: str, weights: str | None = None) -> Extractor:
         weights: path or URI of the weights of one that needs them.
 
     Raises:
-        UserError: a file or a package is missing, or not what it should be.
+        UserError: there is none of that name; a file or a package is missing, or not what it should be.
     """
     if is_script(name):
         return torchscript(name)
     if name == "inception-v3-compat":
         return inception_v3(weights)
+    if name not in EXTRACTORS:
+        known = ", ".join(EXTRACTORS)
+        raise UserError(f"the extractor {name!r} is not known; it should be one of: {known}, or a TorchScript .pt file")
     extractor: Extractor = EXTRACTORS[name]()
     return extractor
 

@@ -86,7 +86,7 @@ def _features() -> tuple[Tensor, Tensor]:
 
 def _statistics_of(features: Tensor) -> Statistics:
     found = Statistics(SIZE)
-    for chunk in features.split(1000):
+    for chunk in torch.split(features, 1000):
         found.update(chunk)
     return found
 
@@ -104,9 +104,9 @@ def _extraction(config: Config) -> Sides:
     empty = io.BytesIO()
     torch.save({}, empty)
     empty.seek(0)
-    network = Random("inception", ["2048"], empty)
+    network = Random("inception", ["2048", "logits_unbiased"], empty)
     layout = copy.deepcopy(network).to(memory_format=torch.channels_last)
-    ours = Extractor("inception", "", SIZE, "bilinear-tensorflow", layout)
+    ours = Extractor("inception", "", SIZE, "bilinear-tensorflow", layout, classes=1008)
     size = config.data.image_size
     images = torch.randint(0, 256, (IMAGES, 3, size, size), dtype=torch.uint8)
 

@@ -21,7 +21,7 @@ from ganrun.sections import Metric
 logger = logging.getLogger(__name__)
 
 NEIGHBOURHOODS = ("precision", "recall", "density", "coverage")
-OF_CLASSES = ("class_frechet_distance", "classes_hit")
+OF_CLASSES: tuple[Metric, ...] = ("class_frechet_distance", "classes_hit")
 """Metrics that need the labels of real images."""
 
 

@@ -94,7 +94,7 @@ def test_weights_that_are_no_weights_are_refused_and_never_run(content: str, tmp
         path.write_text("<html>not found</html>")
     elif content != "missing":
         torch.save({"fc.weight": Unpickled() if content == "hostile" else torch.zeros(3)}, path)
-    with pytest.raises(UserError, match="evaluate.extractor_weights: ") as error:
+    with pytest.raises(UserError, match=r"evaluate\.extractor_weights: ") as error:
         open_extractor(NAME, str(path))
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
@@ -162,7 +162,7 @@ def test_a_program_that_is_none_is_one_clear_line(content: str, tmp_path: Path) 
         path.write_text("import os")
     elif content == "no features":
         script(Whole(), path)
-    with pytest.raises(UserError, match="evaluate.extractor: ") as error:
+    with pytest.raises(UserError, match=r"evaluate\.extractor: ") as error:
         open_extractor(str(path))
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
