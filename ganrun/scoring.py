@@ -1,7 +1,7 @@
 """Scores of a checkpoint: builds its averaged generator and compares what it draws with data."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -10,10 +10,9 @@ import torch
 from ganrun.data.index import open_data
 from ganrun.errors import UserError
 from ganrun.evaluation.classifier_accuracy import classification_accuracy_score
-from ganrun.evaluation.evaluation import Evaluation
+from ganrun.evaluation.evaluation import Evaluation, unavailable
 from ganrun.evaluation.generated import Generated
 from ganrun.evaluation.reals import Reals
-from ganrun.evaluation.score import OF_CLASSES
 from ganrun.features import Extractor, open_extractor
 from ganrun.run_folder import find_checkpoint
 from ganrun.sampling import Sampler
@@ -60,10 +59,11 @@ def score_checkpoint(where: str, wishes: Wishes, seen: Callable[[int, int], None
     extractor = _extractor(settings, wishes)
     reals = _reals(sampler, wishes, samples)
     generated = _generated(sampler, run.seed if wishes.seed is None else wishes.seed)
-    conditional = generated.labels(samples) is not None
-    if wishes.classifier_accuracy and not (conditional and reals.classes):
+    if wishes.classifier_accuracy and not (generated.labels(samples) is not None and reals.classes):
         raise UserError("--classifier-accuracy: needs a run that generates by class, and data with classes")
-    metrics = _allowed(extractor, reals, conditional, wishes.metrics)
+    metrics = wishes.metrics
+    if metrics is None:
+        metrics = tuple(name for name in get_args(Metric) if name not in unavailable(extractor, reals, generated))
     folder = storage.uri if directory.startswith("checkpoints/") else storage.uri.rpartition("/")[0]
     cache = open_storage(folder.rpartition("/")[0])
     evaluation = Evaluation(
@@ -103,26 +103,3 @@ def _generated(sampler: Sampler, seed: int) -> Generated:
     for network in sampler.game.networks.values():
         network.to(device)
     return Generated(sampler.game, sampler.game.networks, seed)
-
-
-def _allowed(
-    extractor: Extractor, reals: Reals, conditional: bool, wished: tuple[Metric, ...] | None
-) -> Sequence[Metric]:
-    """The metrics that were wished for; all that can be had if none were.
-
-    Raises:
-        UserError: one of them cannot be had.
-    """
-    reasons: dict[Metric, str] = {}
-    if not extractor.classes:
-        reasons["inception_score"] = f"the extractor {extractor.name} gives no logits; take inception-v3-compat"
-    if not conditional:
-        reasons["class_frechet_distance"] = "the run does not generate by class"
-    if not reals.classes:
-        reasons |= dict.fromkeys(OF_CLASSES, "the data has no classes")
-    if wished is None:
-        return [metric for metric in get_args(Metric) if metric not in reasons]
-    for metric in wished:
-        if metric in reasons:
-            raise UserError(f"--metrics {metric}: {reasons[metric]}")
-    return wished

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ganrun import evaluate
+from ganrun.errors import UserError
 from tests.conftest import config_of, write_data
 from tests.evaluation.test_extractors import Brightness
 from tests.ranks import run_folder, run_ranks
@@ -120,6 +121,12 @@ def test_a_wrong_request_is_one_clear_line(run, tmp_path, capsys, options, reaso
     assert error.count("\n") == 1
 
 
+def test_a_metric_that_cannot_be_had_ends_the_training_at_its_first_score(config, values, tmp_path):
+    values["evaluate"]["metrics"] = ["inception_score"]
+    with pytest.raises(UserError, match=r"metrics: inception_score cannot be had: .*gives no logits"):
+        run_ranks(config_of(values), 1, tmp_path / "meeting")
+
+
 def test_a_metric_that_is_none_is_refused_at_once(capsys):
     with pytest.raises(SystemExit) as ended:
         evaluate.main(["runs/none", "--metrics", "fidd"])
@@ -130,3 +137,17 @@ def test_a_metric_that_is_none_is_refused_at_once(capsys):
 def test_no_run_is_one_clear_line(tmp_path, capsys):
     assert evaluate.main([str(tmp_path)]) == 2
     assert "neither a run with a checkpoint nor a checkpoint" in capsys.readouterr().err
+
+
+def test_two_workers_score_in_training_as_one_does(config, values, tmp_path):
+    both = []
+    for workers in (1, 2):
+        config = config_of(values, run__name=f"by{workers}", train__total_images=12)
+        run_ranks(config, workers, tmp_path / f"meeting{workers}")
+        (file,) = (run_folder(config) / "metrics").iterdir()
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        both.append([{k: v for k, v in line.items() if k not in ("time", "images")} for line in lines if "kid" in line])
+    alone, together = both
+    assert len(alone) == 2
+    for one, other in zip(alone, together, strict=True):
+        assert one == {name: pytest.approx(value, rel=1e-6) for name, value in other.items()}

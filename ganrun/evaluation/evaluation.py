@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import torch.distributed as dist
 from torch import Tensor
 
+from ganrun.errors import UserError
 from ganrun.evaluation.generated import Generated
 from ganrun.evaluation.observation import Observation, observe_fakes, observe_reals
 from ganrun.evaluation.reals import Reals
@@ -17,6 +18,18 @@ from ganrun.storage import Storage
 
 BATCH = 64
 """Images in a chunk of work for one rank."""
+
+
+def unavailable(extractor: Extractor, reals: Reals, generated: Generated) -> dict[Metric, str]:
+    """The metrics that cannot be had of these, and why."""
+    reasons: dict[Metric, str] = {}
+    if not extractor.classes:
+        reasons["inception_score"] = f"the extractor {extractor.name} gives no logits; inception-v3-compat does"
+    if generated.labels(1) is None:
+        reasons["class_frechet_distance"] = "the run does not generate by class"
+    if not reals.classes:
+        reasons |= dict.fromkeys(OF_CLASSES, "the data has no classes")
+    return reasons
 
 
 class Evaluation:
@@ -47,7 +60,14 @@ class Evaluation:
         self._labels: Tensor | None = None
 
     def score(self, generated: Generated, group: dist.ProcessGroup | None = None) -> Score:
-        """The scores, on each rank; all ranks of the group call it together."""
+        """The scores, on each rank; all ranks of the group call it together.
+
+        Raises:
+            UserError: one of the metrics cannot be had here, or the data is damaged.
+        """
+        for metric, reason in unavailable(self.extractor, self.reals, generated).items():
+            if metric in self.metrics:
+                raise UserError(f"metrics: {metric} cannot be had: {reason}")
         extractor, first = self.extractor.to(generated.device), group is None or group.rank() == 0
         if self._reference is None:
             self._reference = self._observe_reals(group)
