@@ -10,6 +10,7 @@ VERBS = {
     "train": "train a game from a YAML file; the same command resumes",
     "prepare": "turn images into shards with an index",
     "sample": "draw images from a run's averaged generator",
+    "evaluate": "score a run: Fréchet distance, KID, precision, recall and others",
     "runs": "list, show, plot and delete runs",
     "export": "write the averaged generator to one file",
     "bench": "measure this machine, peers beside it",

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from importlib import import_module
 
@@ -13,11 +14,13 @@ MEASURES = {
     "step": "the round of a game, data in memory, against a textbook DCGAN step",
     "data": "samples/s from data.shards to a tensor, stage by stage, against plain webdataset",
     "checkpoint": "how long a checkpoint to run.storage holds up the round, against torch.save and a put",
+    "fid": "the Fréchet distance and its features, against torch-fidelity",
 }
 EXAMPLES = """examples:
   ganrun bench step configs/quickstart.yaml             images/s of a round, data in memory
   ganrun bench data configs/dcgan_64.yaml data.shards=s3://bucket/images64 data.fields.label=label
   ganrun bench checkpoint configs/dcgan_64.yaml run.storage=s3://bucket/runs --json
+  ganrun bench fid configs/quickstart.yaml              distances/s, beside torch-fidelity
 
 Only ratios mean something: both sides run in turn, and the machine may be shared."""
 
@@ -38,9 +41,11 @@ def _main(options: argparse.Namespace) -> int:
     config = configs.load(options.config, options.overrides)
     if config.cluster.gpus_per_worker:
         raise UserError("cluster.gpus_per_worker: 1, but bench measures the CPU; set it to 0")
-    measure = import_module(f"ganrun.benches.{options.what}")
-    result = measure.measure(preflight.absolute(config))
-    print(json.dumps(result) if options.json else measure.describe(result))
+    # Before numpy is loaded, whose matrix products then have as many threads as torch's.
+    os.environ["OPENBLAS_NUM_THREADS"] = str(max(1, int(config.cluster.cpus_per_worker)))
+    bench = import_module(f"ganrun.benches.{options.what}")
+    result = bench.measure(preflight.absolute(config))
+    print(json.dumps(result) if options.json else bench.describe(result))
     return door.OK
 
 

@@ -18,6 +18,7 @@ from ganrun.tables import (
     NOT_BUILT,
     PENALTIES,
     WIDTH_STEPS,
+    is_script,
 )
 
 
@@ -175,7 +176,7 @@ def unknown_names(config: Config) -> Iterator[tuple[set[str], str]]:
         *(("objective.penalties", name, PENALTIES) for name in config.objective.penalties),
         ("evaluate.extractor", config.evaluate.extractor, EXTRACTORS),
     ):
-        if name not in table:
+        if name not in table and not (table is EXTRACTORS and is_script(name)):
             near = difflib.get_close_matches(name, table, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             yield {key}, f"{key}: {name!r} is not allowed; it should be one of: {', '.join(table)}{hint}"

@@ -9,6 +9,7 @@ from ganrun.errors import UserError
 from ganrun.run_folder import RunFolder, find_checkpoint
 from ganrun.sections import Config
 from ganrun.storage import check_rights, open_storage
+from ganrun.tables import is_script
 
 PATIENCE_SECONDS = 10.0
 """A storage that does not answer before a run begins is more often misspelt than away."""
@@ -36,7 +37,18 @@ def absolute(config: Config) -> Config:
     paths = _absolute(shards) if isinstance(shards, str) else [_absolute(shard) for shard in shards]
     places = {"storage": config.run.storage, "start_from": config.run.start_from}
     run = config.run.model_copy(update={key: place and _absolute(place) for key, place in places.items()})
-    return config.model_copy(update={"run": run, "data": config.data.model_copy(update={"shards": paths})})
+    evaluate = config.evaluate
+    weights, extractor = evaluate.extractor_weights, evaluate.extractor
+    places = {
+        "extractor": _absolute(extractor) if is_script(extractor) else extractor,
+        "extractor_weights": weights and _absolute(weights),
+    }
+    updates = {
+        "run": run,
+        "data": config.data.model_copy(update={"shards": paths}),
+        "evaluate": evaluate.model_copy(update=places),
+    }
+    return config.model_copy(update=updates)
 
 
 def _absolute(place: str) -> str:

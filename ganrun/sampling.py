@@ -13,7 +13,7 @@ import ganrun
 from ganrun import checkpoint
 from ganrun.config import parse
 from ganrun.errors import UserError
-from ganrun.evaluation.score import to_uint8
+from ganrun.evaluation.observation import to_uint8
 from ganrun.games.build import build_game
 from ganrun.picture import to_png
 from ganrun.rng import Draw

@@ -23,6 +23,9 @@ Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Metric = Literal[
+    "kid", "precision", "recall", "density", "coverage", "inception_score", "class_frechet_distance", "classes_hit"
+]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 FIXED = {"fixed": True}
 
@@ -211,7 +214,11 @@ class EvaluateConfig(Section):
     samples: Annotated[Count, Field(ge=2, json_schema_extra=FIXED)] = 2_000
     """Generated images, and as many real ones. Scores of different numbers cannot be compared."""
     extractor: Annotated[str, Field(json_schema_extra=FIXED)] = "efficientnet-lite0"
-    """Whose features the Fréchet distance is taken on."""
+    """Whose features scores are taken on; or the path or URI of a TorchScript program, ending in .pt."""
+    extractor_weights: Annotated[str | None, Field(json_schema_extra=FIXED)] = None
+    """Path or URI of the weights of inception-v3-compat; #sha256=... may follow. Unset: they are downloaded."""
+    metrics: Annotated[tuple[Metric, ...], BeforeValidator(_listed)] = ()
+    """Scores beside the Fréchet distance."""
 
 
 class CheckpointConfig(Section):

@@ -57,5 +57,15 @@ LOSSES = Table(
 PENALTIES = Table({name: f"ganrun.penalties:{name}" for name in ("r1", "r2", "wgan_gp", "wgan_lp", "dragan")})
 """`objective.penalties` -> Penalty."""
 
-EXTRACTORS = Table({"efficientnet-lite0": "ganrun.features:efficientnet_lite0"})
+EXTRACTORS = Table(
+    {
+        "efficientnet-lite0": "ganrun.features:efficientnet_lite0",
+        "inception-v3-compat": "ganrun.features:inception_v3",
+    }
+)
 """`evaluate.extractor` -> function() -> Extractor."""
+
+
+def is_script(extractor: str) -> bool:
+    """Whether `evaluate.extractor` is the path or URI of a TorchScript program, which is in no table."""
+    return extractor.partition("#")[0].endswith(".pt")

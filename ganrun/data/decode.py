@@ -64,7 +64,7 @@ class Decoder:
             case "image":
                 return self._images(samples, threads, parts)
             case "label":
-                return torch.tensor([self._label(*sample) for sample in samples])
+                return torch.tensor([self.label(*sample) for sample in samples])
             case "vector":
                 return self._vectors(samples)
             case "point":
@@ -110,7 +110,8 @@ class Decoder:
                 "make the data set again with ganrun.prepare --size"
             )
 
-    def _label(self, shard: OpenShard, key: str, members: Sample) -> int:
+    def label(self, shard: OpenShard, key: str, members: Sample) -> int:
+        """One label, in 0 to the number of classes less 1."""
         text, classes = bytes(self._member(shard, key, members)), len(self.index.classes)
         try:
             label = int(text)

@@ -15,7 +15,8 @@ from ganrun.data.stream import Stream
 from ganrun.distributed.behind import Checkpoints, Due, Lines
 from ganrun.distributed.line import Line
 from ganrun.errors import RunError
-from ganrun.evaluation.in_training import Evaluation
+from ganrun.evaluation.evaluation import Evaluation
+from ganrun.evaluation.generated import Generated
 from ganrun.picture import to_png
 from ganrun.play import Play
 from ganrun.rng import Draw
@@ -123,7 +124,8 @@ class WorkerHost:
         """A score of the averaged generator, on all ranks together; whether it is the best so far (lower is better)."""
         assert self.evaluation is not None
         begun = time.monotonic()
-        score = self.evaluation.score(self.play)
+        generated = Generated(self.play.game, self.play.averaged_networks, self.play.config.run.seed)
+        score = self.evaluation.score(generated, dist.group.WORLD if self.play.slots.workers > 1 else None)
         ticked, images = self._ticked  # The time that a score takes is not the round's.
         self._ticked = (ticked + time.monotonic() - begun, images)
         before = self.progress.best_score
@@ -132,7 +134,7 @@ class WorkerHost:
             self.progress = Progress(score.value, self.progress.seconds)
         self._score = (self.play.images, score.to_json())
         if self.first:
-            line = {"images": self.play.images, "time": time.time(), "frechet_distance": self._score[1]["value"]}
+            line = {"images": self.play.images, "time": time.time(), **score.values()}
             self._append(self._metrics, line)
             self.line.say("score", images=self.play.images, name=score.name, value=score.value, best=best)
         return best

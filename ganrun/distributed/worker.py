@@ -16,7 +16,9 @@ from ganrun.data.stream import Stream
 from ganrun.distributed.host import WorkerHost
 from ganrun.distributed.line import Line
 from ganrun.errors import RunError, UserError
-from ganrun.evaluation.in_training import Evaluation
+from ganrun.evaluation.evaluation import Evaluation
+from ganrun.evaluation.reals import Reals
+from ganrun.features import open_extractor
 from ganrun.games.build import build_game
 from ganrun.loop import train
 from ganrun.play import Play
@@ -43,8 +45,7 @@ def work(config: Config, rank: int, workers: int, device: torch.device, line: Li
         start, files = _begin(folder, play.slots)
         progress, unfit = _restore(play, folder, start, files)
         stream = _stream(play, data)
-        scores = open_storage(config.run.storage, patience)
-        evaluation = Evaluation(config, data, scores) if config.evaluate.every_images else None
+        evaluation = _evaluation(config, data) if config.evaluate.every_images else None
         host = WorkerHost(play, folder, stream, line, start.attempt, progress, evaluation)
         if host.first:
             left_over = stream.order.left_over
@@ -140,3 +141,16 @@ def _stream(play: Play, data: DataSet) -> Stream:
     cache = ShardCache(cache_folder(), config.data.cache_mib * 2**20) if config.data.cache_mib else None
     decoders = max(2, int(config.cluster.cpus_per_worker))
     return Stream(data, config.data, order, slots.owned, play.images, play.device, cache, decoders)
+
+
+def _evaluation(config: Config, data: DataSet) -> Evaluation:
+    settings = config.evaluate
+    extractor = open_extractor(settings.extractor, settings.extractor_weights)
+    reals = Reals(data, settings.samples, config.data.fields)
+    return Evaluation(
+        extractor,
+        reals,
+        settings.samples,
+        settings.metrics,
+        open_storage(config.run.storage, config.run.patience_seconds),
+    )

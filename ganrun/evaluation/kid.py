@@ -1,0 +1,60 @@
+"""Kernel Inception distance: Bińkowski et al. 2018, "Demystifying MMD GANs", https://arxiv.org/abs/1801.01401.
+
+n, m: samples in a subset; D: features an image.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ganrun.rng import numpy_stream
+
+SUBSETS, SUBSET_SIZE = 100, 1_000
+"""As published scores have it."""
+
+
+class KernelDistance(NamedTuple):
+    """Mean and standard deviation over the subsets."""
+
+    mean: float
+    deviation: float
+
+
+def kernel_distance(real: Tensor, fake: Tensor, subsets: Iterable[tuple[Tensor, Tensor]]) -> KernelDistance:
+    """The squared maximum mean discrepancy of features [N, D] and [M, D], over subsets of them.
+
+    Unbiased whatever the number of samples: at equal distributions its mean is 0, and so it may be below 0.
+
+    Args:
+        real, fake: of any floating type; computed in float64.
+        subsets: which rows of each, as `draw_subsets` gives them.
+    """
+    distances = torch.stack([_squared_mmd(real[rows].double(), fake[others].double()) for rows, others in subsets])
+    return KernelDistance(float(distances.mean()), float(distances.std(correction=0)))
+
+
+def draw_subsets(real: int, fake: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows of `real` and of `fake` features, without repetition within a subset; smaller ones if there are fewer."""
+    random, size = numpy_stream(seed, "evaluate/kid"), min(SUBSET_SIZE, real, fake)
+    for _ in range(SUBSETS):
+        rows, others = (random.choice(count, size, replace=False) for count in (real, fake))
+        yield torch.from_numpy(rows), torch.from_numpy(others)
+
+
+def _squared_mmd(x: Tensor, y: Tensor) -> Tensor:
+    """The unbiased estimate for samples x [n, D] and y [m, D] (there, eq. 4):
+
+    sum_{i != j} k(x_i, x_j) / (n (n - 1)) + sum_{i != j} k(y_i, y_j) / (m (m - 1)) - 2 sum_ij k(x_i, y_j) / (n m)
+    """
+    return _mean_off_diagonal(_kernel(x, x)) + _mean_off_diagonal(_kernel(y, y)) - 2 * _kernel(x, y).mean()
+
+
+def _kernel(x: Tensor, y: Tensor) -> Tensor:
+    """k(x, y) = (x.y / D + 1)^3 of each pair, [n, m]."""
+    return (x @ y.T / x.shape[1] + 1) ** 3
+
+
+def _mean_off_diagonal(kernel: Tensor) -> Tensor:
+    return (kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1))

@@ -1,0 +1,54 @@
+"""Real images that scores compare with: so many of a data set, evenly spaced in the order of its index."""
+
+import functools
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ganrun.data.decode import Decoder
+from ganrun.data.fetch import Fetcher
+from ganrun.data.index import DataSet
+from ganrun.data.shard import OpenShard
+from ganrun.sections import FieldConfig
+
+
+class Reals:
+    """Images and labels by number.
+
+    Args:
+        data: whose they are.
+        samples: how many; all, if there are fewer.
+        fields: of the run's samples; the labels are its first field of that kind, or else where they usually are.
+    """
+
+    def __init__(self, data: DataSet, samples: int, fields: dict[str, FieldConfig]) -> None:
+        self.data, self.samples = data, min(samples, data.index.samples)
+        self.classes = data.index.classes
+        kinds = {field.kind: (name, field) for name, field in reversed(fields.items())}
+        self._image = Decoder("image", fields["image"], data.index)
+        self._label = Decoder(*kinds.get("label", ("label", FieldConfig(kind="label"))), data.index)
+        self._starts = np.cumsum([0, *(shard.samples for shard in data.index.shards)])
+        fetcher = Fetcher(data)
+        self._open = functools.lru_cache(maxsize=2)(lambda number: fetcher.request(number).result())
+
+    @property
+    def origin(self) -> dict[str, str | int]:
+        """What they depend on, for a cache."""
+        return {"data": self.data.index.fingerprint, "samples": self.samples, "order": "evenly spaced"}
+
+    def images(self, start: int, count: int) -> Tensor:
+        """uint8 [count, C, H, W]."""
+        located = (self._locate(number) for number in range(start, start + count))
+        return torch.stack([self._image.image(opened, *opened.samples[place]) for opened, place in located])
+
+    def labels(self) -> Tensor:
+        """Of all, int64 [N]."""
+        located = (self._locate(number) for number in range(self.samples))
+        return torch.tensor([self._label.label(opened, *opened.samples[place]) for opened, place in located])
+
+    def _locate(self, number: int) -> tuple[OpenShard, int]:
+        """The shard of a sample, and its place in there."""
+        sample = number * self.data.index.samples // self.samples
+        shard = int(np.searchsorted(self._starts, sample, side="right")) - 1
+        return self._open(shard), sample - int(self._starts[shard])

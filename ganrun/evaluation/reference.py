@@ -1,0 +1,116 @@
+"""What was seen of real images, kept in storage for all runs under a hash of what made it."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.distributed as dist
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ganrun.evaluation.observation import NOTHING, Keep, Observation
+from ganrun.evaluation.statistics import Statistics
+from ganrun.features import Extractor
+from ganrun.storage import Storage
+
+logger = logging.getLogger(__name__)
+
+
+def reference(
+    storage: Storage,
+    origin: Mapping[str, str | int],
+    make: Callable[[], Observation],
+    extractor: Extractor,
+    group: dist.ProcessGroup | None = None,
+    keep: Keep = NOTHING,
+) -> Observation:
+    """What was seen of real data, out of `storage`, or made and kept there; all ranks must call.
+
+    Rank 0 alone reads and writes. A fault of the storage costs time, not the score: it is logged, and all is made
+    anew.
+
+    Args:
+        origin: what it depends on beside the extractor: the data's hash, the number of samples.
+        make: called by all ranks if there is none.
+        keep: as `make` keeps it.
+    """
+    first = group is None or group.rank() == 0
+    name = reference_name(origin, extractor, keep)
+    found = _read(storage, name, extractor.size, keep) if first else None
+    statistics = Statistics(extractor.size, extractor.device)
+    if found is not None:
+        statistics.merge(found.statistics)
+    if group is not None:
+        dist.broadcast(statistics.moments, group=group, group_src=0)
+    if statistics.count:
+        return Observation(statistics, found.features if found else None)
+    made = make()
+    if first:
+        _write(storage, name, made)
+    return made
+
+
+def reference_name(origin: Mapping[str, str | int], extractor: Extractor, keep: Keep = NOTHING) -> str:
+    """`.statistics/{hash}.safetensors`, the hash being of all that the content depends on."""
+    kept = {"keeps": "features"} if keep.features else {}
+    made_of = json.dumps({**origin, **kept, **extractor.provenance}, sort_keys=True)
+    return f".statistics/{hashlib.sha256(made_of.encode()).hexdigest()}.safetensors"
+
+
+def to_bytes(seen: Observation) -> bytes:
+    """A safetensors file with the moments, the features if they were kept, and the SHA-256 of both."""
+    tensors = {"moments": seen.statistics.moments.cpu()}
+    if seen.features is not None:
+        tensors["features"] = seen.features
+    data: bytes = save(tensors | {"sha256": _digest(tensors)})
+    return data
+
+
+def from_bytes(data: bytes) -> Observation:
+    """What `to_bytes` wrote, on the CPU.
+
+    Raises:
+        ValueError: the bytes are damaged or something else.
+    """
+    try:
+        tensors = load(data)
+        digest = tensors.pop("sha256")
+        moments = tensors["moments"]
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"no feature statistics: {error}") from error
+    if not torch.equal(digest, _digest(tensors)):
+        raise ValueError("feature statistics do not match their SHA-256")
+    statistics = Statistics(len(moments) - 1)
+    statistics.moments.copy_(moments)
+    return Observation(statistics, tensors.get("features"))
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> Tensor:
+    """SHA-256 of CPU tensors' bytes, by name, as uint8 [32]."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(tensors[name].contiguous().numpy().data)
+    return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
+
+
+def _read(storage: Storage, name: str, size: int, keep: Keep) -> Observation | None:
+    try:
+        seen = from_bytes(storage.read(name))
+        if len(seen.statistics.moments) != size + 1 or (keep.features and seen.features is None):
+            raise ValueError(f"it is not of {size} features, or does not keep them")
+        return seen
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        logger.warning("%s/%s is made anew: %s", storage.uri, name, error)
+        return None
+
+
+def _write(storage: Storage, name: str, seen: Observation) -> None:
+    try:
+        storage.write(name, to_bytes(seen))
+    except OSError as error:
+        logger.warning("%s/%s is not kept: %s", storage.uri, name, error)

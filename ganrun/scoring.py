@@ -1,0 +1,105 @@
+"""Scores of a checkpoint: builds its averaged generator and compares what it draws with data."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import torch
+
+from ganrun.data.index import open_data
+from ganrun.errors import UserError
+from ganrun.evaluation.classifier_accuracy import classification_accuracy_score
+from ganrun.evaluation.evaluation import Evaluation, unavailable
+from ganrun.evaluation.generated import Generated
+from ganrun.evaluation.reals import Reals
+from ganrun.features import Extractor, open_extractor
+from ganrun.run_folder import find_checkpoint
+from ganrun.sampling import Sampler
+from ganrun.sections import EvaluateConfig, Metric
+from ganrun.storage import open_storage
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What to score a checkpoint with; None: as the run was scored in training.
+
+    Attributes:
+        metrics: beside the Fréchet distance; None: all that the extractor and the data allow.
+        classifier_accuracy: whether a classifier is trained on what is generated.
+    """
+
+    metrics: tuple[Metric, ...] | None = None
+    samples: int | None = None
+    seed: int | None = None
+    extractor: str | None = None
+    extractor_weights: str | None = None
+    data: str | None = None
+    classifier_accuracy: bool = False
+
+
+def score_checkpoint(where: str, wishes: Wishes, seen: Callable[[int, int], None]) -> dict[str, Any]:
+    """The scores by metric, their provenance, and at how many `images` of training the checkpoint is.
+
+    With the run's own seed, number of samples and extractor, the distance is the one measured in training.
+
+    Args:
+        where: the folder of a run or of a checkpoint.
+        wishes: what and how.
+        seen: is called with images that were looked at, and the number there will be at most.
+
+    Raises:
+        UserError: there is no such checkpoint, data or extractor, or the run cannot be scored so.
+        RunError: the checkpoint is damaged.
+    """
+    storage, directory = find_checkpoint(where)
+    sampler = Sampler(where)
+    settings, run = sampler.config.evaluate, sampler.config.run
+    samples = wishes.samples or settings.samples
+    extractor = _extractor(settings, wishes)
+    reals = _reals(sampler, wishes, samples)
+    generated = _generated(sampler, run.seed if wishes.seed is None else wishes.seed)
+    if wishes.classifier_accuracy and not (generated.labels(samples) is not None and reals.classes):
+        raise UserError("--classifier-accuracy: needs a run that generates by class, and data with classes")
+    metrics = wishes.metrics
+    if metrics is None:
+        metrics = tuple(name for name in get_args(Metric) if name not in unavailable(extractor, reals, generated))
+    folder = storage.uri if directory.startswith("checkpoints/") else storage.uri.rpartition("/")[0]
+    cache = open_storage(folder.rpartition("/")[0])
+    evaluation = Evaluation(
+        extractor, reals, samples, metrics, cache, lambda count: seen(count, samples + reals.samples)
+    )
+    score = evaluation.score(generated)
+    manifest = json.loads(storage.read(f"{directory}/manifest.json"))
+    values: dict[str, float | None] = score.values()
+    if score.name == "FID":
+        values["fid"] = values["frechet_distance"]
+    if wishes.classifier_accuracy:
+        values["classifier_accuracy"] = classification_accuracy_score(generated, reals, samples)
+    facts = {"images": manifest["images"], "samples": samples, "seed": score.seed, "name": score.name}
+    return facts | extractor.provenance | values
+
+
+def _extractor(settings: EvaluateConfig, wishes: Wishes) -> Extractor:
+    """That which was wished for, or the run's own, with its weights."""
+    name = wishes.extractor or settings.extractor
+    own = settings.extractor_weights if name == settings.extractor else None
+    return open_extractor(name, wishes.extractor_weights or own)
+
+
+def _reals(sampler: Sampler, wishes: Wishes, samples: int) -> Reals:
+    config = sampler.config.data
+    data = open_data(wishes.data or config.shards)
+    if (data.index.image_size, data.index.channels) != (config.image_size, config.channels):
+        raise UserError(
+            f"--data {wishes.data}: {data.index.channels} channels of {data.index.image_size} pixels a side, but the "
+            f"run generates {config.channels} of {config.image_size}; make it again with ganrun.prepare --size"
+        )
+    return Reals(data, samples, config.fields)
+
+
+def _generated(sampler: Sampler, seed: int) -> Generated:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for network in sampler.game.networks.values():
+        network.to(device)
+    return Generated(sampler.game, sampler.game.networks, seed)

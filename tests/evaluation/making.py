@@ -1,0 +1,62 @@
+"""Features like an extractor's, and a tiny extractor."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ganrun.evaluation.observation import to_uint8
+from ganrun.evaluation.statistics import Statistics
+from ganrun.features import Extractor, Resized
+
+
+def statistics_of(features: Tensor) -> Statistics:
+    statistics = Statistics(features.shape[1])
+    statistics.update(features)
+    return statistics
+
+
+def clouds(samples: int, size: int) -> tuple[Tensor, Tensor]:
+    """Two sets of correlated features that are never negative, like an extractor's."""
+    generator = torch.Generator().manual_seed(samples)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    mix = draw(size, size) / math.sqrt(size)
+    real = (draw(samples, size) @ mix + 0.5).relu()
+    fake = (draw(samples, size) @ mix * 1.1 + 0.6).relu()
+    return real, fake
+
+
+class WithLogits(nn.Module):
+    """Features and, as Inception, logits."""
+
+    def __init__(self, features: nn.Module, classifier: nn.Module) -> None:
+        super().__init__()
+        self.features, self.classifier = features, classifier
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.features(images)
+        return features, self.classifier(features)
+
+
+def tiny_extractor(size: int = 16, classes: int = 0) -> Extractor:
+    """A fixed random layer in place of a large network."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        features = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, size), nn.ReLU())
+        network: nn.Module = Resized("bicubic-antialias", 4, features)
+        if classes:
+            network = WithLogits(network, nn.Linear(size, classes))
+    return Extractor("tiny", "0" * 64, size, "bicubic-antialias", network.requires_grad_(False), classes)
+
+
+def sample(start: int, count: int) -> Tensor:
+    """Image i depends on i alone, as a generator's must."""
+    numbers = range(start, start + count)
+    return torch.stack([torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(i)) * 2 - 1 for i in numbers])
+
+
+def read(start: int, count: int) -> Tensor:
+    return to_uint8(sample(start + 10_000, count) * 0.5)
