@@ -96,8 +96,8 @@ def test_attributes_by_name_are_a_vector_in_the_order_of_their_names(tmp_path):
 
 def points_of(data, channels=None):
     settings = {"point": {"kind": "point"} | ({"channels": channels} if channels else {})}
-    fields = DataConfig(shards="x", image_size=16, fields=settings).fields
-    stream = Stream(data, Order((data.index.samples,), 1, 0, 1), [0], data.index.samples, 0, fields)
+    config = DataConfig(shards="x", image_size=16, batch_size=data.index.samples, fields=settings)
+    stream = Stream(data, config, Order((data.index.samples,), 1, 0, 1), [0], 0)
     try:
         return stream.next()[0]["point"]
     finally:

@@ -107,9 +107,8 @@ def test_a_game_over_points_is_played(points: Path) -> None:
         }
     )
     data = open_data(str(points))
-    stream = Stream(
-        data, Order(tuple(shard.samples for shard in data.index.shards), 1, 0, 1), [0], 20, 0, config.data.fields
-    )
+    order = Order(tuple(shard.samples for shard in data.index.shards), 1, 0, 1)
+    stream = Stream(data, config.data, order, [0], 0)
     play = Play(build_game(config, torch.device("cpu")), config, Slots(1))
     before = play.game.networks["generator"].layers[0].weight.clone()
     try:
