@@ -44,21 +44,20 @@ class Forgiving:
         """The sample, or the first before it in its shard that is not damaged."""
         shard, key, _ = sample
         keys = [each for each, _ in shard.samples]
-        fault, at = None, keys.index(key)
+        fault, at = "", keys.index(key)  # Its text alone: an error holds frames, and these hold shards.
         for back in range(len(keys)):
             candidate = (shard, *shard.samples[at - back])
             try:
                 decode([candidate])
             except UserError as error:
-                fault = fault or error
+                fault = fault or str(error)
             else:
-                if fault is not None:
+                if fault:
                     self._count(fault)
                 return candidate
-        assert fault is not None
-        raise fault
+        raise UserError(f"{fault}; and so is every sample of its shard")
 
-    def _count(self, fault: UserError) -> None:
+    def _count(self, fault: str) -> None:
         self.skipped += 1
         if self.skipped <= TOLD:
             logger.warning("a sample is passed over: %s", fault)
@@ -67,4 +66,4 @@ class Forgiving:
             raise UserError(
                 f"{fault}; it is damaged sample number {self.skipped}, more than data.damaged_share: {self.share} "
                 f"of {max(self.shown, self.epoch):,}: mend the data set, or allow more"
-            ) from fault
+            )

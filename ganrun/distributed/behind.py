@@ -102,7 +102,8 @@ class Checkpoints:
 
     At most one is being written and one waits. A newer one takes the place of the one that waits, unless that is the
     best so far and the newer is not: then the newer is dropped. One that fails is tried again until a newer one
-    waits. So host memory holds three snapshots at most, whatever the storage does.
+    waits. So host memory holds three snapshots at most (one just taken), and the bytes of the files of one of them,
+    whatever the storage does. Who has a last one drains before it, so that it finds nothing that waits.
 
     Args:
         folder: of the run.
@@ -168,37 +169,41 @@ class Checkpoints:
             try:
                 self._persist(due)
             except BaseException as error:
-                with self._changed:
-                    self.fault, self._busy = error, False
-                    self._changed.notify_all()
-                return
+                self.fault = error
+            del due  # Or its snapshot would live until the next one.
             with self._changed:
                 self._busy = False
                 self._changed.notify_all()
+            if self.fault:
+                return
 
     def _persist(self, due: Due) -> None:
         """Writes one, again and again until it is written, a newer one waits, or no more will come."""
-        while not self._write(due):
+        begun, size = time.monotonic(), 0
+        while True:
+            try:
+                # Once: after that it may be visible, though the answer to it was lost, and must not be touched again.
+                size = size or self._write_files(due)
+                self.lines.flush()
+                checkpoint.make_visible(self.folder, due.pointer, due.best)
+                break
+            except OSError as error:
+                self.unsaved = f"checkpoint {due.pointer.checkpoint} could not be written: {error.strerror or error}"
+                self.say("checkpoint_failed", images=due.pointer.images, message=self.unsaved)
             with self._changed:
                 if self._changed.wait_for(lambda: self._waiting or self._draining, timeout=RETRY_SECONDS):
-                    break
-
-    def _write(self, due: Due) -> bool:
-        begun, name = time.monotonic(), due.pointer.checkpoint
-        try:
-            size = checkpoint.write(self.folder, name, due.snapshot.files(), due.facts)
-            self.lines.flush()
-            checkpoint.make_visible(self.folder, due.pointer, due.best)
-        except OSError as error:
-            self.unsaved = f"checkpoint {name} could not be written: {error.strerror or error}"
-            self.say("checkpoint_failed", images=due.pointer.images, message=self.unsaved)
-            return False
+                    return
         self.unsaved, self.last_good = None, time.monotonic()
         seconds = {"blocked_seconds": due.blocked_seconds, "upload_seconds": self.last_good - begun}
         self.say("checkpoint", images=due.pointer.images, bytes=size, **seconds)
+        self._delete_old(due.pointer.images)
+
+    def _write_files(self, due: Due) -> int:
+        return checkpoint.write(self.folder, due.pointer.checkpoint, due.snapshot.files(), due.facts)
+
+    def _delete_old(self, images: int) -> None:
         try:
             checkpoint.delete_old(self.folder, self.keep)
         except OSError as error:
             message = f"an old checkpoint could not be deleted: {error.strerror or error}"
-            self.say("delete_failed", images=due.pointer.images, message=message)
-        return True
+            self.say("delete_failed", images=images, message=message)

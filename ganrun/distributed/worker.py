@@ -36,6 +36,8 @@ def work(config: Config, rank: int, workers: int, device: torch.device, line: Li
     """
     if device.type == "cpu":
         torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
+    else:  # Workers of one machine see all its GPUs; NCCL and current_stream() mean this thread's.
+        torch.cuda.set_device(device)
     patience = config.run.patience_seconds
     folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}", patience))
     data = open_data(config.data.shards, patience)
