@@ -18,7 +18,7 @@ from typing import IO
 PART = ".part-"
 STALE_SECONDS = 3600.0
 LONGEST_WAIT_SECONDS = 60.0
-"""So long one waits for another that fetches the same shard: that other may be stopped, and it does no harm to go on."""
+"""So long one waits for another that fetches the same shard; that one may be stopped, and to fetch twice is no harm."""
 logger = logging.getLogger(__name__)
 
 
@@ -105,6 +105,7 @@ def _wait_for(lock: IO[str]) -> None:
     deadline = time.monotonic() + LONGEST_WAIT_SECONDS
     while time.monotonic() < deadline:
         try:
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
         except BlockingIOError:
             time.sleep(0.01)
