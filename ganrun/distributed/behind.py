@@ -51,16 +51,13 @@ class Lines:
                 del self._pictures[next(iter(self._pictures))]
 
     def flush(self) -> None:
-        """Writes what waits."""
+        """Writes what waits, up to the first that cannot be written: one storage's patience is enough at a time."""
         with self._writing:
             with self._changed:
-                lines, self._lines = self._lines, defaultdict(bytes)
-                pictures, self._pictures = self._pictures, {}
-                self._urgent = False
-            for name, data in lines.items():
-                self._try(name, lambda name=name, data=data: self.folder.storage.append(name, data))  # type: ignore[misc]
-            for name, data in pictures.items():
-                self._try(name, lambda name=name, data=data: self.folder.storage.write(name, data))  # type: ignore[misc]
+                self._urgent, names = False, [*self._lines, *self._pictures]
+            for name in names:
+                if not self._write(name):
+                    return
 
     def close(self) -> None:
         """Writes the last."""
@@ -78,11 +75,18 @@ class Lines:
                     return
             self.flush()
 
-    def _try(self, name: str, write: Callable[[], None]) -> None:
+    def _write(self, name: str) -> bool:
+        with self._changed:
+            lines, picture = self._lines.pop(name, None), self._pictures.pop(name, None)
         try:
-            write()
+            if lines:
+                self.folder.storage.append(name, lines)
+            elif picture:
+                self.folder.storage.write(name, picture)
         except OSError as error:
             logger.warning("%s could not be written: %s", name, error.strerror or error)
+            return False
+        return True
 
 
 @dataclass(frozen=True)

@@ -178,9 +178,24 @@ def test_a_line_that_cannot_be_written_is_said_and_later_ones_still_come(storage
         lines.add("b.jsonl", {"number": 1})
         lines.flush()
     assert [record.getMessage() for record in caplog.records] == ["a.jsonl could not be written: Input/output error"]
+    lines.flush()
     assert content(storage, "b.jsonl") == [{"number": 1}]
     lines.add("a.jsonl", {"number": 2}, soon=True)
     until(lambda: content(storage, "a.jsonl") == [{"number": 2}])
+
+
+def test_a_storage_that_is_away_is_asked_once_at_a_time(storage, lines):
+    """Each time costs all of run.patience_seconds; a run that ends must not wait for every picture in turn."""
+    for number in range(5):
+        lines.add(f"{number}.jsonl", {})
+        lines.picture(f"{number}.png", b"png")
+    storage.faults = {".": 2}
+    for _ in range(2):
+        before = sum(storage.faults.values())
+        lines.flush()
+        assert sum(storage.faults.values()) == before - 1
+    lines.flush()
+    assert storage.list() == sorted([*(f"{number}.png" for number in range(5)), "2.jsonl", "3.jsonl", "4.jsonl"])
 
 
 def test_of_many_pictures_the_newest_wait(storage, lines):
