@@ -23,6 +23,7 @@ from ganrun.errors import RunError, UserError
 from ganrun.slots import Slots
 from ganrun.storage import Folder, open_storage
 from ganrun.storage.retry import Traffic
+from ganrun.storage.s3 import S3
 from tests.conftest import SIZES, write_data
 from tests.data.test_stream import IMAGE, config_of, encoded
 
@@ -457,3 +458,26 @@ def test_shards_come_from_a_bucket(s3, data_folder, fetcher_of, cache):
     with pytest.raises(UserError, match=r"s3://.*/000003\.tar: cannot be read: no such object"):
         fresh.request(3).result(WAIT)
     assert len(fetcher.request(1).result(WAIT).samples) == SIZES[1]  # What is cached is what the index says.
+
+
+def test_a_shard_damaged_in_its_bucket_is_named_and_one_that_was_mended_meanwhile_is_read(s3, data_folder, fetcher_of):
+    class Mended(S3):
+        """Puts the whole shard back after its first read."""
+
+        def read(self, name):
+            found = super().read(name)
+            if mends:
+                self.write(name, whole)
+            return found
+
+    whole, mends = (data_folder / name(0)).read_bytes(), False
+    place = Mended(s3)
+    place.write(name(0), whole[:700] + bytes([whole[700] ^ 1]) + whole[701:])
+    data = DataSet(open_data(str(data_folder)).index, (place,) * len(SIZES))
+    fetcher = fetcher_of(data)
+    with pytest.raises(UserError, match=r"s3://.*/000000\.tar: sha256 .* restore it, or index the data set again"):
+        fetcher.request(0).result(WAIT)
+    mends = True
+    assert len(fetcher.request(0).result(WAIT).samples) == SIZES[0]
+    assert fetcher.faults == Counter(damaged=2)
+    assert fetcher.bytes_fetched == len(whole)
