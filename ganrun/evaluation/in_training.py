@@ -1,13 +1,15 @@
 """The score of a run: its averaged generator against its own data, over the run's workers."""
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ganrun.data.decode import Decoder
+from ganrun.data.damaged import Forgiving
+from ganrun.data.decode import Decoder, Located, RawBatch
 from ganrun.data.fetch import Fetcher
 from ganrun.data.index import DataSet
 from ganrun.evaluation.score import Score, fake_statistics, frechet_score, real_statistics, reference
@@ -35,6 +37,7 @@ class Evaluation:
         self.config, self.data, self.cache = config, data, cache
         self._extractor = EXTRACTORS[config.evaluate.extractor]()
         self._decoder = Decoder("image", config.data.fields["image"], data.index)
+        self._damaged = Forgiving(config.data.damaged_share, data.index.samples)
         self._starts = np.cumsum([0, *(shard.samples for shard in data.index.shards)])
         fetcher = Fetcher(data)
         self._open = functools.lru_cache(maxsize=2)(lambda number: fetcher.request(number).result())
@@ -80,4 +83,10 @@ class Evaluation:
         """Image `number` of the data set in the order of its index, uint8 [C, H, W]."""
         shard = int(np.searchsorted(self._starts, number, side="right")) - 1
         opened = self._open(shard)
-        return self._decoder.image(opened, *opened.samples[number - int(self._starts[shard])])
+        located = (opened, *opened.samples[number - int(self._starts[shard])])
+        image = self._damaged.batch([located], self._decode)["image"]
+        assert isinstance(image, Tensor)
+        return image[0]
+
+    def _decode(self, samples: Sequence[Located]) -> RawBatch:
+        return {"image": torch.stack([self._decoder.image(*sample) for sample in samples])}

@@ -16,7 +16,10 @@ from ganrun.data.index import DataSet
 from ganrun.data.order import Order
 from ganrun.data.stream import Stream
 from ganrun.errors import UserError
+from ganrun.evaluation.in_training import Evaluation
 from ganrun.slots import Slots
+from ganrun.storage import Folder
+from tests.conftest import config_of as run_of
 from tests.data.test_order import walk
 from tests.data.test_stream import IMAGE, LABEL, config_of, data_of, fault_of, opened, stream_of
 
@@ -189,3 +192,13 @@ def test_a_damaged_sample_keeps_no_shard_in_memory(data):
         assert alive() is None
     finally:
         gc.enable()
+
+
+def test_the_score_passes_over_what_the_stream_passes_over(data, values, tmp_path):
+    values["data"] |= {"shards": str(tmp_path / "data"), "damaged_share": 0.2}
+    evaluation = Evaluation(run_of(values), data, Folder(tmp_path / "scores"))
+    shown = [int(evaluation._image(number)[0, 0, 0]) for number in range(32)]
+    assert shown == [stands_for(number) for number in range(32)]
+    strict = Evaluation(run_of(values, data__damaged_share=0.0), data, Folder(tmp_path / "scores"))
+    with pytest.raises(UserError, match="image of sample '07' is no readable image"):
+        strict._image(7)
