@@ -95,7 +95,7 @@ def _reals(sampler: Sampler, wishes: Wishes, samples: int) -> Reals:
             f"--data {wishes.data}: {data.index.channels} channels of {data.index.image_size} pixels a side, but the "
             f"run generates {config.channels} of {config.image_size}; make it again with ganrun.prepare --size"
         )
-    return Reals(data, samples, config.fields)
+    return Reals(data, samples, config.fields, config.damaged_share)
 
 
 def _generated(sampler: Sampler, seed: int) -> Generated:

@@ -13,9 +13,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 PART = ".part-"
 STALE_SECONDS = 3600.0
+LONGEST_WAIT_SECONDS = 60.0
+"""So long one waits for another that fetches the same shard; that one may be stopped, and to fetch twice is no harm."""
 logger = logging.getLogger(__name__)
 
 
@@ -44,14 +47,15 @@ class ShardCache:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 # Few files for many shards: that two of them now and then wait for each other does no harm.
                 lock = held.enter_context((self.folder / f".lock-{sha256[:2]}").open("w"))
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                _wait_for(lock)
             yield
 
     def get(self, sha256: str) -> bytes | None:
         """The bytes that were put under this hash, if they are still there; they may be damaged."""
         with contextlib.suppress(OSError):
             data = (self.folder / sha256).read_bytes()
-            os.utime(self.folder / sha256)
+            with contextlib.suppress(OSError):  # Someone else's file may be read and not touched.
+                os.utime(self.folder / sha256)
             return data
         return None
 
@@ -95,3 +99,13 @@ class ShardCache:
             if not self._broken:
                 logger.warning("no shards are cached in %s: %s", self.folder, error.strerror or error)
             self._broken = True
+
+
+def _wait_for(lock: IO[str]) -> None:
+    deadline = time.monotonic() + LONGEST_WAIT_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(0.01)

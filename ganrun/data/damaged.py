@@ -1,6 +1,7 @@
 """What is done about samples that are damaged: the first ends the run, or a stated share of them is passed over."""
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 
 from ganrun.data.decode import Located, RawBatch
@@ -19,7 +20,7 @@ class Forgiving:
 
     Args:
         share: of the samples shown that may be passed over; 0: none.
-        epoch: samples of an epoch, so that the share of a few is not taken for the share of all.
+        epoch: samples of an epoch; the share is of all epochs that were begun.
     """
 
     def __init__(self, share: float, epoch: int) -> None:
@@ -44,27 +45,27 @@ class Forgiving:
         """The sample, or the first before it in its shard that is not damaged."""
         shard, key, _ = sample
         keys = [each for each, _ in shard.samples]
-        fault, at = None, keys.index(key)
+        fault, at = "", keys.index(key)  # Its text alone: an error holds frames, and these hold shards.
         for back in range(len(keys)):
             candidate = (shard, *shard.samples[at - back])
             try:
                 decode([candidate])
             except UserError as error:
-                fault = fault or error
+                fault = fault or str(error)
             else:
-                if fault is not None:
+                if fault:
                     self._count(fault)
                 return candidate
-        assert fault is not None
-        raise fault
+        raise UserError(f"{fault}; and so is every sample of its shard")
 
-    def _count(self, fault: UserError) -> None:
+    def _count(self, fault: str) -> None:
         self.skipped += 1
         if self.skipped <= TOLD:
             logger.warning("a sample is passed over: %s", fault)
-        allowed = self.share * max(self.shown, self.epoch)
-        if self.skipped > allowed:
+        # Of whole epochs, since the damaged ones of an epoch may all come at its beginning.
+        samples = self.epoch * math.ceil(self.shown / self.epoch)
+        if self.skipped > self.share * samples:
             raise UserError(
                 f"{fault}; it is damaged sample number {self.skipped}, more than data.damaged_share: {self.share} "
-                f"of {max(self.shown, self.epoch):,}: mend the data set, or allow more"
-            ) from fault
+                f"of {samples:,}: mend the data set, or allow more"
+            )

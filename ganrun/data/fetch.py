@@ -98,10 +98,12 @@ class Fetcher:
         data = self.data.read(number)
         fault = damage(data, shard)
         if fault and self.data.places[number].traffic is not None:
-            self.damaged += 1
+            with self._lock:
+                self.damaged += 1
             data = self.data.read(number)
             fault = damage(data, shard)
         if fault:
             raise UserError(f"{self.data.where(number)}: {fault}")
-        self.bytes_fetched += len(data)
+        with self._lock:
+            self.bytes_fetched += len(data)
         return data

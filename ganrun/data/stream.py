@@ -3,9 +3,11 @@
 Threads fetch whole shards ahead, one puts batches together, and a few decode, since the decoders leave Python's
 lock alone; no process is forked. Memory does not depend on the size of the data set. A worker holds at most
 
-    (2 x owned slots x data.shuffle_shards + FETCHERS) x bytes of the largest shard + (AHEAD + 2) x bytes of a turn
+    ((2 x owned slots + 1) x data.shuffle_shards + FETCHERS) x bytes of the largest shard
+    + (AHEAD + 2) x bytes of a turn
 
-as each slot has the window of shards that it is at and is given the next one meanwhile.
+as each slot has the window of shards that it is at and is given the next one meanwhile, and the batch that is put
+together may begin in a window that is over. (So if a window holds no fewer samples than a batch of a slot.)
 """
 
 import contextlib
@@ -55,6 +57,8 @@ class SlotReader:
 
     def take(self, count: int) -> list[Located]:
         """The next `count` samples as (shard, key, members)."""
+        if self._next is None:
+            self.look_ahead()
         taken = []
         for _ in range(count):
             shard, number = self._next_place()
@@ -70,7 +74,8 @@ class SlotReader:
                 self.look_ahead()
             assert self._next is not None
             (self._first, self._places), self._shards, self._opened = self._next, self._coming, {}
-            self.look_ahead()
+            # The one after it waits for the next batch: this one may still hold the window that is over.
+            self._next, self._coming = None, {}
         shard, number = self._places[self.position - self._first]
         self.position += 1
         return int(shard), int(number)
@@ -111,7 +116,7 @@ class Stream:
         cache: ShardCache | None = None,
         decoders: int = 2,
     ) -> None:
-        self.data, self.order, self.decoders = data, order, decoders
+        self.data, self.order, self.device, self.decoders = data, order, device, decoders
         self.slot_batch = config.batch_size // order.slots
         self.fetcher = Fetcher(data, cache)
         self._fields = {name: Decoder(name, field, data.index) for name, field in config.fields.items()}
@@ -140,7 +145,7 @@ class Stream:
             self._ready.put(item)
             raise item
         if item.copied is not None:
-            now = torch.cuda.current_stream()
+            now = torch.cuda.current_stream(self.device)
             now.wait_event(item.copied)
             for field in (field for batch in item.batches for field in batch.values() if isinstance(field, Tensor)):
                 field.record_stream(now)
@@ -175,7 +180,7 @@ class Stream:
         with torch.cuda.stream(self._copies):
             placed: list[RawBatch] = [
                 {
-                    name: field.pin_memory().to("cuda", non_blocking=True) if isinstance(field, Tensor) else field
+                    name: field.pin_memory().to(self.device, non_blocking=True) if isinstance(field, Tensor) else field
                     for name, field in batch.items()
                 }
                 for batch in batches

@@ -30,7 +30,7 @@ class Lines:
         self._lines: defaultdict[str, bytes] = defaultdict(bytes)
         self._pictures: dict[str, bytes] = {}
         self._changed = threading.Condition()
-        self._urgent = self._closing = False
+        self._urgent = self._closing = self._failing = False
         self._writing = threading.Lock()
         self._wait = REWRITE_SECONDS if folder.storage.traffic else SOON_SECONDS
         self._thread = threading.Thread(target=self._run, name="lines", daemon=True)
@@ -51,18 +51,13 @@ class Lines:
                 del self._pictures[next(iter(self._pictures))]
 
     def flush(self) -> None:
-        """Writes what waits."""
+        """Writes what waits, up to the first that cannot be written: one storage's patience is enough at a time."""
         with self._writing:
             with self._changed:
-                lines, self._lines = self._lines, defaultdict(bytes)
-                pictures, self._pictures = self._pictures, {}
-                self._urgent = False
-            for name, data in lines.items():
-                if not self._try(name, self.folder.storage.append, data):
-                    with self._changed:  # Before those that came meanwhile.
-                        self._lines[name] = data + self._lines[name]
-            for name, data in pictures.items():
-                self._try(name, self.folder.storage.write, data)
+                self._urgent, names = False, [*self._lines, *self._pictures]
+            for name in names:
+                if not self._write(name):
+                    return
 
     def close(self) -> None:
         """Writes the last."""
@@ -75,17 +70,29 @@ class Lines:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._urgent or self._closing, timeout=self._wait)
+                wait = RETRY_SECONDS if self._failing else self._wait
+                self._changed.wait_for(lambda: self._closing or (self._urgent and not self._failing), timeout=wait)
                 if self._closing:
                     return
             self.flush()
 
-    def _try(self, name: str, write: Callable[[str, bytes], None], data: bytes) -> bool:
+    def _write(self, name: str) -> bool:
+        with self._changed:
+            lines, picture = self._lines.pop(name, None), self._pictures.pop(name, None)
         try:
-            write(name, data)
+            if lines:
+                self.folder.storage.append(name, lines)
+            elif picture:
+                self.folder.storage.write(name, picture)
         except OSError as error:
-            logger.warning("%s could not be written: %s", name, error.strerror or error)
+            if not self._failing:
+                logger.warning("%s could not be written: %s", name, error.strerror or error)
+            self._failing = True
+            if lines:
+                with self._changed:  # Before those that came meanwhile.
+                    self._lines[name] = lines + self._lines[name]
             return False
+        self._failing = False
         return True
 
 
@@ -106,7 +113,8 @@ class Checkpoints:
 
     At most one is being written and one waits. A newer one takes the place of the one that waits, unless that is the
     best so far and the newer is not: then the newer is dropped. One that fails is tried again until a newer one
-    waits. So host memory holds three snapshots at most, whatever the storage does.
+    waits. So host memory holds three snapshots at most (one just taken), and the bytes of the files of one of them,
+    whatever the storage does. Who has a last one drains before it, so that it finds nothing that waits.
 
     Args:
         folder: of the run.
@@ -174,13 +182,13 @@ class Checkpoints:
             try:
                 self._persist(due)
             except BaseException as error:
-                with self._changed:
-                    self.fault, self._busy = error, False
-                    self._changed.notify_all()
-                return
+                self.fault = error
             with self._changed:
                 self._busy, self.spare = False, due.snapshot
                 self._changed.notify_all()
+            del due
+            if self.fault:
+                return
 
     def take_spare(self) -> Snapshot | None:
         """A snapshot that is written, whose memory the caller may have."""
@@ -190,27 +198,31 @@ class Checkpoints:
 
     def _persist(self, due: Due) -> None:
         """Writes one, again and again until it is written, a newer one waits, or no more will come."""
-        while not self._write(due):
+        begun, size = time.monotonic(), 0
+        while True:
+            try:
+                # Once: after that it may be visible, though the answer to it was lost, and must not be touched again.
+                size = size or self._write_files(due)
+                self.lines.flush()
+                checkpoint.make_visible(self.folder, due.pointer, due.best)
+                break
+            except OSError as error:
+                self.unsaved = f"checkpoint {due.pointer.checkpoint} could not be written: {error.strerror or error}"
+                self.say("checkpoint_failed", images=due.pointer.images, message=self.unsaved)
             with self._changed:
                 if self._changed.wait_for(lambda: self._waiting or self._draining, timeout=RETRY_SECONDS):
-                    break
-
-    def _write(self, due: Due) -> bool:
-        begun, name = time.monotonic(), due.pointer.checkpoint
-        try:
-            size = checkpoint.write(self.folder, name, due.snapshot.files(), due.facts)
-            self.lines.flush()
-            checkpoint.make_visible(self.folder, due.pointer, due.best)
-        except OSError as error:
-            self.unsaved = f"checkpoint {name} could not be written: {error.strerror or error}"
-            self.say("checkpoint_failed", images=due.pointer.images, message=self.unsaved)
-            return False
+                    return
         self.unsaved, self.last_good = None, time.monotonic()
         seconds = {"blocked_seconds": due.blocked_seconds, "upload_seconds": self.last_good - begun}
         self.say("checkpoint", images=due.pointer.images, bytes=size, **seconds)
+        self._delete_old(due.pointer.images)
+
+    def _write_files(self, due: Due) -> int:
+        return checkpoint.write(self.folder, due.pointer.checkpoint, due.snapshot.files(), due.facts)
+
+    def _delete_old(self, images: int) -> None:
         try:
             checkpoint.delete_old(self.folder, self.keep)
         except OSError as error:
             message = f"an old checkpoint could not be deleted: {error.strerror or error}"
-            self.say("delete_failed", images=due.pointer.images, message=message)
-        return True
+            self.say("delete_failed", images=images, message=message)

@@ -55,6 +55,7 @@ class WorkerHost:
         if self.first:
             self.lines = Lines(folder)
             self.checkpoints = Checkpoints(folder, play.config.checkpoint.keep, self.lines, self._tell)
+        self._stopping = False
         self._wait_seconds = 0.0
         """Time spent waiting for data since the last tick."""
         self._counted = Counter[str]()
@@ -69,11 +70,12 @@ class WorkerHost:
         if self.checkpoints is not None:
             self.checkpoints.raise_fault(self.play.config.checkpoint.max_age_seconds)
             self.line.say("images", images=self.play.images)
-        if self.play.slots.workers == 1:
-            return self.line.stop
-        flag = torch.tensor([self.line.stop])  # On the CPU, so that no GPU is waited for.
-        dist.broadcast(flag, 0)
-        return bool(flag)
+        self._stopping = self.line.stop
+        if self.play.slots.workers > 1:
+            flag = torch.tensor([self._stopping])  # On the CPU, so that no GPU is waited for.
+            dist.broadcast(flag, 0)
+            self._stopping = bool(flag)
+        return self._stopping
 
     def next_batches(self) -> list[RawBatch]:
         """The next batch of each owned slot."""
@@ -145,6 +147,8 @@ class WorkerHost:
         recorder = self.play.recorder.state()
         if self.checkpoints is None:
             return
+        if self._stopping or self.play.images >= self.play.config.train.total_images:
+            self.checkpoints.drain()  # The last one is not to be dropped for a best one that waits.
         seconds = self.progress.seconds + begun - self._begun
         progress, spare = Progress(self.progress.best_score, seconds), self.checkpoints.take_spare()
         snapshot = checkpoint.snapshot(self.play, progress, recorder, spare)

@@ -37,6 +37,8 @@ def work(config: Config, rank: int, workers: int, device: torch.device, line: Li
     """
     if device.type == "cpu":
         torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
+    else:  # Workers of one machine see all its GPUs; NCCL and current_stream() mean this thread's.
+        torch.cuda.set_device(device)
     patience = config.run.patience_seconds
     with _warnings_told(line) if rank == 0 else contextlib.nullcontext():
         folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}", patience))
@@ -146,7 +148,7 @@ def _stream(play: Play, data: DataSet) -> Stream:
 def _evaluation(config: Config, data: DataSet) -> Evaluation:
     settings = config.evaluate
     extractor = open_extractor(settings.extractor, settings.extractor_weights)
-    reals = Reals(data, settings.samples, config.data.fields)
+    reals = Reals(data, settings.samples, config.data.fields, config.data.damaged_share)
     return Evaluation(
         extractor,
         reals,

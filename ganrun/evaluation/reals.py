@@ -1,12 +1,14 @@
 """Real images that scores compare with: so many of a data set, evenly spaced in the order of its index."""
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ganrun.data.decode import Decoder
+from ganrun.data.damaged import Forgiving
+from ganrun.data.decode import Decoder, Located, RawBatch
 from ganrun.data.fetch import Fetcher
 from ganrun.data.index import DataSet
 from ganrun.data.shard import OpenShard
@@ -20,14 +22,16 @@ class Reals:
         data: whose they are.
         samples: how many; all, if there are fewer.
         fields: of the run's samples; the labels are its first field of that kind, or else where they usually are.
+        damaged_share: of images that may be passed over, as in training.
     """
 
-    def __init__(self, data: DataSet, samples: int, fields: dict[str, FieldConfig]) -> None:
+    def __init__(self, data: DataSet, samples: int, fields: dict[str, FieldConfig], damaged_share: float = 0.0) -> None:
         self.data, self.samples = data, min(samples, data.index.samples)
         self.classes = data.index.classes
         kinds = {field.kind: (name, field) for name, field in reversed(fields.items())}
         self._image = Decoder("image", fields["image"], data.index)
         self._label = Decoder(*kinds.get("label", ("label", FieldConfig(kind="label"))), data.index)
+        self._damaged = Forgiving(damaged_share, data.index.samples)
         self._starts = np.cumsum([0, *(shard.samples for shard in data.index.shards)])
         fetcher = Fetcher(data)
         self._open = functools.lru_cache(maxsize=2)(lambda number: fetcher.request(number).result())
@@ -39,8 +43,14 @@ class Reals:
 
     def images(self, start: int, count: int) -> Tensor:
         """uint8 [count, C, H, W]."""
-        located = (self._locate(number) for number in range(start, start + count))
-        return torch.stack([self._image.image(opened, *opened.samples[place]) for opened, place in located])
+        located = [self._locate(number) for number in range(start, start + count)]
+        samples = [(opened, *opened.samples[place]) for opened, place in located]
+        images = self._damaged.batch(samples, self._decode)["image"]
+        assert isinstance(images, Tensor)
+        return images
+
+    def _decode(self, samples: Sequence[Located]) -> RawBatch:
+        return {"image": torch.stack([self._image.image(*sample) for sample in samples])}
 
     def labels(self) -> Tensor:
         """Of all, int64 [N]."""
