@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 from ganrun.sections import AdamConfig, Config, FieldConfig, OptimizerConfig
 from ganrun.tables import (
     CROSS_ENTROPIES,
+    DIFFERENCES,
     EXTRACTORS,
     GAMES,
     IMAGE_SIZES,
@@ -108,17 +109,29 @@ def contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
         )
     yield from _misfits_of_data(config)
     yield from _misfits_of_model(config)
-    for key in ("label_smoothing", "label_flipping"):
-        if getattr(config.objective, key) and config.objective.loss not in CROSS_ENTROPIES:
-            yield (
-                {f"objective.{key}", "objective.loss"},
-                f"objective.{key}: is made for cross-entropies, not for objective.loss: {config.objective.loss}; "
-                f"take {' or '.join(CROSS_ENTROPIES)}, or leave it 0",
-            )
+    yield from _misfits_of_loss(config)
     if not config.run.imports:
         for stranger in sorted(config.optimizer.players - OptimizerConfig.model_fields.keys()):
             yield {f"optimizer.{stranger}"}, f"optimizer.{stranger}: unknown key{_nearest(['optimizer', stranger])}"
         yield from unknown_names(config)
+
+
+def _misfits_of_loss(config: Config) -> Iterator[tuple[set[str], str]]:
+    """Tricks that the loss is not made for."""
+    objective = config.objective
+    for key in ("label_smoothing", "label_flipping"):
+        if getattr(objective, key) and objective.loss not in CROSS_ENTROPIES:
+            yield (
+                {f"objective.{key}", "objective.loss"},
+                f"objective.{key}: is made for cross-entropies, not for objective.loss: {objective.loss}; "
+                f"take {' or '.join(CROSS_ENTROPIES)}, or leave it 0",
+            )
+    if objective.ada_target and objective.loss in DIFFERENCES:
+        yield (
+            {"objective.ada_target", "objective.loss"},
+            f"objective.ada_target: {objective.ada_target} watches the sign of D(real), which says nothing with "
+            f"objective.loss: {objective.loss}; leave it 0, and take objective.diffaugment",
+        )
 
 
 def _misfits_of_data(config: Config) -> Iterator[tuple[set[str], str]]:

@@ -64,6 +64,8 @@ def _main(options: argparse.Namespace) -> int:
     with tqdm(unit=" images", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()) as bar:
 
         def seen(count: int, total: int) -> None:
+            if bar.disable and bar.total is None:  # nobody waits without a word
+                print(f"looking at {total:,} images, or fewer where real ones were seen before ...", file=sys.stderr)
             bar.total = total
             bar.update(count)
 

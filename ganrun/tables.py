@@ -46,6 +46,9 @@ GAMES = Table({"gan": "ganrun.games.gan:gan"})
 CROSS_ENTROPIES = ("minimax", "non_saturating")
 """Losses that `objective.label_smoothing` and `label_flipping` are made for."""
 
+DIFFERENCES = ("wasserstein", "relativistic")
+"""Losses of differences of logits: one logit's sign says nothing, so `objective.ada_target` has nothing to watch."""
+
 LOSSES = Table(
     {
         name: f"ganrun.losses:{name}"

@@ -48,7 +48,10 @@ def scores(run, capsys, *options):
 
 
 def test_the_door_gives_the_scores_of_the_training_and_says_where_they_come_from(run, config, extractor, capsys):
-    found = scores(run, capsys)
+    assert evaluate.main([str(run), "--json"]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert said.err.count("looking at 40 images") == 1
     (file,) = (run / "metrics").iterdir()
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     (end,) = [line for line in lines if line["images"] == 60 and "kid" in line]

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from ganrun import config
 from ganrun.__main__ import VERBS
+from ganrun.tables import NETWORKS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -35,10 +37,22 @@ def test_the_readme_maps_the_tree():
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_every_config_loads_and_opens_with_its_command(path):
-    config.load(path)
+def test_every_config_builds_and_opens_with_its_command(path, monkeypatch):
+    monkeypatch.setenv("GANRUN_BUCKET", "bucket")
+    whole = config.load(path)
+    with torch.device("meta"):
+        assert NETWORKS[whole.model.name](whole.model, whole.data)
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    assert any(f"ganrun train configs/{path.name}" in line for line in header)
+    for part in (f"#   ganrun train configs/{path.name}", "# Needs: ", "# Expect: "):
+        assert any(line.startswith(part) for line in header)
+    assert README.count(f"`{path.name}`") == 1
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_the_overrides_of_headers_are_right(path, monkeypatch):
+    monkeypatch.setenv("GANRUN_BUCKET", "bucket")
+    header = " ".join(line[1:] for line in path.read_text().splitlines() if line.startswith("#"))
+    config.load(path, re.findall(r"\b[a-z]+\.[a-z_]+=[\w.]*\w", header))
 
 
 def test_the_schema_is_that_of_the_sections():
