@@ -7,7 +7,7 @@ from typing import Any, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ganrun.sections import AdamConfig, Config, FieldConfig, OptimizerConfig
+from ganrun.sections import AdamConfig, Config, EvaluateConfig, FieldConfig, OptimizerConfig
 from ganrun.tables import (
     CROSS_ENTROPIES,
     DIFFERENCES,
@@ -109,6 +109,7 @@ def contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
         )
     yield from _misfits_of_data(config)
     yield from _misfits_of_model(config)
+    yield from _misfits_of_scores(config)
     yield from _misfits_of_loss(config)
     if not config.run.imports:
         for stranger in sorted(config.optimizer.players - OptimizerConfig.model_fields.keys()):
@@ -149,6 +150,20 @@ def _misfits_of_data(config: Config) -> Iterator[tuple[set[str], str]]:
         yield {"data.image_size"}, f"data.image_size: {size} is not allowed; it should be: at least 8 pixels"
     if kind == "image" and channels not in (1, 3):
         yield {"data.channels"}, f"data.channels: {channels} is not allowed; it should be: 1 or 3"
+
+
+def _misfits_of_scores(config: Config) -> Iterator[tuple[set[str], str]]:
+    """What has no meaning for points, which are scored by the modes that they cover."""
+    if "image" not in config.data.fields or config.data.fields["image"].kind != "point":
+        return
+    for key in ("extractor", "extractor_weights", "metrics"):
+        value = getattr(config.evaluate, key)
+        if value != EvaluateConfig.model_fields[key].default:
+            shown = list(value) if key == "metrics" else value
+            yield (
+                {f"evaluate.{key}", "data.fields"},
+                f"evaluate.{key}: {shown} is for images; points are scored by the modes that they cover: leave it out",
+            )
 
 
 def _misfits_of_model(config: Config) -> Iterator[tuple[set[str], str]]:

@@ -5,6 +5,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ganrun.records.words import figure
+
 
 class Display:
     """Shows the workers' messages on stderr and remembers the scores.
@@ -34,7 +36,7 @@ class Display:
             case "score":
                 self.scores.append((message["images"], message["name"], message["value"]))
                 best = ", the best so far" if message["best"] else ""
-                self.say(f"{message['name']} at {message['images']:,} images: {message['value']:.2f}{best}")
+                self.say(f"{message['name']} at {message['images']:,} images: {figure(message['value'])}{best}")
             case "note":
                 self.say(message["text"])
 

@@ -11,6 +11,7 @@ from ganrun.sections import Metric
 EXAMPLES = """examples:
   ganrun evaluate runs/quickstart                                   all scores, as in training
   ganrun evaluate runs/quickstart --metrics kid,precision,recall    these, and the Fréchet distance
+  ganrun evaluate runs/gaussians-25 --samples 10000                 of points: the modes that they cover
   ganrun evaluate runs/quickstart --samples 50000 --extractor inception-v3-compat --json     FID
   ganrun evaluate runs/quickstart/checkpoints/000000150016-0001 --data data/held-out
 
@@ -76,18 +77,16 @@ def _main(options: argparse.Namespace) -> int:
 
 def _describe(result: dict[str, Any]) -> str:
     """A line a score, and where they come from."""
-    facts = ("images", "samples", "seed", "name", "extractor", "extractor_sha256", "resize", "frechet_distance", "fid")
-    rows = {result["name"]: result["frechet_distance"]}
+    value = next(name for name in ("frechet_distance", "mode_distance") if name in result)
+    facts = ("images", "samples", "seed", "name", "extractor", "extractor_sha256", "resize", "fid", value)
+    rows = {result["name"]: result[value]}
     rows |= {name: value for name, value in result.items() if name not in facts}
     width = max(map(len, rows))
     lines = [f"{name:{width}}  {'not to be had' if value is None else f'{value:.4g}'}" for name, value in rows.items()]
-    return "\n".join(
-        [
-            *lines,
-            f"checkpoint at {result['images']:,} images; {result['samples']:,} samples of seed {result['seed']}; "
-            f"resized {result['resize']}; {result['extractor']} {result['extractor_sha256'][:12]}",
-        ]
-    )
+    told = f"checkpoint at {result['images']:,} images; {result['samples']:,} samples of seed {result['seed']}"
+    if result["extractor"]:
+        told += f"; resized {result['resize']}; {result['extractor']} {result['extractor_sha256'][:12]}"
+    return "\n".join([*lines, told])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Images as one picture."""
+"""Images, or points, as one picture."""
 
 import io
 from collections.abc import Mapping
@@ -8,6 +8,20 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torchvision.utils import make_grid
+
+from ganrun.data.index import Index
+from ganrun.evaluation.modes import known_mixture, picture
+
+
+def to_picture(images: Tensor, index: Index, columns: int | None, facts: Mapping[str, str]) -> bytes | None:
+    """What is generated after the data of this index, as one PNG: images as `to_png`, points over their modes.
+
+    None of points whose modes are not known.
+    """
+    if index.image_size > 1:
+        return to_png(images, columns, facts)
+    of = known_mixture(index)
+    return of and picture(images.double().cpu().numpy(), of, index.made["source"], facts)
 
 
 def to_png(images: Tensor, columns: int | None = None, facts: Mapping[str, str] | None = None) -> bytes:

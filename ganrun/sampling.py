@@ -12,10 +12,11 @@ from torchvision.io import encode_png
 import ganrun
 from ganrun import checkpoint
 from ganrun.config import parse
+from ganrun.data.index import open_data
 from ganrun.errors import UserError
 from ganrun.evaluation.observation import to_uint8
 from ganrun.games.build import build_game
-from ganrun.picture import to_png
+from ganrun.picture import to_picture, to_png
 from ganrun.rng import Draw
 from ganrun.run_folder import find_checkpoint
 
@@ -50,6 +51,11 @@ class Sampler:
             allowed = f"0 to {self.game.classes - 1}" if self.game.classes else "none, since it is not conditional"
             raise UserError(f"--label {label}: labels of {where} are {allowed}")
 
+    @property
+    def of_points(self) -> bool:
+        """Whether points are generated instead of images."""
+        return self.config.data.fields["image"].kind == "point"
+
     @torch.inference_mode()
     def images(self, z: Tensor, label: Tensor | None) -> Tensor:
         """Noise [B, Z] and, if the game is conditional, labels [B] to images [B, C, H, W] in [-1, 1]."""
@@ -77,7 +83,13 @@ class Sampler:
 
 
 def draw_grid(sampler: Sampler, out: Path, count: int, seed: int, interpolate: bool) -> None:
-    """One PNG of all images: where classes differ, each has a column of its own, or of walks a row."""
+    """One PNG of all images: where classes differ, each has a column of its own, or of walks a row.
+
+    Points are drawn over the modes of the run's data.
+
+    Raises:
+        UserError: of points, the data is not there, or its modes are not known.
+    """
     if interpolate:
         columns: int | None = STEPS
         walks = [_walk(sampler, row, seed) for row in range(-(-count // STEPS))]
@@ -85,7 +97,14 @@ def draw_grid(sampler: Sampler, out: Path, count: int, seed: int, interpolate: b
     else:
         columns = sampler.game.classes if sampler.game.classes and sampler.label is None else None
         images = torch.cat(list(sampler.draw(count, seed)))
-    _write(out, to_png(images, columns))
+    if sampler.of_points:
+        shards = sampler.config.data.shards
+        png = to_picture(images, open_data(shards).index, None, {})
+        if png is None:
+            raise UserError(f"--out {out}: no modes are known of the points of {shards}, to draw them over")
+        _write(out, png)
+    else:
+        _write(out, to_png(images, columns))
 
 
 def _walk(sampler: Sampler, row: int, seed: int) -> Tensor:
@@ -95,7 +114,13 @@ def _walk(sampler: Sampler, row: int, seed: int) -> Tensor:
 
 
 def draw_singles(sampler: Sampler, out: Path, count: int, seed: int) -> None:
-    """A folder with one PNG an image: 000000.png, 000001.png, ..."""
+    """A folder with one PNG an image: 000000.png, 000001.png, ...
+
+    Raises:
+        UserError: what is generated are points.
+    """
+    if sampler.of_points:
+        raise UserError(f"--out {out}: points make one picture; name a .png file")
     number = 0
     for batch in sampler.draw(count, seed):
         for image in to_uint8(batch):

@@ -12,7 +12,10 @@ from ganrun.errors import UserError
 from ganrun.evaluation.classifier_accuracy import classification_accuracy_score
 from ganrun.evaluation.evaluation import Evaluation, unavailable
 from ganrun.evaluation.generated import Generated
+from ganrun.evaluation.modes import MIXTURES, known_mixture
+from ganrun.evaluation.points import PointEvaluation
 from ganrun.evaluation.reals import Reals
+from ganrun.evaluation.score import Score
 from ganrun.features import Extractor, open_extractor
 from ganrun.run_folder import find_checkpoint
 from ganrun.sampling import Sampler
@@ -56,9 +59,14 @@ def score_checkpoint(where: str, wishes: Wishes, seen: Callable[[int, int], None
     sampler = Sampler(where)
     settings, run = sampler.config.evaluate, sampler.config.run
     samples = wishes.samples or settings.samples
+    manifest = json.loads(storage.read(f"{directory}/manifest.json"))
+    facts = {"images": manifest["images"], "samples": samples}
+    generated = _generated(sampler, run.seed if wishes.seed is None else wishes.seed)
+    if sampler.of_points:
+        score = _score_points(sampler, wishes, generated, samples, seen)
+        return facts | {"seed": score.seed, "name": score.name} | score.provenance | score.values()
     extractor = _extractor(settings, wishes)
     reals = _reals(sampler, wishes, samples)
-    generated = _generated(sampler, run.seed if wishes.seed is None else wishes.seed)
     if wishes.classifier_accuracy and not (generated.labels(samples) is not None and reals.classes):
         raise UserError("--classifier-accuracy: needs a run that generates by class, and data with classes")
     metrics = wishes.metrics
@@ -70,14 +78,30 @@ def score_checkpoint(where: str, wishes: Wishes, seen: Callable[[int, int], None
         extractor, reals, samples, metrics, cache, lambda count: seen(count, samples + reals.samples)
     )
     score = evaluation.score(generated)
-    manifest = json.loads(storage.read(f"{directory}/manifest.json"))
     values: dict[str, float | None] = score.values()
     if score.name == "FID":
         values["fid"] = values["frechet_distance"]
     if wishes.classifier_accuracy:
         values["classifier_accuracy"] = classification_accuracy_score(generated, reals, samples)
-    facts = {"images": manifest["images"], "samples": samples, "seed": score.seed, "name": score.name}
-    return facts | extractor.provenance | values
+    return facts | {"seed": score.seed, "name": score.name} | score.provenance | values
+
+
+def _score_points(
+    sampler: Sampler, wishes: Wishes, generated: Generated, samples: int, seen: Callable[[int, int], None]
+) -> Score:
+    """By the modes that they cover.
+
+    Raises:
+        UserError: something was asked for that images alone have, or the modes are not known.
+    """
+    for key in ("metrics", "extractor", "extractor_weights", "classifier_accuracy"):
+        if getattr(wishes, key) not in (None, False):
+            raise UserError(f"--{key.replace('_', '-')}: is for images; points are scored by the modes that they cover")
+    shards = wishes.data or sampler.config.data.shards
+    index = open_data(shards).index
+    if not known_mixture(index):
+        raise UserError(f"no modes are known of the points of {shards}; ganrun knows {', '.join(MIXTURES)}")
+    return PointEvaluation(index, samples, lambda count: seen(count, samples)).score(generated)
 
 
 def _extractor(settings: EvaluateConfig, wishes: Wishes) -> Extractor:

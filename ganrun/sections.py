@@ -24,7 +24,15 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Metric = Literal[
-    "kid", "precision", "recall", "density", "coverage", "inception_score", "class_frechet_distance", "classes_hit"
+    "kid",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "inception_score",
+    "class_frechet_distance",
+    "classes_hit",
+    "modes",
 ]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 FIXED = {"fixed": True}
@@ -207,7 +215,7 @@ class TrainConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """The score in training."""
+    """The score in training: of images a Fréchet distance, of points how far they are from covering the modes."""
 
     every_images: Whole = 0
     """How often; also at the end. 0: never."""
@@ -218,7 +226,7 @@ class EvaluateConfig(Section):
     extractor_weights: Annotated[str | None, Field(json_schema_extra=FIXED)] = None
     """Path or URI of the weights of inception-v3-compat; #sha256=... may follow. Unset: they are downloaded."""
     metrics: Annotated[tuple[Metric, ...], BeforeValidator(_listed)] = ()
-    """Scores beside the Fréchet distance."""
+    """Scores beside the Fréchet distance; modes: of stacked images, those covered and their divergence."""
 
 
 class CheckpointConfig(Section):

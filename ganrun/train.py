@@ -10,6 +10,7 @@ from ganrun import config as configs
 from ganrun import door, preflight
 from ganrun.display import Display
 from ganrun.errors import RunError
+from ganrun.records.words import figure
 from ganrun.run_folder import Lease, RunFolder
 from ganrun.sections import Config
 from ganrun.storage import open_storage
@@ -95,7 +96,9 @@ def _summarise(display: Display, folder: RunFolder, ending: str) -> None:
         display.say(f"stopped: a checkpoint at {images} images is saved; run the same command to go on")
     if display.scores:
         (first, _, begin), (last, name, end) = display.scores[0], display.scores[-1]
-        display.say(f"score    {name}: {begin:.2f} at {first:,} images, {end:.2f} at {last:,} (lower is better)")
+        display.say(
+            f"score    {name}: {figure(begin)} at {first:,} images, {figure(end)} at {last:,} (lower is better)"
+        )
     if pictures := folder.storage.list("samples"):
         display.say(f"samples  {folder.storage.uri}/samples/{pictures[-1]}")
     display.say("run folder:")

@@ -17,7 +17,8 @@ from ganrun.distributed.line import Line
 from ganrun.errors import RunError
 from ganrun.evaluation.evaluation import Evaluation
 from ganrun.evaluation.generated import Generated
-from ganrun.picture import to_png
+from ganrun.evaluation.points import PointEvaluation
+from ganrun.picture import to_picture
 from ganrun.play import Play
 from ganrun.rng import Draw
 from ganrun.run_folder import Pointer, RunFolder
@@ -44,7 +45,7 @@ class WorkerHost:
         line: Line,
         attempt: int,
         progress: Progress,
-        evaluation: Evaluation | None,
+        evaluation: Evaluation | PointEvaluation | None,
     ) -> None:
         self.play, self.folder, self.line, self.attempt = play, folder, line, attempt
         self.stream, self.data_fingerprint = stream, stream.data.index.fingerprint
@@ -120,7 +121,9 @@ class WorkerHost:
             z = game.latent.draw(draw, count, "samples/z")
             images = game.sample(play.averaged_networks, z, game.labels(0, count, play.device))
         facts = {"attempt": str(self.attempt), "images": str(play.images)}
-        self.lines.picture(name, to_png(images, game.classes or None, facts))
+        picture = to_picture(images, self.stream.data.index, game.classes or None, facts)
+        if picture is not None:
+            self.lines.picture(name, picture)
 
     def evaluate(self) -> bool:
         """A score of the averaged generator, on all ranks together; whether it is the best so far (lower is better)."""

@@ -17,6 +17,7 @@ from ganrun.distributed.host import WorkerHost
 from ganrun.distributed.line import Line
 from ganrun.errors import RunError, UserError
 from ganrun.evaluation.evaluation import Evaluation
+from ganrun.evaluation.points import PointEvaluation
 from ganrun.evaluation.reals import Reals
 from ganrun.features import open_extractor
 from ganrun.games.build import build_game
@@ -145,8 +146,10 @@ def _stream(play: Play, data: DataSet) -> Stream:
     return Stream(data, config.data, order, slots.owned, play.images, play.device, cache, decoders)
 
 
-def _evaluation(config: Config, data: DataSet) -> Evaluation:
+def _evaluation(config: Config, data: DataSet) -> Evaluation | PointEvaluation:
     settings = config.evaluate
+    if config.data.fields["image"].kind == "point":
+        return PointEvaluation(data.index, settings.samples)
     extractor = open_extractor(settings.extractor, settings.extractor_weights)
     reals = Reals(data, settings.samples, config.data.fields, config.data.damaged_share)
     return Evaluation(

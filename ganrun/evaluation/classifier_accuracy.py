@@ -2,8 +2,7 @@
 
 import torch
 
-from ganrun.evaluation.evaluation import BATCH
-from ganrun.evaluation.generated import Generated
+from ganrun.evaluation.generated import BATCH, Generated
 from ganrun.evaluation.observation import to_uint8
 from ganrun.evaluation.reals import Reals
 

@@ -2,22 +2,21 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch.distributed as dist
 from torch import Tensor
 
 from ganrun.errors import UserError
-from ganrun.evaluation.generated import Generated
+from ganrun.evaluation.generated import BATCH, Generated
 from ganrun.evaluation.observation import Observation, observe_fakes, observe_reals
 from ganrun.evaluation.reals import Reals
 from ganrun.evaluation.reference import reference
 from ganrun.evaluation.score import OF_CLASSES, Labels, Score, needed, score
+from ganrun.evaluation.stacked import StackedModes, is_stacked
 from ganrun.features import Extractor
 from ganrun.sections import Metric
 from ganrun.storage import Storage
-
-BATCH = 64
-"""Images in a chunk of work for one rank."""
 
 
 def unavailable(extractor: Extractor, reals: Reals, generated: Generated) -> dict[Metric, str]:
@@ -29,6 +28,8 @@ def unavailable(extractor: Extractor, reals: Reals, generated: Generated) -> dic
         reasons["class_frechet_distance"] = "the run does not generate by class"
     if not reals.classes:
         reasons |= dict.fromkeys(OF_CLASSES, "the data has no classes")
+    if not is_stacked(reals):
+        reasons["modes"] = "the data are no stacks of images; ganrun prepare stacked: makes them"
     return reasons
 
 
@@ -58,6 +59,7 @@ class Evaluation:
         self._keep = needed(metrics)
         self._reference: Observation | None = None
         self._labels: Tensor | None = None
+        self._modes = StackedModes(reals, cache) if "modes" in metrics else None
 
     def score(self, generated: Generated, group: dist.ProcessGroup | None = None) -> Score:
         """The scores, on each rank; all ranks of the group call it together.
@@ -78,7 +80,9 @@ class Evaluation:
         if group is not None:
             dist.broadcast_object_list(found, group=group, group_src=0)
         assert found[0] is not None
-        return found[0]
+        if self._modes is None:
+            return found[0]
+        return replace(found[0], metrics=found[0].metrics | self._modes.measure(generated, self.samples, group))
 
     def _score(self, fake: Observation, generated: Generated) -> Score:
         labels = None
@@ -87,7 +91,8 @@ class Evaluation:
                 self._labels = self.reals.labels()
             labels = Labels(self.reals.classes, self._labels, generated.labels(self.samples))
         assert self._reference is not None
-        return score(self._reference, fake, self.extractor, generated.seed, self.metrics, labels)
+        metrics = [name for name in self.metrics if name != "modes"]
+        return score(self._reference, fake, self.extractor, generated.seed, metrics, labels)
 
     def _observe_reals(self, group: dist.ProcessGroup | None) -> Observation:
         reals, images = self.reals, self._counted(self.reals.images)

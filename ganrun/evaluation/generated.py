@@ -8,6 +8,9 @@ from torch import Tensor
 from ganrun.games.game import Game, Networks
 from ganrun.rng import Draw
 
+BATCH = 64
+"""Images in a chunk of work for one rank."""
+
 
 @dataclass(frozen=True)
 class Generated:

@@ -5,15 +5,20 @@ Shapes: N samples, M modes. Loads no torch.
 
 import io
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ganrun.data.index import Index
+
 Floats = NDArray[np.floating[Any]]
 
 HIGH_QUALITY = 3.0
 """Standard deviations from its nearest mode within which a sample is of high quality."""
+INSIDE = 1 - math.exp(-(HIGH_QUALITY**2) / 2)
+"""The share of the mixture itself that is: a distance from its mode is Rayleigh's."""
 DRAWN = 2_500
 """Samples in a picture at most; as many as Srivastava et al. count modes over."""
 
@@ -57,43 +62,52 @@ def mixture(kind: str) -> Mixture:
     return MIXTURES[kind]
 
 
+def known_mixture(index: Index) -> Mixture | None:
+    """That which the points of a data set are drawn from; None if they are no points, or other ones."""
+    return MIXTURES.get(index.made.get("source", ""))
+
+
 def modes(samples: Floats, of: Mixture) -> dict[str, float]:
-    """Modes covered, share of high quality, and the divergence of the modes' shares.
+    """Modes covered, share of high quality, the divergence of the modes' shares, and one distance of it all.
 
     A sample is of high quality if it is within three standard deviations of the nearest mode, and a mode is
     covered if it is the nearest of at least one such sample (Srivastava et al. 2017, arXiv:1705.07761). The
-    divergence is over the nearest modes of all samples. Samples that are not finite are of no quality and no mode.
+    divergence is over the nearest modes of all samples. The distance, which has both, is the total variation from the
+    mixture of where samples are, in the circle of which mode or in none: sum_m |q_m - p_m| / 2. Samples that are not
+    finite are of no quality and no mode.
 
     Args:
         samples: [N, 2] (or [N, 2, 1, 1]) as networks see them, divided by the mixture's scale.
         of: what the samples should be from.
 
     Returns:
-        `modes_covered`, `high_quality_share` in 0..1 and `mode_kl` (see `mode_kl`).
+        `mode_distance` in 0..1 (lower is better), `modes_covered`, `high_quality_share` in 0..1 and `mode_kl` (see
+        there).
     """
     points = np.asarray(samples, np.float64).reshape(-1, 2) * of.scale
     distances = np.linalg.norm(points[:, None] - of.centres, axis=2)  # [N, M]
     nearest, finite = distances.argmin(1), np.isfinite(points).all(1)
     good = finite & (distances.min(1) <= HIGH_QUALITY * of.sd)
+    count = len(of.centres)
+    inside, share = np.bincount(nearest[good], minlength=count) / len(points), float(good.mean())
     return {
-        "modes_covered": len(np.unique(nearest[good])),
-        "high_quality_share": float(good.mean()),
-        "mode_kl": mode_kl(np.bincount(nearest[finite], minlength=len(of.centres))),
+        "mode_distance": float(np.abs(inside - INSIDE / count).sum() + abs(share - INSIDE)) / 2,
+        "modes_covered": int((inside > 0).sum()),
+        "high_quality_share": share,
+        "mode_kl": mode_kl(np.bincount(nearest[finite], minlength=count)),
     }
 
 
-def label_modes(labels: NDArray[np.integer[Any]], count: int) -> dict[str, float]:
+def label_modes(counts: NDArray[np.integer[Any]]) -> dict[str, float]:
     """The same where each sample's mode is a label, such as a classifier's of stacked images (Metz et al. 2017,
     arXiv:1611.02163): a mode is covered if any sample has its label.
 
     Args:
-        labels: [N], in 0..count - 1.
-        count: M.
+        counts: [M], samples of each label.
 
     Returns:
         `modes_covered` and `mode_kl`.
     """
-    counts = np.bincount(labels, minlength=count)
     return {"modes_covered": int((counts > 0).sum()), "mode_kl": mode_kl(counts)}
 
 
@@ -109,10 +123,11 @@ def mode_kl(counts: NDArray[np.integer[Any]]) -> float:
     return float((shares * np.log(shares * len(counts))).sum())
 
 
-def picture(samples: Floats, of: Mixture, title: str = "") -> bytes:
+def picture(samples: Floats, of: Mixture, title: str = "", facts: Mapping[str, str] | None = None) -> bytes:
     """A PNG of 700 by 700 pixels: the samples over circles of three standard deviations around the modes.
 
-    Those that are of no mode's circle are in another colour; those far outside are not shown, but counted.
+    Those that are of no mode's circle are in another colour; those far outside are not shown, but counted. `facts`
+    are kept in the file as its text: where the picture comes from.
     """
     from matplotlib.collections import EllipseCollection
     from matplotlib.figure import Figure
@@ -140,5 +155,5 @@ def picture(samples: Floats, of: Mixture, title: str = "") -> bytes:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=10, loc="upper right", markerscale=3)
     stream = io.BytesIO()
-    figure.savefig(stream, format="png")
+    figure.savefig(stream, format="png", metadata=dict(facts or {}))
     return stream.getvalue()

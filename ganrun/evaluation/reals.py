@@ -26,7 +26,7 @@ class Reals:
     """
 
     def __init__(self, data: DataSet, samples: int, fields: dict[str, FieldConfig], damaged_share: float = 0.0) -> None:
-        self.data, self.samples = data, min(samples, data.index.samples)
+        self.data, self.samples, self.fields = data, min(samples, data.index.samples), fields
         self.classes = data.index.classes
         kinds = {field.kind: (name, field) for name, field in reversed(fields.items())}
         self._image = Decoder("image", fields["image"], data.index)
@@ -35,6 +35,10 @@ class Reals:
         self._starts = np.cumsum([0, *(shard.samples for shard in data.index.shards)])
         fetcher = Fetcher(data)
         self._open = functools.lru_cache(maxsize=2)(lambda number: fetcher.request(number).result())
+
+    def of(self, samples: int) -> "Reals":
+        """Another number of images of the same data."""
+        return Reals(self.data, samples, self.fields)
 
     @property
     def origin(self) -> dict[str, str | int]:

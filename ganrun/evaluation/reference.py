@@ -1,4 +1,4 @@
-"""What was seen of real images, kept in storage for all runs under a hash of what made it."""
+"""What was seen of real images or learnt of them, kept in storage for all runs under a hash of what made it."""
 
 import hashlib
 import json
@@ -60,48 +60,10 @@ def reference_name(origin: Mapping[str, str | int], extractor: Extractor, keep: 
     return f".statistics/{hashlib.sha256(made_of.encode()).hexdigest()}.safetensors"
 
 
-def to_bytes(seen: Observation) -> bytes:
-    """A safetensors file with the moments, the features if they were kept, and the SHA-256 of both."""
-    tensors = {"moments": seen.statistics.moments.cpu()}
-    if seen.features is not None:
-        tensors["features"] = seen.features
-    data: bytes = save(tensors | {"sha256": _digest(tensors)})
-    return data
-
-
-def from_bytes(data: bytes) -> Observation:
-    """What `to_bytes` wrote, on the CPU.
-
-    Raises:
-        ValueError: the bytes are damaged or something else.
-    """
+def read_kept(storage: Storage, name: str) -> dict[str, Tensor] | None:
+    """Tensors that `write_kept` wrote; None, and a warning, if they are damaged or cannot be read."""
     try:
-        tensors = load(data)
-        digest = tensors.pop("sha256")
-        moments = tensors["moments"]
-    except (SafetensorError, KeyError) as error:
-        raise ValueError(f"no feature statistics: {error}") from error
-    if not torch.equal(digest, _digest(tensors)):
-        raise ValueError("feature statistics do not match their SHA-256")
-    statistics = Statistics(len(moments) - 1)
-    statistics.moments.copy_(moments)
-    return Observation(statistics, tensors.get("features"))
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> Tensor:
-    """SHA-256 of CPU tensors' bytes, by name, as uint8 [32]."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(tensors[name].contiguous().numpy().data)
-    return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
-
-
-def _read(storage: Storage, name: str, size: int, keep: Keep) -> Observation | None:
-    try:
-        seen = from_bytes(storage.read(name))
-        if len(seen.statistics.moments) != size + 1 or (keep.features and seen.features is None):
-            raise ValueError(f"it is not of {size} features, or does not keep them")
-        return seen
+        return from_bytes(storage.read(name))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -109,8 +71,60 @@ def _read(storage: Storage, name: str, size: int, keep: Keep) -> Observation | N
         return None
 
 
-def _write(storage: Storage, name: str, seen: Observation) -> None:
+def write_kept(storage: Storage, name: str, tensors: Mapping[str, Tensor]) -> None:
+    """Keeps tensors for all runs; if the storage does not take them, that is only a warning."""
     try:
-        storage.write(name, to_bytes(seen))
+        storage.write(name, to_bytes(tensors))
     except OSError as error:
         logger.warning("%s/%s is not kept: %s", storage.uri, name, error)
+
+
+def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """A safetensors file with the tensors, which are on the CPU, and the SHA-256 of all."""
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    data: bytes = save({**tensors, "sha256": _digest(tensors)})
+    return data
+
+
+def from_bytes(data: bytes) -> dict[str, Tensor]:
+    """What `to_bytes` wrote, on the CPU.
+
+    Raises:
+        ValueError: the bytes are damaged or something else.
+    """
+    try:
+        tensors: dict[str, Tensor] = load(data)
+        digest = tensors.pop("sha256")
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"no kept tensors: {error}") from error
+    if not torch.equal(digest, _digest(tensors)):
+        raise ValueError("kept tensors do not match their SHA-256")
+    return tensors
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> Tensor:
+    """SHA-256 of CPU tensors' bytes, by name, as uint8 [32]."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(tensors[name].numpy().data)
+    return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
+
+
+def _read(storage: Storage, name: str, size: int, keep: Keep) -> Observation | None:
+    tensors = read_kept(storage, name)
+    if tensors is None:
+        return None
+    moments, features = tensors.get("moments"), tensors.get("features")
+    if moments is None or len(moments) != size + 1 or (keep.features and features is None):
+        logger.warning("%s/%s is made anew: it is not of %d features, or does not keep them", storage.uri, name, size)
+        return None
+    statistics = Statistics(size)
+    statistics.moments.copy_(moments)
+    return Observation(statistics, features)
+
+
+def _write(storage: Storage, name: str, seen: Observation) -> None:
+    tensors = {"moments": seen.statistics.moments.cpu()}
+    if seen.features is not None:
+        tensors["features"] = seen.features
+    write_kept(storage, name, tensors)

@@ -27,34 +27,42 @@ OF_CLASSES: tuple[Metric, ...] = ("class_frechet_distance", "classes_hit")
 
 @dataclass(frozen=True)
 class Score:
-    """A Fréchet distance, others beside it, and where they came from.
+    """A distance of images or of points, others beside it, and where they came from.
 
     Scores that differ in anything but their values are not comparable.
 
     Attributes:
-        value: the Fréchet distance.
+        value: the distance that the best checkpoint has least of.
         samples: generated images it was measured on.
         seed: that these were drawn with.
         metrics: others by name; a class's own as `class_frechet_distance/{class}`.
+        measure: the name of the value among the metrics.
+        extractor: with its hash and resize filter; points need none.
     """
 
     name: str
     value: float
-    extractor: str
-    extractor_sha256: str
-    resize: str
     samples: int
     seed: int
     metrics: dict[str, float] = field(default_factory=dict)
+    measure: str = "frechet_distance"
+    extractor: str | None = None
+    extractor_sha256: str | None = None
+    resize: str | None = None
+
+    @property
+    def provenance(self) -> dict[str, str | None]:
+        """What the features were taken by."""
+        return {"extractor": self.extractor, "extractor_sha256": self.extractor_sha256, "resize": self.resize}
 
     def to_json(self) -> dict[str, Any]:
         """The fields; a value that is not finite, which JSON cannot say, is None."""
         values = self.values()
-        return asdict(self) | {"value": values.pop("frechet_distance"), "metrics": values}
+        return asdict(self) | {"value": values.pop(self.measure), "metrics": values}
 
     def values(self) -> dict[str, float | None]:
         """The numbers by metric; None where they are not finite."""
-        values = {"frechet_distance": self.value, **self.metrics}
+        values = {self.measure: self.value, **self.metrics}
         return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
@@ -69,7 +77,8 @@ class Labels:
 
 def needed(metrics: Iterable[Metric]) -> Keep:
     """What must be kept of each image for these metrics."""
-    return Keep(features=any(name != "inception_score" for name in metrics), logits="inception_score" in metrics)
+    features = any(name not in ("inception_score", "modes") for name in metrics)
+    return Keep(features, logits="inception_score" in metrics)
 
 
 def score(
@@ -98,7 +107,7 @@ def score(
             values |= dict.fromkeys(names, math.nan)
     value = values.pop("frechet_distance")
     name = score_name(extractor, count)
-    return Score(name, value, **extractor.provenance, samples=count, seed=seed, metrics=values)
+    return Score(name, value, count, seed, values, **extractor.provenance)
 
 
 def score_name(extractor: Extractor, samples: int) -> str:

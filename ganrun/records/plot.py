@@ -1,4 +1,4 @@
-"""Draws a run's curve: losses, discriminator's output, Fréchet distance and speed over images."""
+"""Draws a run's curve: losses, discriminator's output, score and speed over images."""
 
 import io
 
@@ -7,13 +7,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from ganrun.records.lines import Line
+from ganrun.records.run import SCORES
 
 # Okabe & Ito (2008): told apart by those who see colours otherwise, and in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
-PANELS = (
+PANELS: tuple[tuple[str, str, str | tuple[str, ...]], ...] = (
     ("Losses of the players", "mean loss", "loss/"),
     ("Discriminator's output on real and fake", "mean logit", "score/"),
-    ("Quality of the samples (lower is better)", "Fréchet distance", "frechet_distance"),
+    ("Quality of the samples (lower is better)", "distance", SCORES),
     ("Speed", "images/s", "images_per_second"),
 )
 """Title, label of the y axis, and how the names of the panel's series begin."""

@@ -13,6 +13,8 @@ from ganrun.run_folder import Lease, Pointer, RunFolder
 from ganrun.storage import Entry, Storage, open_storage
 
 RUNNING, STOPPED, FINISHED, FAILED, NEVER_STARTED = "running", "stopped", "finished", "failed", "never started"
+SCORES = ("frechet_distance", "mode_distance")
+"""The names in metrics of what best.json follows; a run has one of them."""
 ROUTINE = ("attempt", "checkpoint")
 """Events of every run, which are no notes."""
 
@@ -36,7 +38,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class Score:
-    """A Fréchet distance, after so many images."""
+    """What best.json follows, after so many images: a Fréchet distance, or of points a mode distance."""
 
     images: int
     value: float
@@ -98,7 +100,9 @@ def read_run(storage: Storage) -> Run:
     events, damaged_events = read_events(storage)
     total, saved_images = config["train"]["total_images"], latest.images if latest else 0
     ticked = curve[-1]["images"] if curve else 0
-    scores = [Score(line["images"], value) for line in curve if (value := line.get("frechet_distance")) is not None]
+    scores = [
+        Score(line["images"], value) for line in curve for name in SCORES if (value := line.get(name)) is not None
+    ]
     rates = [line["images_per_second"] for line in curve if line.get("images_per_second")]
     pictures = storage.list("samples")
     return Run(

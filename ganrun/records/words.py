@@ -42,8 +42,15 @@ def headline(run: Run) -> str:
 
 def measure(config: dict[str, Any]) -> str:
     """The name of a run's score."""
-    evaluate = config.get("evaluate", {})
+    evaluate, fields = config.get("evaluate", {}), config.get("data", {}).get("fields", {})
+    if fields.get("image", {}).get("kind") == "point":
+        return f"mode distance (n={evaluate.get('samples')})"
     return f"Fréchet distance ({evaluate.get('extractor')}, n={evaluate.get('samples')})"
+
+
+def figure(value: float) -> str:
+    """A score for people."""
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
 
 
 def size(count: int) -> str:
@@ -69,7 +76,7 @@ def span(seconds: float) -> str:
 
 def _row(run: Run, now: float) -> tuple[str, ...]:
     saved = f"{span(now - run.latest.time)} ago" if run.latest and run.latest.time else "-"
-    scores = [f"{score.value:.1f}" if score else "-" for score in (run.last_score, run.best_score)]
+    scores = [figure(score.value) if score else "-" for score in (run.last_score, run.best_score)]
     images = f"{run.images:,} of {run.total_images:,}"
     return (run.name, run.state, images, _percent(run), *scores, saved, size(run.bytes))
 
@@ -118,10 +125,10 @@ def _checkpoint(run: Run, now: float) -> str:
 
 
 def _scores(run: Run, best: Score, last: Score) -> str:
-    told = f"{measure(run.config)}: {last.value:.2f} at {last.images:,} images"
+    told = f"{measure(run.config)}: {figure(last.value)} at {last.images:,} images"
     if best == last:
         return f"{told}, the best so far (lower is better)"
-    return f"{told}; the best was {best.value:.2f} at {best.images:,} (lower is better)"
+    return f"{told}; the best was {figure(best.value)} at {best.images:,} (lower is better)"
 
 
 def _told(note: dict[str, Any]) -> str:

@@ -55,6 +55,7 @@ def test_samples_of_the_mixture_itself_cover_all(kind):
     assert found["modes_covered"] == len(of.centres)
     assert found["high_quality_share"] == pytest.approx(1 - math.exp(-4.5), abs=0.003)
     assert found["mode_kl"] == pytest.approx(0, abs=1e-9)
+    assert found["mode_distance"] == pytest.approx(0, abs=0.01)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -62,6 +63,7 @@ def test_a_collapse_to_one_mode_is_seen(kind):
     of = mixture(kind)
     found = modes(np.repeat(of.centres[:1], 100, 0) / of.scale, of)
     assert found == {
+        "mode_distance": pytest.approx(1 - (1 - math.exp(-4.5)) / len(of.centres)),
         "modes_covered": 1,
         "high_quality_share": 1.0,
         "mode_kl": pytest.approx(math.log(len(of.centres))),
@@ -85,6 +87,10 @@ def test_hand_made_samples_are_counted_as_the_definition_says():
     assert found["modes_covered"] == 2
     assert found["high_quality_share"] == 3 / 8
     assert found["mode_kl"] == pytest.approx(divergence([4, 1, 2], 25))
+    inside = 1 - math.exp(-4.5)
+    where = [2 / 8, 1 / 8, *[0] * 23, 5 / 8]  # of two modes, of the 23 others, of none
+    expected = np.abs(np.array(where) - [*[inside / 25] * 25, 1 - inside]).sum() / 2
+    assert found["mode_distance"] == pytest.approx(expected)
 
 
 def test_generated_tensors_go_in_as_they_come():
@@ -96,6 +102,7 @@ def test_generated_tensors_go_in_as_they_come():
 def test_samples_that_are_all_nan_are_of_nothing():
     found = modes(np.full((5, 2), np.nan), mixture("gaussians:8"))
     assert (found["modes_covered"], found["high_quality_share"]) == (0, 0)
+    assert found["mode_distance"] == pytest.approx(1 - math.exp(-4.5))
     assert math.isnan(found["mode_kl"])
 
 
@@ -105,10 +112,10 @@ def test_the_divergence_is_scipys(counts):
 
 
 def test_labels_are_counted():
-    found = label_modes(np.array([0, 0, 3, 999]), 1000)
+    found = label_modes(np.bincount([0, 0, 3, 999], minlength=1000))
     assert found["modes_covered"] == 3
     assert found["mode_kl"] == pytest.approx(divergence([2, 1, 1], 1000))
-    assert label_modes(np.arange(1000), 1000) == {"modes_covered": 1000, "mode_kl": pytest.approx(0)}
+    assert label_modes(np.ones(1000, int)) == {"modes_covered": 1000, "mode_kl": pytest.approx(0)}
 
 
 def colours(png):

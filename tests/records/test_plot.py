@@ -46,7 +46,7 @@ def test_each_panel_has_its_series_over_images(drawn):
     assert speed.lines[0].get_ydata().tolist() == [100, 100, 100]
     assert speed.get_ylim()[0] == 0
     units = [axes.get_ylabel() for axes in drawn[0].axes]
-    assert units == ["mean loss", "mean logit", "Fréchet distance", "images/s"]
+    assert units == ["mean loss", "mean logit", "distance", "images/s"]
     assert {axes.get_xlabel() for axes in drawn[0].axes} == {"images shown"}
 
 
