@@ -81,10 +81,7 @@ def test_all_faults_come_in_one_message(file):
         ("objective.diffaugment=[colour]", ["objective.diffaugment", "'colour'", "'color', 'translation' or 'cutout'"]),
         ("objective={loss: hinge, label_smoothing: 0.1}", ["objective.label_smoothing", "loss: hinge", "minimax or"]),
         ("objective={loss: hinge, label_flipping: 0.1}", ["objective.label_flipping", "loss: hinge", "minimax or"]),
-        (
-            "objective={loss: wasserstein, ada_target: 0.6}",
-            ["objective.ada_target", "0.6", "loss: wasserstein", "diff"],
-        ),
+        ("objective={loss: wasserstein, ada_target: 0.6}", ["objective.ada_target", "0.6", "wasserstein", "diff"]),
         ("model.classes=3", ["model.classes", "3", "data.fields: {image: image, label: label}"]),
         ("model.latent=cube", ["model.latent", "'cube'", "'hypersphere'"]),
     ],
