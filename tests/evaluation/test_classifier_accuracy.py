@@ -9,8 +9,6 @@ from ganrun.evaluation.classifier_accuracy import classification_accuracy_score
 from ganrun.evaluation.reals import Reals
 from ganrun.sections import FieldConfig
 
-pytest.importorskip("ganrun.evaluation.classifier")
-
 
 @pytest.mark.parametrize(("shift", "low", "high"), [(0, 0.5, 1.0), (1, 0.0, 0.2)])
 def test_it_is_high_where_images_fit_their_labels(shift: int, low: float, high: float) -> None:
