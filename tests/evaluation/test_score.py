@@ -44,6 +44,7 @@ def test_a_score_tells_where_it_came_from() -> None:
     reals = observe_reals(read, SAMPLES, BATCH, extractor)
     assert score(reals, reals, extractor, seed=7).to_json() == {
         "name": "Fréchet distance (tiny, n=103)",
+        "measure": "frechet_distance",
         "value": pytest.approx(0, abs=1e-9),
         "extractor": "tiny",
         "extractor_sha256": "0" * 64,
