@@ -69,8 +69,7 @@ class RunFolder:
     def begin_attempt(self) -> int:
         """The number of a new attempt, which no other has. From now on older ones cannot move the pointers."""
         attempt = 1 + self._newest_attempt()
-        # Unlike any other's, so that one whose answer got lost on the way is known for ours.
-        line = json.dumps({"time": time.time(), "kind": "attempt", "id": uuid.uuid4().hex}) + "\n"
+        line = json.dumps({"time": time.time(), "kind": "attempt"}) + "\n"
         while not self.storage.create(f"events/{attempt:04d}.jsonl", line.encode()):
             attempt += 1
         if latest := self.pointer("latest"):

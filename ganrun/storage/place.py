@@ -38,7 +38,7 @@ class Storage(Protocol):
         """Adds to the end of `name`, which one writer alone may do."""
 
     def create(self, name: str, data: bytes) -> bool:
-        """Puts `name` only if there is none; whether it did. What is put should be unlike what others would put."""
+        """Puts `name` only if there is none; whether it did."""
 
     def replace(self, name: str, data: bytes, version: str) -> bool:
         """Puts `name` only if it still is at `version`; whether it did."""
