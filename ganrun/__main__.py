@@ -11,6 +11,7 @@ VERBS = {
     "prepare": "turn images into shards with an index",
     "sample": "draw images from a run's averaged generator",
     "runs": "list, show, plot and delete runs",
+    "sidecar": "show runs to Prometheus and browsers",
     "export": "write the averaged generator to one file",
     "bench": "measure this machine, peers beside it",
 }

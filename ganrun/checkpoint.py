@@ -68,6 +68,7 @@ def snapshot(play: Play, progress: Progress, recorder: dict[str, Tensor], spare:
         "images": play.images,
         "generation": play.generation,
         "recorded": play.recorder.names,
+        "suspected": play.suspicion.streaks,
         "best_score": progress.best_score,
         "seconds": progress.seconds,
     }
@@ -90,6 +91,7 @@ def restore(play: Play, files: Files) -> Progress:
             _load_optimizer(seat, load_tensors(files[f"optimizer_{seat.player.name}.safetensors"]))
         state = json.loads(files[STATE])
         play.recorder.load(state["recorded"], load_tensors(files["recorder.safetensors"]))
+        play.suspicion.streaks |= state.get("suspected", {})
     except (KeyError, RuntimeError, SafetensorError) as error:
         raise RunError(f"the checkpoint does not fit the networks of this config: {error}") from error
     play.images, play.generation = state["images"], state["generation"]
