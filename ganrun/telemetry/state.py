@@ -67,8 +67,7 @@ class RunState:
     def end(self, ending: str, text: str = "") -> None:
         """The run is over: finished, stopped or failed, and what it failed of."""
         with self._lock:
-            self.ending = ending
-            self._values["ended", (("ending", ending),)] = 1
+            self._end(ending)
             if text:
                 self._note(text)
 
@@ -147,6 +146,19 @@ class RunState:
     def _hear_checkpoint_failed(self, message: dict[str, Any]) -> None:
         self._unsaved = True
         self._count("checkpoint_failures", 1)
+
+    def _hear_finished(self, message: dict[str, Any]) -> None:
+        self._hear_images(message)
+        self._end("finished")
+
+    def _hear_stopped(self, message: dict[str, Any]) -> None:
+        self._hear_images(message)
+        self._end("stopped")
+
+    def _end(self, ending: str) -> None:
+        self.ending = ending
+        self._values = {key: value for key, value in self._values.items() if key[0] != "ended"}
+        self._values["ended", (("ending", ending),)] = 1
 
     def _hear_note(self, message: dict[str, Any]) -> None:
         self._note(message["text"])

@@ -53,7 +53,9 @@ class Run:
     named: dict[str, str]
     """Digests of its parts."""
     heard: float = 0.0
-    """Seconds, by the clock of `Runs`."""
+    """Last, in seconds by the clock of `Runs`."""
+    begun: float = 0.0
+    """When it was first heard."""
     parts: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     """Digest and content."""
 
@@ -88,7 +90,7 @@ class Runs:
         """
         run = parse(body)
         with self._lock:
-            now = run.heard = self.clock()
+            now = run.heard = run.begun = self.clock()
             self._forget(now)
             before = self._runs.get((run.name, run.trial))
             if before is None:
@@ -96,6 +98,7 @@ class Runs:
             elif before.place != run.place and before.state(now) == "running":
                 raise RefusedError(409, f"a run of that name at {before.place} is pushing: choose another run.name")
             else:
+                run.begun = before.begun
                 run.parts = {name: before.parts[name] for name in run.named if name in before.parts}
             self._runs[run.name, run.trial] = run
             wanted = [name for name, digest in run.named.items() if run.parts.get(name, ("",))[0] != digest]
@@ -128,12 +131,12 @@ class Runs:
             return run.parts.get(part) if run else None
 
     def known(self, within: float = KEEP_SECONDS) -> list[Run]:
-        """The runs heard of in so many seconds, the newest first."""
+        """The runs heard of in so many seconds, those that have not ended first, of them the newest."""
         with self._lock:
             now = self.clock()
             self._forget(now)
             runs = [run for run in self._runs.values() if now - run.heard <= within]
-        return sorted(runs, key=lambda run: (run.ending is not None, -run.heard, run.name, run.trial))
+        return sorted(runs, key=lambda run: (run.ending is not None, -run.begun, run.name, run.trial))
 
     def _forget(self, now: float) -> None:
         self._runs = {key: run for key, run in self._runs.items() if now - run.heard <= KEEP_SECONDS}

@@ -145,21 +145,20 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """The state of a run."""
-        self._change(self._take_state)
+        self._change(STATE_BYTES, self._take_state)
 
     def do_PUT(self) -> None:
         """A part of a run's state."""
-        self._change(self._take_part)
+        self._change(PART_BYTES, self._take_part)
 
     def do_DELETE(self) -> None:
         """Ends the sidecar."""
-        self._change(self._end)
+        self._change(0, self._end)
 
-    def _take_state(self) -> None:
+    def _take_state(self, body: bytes) -> None:
         # Of another kind, a page of another site could have a browser send it.
         if self.headers.get_content_type() != "application/json":
             raise RefusedError(415, "Content-Type: application/json")
-        body = self._body(STATE_BYTES)
         if self.path != PUSH:
             raise RefusedError(
                 404, f"this sidecar takes {PUSH} and not {self.path[:50]}: let both be of the same ganrun"
@@ -171,39 +170,39 @@ class Handler(BaseHTTPRequestHandler):
             raise RefusedError(410, "the sidecar ends")
         self._answer_json(200, {"want": wanted})
 
-    def _take_part(self) -> None:
+    def _take_part(self, body: bytes) -> None:
         url = urlsplit(self.path)
         if url.path != f"{PUSH}/part":
             raise RefusedError(404, f"parts go to {PUSH}/part")
         run, trial, part, digest = _fields(url.query, "run", "trial", "part", "digest")
-        self.server.runs.put_part(run, trial, part, digest, self._body(PART_BYTES))
+        self.server.runs.put_part(run, trial, part, digest, body)
         self._answer(204, b"", "text/plain")
 
-    def _end(self) -> None:
+    def _end(self, _: bytes) -> None:
         if not self.server.token and not ipaddress.ip_address(self.client_address[0]).is_loopback:
             raise RefusedError(403, "from this machine alone")
         self._answer_json(200, {"pid": os.getpid()})
         self.server.end()
 
-    def _change(self, change: Callable[[], None]) -> None:
-        """Does what needs the token; a refusal says why."""
+    def _change(self, limit: int, change: Callable[[bytes], None]) -> None:
+        """Does what needs the token with a body of so many bytes at most; a refusal says why."""
         try:
+            body = self._body(limit)  # First: who is still sending does not hear the answer.
             bearer = f"Bearer {self.server.token}".encode()
             given = self.headers.get("Authorization", "").encode()
             if self.server.token and not hmac.compare_digest(given, bearer):
                 raise RefusedError(401, "GANRUN_SIDECAR_TOKEN is not the sidecar's: set the same for both")
-            change()
+            change(body)
         except RefusedError as refused:
             self._answer_json(refused.status, {"error": str(refused)})
 
     def _body(self, limit: int) -> bytes:
-        length = self.headers.get("Content-Length", "")
-        if not length.isdigit():
-            raise RefusedError(411, "Content-Length is missing")
-        if int(length) > limit:
-            raise RefusedError(413, f"{length} bytes, at most {limit:,} are taken")
-        body = self.rfile.read(int(length))
-        if len(body) < int(length):
+        text = self.headers.get("Content-Length", "0")
+        length = int(text) if text.isdecimal() and len(text) < 20 else limit + 1
+        if length > limit:
+            raise RefusedError(413, f"Content-Length: {text[:20]}, at most {limit:,} are taken")
+        body = self.rfile.read(length)
+        if len(body) < length:
             raise RefusedError(400, "cut off")
         return body
 

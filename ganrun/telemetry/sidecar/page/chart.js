@@ -87,7 +87,7 @@ export class Chart {
     const there = this.points.filter((point) => point[key] !== undefined);
     const path = there.map((point) => `${x(point.images).toFixed(1)},${y(point[key]).toFixed(1)}`).join(" ");
     if (there.length > 1) this.svg.append(make("polyline", { class: `curve s${index % 5}`, points: path }));
-    if (there.length && there.length < 30) {
+    if (there.length && there.length < 16) {
       for (const point of there) this.svg.append(make("circle", { class: `s${index % 5}`, cx: x(point.images), cy: y(point[key]), r: 2.5 }));
     }
   }

@@ -44,6 +44,8 @@ function list(runs, chosen) {
     row.append(element("td"), element("td"));
     row.cells[0].append(link);
     row.cells[1].append(element("span", run.state, `state ${run.state}`));
+    row.append(element("td", undefined, run.health[0].level));
+    row.cells[2].append({ good: "good", warning: "look", bad: "trouble" }[run.health[0].level]);
     row.append(element("td", percent(run), "number"));
     row.append(element("td", run.state === "running" ? number(run.images_per_second) : "–", "number"));
     row.append(element("td", run.score === null ? "–" : run.score.toFixed(2), "number"));
