@@ -26,7 +26,8 @@ START_SECONDS, START_AGAIN_SECONDS = 15.0, 30.0
 """What a sidecar may take to start; how often one is started that has died."""
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", TOKEN_VARIABLE)
 """Of the environment, what a sidecar is given: no credentials of the storage."""
-FAULTS = (OSError, http.client.HTTPException, ValueError)
+FAULTS = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError)
+"""An exchange may end in any of them, whatever answers."""
 
 
 class Pusher:
@@ -81,15 +82,15 @@ class Pusher:
         if status != http.client.OK:
             self._refused(status, answer)
             return
+        wanted = [name for name in json.loads(answer)["want"] if name in report["parts"]]
         if not self._told:
             self._told = True
             stays = " (it stays when the run is over; `ganrun sidecar --stop` ends it)" if self.beside else ""
             self.say(f"watch    {self.address.url}{stays}")
-        for name in json.loads(answer)["want"]:
-            if name in report["parts"]:
-                fields = {"run": report["run"], "trial": report["trial"], "part": name}
-                query = urlencode(fields | {"digest": report["parts"][name]})
-                request(self.address, "PUT", f"{PUSH}/part?{query}", self.state.part(name), PARTS[name])
+        for name in wanted:
+            fields = {"run": report["run"], "trial": report["trial"], "part": name}
+            query = urlencode(fields | {"digest": report["parts"][name]})
+            request(self.address, "PUT", f"{PUSH}/part?{query}", self.state.part(name), PARTS[name])
 
     def _refused(self, status: int, answer: bytes) -> None:
         """Says once why; a sidecar that ends, or that is none, is not asked again."""
