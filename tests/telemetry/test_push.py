@@ -189,7 +189,7 @@ BEHAVIOURS = {
     "trickles": trickle,
     "answers 500": answer(b"HTTP/1.1 500 no\r\nContent-Length: 2\r\n\r\nno"),
     "answers no HTTP": answer(b"\0" * 100),
-    "wants nonsense": answer(b'HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\n{"want": ["secret"]}'),
+    "wants nonsense": answer(b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"want": ["secret"]}'),
     "is no sidecar": answer(b"HTTP/1.1 404 no\r\nContent-Length: 2\r\n\r\nno"),
 }
 
