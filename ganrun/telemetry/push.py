@@ -74,7 +74,9 @@ class Pusher:
                 with contextlib.suppress(*FAULTS):
                     self._exchange()
         except FAULTS:
-            pass  # It is away or slow: the next push has all that this one had.
+            # It is away or slow: the next push has all that this one had. Or it is something else.
+            if not self._told and (status := _status(self.address)) and health(self.address) is None:
+                self._refused(status, b"it is no sidecar; end it, or set GANRUN_SIDECAR")
 
     def _exchange(self) -> None:
         report = self.state.report()
@@ -132,6 +134,14 @@ def request(
 def _cut(plug: socket.socket) -> None:
     with contextlib.suppress(OSError):
         plug.shutdown(socket.SHUT_RDWR)
+
+
+def _status(address: Address) -> int | None:
+    """What is answered there to who asks how it is."""
+    try:
+        return request(address, "GET", "/healthz")[0]
+    except FAULTS:
+        return None
 
 
 def health(address: Address) -> dict[str, Any] | None:

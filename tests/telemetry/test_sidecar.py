@@ -246,7 +246,8 @@ class Plugs:
 @pytest.mark.parametrize(
     ("series", "fields", "level", "said"),
     [
-        ([], {}, "good", "Running."),
+        ([], {}, "good", "Waiting for Ray"),
+        ([["workers", {}, 2]], {}, "good", "Running."),
         ([], {"ending": "finished"}, "good", "Finished"),
         ([], {"ending": "failed", "notes": [{"time": 1, "text": "disk full"}]}, "bad", "failed: disk full"),
         ([["data_wait_ratio", {}, 0.5]], {}, "warning", "50% of the time goes into waiting for data"),

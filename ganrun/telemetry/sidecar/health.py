@@ -53,7 +53,8 @@ def _life(run: Run, now: float) -> Iterator[Word]:
         case "finished":
             yield Word("good", "Finished: it has all its images.")
         case _:
-            yield Word("good", "Running.")
+            text = "Running." if run.value("workers") else "Waiting for Ray and its workers to start."
+            yield Word("good", text)
     if failures := run.value("restarts_total", "failure"):
         yield Word("warning", f"Started again after a failure {times(failures)}: see events/ of the run.")
     if rollbacks := run.value("rollbacks_total"):

@@ -64,7 +64,7 @@ export class Chart {
     const images = this.points.map((point) => point.images);
     const values = this.points.flatMap((point) => this.names.map(([key]) => point[key])).filter((value) => value !== undefined);
     let [low, high] = [Math.min(...values), Math.max(...values)];
-    if (low > 0 && low < high / 2) low = 0;
+    if (low > 0 && (low < high / 2 || this.names.length === 1)) low = 0;
     if (low === high) [low, high] = [low - Math.abs(low || 1) / 10, high + Math.abs(high || 1) / 10];
     const [first, last] = [Math.min(...images), Math.max(...images, Math.min(...images) + 1)];
     const x = (at) => MARGIN.left + ((at - first) / (last - first)) * (width - MARGIN.left - MARGIN.right);
