@@ -108,7 +108,8 @@ def _pushed(config: Config, folder: RunFolder, display: Display) -> Iterator[Cal
     pusher = Pusher(state, where, protocol.is_default(), seconds, display.say)
 
     def hear(message: dict[str, Any]) -> None:
-        state.hear(message)
+        with contextlib.suppress(Exception):  # Not even our own fault in what is shown may end what is trained.
+            state.hear(message)
         display.hear(message)
 
     try:

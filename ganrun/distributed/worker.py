@@ -79,7 +79,7 @@ def _attempt(
     start, files = _begin(place.folder, slots, rollback)
     play = Play(build_game(config, device), config, slots)
     progress, unfit = _restore(play, place.folder, start, files)
-    play.generation = start.generation
+    play.generation = max(play.generation, start.generation)
     if rollback:
         play.suspicion = Suspicion()
     stream = _stream(play, place.data)
