@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -268,7 +269,8 @@ def test_a_sidecar_that_never_was_there_is_asked_again_and_again(values):
             server.server_close()
 
 
-def test_a_sidecar_is_started_beside_the_driver_and_outlives_it(values, monkeypatch):
+def test_a_sidecar_is_started_beside_the_driver_again_if_it_dies_and_outlives_it(values, monkeypatch):
+    monkeypatch.setattr(push, "START_AGAIN_SECONDS", 0.0)
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = Address(port=free.getsockname()[1])
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
@@ -279,6 +281,11 @@ def test_a_sidecar_is_started_beside_the_driver_and_outlives_it(values, monkeypa
         while len(said) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
         assert said == [f"watch    {address.url} (it stays when the run is over; `ganrun sidecar --stop` ends it)"] * 2
+        first = push.health(address)["pid"]
+        os.kill(first, signal.SIGKILL)
+        while (found := push.health(address)) in (None, first) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert found["pid"] != first
         for pusher in pushers:
             pusher.state.end("finished")
             pusher.close()

@@ -32,7 +32,7 @@ def words(run: Run, now: float) -> list[Word]:
         run: as its driver last told it.
         now: by the clock that it was heard by.
     """
-    found = [*_life(run, now), *_checkpoints(run, now), *_numbers(run), *_speed(run)]
+    found = [*_life(run, now), *_checkpoints(run, now), *_numbers(run), *_speed(run, now)]
     found.sort(key=lambda word: ("bad", "warning", "good").index(word.level))
     return found
 
@@ -93,7 +93,9 @@ def _numbers(run: Run) -> Iterator[Word]:
         yield Word("warning", f"Damaged samples passed over: {skipped:,.0f}; prepare the data again.")
 
 
-def _speed(run: Run) -> Iterator[Word]:
+def _speed(run: Run, now: float) -> Iterator[Word]:
+    if run.state(now) != "running":
+        return
     wait = run.value("data_wait_ratio")
     if wait is not None and wait > DATA_WAIT_RATIO:
         text = "more cluster.cpus_per_worker, a nearer storage or a larger data.cache_mib helps"
