@@ -56,7 +56,6 @@ class Pusher:
         self._thread.join(CLOSE_SECONDS)
 
     def _run(self) -> None:
-        # The one that says where to look waits until there is something to see.
         while not self._over:
             self._push()
             if self._closing.wait(self.seconds):
