@@ -12,6 +12,7 @@ VERBS = {
     "sample": "draw images from a run's averaged generator",
     "evaluate": "score a run: Fréchet distance, KID, precision, recall and others",
     "runs": "list, show, plot and delete runs",
+    "sidecar": "show runs to Prometheus and browsers",
     "export": "write the averaged generator to one file",
     "bench": "measure this machine, peers beside it",
 }

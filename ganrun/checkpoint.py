@@ -69,6 +69,7 @@ def snapshot(play: Play, progress: Progress, recorder: dict[str, Tensor], spare:
         "images": play.images,
         "generation": play.generation,
         "recorded": play.recorder.names,
+        "suspected": play.suspicion.streaks,
         "best_score": progress.best_score,
         "seconds": progress.seconds,
     }
@@ -93,6 +94,7 @@ def restore(play: Play, files: Files) -> Progress:
             tracker.load_state_dict(load_tensors(files[f"{name}.safetensors"]))
         state = json.loads(files[STATE])
         play.recorder.load(state["recorded"], load_tensors(files["recorder.safetensors"]))
+        play.suspicion.streaks |= state.get("suspected", {})
     except (KeyError, RuntimeError, SafetensorError) as error:
         raise RunError(f"the checkpoint does not fit the networks of this config: {error}") from error
     play.images, play.generation = state["images"], state["generation"]

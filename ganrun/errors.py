@@ -10,3 +10,7 @@ class UserError(ValueError):
 
 class RunError(RuntimeError):
     """The run cannot go on though its input was right (held lease, full disk, diverged): exit code 1."""
+
+
+class DivergedError(RunError):
+    """What training leads to is worth nothing; from the last checkpoint with other noise it may go well."""

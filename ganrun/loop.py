@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ganrun.data.decode import RawBatch
-from ganrun.errors import RunError
+from ganrun.errors import DivergedError
 from ganrun.play import Play
 from ganrun.turn import learning_rate
 
@@ -15,8 +15,8 @@ class Host(Protocol):
     def should_stop(self) -> bool:
         """Whether the run is asked to save and leave; the same on all workers."""
 
-    def record(self, values: dict[str, float]) -> None:
-        """A tick: means since the last one, by metric name."""
+    def record(self, values: dict[str, float], signs: tuple[str, ...]) -> None:
+        """A tick: means since the last one, by metric name, and the signs of collapse that hold."""
 
     def picture(self) -> None:
         """Samples of the averaged generator."""
@@ -32,7 +32,8 @@ def train(play: Play, next_batches: Callable[[], list[RawBatch]], host: Host) ->
     """Plays rounds until the run has its images or the host asks to stop; whether it has them.
 
     Raises:
-        RunError: more turns were not finite in a tick than the config tolerates.
+        DivergedError: more turns were not finite in a tick than the config tolerates, or it collapsed and is
+            to be rolled back then.
     """
     config = play.config
     evaluate, checkpoint = config.evaluate.every_images, config.checkpoint.every_images
@@ -70,11 +71,13 @@ def _tick(play: Play, host: Host) -> None:
     for seat in play.seats:
         rate = learning_rate(seat.settings, play.images, play.config.train.total_images)
         values[f"learning_rate/{seat.player.name}"] = rate
-    host.record(values | {"nonfinite": nonfinite})
-    if nonfinite > play.config.train.nonfinite_tolerance:
-        raise RunError(
-            f"the run diverged: {nonfinite} turns before {play.images:,} images had a loss or gradient that is "
-            f"not finite, more than train.nonfinite_tolerance: {play.config.train.nonfinite_tolerance}; "
-            "lower optimizer.*.learning_rate or choose another objective.loss, and run again from the last checkpoint"
+    signs, settings = play.suspicion.look(values), play.config.train
+    host.record(values | {"nonfinite": nonfinite}, signs)
+    if nonfinite > settings.nonfinite_tolerance:
+        raise DivergedError(
+            f"{nonfinite} turns before {play.images:,} images had a loss or gradient that is not finite, more than "
+            f"train.nonfinite_tolerance: {settings.nonfinite_tolerance}"
         )
+    if signs and settings.rollback_on_collapse:
+        raise DivergedError(f"a collapse is suspected at {play.images:,} images: {', '.join(signs)}")
     host.picture()

@@ -7,10 +7,14 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 from torchvision.utils import make_grid
 
 from ganrun.data.index import Index
 from ganrun.evaluation.modes import known_mixture, picture
+
+SMALL_IMAGES, SMALL_PIXELS = 16, 128
+"""A small picture is less than 1 MiB, however well it compresses."""
 
 
 def to_picture(images: Tensor, index: Index, columns: int | None, facts: Mapping[str, str]) -> bytes | None:
@@ -22,6 +26,13 @@ def to_picture(images: Tensor, index: Index, columns: int | None, facts: Mapping
         return to_png(images, columns, facts)
     of = known_mixture(index)
     return of and picture(images.double().cpu().numpy(), of, index.made["source"], facts)
+
+
+def small_png(images: Tensor) -> bytes:
+    """The first of the images [B, C, H, W] in [-1, 1], and small."""
+    images = images[:SMALL_IMAGES].float()
+    height, width = images.shape[2:]
+    return to_png(adaptive_avg_pool2d(images, (min(height, SMALL_PIXELS), min(width, SMALL_PIXELS))))
 
 
 def to_png(images: Tensor, columns: int | None = None, facts: Mapping[str, str] | None = None) -> bytes:

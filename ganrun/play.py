@@ -12,6 +12,7 @@ from ganrun.models.normalization import SlotBatchNorm2d
 from ganrun.rng import Draw
 from ganrun.sections import Config
 from ganrun.slots import Slots
+from ganrun.telemetry.collapse import Suspicion
 from ganrun.telemetry.recorder import Recorder
 from ganrun.turn import Seat, TurnRecord, learning_rate
 
@@ -37,7 +38,7 @@ class Play:
         self.averages = {
             name: Average(game.networks[name], config.train.average_half_life_images) for name in game.averaged
         }
-        self.recorder = Recorder(slots, self.device)
+        self.recorder, self.suspicion = Recorder(slots, self.device), Suspicion()
         self.skipped = torch.zeros((), device=self.device)
         """Turns of the last round that were skipped because a gradient was not finite."""
         turns = sum(player.turns for player in game.players if player.fresh_batch)

@@ -66,15 +66,36 @@ class RunFolder:
             elif self.storage.replace(f"{name}.json", data, found[1]):
                 return
 
-    def begin_attempt(self) -> int:
-        """The number of a new attempt, which no other has. From now on older ones cannot move the pointers."""
-        attempt = 1 + self._newest_attempt()
-        line = json.dumps({"time": time.time(), "kind": "attempt"}) + "\n"
-        while not self.storage.create(f"events/{attempt:04d}.jsonl", line.encode()):
+    def begin_attempt(self, generation: int = 0, after: int | None = None) -> int:
+        """The number of a new attempt, which no other has. From now on older ones cannot move the pointers.
+
+        Args:
+            generation: of its noise.
+            after: the attempt that is to go on as the new one; unset, any.
+
+        Raises:
+            RunError: a later one than `after` has the run.
+        """
+        attempt = 1 + (self._newest_attempt() if after is None else after)
+        fields = {"time": time.time(), "kind": "attempt", "generation": generation}
+        while not self.storage.create(f"events/{attempt:04d}.jsonl", (json.dumps(fields) + "\n").encode()):
+            if after is not None:
+                raise RunError(f"{self.storage.uri}: attempt {after} was overtaken by attempt {attempt}")
             attempt += 1
         if latest := self.pointer("latest"):
             self.move_pointer("latest", Pointer(latest.checkpoint, latest.images, attempt, latest.score))
         return attempt
+
+    def generation(self) -> int:
+        """Of the newest attempt's noise: how often the run was rolled back."""
+        attempt = self._newest_attempt()
+        if not attempt:
+            return 0
+        line = self.storage.read(f"events/{attempt:04d}.jsonl").partition(b"\n")[0]
+        try:
+            return int(json.loads(line).get("generation", 0))
+        except (ValueError, AttributeError, TypeError):
+            return 0  # The line of an older ganrun, or damaged; the checkpoint has its own.
 
     def _newest_attempt(self) -> int:
         names = [name.partition(".")[0] for name in self.storage.list("events")]

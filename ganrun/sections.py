@@ -211,7 +211,11 @@ class TrainConfig(Section):
     tick_images: Count = 5_000
     """How often losses are read, and samples drawn."""
     nonfinite_tolerance: Whole = 10
-    """Turns whose gradient is not finite are skipped; more than so many in a tick end the run."""
+    """Turns whose gradient is not finite are skipped; after more than so many in a tick the run is rolled back."""
+    max_rollbacks: Whole = 2
+    """So often in its life a run that diverged goes back to its last checkpoint, with other noise; then it ends."""
+    rollback_on_collapse: bool = False
+    """Whether a suspected collapse, which is always told, also rolls the run back."""
 
 
 class EvaluateConfig(Section):
@@ -258,6 +262,8 @@ class TelemetryConfig(Section):
 
     sample_images: Annotated[Count, Field(le=1024)] = 64
     """Images in each picture of samples."""
+    push_seconds: Whole = 5
+    """How often the state goes to the sidecar that GANRUN_SIDECAR names, or the one beside the command; 0: never."""
 
 
 class Config(Section):

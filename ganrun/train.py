@@ -1,19 +1,26 @@
 """Trains a game from a YAML file. The same command resumes."""
 
 import argparse
+import contextlib
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 from ganrun import config as configs
 from ganrun import door, preflight
 from ganrun.display import Display
 from ganrun.errors import RunError
+from ganrun.records.past import past
 from ganrun.records.words import figure
 from ganrun.run_folder import Lease, RunFolder
 from ganrun.sections import Config
 from ganrun.storage import open_storage
+from ganrun.telemetry import protocol
+from ganrun.telemetry.push import Pusher
+from ganrun.telemetry.state import Past, RunState
 
 EXAMPLES = """examples:
   ganrun train configs/quickstart.yaml                       on this machine, with a Ray of its own
@@ -41,6 +48,7 @@ def _main(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(config.to_yaml(), end="")
         return door.OK
+    protocol.address()  # It may be wrong.
     config = preflight.absolute(config)
     preflight.check(config)
     folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}"))
@@ -79,11 +87,39 @@ def _train(config: Config, folder: RunFolder, stop: threading.Event) -> int:
     from ganrun.distributed import launch
 
     try:
-        ending = launch.run(config, display.hear, stop)
+        with _pushed(config, folder, display) as hear:
+            ending = launch.run(config, hear, stop)
     finally:
         display.close()
     _summarise(display, folder, ending)
     return door.OK if ending == "finished" else door.INTERRUPTED
+
+
+@contextlib.contextmanager
+def _pushed(config: Config, folder: RunFolder, display: Display) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """What hears the workers: the display, and unless it is off the state that a sidecar is pushed meanwhile."""
+    where, seconds = protocol.address(), config.telemetry.push_seconds
+    if where is None or not seconds:
+        yield display.hear
+        return
+    before = Past()
+    with contextlib.suppress(OSError):  # Whether the storage is there, the run itself will find.
+        before = past(folder.storage)
+    state = RunState(config, before)
+    pusher = Pusher(state, where, protocol.is_default(), seconds, display.say)
+
+    def hear(message: dict[str, Any]) -> None:
+        with contextlib.suppress(Exception):  # Not even our own fault in what is shown may end what is trained.
+            state.hear(message)
+        display.hear(message)
+
+    try:
+        yield hear
+    except BaseException as error:
+        state.end("failed", str(error) or type(error).__name__)
+        raise
+    finally:
+        pusher.close()
 
 
 def _summarise(display: Display, folder: RunFolder, ending: str) -> None:

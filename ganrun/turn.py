@@ -15,6 +15,7 @@ from ganrun.models.spectral_norm import SpectralNorm
 from ganrun.rng import Draw
 from ganrun.sections import AdamConfig
 from ganrun.slots import Slots
+from ganrun.telemetry.stopwatch import Stopwatch
 
 # Running statistics are settled once a round (play.py); torch 2.13 gave the switch another name.
 _SWITCH = "forward_sync_buffers"
@@ -46,6 +47,7 @@ class Seat:
             network.requires_grad_(False)
         player.owned.requires_grad_(True)
         self._iterated = [module for module in player.owned.modules() if isinstance(module, SpectralNorm)]
+        self.stopwatch = Stopwatch(self.device)
         self.module: nn.Module = player
         if slots.workers > 1:
             self.module = DistributedDataParallel(player, **_NO_BUFFER_SYNC, gradient_as_bucket_view=True)
@@ -64,16 +66,24 @@ class Seat:
         self.player.owned.requires_grad_(True)
         for module in self._iterated:
             module.begin_turn()
+        self.stopwatch.start()
         self.optimizer.zero_grad(set_to_none=True)
         rows = []
         for number, (batch, draw) in enumerate(zip(batches, draws, strict=True)):
             last = number == len(batches) - 1
             with self._reduced(last), self._autocast():
                 loss = self.module(batch, draw, self.others)
+            if last:
+                self.stopwatch.stop()  # What comes now waits for the other ranks.
             with self._reduced(last):
                 (loss.total * self.slots.weight).backward()
             rows.append({f"loss/{self.player.name}": loss.total.detach(), **loss.parts})
         return self._step(rows, learning_rate)
+
+    @property
+    def rounds(self) -> int:
+        """Played since the stopwatch was last read."""
+        return self.stopwatch.laps // self.player.turns
 
     def _step(self, rows: list[dict[str, Tensor]], learning_rate: float) -> TurnRecord:
         """Takes the optimizer's step unless a gradient is not finite; decided on the device, without waiting."""

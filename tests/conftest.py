@@ -24,6 +24,8 @@ from tests.s3 import s3, s3_server
 
 __all__ = ["s3", "s3_server"]
 
+os.environ["GANRUN_SIDECAR"] = "off"  # No test pushes to, or starts, the sidecar of whoever runs the tests.
+
 SIZES = (30, 25, 35, 20, 31)
 """Samples in the shards of the small data set: unequal, and 141 in all, which 2, 4 and 6 slots do not divide."""
 

@@ -105,6 +105,7 @@ def test_the_manifest_is_written_last(tmp_path):
 
 def test_a_play_is_restored_whole(values, play):
     play.generation = 3
+    play.suspicion.streaks["gradient_vanished"] = 4
     files = checkpoint.snapshot(play, Progress(12.5, 99.0), play.recorder.state()).files()
     fresh = played(values, rounds=0, run__name="fresh")
     with torch.no_grad():

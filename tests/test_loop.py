@@ -23,7 +23,7 @@ class PlainHost:
     def should_stop(self):
         return self.stop_at is not None and self.play.images >= self.stop_at
 
-    def record(self, values):
+    def record(self, values, signs):
         self.note("tick")
         self.values.append(values)
 

@@ -74,6 +74,17 @@ def test_attempts_are_numbered_from_1(folder):
     assert [folder.begin_attempt() for _ in range(3)] == [1, 2, 3]
 
 
+def test_an_attempt_after_a_rollback_keeps_its_generation_and_follows_none_but_its_own(folder):
+    assert folder.generation() == 0
+    first = folder.begin_attempt()
+    assert folder.begin_attempt(1, after=first) == 2
+    assert folder.generation() == 1
+    with pytest.raises(RunError, match="attempt 1 was overtaken by attempt 2"):
+        folder.begin_attempt(1, after=first)
+    folder.storage.append("events/0002.jsonl", b'{"kind": "rollback"}\n')
+    assert folder.generation() == 1
+
+
 def test_attempts_are_unique_under_a_race(folder):
     with ThreadPoolExecutor(8) as pool:
         attempts = list(pool.map(lambda _: RunFolder(folder.storage).begin_attempt(), range(24)))

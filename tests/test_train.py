@@ -86,7 +86,9 @@ def test_a_run_that_diverges_stops_with_its_last_good_checkpoint(values, tmp_pat
     code, _, error = Train(yaml, address=ray_here[0]).wait()
     assert code == 1
     assert "the run diverged" in error
-    (events,) = (run_folder(config_of(values)) / "events").iterdir()
+    assert "rolled back to" in error
+    *_, events = sorted((run_folder(config_of(values)) / "events").iterdir())
+    assert events.name == "0003.jsonl"
     assert json.loads(events.read_text().splitlines()[-1])["kind"] == "failed"
     assert "more than train.nonfinite_tolerance: 3" in error
     assert "Traceback" not in error

@@ -134,7 +134,7 @@ class Checkpoints:
         self.spare: Snapshot | None = None
         """One that is written, for the memory of the next."""
         self._waiting: Due | None = None
-        self._busy = self._draining = False
+        self._busy = self._draining = self._closing = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
         self._thread.start()
@@ -158,6 +158,14 @@ class Checkpoints:
             self._changed.wait_for(lambda: self.fault or not (self._busy or self._waiting))
             self._draining = False
 
+    def close(self) -> None:
+        """Waits as `drain` does, and ends the thread."""
+        self.drain()
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+
     def raise_fault(self, max_age_seconds: float) -> None:
         """Raises what means that the run must not go on.
 
@@ -176,7 +184,9 @@ class Checkpoints:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting)
+                self._changed.wait_for(lambda: self._waiting or self._closing)
+                if self._closing:
+                    return
                 due, self._waiting, self._busy = self._waiting, None, True
             assert due is not None
             try:

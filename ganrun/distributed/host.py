@@ -18,10 +18,12 @@ from ganrun.errors import RunError
 from ganrun.evaluation.evaluation import Evaluation
 from ganrun.evaluation.generated import Generated
 from ganrun.evaluation.points import PointEvaluation
-from ganrun.picture import to_picture
+from ganrun.picture import small_png, to_picture
 from ganrun.play import Play
 from ganrun.rng import Draw
 from ganrun.run_folder import Pointer, RunFolder
+from ganrun.telemetry.collapse import ADVICE
+from ganrun.telemetry.protocol import PART_BYTES
 
 
 class WorkerHost:
@@ -55,11 +57,13 @@ class WorkerHost:
         self.checkpoints: Checkpoints | None = None
         if self.first:
             self.lines = Lines(folder)
-            self.checkpoints = Checkpoints(folder, play.config.checkpoint.keep, self.lines, self._tell)
+            self.checkpoints = Checkpoints(folder, play.config.checkpoint.keep, self.lines, self.tell)
         self._stopping = False
         self._wait_seconds = 0.0
         """Time spent waiting for data since the last tick."""
         self._counted = Counter[str]()
+        self._signs: tuple[str, ...] = ()
+        """Of collapse, that hold."""
         self._score: tuple[int, dict[str, Any]] | None = None
         """The newest score, and at how many images: it belongs to the checkpoint of those alone."""
         self._metrics = f"metrics/{attempt:04d}-{play.images:012d}.jsonl"
@@ -85,30 +89,43 @@ class WorkerHost:
         self._wait_seconds += time.monotonic() - begun
         return batches
 
-    def record(self, values: dict[str, float]) -> None:
-        """A line of metrics."""
+    def record(self, values: dict[str, float], signs: tuple[str, ...]) -> None:
+        """A line of metrics; signs of collapse that are new are told."""
         now, (before, images) = time.monotonic(), self._ticked
-        values["images_per_second"] = (self.play.images - images) / (now - before)
-        values["data_wait_ratio"] = self._wait_seconds / (now - before)
-        values |= self._data_counts()
+        seconds, rounds = now - before, self.play.seats[0].rounds
+        values["images_per_second"] = (self.play.images - images) / seconds
+        values["data_wait_ratio"] = self._wait_seconds / seconds
+        values["round_seconds"] = seconds / rounds
+        values |= self._of_all_ranks(rounds, seconds)
+        values |= {f"collapse_suspected/{sign}": float(sign in signs) for sign in self.play.suspicion.streaks}
         self._ticked, self._wait_seconds = (now, self.play.images), 0.0
         if self.first:
             self._append(self._metrics, {"images": self.play.images, "time": time.time(), **values})
             self.line.say("tick", images=self.play.images, values=values)
+            for sign in set(signs) - set(self._signs):
+                message = f"collapse suspected at {self.play.images:,} images: {sign}: {ADVICE[sign]}"
+                self.tell("collapse_suspected", images=self.play.images, sign=sign, message=message)
+        self._signs = signs
 
-    def _data_counts(self) -> dict[str, int]:
-        """What all workers' streams counted since the last tick."""
-        fetcher = self.stream.fetcher
-        counted = Counter(
-            shard_bytes=fetcher.bytes_fetched,
-            shard_errors=fetcher.faults.total(),
-            samples_skipped=self.stream.damaged.skipped,
-        )
-        since = torch.tensor([counted[name] - self._counted[name] for name in counted])
+    def _of_all_ranks(self, rounds: int, seconds: float) -> Counter[str]:
+        """What all workers counted and measured since the last tick."""
+        fetcher, device, rank = self.stream.fetcher, self.play.device, self.play.slots.rank
+        counted = Counter(shard_bytes=fetcher.bytes_fetched, samples_skipped=self.stream.damaged.skipped)
+        counted.update({f"shard_errors/{kind}": count for kind, count in fetcher.faults.items()})
+        mine: dict[str, float] = {name: counted[name] - self._counted[name] for name in counted}
         self._counted = counted
-        if self.play.slots.workers > 1:
-            dist.all_reduce(since)
-        return dict(zip(counted, since.tolist(), strict=True))
+        working = sum(seat.stopwatch.read() * seat.player.turns for seat in self.play.seats)
+        mine[f"rank_round_seconds/{rank}"] = working + self._wait_seconds / rounds
+        if device.type == "cuda":
+            mine |= {f"gpu_memory_bytes/{rank}": torch.cuda.max_memory_allocated(device), "gpu_seconds": seconds}
+            torch.cuda.reset_peak_memory_stats(device)
+        found = [mine] * self.play.slots.workers
+        if len(found) > 1:
+            dist.all_gather_object(found, mine)
+        total = Counter[str]()
+        for each in found:
+            total.update(each)  # type: ignore[arg-type]
+        return total
 
     def picture(self) -> None:
         """Samples of the averaged generator for the same latents at every tick, as PNG, a class in each column."""
@@ -122,8 +139,12 @@ class WorkerHost:
             images = game.sample(play.averaged_networks, z, game.labels(0, count, play.device))
         facts = {"attempt": str(self.attempt), "images": str(play.images)}
         picture = to_picture(images, self.stream.data.index, game.classes or None, facts)
-        if picture is not None:
-            self.lines.picture(name, picture)
+        if picture is None:
+            return
+        self.lines.picture(name, picture)
+        diversity = float(images.double().std(0, correction=0).mean())
+        shown = picture if len(picture) <= PART_BYTES else small_png(images)
+        self.line.say("picture", images=play.images, png=shown, diversity=diversity)
 
     def evaluate(self) -> bool:
         """A score of the averaged generator, on all ranks together; whether it is the best so far (lower is better)."""
@@ -141,7 +162,8 @@ class WorkerHost:
         if self.first:
             line = {"images": self.play.images, "time": time.time(), **score.values()}
             self._append(self._metrics, line)
-            self.line.say("score", images=self.play.images, name=score.name, value=score.value, best=best)
+            about = {"name": score.name, "extractor": score.extractor, "samples": score.samples}
+            self.line.say("score", images=self.play.images, value=score.value, best=best, **about)
         return best
 
     def save(self, best: bool) -> None:
@@ -161,6 +183,17 @@ class WorkerHost:
         pointer = Pointer(name, self.play.images, self.attempt, scores[0]["value"] if scores else None)
         facts |= {"scores": scores}
         self.checkpoints.submit(Due(snapshot, facts, pointer, best, time.monotonic() - begun))
+
+    def leave(self) -> None:
+        """Waits until what is under way is written or has failed: this attempt is over, and the run is not.
+
+        Raises:
+            RunError: another attempt has the run.
+        """
+        if self.checkpoints is not None and self.lines is not None:
+            self.checkpoints.close()
+            self.lines.close()
+            self.checkpoints.raise_fault(0)
 
     def finish(self, ending: str | None) -> None:
         """Waits until the last checkpoint and the last lines are written; `ending` is the last event, if all is well.
@@ -186,9 +219,10 @@ class WorkerHost:
         """A line of this attempt's events."""
         self._append(f"events/{self.attempt:04d}.jsonl", {"time": time.time(), "kind": kind, **fields}, soon=True)
 
-    def _tell(self, kind: str, **fields: Any) -> None:
-        """An event, and what is a message also on the driver's terminal. Called by several threads."""
+    def tell(self, kind: str, **fields: Any) -> None:
+        """An event, for the driver too, and what is a message also on its terminal. Called by several threads."""
         self.event(kind, **fields)
+        self.line.say(kind, time=time.time(), **fields)
         if "message" in fields:
             self.line.say("note", text=fields["message"])
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 Message = dict[str, Any]
-"""{"kind": ..., ...}; the kinds are `started`, `images`, `tick`, `score`, `note`, and last of all one of
-`finished`, `stopped`, `failed`."""
+"""{"kind": ..., ...}; the kinds are `started`, `images`, `tick`, `score`, `picture`, `note`, `rollback`, the events of
+checkpoints and of collapse, and last of all one of `finished`, `stopped`, `failed`."""
 POLL_SECONDS = 0.5
 
 

@@ -15,7 +15,7 @@ from ganrun.data.order import Order
 from ganrun.data.stream import Stream
 from ganrun.distributed.host import WorkerHost
 from ganrun.distributed.line import Line
-from ganrun.errors import RunError, UserError
+from ganrun.errors import DivergedError, RunError, UserError
 from ganrun.evaluation.evaluation import Evaluation
 from ganrun.evaluation.points import PointEvaluation
 from ganrun.evaluation.reals import Reals
@@ -27,6 +27,7 @@ from ganrun.run_folder import RunFolder
 from ganrun.sections import Config
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
+from ganrun.telemetry.collapse import Suspicion
 
 
 def work(config: Config, rank: int, workers: int, device: torch.device, line: Line) -> None:
@@ -40,32 +41,92 @@ def work(config: Config, rank: int, workers: int, device: torch.device, line: Li
         torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
     else:  # Workers of one machine see all its GPUs; NCCL and current_stream() mean this thread's.
         torch.cuda.set_device(device)
-    patience = config.run.patience_seconds
     with _warnings_told(line) if rank == 0 else contextlib.nullcontext():
-        folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}", patience))
-        data = open_data(config.data.shards, patience)
-        play = Play(build_game(config, device), config, Slots(config.slots, rank, workers))
-        start, files = _begin(folder, play.slots)
-        progress, unfit = _restore(play, folder, start, files)
-        stream = _stream(play, data)
-        evaluation = _evaluation(config, data) if config.evaluate.every_images else None
-        host = WorkerHost(play, folder, stream, line, start.attempt, progress, evaluation)
-        if host.first:
-            left_over = stream.order.left_over
-            host.event("start", images=play.images, workers=workers, left_over=left_over, **start._asdict())
-            if unfit:
-                host.event("start_from", where=config.run.start_from, unfit=unfit)
-                line.say("note", text=f"run.start_from: {len(unfit)} tensors did not fit: {', '.join(unfit)}")
-            line.say("started", images=play.images, workers=workers, faults=start.damaged)
+        place, slots = _place(config, line), Slots(config.slots, rank, workers)
+        rollback = _attempt(config, device, slots, place, None)
+        while rollback:
+            rollback = _attempt(config, device, slots, place, rollback)
+
+
+class Rollback(NamedTuple):
+    """An attempt that diverged, and how the next one differs from it: by its noise."""
+
+    attempt: int
+    generation: int
+    """Of the next one."""
+    why: str
+
+
+class _Place(NamedTuple):
+    """What all attempts of a worker share."""
+
+    folder: RunFolder
+    data: DataSet
+    evaluation: Evaluation | PointEvaluation | None
+    line: Line
+
+
+def _place(config: Config, line: Line) -> _Place:
+    patience = config.run.patience_seconds
+    folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}", patience))
+    data = open_data(config.data.shards, patience)
+    return _Place(folder, data, _evaluation(config, data) if config.evaluate.every_images else None, line)
+
+
+def _attempt(
+    config: Config, device: torch.device, slots: Slots, place: _Place, rollback: Rollback | None
+) -> Rollback | None:
+    """From the newest checkpoint, or from nothing, to an end, or until it is to be rolled back.
+
+    One after a rollback has nothing of the one before: it is made as one in a new process would be.
+    """
+    start, files = _begin(place.folder, slots, rollback)
+    play = Play(build_game(config, device), config, slots)
+    progress, unfit = _restore(play, place.folder, start, files)
+    play.generation = max(play.generation, start.generation)
+    if rollback:
+        play.suspicion = Suspicion()
+    stream = _stream(play, place.data)
+    host = WorkerHost(play, place.folder, stream, place.line, start.attempt, progress, place.evaluation)
+    if host.first:
+        _tell(host, start, unfit, rollback)
+    try:
         finished = _train(play, host)
-        if host.first:
-            line.say("finished" if finished else "stopped", images=play.images)
+    except DivergedError as error:
+        return Rollback(start.attempt, play.generation + 1, str(error))
+    if host.first:
+        place.line.say("finished" if finished else "stopped", images=play.images)
+    return None
+
+
+def _tell(host: WorkerHost, start: "Start", unfit: list[str], rollback: Rollback | None) -> None:
+    """What begins, as an event and to the driver."""
+    play, line = host.play, host.line
+    if rollback:
+        often = f"rollback {rollback.generation} of train.max_rollbacks: {play.config.train.max_rollbacks}"
+        message = f"rolled back to {play.images:,} images ({often}), since {rollback.why}"
+        host.tell("rollback", images=play.images, message=message, **start._asdict())
+        return
+    left_over, workers = host.stream.order.left_over, play.slots.workers
+    host.event("start", images=play.images, workers=workers, left_over=left_over, **start._asdict())
+    if unfit:
+        where = play.config.run.start_from
+        host.event("start_from", where=where, unfit=unfit)
+        line.say("note", text=f"run.start_from: {len(unfit)} tensors did not fit: {', '.join(unfit)}")
+    line.say("started", images=play.images, workers=workers, faults=start.damaged)
 
 
 def _train(play: Play, host: WorkerHost) -> bool:
-    """Plays to the end, whether that is the run's or one that was asked for, and waits for what is being written."""
+    """Plays to the end, whether that is the run's or one that was asked for, and waits for what is being written.
+
+    Raises:
+        DivergedError: it did, and may be rolled back.
+    """
     try:
-        finished = train(play, host.next_batches, host)
+        finished = _play(play, host)
+    except DivergedError:
+        host.leave()
+        raise
     except Exception as error:
         if isinstance(error, UserError | RunError):
             host.event("failed", images=play.images, message=str(error))
@@ -76,6 +137,20 @@ def _train(play: Play, host: WorkerHost) -> bool:
         host.stream.close()
     host.finish("finish" if finished else "stop")
     return finished
+
+
+def _play(play: Play, host: WorkerHost) -> bool:
+    """Plays; one that diverged and was rolled back often enough has failed."""
+    try:
+        return train(play, host.next_batches, host)
+    except DivergedError as error:
+        if play.generation < play.config.train.max_rollbacks:
+            raise
+        raise RunError(
+            f"the run diverged: {error}; it was rolled back as often as train.max_rollbacks: "
+            f"{play.config.train.max_rollbacks} allows; lower optimizer.*.learning_rate or choose another "
+            "objective.loss, and run again from the last checkpoint"
+        ) from error
 
 
 class _Telling(logging.Handler):
@@ -104,20 +179,26 @@ class Start(NamedTuple):
     """What a start of the workers begins with."""
 
     attempt: int
+    generation: int
     checkpoint: str | None
     """Its name; None before the first."""
     damaged: list[str]
     """What is wrong with newer ones."""
 
 
-def _begin(folder: RunFolder, slots: Slots) -> tuple[Start, checkpoint.Files]:
+def _begin(folder: RunFolder, slots: Slots, rollback: Rollback | None) -> tuple[Start, checkpoint.Files]:
     """A new attempt, and the checkpoint to go on from: rank 0 decides for all, and has read it for that."""
     found: list[Start | None] = [None]
     files: checkpoint.Files = {}
     if slots.rank == 0:
-        attempt = folder.begin_attempt()
+        if rollback:
+            generation = rollback.generation
+            attempt = folder.begin_attempt(generation, after=rollback.attempt)
+        else:
+            generation = folder.generation()
+            attempt = folder.begin_attempt(generation)
         name, files, damaged = checkpoint.newest_whole(folder)
-        found = [Start(attempt, name, damaged)]
+        found = [Start(attempt, generation, name, damaged)]
     if slots.workers > 1:
         dist.broadcast_object_list(found, 0)
     assert found[0] is not None

@@ -26,6 +26,11 @@ def read_curve(storage: Storage) -> tuple[list[Line], list[str]]:
     return curve, faults
 
 
+def read_lines(storage: Storage, name: str) -> list[Line]:
+    """The whole lines of one file of metrics."""
+    return _read(storage, name, {"images", "time"}, [])
+
+
 def read_events(storage: Storage) -> tuple[list[Line], list[str]]:
     """The events of all attempts in turn, and which lines are damaged."""
     faults: list[str] = []

@@ -1,0 +1,97 @@
+"""Shows runs to Prometheus and browsers: an HTTP process that needs no Ray. `ganrun train` starts one by itself."""
+
+import argparse
+import errno
+import ipaddress
+import os
+import signal
+import sys
+import time
+
+from ganrun import door
+from ganrun.errors import RunError, UserError
+from ganrun.telemetry.protocol import HOST, PORT, TOKEN_VARIABLE, Address, token
+
+EXAMPLES = """examples:
+  ganrun sidecar                                      http://127.0.0.1:9108, where runs of this machine push
+  ganrun sidecar --stop                               end it; runs go on and push no more
+  GANRUN_SIDECAR_TOKEN=... ganrun sidecar --listen 0.0.0.0:9108
+  GANRUN_SIDECAR_TOKEN=... GANRUN_SIDECAR=http://head:9108 ganrun train configs/quickstart.yaml
+
+/ is a page of the runs, /metrics what Prometheus scrapes, /runs the same as JSON, /healthz whether it is there."""
+STOP_SECONDS = 20.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The door; returns the exit code."""
+    parser = door.parser("sidecar", __doc__, EXAMPLES)
+    parser.add_argument("--listen", metavar="ADDR:PORT", default=f"{HOST}:{PORT}", help="default: %(default)s")
+    parser.add_argument("--stop", action="store_true", help="end the one that listens there")
+    options = parser.parse_args(arguments)
+    return door.run(lambda: _main(options))
+
+
+def _main(options: argparse.Namespace) -> int:
+    where = _listen(options.listen)
+    return _stop(where) if options.stop else _serve(where)
+
+
+def _listen(text: str) -> Address:
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]").replace("localhost", HOST)
+    try:
+        ipaddress.ip_address(host)
+        if not 0 <= int(port) < 2**16:
+            raise ValueError
+    except ValueError:
+        raise UserError(f"--listen: {text!r} is not ADDR:PORT, such as {HOST}:{PORT} or 0.0.0.0:{PORT}") from None
+    return Address(host, int(port))
+
+
+def _serve(where: Address) -> int:
+    from ganrun.telemetry.push import health
+    from ganrun.telemetry.sidecar.runs import Runs
+    from ganrun.telemetry.sidecar.server import Server
+
+    if not ipaddress.ip_address(where.host).is_loopback and not token():
+        raise UserError(
+            f"--listen: {where.host} is open to other machines: set {TOKEN_VARIABLE} here and where runs are started"
+        )
+    try:
+        server = Server(where, Runs(), token())
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE and health(where):
+            print(f"a sidecar is at {where.url} already", file=sys.stderr)
+            return door.OK
+        raise RunError(f"--listen: {where.host}:{where.port}: {error.strerror}; choose another port") from error
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    print(f"http://{where.host}:{server.port} (process {os.getpid()})", file=sys.stderr, flush=True)
+    with server:
+        server.serve_forever()
+    return door.OK
+
+
+def _stop(where: Address) -> int:
+    from ganrun.telemetry.push import FAULTS, health, request
+
+    found = health(where)
+    if found is None:
+        print(f"no sidecar is at {where.url}", file=sys.stderr)
+        return door.OK
+    try:
+        status, answer = request(where, "DELETE", "/")
+    except FAULTS as error:
+        raise RunError(f"the sidecar at {where.url} does not answer: end process {found['pid']}") from error
+    if status != 200:
+        raise UserError(f"the sidecar at {where.url} refuses: {answer.decode('utf-8', 'replace')}")
+    deadline = time.monotonic() + STOP_SECONDS
+    while health(where):
+        if time.monotonic() > deadline:
+            raise RunError(f"the sidecar at {where.url} does not end: end process {found['pid']}")
+        time.sleep(0.1)
+    print(f"the sidecar at {where.url} ended", file=sys.stderr)
+    return door.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""The series of all runs in Prometheus's text format, collected when it asks."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ganrun.telemetry.series import COMMON, SERIES
+from ganrun.telemetry.sidecar.runs import EXPIRE_SECONDS, Run, Runs
+
+
+class Exposition(Collector):
+    """Reads the runs at each scrape."""
+
+    def __init__(self, runs: Runs) -> None:
+        self.runs = runs
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def text(self) -> bytes:
+        """What /metrics answers."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """A family for each series that any run has, and `ganrun_up`."""
+        runs, now = self.runs.known(EXPIRE_SECONDS), self.runs.clock()
+        for series in SERIES:
+            labels = [*COMMON, *series.labels]
+            family = CounterMetricFamily if series.kind == "counter" else GaugeMetricFamily
+            metric = family(series.full_name, f"{series.help} [{series.unit}]", labels=labels)
+            if series.name == "up":
+                metric.add_sample(series.full_name, {}, 1)
+                for run in runs:
+                    metric.add_metric([run.name, run.trial], float(run.state(now) == "running"))
+            for run in runs:
+                self._add(metric, series.name, run)
+            if metric.samples:
+                yield metric
+
+    def _add(self, metric: CounterMetricFamily | GaugeMetricFamily, name: str, run: Run) -> None:
+        for series, own, value in run.samples:
+            if series.name == name:
+                metric.add_metric([run.name, run.trial, *own], value)

@@ -1,0 +1,226 @@
+"""What the workers of a run say, as the state that its driver pushes to a sidecar."""
+
+import hashlib
+import json
+import math
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from ganrun.sections import Config
+from ganrun.telemetry.protocol import PART_BYTES
+from ganrun.telemetry.series import BY_NAME, COMMON
+
+Labels = tuple[tuple[str, str], ...]
+Point = dict[str, float]
+POINTS, NOTES, NOTE_CHARACTERS = 400, 20, 500
+"""Of a curve, at least half of so many are kept, evenly; the newest notes."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """A run as it was before this command: totals by tick name, its curve, its last start or end, its first picture."""
+
+    totals: dict[str, float] = field(default_factory=dict)
+    curve: list[Point] = field(default_factory=list)
+    last: str | None = None
+    picture: bytes | None = None
+
+
+class RunState:
+    """Hears the workers' messages in the driver and knows the run's state at any moment.
+
+    Counters are sums over the run's whole life.
+
+    Args:
+        config: of the run.
+        past: what came before this command.
+        trial: of a search; empty outside one.
+    """
+
+    def __init__(self, config: Config, past: Past, trial: str = "") -> None:
+        self.config, self.trial = config, trial
+        self.ending: str | None = None
+        self._values: dict[tuple[str, Labels], float] = {}
+        self._lock = threading.Lock()
+        self._curve, self._parts = list(past.curve), {"first": past.picture} if past.picture else {}
+        self._notes: deque[dict[str, Any]] = deque(maxlen=NOTES)
+        self._score_name, self._unsaved = "", False
+        self._restart = {None: None, "start": "failure"}.get(past.last, "resume")
+        self._set("target_images", config.train.total_images)
+        for name in ("nonfinite", "rollbacks", "checkpoint_failures", "samples_skipped", "images", "shard_bytes"):
+            self._count(name, 0)  # Alerts ask by how much a counter rose: it must have been there before.
+        for reason in ("failure", "resume"):
+            self._count(f"restarts/{reason}", 0)
+        for name, total in past.totals.items():
+            self._count(name, total)
+
+    def hear(self, message: dict[str, Any]) -> None:
+        """Takes one message of the workers."""
+        with self._lock:
+            hear = getattr(self, f"_hear_{message['kind']}", None)
+            if hear is not None:
+                hear(message)
+
+    def end(self, ending: str, text: str = "") -> None:
+        """The run is over: finished, stopped or failed, and what it failed of."""
+        with self._lock:
+            self._end(ending)
+            if text:
+                self._note(text)
+
+    def report(self) -> dict[str, Any]:
+        """The body of a push; see protocol.py."""
+        with self._lock:
+            values = list(self._values.items())
+            report = {
+                "run": self.config.run.name,
+                "trial": self.trial,
+                "place": f"{self.config.run.storage}/{self.config.run.name}",
+                "interval": self.config.telemetry.push_seconds,
+                "ending": self.ending,
+                "score_name": self._score_name,
+                "unsaved": self._unsaved,
+                "notes": list(self._notes),
+                "parts": {name: hashlib.sha256(data).hexdigest()[:16] for name, data in self._all_parts().items()},
+            }
+        series = [[name, dict(labels), value] for (name, labels), value in values if math.isfinite(value)]
+        return report | {"series": series}
+
+    def part(self, name: str) -> bytes:
+        """A part of the state that the report names."""
+        with self._lock:
+            return self._all_parts()[name]
+
+    def _all_parts(self) -> dict[str, bytes]:
+        parts = dict(self._parts)
+        if self._curve:
+            parts["curve"] = json.dumps(self._curve).encode()
+        return {name: data for name, data in parts.items() if len(data) <= PART_BYTES}
+
+    def _hear_started(self, message: dict[str, Any]) -> None:
+        if self._restart:
+            self._count(f"restarts/{self._restart}", 1)
+            self._note(f"Started again from {message['images']:,} images ({self._restart}).")
+        self._restart = "failure"  # Of this command, every further start is.
+        for key in [key for key in self._values if "rank" in dict(key[1])]:
+            del self._values[key]
+        self._set("workers", message["workers"])
+        self._begin_at(message["images"])
+
+    def _hear_rollback(self, message: dict[str, Any]) -> None:
+        self._count("rollbacks", 1)
+        self._begin_at(message["images"])
+
+    def _hear_images(self, message: dict[str, Any]) -> None:
+        before = self._values.get(("images", ()), 0)
+        self._count("images", message["images"] - before)
+        self._set("images", message["images"])
+
+    def _hear_tick(self, message: dict[str, Any]) -> None:
+        for name, value in message["values"].items():
+            self._take(name, value)
+        self._hear_images(message)
+        self._point(message["images"], message["values"])
+
+    def _hear_score(self, message: dict[str, Any]) -> None:
+        self._score_name = message["name"]
+        labels = (("extractor", message["extractor"]), ("samples", str(message["samples"])))
+        self._values["frechet_distance", labels] = message["value"]
+        self._point(message["images"], {"frechet_distance": message["value"]})
+
+    def _hear_picture(self, message: dict[str, Any]) -> None:
+        self._parts.setdefault("first", message["png"])
+        self._parts["latest"] = message["png"]
+        self._set("sample_diversity", message["diversity"])
+
+    def _hear_checkpoint(self, message: dict[str, Any]) -> None:
+        self._unsaved = False
+        self._set("checkpoint_bytes", message["bytes"])
+        self._set("checkpoint_seconds", message["upload_seconds"])
+        self._set("checkpoint_blocked_seconds", message["blocked_seconds"])
+        self._set("checkpoint_last_success_timestamp_seconds", message["time"])
+
+    def _hear_checkpoint_failed(self, message: dict[str, Any]) -> None:
+        self._unsaved = True
+        self._count("checkpoint_failures", 1)
+
+    def _hear_finished(self, message: dict[str, Any]) -> None:
+        self._hear_images(message)
+        self._end("finished")
+
+    def _hear_stopped(self, message: dict[str, Any]) -> None:
+        self._hear_images(message)
+        self._end("stopped")
+
+    def _end(self, ending: str) -> None:
+        self.ending = ending
+        self._values = {key: value for key, value in self._values.items() if key[0] != "ended"}
+        self._values["ended", (("ending", ending),)] = 1
+
+    def _hear_note(self, message: dict[str, Any]) -> None:
+        self._note(message["text"])
+
+    def _begin_at(self, images: int) -> None:
+        """What was beyond is shown anew."""
+        self._set("images", images)
+        self._curve = [point for point in self._curve if images and point["images"] <= images]
+
+    def _take(self, name: str, value: float) -> None:
+        """A value of a tick: `gauge`, `gauge/label`, `loss/player/part`, or what is added to a counter."""
+        head, _, rest = name.partition("/")
+        if head == "loss":
+            player, _, part = rest.partition("/")
+            self._values["loss", (("player", player), ("part", part or "total"))] = value
+        elif head in BY_NAME:
+            self._set(name, value)
+        elif f"{head}_total" in BY_NAME:
+            self._count(name, value)
+        else:  # A loss of the user's own reports what it likes.
+            self._values["loss", (("player", ""), ("part", name))] = value
+
+    def _set(self, name: str, value: float) -> None:
+        self._values[_key(name)] = value
+
+    def _count(self, name: str, amount: float) -> None:
+        head, slash, rest = name.partition("/")
+        key = _key(f"{head}_total{slash}{rest}")
+        self._values[key] = self._values.get(key, 0) + amount
+
+    def _note(self, text: str) -> None:
+        self._notes.append({"time": time.time(), "text": text[:NOTE_CHARACTERS]})
+
+    def _point(self, images: int, values: dict[str, float]) -> None:
+        self._curve.append(point(images, time.time(), values))
+        if len(self._curve) > POINTS:
+            # Scores are few; of ticks every second one goes.
+            ticks = [each for each in self._curve if "frechet_distance" not in each]
+            scores = [each for each in self._curve if "frechet_distance" in each]
+            kept = ticks[1::2] + (scores[1::2] if len(scores) > POINTS // 2 else scores)
+            self._curve = sorted(kept, key=lambda each: each["images"])
+
+
+def point(images: float, when: float, values: dict[str, float]) -> Point:
+    """A point of a curve: to five digits, which is more than a picture shows."""
+    shown = {
+        name: float(f"{value:.5g}")
+        for name, value in values.items()
+        if name.startswith(("loss/", "score/", "gradient_norm/")) or name in ("images_per_second", "frechet_distance")
+        if isinstance(value, int | float) and math.isfinite(value)
+    }
+    return {"images": images, "time": round(when), **shown}
+
+
+def thinned(curve: list[Point]) -> list[Point]:
+    """At most as many points as a curve keeps, evenly."""
+    step = math.ceil(len(curve) / POINTS) or 1
+    return curve[::-step][::-1]
+
+
+def _key(name: str) -> tuple[str, Labels]:
+    head, _, rest = name.partition("/")
+    labels = BY_NAME[head].labels
+    assert head not in COMMON
+    return head, ((labels[0], rest),) if labels else ()

@@ -1,0 +1,38 @@
+"""The stated signs of collapse."""
+
+import pytest
+
+from ganrun.telemetry.collapse import ADVICE, TICKS, Suspicion
+
+GOOD = {"loss/discriminator": 1.0, "score/real": 1.0, "score/fake": -1.0, "gradient_norm/generator": 1.0}
+SIGNS = {
+    "discriminator_saturated": {"loss/discriminator": 0.01},
+    "gradient_vanished": {"gradient_norm/generator": 1e-9},
+    "gradient_exploded": {"gradient_norm/generator": 1e6},
+}
+
+
+def test_every_sign_has_advice_and_a_case():
+    assert SIGNS.keys() == ADVICE.keys()
+
+
+@pytest.mark.parametrize("sign", SIGNS)
+def test_a_sign_holds_after_so_many_ticks_in_a_row_and_while_they_last(sign):
+    suspicion, bad = Suspicion(), GOOD | SIGNS[sign]
+    assert [suspicion.look(bad) for _ in range(TICKS - 1)] == [()] * (TICKS - 1)
+    assert suspicion.look(GOOD) == ()
+    assert [suspicion.look(bad) for _ in range(TICKS + 1)] == [()] * (TICKS - 1) + [(sign,)] * 2
+    assert suspicion.look(GOOD) == ()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"loss/discriminator": -3.0, "score/real": 5.0, "score/fake": -5.0},  # a critic that does well
+        {"loss/discriminator": 0.01, "score/real": -1.0, "score/fake": 1.0},
+        {"loss/generator": 0.01},  # a game without a discriminator
+    ],
+)
+def test_what_looks_alike_is_none(values):
+    suspicion = Suspicion()
+    assert [suspicion.look(values) for _ in range(2 * TICKS)] == [()] * 2 * TICKS
