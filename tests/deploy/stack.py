@@ -46,7 +46,10 @@ class Exporter:
         self.scrapes += 1
         rise = self.scrapes
         return re.sub(
-            r"^(\w+_total(?:{.*})?) (\S+)$", lambda line: f"{line[1]} {float(line[2]) + rise}", self.text, flags=re.M
+            r"^(ganrun_\w+_total(?:{.*})?) (\S+)$",
+            lambda line: f"{line[1]} {float(line[2]) + rise}",
+            self.text,
+            flags=re.M,
         ).encode()
 
 
@@ -74,7 +77,7 @@ def serving(service: Exporter | Webhook) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(answer)
 
-        do_POST = do_GET
+        do_POST = do_GET  # noqa: N815
 
         def log_message(self, *arguments: Any) -> None:
             pass

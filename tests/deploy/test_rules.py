@@ -9,7 +9,7 @@ import yaml
 
 from tests.deploy.stack import DEPLOY, ROOT, needs
 
-RULES = [str(path) for path in sorted((DEPLOY / "prometheus/rules").glob("*.yml"))]
+RULES = sorted((DEPLOY / "prometheus/rules").glob("*.yml"))
 ALERTS = {
     rule["alert"]: rule for group in yaml.safe_load((DEPLOY / "prometheus/rules/alerts.yml").read_text())["groups"]
     for rule in group["rules"]
@@ -44,16 +44,21 @@ CASES = {
         20, UP | {"ganrun_images_total{RUN}": "0+10x10 100x40"}, UP | {"ganrun_images_total{RUN}": "0+10x60"}
     ),
     "GanrunImagesPerSecondFallen": Case(
-        407, UP | {"ganrun_images_per_second{RUN}": "100x400 50x60"}, UP | {"ganrun_images_per_second{RUN}": "100x400 75x60"}
+        407,
+        UP | {"ganrun_images_per_second{RUN}": "100x400 50x60"},
+        UP | {"ganrun_images_per_second{RUN}": "100x400 75x60"},
     ),
     "GanrunDataWaitHigh": Case(
         25, UP | {"ganrun_data_wait_ratio{RUN}": "0.1x20 0.6x40"}, UP | {"ganrun_data_wait_ratio{RUN}": "0.29x60"}
     ),
     "GanrunStraggler": Case(
         26,
-        UP | {'ganrun_rank_round_seconds{RUN,rank="0"}': "1x60", 'ganrun_rank_round_seconds{RUN,rank="1"}': "1x20 2x40"},
         UP
-        | {'ganrun_rank_round_seconds{RUN,rank="0"}': "1x60", 'ganrun_rank_round_seconds{RUN,rank="1"}': "1.4x60"}
+        | {'ganrun_rank_round_seconds{RUN,rank="0"}': "1x60"}
+        | {'ganrun_rank_round_seconds{RUN,rank="1"}': "1x20 2x40"},
+        UP
+        | {'ganrun_rank_round_seconds{RUN,rank="0"}': "1x60"}
+        | {'ganrun_rank_round_seconds{RUN,rank="1"}': "1.4x60"}
         | {'ganrun_rank_round_seconds{RUN,trial="alone",rank="0"}': "9x60", 'ganrun_up{RUN,trial="alone"}': "1x60"},
     ),
     "GanrunNonFinite": Case(21, {"ganrun_nonfinite_total{RUN}": COUNTED_ONCE}, {"ganrun_nonfinite_total{RUN}": "5x60"}),
@@ -121,11 +126,15 @@ def check(folder: Path, series: dict[str, str], firing: dict[int, list[str]]) ->
     """At each minute exactly these alerts fire."""
     expression = 'count by (alertname, run) (ALERTS{alertstate="firing"})'
     asked = [
-        {"expr": expression, "eval_time": f"{minute}m", "exp_samples": [{"labels": each, "value": 1} for each in alerts]}
+        {
+            "expr": expression,
+            "eval_time": f"{minute}m",
+            "exp_samples": [{"labels": each, "value": 1} for each in alerts],
+        }
         for minute, alerts in firing.items()
     ]
     test: dict[str, Any] = {
-        "rule_files": RULES,
+        "rule_files": [str(path) for path in RULES],
         "evaluation_interval": "1m",
         "group_eval_order": ["ganrun_recording", "ganrun_alerts"],
         "tests": [
@@ -158,7 +167,7 @@ def test_no_sidecar_at_all_is_noticed(tmp_path):
 
 @needs("promtool")
 def test_prometheus_takes_its_files():
-    promtool("check", "rules", *RULES)
+    promtool("check", "rules", *map(str, RULES))
     promtool("check", "config", str(DEPLOY / "prometheus/prometheus.yml"))
 
 
