@@ -38,7 +38,7 @@ def curve(title: str, *names: str, unit: str = "") -> Graph:
 def glance() -> list[Builder[Panel]]:
     """The row that says whether all is well."""
     return [
-        Figure("State", of("up"), ((None, "text"),)).words({1: ("running", "green"), 0: ("not running", "text")}),
+        Figure("State", of("up"), ((None, "text"),)).words({1: ("running", "green"), 0: ("not running", "#808080")}),
         Figure("Ended", of("ended"), ((None, "text"),), legend="{{ending}}").text_mode(TextMode.NAME).no_value("no"),
         Figure("Done", f"{of('images')} / {of('target_images')}", unit="percentunit"),
         Figure(

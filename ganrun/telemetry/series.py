@@ -63,7 +63,7 @@ SERIES = (
     _gauge("checkpoint_last_success_timestamp_seconds", "seconds", "When the newest checkpoint became visible."),
     _counter("checkpoint_failures_total", "checkpoints", "Checkpoints that could not be written."),
     # Data.
-    _counter("shard_bytes_total", "bytes", "Bytes of shards read from storage, and not from the cache, by all workers."),
+    _counter("shard_bytes_total", "bytes", "Bytes of shards that all workers read from storage, not from the cache."),
     _counter("shard_errors_total", "errors", "Reads of shards that failed and were tried again.", "kind"),
     _counter("samples_skipped_total", "samples", "Damaged samples passed over."),
     # Workers.

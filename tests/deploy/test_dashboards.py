@@ -71,6 +71,14 @@ def test_panels_say_what_they_show_and_do_not_overlap(path):
         assert panel["type"] == "row" or panel["description"]
 
 
+def test_panels_ask_the_source_that_is_provisioned():
+    file = DEPLOY / "grafana/provisioning/datasources/prometheus.yml"
+    (source,) = yaml.safe_load(file.read_text())["datasources"]
+    asked = [each["datasource"] for path in FILES for each in load(path.name)["panels"] if each["type"] != "row"]
+    asked += [each["datasource"] for path in FILES for each in load(path.name)["annotations"]["list"]]
+    assert all(each == {"type": source["type"], "uid": source["uid"]} for each in asked)
+
+
 def test_every_series_is_on_a_panel_or_in_an_alert():
     asked = {name for _, _, expression in ALL for name in names_in(expression)}
     asked |= {name for rule in ALERTS.values() for name in names_in(rule["expr"])}
