@@ -43,9 +43,9 @@ def glance() -> list[Builder[Panel]]:
         Figure("Done", f"{of('images')} / {of('target_images')}", unit="percentunit"),
         Figure(
             "Time left",
-            rule("run:ganrun_left_seconds:rate15m"),
+            rule("run:ganrun_left_seconds:avg15m"),
             unit="s",
-            help="At the pace of the last 15 minutes.",
+            help="At the mean pace of the last 15 minutes, without scores.",
         ),
         Figure("Pace", of("images_per_second")),
         Figure("Fréchet distance", of("frechet_distance"), legend="{{extractor}} {{samples}}"),

@@ -104,7 +104,7 @@ def url(tmp_path_factory):
         serving(Exporter(RECORDED.read_text())) as target,
         prometheus(tmp_path_factory.mktemp("dashboards") / "prometheus", target) as url,
     ):
-        wait_until(lambda: answer(url, "run:ganrun_left_seconds:rate15m"), lambda: ask(url, "targets"))
+        wait_until(lambda: answer(url, "run:ganrun_left_seconds:avg15m"), lambda: ask(url, "targets"))
         yield url
 
 

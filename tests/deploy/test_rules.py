@@ -41,7 +41,11 @@ CASES = {
         },
     ),
     "GanrunNoProgress": Case(
-        20, UP | {"ganrun_images_total{RUN}": "0+10x10 100x40"}, UP | {"ganrun_images_total{RUN}": "0+10x60"}
+        20,
+        UP | {"ganrun_images_total{RUN}": "0+10x10 100x40"},
+        UP
+        | {"ganrun_images_total{RUN}": "0+10x60"}
+        | {'ganrun_images_total{RUN,trial="starting"}': "_x12 0x40", 'ganrun_up{RUN,trial="starting"}': "_x12 1x40"},
     ),
     "GanrunImagesPerSecondFallen": Case(
         407,
@@ -97,7 +101,8 @@ CASES = {
         25,
         {'ganrun_trials{RUN,state="running"}': "2x60", 'ganrun_images_total{RUN,trial="1"}': "0+10x10 100x50"},
         {'ganrun_trials{RUN,state="running"}': "2x60", 'ganrun_images_total{RUN,trial="1"}': "0+10x60"}
-        | {'ganrun_trials{RUN,state="terminated"}': "2x60", 'ganrun_images_total{RUN,trial="2"}': "7x60"},
+        | {'ganrun_trials{RUN,state="terminated"}': "2x60", 'ganrun_images_total{RUN,trial="2"}': "7x60"}
+        | {'ganrun_trials{run="starting",state="pending"}': "_x16 2x60"},
     ),
     "GanrunSidecarGone": Case(5, {'up{job="ganrun",RUN}': "1x4 0x20"}, {}),
 }  # fmt: skip
@@ -113,7 +118,7 @@ def test_an_alert_says_how_bad_it_is_and_what_to_do(name):
     assert "for" in rule
     assert rule["labels"]["severity"] in ("warning", "critical")
     assert rule["annotations"].keys() == {"summary", "runbook"}
-    assert f"`{name}`" in (ROOT / "docs/monitoring.md").read_text()
+    assert f"| `{name}` | {rule['labels']['severity']} |" in (ROOT / "docs/monitoring.md").read_text()
 
 
 def promtool(*arguments: str, folder: Path | None = None) -> str:
