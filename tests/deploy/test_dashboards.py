@@ -104,7 +104,8 @@ def url(tmp_path_factory):
         serving(Exporter(RECORDED.read_text())) as target,
         prometheus(tmp_path_factory.mktemp("dashboards") / "prometheus", target) as url,
     ):
-        wait_until(lambda: answer(url, "run:ganrun_left_seconds:avg15m"), lambda: ask(url, "targets"))
+        seen = "run:ganrun_left_seconds:avg15m and on (run, trial) changes(ganrun_images_total[1m]) > 0"
+        wait_until(lambda: answer(url, seen), lambda: ask(url, "targets"))  # The last rule, and two scrapes.
         yield url
 
 
