@@ -11,8 +11,9 @@ from ganrun import door
 from ganrun.errors import RunError, UserError
 from ganrun.records import removal, words
 from ganrun.records.lines import read_curve
-from ganrun.records.run import SCORES, Run, read_config, read_run
+from ganrun.records.run import Run, read_config, read_run
 from ganrun.storage import Folder, Storage, open_storage
+from ganrun.telemetry.series import DISTANCES
 
 EXAMPLES = """examples:
   ganrun runs list runs                                  the runs in a storage folder, newest first
@@ -105,7 +106,7 @@ def _curve(storage: Storage, options: argparse.Namespace) -> int:
     from ganrun.records.plot import draw_curve
 
     title = f"{storage.uri.rpartition('/')[2]}: {curve[-1]['images']:,} of {config['train']['total_images']:,} images"
-    if any(name in line for line in curve for name in SCORES):
+    if any(name in line for line in curve for name in DISTANCES):
         title += f"; {words.measure(config)}"
     options.plot.parent.mkdir(parents=True, exist_ok=True)
     options.plot.write_bytes(draw_curve(curve, title))

@@ -163,7 +163,8 @@ class WorkerHost:
             line = {"images": self.play.images, "time": time.time(), **score.values()}
             self._append(self._metrics, line)
             about = {"name": score.name, "extractor": score.extractor, "samples": score.samples}
-            self.line.say("score", images=self.play.images, value=score.value, best=best, **about)
+            values = score.values()
+            self.line.say("score", images=self.play.images, value=score.value, values=values, best=best, **about)
         return best
 
     def save(self, best: bool) -> None:

@@ -11,10 +11,9 @@ from ganrun.errors import RunError, UserError
 from ganrun.records.lines import Line, read_curve, read_events
 from ganrun.run_folder import Lease, Pointer, RunFolder
 from ganrun.storage import Entry, Storage, open_storage
+from ganrun.telemetry.series import DISTANCES
 
 RUNNING, STOPPED, FINISHED, FAILED, NEVER_STARTED = "running", "stopped", "finished", "failed", "never started"
-SCORES = ("frechet_distance", "mode_distance")
-"""The names in metrics of what best.json follows; a run has one of them."""
 ROUTINE = ("attempt", "checkpoint")
 """Events of every run, which are no notes."""
 
@@ -101,7 +100,7 @@ def read_run(storage: Storage) -> Run:
     total, saved_images = config["train"]["total_images"], latest.images if latest else 0
     ticked = curve[-1]["images"] if curve else 0
     scores = [
-        Score(line["images"], value) for line in curve for name in SCORES if (value := line.get(name)) is not None
+        Score(line["images"], value) for line in curve for name in DISTANCES if (value := line.get(name)) is not None
     ]
     rates = [line["images_per_second"] for line in curve if line.get("images_per_second")]
     pictures = storage.list("samples")

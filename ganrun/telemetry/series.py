@@ -8,6 +8,8 @@ from typing import Literal
 
 PREFIX = "ganrun_"
 COMMON = ("run", "trial")
+DISTANCES = ("frechet_distance", "mode_distance")
+"""What a run may be scored by: the best checkpoint has the least of it."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,11 @@ SERIES = (
     _gauge("collapse_suspected", "bool", "1 while a sign of collapse holds (ganrun/telemetry/collapse.py).", "sign"),
     # Scores of the averaged generator.
     _gauge("frechet_distance", "1", "Newest Fréchet distance; lower is better.", "extractor", "samples"),
+    _gauge("mode_distance", "1", "Newest distance from a mixture whose modes are known; lower is better."),
     _gauge("kid", "1", "Newest kernel distance; lower is better."),
     _gauge("precision", "ratio", "Newest precision: share of samples that look real."),
     _gauge("recall", "ratio", "Newest recall: share of real images that the generator reaches."),
+    _gauge("evaluation", "1", "Newest value of every other metric of evaluate.metrics.", "metric"),
     # Checkpoints.
     _gauge("checkpoint_seconds", "seconds", "From a checkpoint's copy in memory to its being visible, the newest one."),
     _gauge("checkpoint_blocked_seconds", "seconds", "So long the round waited for the newest checkpoint's copy."),

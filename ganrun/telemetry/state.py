@@ -6,12 +6,13 @@ import math
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ganrun.sections import Config
 from ganrun.telemetry.protocol import PART_BYTES
-from ganrun.telemetry.series import BY_NAME, COMMON
+from ganrun.telemetry.series import BY_NAME, COMMON, DISTANCES
 
 Labels = tuple[tuple[str, str], ...]
 Point = dict[str, float]
@@ -127,9 +128,16 @@ class RunState:
 
     def _hear_score(self, message: dict[str, Any]) -> None:
         self._score_name = message["name"]
-        labels = (("extractor", message["extractor"]), ("samples", str(message["samples"])))
-        self._values["frechet_distance", labels] = message["value"]
-        self._point(message["images"], {"frechet_distance": message["value"]})
+        of_distance = (("extractor", message["extractor"]), ("samples", str(message["samples"])))
+        for name, value in message["values"].items():
+            if "/" in name:  # Of one class, of which there may be any number.
+                continue
+            if name == "frechet_distance":
+                key: tuple[str, Labels] = name, of_distance
+            else:
+                key = (name, ()) if name in BY_NAME else ("evaluation", (("metric", name),))
+            self._values[key] = math.nan if value is None else value
+        self._point(message["images"], message["values"])
 
     def _hear_picture(self, message: dict[str, Any]) -> None:
         self._parts.setdefault("first", message["png"])
@@ -192,22 +200,22 @@ class RunState:
     def _note(self, text: str) -> None:
         self._notes.append({"time": time.time(), "text": text[:NOTE_CHARACTERS]})
 
-    def _point(self, images: int, values: dict[str, float]) -> None:
+    def _point(self, images: int, values: Mapping[str, float | None]) -> None:
         self._curve.append(point(images, time.time(), values))
         if len(self._curve) > POINTS:
             # Scores are few; of ticks every second one goes.
-            ticks = [each for each in self._curve if "frechet_distance" not in each]
-            scores = [each for each in self._curve if "frechet_distance" in each]
+            scores = [each for each in self._curve if any(name in each for name in DISTANCES)]
+            ticks = [each for each in self._curve if each not in scores]
             kept = ticks[1::2] + (scores[1::2] if len(scores) > POINTS // 2 else scores)
             self._curve = sorted(kept, key=lambda each: each["images"])
 
 
-def point(images: float, when: float, values: dict[str, float]) -> Point:
+def point(images: float, when: float, values: Mapping[str, float | None]) -> Point:
     """A point of a curve: to five digits, which is more than a picture shows."""
     shown = {
         name: float(f"{value:.5g}")
         for name, value in values.items()
-        if name.startswith(("loss/", "score/", "gradient_norm/")) or name in ("images_per_second", "frechet_distance")
+        if name.startswith(("loss/", "score/", "gradient_norm/")) or name in ("images_per_second", *DISTANCES)
         if isinstance(value, int | float) and math.isfinite(value)
     }
     return {"images": images, "time": round(when), **shown}

@@ -34,6 +34,10 @@ TICK = {
 }
 
 
+NO_SCORE = {"frechet_distance": None}
+SCORES = {"frechet_distance": 7.0, "kid": 0.5, "recall": None, "density": 0.75, "class_frechet_distance/cat": 9.0}
+
+
 def heard(values, past=None):
     """A state that has heard of two ticks."""
     state = RunState(config_of(values), past or Past())
@@ -42,7 +46,15 @@ def heard(values, past=None):
         {"kind": "picture", "images": 0, "png": b"first", "diversity": 0.5},
         {"kind": "images", "images": 12},
         {"kind": "tick", "images": 60, "values": TICK},
-        {"kind": "score", "images": 60, "name": "FID-20", "value": 7.0, "extractor": "e", "samples": 20, "best": True},
+        {
+            "kind": "score",
+            "images": 60,
+            "name": "FID-20",
+            "values": SCORES,
+            "extractor": "e",
+            "samples": 20,
+            "best": True,
+        },
         {"kind": "checkpoint", "time": 9.0, "images": 60, "bytes": 5, "blocked_seconds": 0.1, "upload_seconds": 0.2},
         {"kind": "checkpoint_failed", "time": 9.5, "images": 60, "message": "disk full"},
         {"kind": "tick", "images": 120, "values": TICK},
@@ -73,6 +85,8 @@ def test_what_the_workers_say_becomes_series(values):
         ("shard_errors_total", "timeout"): 2,
         ("gpu_seconds_total",): 5.0,
         ("frechet_distance", "e", "20"): 7.0,
+        ("kid",): 0.5,
+        ("evaluation", "density"): 0.75,
         ("checkpoint_failures_total",): 1,
         ("checkpoint_last_success_timestamp_seconds",): 9.0,
         ("sample_diversity",): 0.25,
@@ -81,6 +95,7 @@ def test_what_the_workers_say_becomes_series(values):
         ("workers",): 2,
     }
     assert {key: found[key] for key in expected} == expected
+    assert not {key for key in found if key[0] == "recall" or "cat" in "".join(key)}  # No number; one of many classes.
 
 
 def test_counters_are_sums_over_the_whole_life(values):
@@ -110,7 +125,7 @@ def test_a_curve_stays_short_and_even_and_keeps_its_scores(values):
 
 def test_what_is_not_finite_is_left_out(values):
     state = heard(values)
-    state.hear({"kind": "score", "images": 60, "name": "n", "value": float("nan"), "extractor": "e", "samples": 20})
+    state.hear({"kind": "score", "images": 60, "name": "n", "values": NO_SCORE, "extractor": "e", "samples": 20})
     assert ("frechet_distance", "e", "20") not in series(state)
     json.dumps(state.report(), allow_nan=False)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 from ganrun.telemetry.collapse import ADVICE
+from ganrun.telemetry.series import DISTANCES
 from ganrun.telemetry.sidecar.runs import Run
 
 DATA_WAIT_RATIO, STRAGGLING, CHECKPOINT_SECONDS = 0.3, 1.5, 3_600.0
@@ -124,7 +125,7 @@ def span(seconds: float) -> str:
 
 def summary(run: Run, now: float) -> dict[str, Any]:
     """A run as /runs has it."""
-    scores = [value for series, _, value in run.samples if series.name == "frechet_distance"]
+    scores = [value for series, _, value in run.samples if series.name in DISTANCES]
     plain = ("images", "target_images", "images_per_second", "workers", "data_wait_ratio", "round_seconds")
     return {
         "run": run.name,

@@ -117,9 +117,10 @@ function pictures(run) {
 function charts(points, run) {
   const parts = (prefix) => [...new Set(points.flatMap((point) => Object.keys(point)))].filter((name) => name.startsWith(prefix)).sort();
   const named = (prefix) => parts(prefix).map((name) => [name, name.slice(prefix.length)]);
+  const score = points.some((point) => "mode_distance" in point) ? "mode_distance" : "frechet_distance";
   const wanted = [
     ["Losses", named("loss/")],
-    [run.score_name || "Score (lower is better)", [["frechet_distance", "lower is better"]]],
+    [run.score_name || "Score (lower is better)", [[score, "lower is better"]]],
     ["Discriminator's mean output", named("score/")],
     ["Gradient norms", named("gradient_norm/")],
     ["Images/s", [["images_per_second", "images/s"]]],
