@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import platform
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -212,8 +213,8 @@ def newest_whole(folder: RunFolder) -> tuple[str | None, Files, list[str]]:
     raise RunError(f"no checkpoint of {folder.storage.uri} is whole: {'; '.join(faults)}; restore one from a backup")
 
 
-def delete_old(folder: RunFolder, keep: int) -> None:
-    """Deletes checkpoints that came before the newest `keep`, but never one that a pointer points to.
+def delete_old(folder: RunFolder, keep: int, needed: Collection[str] = ()) -> None:
+    """Deletes checkpoints before the newest `keep`, but none that a pointer points to and none of those `needed`.
 
     What a crash left without a manifest is no checkpoint: it goes too, and does not count.
     """
@@ -221,7 +222,7 @@ def delete_old(folder: RunFolder, keep: int) -> None:
     before = [name for name in folder.storage.list("checkpoints") if name <= max(pointed, default="")]
     complete = [name for name in before if MANIFEST in folder.storage.list(f"checkpoints/{name}")]
     for name in before:
-        if name not in pointed | set(complete[-keep:]):
+        if name not in pointed | set(complete[-keep:]) | set(needed):
             folder.storage.delete(f"checkpoints/{name}/{MANIFEST}")  # First: what is left of it is no checkpoint.
             folder.storage.delete(f"checkpoints/{name}")
 

@@ -22,9 +22,9 @@ class Host(Protocol):
         """Samples of the averaged generator."""
 
     def evaluate(self) -> bool:
-        """Scores the averaged generator; whether this is the best so far."""
+        """Has the averaged generator scored; whether a checkpoint is due for that."""
 
-    def save(self, best: bool) -> None:
+    def save(self) -> None:
         """A checkpoint."""
 
 
@@ -42,7 +42,7 @@ def train(play: Play, next_batches: Callable[[], list[RawBatch]], host: Host) ->
         if evaluate:
             host.evaluate()
     # A checkpoint that is owed waits for a round without a skipped turn: weights may be finite and yet lost.
-    owed = best = False
+    owed = False
     while play.images < config.train.total_images:
         before = play.images
         play.round(next_batches)
@@ -50,14 +50,14 @@ def train(play: Play, next_batches: Callable[[], list[RawBatch]], host: Host) ->
         if done or _passed(config.train.tick_images, before, play.images):
             _tick(play, host)
         if evaluate and (done or _passed(evaluate, before, play.images)):
-            best = host.evaluate() or best
+            owed = host.evaluate() or owed
         stop = host.should_stop()
-        owed = owed or best or stop or _passed(checkpoint, before, play.images)
+        owed = owed or stop or _passed(checkpoint, before, play.images)
         if done or (owed and not play.skipped):
-            host.save(best)
+            host.save()
             if stop and not done:
                 return False
-            owed = best = False
+            owed = False
     return True
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import torch
@@ -42,14 +42,25 @@ class Wishes:
 
 
 def score_checkpoint(where: str, wishes: Wishes, seen: Callable[[int, int], None]) -> dict[str, Any]:
-    """The scores by metric, their provenance, and at how many `images` of training the checkpoint is.
-
-    With the run's own seed, number of samples and extractor, the distance is the one measured in training.
+    """The scores by metric, their provenance, and at how many `images` of training the checkpoint is; else as `score`.
 
     Args:
         where: the folder of a run or of a checkpoint.
         wishes: what and how.
         seen: is called with images that were looked at, and the number there will be at most.
+    """
+    storage, directory = find_checkpoint(where)
+    found = score(f"{storage.uri}/{directory}", wishes, seen)
+    images = json.loads(storage.read(f"{directory}/manifest.json"))["images"]
+    values: dict[str, Any] = {"images": images, "samples": found.samples, "seed": found.seed, "name": found.name}
+    values |= found.provenance | found.values()
+    if found.name == "FID":
+        values["fid"] = values["frechet_distance"]
+    return values
+
+
+def score(where: str, wishes: Wishes, seen: Callable[[int, int], None]) -> Score:
+    """With the run's own seed, number of samples and extractor, the distance is the one measured in training.
 
     Raises:
         UserError: there is no such checkpoint, data or extractor, or the run cannot be scored so.
@@ -59,12 +70,9 @@ def score_checkpoint(where: str, wishes: Wishes, seen: Callable[[int, int], None
     sampler = Sampler(where)
     settings, run = sampler.config.evaluate, sampler.config.run
     samples = wishes.samples or settings.samples
-    manifest = json.loads(storage.read(f"{directory}/manifest.json"))
-    facts = {"images": manifest["images"], "samples": samples}
     generated = _generated(sampler, run.seed if wishes.seed is None else wishes.seed)
     if sampler.of_points:
-        score = _score_points(sampler, wishes, generated, samples, seen)
-        return facts | {"seed": score.seed, "name": score.name} | score.provenance | score.values()
+        return _score_points(sampler, wishes, generated, samples, seen)
     extractor = _extractor(settings, wishes)
     reals = _reals(sampler, wishes, samples)
     if wishes.classifier_accuracy and not (generated.labels(samples) is not None and reals.classes):
@@ -77,13 +85,11 @@ def score_checkpoint(where: str, wishes: Wishes, seen: Callable[[int, int], None
     evaluation = Evaluation(
         extractor, reals, samples, metrics, cache, lambda count: seen(count, samples + reals.samples)
     )
-    score = evaluation.score(generated)
-    values: dict[str, float | None] = score.values()
-    if score.name == "FID":
-        values["fid"] = values["frechet_distance"]
+    found = evaluation.score(generated)
     if wishes.classifier_accuracy:
-        values["classifier_accuracy"] = classification_accuracy_score(generated, reals, samples)
-    return facts | {"seed": score.seed, "name": score.name} | score.provenance | values
+        accuracy = classification_accuracy_score(generated, reals, samples)
+        found = replace(found, metrics=found.metrics | {"classifier_accuracy": accuracy})
+    return found
 
 
 def _score_points(
@@ -95,7 +101,7 @@ def _score_points(
         UserError: something was asked for that images alone have, or the modes are not known.
     """
     for key in ("metrics", "extractor", "extractor_weights", "classifier_accuracy"):
-        if getattr(wishes, key) not in (None, False):
+        if getattr(wishes, key):
             raise UserError(f"--{key.replace('_', '-')}: is for images; points are scored by the modes that they cover")
     shards = wishes.data or sampler.config.data.shards
     index = open_data(shards).index

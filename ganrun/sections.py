@@ -223,6 +223,8 @@ class EvaluateConfig(Section):
 
     every_images: Whole = 0
     """How often; also at the end. 0: never."""
+    where: Literal["workers", "task"] = "workers"
+    """Who scores. task: another process on what the cluster has idle, while training goes on; but the last score."""
     samples: Annotated[Count, Field(ge=2, json_schema_extra=FIXED)] = 2_000
     """Generated images, and as many real ones. Scores of different numbers cannot be compared."""
     extractor: Annotated[str, Field(json_schema_extra=FIXED)] = "efficientnet-lite0"

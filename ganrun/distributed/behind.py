@@ -6,7 +6,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ganrun import checkpoint
@@ -98,7 +98,8 @@ class Lines:
 
 @dataclass(frozen=True)
 class Due:
-    """A checkpoint to be written: the state, what its manifest says of it, and where the pointers go."""
+    """A checkpoint to be written: the state, what its manifest says of it, where the pointers go, and whether it is
+    to be scored when it is there."""
 
     snapshot: Snapshot
     facts: dict[str, Any]
@@ -106,6 +107,7 @@ class Due:
     best: bool
     blocked_seconds: float
     """The round waited so long for the snapshot."""
+    to_score: bool = False
 
 
 class Checkpoints:
@@ -131,9 +133,12 @@ class Checkpoints:
         """What ended the thread: this attempt was overtaken, or a fault of the program."""
         self.last_good = time.monotonic()
         """When the last one was written."""
+        self.unscored: dict[str, Pointer] = {}
+        """Those whose score is awaited, by name: they are not deleted."""
         self.spare: Snapshot | None = None
         """One that is written, for the memory of the next."""
         self._waiting: Due | None = None
+        self._best: Pointer | None = None
         self._busy = self._draining = self._closing = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
@@ -147,7 +152,14 @@ class Checkpoints:
                 return
             if self._waiting:
                 self.say("checkpoint_dropped", images=self._waiting.pointer.images)
+                due = replace(due, to_score=due.to_score or self._waiting.to_score)
             self._waiting = due
+            self._changed.notify_all()
+
+    def point_best(self, pointer: Pointer) -> None:
+        """Has `best.json` moved soon to a checkpoint that is there."""
+        with self._changed:
+            self._best = pointer
             self._changed.notify_all()
 
     def drain(self) -> None:
@@ -155,7 +167,7 @@ class Checkpoints:
         with self._changed:
             self._draining = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self.fault or not (self._busy or self._waiting))
+            self._changed.wait_for(lambda: self.fault or not (self._busy or self._waiting or self._best))
             self._draining = False
 
     def close(self) -> None:
@@ -184,17 +196,20 @@ class Checkpoints:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closing)
+                self._changed.wait_for(lambda: self._waiting or self._best or self._closing)
                 if self._closing:
                     return
-                due, self._waiting, self._busy = self._waiting, None, True
-            assert due is not None
+                due, best, self._busy = self._waiting, self._best, True
+                self._waiting = self._best = None
             try:
-                self._persist(due)
+                if best:
+                    self._move_best(best)
+                if due:
+                    self._persist(due)
             except BaseException as error:
                 self.fault = error
             with self._changed:
-                self._busy, self.spare = False, due.snapshot
+                self._busy, self.spare = False, due.snapshot if due else self.spare
                 self._changed.notify_all()
             del due
             if self.fault:
@@ -225,14 +240,25 @@ class Checkpoints:
         self.unsaved, self.last_good = None, time.monotonic()
         seconds = {"blocked_seconds": due.blocked_seconds, "upload_seconds": self.last_good - begun}
         self.say("checkpoint", images=due.pointer.images, bytes=size, **seconds)
+        if due.to_score:
+            name = due.pointer.checkpoint
+            self.unscored[name] = due.pointer
+            self.say("score_wanted", images=due.pointer.images, checkpoint=name)
         self._delete_old(due.pointer.images)
+
+    def _move_best(self, pointer: Pointer) -> None:
+        try:
+            self.folder.move_pointer("best", pointer)
+        except OSError as error:
+            message = f"best.json could not be pointed to {pointer.checkpoint}: {error.strerror or error}"
+            self.say("best_failed", images=pointer.images, message=message)
 
     def _write_files(self, due: Due) -> int:
         return checkpoint.write(self.folder, due.pointer.checkpoint, due.snapshot.files(), due.facts)
 
     def _delete_old(self, images: int) -> None:
         try:
-            checkpoint.delete_old(self.folder, self.keep)
+            checkpoint.delete_old(self.folder, self.keep, tuple(self.unscored))
         except OSError as error:
             message = f"an old checkpoint could not be deleted: {error.strerror or error}"
             self.say("delete_failed", images=images, message=message)

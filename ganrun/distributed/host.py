@@ -3,6 +3,7 @@
 import math
 import time
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from ganrun.checkpoint import Progress
 from ganrun.data.decode import RawBatch
 from ganrun.data.stream import Stream
 from ganrun.distributed.behind import Checkpoints, Due, Lines
-from ganrun.distributed.line import Line
+from ganrun.distributed.line import POLL_SECONDS, Line
 from ganrun.errors import RunError
 from ganrun.evaluation.evaluation import Evaluation
 from ganrun.evaluation.generated import Generated
@@ -66,6 +67,8 @@ class WorkerHost:
         """Of collapse, that hold."""
         self._score: tuple[int, dict[str, Any]] | None = None
         """The newest score, and at how many images: it belongs to the checkpoint of those alone."""
+        self._best = self._to_score = False
+        """Of the next checkpoint: whether it has the best score, whether a task is to score it."""
         self._metrics = f"metrics/{attempt:04d}-{play.images:012d}.jsonl"
         self._begun = time.monotonic()
         self._ticked = (time.monotonic(), play.images)
@@ -74,6 +77,7 @@ class WorkerHost:
         """Rank 0 hears the driver; the others hear rank 0."""
         if self.checkpoints is not None:
             self.checkpoints.raise_fault(self.play.config.checkpoint.max_age_seconds)
+            self._obey(self.checkpoints)
             self.line.say("images", images=self.play.images)
         self._stopping = self.line.stop
         if self.play.slots.workers > 1:
@@ -147,33 +151,67 @@ class WorkerHost:
         self.line.say("picture", images=play.images, png=shown, diversity=diversity)
 
     def evaluate(self) -> bool:
-        """A score of the averaged generator, on all ranks together; whether it is the best so far (lower is better)."""
+        """A score of the averaged generator, on all ranks together; whether it is the best so far (lower is better).
+
+        Where tasks score, a checkpoint is due for one, but at the end: then the workers have nothing else to do.
+        """
+        if self.play.config.evaluate.where == "task" and not self._done:
+            self._to_score = self.play.images > 0
+            return self._to_score
         assert self.evaluation is not None
         begun = time.monotonic()
         generated = Generated(self.play.game, self.play.averaged_networks, self.play.config.run.seed)
         score = self.evaluation.score(generated, dist.group.WORLD if self.play.slots.workers > 1 else None)
         ticked, images = self._ticked  # The time that a score takes is not the round's.
         self._ticked = (ticked + time.monotonic() - begun, images)
-        before = self.progress.best_score
-        best = math.isfinite(score.value) and (before is None or score.value < before)
-        if best:
-            self.progress = Progress(score.value, self.progress.seconds)
+        best = self._is_best(score.value)
+        self._best = self._best or best
         self._score = (self.play.images, score.to_json())
-        if self.first:
-            line = {"images": self.play.images, "time": time.time(), **score.values()}
-            self._append(self._metrics, line)
-            about = {"name": score.name, "extractor": score.extractor, "samples": score.samples}
-            values = score.values()
-            self.line.say("score", images=self.play.images, value=score.value, values=values, best=best, **about)
+        self._tell_score(self.play.images, score.to_json(), best)
         return best
 
-    def save(self, best: bool) -> None:
+    def _obey(self, checkpoints: Checkpoints) -> None:
+        """Takes the scores that came."""
+        for order in self.line.orders():
+            pointer = checkpoints.unscored.pop(order["checkpoint"], None)
+            if pointer is None:  # Of an attempt before.
+                continue
+            if "why" in order:
+                message = f"no score at {pointer.images:,} images: {order['why']}"
+                self.tell("score_failed", images=pointer.images, message=message)
+                continue
+            score = order["score"]
+            if best := self._is_best(score["value"]):
+                checkpoints.point_best(replace(pointer, score=score["value"]))
+            self._tell_score(pointer.images, score, best)
+
+    def _is_best(self, value: float | None) -> bool:
+        before = self.progress.best_score
+        best = value is not None and math.isfinite(value) and (before is None or value < before)
+        if best:
+            self.progress = Progress(value, self.progress.seconds)
+        return best
+
+    def _tell_score(self, images: int, score: dict[str, Any], best: bool) -> None:
+        values = {score["measure"]: score["value"], **score["metrics"]}
+        self._append(self._metrics, {"images": images, "time": time.time(), **values})
+        if self.first:
+            about = {key: score[key] for key in ("name", "value", "extractor", "samples")}
+            self.line.say("score", images=images, best=best, values=values, **about)
+
+    @property
+    def _done(self) -> bool:
+        return self.play.images >= self.play.config.train.total_images
+
+    def save(self) -> None:
         """A checkpoint, written behind the rounds. One that cannot be written costs the run nothing but is noted."""
         begun = time.monotonic()
         recorder = self.play.recorder.state()
+        best, to_score = self._best, self._to_score
+        self._best = self._to_score = False
         if self.checkpoints is None:
             return
-        if self._stopping or self.play.images >= self.play.config.train.total_images:
+        if self._stopping or self._done:
             self.checkpoints.drain()  # The last one is not to be dropped for a best one that waits.
         seconds = self.progress.seconds + begun - self._begun
         progress, spare = Progress(self.progress.best_score, seconds), self.checkpoints.take_spare()
@@ -183,7 +221,7 @@ class WorkerHost:
         scores = [self._score[1]] if self._score and self._score[0] == self.play.images else []
         pointer = Pointer(name, self.play.images, self.attempt, scores[0]["value"] if scores else None)
         facts |= {"scores": scores}
-        self.checkpoints.submit(Due(snapshot, facts, pointer, best, time.monotonic() - begun))
+        self.checkpoints.submit(Due(snapshot, facts, pointer, best, time.monotonic() - begun, to_score))
 
     def leave(self) -> None:
         """Waits until what is under way is written or has failed: this attempt is over, and the run is not.
@@ -207,6 +245,7 @@ class WorkerHost:
         try:
             self.checkpoints.drain()
             self.checkpoints.raise_fault(0)
+            self._await_scores(self.checkpoints)
             if self.checkpoints.unsaved:
                 raise RunError(
                     f"{self.checkpoints.unsaved}; the last good one stays: mend the storage and run the same command"
@@ -215,6 +254,15 @@ class WorkerHost:
                 self.event(ending, images=self.play.images)
         finally:
             self.lines.close()
+
+    def _await_scores(self, checkpoints: Checkpoints) -> None:
+        """Those that tasks are at, unless the run is to stop."""
+        if checkpoints.unscored:
+            self.line.say("last_call")
+        while checkpoints.unscored and not self.line.stop:
+            time.sleep(POLL_SECONDS)
+            self._obey(checkpoints)
+        checkpoints.drain()
 
     def event(self, kind: str, **fields: Any) -> None:
         """A line of this attempt's events."""

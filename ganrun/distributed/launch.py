@@ -15,7 +15,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ganrun.distributed.line import Line, Message
+from ganrun.distributed.line import Answer, Line, Message
+from ganrun.distributed.scores import Scores, scoring_cpus
 from ganrun.errors import RunError, UserError
 from ganrun.sections import Config
 from ganrun.storage import for_ray, open_storage
@@ -28,20 +29,25 @@ start the workers again would only repeat it. (A ValueError or RuntimeError may 
 
 
 class Mailbox:
-    """The actor between the driver and the workers: messages one way, the wish to stop the other."""
+    """The actor between the driver and the workers: messages one way, the wish to stop and orders the other."""
 
     def __init__(self) -> None:
         self._messages: list[Message] = []
+        self._orders: list[Message] = []
         self._stop = False
 
-    def exchange(self, messages: list[Message]) -> bool:
-        """A worker's side: takes its messages, and says whether it should stop."""
+    def exchange(self, messages: list[Message], listens: bool) -> Answer:
+        """A worker's side: takes its messages, says whether it should stop, and gives orders to the one who listens."""
         self._messages += messages
-        return self._stop
+        if not listens:
+            return self._stop, []
+        orders, self._orders = self._orders, []
+        return self._stop, orders
 
-    def collect(self, stop: bool) -> list[Message]:
-        """The driver's side: takes the wish to stop, and hands the messages over."""
+    def collect(self, stop: bool, orders: list[Message]) -> list[Message]:
+        """The driver's side: takes the wish to stop and orders, and hands the messages over."""
         self._stop = self._stop or stop
+        self._orders += orders
         messages, self._messages = self._messages, []
         return messages
 
@@ -69,10 +75,12 @@ def run(config: Config, hear: Callable[[Message], None], stop: threading.Event) 
             if (there := ray.cluster_resources().get(resource, 0)) < amount:
                 text = f"waiting for nodes: the run needs {amount:g} {resource}s, the cluster has {there:g}"
                 hear({"kind": "note", "text": text})
+        scores = Scores(config)
         while True:
             over, _ = ray.wait([fit], timeout=LISTEN_SECONDS)
-            for message in ray.get(mailbox.collect.remote(stop.is_set())):
+            for message in ray.get(mailbox.collect.remote(stop.is_set(), scores.poll())):
                 hear(message)
+                scores.hear(message)
                 if message["kind"] == "failed":
                     raise (UserError if message["wrong_input"] else RunError)(message["text"])
                 if message["kind"] in ENDINGS:
@@ -121,7 +129,11 @@ def _train_worker(job: dict[str, Any]) -> None:
 
     context, mailbox = get_context(), job["mailbox"]
     rank = context.get_world_rank()
-    line = Line(lambda messages: bool(ray.get(mailbox.exchange.remote(messages))), listen=rank == 0)
+
+    def exchange(messages: list[Message]) -> Answer:
+        return ray.get(mailbox.exchange.remote(messages, rank == 0))  # type: ignore[no-any-return]
+
+    line = Line(exchange, listen=rank == 0)
     try:
         work(job["config"], rank, context.get_world_size(), get_device(), line)
     except (UserError, RunError) as error:
@@ -162,7 +174,7 @@ def _ray(config: Config) -> Iterator[Any]:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         options |= {
             "address": "local",
-            "num_cpus": max(os.cpu_count() or 1, math.ceil(_cpus(config))),
+            "num_cpus": max(os.cpu_count() or 1, math.ceil(_cpus(config) + scoring_cpus(config))),
             "include_dashboard": False,
             "object_store_memory": 100 * 2**20,
         }

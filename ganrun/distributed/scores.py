@@ -1,0 +1,84 @@
+"""Scores as tasks of their own on what the cluster has idle: no worker waits for them, and none dies of them."""
+
+from typing import Any
+
+from ganrun.distributed.line import Message
+from ganrun.sections import Config
+
+
+class Scores:
+    """Has checkpoints scored, one at a time, and gives the workers the answers as orders.
+
+    Each `score_wanted` is answered by a `score_found`, with values or with why there are none. Of several that wait
+    for idle resources the newest stays.
+
+    Args:
+        config: of the run. Ray is connected to.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._waiting: Message | None = None
+        self._running: tuple[Message, Any] | None = None
+        self._answers: list[Message] = []
+
+    def hear(self, message: Message) -> None:
+        """Takes a message of the workers."""
+        match message["kind"]:
+            case "score_wanted":
+                self._skip("a newer one came before the cluster had anything idle")
+                self._waiting = message
+            case "last_call":
+                self._skip("the cluster had nothing idle before the run ended")
+
+    def poll(self) -> list[Message]:
+        """Begins what can begin; the answers there are."""
+        import ray
+
+        if self._running and ray.wait([self._running[1]], timeout=0)[0]:
+            wanted, task = self._running
+            self._running = None
+            try:
+                self._answer(wanted, score=ray.get(task))
+            except Exception as error:  # Whatever it died of.
+                self._answer(wanted, why=(str(error).strip().splitlines() or [type(error).__name__])[-1])
+        if self._waiting and not self._running and self._idle():
+            wanted, self._waiting = self._waiting, None
+            options = {"num_cpus": scoring_cpus(self.config), "num_gpus": self.config.cluster.gpus_per_worker}
+            task = ray.remote(_score).options(max_retries=0, **options).remote(self.config, wanted["checkpoint"])
+            self._running = wanted, task
+        answers, self._answers = self._answers, []
+        return answers
+
+    def _skip(self, why: str) -> None:
+        if self._waiting:
+            self._answer(self._waiting, why=why)
+            self._waiting = None
+
+    def _answer(self, wanted: Message, **fields: Any) -> None:
+        self._answers.append({**wanted, "kind": "score_found", **fields})
+
+    def _idle(self) -> bool:
+        import ray
+
+        idle: dict[str, float] = ray.available_resources()
+        gpus = self.config.cluster.gpus_per_worker
+        return idle.get("CPU", 0) >= scoring_cpus(self.config) and idle.get("GPU", 0) >= gpus
+
+
+def scoring_cpus(config: Config) -> float:
+    """CPUs for scores beside the workers."""
+    wanted = config.evaluate.every_images and config.evaluate.where == "task"
+    return config.cluster.cpus_per_worker if wanted else 0
+
+
+def _score(config: Config, checkpoint: str) -> dict[str, Any]:
+    """What runs in the task."""
+    import torch
+
+    from ganrun.scoring import Wishes, score
+
+    if not torch.cuda.is_available():
+        torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
+    where = f"{config.run.storage}/{config.run.name}/checkpoints/{checkpoint}"
+    return score(where, Wishes(metrics=config.evaluate.metrics), lambda done, total: None).to_json()
