@@ -22,7 +22,8 @@ def read_curve(storage: Storage) -> tuple[list[Line], list[str]]:
             start = int(match["start_images"])
             # From 0 the run began anew, and scored its untrained networks anew.
             curve = [line for line in curve if start and line["images"] <= start]
-            curve += _read(storage, f"metrics/{name}", {"images", "time"}, faults)
+            lines = _read(storage, f"metrics/{name}", {"images", "time"}, faults)
+            curve += sorted(lines, key=lambda line: line["images"])  # A task's score comes after later ticks.
     return curve, faults
 
 

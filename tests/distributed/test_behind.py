@@ -482,12 +482,13 @@ def test_the_last_one_is_written_though_the_best_waits(storage, values, data_fol
     for images, best in ((12, False), (24, True), (36, False)):
         play.images = images
         assert not host.should_stop()
-        host.save(best)
+        host._best = best
+        host.save()
         assert storage.began.acquire(timeout=WAIT)
     play.images = 240 if ending == "done" else 48
     line.stop = ending == "stopped"
     assert host.should_stop() == line.stop
-    last = threading.Thread(target=host.save, args=(False,))
+    last = threading.Thread(target=host.save)
     last.start()
     storage.free.set()
     last.join(WAIT)

@@ -1,0 +1,119 @@
+"""Scores taken by tasks of their own: the same numbers, and whatever befalls a task, the run goes on."""
+
+import contextlib
+import json
+import re
+import time
+
+import psutil
+import pytest
+import torch
+
+from ganrun.distributed import scores
+from ganrun.distributed.worker import work
+from ganrun.records.lines import read_curve, read_events
+from ganrun.storage import Folder
+from tests.commands import Train
+from tests.conftest import config_of, write_yaml
+from tests.ranks import StopAt, run_folder, run_ranks
+
+EVALUATED = {
+    "train__total_images": 180,
+    "evaluate__every_images": 60,
+    "evaluate__samples": 20,
+    "evaluate__metrics": ["kid"],
+}
+
+
+class Answering(StopAt):
+    """A driver that has scores taken, in its own time; those at these images fail."""
+
+    def __init__(self, config, failing=(), late=0):
+        super().__init__()
+        self.config, self.failing, self.late, self.wanted = config, failing, late, []
+
+    def say(self, kind, **fields):
+        super().say(kind, **fields)
+        if kind == "score_wanted":
+            self.wanted.append(fields)
+        if kind == "last_call":
+            self.late = 0
+
+    def orders(self):
+        answered = self.wanted[: max(0, len(self.wanted) - self.late)]
+        del self.wanted[: len(answered)]
+        return [{"kind": "score_found", **each, **self.answer(each)} for each in answered]
+
+    def answer(self, wanted):
+        if wanted["images"] in self.failing:
+            return {"why": "Out of memory"}
+        return {"score": scores._score(self.config, wanted["checkpoint"])}
+
+
+def scored(config, at):
+    """The scores in the metrics by images, without the time."""
+    curve = read_curve(Folder(run_folder(config)))[0]
+    return {
+        line["images"]: {name: line[name] for name in ("frechet_distance", "kid")}
+        for line in curve
+        if "frechet_distance" in line and line["images"] in at
+    }
+
+
+def kinds(config):
+    return [event["kind"] for event in read_events(Folder(run_folder(config)))[0]]
+
+
+@pytest.mark.parametrize("late", [0, 2])
+def test_a_task_finds_what_the_workers_would_and_best_json_follows_it(values, tmp_path, late):
+    inline = config_of(values, run__name="inline", checkpoint__keep=1, **EVALUATED)
+    run_ranks(inline, 1, tmp_path / "meeting")
+    config = config_of(values, evaluate__where="task", checkpoint__keep=1, **EVALUATED)
+    work(config, 0, 1, torch.device("cpu"), Answering(config, late=late))
+    times = [60, 120, 180]
+    found = scored(config, times)
+    assert list(found) == times
+    assert found == scored(inline, times)
+    best = json.loads((run_folder(config) / "best.json").read_text())
+    expected = min(found, key=lambda images: found[images]["frechet_distance"])
+    assert (best["images"], best["score"]) == (expected, found[expected]["frechet_distance"])
+    assert (run_folder(config) / "checkpoints" / best["checkpoint"] / "manifest.json").exists()
+
+
+def test_a_task_that_fails_costs_its_score_alone(values):
+    config = config_of(values, evaluate__where="task", **EVALUATED)
+    line = Answering(config, failing=(120,))
+    work(config, 0, 1, torch.device("cpu"), line)
+    assert list(scored(config, range(999))) == [60, 180]
+    assert kinds(config).count("score_failed") == 1
+    assert {"kind": "note", "text": "no score at 120 images: Out of memory"} in line.messages
+    assert kinds(config)[-1] == "finish"
+
+
+def test_who_is_asked_to_stop_does_not_wait_for_scores(values):
+    config = config_of(values, evaluate__where="task", **EVALUATED)
+    line = Answering(config, late=9)
+    line.images = 120
+    work(config, 0, 1, torch.device("cpu"), line)
+    assert not scored(config, range(999))
+    assert kinds(config)[-1] == "stop"
+
+
+def test_a_task_that_is_killed_does_not_hurt_the_run(values, tmp_path, ray_here):
+    config = config_of(
+        values, evaluate__where="task", **EVALUATED | {"train__total_images": 6_000, "evaluate__every_images": 2_000}
+    )
+    run = Train(write_yaml(tmp_path / "small.yaml", config.model_dump(mode="json")), address=ray_here[0])
+    killed = False
+    while run.process.poll() is None:
+        for process in psutil.Process(ray_here[1]).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if not killed and "ray::_score" in " ".join(process.cmdline()):
+                    process.kill()
+                    killed = True
+        time.sleep(0.2)
+    code, _, error = run.wait()
+    assert code == 0, error
+    assert killed
+    assert re.search(r"no score at [\d,]+ images: .*died", error), error
+    assert 6_000 in scored(config, range(9_999))
