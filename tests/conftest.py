@@ -69,8 +69,13 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def values(tmp_path: Path, data_folder: Path) -> dict[str, dict[str, Any]]:
     """What a YAML file of a small run holds; tests change it and give it to `Config`."""
+    return small_run(tmp_path / "runs", data_folder)
+
+
+def small_run(storage: Path, data_folder: Path) -> dict[str, dict[str, Any]]:
+    """The values of a small run over the small data set."""
     return {
-        "run": {"name": "small", "storage": str(tmp_path / "runs")},
+        "run": {"name": "small", "storage": str(storage)},
         "data": {
             "shards": str(data_folder),
             "image_size": 16,

@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.parse
@@ -143,6 +144,11 @@ def running(command: list[str], log: Path, address: str) -> Iterator[None]:
     finally:
         process.kill()
         process.wait()
+
+
+def sidecar(port: int) -> subprocess.Popen[bytes]:
+    """A sidecar at this port of the loopback address."""
+    return subprocess.Popen([sys.executable, "-m", "ganrun.sidecar", "--listen", f"127.0.0.1:{port}"])
 
 
 def answers(url: str) -> bool:

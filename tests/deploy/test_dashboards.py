@@ -1,10 +1,13 @@
 """The dashboards are what the table of series makes of them, and every query of theirs has an answer."""
 
+import contextlib
 import importlib
 import json
 import re
+import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,13 +17,35 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from ganrun.telemetry.series import SERIES
-from tests.deploy.stack import DEPLOY, RECORDED, Exporter, ask, needs, prometheus, serving, wait_until
+from tests.commands import Train
+from tests.conftest import config_of, small_run, write_yaml
+from tests.deploy.stack import (
+    DEPLOY,
+    RECORDED,
+    Exporter,
+    ask,
+    free_port,
+    needs,
+    prometheus,
+    serving,
+    sidecar,
+    wait_until,
+)
 from tests.deploy.test_rules import ALERTS, RULES
 
 FILES = sorted((DEPLOY / "grafana/dashboards").glob("*.json"))
 RECORDED_NAMES = set(re.findall(r"^# TYPE (\w+)", RECORDED.read_text(), re.MULTILINE))
 CHOSEN = {"$run": ".+", "$trial": ".*", "$node": ".*", "$__rate_interval": "1m"}
 """What stands for the variables: Grafana joins several choices to a regular expression too."""
+LIVE = "live"
+"""The name of the real run."""
+OF_OTHERS = {
+    f"ganrun_{name}"
+    for name in ("gpu_seconds_total", "gpu_memory_bytes", "mode_distance", "shard_errors_total", "exploits_total")
+} | {"ganrun_trials"}
+"""What a run on CPUs, of images, without faults and without a search does not show."""
+QUIET = ("Restart", "Rollback", "Exploit", "Silent runs", "Ended")
+"""What has nothing to show of a run that trains undisturbed."""
 
 
 def load(name: str) -> dict[str, Any]:
@@ -98,19 +123,51 @@ def test_the_recording_has_every_series():
     assert {series.full_name for series in SERIES} <= RECORDED_NAMES
 
 
+@contextlib.contextmanager
+def trained(folder: Path, data_folder: Path, ray: str) -> Iterator[str]:
+    """Two workers train for as long as the block lasts, and push to a sidecar; its address."""
+    config = config_of(
+        small_run(folder / "runs", data_folder),
+        run__name=LIVE,
+        train__total_images=100_000_000,
+        cluster__workers=2,
+        checkpoint__every_images=600,
+        evaluate__every_images=100_000_000,  # The score at the beginning is enough, and a later one's time too much.
+        evaluate__samples=20,
+        evaluate__metrics=["kid", "precision", "recall", "density"],
+        telemetry__push_seconds=1,
+    )
+    address = f"127.0.0.1:{free_port()}"
+    watcher = sidecar(int(address.rpartition(":")[2]))
+    yaml = write_yaml(folder / "live.yaml", config.model_dump(mode="json"))
+    run = Train(yaml, address=ray, env={"GANRUN_SIDECAR": f"http://{address}"})
+    try:
+        yield address
+        run.process.send_signal(signal.SIGINT)
+        code, _, error = run.wait()
+        assert code == 130, error
+    finally:
+        run.process.kill()
+        watcher.kill()
+        watcher.wait()
+
+
 @pytest.fixture(scope="module")
-def url(tmp_path_factory):
+def url(tmp_path_factory, data_folder, ray_here):
+    """Prometheus, which scrapes a real run, and a recording of what a run on CPUs, or without a search, has not."""
+    folder = tmp_path_factory.mktemp("dashboards")
     with (
         serving(Exporter(RECORDED.read_text())) as target,
-        prometheus(tmp_path_factory.mktemp("dashboards") / "prometheus", target) as url,
+        trained(folder, data_folder, ray_here[0]) as address,
+        prometheus(folder / "prometheus", target, address) as url,
     ):
         seen = "run:ganrun_left_seconds:avg15m and on (run, trial) changes(ganrun_images_total[1m]) > 0"
         wait_until(lambda: answer(url, seen), lambda: ask(url, "targets"))  # The last rule, and two scrapes.
         yield url
 
 
-def answer(url: str, expression: str) -> Any:
-    for name, value in CHOSEN.items():
+def answer(url: str, expression: str, run: str = ".+") -> Any:
+    for name, value in (CHOSEN | {"$run": run}).items():
         expression = expression.replace(name, value)
     return ask(url, "query", query=expression)["result"]
 
@@ -121,6 +178,21 @@ def test_a_query_has_an_answer(url, file, title, expression):
     found = answer(url, expression)
     assert found
     assert all(float(each["value"][1]) == float(each["value"][1]) for each in found), "not a number"
+
+
+@needs("prometheus")
+def test_a_real_run_answers_all_but_what_it_has_not(url):
+    asked = [(title, expression) for file, title, expression in ALL if not names_in(expression) & OF_OTHERS]
+    asked = [(title, expression) for title, expression in asked if "ray_" not in expression and title not in QUIET]
+    wait_until(
+        lambda: all(answer(url, expression, LIVE) for _, expression in asked),
+        lambda: [title for title, expression in asked if not answer(url, expression, LIVE)],
+        seconds=120,
+    )
+    for title, expression in asked:
+        value = answer(url, expression, LIVE)[0]["value"][1]
+        print(f"{title}: {value}")
+    assert len(asked) > 35
 
 
 @needs("prometheus")
