@@ -14,6 +14,7 @@ MEASURES = {
     "step": "the round of a game, data in memory, against a textbook DCGAN step",
     "data": "samples/s from data.shards to a tensor, stage by stage, against plain webdataset",
     "checkpoint": "how long a checkpoint to run.storage holds up the round, against torch.save and a put",
+    "telemetry": "the round while a sidecar is told of it, against the same unwatched",
     "fid": "the Fréchet distance and its features, against torch-fidelity",
 }
 EXAMPLES = """examples:

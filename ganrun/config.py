@@ -126,12 +126,16 @@ def _read(path: str | Path, overrides: list[str]) -> DictConfig:
         key, separator, _ = override.partition("=")
         if not separator or not re.fullmatch(r"\w+(\.\w+)*", key):
             raise UserError(f"{override!r}: an override is written key=value, e.g. cluster.workers=2")
-    try:
-        merged = OmegaConf.merge(tree, OmegaConf.from_dotlist(overrides))
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"overrides {overrides}: {' '.join(str(error).split())}") from error
-    assert isinstance(merged, DictConfig)
-    return merged
+        try:
+            laid = OmegaConf.from_dotlist([override])
+            # A mapping, too, takes the place of the file's: objective.penalties={} means none.
+            if OmegaConf.is_dict(OmegaConf.select(laid, key, throw_on_resolution_failure=False)):
+                OmegaConf.update(tree, key, {}, merge=False)
+            tree = OmegaConf.merge(tree, laid)
+        except (yaml.YAMLError, OmegaConfBaseException) as error:
+            raise UserError(f"override {override!r}: {' '.join(str(error).split())}") from error
+    assert isinstance(tree, DictConfig)
+    return tree
 
 
 def _fetched(path: str) -> str | IO[bytes]:

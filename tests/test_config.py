@@ -168,6 +168,13 @@ def test_numbers_in_short_notation_are_numbers(tmp_path, file, values):
     assert isinstance(config.train.total_images, int)
 
 
+def test_a_mapping_takes_the_place_of_the_file_s(file):
+    penalised = ["objective.penalties={r1: 1, r2: 2}"]
+    assert load(file, [*penalised, "objective.penalties={r1: 3}"]).objective.penalties == {"r1": 3}
+    assert load(file, [*penalised, "objective.penalties.r1=3"]).objective.penalties == {"r1": 3, "r2": 2}
+    assert load(file, [*penalised, "objective.penalties={}"]).objective.penalties == {}
+
+
 def test_overrides_lie_over_the_file_and_the_last_one_wins(file):
     config = load(file, ["cluster.workers=2", "model.width=8", "cluster.workers=3", "run.name=other"])
     assert (config.cluster.workers, config.model.width, config.run.name) == (3, 8, "other")

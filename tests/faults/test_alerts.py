@@ -81,9 +81,9 @@ def test_nan_storage_and_sidecar(values, tmp_path, ray_here, server, monkeypatch
             prometheus(tmp_path / "prometheus", f"127.0.0.1:{port}", alertmanager=manager) as url,
         ):
             run = Train(yaml, address=ray_here[0], env={"GANRUN_SIDECAR": f"http://127.0.0.1:{port}"})
-            assert firing(webhook, "GanrunNonFinite", 120)["labels"]["run"] == "small"
+            assert firing(webhook, "GanrunNonFinite", 300)["labels"]["run"] == "small"
             server.kill()
-            assert firing(webhook, "GanrunCheckpointFailing", 60)["labels"]["run"] == "small"
+            assert firing(webhook, "GanrunCheckpointFailing", 120)["labels"]["run"] == "small"
             server.start(ready_seconds=60)
             watcher.kill()
             watcher.wait()
