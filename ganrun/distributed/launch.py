@@ -86,7 +86,7 @@ def run(config: Config, hear: Callable[[Message], None], stop: threading.Event) 
                 if message["kind"] in ENDINGS:
                     return str(message["kind"])
             if over:
-                raise RunError(f"Ray ended the run: {ray.get(fit) or 'its workers left without a word'}")
+                raise _ended(config, ray.get(fit))
 
 
 def _fit(config: Config, mailbox: Any) -> str | None:
@@ -115,8 +115,17 @@ def _fit(config: Config, mailbox: Any) -> str | None:
     try:
         trainer.fit()
     except Exception as error:
-        return str(error).strip() or type(error).__name__
+        return (str(error).strip().splitlines() or [type(error).__name__])[-1]  # Above it is Ray's own traceback.
     return None
+
+
+def _ended(config: Config, why: str | None) -> UserError | RunError:
+    if why and "NoCredentialsError" in why:
+        return UserError(
+            f"run.storage: the processes of the Ray cluster have no credentials for {config.run.storage}; start the "
+            "cluster, or submit the job, with the AWS variables in its environment"
+        )
+    return RunError(f"Ray ended the run: {why or 'its workers left without a word'}")
 
 
 def _train_worker(job: dict[str, Any]) -> None:

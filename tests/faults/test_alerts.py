@@ -53,7 +53,7 @@ def firing(webhook, name, seconds):
 
 
 @needs("prometheus", "prometheus-alertmanager")
-def test_nan_storage_and_sidecar(values, tmp_path, ray_here, server, monkeypatch):
+def test_nan_storage_and_sidecar(values, tmp_path, server, monkeypatch):
     """Nobody restarts anything but the server and the sidecar; the run saves and leaves when it is told to."""
     (tmp_path / "once_nan_for_a_drill.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
@@ -80,7 +80,7 @@ def test_nan_storage_and_sidecar(values, tmp_path, ray_here, server, monkeypatch
             alertmanager(tmp_path / "alertmanager", hook) as manager,
             prometheus(tmp_path / "prometheus", f"127.0.0.1:{port}", alertmanager=manager) as url,
         ):
-            run = Train(yaml, address=ray_here[0], env={"GANRUN_SIDECAR": f"http://127.0.0.1:{port}"})
+            run = Train(yaml, env={"GANRUN_SIDECAR": f"http://127.0.0.1:{port}"})
             assert firing(webhook, "GanrunNonFinite", 300)["labels"]["run"] == "small"
             server.kill()
             assert firing(webhook, "GanrunCheckpointFailing", 120)["labels"]["run"] == "small"
