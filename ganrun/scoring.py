@@ -20,7 +20,7 @@ from ganrun.features import Extractor, open_extractor
 from ganrun.run_folder import find_checkpoint
 from ganrun.sampling import Sampler
 from ganrun.sections import EvaluateConfig, Metric
-from ganrun.storage import open_storage
+from ganrun.storage import RECORD_BYTES, open_storage
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def score_checkpoint(where: str, wishes: Wishes, seen: Callable[[int, int], None
     sampler = Sampler(where)
     settings, run = sampler.config.evaluate, sampler.config.run
     samples = wishes.samples or settings.samples
-    manifest = json.loads(storage.read(f"{directory}/manifest.json"))
+    manifest = json.loads(storage.read(f"{directory}/manifest.json", RECORD_BYTES))
     facts = {"images": manifest["images"], "samples": samples}
     generated = _generated(sampler, run.seed if wishes.seed is None else wishes.seed)
     if sampler.of_points:
