@@ -91,10 +91,7 @@ class Decoder:
     def _decode(self, shard: OpenShard, key: str, members: Sample, out: Pixels) -> None:
         encoded = self._member(shard, key, members)
         try:
-            if encoded[:2] == JPEG:
-                found = _decode_jpeg(encoded, out)
-            else:
-                found = _decode_other(encoded, out)
+            found = _decode_jpeg(encoded, out) if encoded[:2] == JPEG else _decode_other(encoded, out)
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{shard.where}: {self.name} of sample {key!r} is no readable image: {reason}") from error

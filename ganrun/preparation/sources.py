@@ -163,7 +163,9 @@ def open_shards(uri: str) -> ShardsSource:
         raise UserError(f"shards:{uri}: holds an unfinished data set; run the command again that was making it")
     if INDEX_NAME not in names:
         return ShardsSource(uri, shards)
-    return ShardsSource(uri, shards, Index.from_json(place.read(INDEX_NAME, INDEX_BYTES), f"{uri}/{INDEX_NAME}").classes)
+    return ShardsSource(
+        uri, shards, Index.from_json(place.read(INDEX_NAME, INDEX_BYTES), f"{uri}/{INDEX_NAME}").classes
+    )
 
 
 def shuffled_parts(count: int, shard_samples: int | None, image_bytes: int) -> list[Part]:

@@ -21,7 +21,6 @@ class TooLargeError(OSError):
         self.size = size
 
 
-
 class Entry(NamedTuple):
     """What a listing tells of an object: its size, and when it was written in seconds since the epoch."""
 
