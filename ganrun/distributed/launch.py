@@ -8,6 +8,7 @@ import contextlib
 import logging
 import math
 import os
+import signal
 import socket
 import threading
 import traceback
@@ -22,6 +23,7 @@ from ganrun.storage import for_ray, open_storage
 
 ENDINGS = ("finished", "stopped")
 LISTEN_SECONDS = 0.25
+LOOPBACK = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
 PROGRAM_FAULTS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError)
 """What Python raises of faulty code, ours or in run.imports, but not when a machine, a worker or a link dies: to
 start the workers again would only repeat it. (A ValueError or RuntimeError may be either.)"""
@@ -84,15 +86,22 @@ def run(config: Config, hear: Callable[[Message], None], stop: threading.Event) 
 def _fit(config: Config, mailbox: Any) -> str | None:
     """Runs the workers, and starts them again when one dies; what Ray gave up over, if it did."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
+    from ganrun.distributed.meeting import LOST_SECONDS, MeetingConfig
+
+    for name, seconds in LOST_SECONDS.items():
+        os.environ.setdefault(name, seconds)
     cluster = config.cluster
     gpus: dict[str, float] = {"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {}
     trainer = TorchTrainer(
         _train_worker,
         train_loop_config={"config": config, "mailbox": mailbox},
         # gloo beside nccl: that ranks agree on something must not wait for their GPUs.
-        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpus else "gloo"),
+        # A collective waits as long as the storage of one of its workers may be away, and a little more.
+        torch_config=MeetingConfig(
+            backend="cpu:gloo,cuda:nccl" if gpus else "gloo", timeout_s=config.run.patience_seconds + 120
+        ),
         scaling_config=ScalingConfig(
             num_workers=cluster.workers,
             use_gpu=bool(gpus),
@@ -149,6 +158,13 @@ def _check_answers(address: str) -> None:
             ) from error
 
 
+def _take_signals_back() -> None:
+    """Ray's core makes SIGTERM print a stack and abort, under the handlers that Python knows of: they are set anew."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.getsignal(number))
+
+
 @contextlib.contextmanager
 def _ray(config: Config) -> Iterator[Any]:
     """A Ray of our own on this machine, or the cluster that RAY_ADDRESS names; left at the end."""
@@ -160,6 +176,8 @@ def _ray(config: Config) -> Iterator[Any]:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         # Ray's own way, made for other systems, to have everything listen on the loopback address alone.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        for library in ("GLOO", "NCCL"):
+            os.environ.setdefault(f"{library}_SOCKET_IFNAME", LOOPBACK)
         options |= {
             "address": "local",
             "num_cpus": max(os.cpu_count() or 1, math.ceil(_cpus(config))),
@@ -173,6 +191,7 @@ def _ray(config: Config) -> Iterator[Any]:
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         try:
             ray.init(**options)
+            _take_signals_back()
         except ConnectionError as error:
             address = os.environ.get("RAY_ADDRESS")
             raise UserError(f"RAY_ADDRESS: no Ray cluster answers at {address!r}; start one, or unset it") from error
