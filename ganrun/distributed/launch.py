@@ -158,11 +158,16 @@ def _check_answers(address: str) -> None:
             ) from error
 
 
-def _take_signals_back() -> None:
-    """Ray's core makes SIGTERM print a stack and abort, under the handlers that Python knows of: they are set anew."""
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.getsignal(number))
+@contextlib.contextmanager
+def _our_signals() -> Iterator[None]:
+    """Ray takes SIGTERM for itself when it starts, in Python (to leave at once) and below it (to abort)."""
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -190,8 +195,8 @@ def _ray(config: Config) -> Iterator[Any]:
     # Ray prints what befalls its processes to stdout, which is ours alone; it is in Ray's logs too.
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         try:
-            ray.init(**options)
-            _take_signals_back()
+            with _our_signals():
+                ray.init(**options)
         except ConnectionError as error:
             address = os.environ.get("RAY_ADDRESS")
             raise UserError(f"RAY_ADDRESS: no Ray cluster answers at {address!r}; start one, or unset it") from error
