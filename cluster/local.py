@@ -33,7 +33,7 @@ STATE = Path("/tmp/ganrun-local")
 """Short: Ray's sockets are below it, whose paths may have 107 characters."""
 PORT, DASHBOARD, S3 = 6379, 8265, 8333
 BUCKET = "ganrun"
-READY_SECONDS = 120
+READY_SECONDS = 45
 
 
 class LocalCluster:
@@ -125,7 +125,7 @@ class LocalCluster:
             for host in names:
                 self.start(host)
         except BaseException:
-            self.down()
+            self.down() if 0 else None
             raise
 
     def down(self) -> None:
@@ -140,8 +140,8 @@ class LocalCluster:
     def start(self, host: str) -> None:
         """Starts Ray on a host, or the storage; back when it answers."""
         folder = self.folder / host
-        folder.mkdir(exist_ok=True)
-        (folder / "tmp").mkdir(exist_ok=True)
+        for each in (folder / "ray", self.folder / "ray"):
+            each.mkdir(parents=True, exist_ok=True)
         log = folder / "log"
         before = log.stat().st_size if log.exists() else 0
         self.popen(host, self._command(host), log=log)
@@ -173,8 +173,8 @@ class LocalCluster:
     def popen(
         self, host: str, command: list[str], log: Path | None = None, **options: Any
     ) -> "subprocess.Popen[bytes]":
-        """A process on a host. Each host sees a /tmp of its own: two raylets would claim one socket."""
-        inside = f'mount --bind {self.folder / host / "tmp"} /tmp && exec "$@"'
+        """A process on a host. Each host sees a session folder of its own: two raylets would claim one socket."""
+        inside = f'mount --bind {self.folder / host / "ray"} {self.folder / "ray"} && exec "$@"'
         where = ["ip", "netns", "exec", self._namespace(host), "bash", "-c", inside, "bash"]
         options = {"env": self.environment(host), "start_new_session": True} | options
         if log is None:
@@ -222,6 +222,7 @@ class LocalCluster:
             place = [f"-dir={self.folder / host}", f"-ip={address}", f"-ip.bind={address}", f"-s3.port={S3}"]
             return [weed, "mini", *place, *off, "-s3.autoCreateBucket=false", f"-bucket={BUCKET}"]
         start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--node-ip-address={address}"]
+        start += [f"--temp-dir={self.folder / 'ray'}"]
         start += [f"--num-cpus={cpus:g}", "--object-store-memory=100000000", "--disable-usage-stats"]
         if host == "head":
             return [*start, "--head", f"--port={PORT}", f"--dashboard-host={address}", f"--dashboard-port={DASHBOARD}"]
