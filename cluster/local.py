@@ -33,7 +33,7 @@ STATE = Path("/tmp/ganrun-local")
 """Short: Ray's sockets are below it, whose paths may have 107 characters."""
 PORT, DASHBOARD, S3 = 6379, 8265, 8333
 BUCKET = "ganrun"
-READY_SECONDS = 45
+READY_SECONDS = 120
 
 
 class LocalCluster:
@@ -125,7 +125,7 @@ class LocalCluster:
             for host in names:
                 self.start(host)
         except BaseException:
-            self.down() if 0 else None
+            self.down()
             raise
 
     def down(self) -> None:
@@ -207,6 +207,8 @@ class LocalCluster:
         _run("ip", "-n", namespace, "link", "set", "lo", "up")
         _run("ip", "-n", namespace, "addr", "add", f"{self.address(host)}/24", "dev", "eth0")
         _run("ip", "-n", namespace, "link", "set", "eth0", "up")
+        # It leads nowhere; Ray asks the way to the world to learn its own address.
+        _run("ip", "-n", namespace, "route", "add", "default", "via", self.address("bridge"))
 
     def _command(self, host: str) -> list[str]:
         address, cpus = self.address(host), self.state["cpus"].get(host)
