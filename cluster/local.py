@@ -33,7 +33,7 @@ STATE = Path("/tmp/ganrun-local")
 """Short: Ray's sockets are below it, whose paths may have 107 characters."""
 PORT, DASHBOARD, S3 = 6379, 8265, 8333
 BUCKET = "ganrun"
-READY_SECONDS = 120
+READY_SECONDS = 300
 
 
 class LocalCluster:
@@ -79,6 +79,7 @@ class LocalCluster:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": state["token"],
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "240",
             "GLOO_SOCKET_IFNAME": "eth0",
             "GANRUN_SIDECAR": "off",
             "AWS_ENDPOINT_URL": f"http://{self.address('storage')}:{S3}",
@@ -144,9 +145,12 @@ class LocalCluster:
             each.mkdir(parents=True, exist_ok=True)
         log = folder / "log"
         before = log.stat().st_size if log.exists() else 0
-        self.popen(host, self._command(host), log=log)
+        process = self.popen(host, self._command(host), log=log)
 
         def ready() -> bool:
+            nonlocal process
+            if process.poll() is not None:  # Ray gives a raylet half a minute, which a busy machine may not have.
+                process = self.popen(host, self._command(host), log=log)
             if host == "storage":
                 return self._storage_answers()
             return b"Ray runtime started" in log.read_bytes()[before:]
