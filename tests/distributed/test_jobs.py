@@ -21,7 +21,7 @@ from tests.conftest import config_of
 PROJECT = Path(__file__).parents[2]
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 TOKEN = "marked-token-of-the-cluster-0123456789"
-WAIT = 150
+WAIT = 300
 
 
 @pytest.fixture
@@ -86,6 +86,7 @@ def wait_for_log(cluster, name, pattern) -> str:
     return said
 
 
+@pytest.mark.drill
 def test_a_job_is_submitted_stopped_and_submitted_again(values, tmp_path, cluster):
     yaml = tmp_path / "small.yaml"
     values["train"] |= {"tick_images": 60}
