@@ -54,8 +54,6 @@ def _allowed(key: str, detail: ErrorDetails) -> str:
     """Pydantic's words, but where they speak of its own classes."""
     if key == "data.shards":
         return "a URI or a list of URIs"
-    if key == "cluster.workers":
-        return "a whole number from 1, or [fewest, most]"
     match detail["type"]:
         case "string_pattern_mismatch":
             return "up to 100 letters, digits, dots, dashes and underscores, such as celeba-64"
@@ -96,7 +94,7 @@ def _all_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[s
 
 def contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
     """Faults that no single key shows: the keys that take part, and the message."""
-    slots, batch, workers = config.slots, config.data.batch_size, config.cluster.most_workers
+    slots, batch, workers = config.slots, config.data.batch_size, config.cluster.workers
     if config.data.slots is None:
         pass  # They may be those of a run that is begun: preflight.settle looks.
     elif workers > slots:

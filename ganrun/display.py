@@ -20,7 +20,6 @@ class Display:
         self.scores: list[tuple[int, str, float]] = []
         """(images, name, value) of each score of this command."""
         self.attempts = 0
-        self._workers = 0
         self._bar: tqdm[Any] | None = None
         self._terminal = sys.stderr.isatty()
 
@@ -55,10 +54,7 @@ class Display:
             self.say(f"{fault}; the checkpoint before it is taken")
         workers = f"{message['workers']} worker{'s' * (message['workers'] > 1)}"
         self.attempts += 1
-        before, self._workers = self._workers, message["workers"]
-        if self.attempts > 1 and before != self._workers:
-            self.say(f"there are {workers} now; going on from {message['images']:,} images")
-        elif self.attempts > 1:
+        if self.attempts > 1:
             self.say(f"a worker died; starting again with {workers} from {message['images']:,} images")
         elif message["images"]:
             self.say(f"going on with {workers} from {message['images']:,} images")

@@ -23,8 +23,6 @@ from ganrun.storage import for_ray, open_storage
 
 ENDINGS = ("finished", "stopped")
 LISTEN_SECONDS = 0.25
-RESIZE_SECONDS = 30.0
-"""So often an elastic run looks whether there is room for more workers: each resize goes back to a checkpoint."""
 LOOPBACK = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
 PROGRAM_FAULTS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError)
 """What Python raises of faulty code, ours or in run.imports, but not when a machine, a worker or a link dies: to
@@ -68,8 +66,7 @@ def run(config: Config, hear: Callable[[Message], None], stop: threading.Event) 
         # A task and not a thread: whatever it is at, it ends with our connection to Ray.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         fit = ray.remote(_fit).options(num_cpus=0, max_retries=0, scheduling_strategy=here).remote(config, mailbox)
-        fewest = config.cluster.fewest_workers
-        needed = {"CPU": _cpus(config, fewest), "GPU": fewest * config.cluster.gpus_per_worker}
+        needed = {"CPU": _cpus(config), "GPU": config.cluster.workers * config.cluster.gpus_per_worker}
         for resource, amount in needed.items():
             if (there := ray.cluster_resources().get(resource, 0)) < amount:
                 text = f"waiting for nodes: the run needs {amount:g} {resource}s, the cluster has {there:g}"
@@ -107,7 +104,6 @@ def _fit(config: Config, mailbox: Any) -> str | None:
         ),
         scaling_config=ScalingConfig(
             num_workers=cluster.workers,
-            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
             use_gpu=bool(gpus),
             resources_per_worker={"CPU": cluster.cpus_per_worker} | gpus,
         ),
@@ -146,8 +142,8 @@ def _train_worker(job: dict[str, Any]) -> None:
         line.close()
 
 
-def _cpus(config: Config, workers: int) -> float:
-    return workers * config.cluster.cpus_per_worker
+def _cpus(config: Config) -> float:
+    return config.cluster.workers * config.cluster.cpus_per_worker
 
 
 def _check_answers(address: str) -> None:
@@ -189,7 +185,7 @@ def _ray(config: Config) -> Iterator[Any]:
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", LOOPBACK)
         options |= {
             "address": "local",
-            "num_cpus": max(os.cpu_count() or 1, math.ceil(_cpus(config, config.cluster.most_workers))),
+            "num_cpus": max(os.cpu_count() or 1, math.ceil(_cpus(config))),
             "include_dashboard": False,
             "object_store_memory": 100 * 2**20,
         }
