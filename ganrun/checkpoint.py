@@ -23,7 +23,7 @@ import ganrun
 from ganrun.errors import RunError, UserError
 from ganrun.play import Play
 from ganrun.run_folder import Pointer, RunFolder, find_checkpoint
-from ganrun.storage import Storage
+from ganrun.storage import RECORD_BYTES, Storage, TooLargeError
 from ganrun.turn import Seat
 
 FORMAT = 1
@@ -136,19 +136,23 @@ def read(storage: Storage, directory: str, only: tuple[str, ...] | None = None) 
         RunError: it is damaged or not complete; the message says which file.
     """
     try:
-        manifest = json.loads(storage.read(f"{directory}/{MANIFEST}"))
+        manifest = json.loads(storage.read(f"{directory}/{MANIFEST}", RECORD_BYTES))
         if manifest["format"] != FORMAT:
             raise RunError(f"{directory}: its format is {manifest['format']}, this ganrun reads {FORMAT}")
         files = {}
         for file, listed in manifest["files"].items():
+            if "/" in file:
+                raise ValueError(f"{file!r} is no name of a file")
             if only is None or file in only:
-                files[file] = storage.read(f"{directory}/{file}")
+                files[file] = storage.read(f"{directory}/{file}", listed["bytes"])
                 if _hash(files[file]) != listed["sha256"]:
                     raise RunError(f"{storage.uri}/{directory}/{file} is damaged: its sha256 is not the manifest's")
     except FileNotFoundError as error:
         missing = str(error.filename).rpartition("/")[2] if error.filename else "a file"
         raise RunError(f"{storage.uri}/{directory} is not complete: {missing} is missing") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except TooLargeError as error:
+        raise RunError(f"{error.filename} is damaged: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(f"{storage.uri}/{directory}/{MANIFEST} is damaged: {error}") from error
     return files
 

@@ -8,17 +8,19 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, get_origin
+from typing import Any, get_origin
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
 from pydantic import BaseModel, ValidationError
 
+from ganrun import plain_yaml
 from ganrun.config_faults import contradictions, dotted, faults_of, unknown_names
 from ganrun.errors import RunError, UserError
 from ganrun.sections import Config
-from ganrun.storage import open_storage
+from ganrun.storage import RECORD_BYTES, open_storage
 
 PLACEHOLDERS: dict[str, dict[str, Any]] = {
     "run": {"name": "x"},
@@ -26,6 +28,9 @@ PLACEHOLDERS: dict[str, dict[str, Any]] = {
     "train": {"total_images": 1},
 }
 """Stand in for what is missing or wrong, so that the rest can be checked against itself."""
+MOST_VARIABLES = 16
+"""Of `${...}`, which may stand for each other: more could unfold to more than any memory holds."""
+SECRET = re.compile("SECRET|TOKEN|PASSWORD|CREDENTIAL", re.IGNORECASE)
 
 
 def load(path: str | Path, overrides: list[str] | None = None, resolve: bool = True) -> Config:
@@ -64,7 +69,7 @@ def parse(text: bytes, where: str) -> Config:
         RunError: it is damaged, or of another version of ganrun.
     """
     try:
-        return Config.model_validate(yaml.safe_load(text))
+        return Config.model_validate(plain_yaml.load(text))
     except (ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RunError(
@@ -113,7 +118,9 @@ def schema() -> str:
 
 def _read(path: str | Path, overrides: list[str]) -> DictConfig:
     try:
-        tree = OmegaConf.load(_fetched(str(path)))
+        text = _fetched(str(path)).decode()
+        plain_yaml.check(text, aliases=True)
+        tree = OmegaConf.load(io.StringIO(text))
     except FileNotFoundError:
         raise UserError(f"{path}: no such config file") from None
     except OSError as error:
@@ -122,6 +129,8 @@ def _read(path: str | Path, overrides: list[str]) -> DictConfig:
         raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, DictConfig):
         raise UserError(f"{path}: holds no sections; write e.g. `run: {{name: first}}`")
+    if sum(part.count("${") for part in (text, *overrides)) > MOST_VARIABLES:
+        raise UserError(f"{path}: more than {MOST_VARIABLES} of ${{...}}; write the values out")
     for override in overrides:
         key, separator, _ = override.partition("=")
         if not separator or not re.fullmatch(r"\w+(\.\w+)*", key):
@@ -138,10 +147,22 @@ def _read(path: str | Path, overrides: list[str]) -> DictConfig:
     return tree
 
 
-def _fetched(path: str) -> str | IO[bytes]:
-    """A path as it is; what an address in a bucket names."""
-    parent, _, name = path.rpartition("/")
-    return io.BytesIO(open_storage(parent).read(name)) if path.startswith("s3://") else path
+def _fetched(path: str) -> bytes:
+    """What is at a path, or at an address in a bucket."""
+    parent, _, name = (
+        path.rpartition("/") if path.startswith("s3://") else (str(Path(path).parent), "", Path(path).name)
+    )
+    return open_storage(parent).read(name, RECORD_BYTES)
+
+
+def _environment(name: str, *default: Any) -> Any:
+    """`${oc.env:NAME}`; what it gives is written to config.yaml and printed, so it may be no secret."""
+    if SECRET.search(name):
+        raise ValueError(f"{name} is the name of a secret, which must not stand in a config")
+    return oc.env(name, *default)
+
+
+OmegaConf.register_resolver("oc.env", _environment, replace=True)
 
 
 def _interpolate(tree: DictConfig, resolve: bool) -> tuple[dict[str, Any], list[str]]:

@@ -103,8 +103,11 @@ class RunFolder:
 
     def _parse(self, name: str, data: bytes) -> Pointer:
         try:
-            return Pointer(**json.loads(data))
-        except (ValueError, TypeError) as error:
+            pointer = Pointer(**json.loads(data))
+            if ".." in pointer.checkpoint.split("/"):
+                raise ValueError(f"{pointer.checkpoint!r} is no name of a checkpoint")
+            return pointer
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(
                 f"{self.storage.uri}/{name}.json is damaged ({error}); write into it which of checkpoints/ to go on "
                 'from, as {"checkpoint": name of the folder, "images": ..., "attempt": ...} of its manifest.json'
@@ -158,7 +161,7 @@ class Lease:
         try:
             lease = json.loads(data)
             float(lease["expires"]), str(lease["id"]), str(lease["holder"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunError(
                 f"lease.json of the run is damaged ({error}); delete it if no process runs the run"
             ) from error

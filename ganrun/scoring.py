@@ -20,7 +20,7 @@ from ganrun.features import Extractor, open_extractor
 from ganrun.run_folder import find_checkpoint
 from ganrun.sampling import Sampler
 from ganrun.sections import EvaluateConfig, Metric
-from ganrun.storage import open_storage
+from ganrun.storage import RECORD_BYTES, open_storage
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def score_checkpoint(where: str, wishes: Wishes, seen: Callable[[int, int], None
     """
     storage, directory = find_checkpoint(where)
     found = score(f"{storage.uri}/{directory}", wishes, seen)
-    images = json.loads(storage.read(f"{directory}/manifest.json"))["images"]
+    images = json.loads(storage.read(f"{directory}/manifest.json", RECORD_BYTES))["images"]
     values: dict[str, Any] = {"images": images, "samples": found.samples, "seed": found.seed, "name": found.name}
     values |= found.provenance | found.values()
     if found.name == "FID":

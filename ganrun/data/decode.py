@@ -2,6 +2,7 @@
 
 import io
 import json
+import struct
 from collections.abc import Sequence
 from concurrent.futures import Executor
 
@@ -37,7 +38,7 @@ Located = tuple[OpenShard, str, Sample]
 
 Pixels = NDArray[np.uint8]
 """[H, W, C]."""
-JPEG = b"\xff\xd8"
+JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 
 
 class Decoder:
@@ -90,15 +91,7 @@ class Decoder:
     def _decode(self, shard: OpenShard, key: str, members: Sample, out: Pixels) -> None:
         encoded = self._member(shard, key, members)
         try:
-            if encoded[:2] == JPEG:
-                found = _decode_jpeg(encoded, out)
-            else:
-                # bytearray: torch warns of buffers it may not write to.
-                content = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
-                image = decode_image(content, ImageReadMode.UNCHANGED)
-                found = (*image.shape[1:], image.shape[0], str(image.dtype).removeprefix("torch."))
-                if found == (*out.shape, "uint8"):
-                    out[:] = image.permute(1, 2, 0).numpy()
+            found = _decode_jpeg(encoded, out) if encoded[:2] == JPEG else _decode_other(encoded, out)
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{shard.where}: {self.name} of sample {key!r} is no readable image: {reason}") from error
@@ -151,7 +144,7 @@ class Decoder:
             vector = np.asarray(numbers, np.float32)
             if vector.ndim != 1:
                 raise ValueError(f"{vector.ndim} dimensions instead of 1")
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError, MemoryError) as error:
             raise UserError(
                 f"{shard.where}: {self.name} of sample {key!r} is no list of numbers, JSON or .npy ({error})"
             ) from None
@@ -164,6 +157,42 @@ class Decoder:
         wanted = " or ".join(f".{extension}" for extension in self.extensions)
         there = ", ".join(f".{extension}" for extension in members)
         raise UserError(f"{shard.where}: sample {key!r} has no {self.name} ({wanted}), only {there}")
+
+
+def _decode_other(encoded: memoryview, out: Pixels) -> tuple[int, int, int, str]:
+    """As `_decode_jpeg`, of a PNG or WebP; one that says it is of another size is not decoded: it may be huge."""
+    stated = _stated_shape(encoded)
+    if stated[:2] != out.shape[:2]:
+        return stated
+    # bytearray: torch warns of buffers it may not write to.
+    content = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
+    image = decode_image(content, ImageReadMode.UNCHANGED)
+    found = (image.shape[1], image.shape[2], image.shape[0], str(image.dtype).removeprefix("torch."))
+    if found == (*out.shape, "uint8"):
+        out[:] = image.permute(1, 2, 0).numpy()
+    return found
+
+
+def _stated_shape(encoded: memoryview) -> tuple[int, int, int, str]:
+    """Height, width, channels and type that the header of a PNG (ISO/IEC 15948) or WebP (RFC 9649) states.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    head = bytes(encoded[:30])
+    if head[:8] == PNG and head[12:16] == b"IHDR" and len(head) == 30:
+        width, height, bits, colours = struct.unpack(">IIBB", head[16:26])
+        return height, width, {0: 1, 4: 2, 6: 4}.get(colours, 3), "uint16" if bits == 16 else "uint8"
+    if head[:4] != b"RIFF" or head[8:12] != b"WEBP" or len(head) < 30:
+        raise ValueError("neither PNG, JPEG nor WebP")
+    if head[12:16] == b"VP8X":  # 24 bits each, less 1.
+        width, height = (int.from_bytes(head[at : at + 3], "little") + 1 for at in (24, 27))
+    elif head[12:16] == b"VP8L":  # 14 bits each, less 1.
+        bits = int.from_bytes(head[21:25], "little")
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    else:
+        width, height = (int.from_bytes(head[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    return height, width, 3, "uint8"
 
 
 def _decode_jpeg(encoded: memoryview, out: Pixels) -> tuple[int, int, int, str]:

@@ -7,8 +7,9 @@ from weakref import WeakValueDictionary
 
 from ganrun.data.cache import ShardCache
 from ganrun.data.index import DataSet
-from ganrun.data.shard import OpenShard, damage, walk_shard
+from ganrun.data.shard import OpenShard, damage, walk_shard, wrong_size
 from ganrun.errors import RunError, UserError
+from ganrun.storage import TooLargeError
 
 FETCHERS = 4
 
@@ -94,16 +95,22 @@ class Fetcher:
             UserError: they are not what the index says.
             OSError: the storage does not give them.
         """
-        shard = self.data.index.shards[number]
-        data = self.data.read(number)
-        fault = damage(data, shard)
+        data, fault = self._read(number)
         if fault and self.data.places[number].traffic is not None:
             with self._lock:
                 self.damaged += 1
-            data = self.data.read(number)
-            fault = damage(data, shard)
+            data, fault = self._read(number)
         if fault:
             raise UserError(f"{self.data.where(number)}: {fault}")
         with self._lock:
             self.bytes_fetched += len(data)
         return data
+
+    def _read(self, number: int) -> tuple[bytes, str | None]:
+        """What the storage has, and how it differs from what the index says."""
+        shard = self.data.index.shards[number]
+        try:
+            data = self.data.read(number)
+        except TooLargeError as error:
+            return b"", wrong_size(error.size, shard)
+        return data, damage(data, shard)

@@ -12,12 +12,14 @@ from typing import Any
 from braceexpand import braceexpand
 
 from ganrun.errors import UserError
-from ganrun.storage import PATIENCE_SECONDS, Storage, matching, open_storage
+from ganrun.storage import INDEX_BYTES, PATIENCE_SECONDS, Storage, matching, open_storage
 
 FORMAT = 1
 INDEX_NAME = "index.json"
 PACKAGES = ("fashion-mnist-10k",)
 """Data sets that travel with ganrun, as `data.shards: package:NAME`."""
+SHARD_SAMPLES = 2**24
+"""At most; an order of so many takes 128 MiB."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,21 @@ class Index:
             shards = tuple(Shard(**shard) for shard in fields.pop("shards"))
             classes = tuple(fields.pop("classes"))
             index = cls(shards=shards, classes=classes, **fields)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            for shard in shards:
+                _check_plain(shard)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{where}: no index ({error}); make it with ganrun.prepare") from error
         if not index.samples:
             raise UserError(f"{where}: the data set has no samples; make it again with ganrun.prepare")
         return index
+
+
+def _check_plain(shard: Shard) -> None:
+    """An index may come from anybody: what it names stays below it, and is as large as shards are."""
+    if shard.name.startswith("/") or ".." in shard.name.split("/") or not shard.name.isprintable():
+        raise ValueError(f"{shard.name!r} is no name of a shard")
+    if not (type(shard.samples) is type(shard.bytes) is int and 0 <= shard.samples <= SHARD_SAMPLES):
+        raise ValueError(f"{shard.name} with {shard.samples!r} samples in {shard.bytes!r} bytes")
 
 
 @dataclass(frozen=True)
@@ -88,8 +100,8 @@ class DataSet:
         return f"{self.places[shard].uri}/{self.index.shards[shard].name}"
 
     def read(self, shard: int) -> bytes:
-        """All bytes of a shard, as stored."""
-        return self.places[shard].read(self.index.shards[shard].name)
+        """All bytes of a shard, as stored; TooLargeError if they are more than its index says."""
+        return self.places[shard].read(self.index.shards[shard].name, self.index.shards[shard].bytes)
 
 
 def open_data(shards: str | list[str], patience_seconds: float = PATIENCE_SECONDS) -> DataSet:
@@ -165,7 +177,7 @@ def _package(name: str) -> Path:
 def _read_index(patience_seconds: float, uri: str) -> DataSet:
     place = open_storage(uri, patience_seconds)
     try:
-        data = place.read(INDEX_NAME)
+        data = place.read(INDEX_NAME, INDEX_BYTES)
     except FileNotFoundError:
         shards = [name for name in place.list() if name.endswith((".tar", ".tar.gz"))]
         what = f"{len(shards)} shards but no {INDEX_NAME}" if shards else "no shards and no index, or is not there"

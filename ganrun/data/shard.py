@@ -6,6 +6,7 @@ shards hold plain files only.
 
 import gzip
 import hashlib
+import io
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from ganrun.errors import UserError
 
 BLOCK = 512
 PLAIN, PAX, GNU_NAME = b"0\0", b"x"[0], b"L"[0]
+LEAST_UNPACKED, MOST_GROWTH = 256 * 2**20, 16
+"""Bytes that a gzipped shard may have unpacked: so many, or so many times its own."""
 Sample = dict[str, memoryview]
 """The members of one sample by extension (lower case, without the dot), e.g. {"png": ..., "cls": ...}."""
 
@@ -41,10 +44,15 @@ def open_shard(data: bytes, shard: Shard, where: str) -> list[tuple[str, Sample]
 def damage(data: bytes, shard: Shard) -> str | None:
     """How the bytes of a shard differ from what its index says; None if they do not."""
     if len(data) != shard.bytes:
-        return f"{len(data)} bytes, but the index says {shard.bytes}; {_MEND}"
+        return wrong_size(len(data), shard)
     if (found := hashlib.sha256(data).hexdigest()) != shard.sha256:
         return f"sha256 {found[:12]}, but the index says {shard.sha256[:12]}; {_MEND}"
     return None
+
+
+def wrong_size(found: int, shard: Shard) -> str:
+    """How a shard of `found` bytes differs from what its index says."""
+    return f"{found} bytes, but the index says {shard.bytes}; {_MEND}"
 
 
 def walk_shard(data: bytes, shard: Shard, where: str) -> list[tuple[str, Sample]]:
@@ -53,12 +61,7 @@ def walk_shard(data: bytes, shard: Shard, where: str) -> list[tuple[str, Sample]
     Raises:
         UserError: it is no tar, or its number of samples is not that of the index.
     """
-    try:
-        samples = read_samples(data, where, known=True)
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"{where}: not a tar, or damaged ({error})") from error
+    samples = read_samples(data, where, known=True)
     if len(samples) != shard.samples:
         raise UserError(f"{where}: {len(samples)} samples, but the index says {shard.samples}; {_MEND}")
     return samples
@@ -80,10 +83,29 @@ def read_samples(data: bytes, where: str, known: bool = False) -> list[tuple[str
         UserError: it is no whole tar, or a key comes twice.
     """
     if data[:2] == b"\x1f\x8b":
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{where}: damaged gzip ({error})") from error
+        data = _unpacked(data, where)
+    try:
+        return _samples(data, where, known)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{where}: not a tar, or damaged ({error})") from error
+
+
+def _unpacked(data: bytes, where: str) -> bytes:
+    """What is in a gzip; images hardly shrink, so one that grows beyond measure is no shard but a bomb."""
+    limit = max(LEAST_UNPACKED, len(data) * MOST_GROWTH)
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
+            unpacked = stream.read(limit + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{where}: damaged gzip ({error})") from error
+    if len(unpacked) > limit:
+        raise UserError(f"{where}: {len(data)} bytes that unpack to more than {limit}: no shard of samples")
+    return unpacked
+
+
+def _samples(data: bytes, where: str, known: bool) -> list[tuple[str, Sample]]:
     samples: list[tuple[str, Sample]] = []
     keys: set[str] = set()
     key, members = "", Sample()

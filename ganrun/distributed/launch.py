@@ -8,6 +8,7 @@ import contextlib
 import logging
 import math
 import os
+import signal
 import socket
 import threading
 import traceback
@@ -23,6 +24,7 @@ from ganrun.storage import for_ray, open_storage
 
 ENDINGS = ("finished", "stopped")
 LISTEN_SECONDS = 0.25
+LOOPBACK = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
 PROGRAM_FAULTS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError)
 """What Python raises of faulty code, ours or in run.imports, but not when a machine, a worker or a link dies: to
 start the workers again would only repeat it. (A ValueError or RuntimeError may be either.)"""
@@ -92,15 +94,22 @@ def run(config: Config, hear: Callable[[Message], None], stop: threading.Event) 
 def _fit(config: Config, mailbox: Any) -> str | None:
     """Runs the workers, and starts them again when one dies; what Ray gave up over, if it did."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
+    from ganrun.distributed.meeting import LOST_SECONDS, MeetingConfig
+
+    for name, seconds in LOST_SECONDS.items():
+        os.environ.setdefault(name, seconds)
     cluster = config.cluster
     gpus: dict[str, float] = {"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {}
     trainer = TorchTrainer(
         _train_worker,
         train_loop_config={"config": config, "mailbox": mailbox},
         # gloo beside nccl: that ranks agree on something must not wait for their GPUs.
-        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpus else "gloo"),
+        # A collective waits as long as the storage of one of its workers may be away, and a little more.
+        torch_config=MeetingConfig(
+            backend="cpu:gloo,cuda:nccl" if gpus else "gloo", timeout_s=config.run.patience_seconds + 120
+        ),
         scaling_config=ScalingConfig(
             num_workers=cluster.workers,
             use_gpu=bool(gpus),
@@ -171,6 +180,18 @@ def _check_answers(address: str) -> None:
 
 
 @contextlib.contextmanager
+def _our_signals() -> Iterator[None]:
+    """Ray takes SIGTERM for itself when it starts, in Python (to leave at once) and below it (to abort)."""
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def _ray(config: Config) -> Iterator[Any]:
     """A Ray of our own on this machine, or the cluster that RAY_ADDRESS names; left at the end."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -181,6 +202,8 @@ def _ray(config: Config) -> Iterator[Any]:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         # Ray's own way, made for other systems, to have everything listen on the loopback address alone.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        for library in ("GLOO", "NCCL"):
+            os.environ.setdefault(f"{library}_SOCKET_IFNAME", LOOPBACK)
         options |= {
             "address": "local",
             "num_cpus": max(os.cpu_count() or 1, math.ceil(_cpus(config) + scoring_cpus(config))),
@@ -193,7 +216,8 @@ def _ray(config: Config) -> Iterator[Any]:
     # Ray prints what befalls its processes to stdout, which is ours alone; it is in Ray's logs too.
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         try:
-            ray.init(**options)
+            with _our_signals():
+                ray.init(**options)
         except ConnectionError as error:
             address = os.environ.get("RAY_ADDRESS")
             raise UserError(f"RAY_ADDRESS: no Ray cluster answers at {address!r}; start one, or unset it") from error

@@ -14,7 +14,7 @@ from ganrun.preparation.finish import Made, finish
 from ganrun.preparation.pool import spread
 from ganrun.preparation.sources import ShardsSource
 from ganrun.preparation.tally import Tally, convert_all
-from ganrun.storage import check_rights, open_storage
+from ganrun.storage import INDEX_BYTES, check_rights, open_storage
 
 _UNFIT = "transparent, turned, animated, of 16 bits or no plain RGB or grey, which training does not read"
 
@@ -69,7 +69,7 @@ def verify(uri: str, workers: int) -> Index:
     Raises:
         UserError: the first thing that is not as the index says.
     """
-    index = Index.from_json(open_storage(uri).read(INDEX_NAME), f"{uri}/{INDEX_NAME}")
+    index = Index.from_json(open_storage(uri).read(INDEX_NAME, INDEX_BYTES), f"{uri}/{INDEX_NAME}")
     source = ShardsSource(uri, tuple(shard.name for shard in index.shards), index.classes)
     examiner = Examiner(source, Rule(index.image_size, index.channels), "restore the shard, or make the data set again")
     results = spread(examiner, index.shards, workers)

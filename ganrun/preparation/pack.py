@@ -28,7 +28,7 @@ from ganrun.preparation.pool import spread
 from ganrun.preparation.preview import PREVIEW_NAME
 from ganrun.preparation.sources import UNFINISHED_NAME, Part, Source
 from ganrun.preparation.tally import Tally, convert_all
-from ganrun.storage import Storage, check_rights, open_storage
+from ganrun.storage import INDEX_BYTES, Storage, check_rights, open_storage
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def look_around(dest: Storage, made: dict[str, Any]) -> tuple[Index | None, dict
     """The finished data set at the destination, or what an earlier run did of it."""
     names = dest.list()
     if INDEX_NAME in names:
-        index = Index.from_json(dest.read(INDEX_NAME), f"{dest.uri}/{INDEX_NAME}")
+        index = Index.from_json(dest.read(INDEX_NAME, INDEX_BYTES), f"{dest.uri}/{INDEX_NAME}")
         _check_same(dest, "a data set", index.made, made)
         dest.delete(UNFINISHED_NAME)
         return index, {}

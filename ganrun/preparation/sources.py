@@ -12,7 +12,7 @@ from ganrun.data.shard import read_samples
 from ganrun.errors import UserError
 from ganrun.preparation.convert import EXTENSIONS, Pixels, Stored, UnreadableError, look
 from ganrun.preparation.fields import Members
-from ganrun.storage import open_storage
+from ganrun.storage import INDEX_BYTES, open_storage
 
 SHARD_ENDINGS = (".tar", ".tar.gz")
 UNFINISHED_NAME = "unfinished.json"
@@ -137,6 +137,8 @@ class ShardsSource:
         """The samples of the shard `name`, whose bytes are `data`."""
         where = f"{self.uri}/{name}"
         for key, members in read_samples(data, where):
+            if key.startswith("/") or ".." in key.split("/"):  # Not to be handed on to whoever unpacks our shards.
+                raise UserError(f"{where}: sample {key!r} would be unpacked outside its folder; leave it out")
             kind = next((extension for extension in EXTENSIONS if extension in members), None)
             rest = {extension: bytes(content) for extension, content in members.items() if extension != kind}
             yield Item(key, f"{where}, sample {key!r}", members[kind] if kind else None, rest)
@@ -161,7 +163,9 @@ def open_shards(uri: str) -> ShardsSource:
         raise UserError(f"shards:{uri}: holds an unfinished data set; run the command again that was making it")
     if INDEX_NAME not in names:
         return ShardsSource(uri, shards)
-    return ShardsSource(uri, shards, Index.from_json(place.read(INDEX_NAME), f"{uri}/{INDEX_NAME}").classes)
+    return ShardsSource(
+        uri, shards, Index.from_json(place.read(INDEX_NAME, INDEX_BYTES), f"{uri}/{INDEX_NAME}").classes
+    )
 
 
 def shuffled_parts(count: int, shard_samples: int | None, image_bytes: int) -> list[Part]:

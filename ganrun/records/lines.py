@@ -45,7 +45,7 @@ def _read(storage: Storage, name: str, keys: set[str], faults: list[str]) -> lis
     for number, text in enumerate(storage.read(name).splitlines(), 1):
         try:
             line = json.loads(text, parse_constant=_no_number)
-        except ValueError:
+        except (ValueError, RecursionError):
             line = None
         if isinstance(line, dict) and keys <= line.keys():
             lines.append(line)

@@ -7,10 +7,11 @@ from typing import Any
 
 import yaml
 
+from ganrun import plain_yaml
 from ganrun.errors import RunError, UserError
 from ganrun.records.lines import Line, read_curve, read_events
 from ganrun.run_folder import Lease, Pointer, RunFolder
-from ganrun.storage import Entry, Storage, open_storage
+from ganrun.storage import RECORD_BYTES, Entry, Storage, open_storage
 from ganrun.telemetry.series import DISTANCES
 
 RUNNING, STOPPED, FINISHED, FAILED, NEVER_STARTED = "running", "stopped", "finished", "failed", "never started"
@@ -133,10 +134,10 @@ def read_config(storage: Storage) -> dict[str, Any]:
         RunError: the config is damaged.
     """
     try:
-        config = yaml.safe_load(storage.read("config.yaml"))
+        config = plain_yaml.load(storage.read("config.yaml", RECORD_BYTES))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{storage.uri} is no run: there is no config.yaml; runs are at run.storage/run.name") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except yaml.YAMLError as error:
         raise RunError(
             f"{storage.uri}/config.yaml is damaged: {' '.join(str(error).split())}; "
             "restore it from checkpoints/*/config.yaml"

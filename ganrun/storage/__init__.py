@@ -8,12 +8,24 @@ from typing import Any
 
 from ganrun.errors import UserError
 from ganrun.storage.folder import Folder
-from ganrun.storage.place import Entry, Storage
+from ganrun.storage.place import INDEX_BYTES, RECORD_BYTES, Entry, Storage, TooLargeError
 from ganrun.storage.retry import PATIENCE_SECONDS
 from ganrun.storage.s3 import S3
 from ganrun.storage.s3_client import filesystem
 
-__all__ = ["PATIENCE_SECONDS", "Entry", "Folder", "Storage", "check_rights", "for_ray", "matching", "open_storage"]
+__all__ = [
+    "INDEX_BYTES",
+    "PATIENCE_SECONDS",
+    "RECORD_BYTES",
+    "Entry",
+    "Folder",
+    "Storage",
+    "TooLargeError",
+    "check_rights",
+    "for_ray",
+    "matching",
+    "open_storage",
+]
 
 
 def open_storage(uri: str, patience_seconds: float = PATIENCE_SECONDS) -> Storage:

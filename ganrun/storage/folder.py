@@ -1,16 +1,18 @@
 """A folder of this machine, or one that all nodes mount."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ganrun.storage.place import Entry
+from ganrun.storage.place import RECORD_BYTES, Entry, TooLargeError
 
 
 class Folder:
@@ -22,12 +24,21 @@ class Folder:
         self.path = Path(path).expanduser().absolute()
         self.uri = str(self.path)
 
-    def read(self, name: str) -> bytes:
-        return (self.path / name).read_bytes()
+    def read(self, name: str, limit: int | None = None) -> bytes:
+        path = self.path / name
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            raise PermissionError(errno.EACCES, "leads out of its folder", str(path))
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # A device or a pipe has no end.
+            kind = IsADirectoryError if stat.S_ISDIR(status.st_mode) else PermissionError
+            raise kind(errno.EACCES, "no plain file", str(path))
+        if limit is not None and status.st_size > limit:
+            raise TooLargeError(status.st_size, limit, str(path))
+        return path.read_bytes()
 
     def read_version(self, name: str) -> tuple[bytes, str] | None:
         try:
-            data = self.read(name)
+            data = self.read(name, RECORD_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             return None
         return data, hashlib.sha256(data).hexdigest()

@@ -4,9 +4,21 @@ Names are relative to the place, with `/` between their parts. Whole objects are
 bytes or the new ones, never a part. What goes wrong is an OSError whose `strerror` says it in words.
 """
 
+import errno
 from typing import NamedTuple, Protocol
 
 from ganrun.storage.retry import Traffic
+
+RECORD_BYTES, INDEX_BYTES = 16 * 2**20, 64 * 2**20
+"""More has no pointer, manifest or config, and no index: it is not ours, and parsed it would fill the memory."""
+
+
+class TooLargeError(OSError):
+    """An object has more bytes than whoever reads it can want; `size` of them."""
+
+    def __init__(self, size: int, limit: int, where: str) -> None:
+        super().__init__(errno.EFBIG, f"{size:,} bytes, where at most {limit:,} belong", where)
+        self.size = size
 
 
 class Entry(NamedTuple):
@@ -25,11 +37,12 @@ class Storage(Protocol):
     def traffic(self) -> Traffic | None:
         """What goes over the wire; None of a folder."""
 
-    def read(self, name: str) -> bytes:
-        """The bytes of `name`; FileNotFoundError if there is none."""
+    def read(self, name: str, limit: int | None = None) -> bytes:
+        """The bytes of `name`; FileNotFoundError if there is none, TooLargeError if there are more than `limit`."""
 
     def read_version(self, name: str) -> tuple[bytes, str] | None:
-        """The bytes of `name` and the version to give to `replace`; None if there is none."""
+        """The bytes of the record `name` and the version to give to `replace`; None if there is none. TooLargeError
+        if it has more than RECORD_BYTES."""
 
     def write(self, name: str, data: bytes) -> None:
         """Puts `name`, whole and durable, over whatever was there."""

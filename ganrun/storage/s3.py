@@ -10,7 +10,7 @@ from time import time
 from typing import Any, TypeVar
 
 from ganrun.storage import s3_client
-from ganrun.storage.place import Entry
+from ganrun.storage.place import RECORD_BYTES, Entry, TooLargeError
 from ganrun.storage.retry import PATIENCE_SECONDS, Traffic, TransientError, persist
 from ganrun.storage.s3_faults import clock_ahead, meaning
 
@@ -38,12 +38,12 @@ class S3:
         """The server's clock less ours, in seconds."""
         self._appended: dict[str, bytes] = {}
 
-    def read(self, name: str) -> bytes:
-        return s3_client.run(self._get(name))[0]
+    def read(self, name: str, limit: int | None = None) -> bytes:
+        return s3_client.run(self._get(name, limit))[0]
 
     def read_version(self, name: str) -> tuple[bytes, str] | None:
         try:
-            return s3_client.run(self._get(name))
+            return s3_client.run(self._get(name, RECORD_BYTES))
         except FileNotFoundError:
             return None
 
@@ -61,8 +61,10 @@ class S3:
     def append(self, name: str, data: bytes) -> None:
         # Rewritten whole: an object has no end to add to.
         if name not in self._appended:
-            found = self.read_version(name)
-            self._appended[name] = found[0] if found else b""
+            try:
+                self._appended[name] = self.read(name)
+            except FileNotFoundError:
+                self._appended[name] = b""
         whole = self._appended[name] + data
         self.write(name, whole)
         self._appended[name] = whole
@@ -140,15 +142,20 @@ class S3:
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
-    async def _get(self, name: str) -> tuple[bytes, str]:
-        async def get() -> tuple[bytes, str]:
+    async def _get(self, name: str, limit: int | None) -> tuple[bytes, str]:
+        async def get() -> tuple[bytes | int, str]:
             response = await (await s3_client.client()).get_object(Bucket=self.bucket, Key=self._key(name))
             self._ahead = clock_ahead(response)
+            size: int = response["ContentLength"]
+            if limit is not None and size > limit:
+                response["Body"].close()
+                return size, response["ETag"]
             async with response["Body"] as body:
-                data: bytes = await s3_client.within(body.read(), response["ContentLength"])
-            return data, response["ETag"]
+                return await s3_client.within(body.read(), size), response["ETag"]
 
         data, version = await self._ask(name, get)
+        if isinstance(data, int):
+            raise TooLargeError(data, limit or 0, f"{self.uri}/{name}")
         self.traffic.bytes_read += len(data)
         return data, version
 

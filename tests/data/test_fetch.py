@@ -43,7 +43,7 @@ class Wire(Folder):
         """How often the next reads of a shard come damaged."""
         self.fault = None
 
-    def read(self, name):
+    def read(self, name, limit=None):
         self.reads.append(name)
         self.began.release()
         self.free.wait()
@@ -464,7 +464,7 @@ def test_a_shard_damaged_in_its_bucket_is_named_and_one_that_was_mended_meanwhil
     class Mended(S3):
         """Puts the whole shard back after its first read."""
 
-        def read(self, name):
+        def read(self, name, limit=None):
             found = super().read(name)
             if mends:
                 self.write(name, whole)

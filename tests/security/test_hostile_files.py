@@ -1,0 +1,450 @@
+"""Files from strangers: they end in one line, run no code, and take no more memory than they are worth."""
+
+import gzip
+import io
+import json
+import os
+import pickle
+import resource
+import struct
+import subprocess
+import sys
+import tarfile
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ganrun import checkpoint, config, evaluate, export, prepare, runs, sample, train
+from ganrun.data.decode import Decoder
+from ganrun.data.index import Index, Shard, open_data
+from ganrun.data.shard import OpenShard, read_samples
+from ganrun.errors import RunError, UserError
+from ganrun.features import inception_v3, torchscript
+from ganrun.run_folder import RunFolder
+from ganrun.sections import FieldConfig
+from ganrun.storage import RECORD_BYTES, TooLargeError, open_storage
+from tests.conftest import config_of, write_data, write_yaml
+from tests.ranks import run_folder, run_ranks
+
+GIB = 2**30
+
+
+class Hostile:
+    """Unpickled, it leaves its mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.fixture
+def mark(tmp_path):
+    """A path where nothing is, and nothing may be after the test."""
+    path = tmp_path / "code-was-run"
+    yield path
+    assert not path.exists()
+
+
+def pickled(mark: Path) -> bytes:
+    return pickle.dumps(Hostile(mark))
+
+
+def saved_by_torch(mark: Path) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(Hostile(mark), buffer)
+    return buffer.getvalue()
+
+
+def test_the_pickle_of_these_tests_would_run(tmp_path):
+    pickle.loads(pickled(tmp_path / "mark"))
+    assert (tmp_path / "mark").exists()
+
+
+# Pickles.
+
+
+@pytest.fixture
+def run(values, tmp_path):
+    """The folder of a run with a checkpoint, and its config."""
+    small = config_of(values, train__total_images=12, data__slots=1)
+    run_ranks(small, 1, tmp_path / "unused")
+    folder = run_folder(small)
+    (folder / "config.yaml").write_text(small.to_yaml())
+    return folder
+
+
+def put(run: Path, file: str, data: bytes) -> None:
+    """Puts a file into the newest checkpoint as its maker would: the manifest agrees."""
+    directory = next((run / "checkpoints").iterdir())
+    (directory / file).write_bytes(data)
+    manifest = json.loads((directory / "manifest.json").read_text())
+    manifest["files"][file] = {"bytes": len(data), "sha256": checkpoint._hash(data)}
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("hostile", [pickled, saved_by_torch])
+@pytest.mark.parametrize("door", [sample, export, evaluate])
+def test_a_pickle_for_weights_is_refused(run, mark, hostile, door, tmp_path, capsys):
+    put(run, "generator_average.safetensors", hostile(mark))
+    out = {sample: ["--out", str(tmp_path / "a.png")], export: ["--out", str(tmp_path / "a.safetensors")]}.get(door, [])
+    assert door.main([str(run), *out]) == 1
+    error = capsys.readouterr().err
+    assert "generator_average.safetensors does not fit" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("hostile", [pickled, saved_by_torch])
+def test_a_pickle_is_not_resumed_from(run, values, mark, hostile, tmp_path):
+    put(run, "optimizer_generator.safetensors", hostile(mark))
+    with pytest.raises(RunError, match="does not fit"):
+        run_ranks(config_of(values, train__total_images=24, data__slots=1), 1, tmp_path / "unused")
+
+
+@pytest.mark.parametrize("hostile", [pickled, saved_by_torch])
+def test_a_pickle_for_an_extractor_is_refused(mark, hostile, tmp_path):
+    (tmp_path / "x.pt").write_bytes(hostile(mark))
+    with pytest.raises(UserError, match="does not run"):
+        torchscript(str(tmp_path / "x.pt"))
+    with pytest.raises(UserError, match="holds no Inception weights"):
+        inception_v3(str(tmp_path / "x.pt"))
+
+
+def test_a_pickle_for_a_vector_is_refused(mark):
+    array = np.empty(1, object)
+    array[0] = Hostile(mark)
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=True)
+    refused("npy", buffer.getvalue(), "vector")
+
+
+# YAML.
+
+
+@pytest.mark.parametrize(
+    "tag",
+    ["!!python/object/apply:os.mkdir [{mark}]", "!!python/object/new:os.mkdir [{mark}]", "!!python/name:os.mkdir"],
+)
+def test_tags_are_refused(tag, mark, run, values, tmp_path, capsys):
+    hostile = f"run: {{name: {tag.format(mark=mark)}}}\n"
+    (tmp_path / "bad.yaml").write_text(hostile)
+    assert train.main([str(tmp_path / "bad.yaml"), "--dry-run"]) == 2
+    good = write_yaml(tmp_path / "good.yaml", values)
+    assert train.main([str(good), f"run.name={tag.format(mark=mark)}", "--dry-run"]) == 2
+    put(run, "config.yaml", hostile.encode())
+    assert sample.main([str(run), "--out", str(tmp_path / "a.png")]) == 1
+    (run / "config.yaml").write_text(hostile)
+    assert runs.main(["show", str(run)]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+
+
+LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30))
+DOUBLES = "run:\n  name: x\n  a0: x\n" + "".join(f"  a{n}: {f'${{run.a{n - 1}}}' * 9}\n" for n in range(1, 30))
+
+
+@pytest.mark.parametrize(
+    "hostile", [LAUGHS, DOUBLES, "[" * 100_000, "a: &a [*a]"], ids=["aliases", "${}", "deep", "ring"]
+)
+def test_what_unfolds_without_end_is_refused(hostile, run, tmp_path, capsys):
+    (tmp_path / "bad.yaml").write_text(hostile)
+    begun = time.process_time()
+    assert train.main([str(tmp_path / "bad.yaml"), "--dry-run"]) == 2
+    (run / "config.yaml").write_text(hostile)
+    assert runs.main(["show", str(run)]) in (1, 2)
+    with pytest.raises(RunError, match="is damaged"):
+        config.parse(hostile.encode(), "config.yaml")
+    assert time.process_time() - begun < 20  # It would be centuries.
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_secret_of_the_environment_is_no_value(values, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "marked-secret")
+    good = write_yaml(tmp_path / "good.yaml", values)
+    for nested in ("${oc.env:AWS_SECRET_ACCESS_KEY}", "${oc.env:AWS_${oc.env:UNSET,SECRET}_ACCESS_KEY}"):
+        assert train.main([str(good), f"run.name={nested}", "--dry-run"]) in (0, 2)
+        assert train.main([str(good), f"run.name={nested}", "--validate"]) == 2
+    said = capsys.readouterr()
+    assert "the name of a secret" in said.err
+    assert "marked-secret" not in said.err + said.out
+
+
+# Records of a GB.
+
+
+def grow(path: Path, begin: bytes = b'{"format": 1, "x": "') -> None:
+    """A GiB that takes no room on the disk."""
+    with path.open("wb") as file:
+        file.write(begin)
+        file.truncate(GIB)
+
+
+@pytest.fixture
+def _little_memory():
+    """A GiB more than there is now, and any test fails that reads one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + GIB // 2, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@pytest.mark.usefixtures("_little_memory")
+def test_records_of_a_gb_are_not_read(run, values, tmp_path, capsys):
+    directory = next((run / "checkpoints").iterdir())
+    for file in (run / "latest.json", directory / "manifest.json", directory / "generator_average.safetensors"):
+        before = file.read_bytes()
+        grow(file)
+        assert sample.main([str(run), "--out", str(tmp_path / "a.png")]) == 1
+        file.write_bytes(before)
+    grow(run / "lease.json")
+    assert runs.main(["show", str(run)]) == 1
+    (run / "lease.json").unlink()
+    grow(run / "config.yaml", b"run: {name: ")
+    assert runs.main(["show", str(run)]) == 1
+    data = write_data(tmp_path / "data", sizes=(3,))
+    grow(data / "index.json")
+    values["data"]["shards"] = str(data)
+    assert train.main([str(write_yaml(tmp_path / "x.yaml", values)), "--validate"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("1,073,741,824 bytes, where at most") + error.count("File too large") == 6
+    assert "Traceback" not in error
+
+
+@pytest.mark.usefixtures("_little_memory")
+def test_a_shard_of_a_gb_is_not_read(tmp_path):
+    from ganrun.data.fetch import Fetcher
+
+    data = write_data(tmp_path / "data", sizes=(3,))
+    grow(data / "000000.tar")
+    with pytest.raises(UserError, match=r"000000\.tar: 1073741824 bytes, but the index says"):
+        Fetcher(open_data(str(data))).fetch(0)
+
+
+def test_a_record_in_a_bucket_is_bounded(s3):
+    storage = open_storage(s3)
+    storage.write("latest.json", bytes(RECORD_BYTES + 1))
+    with pytest.raises(TooLargeError, match="16,777,217 bytes, where at most 16,777,216 belong"):
+        RunFolder(storage).pointer("latest")
+
+
+@pytest.mark.parametrize("deep", ["[" * 100_000, '{"a":' * 100_000])
+def test_json_too_deep_to_parse(run, deep, capsys, tmp_path):
+    with pytest.raises(UserError, match="no index"):
+        Index.from_json(deep.encode(), "index.json")
+    (run / "latest.json").write_text(deep)
+    (run / "events" / "0001.jsonl").write_text(deep)
+    assert sample.main([str(run), "--out", str(tmp_path / "a.png")]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    refused("json", deep.encode(), "vector")
+
+
+def test_endless_files_are_not_opened(run, tmp_path, capsys):
+    (run / "config.yaml").unlink()
+    (run / "config.yaml").symlink_to("/dev/zero")
+    assert runs.main(["show", str(run)]) == 1
+    (run / "config.yaml").unlink()
+    os.mkfifo(run / "config.yaml")
+    assert runs.main(["show", str(run)]) == 1
+    assert "no plain file" in capsys.readouterr().err
+
+
+def test_names_do_not_lead_out_of_their_folder(run, tmp_path, capsys):
+    (tmp_path / "other").write_bytes(b"x")
+    with pytest.raises(PermissionError, match="leads out of its folder"):
+        open_storage(str(run)).read("../other")
+    directory = next((run / "checkpoints").iterdir())
+    manifest = json.loads((directory / "manifest.json").read_text())
+    manifest["files"]["../../../../other"] = {"bytes": 1, "sha256": checkpoint._hash(b"x")}
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RunError, match="no name of a file"):
+        checkpoint.read(open_storage(str(run)), f"checkpoints/{directory.name}")
+    for checkpoint_name in ("../../x", "/etc"):
+        (run / "latest.json").write_text(json.dumps({"checkpoint": checkpoint_name, "images": 1, "attempt": 1}))
+        assert sample.main([str(run), "--out", str(tmp_path / "a.png")]) == 1
+    for name in ("../x.tar", "/etc/x.tar", "a/../../x.tar", "\x1b[2Jx.tar"):
+        with pytest.raises(UserError, match="no name of a shard"):
+            Index.from_json(Index(8, 1, (), (Shard(name, 1, 512, ""),)).to_json(), "index.json")
+    for samples in (-1, 10**12, True, "9"):
+        with pytest.raises(UserError, match="no index"):
+            Index.from_json(Index(8, 1, (), (Shard("x.tar", samples, 512, ""), Shard("y", 1, 1, ""))).to_json(), "i")
+
+
+# Shards.
+
+
+def tar(members: dict[str, bytes], links: dict[str, str] | None = None) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as file:
+        for name, target in (links or {}).items():
+            for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+                link = tarfile.TarInfo(name)
+                link.type, link.linkname = kind, target
+                file.addfile(link)
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            file.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def png(width: int, height: int, stated: tuple[int, int] | None = None) -> bytes:
+    """A PNG of zeros of 1 channel; a real one, compressed as zeros are: 1,000 to 1."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    packer, size = zlib.compressobj(9, wbits=-15), (1 + width) * height
+    row = packer.compress(bytes(1 + width)) + packer.flush(zlib.Z_FULL_FLUSH)  # Whole bytes, so that it can repeat.
+    packed = b"\x78\xda" + row * height + b"\x03\0" + struct.pack(">HH", size % 65521, 1)
+    header = struct.pack(">IIBBBBB", *(stated or (width, height)), 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+def test_links_and_paths_of_a_tar_touch_no_file(tmp_path, capsys, monkeypatch):
+    """They are no samples; and a shard whose names lead out of a folder is not handed on."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret").write_bytes(b"secret")
+    links = {"000.png": str(tmp_path / "secret"), "001.png": "/dev/zero", "../002.png": "../../etc/passwd"}
+    picture = png(16, 16)
+    assert read_samples(tar({}, links), "x") == []
+    found = read_samples(tar({"../../out.png": picture, "/abs/out.png": picture}, links), "x")
+    assert [key for key, _ in found] == ["../../out", "/abs/out"]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "0.tar").write_bytes(tar({"../../out.png": picture}, links))
+    assert prepare.main([f"shards:{tmp_path / 'in'}", str(tmp_path / "made"), "--workers", "1"]) == 2
+    assert "would be unpacked outside its folder" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "made") == ["in", "secret"]
+    assert not list((tmp_path / "made").glob("*.tar"))
+
+
+def test_a_gzip_that_unpacks_to_gigabytes_is_refused(tmp_path):
+    bomb = gzip.compress(bytes(2**20), 9) * 1024  # Members one after another are one stream: a GiB.
+    limit = 3 * 2**30
+    code = (
+        "import resource, sys; from ganrun.data.shard import read_samples; data = sys.stdin.buffer.read()\n"
+        f"resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}))\n"
+        "read_samples(data * 8, 'x.tar.gz')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=bomb, capture_output=True, check=False)
+    assert b"no shard of samples" in done.stderr
+
+
+@pytest.mark.parametrize("field", [b"9" * 11 + b"\0", b"-7777777777\0", b"\xff" * 12, b"7" * 11 + b"\0"])
+def test_a_size_that_no_member_has(field):
+    header = bytearray(tar({"a.png": b"x"})[:512])
+    header[124:136], header[148:156] = field, b" " * 8
+    header[148:156] = f"{sum(header):06o}\0 ".encode()
+    with pytest.raises(UserError, match="x: not a"):
+        read_samples(bytes(header) + bytes(1024), "x")
+
+
+# Pictures.
+
+HUGE = png(50_000, 50_000)
+"""2.5 GB of pixels, a few MB as a file."""
+
+
+def refused(extension: str, content: bytes, kind: str = "image", size: int = 16) -> str:
+    """What the stream says of a member, at the price of little memory."""
+    decoder = Decoder("field", FieldConfig(kind=kind), Index(size, 1, (), ()))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=r"x\.tar: field of sample 'k' is") as fault:
+        decoder.batch([(OpenShard("x.tar", []), "k", {extension: memoryview(content)})], None, 1)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
+    return str(fault.value)
+
+
+def jpeg(width: int, height: int) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("L", (16, 16)).save(buffer, "jpeg")
+    data = bytearray(buffer.getvalue())
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+def webp(lossless: bool, width: int, height: int) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height)).save(buffer, "webp", lossless=lossless)
+    return buffer.getvalue()
+
+
+def canvas(width: int, height: int) -> bytes:
+    body = b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + (width - 1).to_bytes(3, "little")
+    body += (height - 1).to_bytes(3, "little")
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+@pytest.mark.parametrize(
+    ("content", "size"),
+    [
+        (HUGE, "50000x50000"),
+        (png(50_000, 2), "2x50000"),
+        (jpeg(50_000, 40_000), "40000x50000"),
+        (jpeg(65_500, 65_500), "65500x65500"),
+        (webp(True, 2_000, 1_000), "1000x2000"),
+        (webp(False, 2_000, 1_000), "1000x2000"),
+        (canvas(2**24, 2**24), "16777216x16777216"),
+    ],
+    ids=["png", "wide", "jpeg", "largest-jpeg", "lossless-webp", "webp", "canvas"],
+)
+def test_the_stream_does_not_decode_a_picture_of_another_size(content, size):
+    assert size in refused("png", content)
+
+
+@pytest.mark.parametrize(
+    "begin", [b"GIF89a\xff\xff\xff\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBP", b"", b"\xff\xd8"]
+)
+def test_what_is_no_picture_of_a_shard(begin):
+    assert "is no readable image" in (said := refused("png", begin + bytes(40))) or "3x0x0" in said
+
+
+def test_a_picture_that_lies_about_its_size():
+    """16x16 by its header, 50,000x5,000 of pixels: no more is decoded than the header says."""
+    decoder = Decoder("field", FieldConfig(kind="image"), Index(16, 1, (), ()))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    content = png(50_000, 5_000, stated=(16, 16))
+    assert not decoder.image(OpenShard("x.tar", []), "k", {"png": memoryview(content)}).any()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+
+
+def test_a_vector_that_states_more_than_it_has():
+    for count in (10**9, 10**15):
+        header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({count},)}}".ljust(117) + "\n"
+        refused("npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + bytes(80), "vector")
+
+
+@pytest.mark.parametrize("name", ["huge.png", "huge.gif", "huge.bmp", "huge.tiff"])
+def test_prepare_passes_over_a_picture_of_50000_by_50000(name, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        (tmp_path / "in" / f"{number}.png").write_bytes(png(16, 16))
+    hostile = {
+        "huge.png": HUGE,
+        "huge.gif": b"GIF89a"
+        + struct.pack("<HH", 50_000, 50_000)
+        + b"\x80\0\0"
+        + bytes(6)
+        + b",\0\0\0\0PPPP\0\2\2D\1\0;",
+        "huge.bmp": b"BM" + bytes(8) + struct.pack("<IIiiHHIIiiII", 54, 40, 50_000, 50_000, 1, 24, 0, 0, 0, 0, 0, 0),
+        "huge.tiff": b"II*\0\x08\0\0\0\x02\0"
+        + struct.pack("<HHIIHHII", 256, 4, 1, 50_000, 257, 4, 1, 50_000)
+        + bytes(4),
+    }[name]
+    (tmp_path / "in" / name).write_bytes(hostile)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    code = prepare.main([f"folder:{tmp_path / 'in'}", str(tmp_path / "made"), "--size", "16", "--workers", "1"])
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    assert name in said.err
+    assert Index.from_json((tmp_path / "made" / "index.json").read_bytes(), "x").samples == 3
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < max(before, 1_500_000)
