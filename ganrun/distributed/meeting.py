@@ -17,11 +17,10 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 LOST_SECONDS = {
     "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "2",
 }
-"""Ray Train's own are made for the patient: a worker that does not answer is given up after so long, not 10 minutes,
-and a group that cannot be had whole after so long, not a minute. One that waits for its storage still answers."""
+"""Ray Train's own are made for the patient: a worker that does not answer is given up after so long, not 10 minutes.
+One that waits for its storage still answers."""
 
 
 @dataclass
