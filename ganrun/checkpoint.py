@@ -20,9 +20,11 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 import ganrun
+from ganrun.config import parse
 from ganrun.errors import RunError, UserError
 from ganrun.play import Play
 from ganrun.run_folder import Pointer, RunFolder, find_checkpoint
+from ganrun.sections import Config
 from ganrun.storage import Storage
 from ganrun.turn import Seat
 
@@ -34,10 +36,12 @@ Files = dict[str, bytes]
 
 @dataclass(frozen=True)
 class Progress:
-    """What a checkpoint keeps beside the play itself: `best_score`, `seconds` of training so far."""
+    """What a checkpoint keeps beside the play itself: `best_score`, `seconds` of training so far, and in a search the
+    number of the last `exploit` by this trial."""
 
     best_score: float | None = None
     seconds: float = 0.0
+    exploit: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ def snapshot(play: Play, progress: Progress, recorder: dict[str, Tensor], spare:
         "suspected": play.suspicion.streaks,
         "best_score": progress.best_score,
         "seconds": progress.seconds,
+        "exploit": progress.exploit,
     }
     texts = {STATE: json.dumps(state, indent=1).encode(), "config.yaml": play.config.to_yaml().encode()}
     return Snapshot(_to_host(tensors, spare.tensors if spare else {}), texts)
@@ -99,7 +104,27 @@ def restore(play: Play, files: Files) -> Progress:
     except (KeyError, RuntimeError, SafetensorError) as error:
         raise RunError(f"the checkpoint does not fit the networks of this config: {error}") from error
     play.images, play.generation = state["images"], state["generation"]
-    return Progress(state["best_score"], state["seconds"])
+    return progress_of(files)
+
+
+def progress_of(files: Files) -> Progress:
+    """What a checkpoint keeps beside the play; of none, nothing yet."""
+    state = json.loads(files[STATE]) if files else {}
+    return Progress(state.get("best_score"), state.get("seconds", 0.0), state.get("exploit", 0))
+
+
+def images_of(files: Files) -> int:
+    """How many images a checkpoint's run had shown."""
+    return int(json.loads(files[STATE])["images"]) if files else 0
+
+
+def config_of(files: Files, where: str) -> Config:
+    """The config that a checkpoint's run had there and then.
+
+    Raises:
+        RunError: it is damaged, or of another version of ganrun.
+    """
+    return parse(files["config.yaml"], f"{where}/config.yaml")
 
 
 def write(folder: RunFolder, name: str, files: Files, facts: dict[str, Any]) -> int:

@@ -144,7 +144,10 @@ def _interpolate(tree: DictConfig, resolve: bool) -> tuple[dict[str, Any], list[
     """Fills in `${...}`; what cannot be filled in stays as it is and is a fault if `resolve`."""
     values: Any = OmegaConf.to_container(tree, resolve=False)
     # A section of which all keys are commented out has its defaults.
-    values = {key: {} if value is None and key in Config.model_fields else value for key, value in values.items()}
+    values = {
+        key: {} if value is None and key in Config.model_fields and key != "tune" else value
+        for key, value in values.items()
+    }
     faults = []
     for key, value in list(_leaves(values)):
         if "${" in str(value):
@@ -166,7 +169,8 @@ def _interpolate(tree: DictConfig, resolve: bool) -> tuple[dict[str, Any], list[
 def _leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of all that is no section."""
     for key, value in values.items():
-        if isinstance(value, dict):
+        # The names of mutations have dots of their own.
+        if isinstance(value, dict) and f"{prefix}{key}" != "tune.mutations":
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

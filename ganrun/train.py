@@ -49,7 +49,7 @@ def _main(options: argparse.Namespace) -> int:
         print(config.to_yaml(), end="")
         return door.OK
     protocol.address()  # It may be wrong.
-    config = preflight.absolute(config)
+    config = preflight.absolute(config.model_copy(update={"tune": None}))
     preflight.check(config)
     folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}"))
     if options.validate:

@@ -26,6 +26,9 @@ class StopAt:
         if kind == "images" and self.images is not None:
             self.stop = fields["images"] >= self.images
 
+    def orders(self) -> list[dict[str, Any]]:
+        return []
+
 
 def run_ranks(config: Config, workers: int, meeting: Path, stop_at: int | None = None) -> None:
     """Trains with so many workers until the end, or until `stop_at` images are shown. `meeting` is an unused file."""
