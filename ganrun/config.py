@@ -84,12 +84,17 @@ def check_names(config: Config) -> None:
 
 def differences(before: Config, after: Config, fixed: bool) -> dict[str, tuple[Any, Any]]:
     """The keys whose values differ: those that cannot change in a run (`fixed`), or those that can."""
-    old, new = dict(_leaves(before.model_dump())), dict(_leaves(after.model_dump()))
+    old, new = flat(before), flat(after)
     return {
         key: (old.get(key), new.get(key))
         for key in old | new
         if old.get(key) != new.get(key) and is_fixed(key) == fixed
     }
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Every value by its dotted key."""
+    return dict(_leaves(config.model_dump()))
 
 
 def is_fixed(key: str) -> bool:

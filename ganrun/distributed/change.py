@@ -2,12 +2,6 @@
 
 from typing import Any, NamedTuple
 
-from ganrun import checkpoint
-from ganrun.run_folder import RunFolder
-from ganrun.search.keys import scheduled, value_of, with_values
-from ganrun.sections import Config
-from ganrun.storage import open_storage
-
 
 class Rollback(NamedTuple):
     """It diverged: the next one has other noise."""
@@ -38,29 +32,3 @@ class Exploit(NamedTuple):
 
 
 Change = Rollback | Turn | Exploit
-
-
-def donated(exploit: Exploit) -> checkpoint.Files:
-    """The donor's checkpoint.
-
-    Raises:
-        RunError: it is damaged or gone.
-    """
-    return checkpoint.read(open_storage(exploit.donor), f"checkpoints/{exploit.checkpoint}")
-
-
-def config_now(config: Config, files: checkpoint.Files, folder: RunFolder, exploit: Exploit | None) -> Config:
-    """The config that an attempt begins with: hyper-parameters move while a run goes on.
-
-    Args:
-        config: of the run as it was started.
-        files: of the checkpoint that it goes on from.
-        folder: of the run.
-        exploit: what is taken over now.
-    """
-    if exploit:
-        return with_values(config, exploit.values)
-    if config.tune and files:
-        live = checkpoint.config_of(files, folder.storage.uri)
-        return with_values(config, {key: value_of(live, key) for key in config.tune.mutations})
-    return with_values(config, scheduled(config, checkpoint.images_of(files)))

@@ -66,7 +66,7 @@ def run(config: Config, hear: Callable[[Message], None], stop: threading.Event) 
     """
     with connected(config) as ray:
         mailbox, fit = begin(config)
-        needed = {"CPU": _cpus(config), "GPU": config.cluster.workers * config.cluster.gpus_per_worker}
+        needed = {"CPU": cpus_of(config), "GPU": config.cluster.workers * config.cluster.gpus_per_worker}
         for resource, amount in needed.items():
             if (there := ray.cluster_resources().get(resource, 0)) < amount:
                 text = f"waiting for nodes: the run needs {amount:g} {resource}s, the cluster has {there:g}"
@@ -158,7 +158,8 @@ def _train_worker(job: dict[str, Any]) -> None:
         line.close()
 
 
-def _cpus(config: Config) -> float:
+def cpus_of(config: Config) -> float:
+    """CPUs that a run's workers take."""
     return config.cluster.workers * config.cluster.cpus_per_worker
 
 
@@ -188,7 +189,7 @@ def connected(config: Config, trials: int = 1) -> Iterator[Any]:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         options |= {
             "address": "local",
-            "num_cpus": max(os.cpu_count() or 1, math.ceil(trials * (_cpus(config) + scoring_cpus(config)))),
+            "num_cpus": max(os.cpu_count() or 1, math.ceil(trials * (cpus_of(config) + scoring_cpus(config)))),
             "include_dashboard": False,
             "object_store_memory": 100 * 2**20,
         }

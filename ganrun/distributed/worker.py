@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 
 from ganrun import checkpoint
 from ganrun.data.cache import ShardCache, cache_folder
 from ganrun.data.index import DataSet, open_data
 from ganrun.data.order import Order
 from ganrun.data.stream import Stream
-from ganrun.distributed.change import Change, Exploit, Rollback, Turn, config_now, donated
+from ganrun.distributed.beginning import Start, begin, config_now
+from ganrun.distributed.change import Change, Exploit, Rollback, Turn
 from ganrun.distributed.host import WorkerHost
 from ganrun.distributed.line import Line
 from ganrun.errors import DivergedError, RunError, UserError
@@ -82,7 +82,7 @@ def _attempt(config: Config, device: torch.device, slots: Slots, place: _Place, 
 
     One after a change has nothing of the one before: it is made as one in a new process would be.
     """
-    start, own, files = _begin(place.folder, slots, change)
+    start, own, files = begin(place.folder, slots, change)
     if start.checkpoint and not files:
         files = checkpoint.read(
             open_storage(start.donor or place.folder.storage.uri), f"checkpoints/{start.checkpoint}"
@@ -111,7 +111,7 @@ def _attempt(config: Config, device: torch.device, slots: Slots, place: _Place, 
     return host.change
 
 
-def _tell(host: WorkerHost, start: "Start", unfit: list[str], change: Change | None) -> None:
+def _tell(host: WorkerHost, start: Start, unfit: list[str], change: Change | None) -> None:
     """What begins, as an event and to the driver."""
     play, line = host.play, host.line
     if isinstance(change, Rollback):
@@ -197,41 +197,6 @@ def _warnings_told(line: Line) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(telling)
-
-
-class Start(NamedTuple):
-    """What a start of the workers begins with."""
-
-    attempt: int
-    generation: int
-    checkpoint: str | None
-    """Its name; None before the first."""
-    damaged: list[str]
-    """What is wrong with newer ones."""
-    donor: str | None = None
-    """URI of the run whose checkpoint it is, if that is another."""
-
-
-def _begin(
-    folder: RunFolder, slots: Slots, change: Change | None
-) -> tuple[Start, checkpoint.Progress, checkpoint.Files]:
-    """A new attempt, the run's own progress, and the checkpoint to go on from: rank 0 decides for all, and has read
-    it for that."""
-    found: list[tuple[Start, checkpoint.Progress] | None] = [None]
-    files: checkpoint.Files = {}
-    if slots.rank == 0:
-        generation = change.generation if isinstance(change, Rollback) else folder.generation()
-        attempt = folder.begin_attempt(generation, after=change.attempt if change else None)
-        name, files, damaged = checkpoint.newest_whole(folder)
-        start, own = Start(attempt, generation, name, damaged), checkpoint.progress_of(files)
-        if isinstance(change, Exploit) and change.number > own.exploit:
-            files = donated(change)
-            start = start._replace(checkpoint=change.checkpoint, donor=change.donor)
-        found = [(start, own)]
-    if slots.workers > 1:
-        dist.broadcast_object_list(found, 0)
-    assert found[0] is not None
-    return *found[0], files
 
 
 def _restore(play: Play, files: checkpoint.Files) -> tuple[checkpoint.Progress, list[str]]:

@@ -14,6 +14,8 @@ from ganrun.search.keys import Values
 from ganrun.sections import Config
 
 Line = dict[str, Any]
+NEVER = 10**12 - 1
+"""More images than any run has."""
 
 
 class Report(NamedTuple):
@@ -148,7 +150,7 @@ class Population:
     @property
     def needed_from(self) -> int:
         """The images from which on checkpoints may still be taken over."""
-        return self.decided * self.tune.perturb_every_images
+        return self.decided * self.tune.perturb_every_images if self.tune.method == "population" else NEVER
 
     def lineage(self, trial: str, interval: int | None = None) -> list[Segment]:
         """From whom a trial's weights (at the end of an interval; unset, now) descend, the eldest first."""
