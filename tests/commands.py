@@ -41,7 +41,7 @@ class Command:
 
     def wait_for(self, text: str, times: int = 1) -> None:
         """Until it has said something so often."""
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 240
         while self.error.read_text().count(text) < times:
             assert time.monotonic() < deadline, self.error.read_text()
             assert self.process.poll() is None, self.error.read_text()

@@ -49,7 +49,8 @@ def left_behind(address):
 
 def assert_nothing_left(address, head):
     deadline = time.monotonic() + 30
-    while (found := left_behind(address)) != [0, [], 8.0]:
+    # Ray Train keeps one coordinator for the whole cluster, of any number of runs.
+    while (found := left_behind(address)) not in ([0, [], 8.0], [0, ["_AutoscalingCoordinatorActor"], 8.0]):
         assert time.monotonic() < deadline, found
         time.sleep(1)
     names = [" ".join(each.cmdline()) for each in psutil.Process(head).children(recursive=True)]
@@ -124,8 +125,8 @@ def test_without_the_section_there_is_nothing_to_search(values, tmp_path):
 
 @pytest.mark.drill
 def test_interrupted_killed_and_a_worker_killed_it_comes_to_its_end(values_of_search, tmp_path, ray_here):
-    values_of_search["train"] |= {"total_images": 18_000, "tick_images": 600}
-    values_of_search["evaluate"]["every_images"] = values_of_search["tune"]["perturb_every_images"] = 1_800
+    values_of_search["train"] |= {"total_images": 9_000, "tick_images": 900}
+    values_of_search["evaluate"]["every_images"] = values_of_search["tune"]["perturb_every_images"] = 900
     path = write_yaml(tmp_path / "search.yaml", values_of_search)
     folder = tmp_path / "runs" / "small"
 

@@ -5,6 +5,7 @@ they are told to stop, and read the donor's checkpoint from storage. Ray Tune's 
 needs checkpoints of Ray Tune's beside ours, and compares trials after unequally many images.
 """
 
+import contextlib
 import json
 import threading
 import time
@@ -312,10 +313,10 @@ def _progress(place: str) -> tuple[int, int]:
 def run(config: Config, storage: Storage, population: Population, watch: Watch, stop: threading.Event) -> str:
     """Runs a search on a Ray of its own, or on the cluster that RAY_ADDRESS names; see `Search.run`."""
     assert config.tune is not None
-    with launch.connected(config, config.tune.population):
-        search = Search(config, storage, population, watch)
-        try:
-            return search.run(stop)
-        finally:
-            for trial in search.trials.values():
-                open_storage(trial.place).delete(".ray")
+    try:
+        with launch.connected(config, config.tune.population):
+            return Search(config, storage, population, watch).run(stop)
+    finally:
+        with contextlib.suppress(OSError):  # A worker may still be at it; `ganrun runs gc` collects it.
+            for trial in population.trials:
+                open_storage(f"{storage.uri}/trials/{trial}").delete(".ray")
