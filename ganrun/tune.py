@@ -60,6 +60,7 @@ def _main(options: argparse.Namespace) -> int:
         held = [_lease(leases, storage, stop)]
         config = records.settle(config, storage)
         preflight.write_config(config, RunFolder(storage))
+        records.mend(storage)
         population = records.read_population(config, storage)
         # Nobody is to train a trial by itself meanwhile.
         held += [_lease(leases, open_storage(f"{storage.uri}/trials/{name}"), stop) for name in population.trials]

@@ -33,6 +33,12 @@ def read_population(config: Config, storage: Storage) -> Population:
     return population
 
 
+def mend(storage: Storage) -> None:
+    """Ends a line that a crash cut off, lest the next one is lost with it."""
+    if (found := storage.read_version(FILE)) and not found[0].endswith(b"\n"):
+        storage.append(FILE, b"\n")
+
+
 def add_lines(storage: Storage, lines: list[dict[str, Any]]) -> None:
     """Appends lines, all or in a crash the first of them.
 

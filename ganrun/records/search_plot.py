@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import NullFormatter
 from PIL import Image
 
 from ganrun.records.plot import COLOURS, dress
@@ -19,29 +19,35 @@ COLUMNS = 4
 
 
 def draw_scores(population: Population) -> bytes:
-    """A PNG: each trial's score over images; a cross where it took over another's state, joined to the donor's."""
+    """A PNG: each trial's score over images; a cross where it gave up its state for a donor's."""
     figure = Figure(figsize=(10, 5), dpi=100, layout="constrained", facecolor="white")
     axes = figure.subplots()
     axes.set_title(f"Score of each trial ({_direction(population)} is better); crosses: exploits", loc="left")
     axes.set_ylabel(population.tune.metric)
     dress(axes, population.config.train.total_images)
     for number, trial in enumerate(population.trials):
-        points = [
-            (each.images, each.score) for each in population.told if each.trial == trial and each.score is not None
-        ]
         colour, style = _look(number)
-        if points:
+        if points := _course(population, trial):
             axes.plot(*zip(*points, strict=True), color=colour, linestyle=style, marker="o", markersize=4, label=trial)
-    for exploit in population.exploits:
-        ends = [population.reports[trial].get(exploit.interval) for trial in (exploit.trial, exploit.donor)]
-        scores = [each.score for each in ends if each and each.score is not None]
-        if len(scores) == 2:
-            colour, _ = _look(population.trials.index(exploit.trial))
-            axes.plot([exploit.images] * 2, scores, color=colour, linewidth=0.8, alpha=0.6)
-            axes.plot(exploit.images, scores[0], marker="x", markersize=9, color=colour)
+        for exploit in population.exploits:
+            given_up = population.reports[trial].get(exploit.interval)
+            if exploit.trial == trial and given_up and given_up.score is not None:
+                axes.plot(given_up.images, given_up.score, marker="x", markersize=10, color=colour)
     if 0 < len(population.trials) <= 16:
         axes.legend(title="trial", frameon=False, fontsize=9, ncols=2)
     return _png(figure)
+
+
+def _course(population: Population, trial: str) -> list[tuple[int, float]]:
+    """A trial's scores; where it took over a donor, then the donor's."""
+    donors = {each.interval: each.donor for each in population.exploits if each.trial == trial}
+    found = []
+    for interval in sorted({*population.reports[trial], *donors}):
+        for each in (trial, donors.get(interval)):
+            report = population.reports[each].get(interval) if each else None
+            if report and report.score is not None:
+                found.append((report.images, report.score))
+    return found
 
 
 def draw_hyperparameters(population: Population) -> bytes:
@@ -60,7 +66,7 @@ def draw_hyperparameters(population: Population) -> bytes:
         mutation = population.tune.mutations[key]
         if mutation.log_uniform:
             axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+            axes.yaxis.set_minor_formatter(NullFormatter())
         _draw_key(axes, population, key)
     for axes in list(panels)[len(keys) :]:
         axes.set_visible(False)
