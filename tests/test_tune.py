@@ -15,7 +15,7 @@ from ganrun import config as configs
 from ganrun.config import Config
 from ganrun.search.keys import value_of
 from tests.commands import LOCAL_RAY, Command
-from tests.conftest import write_yaml
+from tests.conftest import free_port, ray_head, write_yaml
 from tests.search.making import MUTATIONS
 
 LISTED = """
@@ -48,7 +48,7 @@ def left_behind(address):
 
 
 def assert_nothing_left(address, head):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     # Ray Train keeps one coordinator for the whole cluster, of any number of runs.
     while (found := left_behind(address)) not in ([0, [], 8.0], [0, ["_AutoscalingCoordinatorActor"], 8.0]):
         assert time.monotonic() < deadline, found
@@ -123,27 +123,37 @@ def test_without_the_section_there_is_nothing_to_search(values, tmp_path):
     assert "tune: missing" in error
 
 
+@pytest.fixture
+def whole_ray(tmp_path):
+    """A Ray with its dashboard, which Ray Train asks whether those are alive whose placement groups it cleans up."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    options = ("--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}")
+    with ray_head(tmp_path / "ray.log", *options, RAY_API_SERVER_ADDRESS=address) as found:
+        yield found
+
+
 @pytest.mark.drill
-def test_interrupted_killed_and_a_worker_killed_it_comes_to_its_end(values_of_search, tmp_path, ray_here):
+def test_interrupted_killed_and_a_worker_killed_it_comes_to_its_end(values_of_search, tmp_path, whole_ray):
     values_of_search["train"] |= {"total_images": 9_000, "tick_images": 900}
     values_of_search["evaluate"]["every_images"] = values_of_search["tune"]["perturb_every_images"] = 900
     path = write_yaml(tmp_path / "search.yaml", values_of_search)
     folder = tmp_path / "runs" / "small"
 
-    first = Command("tune", path, address=ray_here[0])
+    first = Command("tune", path, address=whole_ray[0])
     first.wait_for("takes over")
     os.killpg(first.process.pid, signal.SIGINT)
     code, _, error = first.wait()
     assert code == 130, error
     assert "each trial has saved a checkpoint" in error
-    assert_nothing_left(*ray_here)
+    assert_nothing_left(*whole_ray)
     before = len(lines(folder, "exploit"))
 
-    second = Command("tune", path, address=ray_here[0])
+    second = Command("tune", path, address=whole_ray[0])
     second.wait_for("takes over")
     workers = [
         each
-        for each in psutil.Process(ray_here[1]).children(recursive=True)
+        for each in psutil.Process(whole_ray[1]).children(recursive=True)
         if "RayTrainWorker" in " ".join(each.cmdline())
     ]
     assert len(workers) == 4
@@ -152,19 +162,19 @@ def test_interrupted_killed_and_a_worker_killed_it_comes_to_its_end(values_of_se
     second.wait_for("takes over", 3)
     os.killpg(second.process.pid, signal.SIGKILL)
     second.wait()
-    assert_nothing_left(*ray_here)
+    assert_nothing_left(*whole_ray)
     assert len(lines(folder, "exploit")) >= before + 3
 
-    code, _, error = Command("tune", path, address=ray_here[0]).wait()
+    code, _, error = Command("tune", path, address=whole_ray[0]).wait()
     while code == 1 and "is held by" in error:
         time.sleep(5)
-        code, _, error = Command("tune", path, address=ray_here[0]).wait()
+        code, _, error = Command("tune", path, address=whole_ray[0]).wait()
     assert code == 0, error
     exploits = assert_exploits_copied(folder)
     assert [each["interval"] for each in exploits] == list(range(1, 10))
     reports = {(each["trial"], each["interval"]) for each in lines(folder, "report")}
     assert reports == {(trial, interval) for trial in ("00", "01") for interval in range(11)}
-    assert_nothing_left(*ray_here)
+    assert_nothing_left(*whole_ray)
 
 
 @pytest.mark.drill

@@ -25,7 +25,7 @@ from ganrun.sections import Config
 from ganrun.storage import Storage, open_storage
 
 PENDING, RUNNING, PAUSED, FINISHED, FAILED = "pending", "running", "paused", "finished", "failed"
-LISTEN_SECONDS = 0.2
+LISTEN_SECONDS, SETTLE_SECONDS = 0.2, 20.0
 
 
 class Watch(Protocol):
@@ -141,6 +141,14 @@ class Search:
             raise RunError(f"all trials failed; the first: {next(iter(self.trials.values())).why}")
         add_lines(self.storage, [{"kind": "end", "best": (best := self.population.best()) and best.trial}])
         return "finished"
+
+    def settle(self) -> None:
+        """Waits a little until Ray Train has put away what it keeps for those that have ended."""
+        import ray
+
+        fits = [trial.fit for trial in self.trials.values() if trial.fit is not None and trial.state != RUNNING]
+        if fits:
+            ray.wait(fits, num_returns=len(fits), timeout=SETTLE_SECONDS)
 
     def _start_some(self) -> None:
         """As many as there is room for, those that are behind first; who is ahead of one that waits makes room."""
@@ -315,7 +323,11 @@ def run(config: Config, storage: Storage, population: Population, watch: Watch, 
     assert config.tune is not None
     try:
         with launch.connected(config, config.tune.population):
-            return Search(config, storage, population, watch).run(stop)
+            search = Search(config, storage, population, watch)
+            try:
+                return search.run(stop)
+            finally:
+                search.settle()
     finally:
         with contextlib.suppress(OSError):  # A worker may still be at it; `ganrun runs gc` collects it.
             for trial in population.trials:

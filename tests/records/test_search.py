@@ -22,7 +22,7 @@ from tests.search.making import search
 def lines_of(population):
     reports = [
         Report(
-            trial, interval, 60 * interval, 10.0 * number + interval, (interval and f"{60 * interval:012d}-0001") or None
+            trial, interval, 60 * interval, 10.0 * number + interval, f"{60 * interval:012d}-0001" if interval else None
         )
         for interval in (0, 1, 2)
         for number, trial in enumerate(population.trials)
