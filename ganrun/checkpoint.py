@@ -20,11 +20,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 import ganrun
-from ganrun.config import parse
 from ganrun.errors import RunError, UserError
 from ganrun.play import Play
 from ganrun.run_folder import Pointer, RunFolder, find_checkpoint
-from ganrun.sections import Config
 from ganrun.storage import Storage
 from ganrun.turn import Seat
 
@@ -111,20 +109,6 @@ def progress_of(files: Files) -> Progress:
     """What a checkpoint keeps beside the play; of none, nothing yet."""
     state = json.loads(files[STATE]) if files else {}
     return Progress(state.get("best_score"), state.get("seconds", 0.0), state.get("exploit", 0))
-
-
-def images_of(files: Files) -> int:
-    """How many images a checkpoint's run had shown."""
-    return int(json.loads(files[STATE])["images"]) if files else 0
-
-
-def config_of(files: Files, where: str) -> Config:
-    """The config that a checkpoint's run had there and then.
-
-    Raises:
-        RunError: it is damaged, or of another version of ganrun.
-    """
-    return parse(files["config.yaml"], f"{where}/config.yaml")
 
 
 def write(folder: RunFolder, name: str, files: Files, facts: dict[str, Any]) -> int:

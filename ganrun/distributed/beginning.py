@@ -1,10 +1,12 @@
 """What an attempt begins with: its number, the checkpoint that it goes on from, and the hyper-parameters then."""
 
+import json
 from typing import NamedTuple
 
 import torch.distributed as dist
 
 from ganrun import checkpoint
+from ganrun.config import parse
 from ganrun.distributed.change import Change, Exploit, Rollback
 from ganrun.run_folder import RunFolder
 from ganrun.search.keys import scheduled, value_of, with_values
@@ -60,9 +62,10 @@ def config_now(config: Config, files: checkpoint.Files, folder: RunFolder, explo
     if exploit:
         return with_values(config, exploit.values)
     if config.tune and files:
-        live = checkpoint.config_of(files, folder.storage.uri)
+        live = parse(files["config.yaml"], f"a checkpoint's config.yaml of {folder.storage.uri}")
         return with_values(config, {key: value_of(live, key) for key in config.tune.mutations})
-    return with_values(config, scheduled(config, checkpoint.images_of(files)))
+    images = json.loads(files[checkpoint.STATE])["images"] if files else 0
+    return with_values(config, scheduled(config, images))
 
 
 def _donated(exploit: Exploit) -> checkpoint.Files:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from ganrun.distributed.search import FAILED, FINISHED, PAUSED, PENDING, RUNNING, Search
+from ganrun.distributed.search import Search
+from ganrun.distributed.trial import FAILED, FINISHED, PAUSED, PENDING, RUNNING
 from ganrun.errors import UserError
 from ganrun.records.search import read_population
 from ganrun.storage import Folder
