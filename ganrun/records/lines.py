@@ -8,6 +8,8 @@ from ganrun.storage import Storage
 
 Line = dict[str, Any]
 METRICS_NAME = re.compile(r"(?P<attempt>\d+)-(?P<start_images>\d+)\.jsonl")
+SEARCH_FILE = "search.jsonl"
+"""Of a search, in its folder."""
 
 
 def read_curve(storage: Storage) -> tuple[list[Line], list[str]]:

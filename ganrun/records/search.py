@@ -6,12 +6,12 @@ from typing import Any
 
 from ganrun.config import flat, parse
 from ganrun.errors import UserError
+from ganrun.records.lines import SEARCH_FILE as FILE
 from ganrun.records.lines import parse_lines
 from ganrun.search.population import Population, Report
 from ganrun.sections import Config
 from ganrun.storage import Storage
 
-FILE = "search.jsonl"
 FREE = (
     "cluster.",
     "telemetry.",

@@ -8,8 +8,10 @@ from PIL import Image
 
 from ganrun.errors import UserError
 from ganrun.records.removal import delete_run
+from ganrun.records.run import read_run
 from ganrun.records.search import add_lines, mend, point_best, read_population, settle
 from ganrun.records.search_plot import draw_hyperparameters, draw_samples, draw_scores
+from ganrun.records.words import paragraph
 from ganrun.search.population import Exploit, Report
 from ganrun.search.trials import trial_config
 from ganrun.storage import Folder
@@ -101,6 +103,13 @@ def test_pictures_show_all_trials(begun):
         storage.write(f"trials/{trial}/samples/000000000060.png", picture.getvalue())
     for picture in (draw_scores(population), draw_hyperparameters(population), draw_samples(storage, population)):
         assert Image.open(io.BytesIO(picture)).size[0] > 500
+
+
+def test_a_search_is_shown_with_the_images_that_all_trials_have(begun):
+    _, storage = begun
+    run = read_run(storage)
+    assert (run.state, run.images, run.trials) == ("stopped", 120, 4)
+    assert f"ganrun tune {storage.uri}/config.yaml" in paragraph(run, storage.now())
 
 
 def test_a_search_is_deleted_with_its_trials(begun):
