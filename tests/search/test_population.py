@@ -21,9 +21,9 @@ def exploit(population, number, trial, donor, interval, **after):
 def test_the_worst_quarter_takes_over_one_of_the_best_quarter(values):
     population = Population(search(values, population=8))
     for number, trial in enumerate(population.trials):
-        assert population.decide(set()) == []  # Not all have reported.
+        assert population.decide() == []  # Not all have reported.
         report(population, trial, 1, [5, 1, 8, 3, 2, 7, 6, 4][number])
-    found = population.decide(set())
+    found = population.decide()
     assert {each.trial for each in found} == {"02", "05"}  # 8 and 7.
     assert {each.donor for each in found} <= {"01", "04"}  # 1 and 2.
     for each in found:
@@ -31,14 +31,14 @@ def test_the_worst_quarter_takes_over_one_of_the_best_quarter(values):
         for key, value in each.after.items():
             assert each.after[key] != population.values[each.donor][key] or value in (0.0, 1e-5, 1e-2)
     assert [each.number for each in found] == [1, 2]
-    assert population.decide(set()) == []  # An interval is decided once.
+    assert population.decide() == []  # An interval is decided once.
 
 
 def test_more_is_better_with_mode_max(values):
     population = Population(search(values, mode="max"))
     for score, trial in enumerate(population.trials):
         report(population, trial, 1, score)
-    (found,) = population.decide(set())
+    (found,) = population.decide()
     assert (found.trial, found.donor) == ("00", "03")
 
 
@@ -47,16 +47,31 @@ def test_without_a_score_a_trial_is_the_worst(values, worst):
     population = Population(search(values))
     for number, trial in enumerate(population.trials):
         report(population, trial, 1, worst if number == 1 else 10 - number)
-    assert [each.trial for each in population.decide(set())] == ["01"]
+    assert [each.trial for each in population.decide()] == ["01"]
 
 
 def test_who_failed_is_the_worst_and_holds_nobody_up(values):
     population = Population(search(values))
     for number, trial in enumerate(population.trials[:3]):
         report(population, trial, 1, 10 + number)
-    assert population.decide(set()) == []
+    assert population.decide() == []
     (found,) = population.decide({"03"})
     assert (found.trial, found.donor) == ("03", "00")
+
+
+def test_who_lost_its_report_is_left_out_and_holds_nobody_up(values):
+    population = Population(search(values))
+    for number, trial in enumerate(population.trials[:3]):
+        report(population, trial, 1, 10 + number)
+    assert population.decide() == []
+    report(population, "03", 2, 99)
+    (found,) = population.decide()
+    assert (found.trial, found.donor) == ("02", "00")
+    for number, trial in enumerate(population.trials[1:]):
+        report(population, trial, 2, 10 + number)
+    assert population.decide() == []
+    (found,) = population.decide(finished=["00"])
+    assert (found.trial, found.donor) == ("03", "01")
 
 
 def test_nothing_is_decided_at_the_end_and_in_other_methods(values):
@@ -64,7 +79,7 @@ def test_nothing_is_decided_at_the_end_and_in_other_methods(values):
         population = Population(config)
         for number, trial in enumerate(population.trials):
             report(population, trial, interval, number)
-        assert population.decide(set()) == []
+        assert population.decide() == []
 
 
 def test_an_exploit_makes_later_reports_of_its_trial_void(values):
