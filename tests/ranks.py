@@ -27,6 +27,7 @@ class StopAt:
             self.stop = fields["images"] >= self.images
 
     def orders(self) -> list[dict[str, Any]]:
+        """None come."""
         return []
 
 
