@@ -46,7 +46,7 @@ def parse_lines(data: bytes, keys: set[str], faults: list[str] | None = None, wh
     for number, text in enumerate(data.splitlines(), 1):
         try:
             line = json.loads(text, parse_constant=_no_number)
-        except ValueError:
+        except (ValueError, RecursionError):
             line = None
         if isinstance(line, dict) and keys <= line.keys():
             lines.append(line)

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from ganrun.config import flat, parse
-from ganrun.errors import UserError
+from ganrun.errors import RunError, UserError
 from ganrun.records.lines import SEARCH_FILE as FILE
 from ganrun.records.lines import parse_lines
 from ganrun.search.population import Population, Report
@@ -25,18 +25,34 @@ FREE = (
 
 
 def read_population(config: Config, storage: Storage) -> Population:
-    """The population as the lines of the search's folder leave it."""
+    """The population as the lines of the search's folder leave it.
+
+    Raises:
+        RunError: a line is not one of this search.
+    """
     population = Population(config)
-    if found := storage.read_version(FILE):
-        for line in parse_lines(found[0], {"time", "kind"}):
+    for number, line in enumerate(parse_lines(_text(storage), {"time", "kind"}), 1):
+        try:
             population.hear(line)
+        except (KeyError, TypeError) as error:
+            raise RunError(
+                f"{storage.uri}/{FILE}: line {number} is not of this search ({error!r}); take it out, or choose "
+                "another run.name"
+            ) from error
     return population
 
 
 def mend(storage: Storage) -> None:
     """Ends a line that a crash cut off, lest the next one is lost with it."""
-    if (found := storage.read_version(FILE)) and not found[0].endswith(b"\n"):
+    if (text := _text(storage)) and not text.endswith(b"\n"):
         storage.append(FILE, b"\n")
+
+
+def _text(storage: Storage) -> bytes:
+    try:
+        return storage.read(FILE)
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
 
 
 def add_lines(storage: Storage, lines: list[dict[str, Any]]) -> None:
@@ -58,7 +74,7 @@ def settle(config: Config, storage: Storage) -> Config:
     """
     found = storage.read_version("config.yaml")
     slots = config.slots
-    if found and storage.read_version(FILE):
+    if found and _text(storage):
         before = parse(found[0], f"{storage.uri}/config.yaml")
         slots = config.data.slots or before.slots
         config = _with_slots(config, slots)

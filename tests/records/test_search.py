@@ -6,7 +6,7 @@ import json
 import pytest
 from PIL import Image
 
-from ganrun.errors import UserError
+from ganrun.errors import RunError, UserError
 from ganrun.records.removal import delete_run
 from ganrun.records.run import read_run
 from ganrun.records.search import add_lines, mend, point_best, read_population, settle
@@ -55,6 +55,13 @@ def test_the_population_is_what_the_lines_say_but_for_one_that_was_cut_off(begun
     assert population.reported("03") == 2
     assert population.values["03"] == population.exploits[0].after
     assert population.best() == Report("00", 1, 60, 1.0, f"{60:012d}-0001")
+
+
+def test_a_line_of_another_search_is_named(begun):
+    config, storage = begun
+    add_lines(storage, [{"kind": "report", "trial": "../77"}])
+    with pytest.raises(RunError, match=r"search\.jsonl: line 14 is not of this search"):
+        read_population(config, storage)
 
 
 def test_best_json_points_into_the_trial(begun):
