@@ -34,10 +34,12 @@ Files = dict[str, bytes]
 
 @dataclass(frozen=True)
 class Progress:
-    """What a checkpoint keeps beside the play itself: `best_score`, `seconds` of training so far."""
+    """What a checkpoint keeps beside the play itself: `best_score`, `seconds` of training so far, and in a search the
+    number of the last `exploit` by this trial."""
 
     best_score: float | None = None
     seconds: float = 0.0
+    exploit: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def snapshot(play: Play, progress: Progress, recorder: dict[str, Tensor], spare:
         "suspected": play.suspicion.streaks,
         "best_score": progress.best_score,
         "seconds": progress.seconds,
+        "exploit": progress.exploit,
     }
     texts = {STATE: json.dumps(state, indent=1).encode(), "config.yaml": play.config.to_yaml().encode()}
     return Snapshot(_to_host(tensors, spare.tensors if spare else {}), texts)
@@ -99,7 +102,13 @@ def restore(play: Play, files: Files) -> Progress:
     except (KeyError, RuntimeError, SafetensorError) as error:
         raise RunError(f"the checkpoint does not fit the networks of this config: {error}") from error
     play.images, play.generation = state["images"], state["generation"]
-    return Progress(state["best_score"], state["seconds"])
+    return progress_of(files)
+
+
+def progress_of(files: Files) -> Progress:
+    """What a checkpoint keeps beside the play; of none, nothing yet."""
+    state = json.loads(files[STATE]) if files else {}
+    return Progress(state.get("best_score"), state.get("seconds", 0.0), state.get("exploit", 0))
 
 
 def write(folder: RunFolder, name: str, files: Files, facts: dict[str, Any]) -> int:

@@ -89,12 +89,17 @@ def check_names(config: Config) -> None:
 
 def differences(before: Config, after: Config, fixed: bool) -> dict[str, tuple[Any, Any]]:
     """The keys whose values differ: those that cannot change in a run (`fixed`), or those that can."""
-    old, new = dict(_leaves(before.model_dump())), dict(_leaves(after.model_dump()))
+    old, new = flat(before), flat(after)
     return {
         key: (old.get(key), new.get(key))
         for key in old | new
         if old.get(key) != new.get(key) and is_fixed(key) == fixed
     }
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Every value by its dotted key."""
+    return dict(_leaves(config.model_dump()))
 
 
 def is_fixed(key: str) -> bool:
@@ -169,7 +174,10 @@ def _interpolate(tree: DictConfig, resolve: bool) -> tuple[dict[str, Any], list[
     """Fills in `${...}`; what cannot be filled in stays as it is and is a fault if `resolve`."""
     values: Any = OmegaConf.to_container(tree, resolve=False)
     # A section of which all keys are commented out has its defaults.
-    values = {key: {} if value is None and key in Config.model_fields else value for key, value in values.items()}
+    values = {
+        key: {} if value is None and key in Config.model_fields and key != "tune" else value
+        for key, value in values.items()
+    }
     faults = []
     for key, value in list(_leaves(values)):
         if "${" in str(value):
@@ -191,7 +199,8 @@ def _interpolate(tree: DictConfig, resolve: bool) -> tuple[dict[str, Any], list[
 def _leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of all that is no section."""
     for key, value in values.items():
-        if isinstance(value, dict):
+        # The names of mutations have dots of their own.
+        if isinstance(value, dict) and f"{prefix}{key}" != "tune.mutations":
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

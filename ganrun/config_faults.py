@@ -7,7 +7,9 @@ from typing import Any, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ganrun.sections import AdamConfig, Config, EvaluateConfig, FieldConfig, OptimizerConfig
+from ganrun.search.faults import misfits_of_schedule, misfits_of_search
+from ganrun.search.keys import candidates, is_tunable, with_values
+from ganrun.sections import AdamConfig, Config, EvaluateConfig, FieldConfig, MutationConfig, OptimizerConfig, TuneConfig
 from ganrun.tables import (
     CROSS_ENTROPIES,
     DIFFERENCES,
@@ -70,10 +72,13 @@ def _nearest(location: list[str]) -> str:
     section: Any = Config
     for name in parents:
         if section is FieldConfig:
-            break  # the name of a field
+            section = MutationConfig if parents[0] == "tune" else FieldConfig
+            break  # the name of a field, or of a mutation
         field = section.model_fields.get(name)
         section = field.annotation if field else AdamConfig  # a player of the user's own
-        if get_origin(section) is dict:
+        if name == "tune":
+            section = TuneConfig
+        elif get_origin(section) is dict:
             section = FieldConfig
     if found := difflib.get_close_matches(last, section.model_fields, n=1, cutoff=0.5):
         return f"; did you mean {'.'.join([*parents, found[0]])}?"
@@ -94,6 +99,14 @@ def _all_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[s
 
 def contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
     """Faults that no single key shows: the keys that take part, and the message."""
+    yield from _misfits(config)
+    yield from misfits_of_search(config)
+    yield from misfits_of_schedule(config)
+    yield from _misfits_of_candidates(config)
+
+
+def _misfits(config: Config) -> Iterator[tuple[set[str], str]]:
+    """Those of one run whose hyper-parameters stay as they are."""
     slots, batch, workers = config.slots, config.data.batch_size, config.cluster.workers
     if config.data.slots is None:
         pass  # They may be those of a run that is begun: preflight.settle looks.
@@ -115,6 +128,24 @@ def contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
         for stranger in sorted(config.optimizer.players - OptimizerConfig.model_fields.keys()):
             yield {f"optimizer.{stranger}"}, f"optimizer.{stranger}: unknown key{_nearest(['optimizer', stranger])}"
         yield from unknown_names(config)
+
+
+def _misfits_of_candidates(config: Config) -> Iterator[tuple[set[str], str]]:
+    """What a search or a schedule may come to and the rest of the config does not allow, each at the key's ends."""
+    bare = config.model_copy(update={"tune": None, "train": config.train.model_copy(update={"schedule": ()})})
+    before = {fault for _, fault in _misfits(bare)}
+    for where, key, values in candidates(config):
+        if not is_tunable(key):
+            continue
+        try:
+            faults = [fault for _, fault in _misfits(with_values(bare, values)) if fault not in before]
+        except ValidationError as error:
+            faults = faults_of(error, set())
+        for fault in faults:
+            told = f"{where}: {fault}"
+            if told not in before:
+                yield {key}, told
+            before.add(told)
 
 
 def _misfits_of_loss(config: Config) -> Iterator[tuple[set[str], str]]:

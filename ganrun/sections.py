@@ -22,6 +22,7 @@ Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Metric = Literal[
     "kid",
@@ -216,6 +217,9 @@ class TrainConfig(Section):
     """So often in its life a run that diverged goes back to its last checkpoint, with other noise; then it ends."""
     rollback_on_collapse: bool = False
     """Whether a suspected collapse, which is always told, also rolls the run back."""
+    schedule: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_listed)] = ()
+    """Hyper-parameters that change on the way, as `- {images: N, optimizer.generator.learning_rate: 1e-4}`; a search
+    writes one."""
 
 
 class EvaluateConfig(Section):
@@ -268,6 +272,46 @@ class TelemetryConfig(Section):
     """How often the state goes to the sidecar that GANRUN_SIDECAR names, or the one beside the command; 0: never."""
 
 
+class MutationConfig(Section):
+    """How a hyper-parameter is drawn: exactly one of the three."""
+
+    log_uniform: Annotated[tuple[Positive, Positive] | None, BeforeValidator(_listed)] = None
+    """Between two positive numbers, evenly in the logarithm."""
+    uniform: Annotated[tuple[Finite, Finite] | None, BeforeValidator(_listed)] = None
+    """Between two numbers, evenly."""
+    choice: Annotated[tuple[Any, ...] | None, BeforeValidator(_listed)] = None
+    """One of a list, in which neighbours are alike."""
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """The least and the greatest value; of a choice all."""
+        return self.log_uniform or self.uniform or self.choice or ()
+
+
+class TuneConfig(Section):
+    """A search over hyper-parameters by `ganrun tune`: several runs of this config, its trials, side by side."""
+
+    method: Literal["population", "random", "seeds"] = "population"
+    """population: the worst take over the best and vary (arXiv:1711.09846); random: each keeps what it drew first;
+    seeds: the same config, each trial with another seed."""
+    population: Annotated[Count, Field(le=100)] = 4
+    """Trials; each has cluster.workers of its own."""
+    perturb_every_images: Count
+    """How often trials are compared; train.total_images is a multiple of it, and it one of evaluate.every_images."""
+    quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25
+    """So large a part of the population, but at least one, takes over one of the equally many best."""
+    metric: Literal["distance", Metric] = "distance"
+    """Which score decides. distance: the run's own, of images a Fréchet distance; or one of evaluate.metrics."""
+    mode: Literal["min", "max"] = "min"
+    """Whether less of it is better, or more."""
+    mutations: dict[str, MutationConfig] = {}
+    """What is searched, by dotted key: `optimizer.generator.learning_rate: {log_uniform: [1e-5, 1e-3]}`."""
+    resample_probability: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """So often a hyper-parameter of who takes over is drawn anew; else the donor's times one of the factors."""
+    perturbation_factors: Annotated[tuple[Positive, Positive], BeforeValidator(_listed)] = (0.8, 1.2)
+    """Either is as likely."""
+
+
 class Config(Section):
     """One run, whole."""
 
@@ -281,6 +325,8 @@ class Config(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     cluster: ClusterConfig = ClusterConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    tune: TuneConfig | None = None
+    """A search; `ganrun train` checks it and trains one run without it."""
 
     @property
     def slots(self) -> int:

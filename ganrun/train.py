@@ -2,11 +2,9 @@
 
 import argparse
 import contextlib
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import Any
 
 from ganrun import config as configs
@@ -17,6 +15,7 @@ from ganrun.records.past import past
 from ganrun.records.words import figure
 from ganrun.run_folder import Lease, RunFolder
 from ganrun.sections import Config
+from ganrun.signals import stop_on_signals
 from ganrun.storage import open_storage
 from ganrun.telemetry import protocol
 from ganrun.telemetry.push import Pusher
@@ -49,7 +48,7 @@ def _main(options: argparse.Namespace) -> int:
         print(config.to_yaml(), end="")
         return door.OK
     protocol.address()  # It may be wrong.
-    config = preflight.absolute(config)
+    config = preflight.absolute(config.model_copy(update={"tune": None}))
     preflight.check(config)
     folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}"))
     if options.validate:
@@ -60,7 +59,7 @@ def _main(options: argparse.Namespace) -> int:
         build_game(preflight.settle(config, folder), torch.device("cpu"))
         print(f"{options.config}: config, data, storage and hardware are in order")
         return door.OK
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     lease = Lease(folder.storage, on_loss=stop.set)
     try:
         config = preflight.settle(config, folder)
@@ -139,21 +138,6 @@ def _summarise(display: Display, folder: RunFolder, ending: str) -> None:
         display.say(f"samples  {folder.storage.uri}/samples/{pictures[-1]}")
     display.say("run folder:")
     print(folder.storage.uri)
-
-
-def _stop_on_signals() -> threading.Event:
-    """Set by the first SIGINT or SIGTERM: finish the round, save, leave. The second one leaves at once."""
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        print("\nsaving a checkpoint and leaving (once more: leave at once) ...", file=sys.stderr)
-
-    signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)
-    return stop
 
 
 if __name__ == "__main__":

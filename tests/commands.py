@@ -14,17 +14,17 @@ LOCAL_RAY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "disable
 """Ray on the loopback address, without tokens."""
 
 
-class Train:
-    """`ganrun train` in a process of its own."""
+class Command:
+    """`ganrun VERB` on a config, in a process of its own."""
 
     def __init__(
-        self, config: Path, *arguments: str, address: str | None = None, env: dict[str, str] | None = None
+        self, verb: str, config: Path, *arguments: str, address: str | None = None, env: dict[str, str] | None = None
     ) -> None:
         environment = os.environ | LOCAL_RAY | (env or {})
         if address:
             environment["RAY_ADDRESS"] = address
         self.error = config.with_suffix(f".{time.monotonic_ns()}.log")
-        command = [sys.executable, "-m", "ganrun.train", str(config), *arguments]
+        command = [sys.executable, "-m", f"ganrun.{verb}", str(config), *arguments]
         with self.error.open("w") as error:
             self.process = subprocess.Popen(
                 command, env=environment, stdout=subprocess.PIPE, stderr=error, text=True, start_new_session=True
@@ -39,6 +39,14 @@ class Train:
             raise
         return self.process.returncode, output, self.error.read_text()
 
+    def wait_for(self, text: str, times: int = 1) -> None:
+        """Until it has said something so often."""
+        deadline = time.monotonic() + 240
+        while self.error.read_text().count(text) < times:
+            assert time.monotonic() < deadline, self.error.read_text()
+            assert self.process.poll() is None, self.error.read_text()
+            time.sleep(0.05)
+
     def wait_for_images(self, images: int) -> None:
         """Until the run says that it has shown so many."""
         deadline = time.monotonic() + 120
@@ -49,6 +57,15 @@ class Train:
             assert self.process.poll() is None, self.error.read_text()
             time.sleep(0.05)
         raise AssertionError(self.error.read_text())
+
+
+class Train(Command):
+    """`ganrun train`."""
+
+    def __init__(
+        self, config: Path, *arguments: str, address: str | None = None, env: dict[str, str] | None = None
+    ) -> None:
+        super().__init__("train", config, *arguments, address=address, env=env)
 
 
 def wait_for(log: Path, text: str) -> None:

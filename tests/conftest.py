@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,19 +111,23 @@ def write_yaml(path: Path, values: dict[str, dict[str, Any]]) -> Path:
 @pytest.fixture(scope="session")
 def ray_here(tmp_path_factory):
     """A Ray of this machine for the whole module, so that not every test starts one: address, process."""
-    environment = os.environ | LOCAL_RAY
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=8"]
+    with ray_head(tmp_path_factory.mktemp("ray") / "log", "--include-dashboard=false") as found:
+        yield found
+
+
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    options = [
-        f"--port={port}",
-        "--include-dashboard=false",
-        "--object-store-memory=100000000",
-        "--disable-usage-stats",
-    ]
-    log = tmp_path_factory.mktemp("ray") / "log"
+        return int(free.getsockname()[1])
+
+
+@contextlib.contextmanager
+def ray_head(log: Path, *options: str, **variables: str) -> Iterator[tuple[str, int]]:
+    """A Ray of this machine with 8 CPUs: address, process."""
+    environment, port = os.environ | LOCAL_RAY | variables, free_port()
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=8"]
+    command += [f"--port={port}", "--object-store-memory=100000000", "--disable-usage-stats", *options]
     with log.open("w") as output:
-        process = subprocess.Popen(command + options, env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
     try:
         wait_for(log, "Ray runtime started")
         yield f"127.0.0.1:{port}", process.pid

@@ -43,7 +43,8 @@ def test_every_config_builds_and_opens_with_its_command(path, monkeypatch):
     with torch.device("meta"):
         assert NETWORKS[whole.model.name](whole.model, whole.data)
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    for part in (f"#   ganrun train configs/{path.name}", "# Needs: ", "# Expect: "):
+    verb = "tune" if whole.tune else "train"
+    for part in (f"#   ganrun {verb} configs/{path.name}", "# Needs: ", "# Expect: "):
         assert any(line.startswith(part) for line in header)
     assert README.count(f"`{path.name}`") == 1
 
@@ -59,7 +60,7 @@ def test_the_schema_is_that_of_the_sections():
     assert (ROOT / "configs/schema.json").read_text() == config.schema()
 
 
-@pytest.mark.parametrize("command", commands("train"))
+@pytest.mark.parametrize("command", [each for each in commands("train") + commands("tune") if " runs/" not in each])
 def test_training_commands_of_the_documents_are_right(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     path, *overrides = shlex.split(command)[2:]

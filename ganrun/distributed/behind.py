@@ -135,6 +135,8 @@ class Checkpoints:
         """When the last one was written."""
         self.unscored: dict[str, Pointer] = {}
         """Those whose score is awaited, by name: they are not deleted."""
+        self.held: frozenset[str] = frozenset()
+        """Names of those that another trial of a search may take over: they are not deleted either."""
         self.spare: Snapshot | None = None
         """One that is written, for the memory of the next."""
         self._waiting: Due | None = None
@@ -239,7 +241,7 @@ class Checkpoints:
                     return
         self.unsaved, self.last_good = None, time.monotonic()
         seconds = {"blocked_seconds": due.blocked_seconds, "upload_seconds": self.last_good - begun}
-        self.say("checkpoint", images=due.pointer.images, bytes=size, **seconds)
+        self.say("checkpoint", images=due.pointer.images, checkpoint=due.pointer.checkpoint, bytes=size, **seconds)
         if due.to_score:
             name = due.pointer.checkpoint
             self.unscored[name] = due.pointer
@@ -258,7 +260,7 @@ class Checkpoints:
 
     def _delete_old(self, images: int) -> None:
         try:
-            checkpoint.delete_old(self.folder, self.keep, tuple(self.unscored))
+            checkpoint.delete_old(self.folder, self.keep, {*self.unscored, *self.held})
         except OSError as error:
             message = f"an old checkpoint could not be deleted: {error.strerror or error}"
             self.say("delete_failed", images=images, message=message)

@@ -14,6 +14,7 @@ from ganrun.checkpoint import Progress
 from ganrun.data.decode import RawBatch
 from ganrun.data.stream import Stream
 from ganrun.distributed.behind import Checkpoints, Due, Lines
+from ganrun.distributed.change import Exploit, Turn
 from ganrun.distributed.line import POLL_SECONDS, Line
 from ganrun.errors import RunError
 from ganrun.evaluation.evaluation import Evaluation
@@ -23,6 +24,7 @@ from ganrun.picture import small_png, to_picture
 from ganrun.play import Play
 from ganrun.rng import Draw
 from ganrun.run_folder import Pointer, RunFolder
+from ganrun.search.keys import next_change
 from ganrun.telemetry.collapse import ADVICE
 from ganrun.telemetry.protocol import PART_BYTES
 
@@ -59,6 +61,12 @@ class WorkerHost:
         if self.first:
             self.lines = Lines(folder)
             self.checkpoints = Checkpoints(folder, play.config.checkpoint.keep, self.lines, self.tell)
+        if play.config.tune and self.checkpoints is not None:
+            self.checkpoints.held = frozenset(folder.storage.list("checkpoints"))
+        self.change: Exploit | Turn | None = None
+        """What ends this attempt before the run's end: the same on all ranks, the next one begins with it."""
+        self._ordered: Exploit | None = None
+        self._turn = next_change(play.config, play.images)
         self._stopping = False
         self._wait_seconds = 0.0
         """Time spent waiting for data since the last tick."""
@@ -79,12 +87,24 @@ class WorkerHost:
             self.checkpoints.raise_fault(self.play.config.checkpoint.max_age_seconds)
             self._obey(self.checkpoints)
             self.line.say("images", images=self.play.images)
-        self._stopping = self.line.stop
+        stopping, ordered = self.line.stop, self._ordered is not None
         if self.play.slots.workers > 1:
-            flag = torch.tensor([self._stopping])  # On the CPU, so that no GPU is waited for.
-            dist.broadcast(flag, 0)
-            self._stopping = bool(flag)
+            flags = torch.tensor([stopping, ordered])  # On the CPU, so that no GPU is waited for.
+            dist.broadcast(flags, 0)
+            stopping, ordered = flags.tolist()
+        if ordered and not stopping:
+            self.change = self._agreed()
+        elif self._turn is not None and self.play.images >= self._turn and not stopping:
+            self.change = Turn(self.attempt)
+        self._stopping = stopping or self.change is not None
         return self._stopping
+
+    def _agreed(self) -> Exploit | None:
+        """Rank 0's order, on all ranks."""
+        orders = [self._ordered and self._ordered._replace(attempt=self.attempt)]
+        if self.play.slots.workers > 1:
+            dist.broadcast_object_list(orders, 0)
+        return orders[0]
 
     def next_batches(self) -> list[RawBatch]:
         """The next batch of each owned slot."""
@@ -171,8 +191,16 @@ class WorkerHost:
         return best
 
     def _obey(self, checkpoints: Checkpoints) -> None:
-        """Takes the scores that came."""
+        """Takes the scores that came, and what the driver of a search wants."""
         for order in self.line.orders():
+            if order["kind"] == "release":
+                before, keep = order["before"], order["keep"]
+                checkpoints.held = frozenset(name for name in checkpoints.held if name >= before or name in keep)
+                continue
+            if order["kind"] == "exploit":
+                exploit = Exploit(**order["exploit"])
+                self._ordered = exploit if exploit.number > self.progress.exploit else self._ordered
+                continue
             pointer = checkpoints.unscored.pop(order["checkpoint"], None)
             if pointer is None:  # Of an attempt before.
                 continue
@@ -189,7 +217,7 @@ class WorkerHost:
         before = self.progress.best_score
         best = value is not None and math.isfinite(value) and (before is None or value < before)
         if best:
-            self.progress = Progress(value, self.progress.seconds)
+            self.progress = replace(self.progress, best_score=value)
         return best
 
     def _tell_score(self, images: int, score: dict[str, Any], best: bool) -> None:
@@ -205,6 +233,8 @@ class WorkerHost:
 
     def save(self) -> None:
         """A checkpoint, written behind the rounds. One that cannot be written costs the run nothing but is noted."""
+        if isinstance(self.change, Exploit):
+            return  # What was played here is given up.
         begun = time.monotonic()
         recorder = self.play.recorder.state()
         best, to_score = self._best, self._to_score
@@ -214,13 +244,15 @@ class WorkerHost:
         if self._stopping or self._done:
             self.checkpoints.drain()  # The last one is not to be dropped for a best one that waits.
         seconds = self.progress.seconds + begun - self._begun
-        progress, spare = Progress(self.progress.best_score, seconds), self.checkpoints.take_spare()
+        progress, spare = replace(self.progress, seconds=seconds), self.checkpoints.take_spare()
         snapshot = checkpoint.snapshot(self.play, progress, recorder, spare)
         name = f"{self.play.images:012d}-{self.attempt:04d}"
         facts = {"images": self.play.images, "attempt": self.attempt, "data": self.data_fingerprint}
         scores = [self._score[1]] if self._score and self._score[0] == self.play.images else []
         pointer = Pointer(name, self.play.images, self.attempt, scores[0]["value"] if scores else None)
         facts |= {"scores": scores}
+        if self.play.config.tune:
+            self.checkpoints.held |= {name}
         self.checkpoints.submit(Due(snapshot, facts, pointer, best, time.monotonic() - begun, to_score))
 
     def leave(self) -> None:

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ganrun.distributed.change import Exploit
 from ganrun.distributed.line import Answer, Line, Message
 from ganrun.distributed.scores import Scores, scoring_cpus
 from ganrun.errors import RunError, UserError
@@ -65,14 +66,9 @@ def run(config: Config, hear: Callable[[Message], None], stop: threading.Event) 
     Raises:
         UserError, RunError: what a worker said the run failed of, or Ray gave up starting workers again.
     """
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    with _ray(config) as ray:
-        mailbox = ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
-        # A task and not a thread: whatever it is at, it ends with our connection to Ray.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        fit = ray.remote(_fit).options(num_cpus=0, max_retries=0, scheduling_strategy=here).remote(config, mailbox)
-        needed = {"CPU": _cpus(config), "GPU": config.cluster.workers * config.cluster.gpus_per_worker}
+    with connected(config) as ray:
+        mailbox, fit = begin(config)
+        needed = {"CPU": cpus_of(config), "GPU": config.cluster.workers * config.cluster.gpus_per_worker}
         for resource, amount in needed.items():
             if (there := ray.cluster_resources().get(resource, 0)) < amount:
                 text = f"waiting for nodes: the run needs {amount:g} {resource}s, the cluster has {there:g}"
@@ -88,10 +84,27 @@ def run(config: Config, hear: Callable[[Message], None], stop: threading.Event) 
                 if message["kind"] in ENDINGS:
                     return str(message["kind"])
             if over:
-                raise _ended(config, ray.get(fit))
+                raise ended(config, ray.get(fit))
 
 
-def _fit(config: Config, mailbox: Any) -> str | None:
+def begin(config: Config, order: Exploit | None = None) -> tuple[Any, Any]:
+    """Has the workers of a run started: the mailbox to talk to them, and a task that is over when they are gone.
+
+    Args:
+        config: of the run. Ray is connected to.
+        order: see `worker.work`.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    mailbox = ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+    # A task and not a thread: whatever it is at, it ends with our connection to Ray.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    fit = ray.remote(_fit).options(num_cpus=0, max_retries=0, scheduling_strategy=here)
+    return mailbox, fit.remote(config, mailbox, order)
+
+
+def _fit(config: Config, mailbox: Any, order: Exploit | None) -> str | None:
     """Runs the workers, and starts them again when one dies; what Ray gave up over, if it did."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -104,7 +117,7 @@ def _fit(config: Config, mailbox: Any) -> str | None:
     gpus: dict[str, float] = {"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {}
     trainer = TorchTrainer(
         _train_worker,
-        train_loop_config={"config": config, "mailbox": mailbox},
+        train_loop_config={"config": config, "mailbox": mailbox, "order": order},
         # gloo beside nccl: that ranks agree on something must not wait for their GPUs.
         # A collective waits as long as the storage of one of its workers may be away, and a little more.
         torch_config=MeetingConfig(
@@ -128,7 +141,8 @@ def _fit(config: Config, mailbox: Any) -> str | None:
     return None
 
 
-def _ended(config: Config, why: str | None) -> UserError | RunError:
+def ended(config: Config, why: str | None) -> UserError | RunError:
+    """What to tell the user when Ray gave the workers up, for this reason."""
     if why and "NoCredentialsError" in why:
         return UserError(
             f"run.storage: the processes of the Ray cluster have no credentials for {config.run.storage}; start the "
@@ -153,7 +167,7 @@ def _train_worker(job: dict[str, Any]) -> None:
 
     line = Line(exchange, listen=rank == 0)
     try:
-        work(job["config"], rank, context.get_world_size(), get_device(), line)
+        work(job["config"], rank, context.get_world_size(), get_device(), line, job["order"])
     except (UserError, RunError) as error:
         # To start again would fail again: the driver ends the run.
         line.say("failed", text=str(error), wrong_input=isinstance(error, UserError))
@@ -163,7 +177,8 @@ def _train_worker(job: dict[str, Any]) -> None:
         line.close()
 
 
-def _cpus(config: Config) -> float:
+def cpus_of(config: Config) -> float:
+    """CPUs that a run's workers take."""
     return config.cluster.workers * config.cluster.cpus_per_worker
 
 
@@ -192,8 +207,9 @@ def _our_signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _ray(config: Config) -> Iterator[Any]:
-    """A Ray of our own on this machine, or the cluster that RAY_ADDRESS names; left at the end."""
+def connected(config: Config, trials: int = 1) -> Iterator[Any]:
+    """A Ray of our own on this machine, with CPUs for so many trials, or the cluster that RAY_ADDRESS names; left at
+    the end."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if "RAY_ADDRESS" in os.environ:
@@ -206,7 +222,7 @@ def _ray(config: Config) -> Iterator[Any]:
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", LOOPBACK)
         options |= {
             "address": "local",
-            "num_cpus": max(os.cpu_count() or 1, math.ceil(_cpus(config) + scoring_cpus(config))),
+            "num_cpus": max(os.cpu_count() or 1, math.ceil(trials * (cpus_of(config) + scoring_cpus(config)))),
             "include_dashboard": False,
             "object_store_memory": 100 * 2**20,
         }

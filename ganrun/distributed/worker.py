@@ -3,16 +3,18 @@
 import contextlib
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 
 from ganrun import checkpoint
 from ganrun.data.cache import ShardCache, cache_folder
 from ganrun.data.index import DataSet, open_data
 from ganrun.data.order import Order
 from ganrun.data.stream import Stream
+from ganrun.distributed.beginning import Start, begin, config_now
+from ganrun.distributed.change import Change, Exploit, Rollback, Turn
 from ganrun.distributed.host import WorkerHost
 from ganrun.distributed.line import Line
 from ganrun.errors import DivergedError, RunError, UserError
@@ -24,14 +26,25 @@ from ganrun.games.build import build_game
 from ganrun.loop import train
 from ganrun.play import Play
 from ganrun.run_folder import RunFolder
+from ganrun.search.keys import scheduled
 from ganrun.sections import Config
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
 from ganrun.telemetry.collapse import Suspicion
 
 
-def work(config: Config, rank: int, workers: int, device: torch.device, line: Line) -> None:
+def work(
+    config: Config, rank: int, workers: int, device: torch.device, line: Line, order: Exploit | None = None
+) -> None:
     """Trains as one of `workers` until the run ends or is asked to stop, and tells the driver which.
+
+    Args:
+        config: of the run; with a `tune` section that of a trial.
+        rank: of this worker.
+        workers: how many there are.
+        device: what it computes on.
+        line: to the driver.
+        order: of a trial, the exploit that it may not have behind it.
 
     Raises:
         UserError: the data is damaged or not what the config says.
@@ -43,18 +56,9 @@ def work(config: Config, rank: int, workers: int, device: torch.device, line: Li
         torch.cuda.set_device(device)
     with _warnings_told(line) if rank == 0 else contextlib.nullcontext():
         place, slots = _place(config, line), Slots(config.slots, rank, workers)
-        rollback = _attempt(config, device, slots, place, None)
-        while rollback:
-            rollback = _attempt(config, device, slots, place, rollback)
-
-
-class Rollback(NamedTuple):
-    """An attempt that diverged, and how the next one differs from it: by its noise."""
-
-    attempt: int
-    generation: int
-    """Of the next one."""
-    why: str
+        change = _attempt(config, device, slots, place, order)
+        while change:
+            change = _attempt(config, device, slots, place, change)
 
 
 class _Place(NamedTuple):
@@ -73,47 +77,62 @@ def _place(config: Config, line: Line) -> _Place:
     return _Place(folder, data, _evaluation(config, data) if config.evaluate.every_images else None, line)
 
 
-def _attempt(
-    config: Config, device: torch.device, slots: Slots, place: _Place, rollback: Rollback | None
-) -> Rollback | None:
-    """From the newest checkpoint, or from nothing, to an end, or until it is to be rolled back.
+def _attempt(config: Config, device: torch.device, slots: Slots, place: _Place, change: Change | None) -> Change | None:
+    """From the newest checkpoint, a donor's, or from nothing, to an end, or to what begins another attempt.
 
-    One after a rollback has nothing of the one before: it is made as one in a new process would be.
+    One after a change has nothing of the one before: it is made as one in a new process would be.
     """
-    start, files = _begin(place.folder, slots, rollback)
+    start, own, files = begin(place.folder, slots, change)
+    if start.checkpoint and not files:
+        files = checkpoint.read(
+            open_storage(start.donor or place.folder.storage.uri), f"checkpoints/{start.checkpoint}"
+        )
+    exploit = change if isinstance(change, Exploit) and start.donor else None
+    config = config_now(config, files, place.folder, exploit)
     play = Play(build_game(config, device), config, slots)
-    progress, unfit = _restore(play, place.folder, start, files)
+    progress, unfit = _restore(play, files)
+    if exploit:
+        progress, play.generation = replace(own, exploit=exploit.number), start.generation
     play.generation = max(play.generation, start.generation)
-    if rollback:
+    if isinstance(change, Rollback):
         play.suspicion = Suspicion()
     stream = _stream(play, place.data)
     host = WorkerHost(play, place.folder, stream, place.line, start.attempt, progress, place.evaluation)
     if host.first:
-        _tell(host, start, unfit, rollback)
+        _tell(host, start, unfit, change)
+    if exploit:
+        host.save()  # Lest a crash brings back what was given up.
     try:
         finished = _train(play, host)
     except DivergedError as error:
         return Rollback(start.attempt, play.generation + 1, str(error))
-    if host.first:
+    if host.change is None and host.first:
         place.line.say("finished" if finished else "stopped", images=play.images)
-    return None
+    return host.change
 
 
-def _tell(host: WorkerHost, start: "Start", unfit: list[str], rollback: Rollback | None) -> None:
+def _tell(host: WorkerHost, start: Start, unfit: list[str], change: Change | None) -> None:
     """What begins, as an event and to the driver."""
     play, line = host.play, host.line
-    if rollback:
-        often = f"rollback {rollback.generation} of train.max_rollbacks: {play.config.train.max_rollbacks}"
-        message = f"rolled back to {play.images:,} images ({often}), since {rollback.why}"
+    if isinstance(change, Rollback):
+        often = f"rollback {change.generation} of train.max_rollbacks: {play.config.train.max_rollbacks}"
+        message = f"rolled back to {play.images:,} images ({often}), since {change.why}"
         host.tell("rollback", images=play.images, message=message, **start._asdict())
         return
+    if isinstance(change, Turn):
+        values = scheduled(play.config, play.images)
+        host.tell("schedule", images=play.images, values=values, **start._asdict())
+        return
     left_over, workers = host.stream.order.left_over, play.slots.workers
-    host.event("start", images=play.images, workers=workers, left_over=left_over, **start._asdict())
+    if change is None or change.attempt is None:
+        host.event("start", images=play.images, workers=workers, left_over=left_over, **start._asdict())
+        line.say("started", images=play.images, workers=workers, faults=start.damaged)
+    if change and start.donor:
+        host.tell("exploit", images=play.images, number=change.number, values=change.values, **start._asdict())
     if unfit:
         where = play.config.run.start_from
         host.event("start_from", where=where, unfit=unfit)
         line.say("note", text=f"run.start_from: {len(unfit)} tensors did not fit: {', '.join(unfit)}")
-    line.say("started", images=play.images, workers=workers, faults=start.damaged)
 
 
 def _train(play: Play, host: WorkerHost) -> bool:
@@ -135,7 +154,12 @@ def _train(play: Play, host: WorkerHost) -> bool:
         raise
     finally:
         host.stream.close()
-    host.finish("finish" if finished else "stop")
+    if host.change is None:
+        host.finish("finish" if finished else "stop")
+    else:
+        if isinstance(host.change, Turn):
+            host.finish(None)  # The next attempt begins with this checkpoint, so it must be there.
+        host.leave()
     return finished
 
 
@@ -175,42 +199,9 @@ def _warnings_told(line: Line) -> Iterator[None]:
         logger.removeHandler(telling)
 
 
-class Start(NamedTuple):
-    """What a start of the workers begins with."""
-
-    attempt: int
-    generation: int
-    checkpoint: str | None
-    """Its name; None before the first."""
-    damaged: list[str]
-    """What is wrong with newer ones."""
-
-
-def _begin(folder: RunFolder, slots: Slots, rollback: Rollback | None) -> tuple[Start, checkpoint.Files]:
-    """A new attempt, and the checkpoint to go on from: rank 0 decides for all, and has read it for that."""
-    found: list[Start | None] = [None]
-    files: checkpoint.Files = {}
-    if slots.rank == 0:
-        if rollback:
-            generation = rollback.generation
-            attempt = folder.begin_attempt(generation, after=rollback.attempt)
-        else:
-            generation = folder.generation()
-            attempt = folder.begin_attempt(generation)
-        name, files, damaged = checkpoint.newest_whole(folder)
-        found = [Start(attempt, generation, name, damaged)]
-    if slots.workers > 1:
-        dist.broadcast_object_list(found, 0)
-    assert found[0] is not None
-    return found[0], files
-
-
-def _restore(
-    play: Play, folder: RunFolder, start: Start, files: checkpoint.Files
-) -> tuple[checkpoint.Progress, list[str]]:
+def _restore(play: Play, files: checkpoint.Files) -> tuple[checkpoint.Progress, list[str]]:
     """Puts the play where it left off, or gives it the weights of `run.start_from` and names what did not fit."""
-    if start.checkpoint:
-        files = files or checkpoint.read(folder.storage, f"checkpoints/{start.checkpoint}")
+    if files:
         return checkpoint.restore(play, files), []
     if play.config.run.start_from:
         return checkpoint.Progress(), checkpoint.begin_from(play, play.config.run.start_from)

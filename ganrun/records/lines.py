@@ -8,6 +8,8 @@ from ganrun.storage import Storage
 
 Line = dict[str, Any]
 METRICS_NAME = re.compile(r"(?P<attempt>\d+)-(?P<start_images>\d+)\.jsonl")
+SEARCH_FILE = "search.jsonl"
+"""Of a search, in its folder."""
 
 
 def read_curve(storage: Storage) -> tuple[list[Line], list[str]]:
@@ -39,19 +41,23 @@ def read_events(storage: Storage) -> tuple[list[Line], list[str]]:
     return [line for name in names for line in _read(storage, name, {"time", "kind"}, faults)], faults
 
 
-def _read(storage: Storage, name: str, keys: set[str], faults: list[str]) -> list[Line]:
+def parse_lines(data: bytes, keys: set[str], faults: list[str] | None = None, where: str = "") -> list[Line]:
     """The lines that are whole objects with these keys; a crash may have cut off the last one."""
     lines = []
-    for number, text in enumerate(storage.read(name).splitlines(), 1):
+    for number, text in enumerate(data.splitlines(), 1):
         try:
             line = json.loads(text, parse_constant=_no_number)
         except (ValueError, RecursionError):
             line = None
         if isinstance(line, dict) and keys <= line.keys():
             lines.append(line)
-        else:
-            faults.append(f"{storage.uri}/{name}: line {number} is damaged (a write cut off?) and is passed over")
+        elif faults is not None:
+            faults.append(f"{where}: line {number} is damaged (a write cut off?) and is passed over")
     return lines
+
+
+def _read(storage: Storage, name: str, keys: set[str], faults: list[str]) -> list[Line]:
+    return parse_lines(storage.read(name), keys, faults, f"{storage.uri}/{name}")
 
 
 def _no_number(_: str) -> None:

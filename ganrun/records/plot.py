@@ -30,7 +30,7 @@ def draw_curve(curve: list[Line], title: str) -> bytes:
     for axes, (heading, unit, prefix) in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
         axes.set_title(heading, fontsize=11, loc="left")
         axes.set_ylabel(unit)
-        _dress(axes, last=curve[-1]["images"])
+        dress(axes, last=curve[-1]["images"])
         _draw_series(
             axes, curve, list(dict.fromkeys(name for line in curve for name in line if name.startswith(prefix)))
         )
@@ -41,7 +41,8 @@ def draw_curve(curve: list[Line], title: str) -> bytes:
     return stream.getvalue()
 
 
-def _dress(axes: Axes, last: int) -> None:
+def dress(axes: Axes, last: int) -> None:
+    """The axis of images, up to `last`, and what all panels share."""
     axes.set_xlabel("images shown")
     axes.set_xlim(0, 1.02 * max(last, 1))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -12,6 +12,8 @@ from ganrun.storage import Entry, Storage
 
 OWN = ("latest.json", "best.json", "checkpoints", "metrics", "samples", ".ray", "events", "config.yaml")
 """What ganrun writes into a run; config.yaml last, so that a deletion cut off can be done again."""
+OF_SEARCH = ("trials", "schedule.yaml", "scores.png", "samples.png", "hyperparameters.png", "search.jsonl")
+"""And into a search; search.jsonl last."""
 LEFTOVERS = (".lock", ".part-")
 """How hidden files begin that mean nothing once the rest is deleted."""
 PART = ".part-"
@@ -45,7 +47,7 @@ def delete_run(storage: Storage) -> list[str]:
     """
     read_config(storage)
     with _held(storage):
-        for name in OWN:
+        for name in (*(OF_SEARCH if OF_SEARCH[-1] in storage.list() else ()), *OWN):
             storage.delete(name)
     tops = {name.partition("/")[0] for name in storage.objects()}
     foreign = sorted(name for name in tops | set(storage.list()) if not name.startswith(LEFTOVERS))

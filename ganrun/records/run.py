@@ -2,14 +2,14 @@
 
 import itertools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
 
 from ganrun import plain_yaml
 from ganrun.errors import RunError, UserError
-from ganrun.records.lines import Line, read_curve, read_events
+from ganrun.records.lines import SEARCH_FILE, Line, parse_lines, read_curve, read_events
 from ganrun.run_folder import Lease, Pointer, RunFolder
 from ganrun.storage import RECORD_BYTES, Entry, Storage, open_storage
 from ganrun.telemetry.series import DISTANCES
@@ -85,6 +85,8 @@ class Run:
     """When it last wrote of itself."""
     faults: tuple[str, ...]
     """Records that are damaged."""
+    trials: int = 0
+    """Of a search, which is shown as a run: its images are those that all of them have behind them. 0: a run."""
 
 
 def read_run(storage: Storage) -> Run:
@@ -105,7 +107,7 @@ def read_run(storage: Storage) -> Run:
     ]
     rates = [line["images_per_second"] for line in curve if line.get("images_per_second")]
     pictures = storage.list("samples")
-    return Run(
+    run = Run(
         name=storage.uri.rpartition("/")[2],
         place=storage.uri,
         state=_state(holder, saved_images >= total, _course(events)),
@@ -123,6 +125,30 @@ def read_run(storage: Storage) -> Run:
         bytes=sum(entry.bytes for entry in objects.values()),
         active=max([line["time"] for line in curve + events] or [objects["config.yaml"].modified]),
         faults=(*damaged, *damaged_events),
+    )
+    return _search(run, storage, objects) if SEARCH_FILE in objects else run
+
+
+def _search(run: Run, storage: Storage, objects: dict[str, Entry]) -> Run:
+    """A search by its lines and its best.json, whose checkpoint stands for the newest."""
+    lines = parse_lines(storage.read(SEARCH_FILE), {"time", "kind"})
+    reports = [line for line in lines if line["kind"] == "report"]
+    shown = {report["trial"]: report["images"] for report in reports}
+    trials, best = run.config["tune"]["population"], RunFolder(storage).pointer("best")
+    images = min(shown.values()) if len(shown) == trials else 0
+    scored = [Score(report["images"], report["score"]) for report in reports if report["score"] is not None]
+    manifest = objects.get(f"{best.checkpoint}/manifest.json") if best else None
+    return replace(
+        run,
+        trials=trials,
+        latest=Saved(best.checkpoint, best.images, manifest.modified if manifest else None) if best else None,
+        attempts=replace(run.attempts, workers=trials * run.config["cluster"]["workers"], time=lines[0]["time"]),
+        images=images,
+        state=RUNNING if run.lease else FINISHED if images >= run.total_images else STOPPED,
+        last_score=scored[-1] if scored else None,
+        best_score=Score(best.images, best.score) if best and best.score is not None else None,
+        picture=f"{storage.uri}/samples.png" if "samples.png" in storage.list() else None,
+        active=max(line["time"] for line in lines),
     )
 
 

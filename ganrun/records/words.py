@@ -154,7 +154,8 @@ def _what(run: Run) -> Iterator[tuple[str, str]]:
 
 def _next(run: Run) -> Iterator[tuple[str, str]]:
     """The command to go on with."""
-    command, settings = f"ganrun train {shlex.quote(f'{run.place}/config.yaml')}", run.config["run"]
+    verb = "tune" if run.trials else "train"
+    command, settings = f"ganrun {verb} {shlex.quote(f'{run.place}/config.yaml')}", run.config["run"]
     if open_storage(f"{settings['storage']}/{settings['name']}").uri != run.place:
         storage = run.place.rpartition("/")[0]
         command += f" {shlex.quote(f'run.storage={storage}')} {shlex.quote(f'run.name={run.name}')}"  # It was moved.

@@ -11,12 +11,11 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 import ganrun
 from ganrun.telemetry.protocol import OFF, PARTS, PUSH, SERVICE, TOKEN_VARIABLE, VARIABLE, Address, token
-from ganrun.telemetry.state import RunState
 
 WAIT_SECONDS, REQUEST_SECONDS, ANSWER_BYTES = 2.0, 5.0, 2**16
 """For each packet; for a whole exchange, however slowly it trickles; of an answer."""
@@ -28,6 +27,16 @@ KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", TOKEN_VAR
 """Of the environment, what a sidecar is given: no credentials of the storage."""
 FAULTS = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError)
 """An exchange may end in any of them, whatever answers."""
+
+
+class State(Protocol):
+    """What is pushed; see state.py."""
+
+    def report(self) -> dict[str, Any]:
+        """The body of a push."""
+
+    def part(self, name: str) -> bytes:
+        """A part that the report names."""
 
 
 class Pusher:
@@ -42,7 +51,7 @@ class Pusher:
     """
 
     def __init__(
-        self, state: RunState, address: Address, beside: bool, seconds: float, say: Callable[[str], None]
+        self, state: State, address: Address, beside: bool, seconds: float, say: Callable[[str], None]
     ) -> None:
         self.state, self.address, self.beside, self.seconds, self.say = state, address, beside, seconds, say
         self._closing, self._over, self._told = threading.Event(), False, False

@@ -38,11 +38,12 @@ class RunState:
     Args:
         config: of the run.
         past: what came before this command.
-        trial: of a search; empty outside one.
+        search: name of the search whose trial the run is; empty outside one.
     """
 
-    def __init__(self, config: Config, past: Past, trial: str = "") -> None:
-        self.config, self.trial = config, trial
+    def __init__(self, config: Config, past: Past, search: str = "") -> None:
+        self.config = config
+        self.run, self.trial = (search, config.run.name) if search else (config.run.name, "")
         self.ending: str | None = None
         self._values: dict[tuple[str, Labels], float] = {}
         self._lock = threading.Lock()
@@ -53,6 +54,8 @@ class RunState:
         self._set("target_images", config.train.total_images)
         for name in ("nonfinite", "rollbacks", "checkpoint_failures", "samples_skipped", "images", "shard_bytes"):
             self._count(name, 0)  # Alerts ask by how much a counter rose: it must have been there before.
+        if search:
+            self._count("exploits", 0)
         for reason in ("failure", "resume"):
             self._count(f"restarts/{reason}", 0)
         for name, total in past.totals.items():
@@ -77,7 +80,7 @@ class RunState:
         with self._lock:
             values = list(self._values.items())
             report = {
-                "run": self.config.run.name,
+                "run": self.run,
                 "trial": self.trial,
                 "place": f"{self.config.run.storage}/{self.config.run.name}",
                 "interval": self.config.telemetry.push_seconds,
@@ -113,6 +116,10 @@ class RunState:
 
     def _hear_rollback(self, message: dict[str, Any]) -> None:
         self._count("rollbacks", 1)
+        self._begin_at(message["images"])
+
+    def _hear_exploit(self, message: dict[str, Any]) -> None:
+        self._count("exploits", 1)
         self._begin_at(message["images"])
 
     def _hear_images(self, message: dict[str, Any]) -> None:

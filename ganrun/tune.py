@@ -1,0 +1,174 @@
+"""Searches hyper-parameters: trains a population of runs side by side, of which the worst take over the best."""
+
+import argparse
+import contextlib
+import sys
+import threading
+from typing import Any
+
+from ganrun import config as configs
+from ganrun import door, preflight
+from ganrun.errors import RunError, UserError
+from ganrun.records import search as records
+from ganrun.records.past import past
+from ganrun.run_folder import Lease, RunFolder
+from ganrun.search import words
+from ganrun.search.population import Population
+from ganrun.search.trials import schedule_config, trial_config
+from ganrun.sections import Config
+from ganrun.signals import stop_on_signals
+from ganrun.storage import Storage, open_storage
+from ganrun.telemetry import protocol
+from ganrun.telemetry.search import SearchPush
+from ganrun.telemetry.state import Past, RunState
+
+EXAMPLES = """examples:
+  ganrun tune configs/pbt_quickstart.yaml                           four trials on this machine
+  ganrun tune configs/pbt_quickstart.yaml run.name=wider tune.population=8
+  ganrun tune configs/pbt_quickstart.yaml run.name=luck tune.method=random
+  ganrun tune configs/pbt_quickstart.yaml --dry-run                 print the whole config, and stop
+  ganrun train runs/pbt-quickstart/schedule.yaml                    one run with the winner's schedule
+
+Run it again to resume. Ctrl-C saves a checkpoint of each trial and leaves."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The door; returns the exit code."""
+    parser = door.parser("tune", __doc__, EXAMPLES)
+    parser.add_argument("config", metavar="CONFIG", help="YAML file of the run, with a tune section")
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="lay a value over the file's")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved config as YAML and stop")
+    options = parser.parse_intermixed_args(arguments)
+    return door.run(lambda: _main(options))
+
+
+def _main(options: argparse.Namespace) -> int:
+    config = configs.load(options.config, options.overrides, resolve=not options.dry_run)
+    if config.tune is None:
+        raise UserError(
+            f"{options.config}: tune: missing; without that section there is nothing to search: ganrun train"
+        )
+    if options.dry_run:
+        print(config.to_yaml(), end="")
+        return door.OK
+    protocol.address()  # It may be wrong.
+    config = preflight.absolute(config)
+    preflight.check(config)
+    storage = open_storage(f"{config.run.storage}/{config.run.name}")
+    stop = stop_on_signals()
+    with contextlib.ExitStack() as leases:
+        held = [_lease(leases, storage, stop)]
+        config = records.settle(config, storage)
+        preflight.write_config(config, RunFolder(storage))
+        records.mend(storage)
+        population = records.read_population(config, storage)
+        # Nobody is to train a trial by itself meanwhile.
+        held += [_lease(leases, open_storage(f"{storage.uri}/trials/{name}"), stop) for name in population.trials]
+        code = _search(config, storage, population, stop)
+    if any(lease.lost for lease in held):
+        raise RunError(f"{storage.uri}: the lease could not be kept, so the workers were stopped; run it again")
+    return code
+
+
+def _lease(leases: contextlib.ExitStack, storage: Storage, stop: threading.Event) -> Lease:
+    lease = Lease(storage, on_loss=stop.set)
+    leases.callback(lease.release)
+    return lease
+
+
+def _search(config: Config, storage: Storage, population: Population, stop: threading.Event) -> int:
+    if all(population.reported(trial) >= population.intervals for trial in population.trials):
+        print(f"nothing left to do: each trial has its {config.train.total_images:,} images", file=sys.stderr)
+        print(storage.uri)
+        return door.OK
+    watch = _Watch(config, population, storage)
+    watch.say("starting Ray and the workers ...")
+    from ganrun.distributed import search
+
+    ending = "failed"
+    try:
+        ending = search.run(config, storage, population, watch, stop)
+    finally:
+        watch.close(ending)
+    if ending == "stopped":
+        watch.say("stopped: each trial has saved a checkpoint; run the same command to go on")
+    else:
+        _summarise(config, storage, population, watch)
+    print(storage.uri)
+    return door.OK if ending == "finished" else door.INTERRUPTED
+
+
+def _summarise(config: Config, storage: Storage, population: Population, watch: "_Watch") -> None:
+    """The table, the winner's schedule and the pictures."""
+    from ganrun.records.search_plot import draw_hyperparameters, draw_samples, draw_scores
+
+    watch.say(words.table(population))
+    winner = population.standings()[0].trial
+    if population.tune.method != "seeds":
+        schedule = schedule_config(config, population.lineage(winner))
+        storage.write("schedule.yaml", schedule.to_yaml().encode())
+        watch.say(f"schedule {storage.uri}/schedule.yaml (of trial {winner}; ganrun train replays it)")
+    pictures = {"scores.png": draw_scores(population), "samples.png": draw_samples(storage, population)}
+    if population.tune.mutations:
+        pictures["hyperparameters.png"] = draw_hyperparameters(population)
+    for name, picture in pictures.items():
+        if picture:
+            storage.write(name, picture)
+            watch.say(f"picture  {storage.uri}/{name}")
+    watch.say("search folder:")
+
+
+class _Watch:
+    """Tells the user and, unless it is off, a sidecar."""
+
+    def __init__(self, config: Config, population: Population, storage: Storage) -> None:
+        where, seconds = protocol.address(), config.telemetry.push_seconds
+        self._push: SearchPush | None = None
+        if where is not None and seconds:
+            states = {name: _state(config, population, name) for name in population.trials}
+            self._push = SearchPush(config, states, where, protocol.is_default(), self.say)
+
+    def hear(self, trial: str, message: dict[str, Any]) -> None:
+        """A message of a trial's workers; without a trial, a line of search.jsonl."""
+        if self._push:
+            self._push.hear(trial, message)
+        if text := words.line_of(message) if not trial else _told(trial, message):
+            self.say(text)
+
+    def observe(self, states: dict[str, str]) -> None:
+        """The state of each trial."""
+        if self._push:
+            self._push.state.observe(states)
+
+    def say(self, text: str) -> None:
+        """A line for the user."""
+        print(text, file=sys.stderr, flush=True)
+        if self._push:
+            self._push.state.note(text)
+
+    def close(self, ending: str) -> None:
+        """Pushes how it ended."""
+        if self._push:
+            self._push.close(ending)
+
+
+def _told(trial: str, message: dict[str, Any]) -> str:
+    match message["kind"]:
+        case "started":
+            faults = "".join(f"; {fault}" for fault in message["faults"])
+            workers = f"{message['workers']} worker{'s' * (message['workers'] > 1)}"
+            return f"{message['images']:>11,} images  trial {trial} starts with {workers}{faults}"
+        case "note":
+            return f"trial {trial}: {message['text']}"
+    return ""
+
+
+def _state(config: Config, population: Population, trial: str) -> RunState:
+    before, run = Past(), trial_config(config, trial, population.values[trial])
+    with contextlib.suppress(OSError):
+        before = past(open_storage(f"{run.run.storage}/{trial}"))
+    return RunState(run, before, config.run.name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

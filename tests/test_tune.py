@@ -1,0 +1,205 @@
+"""The search, as a user runs it: real processes, real Ray."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import yaml
+
+from ganrun import config as configs
+from ganrun.config import Config
+from ganrun.search.keys import value_of
+from tests.commands import LOCAL_RAY, Command
+from tests.conftest import free_port, ray_head, write_yaml
+from tests.search.making import MUTATIONS
+
+LISTED = """
+import json, ray
+ray.init(logging_level=50, log_to_driver=False)
+groups = [each for each in ray.util.placement_group_table().values() if each["state"] != "REMOVED"]
+from ray._private.state import actors
+living = [each["ActorClassName"] for each in actors().values() if each["State"] != "DEAD"]
+print(json.dumps([len(groups), living, ray.available_resources().get("CPU")]))
+"""
+
+
+@pytest.fixture
+def values_of_search(values):
+    """A search of two trials, each DDP over two workers, with one interval to decide."""
+    values["train"] |= {"total_images": 1_200, "tick_images": 300}
+    values["evaluate"] = {"every_images": 600, "samples": 12}
+    values["cluster"] = {"workers": 2, "cpus_per_worker": 1}
+    values["tune"] = {"population": 2, "quantile": 0.5, "perturb_every_images": 600, "mutations": MUTATIONS}
+    values["checkpoint"] = {"every_images": 0, "keep": 99}
+    return values
+
+
+def left_behind(address):
+    """Placement groups, actors that live, and free CPUs of a Ray."""
+    environment = os.environ | LOCAL_RAY | {"RAY_ADDRESS": address}
+    done = subprocess.run([sys.executable, "-c", LISTED], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def assert_nothing_left(address, head):
+    deadline = time.monotonic() + 60
+    # Ray Train keeps one coordinator for the whole cluster, of any number of runs.
+    while (found := left_behind(address)) not in ([0, [], 8.0], [0, ["_AutoscalingCoordinatorActor"], 8.0]):
+        assert time.monotonic() < deadline, found
+        time.sleep(1)
+    names = [" ".join(each.cmdline()) for each in psutil.Process(head).children(recursive=True)]
+    assert [name for name in names if "RayTrainWorker" in name or "ray::_fit" in name] == []
+
+
+def lines(folder, kind):
+    found = map(json.loads, (folder / "search.jsonl").read_text().splitlines())
+    return [line for line in found if line["kind"] == kind]
+
+
+def files(folder, trial, checkpoint):
+    return json.loads((folder / "trials" / trial / "checkpoints" / checkpoint / "manifest.json").read_text())["files"]
+
+
+def assert_exploits_copied(folder):
+    """Each trial that took over another has saved the donor's tensors, and goes on with the new values."""
+    exploits = lines(folder, "exploit")
+    for exploit in exploits:
+        events = [
+            json.loads(line)
+            for file in sorted((folder / "trials" / exploit["trial"] / "events").iterdir())
+            for line in file.read_text().splitlines()
+        ]
+        (told,) = [each for each in events if each["kind"] == "exploit" and each["number"] == exploit["number"]]
+        own = files(folder, exploit["trial"], f"{told['images']:012d}-{told['attempt']:04d}")
+        theirs = files(folder, exploit["donor"], exploit["checkpoint"])
+        tensors = [name for name in theirs if name.endswith(".safetensors")]
+        assert len(tensors) >= 6
+        assert [name for name in tensors if own[name]["sha256"] != theirs[name]["sha256"]] == []
+        live = folder / "trials" / exploit["trial"] / "checkpoints" / f"{told['images']:012d}-{told['attempt']:04d}"
+        config = configs.parse((live / "config.yaml").read_bytes(), "x")
+        assert {key: value_of(config, key) for key in exploit["after"]} == exploit["after"]
+    return exploits
+
+
+def test_a_search_of_trials_of_two_workers(values_of_search, tmp_path, ray_here):
+    path = write_yaml(tmp_path / "search.yaml", values_of_search)
+    code, output, error = Command("tune", path, "run.name=whole", address=ray_here[0]).wait()
+    folder = tmp_path / "runs" / "whole"
+    assert (code, output.strip()) == (0, str(folder)), error
+    assert "Traceback" not in error
+    exploits = assert_exploits_copied(folder)
+    assert [each["interval"] for each in exploits] == [1]
+    reports = lines(folder, "report")
+    assert sorted((each["trial"], each["interval"]) for each in reports) == [
+        (trial, interval) for trial in ("00", "01") for interval in range(3)
+    ]
+    assert len(lines(folder, "end")) == 1
+    best = json.loads((folder / "best.json").read_text())
+    assert best["score"] == min(each["score"] for each in reports if each["checkpoint"])
+    assert (folder / best["checkpoint"] / "manifest.json").exists()
+    for name in ("scores.png", "samples.png", "hyperparameters.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    schedule = Config.model_validate(yaml.safe_load((folder / "schedule.yaml").read_text()))
+    assert schedule.tune is None
+    assert_nothing_left(*ray_here)
+
+    code, output, error = Command("tune", path, "run.name=whole", address=ray_here[0]).wait()
+    assert (code, output.strip()) == (0, str(folder)), error
+    assert "nothing left to do" in error
+    code, _, error = Command("tune", path, "run.name=whole", "tune.quantile=0.25", address=ray_here[0]).wait()
+    assert code == 2
+    assert "was begun with another config: tune.quantile was 0.5, is 0.25" in error
+
+
+def test_without_the_section_there_is_nothing_to_search(values, tmp_path):
+    code, _, error = Command("tune", write_yaml(tmp_path / "plain.yaml", values)).wait()
+    assert code == 2
+    assert "tune: missing" in error
+
+
+@pytest.fixture
+def whole_ray(tmp_path):
+    """A Ray with its dashboard, which Ray Train asks whether those are alive whose placement groups it cleans up."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    options = ("--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}")
+    with ray_head(tmp_path / "ray.log", *options, RAY_API_SERVER_ADDRESS=address) as found:
+        yield found
+
+
+@pytest.mark.drill
+def test_interrupted_killed_and_a_worker_killed_it_comes_to_its_end(values_of_search, tmp_path, whole_ray):
+    values_of_search["train"] |= {"total_images": 9_000, "tick_images": 900}
+    values_of_search["evaluate"]["every_images"] = values_of_search["tune"]["perturb_every_images"] = 900
+    path = write_yaml(tmp_path / "search.yaml", values_of_search)
+    folder = tmp_path / "runs" / "small"
+
+    first = Command("tune", path, address=whole_ray[0])
+    first.wait_for("takes over")
+    os.killpg(first.process.pid, signal.SIGINT)
+    code, _, error = first.wait()
+    assert code == 130, error
+    assert "each trial has saved a checkpoint" in error
+    assert_nothing_left(*whole_ray)
+    before = len(lines(folder, "exploit"))
+
+    second = Command("tune", path, address=whole_ray[0])
+    second.wait_for("takes over")
+    workers = [
+        each
+        for each in psutil.Process(whole_ray[1]).children(recursive=True)
+        if "RayTrainWorker" in " ".join(each.cmdline())
+    ]
+    assert len(workers) == 4
+    workers[0].kill()
+    second.wait_for(" starts with 2 workers", 3)  # Two at the beginning, one again.
+    second.wait_for("takes over", 3)
+    os.killpg(second.process.pid, signal.SIGKILL)
+    second.wait()
+    assert_nothing_left(*whole_ray)
+    assert len(lines(folder, "exploit")) >= before + 3
+
+    code, _, error = Command("tune", path, address=whole_ray[0]).wait()
+    while code == 1 and "is held by" in error:
+        time.sleep(5)
+        code, _, error = Command("tune", path, address=whole_ray[0]).wait()
+    assert code == 0, error
+    exploits = assert_exploits_copied(folder)
+    intervals = [each["interval"] for each in exploits]
+    assert intervals == sorted(set(intervals))
+    reports = {(each["trial"], each["interval"]) for each in lines(folder, "report")}
+    whole = {(trial, interval) for trial in ("00", "01") for interval in range(11)}
+    # The kill may have cost a report, and so a decision: those who are there are not held up.
+    assert len(whole - reports) <= 1
+    assert len(intervals) >= 9 - len(whole - reports)
+    assert_nothing_left(*whole_ray)
+
+
+@pytest.mark.drill
+def test_trials_that_do_not_fit_at_once_take_turns(values_of_search, tmp_path, ray_here):
+    values_of_search["cluster"] = {"workers": 2, "cpus_per_worker": 3}  # Of 8 CPUs.
+    path = write_yaml(tmp_path / "search.yaml", values_of_search)
+    code, _, error = Command("tune", path, address=ray_here[0]).wait()
+    assert code == 0, error
+    assert "1 of 2 trials fit the cluster at once (a trial needs 6 CPUs, 0 GPUs): they take turns" in error
+    assert [each["interval"] for each in assert_exploits_copied(tmp_path / "runs" / "small")] == [1]
+
+
+@pytest.mark.drill
+def test_a_sweep_over_seeds(values_of_search, tmp_path, ray_here):
+    values_of_search["tune"] |= {"method": "seeds", "mutations": {}, "population": 3}
+    path = write_yaml(tmp_path / "search.yaml", values_of_search)
+    code, _, error = Command("tune", path, address=ray_here[0]).wait()
+    assert code == 0, error
+    assert "over 3 seeds" in error
+    seeds = [
+        yaml.safe_load((tmp_path / f"runs/small/trials/{trial}/config.yaml").read_text())["run"]["seed"]
+        for trial in ("00", "01", "02")
+    ]
+    assert seeds == [0, 1, 2]
