@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
+from ganrun import losses
 from ganrun.losses import feature_matching, flip_labels, smoothing
 from ganrun.rng import Draw
 from ganrun.tables import CROSS_ENTROPIES, LOSSES
@@ -53,7 +54,8 @@ def logits_of(name, real, fake):
 
 
 def test_every_loss_has_its_closed_form_here():
-    assert set(LOSSES) == set(CLOSED_FORMS)
+    ours = {name for name in LOSSES if LOSSES[name] in vars(losses).values()}  # Other tests add theirs.
+    assert ours == set(CLOSED_FORMS)
 
 
 @pytest.mark.parametrize("name", CLOSED_FORMS)
