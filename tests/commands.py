@@ -49,7 +49,7 @@ class Command:
 
     def wait_for_images(self, images: int) -> None:
         """Until the run says that it has shown so many."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             shown = [int(found.replace(",", "")) for found in re.findall(r"([\d,]+) of", self.error.read_text())]
             if shown and max(shown) >= images:
