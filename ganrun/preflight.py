@@ -66,18 +66,12 @@ def settle(config: Config, folder: RunFolder) -> Config:
     if found and folder.pointer("latest"):
         before = parse(found[0], f"{folder.storage.uri}/config.yaml")
         if config.data.slots is None:
-            config = _with_slots(config, before.slots)
+            config = with_slots(config, before.slots)
         _compare(before, config, folder)
         _check_same_data(config, folder)
     elif config.run.start_from:
         find_checkpoint(config.run.start_from)
-    config = _with_slots(config, config.slots)
-    if config.data.batch_size % config.slots:
-        raise UserError(
-            f"data.batch_size: {config.data.batch_size} cannot be cut into as many data.slots as there are "
-            f"cluster.workers: {config.slots}; take a multiple, or set data.slots"
-        )
-    return config
+    return with_slots(config, config.slots)
 
 
 def write_config(config: Config, folder: RunFolder) -> None:
@@ -123,7 +117,17 @@ def _check_same_data(config: Config, folder: RunFolder) -> None:
         )
 
 
-def _with_slots(config: Config, slots: int) -> Config:
+def with_slots(config: Config, slots: int) -> Config:
+    """The config with so many slots.
+
+    Raises:
+        UserError: the batch cannot be cut into them.
+    """
+    if config.data.batch_size % slots:
+        raise UserError(
+            f"data.batch_size: {config.data.batch_size} cannot be cut into as many data.slots as there are "
+            f"cluster.workers: {slots}; take a multiple, or set data.slots"
+        )
     return config.model_copy(update={"data": config.data.model_copy(update={"slots": slots})})
 
 

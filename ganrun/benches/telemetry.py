@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -132,8 +131,7 @@ def _hear(state: RunState | None, play: Play, over: threading.Event) -> None:
     """The driver's part."""
     while not over.wait(SAY_SECONDS):
         if state:
-            with suppress(Exception):
-                state.hear({"kind": "images", "images": play.images})
+            state.hear({"kind": "images", "images": play.images})
 
 
 def _unheard(text: str) -> None:

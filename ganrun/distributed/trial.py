@@ -12,8 +12,9 @@ from ganrun.run_folder import RunFolder
 from ganrun.search.population import Exploit
 from ganrun.sections import Config
 from ganrun.storage import open_storage
+from ganrun.telemetry.search import STATES
 
-PENDING, RUNNING, PAUSED, FINISHED, FAILED = "pending", "running", "paused", "finished", "failed"
+PENDING, RUNNING, PAUSED, FINISHED, FAILED = STATES
 
 
 class Trial:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ganrun.config import flat, parse
 from ganrun.errors import RunError, UserError
+from ganrun.preflight import with_slots
 from ganrun.records.lines import SEARCH_FILE as FILE
 from ganrun.records.lines import parse_lines
 from ganrun.search.population import Population, Report
@@ -77,7 +78,7 @@ def settle(config: Config, storage: Storage) -> Config:
     if found and _text(storage):
         before = parse(found[0], f"{storage.uri}/config.yaml")
         slots = config.data.slots or before.slots
-        config = _with_slots(config, slots)
+        config = with_slots(config, slots)
         old, new = flat(before), flat(config)
         changed = [
             f"{key} was {old.get(key)}, is {new.get(key)}"
@@ -91,12 +92,7 @@ def settle(config: Config, storage: Storage) -> Config:
             )
     elif storage.list("checkpoints"):
         raise UserError(f"run.name: {storage.uri} is a run and no search; choose another run.name")
-    if config.data.batch_size % slots:
-        raise UserError(
-            f"data.batch_size: {config.data.batch_size} cannot be cut into as many data.slots as there are "
-            f"cluster.workers: {slots}; take a multiple, or set data.slots"
-        )
-    return _with_slots(config, slots)
+    return with_slots(config, slots)
 
 
 def point_best(storage: Storage, best: Report) -> None:
@@ -105,7 +101,3 @@ def point_best(storage: Storage, best: Report) -> None:
     attempt = int((best.checkpoint or "0").rpartition("-")[2])
     pointer = {"checkpoint": checkpoint, "images": best.images, "attempt": attempt, "score": best.score}
     storage.write("best.json", json.dumps(pointer).encode())
-
-
-def _with_slots(config: Config, slots: int) -> Config:
-    return config.model_copy(update={"data": config.data.model_copy(update={"slots": slots})})

@@ -4,7 +4,6 @@ import math
 import statistics
 from typing import Any
 
-from ganrun.search.keys import Values
 from ganrun.search.population import Line, Population
 
 
@@ -56,11 +55,6 @@ def spread_of(population: Population) -> tuple[float, float, int] | None:
         if each.last and each.last.score is not None and math.isfinite(each.last.score)
     ]
     return (statistics.mean(scores), statistics.stdev(scores), len(scores)) if len(scores) > 1 else None
-
-
-def values_of(values: Values) -> str:
-    """Hyper-parameters in one line."""
-    return ", ".join(f"{key} {_figure(value)}" for key, value in values.items())
 
 
 def _short(key: str, keys: list[str]) -> str:
