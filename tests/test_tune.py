@@ -14,7 +14,9 @@ import yaml
 
 from ganrun import config as configs
 from ganrun.config import Config
+from ganrun.records.lines import read_events
 from ganrun.search.keys import value_of
+from ganrun.storage import open_storage
 from tests.commands import LOCAL_RAY, Command
 from tests.conftest import free_port, ray_head, write_yaml
 from tests.search.making import MUTATIONS
@@ -60,35 +62,33 @@ def assert_nothing_left(address, head, before=()):
         assert time.monotonic() < deadline, (groups, ours, cpus)
         time.sleep(1)
     names = [" ".join(each.cmdline()) for each in psutil.Process(head).children(recursive=True)]
-    assert [name for name in names if "RayTrainWorker" in name or "ray::_fit" in name] == []
+    assert [name for name in names if "RayTrain" in name or "ray::Implicit" in name] == []
 
 
 def lines(folder, kind):
-    found = map(json.loads, (folder / "search.jsonl").read_text().splitlines())
+    """Of search.jsonl, in a folder or a bucket."""
+    found = map(json.loads, open_storage(str(folder)).read("search.jsonl").splitlines())
     return [line for line in found if line["kind"] == kind]
 
 
 def files(folder, trial, checkpoint):
-    return json.loads((folder / "trials" / trial / "checkpoints" / checkpoint / "manifest.json").read_text())["files"]
+    return json.loads(open_storage(f"{folder}/trials/{trial}/checkpoints/{checkpoint}").read("manifest.json"))["files"]
 
 
 def assert_exploits_copied(folder):
     """Each trial that took over another has saved the donor's tensors, and goes on with the new values."""
     exploits = lines(folder, "exploit")
     for exploit in exploits:
-        events = [
-            json.loads(line)
-            for file in sorted((folder / "trials" / exploit["trial"] / "events").iterdir())
-            for line in file.read_text().splitlines()
-        ]
+        trial = open_storage(f"{folder}/trials/{exploit['trial']}")
+        events, _ = read_events(trial)
         (told,) = [each for each in events if each["kind"] == "exploit" and each["number"] == exploit["number"]]
-        own = files(folder, exploit["trial"], f"{told['images']:012d}-{told['attempt']:04d}")
+        name = f"{told['images']:012d}-{told['attempt']:04d}"
+        own = files(folder, exploit["trial"], name)
         theirs = files(folder, exploit["donor"], exploit["checkpoint"])
         tensors = [name for name in theirs if name.endswith(".safetensors")]
         assert len(tensors) >= 6
         assert [name for name in tensors if own[name]["sha256"] != theirs[name]["sha256"]] == []
-        live = folder / "trials" / exploit["trial"] / "checkpoints" / f"{told['images']:012d}-{told['attempt']:04d}"
-        config = configs.parse((live / "config.yaml").read_bytes(), "x")
+        config = configs.parse(trial.read(f"checkpoints/{name}/config.yaml"), "x")
         assert {key: value_of(config, key) for key in exploit["after"]} == exploit["after"]
     return exploits
 
@@ -195,6 +195,23 @@ def test_trials_that_do_not_fit_at_once_take_turns(values_of_search, tmp_path, r
     assert code == 0, error
     assert "1 of 2 trials fit the cluster at once (a trial needs 6 CPUs, 0 GPUs): they take turns" in error
     assert [each["interval"] for each in assert_exploits_copied(tmp_path / "runs" / "small")] == [1]
+
+
+@pytest.mark.drill
+def test_a_search_in_a_bucket_that_tasks_score(values_of_search, tmp_path, s3):
+    values_of_search["run"]["storage"] = f"{s3}/runs"
+    values_of_search["evaluate"]["where"] = "task"
+    values_of_search["cluster"]["workers"] = 1
+    path = write_yaml(tmp_path / "search.yaml", values_of_search)
+    with ray_head(tmp_path / "ray.log", "--include-dashboard=false") as ray:
+        code, output, error = Command("tune", path, address=ray[0]).wait()
+        assert (code, output.strip()) == (0, f"{s3}/runs/small"), error
+        assert_nothing_left(*ray)
+    assert "Traceback" not in error
+    assert [each["interval"] for each in assert_exploits_copied(f"{s3}/runs/small")] == [1]
+    folder = open_storage(f"{s3}/runs/small")
+    assert {"scores.png", "samples.png", "schedule.yaml", "best.json"} <= set(folder.list())
+    assert [name for name in (".ray", "trials/00/.ray", "trials/01/.ray") if folder.list(name)] == []
 
 
 @pytest.mark.drill
