@@ -61,8 +61,13 @@ def assert_nothing_left(address, head, before=()):
             break
         assert time.monotonic() < deadline, (groups, ours, cpus)
         time.sleep(1)
-    names = [" ".join(each.cmdline()) for each in psutil.Process(head).children(recursive=True)]
-    assert [name for name in names if "RayTrain" in name or "ray::Implicit" in name] == []
+    assert [*processes(head, "RayTrain"), *processes(head, "ray::ImplicitFunc")] == []
+
+
+def processes(head, name):
+    """Those of the Ray of that head that are called so."""
+    children = psutil.Process(head).children(recursive=True)
+    return [each for each in children if name in " ".join(each.cmdline())]
 
 
 def lines(folder, kind):
@@ -140,7 +145,7 @@ def whole_ray(tmp_path):
 
 
 @pytest.mark.drill
-def test_interrupted_killed_and_a_worker_killed_it_comes_to_its_end(values_of_search, tmp_path, whole_ray):
+def test_interrupted_killed_and_its_processes_killed_it_comes_to_its_end(values_of_search, tmp_path, whole_ray):
     values_of_search["train"] |= {"total_images": 9_000, "tick_images": 900}
     values_of_search["evaluate"]["every_images"] = values_of_search["tune"]["perturb_every_images"] = 900
     path = write_yaml(tmp_path / "search.yaml", values_of_search)
@@ -157,14 +162,12 @@ def test_interrupted_killed_and_a_worker_killed_it_comes_to_its_end(values_of_se
 
     second = Command("tune", path, address=whole_ray[0])
     second.wait_for("takes over")
-    workers = [
-        each
-        for each in psutil.Process(whole_ray[1]).children(recursive=True)
-        if "RayTrainWorker" in " ".join(each.cmdline())
-    ]
-    assert len(workers) == 4
+    workers, trials = processes(whole_ray[1], "RayTrainWorker"), processes(whole_ray[1], "ray::ImplicitFunc")
+    assert (len(workers), len(trials)) == (4, 2)
     workers[0].kill()
     second.wait_for(" starts with 2 workers", 3)  # Two at the beginning, one again.
+    trials[0].kill()
+    second.wait_for(" starts with 2 workers", 4)
     second.wait_for("takes over", 3)
     os.killpg(second.process.pid, signal.SIGKILL)
     second.wait()
