@@ -11,6 +11,7 @@ from ganrun import door, preflight
 from ganrun.errors import RunError, UserError
 from ganrun.records import search as records
 from ganrun.records.past import past
+from ganrun.records.spent import spent
 from ganrun.run_folder import Lease, RunFolder
 from ganrun.search import words
 from ganrun.search.population import Population
@@ -77,7 +78,7 @@ def _lease(leases: contextlib.ExitStack, storage: Storage, stop: threading.Event
 
 
 def _search(config: Config, storage: Storage, population: Population, stop: threading.Event) -> int:
-    if all(population.reported(trial) >= population.intervals for trial in population.trials):
+    if all(map(population.has_finished, population.trials)):
         print(f"nothing left to do: each trial has its {config.train.total_images:,} images", file=sys.stderr)
         print(storage.uri)
         return door.OK
@@ -103,6 +104,8 @@ def _summarise(config: Config, storage: Storage, population: Population, watch: 
     from ganrun.records.search_plot import draw_hyperparameters, draw_samples, draw_scores
 
     watch.say(words.table(population))
+    if time := spent(storage):
+        watch.say(f"time     {time.words()} (starts aside)")
     winner = population.standings()[0].trial
     if population.tune.method != "seeds":
         schedule = schedule_config(config, population.lineage(winner))

@@ -14,7 +14,9 @@ import yaml
 
 from ganrun import config as configs
 from ganrun.config import Config
+from ganrun.records.lines import read_events
 from ganrun.search.keys import value_of
+from ganrun.storage import open_storage
 from tests.commands import LOCAL_RAY, Command
 from tests.conftest import free_port, ray_head, write_yaml
 from tests.search.making import MUTATIONS
@@ -59,36 +61,39 @@ def assert_nothing_left(address, head, before=()):
             break
         assert time.monotonic() < deadline, (groups, ours, cpus)
         time.sleep(1)
-    names = [" ".join(each.cmdline()) for each in psutil.Process(head).children(recursive=True)]
-    assert [name for name in names if "RayTrainWorker" in name or "ray::_fit" in name] == []
+    assert [*processes(head, "RayTrain"), *processes(head, "ray::ImplicitFunc")] == []
+
+
+def processes(head, name):
+    """Those of the Ray of that head that are called so."""
+    children = psutil.Process(head).children(recursive=True)
+    return [each for each in children if name in " ".join(each.cmdline())]
 
 
 def lines(folder, kind):
-    found = map(json.loads, (folder / "search.jsonl").read_text().splitlines())
+    """Of search.jsonl, in a folder or a bucket."""
+    found = map(json.loads, open_storage(str(folder)).read("search.jsonl").splitlines())
     return [line for line in found if line["kind"] == kind]
 
 
 def files(folder, trial, checkpoint):
-    return json.loads((folder / "trials" / trial / "checkpoints" / checkpoint / "manifest.json").read_text())["files"]
+    return json.loads(open_storage(f"{folder}/trials/{trial}/checkpoints/{checkpoint}").read("manifest.json"))["files"]
 
 
 def assert_exploits_copied(folder):
     """Each trial that took over another has saved the donor's tensors, and goes on with the new values."""
     exploits = lines(folder, "exploit")
     for exploit in exploits:
-        events = [
-            json.loads(line)
-            for file in sorted((folder / "trials" / exploit["trial"] / "events").iterdir())
-            for line in file.read_text().splitlines()
-        ]
+        trial = open_storage(f"{folder}/trials/{exploit['trial']}")
+        events, _ = read_events(trial)
         (told,) = [each for each in events if each["kind"] == "exploit" and each["number"] == exploit["number"]]
-        own = files(folder, exploit["trial"], f"{told['images']:012d}-{told['attempt']:04d}")
+        name = f"{told['images']:012d}-{told['attempt']:04d}"
+        own = files(folder, exploit["trial"], name)
         theirs = files(folder, exploit["donor"], exploit["checkpoint"])
         tensors = [name for name in theirs if name.endswith(".safetensors")]
         assert len(tensors) >= 6
         assert [name for name in tensors if own[name]["sha256"] != theirs[name]["sha256"]] == []
-        live = folder / "trials" / exploit["trial"] / "checkpoints" / f"{told['images']:012d}-{told['attempt']:04d}"
-        config = configs.parse((live / "config.yaml").read_bytes(), "x")
+        config = configs.parse(trial.read(f"checkpoints/{name}/config.yaml"), "x")
         assert {key: value_of(config, key) for key in exploit["after"]} == exploit["after"]
     return exploits
 
@@ -140,7 +145,7 @@ def whole_ray(tmp_path):
 
 
 @pytest.mark.drill
-def test_interrupted_killed_and_a_worker_killed_it_comes_to_its_end(values_of_search, tmp_path, whole_ray):
+def test_interrupted_killed_and_its_processes_killed_it_comes_to_its_end(values_of_search, tmp_path, whole_ray):
     values_of_search["train"] |= {"total_images": 9_000, "tick_images": 900}
     values_of_search["evaluate"]["every_images"] = values_of_search["tune"]["perturb_every_images"] = 900
     path = write_yaml(tmp_path / "search.yaml", values_of_search)
@@ -157,14 +162,12 @@ def test_interrupted_killed_and_a_worker_killed_it_comes_to_its_end(values_of_se
 
     second = Command("tune", path, address=whole_ray[0])
     second.wait_for("takes over")
-    workers = [
-        each
-        for each in psutil.Process(whole_ray[1]).children(recursive=True)
-        if "RayTrainWorker" in " ".join(each.cmdline())
-    ]
-    assert len(workers) == 4
+    workers, trials = processes(whole_ray[1], "RayTrainWorker"), processes(whole_ray[1], "ray::ImplicitFunc")
+    assert (len(workers), len(trials)) == (4, 2)
     workers[0].kill()
     second.wait_for(" starts with 2 workers", 3)  # Two at the beginning, one again.
+    trials[0].kill()
+    second.wait_for(" starts with 2 workers", 4)
     second.wait_for("takes over", 3)
     os.killpg(second.process.pid, signal.SIGKILL)
     second.wait()
@@ -195,6 +198,23 @@ def test_trials_that_do_not_fit_at_once_take_turns(values_of_search, tmp_path, r
     assert code == 0, error
     assert "1 of 2 trials fit the cluster at once (a trial needs 6 CPUs, 0 GPUs): they take turns" in error
     assert [each["interval"] for each in assert_exploits_copied(tmp_path / "runs" / "small")] == [1]
+
+
+@pytest.mark.drill
+def test_a_search_in_a_bucket_that_tasks_score(values_of_search, tmp_path, s3):
+    values_of_search["run"]["storage"] = f"{s3}/runs"
+    values_of_search["evaluate"]["where"] = "task"
+    values_of_search["cluster"]["workers"] = 1
+    path = write_yaml(tmp_path / "search.yaml", values_of_search)
+    with ray_head(tmp_path / "ray.log", "--include-dashboard=false") as ray:
+        code, output, error = Command("tune", path, address=ray[0]).wait()
+        assert (code, output.strip()) == (0, f"{s3}/runs/small"), error
+        assert_nothing_left(*ray)
+    assert "Traceback" not in error
+    assert [each["interval"] for each in assert_exploits_copied(f"{s3}/runs/small")] == [1]
+    folder = open_storage(f"{s3}/runs/small")
+    assert {"scores.png", "samples.png", "schedule.yaml", "best.json"} <= set(folder.list())
+    assert [name for name in (".ray", "trials/00/.ray", "trials/01/.ray") if folder.list(name)] == []
 
 
 @pytest.mark.drill

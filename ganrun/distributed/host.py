@@ -182,12 +182,12 @@ class WorkerHost:
         begun = time.monotonic()
         generated = Generated(self.play.game, self.play.averaged_networks, self.play.config.run.seed)
         score = self.evaluation.score(generated, dist.group.WORLD if self.play.slots.workers > 1 else None)
-        ticked, images = self._ticked  # The time that a score takes is not the round's.
-        self._ticked = (ticked + time.monotonic() - begun, images)
+        seconds, (ticked, images) = time.monotonic() - begun, self._ticked
+        self._ticked = (ticked + seconds, images)  # The time that a score takes is not the round's.
         best = self._is_best(score.value)
         self._best = self._best or best
         self._score = (self.play.images, score.to_json())
-        self._tell_score(self.play.images, score.to_json(), best)
+        self._tell_score(self.play.images, score.to_json(), best, score_seconds=seconds)
         return best
 
     def _obey(self, checkpoints: Checkpoints) -> None:
@@ -220,9 +220,9 @@ class WorkerHost:
             self.progress = replace(self.progress, best_score=value)
         return best
 
-    def _tell_score(self, images: int, score: dict[str, Any], best: bool) -> None:
+    def _tell_score(self, images: int, score: dict[str, Any], best: bool, **waited: float) -> None:
         values = {score["measure"]: score["value"], **score["metrics"]}
-        self._append(self._metrics, {"images": images, "time": time.time(), **values})
+        self._append(self._metrics, {"images": images, "time": time.time(), **values, **waited})
         if self.first:
             about = {key: score[key] for key in ("name", "value", "extractor", "samples")}
             self.line.say("score", images=images, best=best, values=values, **about)

@@ -14,6 +14,7 @@ import threading
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from typing import Any
 
 from ganrun.distributed.change import Exploit
@@ -23,7 +24,7 @@ from ganrun.errors import RunError, UserError
 from ganrun.sections import Config
 from ganrun.storage import for_ray, open_storage
 
-ENDINGS = ("finished", "stopped")
+ENDINGS = ("finished", "stopped", "failed")
 LISTEN_SECONDS = 0.25
 LOOPBACK = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
 PROGRAM_FAULTS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError)
@@ -35,6 +36,10 @@ class Mailbox:
     """The actor between the driver and the workers: messages one way, the wish to stop and orders the other."""
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets all, for workers that are to be started."""
         self._messages: list[Message] = []
         self._orders: list[Message] = []
         self._stop = False
@@ -47,10 +52,14 @@ class Mailbox:
         orders, self._orders = self._orders, []
         return self._stop, orders
 
-    def collect(self, stop: bool, orders: list[Message]) -> list[Message]:
-        """The driver's side: takes the wish to stop and orders, and hands the messages over."""
+    def tell(self, stop: bool, orders: list[Message]) -> None:
+        """The driver's side: takes the wish to stop and orders."""
         self._stop = self._stop or stop
         self._orders += orders
+
+    def collect(self, stop: bool, orders: list[Message]) -> list[Message]:
+        """The same, and hands the messages over."""
+        self.tell(stop, orders)
         messages, self._messages = self._messages, []
         return messages
 
@@ -67,45 +76,66 @@ def run(config: Config, hear: Callable[[Message], None], stop: threading.Event) 
         UserError, RunError: what a worker said the run failed of, or Ray gave up starting workers again.
     """
     with connected(config) as ray:
-        mailbox, fit = begin(config)
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
         needed = {"CPU": cpus_of(config), "GPU": config.cluster.workers * config.cluster.gpus_per_worker}
         for resource, amount in needed.items():
             if (there := ray.cluster_resources().get(resource, 0)) < amount:
                 text = f"waiting for nodes: the run needs {amount:g} {resource}s, the cluster has {there:g}"
                 hear({"kind": "note", "text": text})
-        scores = Scores(config)
-        while True:
-            over, _ = ray.wait([fit], timeout=LISTEN_SECONDS)
-            for message in ray.get(mailbox.collect.remote(stop.is_set(), scores.poll())):
+        # A task and not a thread: whatever it is at, it ends with our connection to Ray.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        task = ray.remote(fit).options(num_cpus=0, max_retries=0, scheduling_strategy=here)
+        box = mailbox()
+        for messages in follow(config, box, task.remote(config, box).future(), stop.is_set):
+            for message in messages:
                 hear(message)
-                scores.hear(message)
-                if message["kind"] == "failed":
-                    raise (UserError if message["wrong_input"] else RunError)(message["text"])
-                if message["kind"] in ENDINGS:
-                    return str(message["kind"])
-            if over:
-                raise ended(config, ray.get(fit))
+        if message["kind"] == "failed":
+            raise (UserError if message["wrong_input"] else RunError)(message["text"])
+        return str(message["kind"])
 
 
-def begin(config: Config, order: Exploit | None = None) -> tuple[Any, Any]:
-    """Has the workers of a run started: the mailbox to talk to them, and a task that is over when they are gone.
+def mailbox() -> Any:
+    """One in a process of its own, as long as whoever makes it lives. Ray is connected to."""
+    import ray
+
+    return ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+
+
+def follow(config: Config, box: Any, fitted: Future[str | None], stop: Callable[[], bool]) -> Iterator[list[Message]]:
+    """What the workers of a run say, a few messages at a time; the last of all is one of ENDINGS.
 
     Args:
-        config: of the run. Ray is connected to.
-        order: see `worker.work`.
+        config: of the run.
+        box: their mailbox.
+        fitted: the outcome of their `fit`.
+        stop: whether they are to save and leave.
     """
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    mailbox = ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
-    # A task and not a thread: whatever it is at, it ends with our connection to Ray.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    fit = ray.remote(_fit).options(num_cpus=0, max_retries=0, scheduling_strategy=here)
-    return mailbox, fit.remote(config, mailbox, order)
+    scores = Scores(config)
+    while True:
+        over = bool(wait([fitted], timeout=LISTEN_SECONDS).done)
+        messages: list[Message] = ray.get(box.collect.remote(stop(), scores.poll()))
+        for number, message in enumerate(messages, 1):
+            scores.hear(message)
+            if message["kind"] in ENDINGS:
+                yield messages[:number]
+                return
+        if over:
+            yield [*messages, _given_up(config, fitted.result())]
+            return
+        yield messages
 
 
-def _fit(config: Config, mailbox: Any, order: Exploit | None) -> str | None:
-    """Runs the workers, and starts them again when one dies; what Ray gave up over, if it did."""
+def fit(config: Config, box: Any, order: Exploit | None = None) -> str | None:
+    """Runs the workers, and starts them again when one dies; what Ray gave up over, if it did.
+
+    Args:
+        config: of the run.
+        box: their mailbox.
+        order: see `worker.work`.
+    """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -117,7 +147,7 @@ def _fit(config: Config, mailbox: Any, order: Exploit | None) -> str | None:
     gpus: dict[str, float] = {"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {}
     trainer = TorchTrainer(
         _train_worker,
-        train_loop_config={"config": config, "mailbox": mailbox, "order": order},
+        train_loop_config={"config": config, "mailbox": box, "order": order},
         # gloo beside nccl: that ranks agree on something must not wait for their GPUs.
         # A collective waits as long as the storage of one of its workers may be away, and a little more.
         torch_config=MeetingConfig(
@@ -141,14 +171,20 @@ def _fit(config: Config, mailbox: Any, order: Exploit | None) -> str | None:
     return None
 
 
-def ended(config: Config, why: str | None) -> UserError | RunError:
+def _given_up(config: Config, why: str | None) -> Message:
     """What to tell the user when Ray gave the workers up, for this reason."""
     if why and "NoCredentialsError" in why:
-        return UserError(
+        text = (
             f"run.storage: the processes of the Ray cluster have no credentials for {config.run.storage}; start the "
             "cluster, or submit the job, with the AWS variables in its environment"
         )
-    return RunError(f"Ray ended the run: {why or 'its workers left without a word'}")
+        return failed(text, wrong_input=True)
+    return failed(f"Ray ended the run: {why or 'its workers left without a word'}", wrong_input=False)
+
+
+def failed(text: str, wrong_input: bool) -> Message:
+    """The message that a run has failed."""
+    return {"kind": "failed", "text": text, "wrong_input": wrong_input}
 
 
 def _train_worker(job: dict[str, Any]) -> None:

@@ -45,7 +45,9 @@ class Scores:
         if self._waiting and not self._running and self._idle():
             wanted, self._waiting = self._waiting, None
             options = {"num_cpus": scoring_cpus(self.config), "num_gpus": self.config.cluster.gpus_per_worker}
-            task = ray.remote(_score).options(max_retries=0, **options).remote(self.config, wanted["checkpoint"])
+            # What Ray Tune reserves for a trial's process is not for what that starts.
+            scorer = ray.remote(_score).options(max_retries=0, scheduling_strategy="DEFAULT", **options)
+            task = scorer.remote(self.config, wanted["checkpoint"])
             self._running = wanted, task
         answers, self._answers = self._answers, []
         return answers

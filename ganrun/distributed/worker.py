@@ -126,7 +126,7 @@ def _tell(host: WorkerHost, start: Start, unfit: list[str], change: Change | Non
     left_over, workers = host.stream.order.left_over, play.slots.workers
     if change is None or change.attempt is None:
         host.event("start", images=play.images, workers=workers, left_over=left_over, **start._asdict())
-        line.say("started", images=play.images, workers=workers, faults=start.damaged)
+        line.say("started", images=play.images, workers=workers, faults=start.damaged, exploit=host.progress.exploit)
     if change and start.donor:
         host.tell("exploit", images=play.images, number=change.number, values=change.values, **start._asdict())
     if unfit:

@@ -6,11 +6,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from ganrun.palette import COLOURS
 from ganrun.records.lines import Line
 from ganrun.telemetry.series import DISTANCES
 
-# Okabe & Ito (2008): told apart by those who see colours otherwise, and in grey.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 PANELS: tuple[tuple[str, str, str | tuple[str, ...]], ...] = (
     ("Losses of the players", "mean loss", "loss/"),
     ("Discriminator's output on real and fake", "mean logit", "score/"),

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from PIL import Image
 
-from ganrun.records.plot import COLOURS, dress
+from ganrun.palette import COLOURS
+from ganrun.records.plot import dress
 from ganrun.search.population import Population
 from ganrun.storage import Storage, open_storage
 

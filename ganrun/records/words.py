@@ -108,6 +108,8 @@ def _progress(run: Run, now: float) -> Iterator[tuple[str, str]]:
     if run.images_per_second:
         left = span((run.total_images - run.images) / run.images_per_second)
         yield "speed", f"{run.images_per_second:,.0f} images/s at the last tick" + f", {left} left" * bool(run.lease)
+    if run.spent:
+        yield "time", f"{run.spent.words()} (starts aside)"
     if run.best_score and run.last_score:
         yield "score", _scores(run, run.best_score, run.last_score)
     for note in run.notes[-SHOWN_NOTES:]:

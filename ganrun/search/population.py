@@ -110,6 +110,10 @@ class Population:
         """The newest interval that a trial has reported."""
         return max(self.reports[trial], default=0)
 
+    def has_finished(self, trial: str) -> bool:
+        """Whether it has reported all that there is."""
+        return self.reported(trial) >= self.intervals
+
     def best(self) -> Report | None:
         """The best report of all that have a score and a checkpoint; of equal ones the first trial's."""
         reports = [each for trial in self.trials for each in self.reports[trial].values() if each.checkpoint]

@@ -2,20 +2,19 @@
 
 import contextlib
 import threading
-import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ganrun.sections import Config
 from ganrun.telemetry.protocol import Address
 from ganrun.telemetry.push import Pusher
-from ganrun.telemetry.state import NOTE_CHARACTERS, NOTES, RunState
+from ganrun.telemetry.state import RunState, Shown
 
 STATES = ("pending", "running", "paused", "finished", "failed")
 
 
-class SearchState:
+class SearchState(Shown):
     """The search itself, as a state without a trial.
 
     Args:
@@ -23,21 +22,13 @@ class SearchState:
     """
 
     def __init__(self, config: Config) -> None:
-        self.config = config
-        self.ending: str | None = None
+        super().__init__(config, config.run.name)
         self._states: Counter[str] = Counter()
-        self._notes: deque[dict[str, Any]] = deque(maxlen=NOTES)
-        self._lock = threading.Lock()
 
     def observe(self, states: Mapping[str, str]) -> None:
         """Takes the state of each trial."""
         with self._lock:
             self._states = Counter(states.values())
-
-    def note(self, text: str) -> None:
-        """A line that is shown with the time."""
-        with self._lock:
-            self._notes.append({"time": time.time(), "text": text[:NOTE_CHARACTERS]})
 
     def end(self, ending: str) -> None:
         """The search is over: finished, stopped or failed."""
@@ -47,20 +38,9 @@ class SearchState:
         """The body of a push; see protocol.py."""
         with self._lock:
             series: list[list[Any]] = [["trials", {"state": state}, self._states[state]] for state in STATES]
-            notes = list(self._notes)
-        if self.ending:
-            series.append(["ended", {"ending": self.ending}, 1])
-        run = self.config.run
-        return {
-            "run": run.name,
-            "trial": "",
-            "place": f"{run.storage}/{run.name}",
-            "interval": self.config.telemetry.push_seconds,
-            "ending": self.ending,
-            "notes": notes,
-            "parts": {},
-            "series": series,
-        }
+            if self.ending:
+                series.append(["ended", {"ending": self.ending}, 1])
+            return self._head() | {"parts": {}, "series": series}
 
     def part(self, name: str) -> bytes:
         """It has none."""

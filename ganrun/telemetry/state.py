@@ -30,7 +30,38 @@ class Past:
     picture: bytes | None = None
 
 
-class RunState:
+class Shown:
+    """What is shown of a run and of a search alike: where it is, how it ended, and its newest notes.
+
+    Args:
+        config: of it.
+        run: its name.
+        trial: of a trial, its name in the search `run`.
+    """
+
+    def __init__(self, config: Config, run: str, trial: str = "") -> None:
+        self.config, self.run, self.trial = config, run, trial
+        self.ending: str | None = None
+        self._notes: deque[dict[str, Any]] = deque(maxlen=NOTES)
+        self._lock = threading.RLock()
+
+    def note(self, text: str) -> None:
+        """A line that is shown with the time."""
+        with self._lock:
+            self._notes.append({"time": time.time(), "text": text[:NOTE_CHARACTERS]})
+
+    def _head(self) -> dict[str, Any]:
+        return {
+            "run": self.run,
+            "trial": self.trial,
+            "place": f"{self.config.run.storage}/{self.config.run.name}",
+            "interval": self.config.telemetry.push_seconds,
+            "ending": self.ending,
+            "notes": list(self._notes),
+        }
+
+
+class RunState(Shown):
     """Hears the workers' messages in the driver and knows the run's state at any moment.
 
     Counters are sums over the run's whole life.
@@ -42,13 +73,9 @@ class RunState:
     """
 
     def __init__(self, config: Config, past: Past, search: str = "") -> None:
-        self.config = config
-        self.run, self.trial = (search, config.run.name) if search else (config.run.name, "")
-        self.ending: str | None = None
+        super().__init__(config, *((search, config.run.name) if search else (config.run.name,)))
         self._values: dict[tuple[str, Labels], float] = {}
-        self._lock = threading.Lock()
         self._curve, self._parts = list(past.curve), {"first": past.picture} if past.picture else {}
-        self._notes: deque[dict[str, Any]] = deque(maxlen=NOTES)
         self._score_name, self._unsaved = "", False
         self._restart = {None: None, "start": "failure"}.get(past.last, "resume")
         self._set("target_images", config.train.total_images)
@@ -73,21 +100,15 @@ class RunState:
         with self._lock:
             self._end(ending)
             if text:
-                self._note(text)
+                self.note(text)
 
     def report(self) -> dict[str, Any]:
         """The body of a push; see protocol.py."""
         with self._lock:
             values = list(self._values.items())
-            report = {
-                "run": self.run,
-                "trial": self.trial,
-                "place": f"{self.config.run.storage}/{self.config.run.name}",
-                "interval": self.config.telemetry.push_seconds,
-                "ending": self.ending,
+            report = self._head() | {
                 "score_name": self._score_name,
                 "unsaved": self._unsaved,
-                "notes": list(self._notes),
                 "parts": {name: hashlib.sha256(data).hexdigest()[:16] for name, data in self._all_parts().items()},
             }
         series = [[name, dict(labels), value] for (name, labels), value in values if math.isfinite(value)]
@@ -107,7 +128,7 @@ class RunState:
     def _hear_started(self, message: dict[str, Any]) -> None:
         if self._restart:
             self._count(f"restarts/{self._restart}", 1)
-            self._note(f"Started again from {message['images']:,} images ({self._restart}).")
+            self.note(f"Started again from {message['images']:,} images ({self._restart}).")
         self._restart = "failure"  # Of this command, every further start is.
         for key in [key for key in self._values if "rank" in dict(key[1])]:
             del self._values[key]
@@ -176,7 +197,7 @@ class RunState:
         self._values["ended", (("ending", ending),)] = 1
 
     def _hear_note(self, message: dict[str, Any]) -> None:
-        self._note(message["text"])
+        self.note(message["text"])
 
     def _begin_at(self, images: int) -> None:
         """What was beyond is shown anew."""
@@ -203,9 +224,6 @@ class RunState:
         head, slash, rest = name.partition("/")
         key = _key(f"{head}_total{slash}{rest}")
         self._values[key] = self._values.get(key, 0) + amount
-
-    def _note(self, text: str) -> None:
-        self._notes.append({"time": time.time(), "text": text[:NOTE_CHARACTERS]})
 
     def _point(self, images: int, values: Mapping[str, float | None]) -> None:
         self._curve.append(point(images, time.time(), values))

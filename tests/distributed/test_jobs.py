@@ -15,8 +15,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ganrun.records.search import read_population
+from ganrun.storage import open_storage
 from tests.commands import wait_for
 from tests.conftest import config_of
+from tests.search.making import search
 
 PROJECT = Path(__file__).parents[2]
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
@@ -68,12 +71,12 @@ def ray_job(cluster, *arguments) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def submit(cluster, name, config, *overrides) -> None:
+def submit(cluster, name, config, *overrides, verb="train") -> None:
     """As the README says it."""
     variables = json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "120"}})
     options = ["--no-wait", f"--submission-id={name}", "--working-dir=.", f"--runtime-env-json={variables}"]
     code, said = ray_job(
-        cluster, "submit", *options, "--", sys.executable, "-m", "ganrun.train", str(config), *overrides
+        cluster, "submit", *options, "--", sys.executable, "-m", f"ganrun.{verb}", str(config), *overrides
     )
     assert code == 0, said
 
@@ -111,6 +114,33 @@ def test_a_job_is_submitted_stopped_and_submitted_again(values, tmp_path, cluste
     said = wait_for_log(cluster, "second", r"finished: [\d,]+ images shown")
     assert re.search(rf"going on with 1 worker from {stopped:,} images", said)
     assert TOKEN not in said
+
+
+@pytest.mark.drill
+def test_a_search_is_a_job_too(values, tmp_path, cluster):
+    yaml = tmp_path / "search.yaml"
+    values["train"]["tick_images"] = 600
+    yaml.write_text(search(values, population=2, total_images=18_000, every=600, quantile=0.5).to_yaml())
+    folder = tmp_path / "runs/search"
+
+    submit(cluster, "first", yaml, verb="tune")
+    wait_for_log(cluster, "first", r"(?s)takes over.*takes over")
+    code, said = ray_job(cluster, "stop", "first")
+    assert code == 0, said
+    assert "stopped: each trial has saved a checkpoint" in ray_job(cluster, "logs", "first")[1]
+    assert sorted(folder.glob("**/lease.json")) == []
+    reported = read_population(search(values, population=2, every=600), open_storage(str(folder))).reported("00")
+
+    submit(cluster, "second", yaml, f"train.total_images={600 * (reported + 2)}", verb="tune")
+    said = wait_for_log(cluster, "second", r"search folder:")
+    assert re.search(r"[1-9][\d,]* images  trial 00 starts with 1 worker", said)
+    assert len(exploits(folder)) >= 3
+
+
+def exploits(folder) -> list[dict]:
+    """The exploits of a search."""
+    found = map(json.loads, (folder / "search.jsonl").read_text().splitlines())
+    return [line for line in found if line["kind"] == "exploit"]
 
 
 def test_what_a_job_is_sent_is_small():
