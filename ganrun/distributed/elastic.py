@@ -4,9 +4,12 @@ Workers that are to be started elsewhere, or as another number, are told to save
 computed twice. Ray's own preemption watcher needs a report of every rank and is not used.
 """
 
+import contextlib
+import socket
 import time
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import ray
@@ -38,6 +41,8 @@ except ImportError:  # An older Ray, whose runs have a fixed size: `scaling` ref
 
 ASK_SECONDS = 60.0
 """An order to leave that nobody followed is given again."""
+WAIT_SECONDS, REACH_SECONDS = 1.0, 2.0
+"""Between looks for room; how long a node may take to answer."""
 RESIZE_SECONDS = 30.0
 """So often Ray looks whether there is room for more workers."""
 Nodes = Mapping[str, Mapping[str, float]]
@@ -110,6 +115,7 @@ class _Leaving(ScalingPolicy):  # type: ignore[misc]
         decision = super().make_decision_for_non_running_worker_group()
         if isinstance(decision, NoopDecision):
             self._wait()
+            time.sleep(WAIT_SECONDS)  # Ray asks again at once.
         else:
             self._decided = decision.num_workers
         return decision
@@ -117,13 +123,13 @@ class _Leaving(ScalingPolicy):  # type: ignore[misc]
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
         """Ray tells of each step."""
         super().after_controller_state_update(previous_state, current_state)
+        if current_state is previous_state:
+            return  # It waits.
         if isinstance(current_state, RestartingState):
             self._tell(current_state.training_failed_error)
-        elif isinstance(current_state, ReschedulingState):
-            error = getattr(current_state.training_failed_error, "controller_failure", None)
-            if isinstance(error, WorkerGroupStartupTimeoutError):
-                self._wait()
-        elif isinstance(current_state, RunningState):
+        elif not isinstance(previous_state, RunningState):
+            self._group = {}  # Another one, or none yet.
+        if isinstance(current_state, RunningState):
             self._workers, self._waiting = self._decided, False
 
     def _ask(self, reason: str, why: str) -> None:
@@ -138,7 +144,7 @@ class _Leaving(ScalingPolicy):  # type: ignore[misc]
         reason, text = cause(error, {rank: address for rank, (_, address) in self._group.items()})
         if reason is None:  # They left.
             reason = self._asked[0] if self._asked else RESIZE
-        self._asked, self._group = None, {}
+        self._asked = None
         self._mailbox.restart.remote(Restart(reason, self._workers, text))
 
     def _wait(self) -> None:
@@ -152,6 +158,14 @@ class _Leaving(ScalingPolicy):  # type: ignore[misc]
 
 class Fixed(_Leaving, FixedScalingPolicy):  # type: ignore[misc]
     """As many workers as the config says."""
+
+    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
+        """A start that did not find its room waits for it."""
+        super().after_controller_state_update(previous_state, current_state)
+        if isinstance(current_state, ReschedulingState):
+            error = getattr(current_state.training_failed_error, "controller_failure", None)
+            if isinstance(error, WorkerGroupStartupTimeoutError):
+                self._wait()
 
 
 class Elastic(_Leaving, ElasticScalingPolicy):  # type: ignore[misc]
@@ -172,13 +186,16 @@ class Elastic(_Leaving, ElasticScalingPolicy):  # type: ignore[misc]
             self._measures = False
 
     def _count_possible_workers(self, reserved_resources: Nodes) -> int:
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]} - draining_nodes()
+        nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
         held = Counter(node for node, _ in self._group.values())
+        alive = nodes.keys() - draining_nodes()
+        if not self._measures:
+            alive -= unreachable([nodes[node] for node in held if node in nodes])
         idle = ray._private.state.available_resources_per_node() if self._measures else None
         needed = self.scaling_config._resources_per_worker_not_none
-        nodes = {node: there for node, there in reserved_resources.items() if node in alive}
+        counted = {node: there for node, there in reserved_resources.items() if node in alive}
         most: int = self.scaling_config.max_workers
-        return min(room(nodes, idle, held, needed), most)
+        return min(room(counted, idle, held, needed), most)
 
 
 class Failures(DefaultFailurePolicy):  # type: ignore[misc]
@@ -203,6 +220,20 @@ class Failures(DefaultFailurePolicy):  # type: ignore[misc]
 def draining_nodes() -> set[str]:
     """Nodes that are to be taken away: no worker is started there any more."""
     return set(ray._private.state.state.get_draining_nodes())
+
+
+def unreachable(nodes: list[dict[str, Any]]) -> set[str]:
+    """Those that Ray still counts as alive, as it does for some seconds, but whose raylet takes no connection."""
+
+    def answers(node: dict[str, Any]) -> bool:
+        with contextlib.suppress(OSError):
+            address = node["NodeManagerAddress"], node["NodeManagerPort"]
+            socket.create_connection(address, timeout=REACH_SECONDS).close()
+            return True
+        return False
+
+    with ThreadPoolExecutor(max(len(nodes), 1)) as threads:
+        return {node["NodeID"] for node, there in zip(nodes, threads.map(answers, nodes), strict=True) if not there}
 
 
 def room(nodes: Nodes, idle: Nodes | None, held: Mapping[str, int], needed: Mapping[str, float]) -> int:

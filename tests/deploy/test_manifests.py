@@ -240,7 +240,7 @@ def test_nothing_of_the_aws_cluster_is_public():
 
 def test_a_lost_node_is_given_up_as_soon_everywhere():
     files = ["cluster/aws.yaml", "cluster/kuberay/raycluster.yaml", "deploy/kubernetes/rayjob.yaml"]
-    files += ["deploy/compose/compose.yaml"]
+    files += ["deploy/compose/compose.yaml", "cluster/local/hosts.py"]
     pattern = r"RAY_health_check_(period_ms|timeout_ms|failure_threshold)\W+(?:value\W+)?(\d+)"
     found = [re.findall(pattern, (ROOT / file).read_text()) for file in files]
     assert all(each == found[0] for each in found)
