@@ -324,6 +324,12 @@ def test_other_workers_are_one_fault(file, written):
     assert fault.endswith("it should be: a whole number from 1, or [fewest, most]")
 
 
+def test_trials_of_a_search_have_one_number_of_workers(file):
+    tune = ["tune.perturb_every_images=120", "tune.method=seeds", "tune.mutations={}", "evaluate.every_images=120"]
+    (fault,) = faults_of(file, *tune, "train.total_images=240", "cluster.workers=[1,3]")
+    assert fault.startswith("cluster.workers: [1, 3], but trials")
+
+
 def test_the_most_workers_are_bounded_by_the_slots_and_set_them(file):
     (fault,) = faults_of(file, "cluster.workers=[1,7]", "data.slots=6")
     assert "cluster.workers: 7 is more than data.slots: 6" in fault
