@@ -169,8 +169,11 @@ class Fixed(_Leaving, FixedScalingPolicy):  # type: ignore[misc]
 
 
 class Elastic(_Leaving, ElasticScalingPolicy):  # type: ignore[misc]
-    """As many workers as there is room for. Ray's own count trusts what it knew of the nodes up to 20 s ago, and what
-    others have taken of them it does not know."""
+    """As many workers as there is room for.
+
+    Ray's own count trusts what it knew of the nodes up to 20 s ago, counts those that are to be taken away, and does not
+    know what others use.
+    """
 
     def __init__(self, scaling_config: Any, mailbox: Any) -> None:
         super().__init__(scaling_config, mailbox)
@@ -186,16 +189,17 @@ class Elastic(_Leaving, ElasticScalingPolicy):  # type: ignore[misc]
             self._measures = False
 
     def _count_possible_workers(self, reserved_resources: Nodes) -> int:
+        """At most as many as Ray's share for this run, whose nodes may be gone, on the nodes that there are."""
         nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
         held = Counter(node for node, _ in self._group.values())
-        alive = nodes.keys() - draining_nodes()
-        if not self._measures:
-            alive -= unreachable([nodes[node] for node in held if node in nodes])
+        there = nodes.keys() - draining_nodes()
         idle = ray._private.state.available_resources_per_node() if self._measures else None
+        if idle is None:
+            there -= unreachable([nodes[node] for node in held if node in nodes])
         needed = self.scaling_config._resources_per_worker_not_none
-        counted = {node: there for node, there in reserved_resources.items() if node in alive}
         most: int = self.scaling_config.max_workers
-        return min(room(counted, idle, held, needed), most)
+        share = room(reserved_resources, None, {}, needed)
+        return min(room({node: nodes[node]["Resources"] for node in there}, idle, held, needed), share, most)
 
 
 class Failures(DefaultFailurePolicy):  # type: ignore[misc]
@@ -240,7 +244,7 @@ def room(nodes: Nodes, idle: Nodes | None, held: Mapping[str, int], needed: Mapp
     """How many workers the nodes have room for.
 
     Args:
-        nodes: what each has for this run, whoever uses it now.
+        nodes: what each has, whoever uses it now.
         idle: what nobody uses, of each; None: all counts as idle.
         held: how many workers of this run are on each.
         needed: what a worker takes.
