@@ -171,8 +171,8 @@ class Fixed(_Leaving, FixedScalingPolicy):  # type: ignore[misc]
 class Elastic(_Leaving, ElasticScalingPolicy):  # type: ignore[misc]
     """As many workers as there is room for.
 
-    Ray's own count trusts what it knew of the nodes up to 20 s ago, counts those that are to be taken away, and does not
-    know what others use.
+    Ray's own count trusts what it knew of the nodes up to 20 s ago, counts those that are to be taken away, and does
+    not know what others use.
     """
 
     def __init__(self, scaling_config: Any, mailbox: Any) -> None:
