@@ -57,7 +57,8 @@ class Display:
         workers = f"{message['workers']} worker{'s' * (message['workers'] > 1)}"
         self.attempts += 1
         if message["before"] not in (None, message["workers"]):
-            self.say(f"there are {workers} now; going on from {message['images']:,} images")
+            there = "there is" if message["workers"] == 1 else "there are"
+            self.say(f"{there} {workers} now; going on from {message['images']:,} images")
         elif message["images"]:
             self.say(f"going on with {workers} from {message['images']:,} images")
         else:
