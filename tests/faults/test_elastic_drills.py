@@ -11,7 +11,7 @@ import pytest
 from tests.faults.cluster import ROWS, Row, table
 
 pytestmark = pytest.mark.drill
-LONG = 14_400
+LONG = 12_000
 """Images of a run that sees a host come back: two minutes."""
 
 
