@@ -113,12 +113,12 @@ def begin(config: Config, order: Exploit | None = None) -> tuple[Any, Any]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    # Both on the driver's machine: without that, the run is over anyway, and without another it is not.
+    # Both with the driver and not with a host that may be lost; nor does a message get lost with it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    lives = {"max_restarts": -1, "max_task_retries": -1}
-    mailbox = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here, **lives).remote()
+    beside = {"num_cpus": 0, "scheduling_strategy": here}
+    mailbox = ray.remote(Mailbox).options(max_restarts=-1, max_task_retries=-1, **beside).remote()
     # A task and not a thread: whatever it is at, it ends with our connection to Ray.
-    fit = ray.remote(_fit).options(num_cpus=0, max_retries=0, scheduling_strategy=here)
+    fit = ray.remote(_fit).options(max_retries=0, **beside)
     return mailbox, fit.remote(config, mailbox, order)
 
 

@@ -1,8 +1,10 @@
 """What the drills share: a run on the local cluster, the notes of its workers, and what must hold when it is over."""
 
 import contextlib
-import itertools
-import json
+import os
+import shutil
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -18,14 +20,13 @@ from ganrun.errors import RunError
 from ganrun.run_folder import RunFolder
 from ganrun.sections import Config
 from ganrun.storage import open_storage
-from tests.keys import History, what_order_says
+from tests.faults.history import Note, read_notes, recomputed, what_counts
+from tests.keys import what_order_says
 from tests.ranks import latest_tensors
 
 ROOT = Path(__file__).parents[2]
 INTERVAL = 240
 """checkpoint.every_images: 20 rounds of 12."""
-WRITTEN_SECONDS = 5
-"""A checkpoint that is due is in writing for so long at most."""
 WAIT = 240
 RAYS = "_AutoscalingCoordinatorActor"
 """Ray Train starts one for the whole cluster, which stays."""
@@ -37,7 +38,8 @@ class Row(NamedTuple):
 
     drill: str
     restarts: str
-    seconds: float
+    seconds: float | None
+    """From a fault to the first round after it, on average."""
     images: int
 
 
@@ -47,13 +49,30 @@ ROWS: list[Row] = []
 def table() -> list[str]:
     """What the drills of this session cost, as a table for docs/cluster.md."""
     head = ["| drill | who restarts | seconds to the next round | images recomputed |", "|---|---|---|---|"]
-    return head + [f"| {row.drill} | {row.restarts} | {row.seconds:.0f} | {row.images} |" for row in ROWS]
+    return head + [
+        f"| {row.drill} | {row.restarts} | {'-' if row.seconds is None else f'{row.seconds:.0f}'} | {row.images} |"
+        for row in ROWS
+    ]
+
+
+def why_no_hosts() -> str | None:
+    """Why this machine cannot have hosts of its own, if it cannot."""
+    if os.geteuid() or not shutil.which("ip"):
+        return "hosts are network namespaces: needs root and iproute2"
+    made = subprocess.run(["ip", "netns", "add", f"ganrun-{os.getpid()}"], capture_output=True, text=True, check=False)
+    subprocess.run(["ip", "netns", "del", f"ganrun-{os.getpid()}"], capture_output=True, check=False)
+    return f"hosts are network namespaces: {made.stderr.strip()}" if made.returncode else None
+
+
+def free_number() -> int:
+    """Of a local cluster, in its name and in its addresses, that no other has."""
+    return next(number for number in range(100, 250) if not (STATE / f"d{number}").exists())
 
 
 @contextlib.contextmanager
 def cluster_up(hosts: int = 3, cpus: float = 1) -> Iterator[LocalCluster]:
     """A local cluster of its own, beside any others."""
-    number = next(number for number in itertools.count(100) if not (STATE / f"d{number}").exists())
+    number = free_number()
     cluster = LocalCluster(f"d{number}")
     cluster.up(hosts, cpus, f"10.78.{number}")
     try:
@@ -77,18 +96,6 @@ def heal(cluster: LocalCluster) -> None:
     for host in lost:
         cluster.network.kill(host)
     cluster.start(*lost)
-
-
-class Note(NamedTuple):
-    """A slot's samples of a turn, as the worker wrote it down."""
-
-    attempt: int
-    rank: int
-    host: str
-    time: float
-    images: int
-    slot: int
-    keys: list[str]
 
 
 class Driver:
@@ -165,14 +172,44 @@ class Drill:
         """Where they are, by the processes there."""
         return [host for host in self.cluster.hosts() if self.workers(host)]
 
-    def host_of(self, rank: int) -> str:
-        """Where the newest attempt's worker of that rank is, by its notes."""
-        newest = max(note.attempt for note in self.notes())
-        return next(note.host for note in self.notes() if (note.attempt, note.rank) == (newest, rank))
-
     def workers(self, host: str) -> list[int]:
         """The process ids of the workers on a host."""
         return [pid for pid, title in self._titles(host) if "RayTrainWorker" in title]
+
+    def worker(self, rank: int) -> int:
+        """The process id of the newest attempt's worker of that rank."""
+        notes = self.notes()
+        newest = max(note.attempt for note in notes)
+        host = next(note.host for note in notes if (note.attempt, note.rank) == (newest, rank))
+        return self.workers(host)[0]
+
+    def wake(self, pid: int) -> None:
+        """One that was stopped goes on, unless it is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+    def is_saving(self) -> bool:
+        """A checkpoint is being written, and not visible yet."""
+        latest, there = self.folder.pointer("latest"), self.folder.storage.list("checkpoints")
+        return bool(latest and there and max(there) > latest.checkpoint)
+
+    def heal(self) -> None:
+        """Whoever runs the cluster does."""
+        heal(self.cluster)
+
+    def again(self, host: str = "head", refused: int = 0) -> None:
+        """Whoever ran the command does so again, and after a refusal once more, until it ends with 0.
+
+        Args:
+            host: where.
+            refused: so often at least by the lease of the one before.
+        """
+        times = 0
+        while (code := (driver := self.train(host)).process.wait(WAIT)) == 1 and "is held by" in driver.said():
+            times += 1
+            time.sleep(5)
+        assert code == 0, driver.said()
+        assert times >= refused
 
     # What must hold.
 
@@ -188,27 +225,22 @@ class Drill:
         self._over.set()
         self._watcher.join()
         notes = self.notes()
-        history, recomputed = self._history(notes)
+        history = what_counts(notes)
         assert history == what_order_says(self.config)
         assert all(note.keys == history[note.images, note.slot] for note in notes)
         self._assert_visible()
         assert_equal(latest_tensors(self.config), undisturbed, exact)
         self.assert_nothing_left()
-        seconds = [next(note.time for note in notes if note.time > fault) - fault for fault in self._counted(notes)]
-        row = Row(drill, restarts, sum(seconds) / len(seconds), recomputed)
+        seconds = [next(note.time for note in notes if note.time > fault) - fault for fault in self.faults]
+        mean = sum(seconds) / len(seconds) if seconds else None
+        row = Row(drill, restarts, mean, recomputed(notes, self.config))
         ROWS.append(row)
         print("\n" + table()[-1])
         return row
 
     def notes(self) -> list[Note]:
         """Of all workers of all attempts, in the order of time."""
-        notes = []
-        for path in (self.cluster.folder / "notes" / self.config.run.name).glob("*"):
-            attempt, rank = map(int, path.name.split("-"))
-            # A worker that was killed while it wrote leaves a last line without its end.
-            for line in path.read_text().split("\n")[:-1]:
-                notes.append(Note(attempt, rank, **json.loads(line)))
-        return sorted(notes, key=lambda note: note.time)
+        return read_notes(self.cluster.folder / "notes" / self.config.run.name)
 
     def reached(self) -> int:
         """The images at the end of the newest turn of which there is a note."""
@@ -222,35 +254,6 @@ class Drill:
             time.sleep(0.5)
 
     # How.
-
-    def _counted(self, notes: list[Note]) -> list[float]:
-        """The faults that were followed by a round."""
-        return [fault for fault in self.faults if fault < notes[-1].time]
-
-    def _history(self, notes: list[Note]) -> tuple[History, int]:
-        """What counts: of each attempt what was before the start of the next; and the images shown in vain."""
-        attempts = sorted({note.attempt for note in notes})
-        starts = {each: min(note.images for note in notes if note.attempt == each) for each in attempts}
-        history: History = {}
-        for note in notes:
-            if all(note.images < starts[later] for later in attempts if later > note.attempt):
-                assert (note.images, note.slot) not in history
-                history[note.images, note.slot] = note.keys
-        lost = [
-            self._lost([note for note in notes if note.attempt == before], starts[after])
-            for before, after in itertools.pairwise(attempts)
-        ]
-        return history, sum(lost)
-
-    def _lost(self, notes: list[Note], start: int) -> int:
-        """Images of an attempt that the next one, from `start` on, showed again: at most those of one interval.
-
-        A little more, if the fault met the checkpoint after it in writing.
-        """
-        due = start + self.config.checkpoint.every_images
-        late = [note.time for note in notes if note.images >= due]
-        assert not late or max(late) - min(late) < WRITTEN_SECONDS
-        return max(0, max(note.images for note in notes) + self.config.data.batch_size - start)
 
     def _watch(self) -> None:
         while not self._over.wait(0.25):

@@ -1,12 +1,9 @@
 """One local cluster for all drills of a session, healed before each; and the table of what they cost."""
 
-import os
-import shutil
-
 import pytest
 
 from tests.conftest import config_of, small_run
-from tests.faults.cluster import INTERVAL, Drill, cluster_up, heal, table
+from tests.faults.cluster import INTERVAL, Drill, cluster_up, heal, table, why_no_hosts
 from tests.keys import FIELDS, upload_with_keys
 from tests.ranks import latest_tensors, run_ranks
 
@@ -17,8 +14,8 @@ TOTAL = 3_600
 @pytest.fixture(scope="session")
 def three_hosts():
     """A local cluster with a CPU on each of three hosts."""
-    if os.geteuid() or not shutil.which("ip"):
-        pytest.skip("hosts are network namespaces: needs root and iproute2")
+    if why := why_no_hosts():
+        pytest.skip(why)
     with cluster_up() as cluster:
         yield cluster
 
