@@ -79,6 +79,10 @@ class LocalCluster:
             "RAY_ADDRESS": f"{self.network.address('head')}:{PORT}",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "240",
+            # A host that does not answer is given up after 20 s, not after a minute.
+            "RAY_health_check_period_ms": "2000",
+            "RAY_health_check_timeout_ms": "3000",
+            "RAY_health_check_failure_threshold": "4",
             "GLOO_SOCKET_IFNAME": "eth0",
             **self.credentials(),
         }

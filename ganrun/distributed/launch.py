@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ganrun.distributed.change import Exploit
+from ganrun.distributed.change import Exploit, Restart
 from ganrun.distributed.line import Answer, Line, Message
 from ganrun.distributed.scores import Scores, scoring_cpus
 from ganrun.errors import RunError, UserError
@@ -38,6 +38,7 @@ class Mailbox:
         self._messages: list[Message] = []
         self._orders: list[Message] = []
         self._stop = False
+        self._restart: Restart | None = None
 
     def exchange(self, messages: list[Message], listens: bool) -> Answer:
         """A worker's side: takes its messages, says whether it should stop, and gives orders to the one who listens."""
@@ -54,6 +55,20 @@ class Mailbox:
         messages, self._messages = self._messages, []
         return messages
 
+    def order(self, order: Message) -> None:
+        """The side of Ray's controller: an order."""
+        self._orders.append(order)
+
+    def restart(self, restart: Restart) -> None:
+        """The side of Ray's controller: workers are started anew; what the ones before were to do is void."""
+        self._restart = restart
+        self._orders = [order for order in self._orders if order["kind"] != "leave"]
+        self._messages.append({"kind": "restart", **restart._asdict()})
+
+    def restarted(self) -> Restart | None:
+        """A worker's side: why it was started, if others were before it."""
+        return self._restart
+
 
 def run(config: Config, hear: Callable[[Message], None], stop: threading.Event) -> str:
     """Trains until the run is finished or stopped; which of the two.
@@ -68,7 +83,8 @@ def run(config: Config, hear: Callable[[Message], None], stop: threading.Event) 
     """
     with connected(config) as ray:
         mailbox, fit = begin(config)
-        needed = {"CPU": cpus_of(config), "GPU": config.cluster.workers * config.cluster.gpus_per_worker}
+        fewest = config.cluster.fewest_workers
+        needed = {"CPU": cpus_of(config, fewest), "GPU": float(fewest * config.cluster.gpus_per_worker)}
         for resource, amount in needed.items():
             if (there := ray.cluster_resources().get(resource, 0)) < amount:
                 text = f"waiting for nodes: the run needs {amount:g} {resource}s, the cluster has {there:g}"
@@ -109,16 +125,22 @@ def begin(config: Config, order: Exploit | None = None) -> tuple[Any, Any]:
 def _fit(config: Config, mailbox: Any, order: Exploit | None) -> str | None:
     """Runs the workers, and starts them again when one dies; what Ray gave up over, if it did."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
 
-    from ganrun.distributed.meeting import LOST_SECONDS, MeetingConfig
+    from ganrun.distributed.elastic import Trainer, scaling
+    from ganrun.distributed.meeting import MeetingConfig, settings
 
-    for name, seconds in LOST_SECONDS.items():
-        os.environ.setdefault(name, seconds)
     cluster = config.cluster
+    try:
+        size = scaling(cluster.workers)
+    except UserError as error:
+        mailbox.exchange.remote([{"kind": "failed", "text": str(error), "wrong_input": True}], False)
+        return None
+    for name, value in settings(elastic=cluster.fewest_workers < cluster.most_workers).items():
+        os.environ.setdefault(name, value)
     gpus: dict[str, float] = {"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {}
-    trainer = TorchTrainer(
+    trainer = Trainer(
         _train_worker,
+        mailbox=mailbox,
         train_loop_config={"config": config, "mailbox": mailbox, "order": order},
         # gloo beside nccl: that ranks agree on something must not wait for their GPUs.
         # A collective waits as long as the storage of one of its workers may be away, and a little more.
@@ -126,7 +148,7 @@ def _fit(config: Config, mailbox: Any, order: Exploit | None) -> str | None:
             backend="cpu:gloo,cuda:nccl" if gpus else "gloo", timeout_s=config.run.patience_seconds + 120
         ),
         scaling_config=ScalingConfig(
-            num_workers=cluster.workers,
+            **size,
             use_gpu=bool(gpus),
             resources_per_worker={"CPU": cluster.cpus_per_worker} | gpus,
         ),
@@ -169,7 +191,8 @@ def _train_worker(job: dict[str, Any]) -> None:
 
     line = Line(exchange, listen=rank == 0)
     try:
-        work(job["config"], rank, context.get_world_size(), get_device(), line, job["order"])
+        restart = ray.get(mailbox.restarted.remote()) if rank == 0 else None
+        work(job["config"], rank, context.get_world_size(), get_device(), line, job["order"], restart)
     except (UserError, RunError) as error:
         # To start again would fail again: the driver ends the run.
         line.say("failed", text=str(error), wrong_input=isinstance(error, UserError))
@@ -179,9 +202,9 @@ def _train_worker(job: dict[str, Any]) -> None:
         line.close()
 
 
-def cpus_of(config: Config) -> float:
-    """CPUs that a run's workers take."""
-    return config.cluster.workers * config.cluster.cpus_per_worker
+def cpus_of(config: Config, workers: int) -> float:
+    """CPUs that so many workers of a run take."""
+    return workers * config.cluster.cpus_per_worker
 
 
 def _check_answers(address: str) -> None:
@@ -222,9 +245,10 @@ def connected(config: Config, trials: int = 1) -> Iterator[Any]:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         for library in ("GLOO", "NCCL"):
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", LOOPBACK)
+        cpus = trials * (cpus_of(config, config.cluster.most_workers) + scoring_cpus(config))
         options |= {
             "address": "local",
-            "num_cpus": max(os.cpu_count() or 1, math.ceil(trials * (cpus_of(config) + scoring_cpus(config)))),
+            "num_cpus": max(os.cpu_count() or 1, math.ceil(cpus)),
             "include_dashboard": False,
             "object_store_memory": 100 * 2**20,
         }

@@ -111,6 +111,14 @@ class Driver:
         """All so far."""
         return self.log.read_text()
 
+    def waits_for(self, text: str) -> None:
+        """Until it has said that."""
+        deadline = time.monotonic() + WAIT
+        while text not in self.said():
+            assert time.monotonic() < deadline, self.said()
+            assert self.process.poll() is None, self.said()
+            time.sleep(0.05)
+
     def ends(self, code: int) -> str:
         """Waits for its end, which must be this one; what it said."""
         assert self.process.wait(WAIT) == code, self.said()
