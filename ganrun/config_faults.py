@@ -56,6 +56,8 @@ def _allowed(key: str, detail: ErrorDetails) -> str:
     """Pydantic's words, but where they speak of its own classes."""
     if key == "data.shards":
         return "a URI or a list of URIs"
+    if key == "cluster.workers":
+        return "a whole number from 1, or [fewest, most]"
     match detail["type"]:
         case "string_pattern_mismatch":
             return "up to 100 letters, digits, dots, dashes and underscores, such as celeba-64"
@@ -107,7 +109,7 @@ def contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
 
 def _misfits(config: Config) -> Iterator[tuple[set[str], str]]:
     """Those of one run whose hyper-parameters stay as they are."""
-    slots, batch, workers = config.slots, config.data.batch_size, config.cluster.workers
+    slots, batch, workers = config.slots, config.data.batch_size, config.cluster.most_workers
     if config.data.slots is None:
         pass  # They may be those of a run that is begun: preflight.settle looks.
     elif workers > slots:

@@ -28,6 +28,8 @@ class Display:
         match message["kind"]:
             case "started":
                 self._started(message)
+            case "restart" if message["why"]:
+                self.say(f"{message['why']}; the workers are started again")
             case "images":
                 if self._bar is not None:
                     self._bar.update(message["images"] - self._bar.n)
@@ -54,8 +56,9 @@ class Display:
             self.say(f"{fault}; the checkpoint before it is taken")
         workers = f"{message['workers']} worker{'s' * (message['workers'] > 1)}"
         self.attempts += 1
-        if self.attempts > 1:
-            self.say(f"a worker died; starting again with {workers} from {message['images']:,} images")
+        if message["before"] not in (None, message["workers"]):
+            there = "there is" if message["workers"] == 1 else "there are"
+            self.say(f"{there} {workers} now; going on from {message['images']:,} images")
         elif message["images"]:
             self.say(f"going on with {workers} from {message['images']:,} images")
         else:

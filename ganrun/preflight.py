@@ -95,9 +95,9 @@ def _compare(before: Config, config: Config, folder: RunFolder) -> None:
             f"{folder.storage.uri} was begun with another config: {listed}. These cannot change in a run: "
             f"change them back, choose another run.name, or delete it (ganrun runs delete {folder.storage.uri})"
         )
-    if config.cluster.workers > config.slots:
+    if config.cluster.most_workers > config.slots:
         raise UserError(
-            f"cluster.workers: {config.cluster.workers} is more than the data.slots: {config.slots} that "
+            f"cluster.workers: {config.cluster.most_workers} is more than the data.slots: {config.slots} that "
             f"{folder.storage.uri} was begun with; take at most so many, or begin another run.name"
         )
 
@@ -171,8 +171,8 @@ def _check_gpus(config: Config) -> None:
         return
     import torch
 
-    if (there := torch.cuda.device_count()) < config.cluster.workers:
+    if (there := torch.cuda.device_count()) < config.cluster.fewest_workers:
         raise UserError(
-            f"cluster.workers: {config.cluster.workers} with a GPU each, but this machine has {there}; "
+            f"cluster.workers: {config.cluster.fewest_workers} with a GPU each, but this machine has {there}; "
             "take fewer, or cluster.gpus_per_worker=0, or name a cluster in RAY_ADDRESS"
         )

@@ -18,6 +18,14 @@ def _listed(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _workers(value: Any) -> Any:
+    """A number, or the fewest and the most; anything else is one fault, not one of each kind."""
+    ends = [_whole(end) for end in (value if isinstance(value, list | tuple) else [value])]
+    if len(ends) > 2 or not ends or any(type(end) is not int or end < 1 for end in ends) or ends != sorted(ends):
+        raise ValueError("a whole number from 1, or [fewest, most]")
+    return tuple(ends) if len(ends) == 2 else ends[0]
+
+
 Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -253,14 +261,24 @@ class CheckpointConfig(Section):
 class ClusterConfig(Section):
     """How many machines' worth."""
 
-    workers: Count = 1
-    """Processes that train; at most data.slots."""
+    workers: Annotated[int | tuple[int, int], BeforeValidator(_workers)] = 1
+    """Processes that train, at most data.slots; or [fewest, most]: as many as there are machines for."""
     gpus_per_worker: Literal[0, 1] = 0
     """0: on the CPU."""
     cpus_per_worker: Positive = 1
     """CPUs that Ray sets aside for each; on the CPU also its threads."""
     max_failures: Whole = 3
     """So many times workers that died are started again."""
+
+    @property
+    def fewest_workers(self) -> int:
+        """The run goes on with so many."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def most_workers(self) -> int:
+        """The run takes no more."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
 
 
 class TelemetryConfig(Section):
@@ -331,7 +349,7 @@ class Config(Section):
     @property
     def slots(self) -> int:
         """Portions of the global batch."""
-        return self.data.slots or self.cluster.workers
+        return self.data.slots or self.cluster.most_workers
 
     def to_yaml(self) -> str:
         """As YAML, every key written out."""

@@ -161,6 +161,8 @@ def _told(trial: str, message: dict[str, Any]) -> str:
             faults = "".join(f"; {fault}" for fault in message["faults"])
             workers = f"{message['workers']} worker{'s' * (message['workers'] > 1)}"
             return f"{message['images']:>11,} images  trial {trial} starts with {workers}{faults}"
+        case "restart" if message["why"]:
+            return f"trial {trial}: {message['why']}; its workers are started again"
         case "note":
             return f"trial {trial}: {message['text']}"
     return ""

@@ -1,4 +1,4 @@
-"""What ends an attempt before the run's end, and how the next one, in the same processes, differs from it."""
+"""What ends an attempt before the run's end, and how the next one differs from it."""
 
 from typing import Any, NamedTuple
 
@@ -31,4 +31,31 @@ class Exploit(NamedTuple):
     """None for one that was ordered before this start of the workers."""
 
 
-Change = Rollback | Turn | Exploit
+class Leave(NamedTuple):
+    """Ray is to start the workers anew, elsewhere or as another number: the next one is in other processes."""
+
+    attempt: int
+    reason: str = ""
+    """PREEMPTION or RESIZE, on rank 0."""
+    why: str = ""
+    """For people, on rank 0."""
+
+
+class LeftError(Exception):
+    """What a worker ends with that was to leave: one that just returned would have finished."""
+
+
+FAILURE, PREEMPTION, RESIZE = "failure", "preemption", "resize"
+
+
+class Restart(NamedTuple):
+    """Why the workers were started anew, and how many there were before."""
+
+    reason: str
+    """FAILURE, PREEMPTION or RESIZE."""
+    workers: int
+    why: str
+    """For people; empty if they left, which they have told themselves."""
+
+
+Change = Rollback | Turn | Exploit | Leave

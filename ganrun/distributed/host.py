@@ -14,7 +14,7 @@ from ganrun.checkpoint import Progress
 from ganrun.data.decode import RawBatch
 from ganrun.data.stream import Stream
 from ganrun.distributed.behind import Checkpoints, Due, Lines
-from ganrun.distributed.change import Exploit, Turn
+from ganrun.distributed.change import Exploit, Leave, Turn
 from ganrun.distributed.line import POLL_SECONDS, Line
 from ganrun.errors import RunError
 from ganrun.evaluation.evaluation import Evaluation
@@ -63,9 +63,10 @@ class WorkerHost:
             self.checkpoints = Checkpoints(folder, play.config.checkpoint.keep, self.lines, self.tell)
         if play.config.tune and self.checkpoints is not None:
             self.checkpoints.held = frozenset(folder.storage.list("checkpoints"))
-        self.change: Exploit | Turn | None = None
+        self.change: Exploit | Turn | Leave | None = None
         """What ends this attempt before the run's end: the same on all ranks, the next one begins with it."""
         self._ordered: Exploit | None = None
+        self._leave: Leave | None = None
         self._turn = next_change(play.config, play.images)
         self._stopping = False
         self._wait_seconds = 0.0
@@ -87,13 +88,15 @@ class WorkerHost:
             self.checkpoints.raise_fault(self.play.config.checkpoint.max_age_seconds)
             self._obey(self.checkpoints)
             self.line.say("images", images=self.play.images)
-        stopping, ordered = self.line.stop, self._ordered is not None
+        stopping, ordered, leaving = self.line.stop, self._ordered is not None, self._leave is not None
         if self.play.slots.workers > 1:
-            flags = torch.tensor([stopping, ordered])  # On the CPU, so that no GPU is waited for.
+            flags = torch.tensor([stopping, ordered, leaving])  # On the CPU, so that no GPU is waited for.
             dist.broadcast(flags, 0)
-            stopping, ordered = flags.tolist()
+            stopping, ordered, leaving = flags.tolist()
         if ordered and not stopping:
             self.change = self._agreed()
+        elif leaving and not stopping and not self._done:
+            self.change = self._leave or Leave(self.attempt)
         elif self._turn is not None and self.play.images >= self._turn and not stopping:
             self.change = Turn(self.attempt)
         self._stopping = stopping or self.change is not None
@@ -196,6 +199,9 @@ class WorkerHost:
             if order["kind"] == "release":
                 before, keep = order["before"], order["keep"]
                 checkpoints.held = frozenset(name for name in checkpoints.held if name >= before or name in keep)
+                continue
+            if order["kind"] == "leave":
+                self._leave = Leave(self.attempt, order["reason"], order["why"])
                 continue
             if order["kind"] == "exploit":
                 exploit = Exploit(**order["exploit"])

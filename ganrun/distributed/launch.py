@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from typing import Any
 
-from ganrun.distributed.change import Exploit
+from ganrun.distributed.change import Exploit, Restart
 from ganrun.distributed.line import Answer, Line, Message
 from ganrun.distributed.scores import Scores, scoring_cpus
 from ganrun.errors import RunError, UserError
@@ -43,6 +43,7 @@ class Mailbox:
         self._messages: list[Message] = []
         self._orders: list[Message] = []
         self._stop = False
+        self._restart: Restart | None = None
 
     def exchange(self, messages: list[Message], listens: bool) -> Answer:
         """A worker's side: takes its messages, says whether it should stop, and gives orders to the one who listens."""
@@ -63,6 +64,20 @@ class Mailbox:
         messages, self._messages = self._messages, []
         return messages
 
+    def order(self, order: Message) -> None:
+        """The side of Ray's controller: an order."""
+        self._orders.append(order)
+
+    def restart(self, restart: Restart) -> None:
+        """The side of Ray's controller: workers are started anew; what the ones before were to do is void."""
+        self._restart = restart
+        self._orders = [order for order in self._orders if order["kind"] != "leave"]
+        self._messages.append({"kind": "restart", **restart._asdict()})
+
+    def restarted(self) -> Restart | None:
+        """A worker's side: why it was started, if others were before it."""
+        return self._restart
+
 
 def run(config: Config, hear: Callable[[Message], None], stop: threading.Event) -> str:
     """Trains until the run is finished or stopped; which of the two.
@@ -76,18 +91,16 @@ def run(config: Config, hear: Callable[[Message], None], stop: threading.Event) 
         UserError, RunError: what a worker said the run failed of, or Ray gave up starting workers again.
     """
     with connected(config) as ray:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        needed = {"CPU": cpus_of(config), "GPU": config.cluster.workers * config.cluster.gpus_per_worker}
+        fewest = config.cluster.fewest_workers
+        needed = {"CPU": cpus_of(config, fewest), "GPU": float(fewest * config.cluster.gpus_per_worker)}
         for resource, amount in needed.items():
             if (there := ray.cluster_resources().get(resource, 0)) < amount:
                 text = f"waiting for nodes: the run needs {amount:g} {resource}s, the cluster has {there:g}"
                 hear({"kind": "note", "text": text})
-        # A task and not a thread: whatever it is at, it ends with our connection to Ray.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        task = ray.remote(fit).options(num_cpus=0, max_retries=0, scheduling_strategy=here)
         box = mailbox()
-        for messages in follow(config, box, task.remote(config, box).future(), stop.is_set):
+        # A task and not a thread: whatever it is at, it ends with our connection to Ray.
+        fitted = ray.remote(fit).options(max_retries=0, **_beside()).remote(config, box).future()
+        for messages in follow(config, box, fitted, stop.is_set):
             for message in messages:
                 hear(message)
         if message["kind"] == "failed":
@@ -99,7 +112,16 @@ def mailbox() -> Any:
     """One in a process of its own, as long as whoever makes it lives. Ray is connected to."""
     import ray
 
-    return ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+    return ray.remote(Mailbox).options(max_restarts=-1, max_task_retries=-1, **_beside()).remote()
+
+
+def _beside() -> dict[str, Any]:
+    """On this host and not on one that may be lost; nor does a message get lost with it."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return {"num_cpus": 0, "scheduling_strategy": here}
 
 
 def follow(config: Config, box: Any, fitted: Future[str | None], stop: Callable[[], bool]) -> Iterator[list[Message]]:
@@ -137,16 +159,22 @@ def fit(config: Config, box: Any, order: Exploit | None = None) -> str | None:
         order: see `worker.work`.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
 
-    from ganrun.distributed.meeting import LOST_SECONDS, MeetingConfig
+    from ganrun.distributed.elastic import Trainer, scaling
+    from ganrun.distributed.meeting import MeetingConfig, settings
 
-    for name, seconds in LOST_SECONDS.items():
-        os.environ.setdefault(name, seconds)
     cluster = config.cluster
+    try:
+        size = scaling(cluster.workers)
+    except UserError as error:
+        box.exchange.remote([failed(str(error), wrong_input=True)], False)
+        return None
+    for name, value in settings(elastic=cluster.fewest_workers < cluster.most_workers).items():
+        os.environ.setdefault(name, value)
     gpus: dict[str, float] = {"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {}
-    trainer = TorchTrainer(
+    trainer = Trainer(
         _train_worker,
+        mailbox=box,
         train_loop_config={"config": config, "mailbox": box, "order": order},
         # gloo beside nccl: that ranks agree on something must not wait for their GPUs.
         # A collective waits as long as the storage of one of its workers may be away, and a little more.
@@ -154,7 +182,7 @@ def fit(config: Config, box: Any, order: Exploit | None = None) -> str | None:
             backend="cpu:gloo,cuda:nccl" if gpus else "gloo", timeout_s=config.run.patience_seconds + 120
         ),
         scaling_config=ScalingConfig(
-            num_workers=cluster.workers,
+            **size,
             use_gpu=bool(gpus),
             resources_per_worker={"CPU": cluster.cpus_per_worker} | gpus,
         ),
@@ -203,7 +231,8 @@ def _train_worker(job: dict[str, Any]) -> None:
 
     line = Line(exchange, listen=rank == 0)
     try:
-        work(job["config"], rank, context.get_world_size(), get_device(), line, job["order"])
+        restart = ray.get(mailbox.restarted.remote()) if rank == 0 else None
+        work(job["config"], rank, context.get_world_size(), get_device(), line, job["order"], restart)
     except (UserError, RunError) as error:
         # To start again would fail again: the driver ends the run.
         line.say("failed", text=str(error), wrong_input=isinstance(error, UserError))
@@ -213,9 +242,9 @@ def _train_worker(job: dict[str, Any]) -> None:
         line.close()
 
 
-def cpus_of(config: Config) -> float:
-    """CPUs that a run's workers take."""
-    return config.cluster.workers * config.cluster.cpus_per_worker
+def cpus_of(config: Config, workers: int) -> float:
+    """CPUs that so many workers of a run take."""
+    return workers * config.cluster.cpus_per_worker
 
 
 def _check_answers(address: str) -> None:
@@ -256,9 +285,10 @@ def connected(config: Config, trials: int = 1) -> Iterator[Any]:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         for library in ("GLOO", "NCCL"):
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", LOOPBACK)
+        cpus = trials * (cpus_of(config, config.cluster.most_workers) + scoring_cpus(config))
         options |= {
             "address": "local",
-            "num_cpus": max(os.cpu_count() or 1, math.ceil(trials * (cpus_of(config) + scoring_cpus(config)))),
+            "num_cpus": max(os.cpu_count() or 1, math.ceil(cpus)),
             "include_dashboard": False,
             "object_store_memory": 100 * 2**20,
         }

@@ -11,16 +11,25 @@ from typing import Any
 
 import ray
 import torch.distributed as dist
+from ray.exceptions import GetTimeoutError, RayTaskError
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBackend
+from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-LOST_SECONDS = {
-    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60",
-    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "2",
-}
-"""Ray Train's own are made for the patient: a worker that does not answer is given up after so long, not 10 minutes.
-One that waits for its storage still answers."""
+GOODBYE_SECONDS = 5.0
+"""Workers are killed after it."""
+MEET_SECONDS = 120.0
+
+
+def settings(elastic: bool) -> dict[str, str]:
+    """Environment variables of Ray Train, whose own values are made for the patient.
+
+    A worker that does not answer is given up after a minute, not after 10; one that waits for its storage still
+    answers. Where fewer workers will do, their room is waited for 10 s, not 60; where not, there is nothing else to do.
+    """
+    found = {"RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+    return found | {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10"} if elastic else found
 
 
 @dataclass
@@ -39,7 +48,14 @@ class _Meeting(_TorchBackend):  # type: ignore[misc]
         worker_group.execute(_set_torch_distributed_env_vars)
         address = worker_group.execute_single(0, _open_store, workers, backend_config.timeout_s)
         arguments = (workers, backend_config.backend, address, backend_config.timeout_s)
-        ray.get([worker_group.execute_single_async(rank, _join, rank, *arguments) for rank in range(workers)])
+        joining = [worker_group.execute_single_async(rank, _join, rank, *arguments) for rank in range(workers)]
+        try:
+            ray.get(joining, timeout=MEET_SECONDS)
+        except (GetTimeoutError, RayTaskError) as error:  # Ray Train starts again over this one alone.
+            raise WorkerGroupStartupFailedError(f"the workers did not meet: {error}") from error
+
+    def on_shutdown(self, worker_group: Any, backend_config: MeetingConfig) -> None:
+        ray.wait(worker_group.execute_async(_part), num_returns=len(worker_group), timeout=GOODBYE_SECONDS)
 
 
 _stores: list[Any] = []
@@ -74,3 +90,8 @@ def _join(rank: int, workers: int, backend: str, address: tuple[str, int], timeo
     seconds = timedelta(seconds=timeout_s)
     store = TCPStore(host, port, None, is_master=False, wait_for_workers=False, timeout=seconds)
     dist.init_process_group(backend, store=store, rank=rank, world_size=workers, timeout=seconds)
+
+
+def _part() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -162,8 +162,8 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         there: dict[str, float] = ray.cluster_resources()
         cluster = self.config.cluster
         needed = {
-            "CPU": launch.cpus_of(self.config) + scoring_cpus(self.config),
-            "GPU": float(cluster.workers * cluster.gpus_per_worker),
+            "CPU": launch.cpus_of(self.config, cluster.most_workers) + scoring_cpus(self.config),
+            "GPU": float(cluster.most_workers * cluster.gpus_per_worker),
         }
         room = min(int(there.get(name, 0) / amount + 1e-6) for name, amount in needed.items() if amount)
         if room < len(self.population.trials) and not self._told_room:

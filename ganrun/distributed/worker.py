@@ -4,9 +4,10 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
+import torch.distributed as dist
 
 from ganrun import checkpoint
 from ganrun.data.cache import ShardCache, cache_folder
@@ -14,7 +15,7 @@ from ganrun.data.index import DataSet, open_data
 from ganrun.data.order import Order
 from ganrun.data.stream import Stream
 from ganrun.distributed.beginning import Start, begin, config_now
-from ganrun.distributed.change import Change, Exploit, Rollback, Turn
+from ganrun.distributed.change import Change, Exploit, Leave, LeftError, Restart, Rollback, Turn
 from ganrun.distributed.host import WorkerHost
 from ganrun.distributed.line import Line
 from ganrun.errors import DivergedError, RunError, UserError
@@ -34,7 +35,13 @@ from ganrun.telemetry.collapse import Suspicion
 
 
 def work(
-    config: Config, rank: int, workers: int, device: torch.device, line: Line, order: Exploit | None = None
+    config: Config,
+    rank: int,
+    workers: int,
+    device: torch.device,
+    line: Line,
+    order: Exploit | None = None,
+    restart: Restart | None = None,
 ) -> None:
     """Trains as one of `workers` until the run ends or is asked to stop, and tells the driver which.
 
@@ -45,8 +52,10 @@ def work(
         device: what it computes on.
         line: to the driver.
         order: of a trial, the exploit that it may not have behind it.
+        restart: why workers were started anew, if they were; on rank 0.
 
     Raises:
+        LeftError: the workers were to leave, and have saved.
         UserError: the data is damaged or not what the config says.
         RunError: the run cannot go on.
     """
@@ -55,10 +64,19 @@ def work(
     else:  # Workers of one machine see all its GPUs; NCCL and current_stream() mean this thread's.
         torch.cuda.set_device(device)
     with _warnings_told(line) if rank == 0 else contextlib.nullcontext():
-        place, slots = _place(config, line), Slots(config.slots, rank, workers)
+        place, slots = _place(config, line, restart), Slots(config.slots, rank, workers)
         change = _attempt(config, device, slots, place, order)
         while change:
+            if isinstance(change, Leave):
+                _part(workers)
             change = _attempt(config, device, slots, place, change)
+
+
+def _part(workers: int) -> NoReturn:
+    """Ends this worker when rank 0 has written everything: Ray ends all when the first one goes."""
+    if workers > 1:
+        dist.broadcast(torch.zeros(1), 0)
+    raise LeftError
 
 
 class _Place(NamedTuple):
@@ -68,13 +86,15 @@ class _Place(NamedTuple):
     data: DataSet
     evaluation: Evaluation | PointEvaluation | None
     line: Line
+    restart: Restart | None
 
 
-def _place(config: Config, line: Line) -> _Place:
+def _place(config: Config, line: Line, restart: Restart | None) -> _Place:
     patience = config.run.patience_seconds
     folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}", patience))
     data = open_data(config.data.shards, patience)
-    return _Place(folder, data, _evaluation(config, data) if config.evaluate.every_images else None, line)
+    evaluation = _evaluation(config, data) if config.evaluate.every_images else None
+    return _Place(folder, data, evaluation, line, restart)
 
 
 def _attempt(config: Config, device: torch.device, slots: Slots, place: _Place, change: Change | None) -> Change | None:
@@ -99,7 +119,7 @@ def _attempt(config: Config, device: torch.device, slots: Slots, place: _Place, 
     stream = _stream(play, place.data)
     host = WorkerHost(play, place.folder, stream, place.line, start.attempt, progress, place.evaluation)
     if host.first:
-        _tell(host, start, unfit, change)
+        _tell(host, start, unfit, change, place.restart)
     if exploit:
         host.save()  # Lest a crash brings back what was given up.
     try:
@@ -111,7 +131,7 @@ def _attempt(config: Config, device: torch.device, slots: Slots, place: _Place, 
     return host.change
 
 
-def _tell(host: WorkerHost, start: Start, unfit: list[str], change: Change | None) -> None:
+def _tell(host: WorkerHost, start: Start, unfit: list[str], change: Change | None, restart: Restart | None) -> None:
     """What begins, as an event and to the driver."""
     play, line = host.play, host.line
     if isinstance(change, Rollback):
@@ -123,16 +143,25 @@ def _tell(host: WorkerHost, start: Start, unfit: list[str], change: Change | Non
         values = scheduled(play.config, play.images)
         host.tell("schedule", images=play.images, values=values, **start._asdict())
         return
-    left_over, workers = host.stream.order.left_over, play.slots.workers
     if change is None or change.attempt is None:
-        host.event("start", images=play.images, workers=workers, left_over=left_over, **start._asdict())
-        line.say("started", images=play.images, workers=workers, faults=start.damaged, exploit=host.progress.exploit)
-    if change and start.donor:
+        _tell_of_start(host, start, restart)
+    if isinstance(change, Exploit) and start.donor:
         host.tell("exploit", images=play.images, number=change.number, values=change.values, **start._asdict())
     if unfit:
         where = play.config.run.start_from
         host.event("start_from", where=where, unfit=unfit)
         line.say("note", text=f"run.start_from: {len(unfit)} tensors did not fit: {', '.join(unfit)}")
+
+
+def _tell_of_start(host: WorkerHost, start: Start, restart: Restart | None) -> None:
+    play, workers = host.play, host.play.slots.workers
+    reason, before, why = restart or (None, None, None)
+    about = {"images": play.images, "workers": workers, "before": before, "reason": reason}
+    host.event("start", why=why, left_over=host.stream.order.left_over, **about, **start._asdict())
+    if before not in (None, workers):
+        message = f"{before} workers became {workers} at {play.images:,} images ({reason})"
+        host.event("resize", message=message, **about)
+    host.line.say("started", faults=start.damaged, exploit=host.progress.exploit, **about)
 
 
 def _train(play: Play, host: WorkerHost) -> bool:
@@ -159,6 +188,9 @@ def _train(play: Play, host: WorkerHost) -> bool:
     else:
         if isinstance(host.change, Turn):
             host.finish(None)  # The next attempt begins with this checkpoint, so it must be there.
+        if isinstance(host.change, Leave) and host.first:
+            message = f"{host.change.why}: the workers save at {play.images:,} images and start anew"
+            host.tell("leave", images=play.images, reason=host.change.reason, message=message)
         host.leave()
     return finished
 

@@ -25,16 +25,17 @@ def past(storage: Storage) -> Past:
             totals += _totals(read_lines(storage, f"metrics/{name}"), int(match["start_images"]))
     events, _ = read_events(storage)
     totals.update(COUNTED[event["kind"]] for event in events if event["kind"] in COUNTED)
-    course = [event["kind"] for event in events if event["kind"] in ("start", "stop", "finish")]
-    for before, kind in itertools.pairwise(course):
-        if kind == "start":
-            totals["restarts/failure" if before == "start" else "restarts/resume"] += 1
+    course = [event for event in events if event["kind"] in ("start", "stop", "finish")]
+    for before, event in itertools.pairwise(course):
+        if event["kind"] == "start":
+            died = event.get("reason") or "failure"
+            totals[f"restarts/{died if before['kind'] == 'start' else 'resume'}"] += 1
     points = [point(line["images"], line["time"], line) for line in thinned(read_curve(storage)[0])]
     pictures = storage.list("samples")
     picture = storage.read(FIRST_PICTURE) if FIRST_PICTURE.rpartition("/")[2] in pictures else None
     if picture and len(picture) > PART_BYTES:
         picture = None
-    return Past(dict(totals), points, course[-1] if course else None, picture)
+    return Past(dict(totals), points, course[-1]["kind"] if course else None, picture)
 
 
 def _totals(lines: list[Line], start: int) -> Counter[str]:

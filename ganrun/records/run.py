@@ -47,11 +47,13 @@ class Score:
 
 @dataclass(frozen=True)
 class Attempts:
-    """Starts of the workers: all, those that went on after a stop, those after a failure."""
+    """Starts of the workers: all, those that went on after a stop, those after a failure, those that were planned."""
 
     starts: int
     resumed: int
     restarted: int
+    moved: int
+    """For a preemption or another number of workers."""
     workers: int | None
     """Of the last start."""
     time: float | None
@@ -211,10 +213,11 @@ def _state(holder: Holder | None, complete: bool, course: list[Line]) -> str:
 def _attempts(events: list[Line]) -> Attempts:
     course = _course(events)
     starts = [event for event in course if event["kind"] == "start"]
-    before = [earlier["kind"] for earlier, later in itertools.pairwise(course) if later["kind"] == "start"]
+    pairs = [(earlier["kind"], later) for earlier, later in itertools.pairwise(course) if later["kind"] == "start"]
     last = starts[-1] if starts else {}
-    restarted = before.count("start")
-    return Attempts(len(starts), len(before) - restarted, restarted, last.get("workers"), last.get("time"))
+    again = [later.get("reason") or "failure" for before, later in pairs if before == "start"]
+    resumed, failed = len(pairs) - len(again), again.count("failure")
+    return Attempts(len(starts), resumed, failed, len(again) - failed, last.get("workers"), last.get("time"))
 
 
 def _notes(events: list[Line]) -> tuple[Line, ...]:

@@ -100,7 +100,9 @@ def _life(run: Run, now: float) -> Iterator[tuple[str, str]]:
     elif run.state != NEVER_STARTED:
         yield run.state, f"at {heard}, on {workers}"
     if attempts.starts > 1:
-        yield "starts", f"{attempts.starts}: {attempts.resumed} after a stop, {attempts.restarted} after a failure"
+        moved = f", {attempts.moved} to move or resize" * bool(attempts.moved)
+        resumed, failed = attempts.resumed, attempts.restarted
+        yield "starts", f"{attempts.starts}: {resumed} after a stop, {failed} after a failure{moved}"
 
 
 def _progress(run: Run, now: float) -> Iterator[tuple[str, str]]:

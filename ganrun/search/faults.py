@@ -14,6 +14,12 @@ def misfits_of_search(config: Config) -> Faults:
         return
     yield from _misfits_of_intervals(config, tune)
     yield from _misfits_of_method(tune)
+    if config.cluster.fewest_workers < config.cluster.most_workers:
+        workers = [config.cluster.fewest_workers, config.cluster.most_workers]
+        yield (
+            {"cluster.workers", "tune"},
+            f"cluster.workers: {workers}, but trials take turns on the same machines: give each one number",
+        )
     if tune.metric != "distance" and tune.metric not in config.evaluate.metrics:
         yield (
             {"tune.metric", "evaluate.metrics"},

@@ -72,7 +72,12 @@ SERIES = (
     _counter("samples_skipped_total", "samples", "Damaged samples passed over."),
     # Workers.
     _gauge("workers", "workers", "Processes that train."),
-    _counter("restarts_total", "restarts", "Starts of the workers after the first: failure, resume.", "reason"),
+    _counter(
+        "restarts_total",
+        "restarts",
+        "Starts of the workers after the first: failure, preemption, resize, resume.",
+        "reason",
+    ),
     _counter("rollbacks_total", "rollbacks", "Returns to the last good checkpoint, with other noise."),
     _gauge("gpu_memory_bytes", "bytes", "Most memory of a rank's GPU in use since the last tick.", "rank"),
     _counter("gpu_seconds_total", "seconds", "Seconds that GPUs were held, summed over them."),

@@ -83,7 +83,7 @@ class RunState(Shown):
             self._count(name, 0)  # Alerts ask by how much a counter rose: it must have been there before.
         if search:
             self._count("exploits", 0)
-        for reason in ("failure", "resume"):
+        for reason in ("failure", "preemption", "resize", "resume"):
             self._count(f"restarts/{reason}", 0)
         for name, total in past.totals.items():
             self._count(name, total)
@@ -126,6 +126,7 @@ class RunState(Shown):
         return {name: data for name, data in parts.items() if len(data) <= PART_BYTES}
 
     def _hear_started(self, message: dict[str, Any]) -> None:
+        self._restart = message.get("reason") or self._restart
         if self._restart:
             self._count(f"restarts/{self._restart}", 1)
             self.note(f"Started again from {message['images']:,} images ({self._restart}).")
@@ -134,6 +135,11 @@ class RunState(Shown):
             del self._values[key]
         self._set("workers", message["workers"])
         self._begin_at(message["images"])
+
+    def _hear_restart(self, message: dict[str, Any]) -> None:
+        self._set("workers", 0)
+        if message["why"]:
+            self.note(f"{message["why"]}; the workers are started again.")
 
     def _hear_rollback(self, message: dict[str, Any]) -> None:
         self._count("rollbacks", 1)

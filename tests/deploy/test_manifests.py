@@ -236,3 +236,13 @@ def test_nothing_of_the_aws_cluster_is_public():
     assert AWS["available_node_types"]["gpu"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
     assert "InstanceMarketOptions" not in AWS["available_node_types"]["head"]["node_config"]
     assert "--env=RAY_AUTH_MODE=token" in AWS["docker"]["run_options"]
+
+
+def test_a_lost_node_is_given_up_as_soon_everywhere():
+    files = ["cluster/aws.yaml", "cluster/kuberay/raycluster.yaml", "deploy/kubernetes/rayjob.yaml"]
+    files += ["deploy/compose/compose.yaml", "cluster/local/hosts.py"]
+    pattern = r"RAY_health_check_(period_ms|timeout_ms|failure_threshold)\W+(?:value\W+)?(\d+)"
+    found = [re.findall(pattern, (ROOT / file).read_text()) for file in files]
+    assert all(each == found[0] for each in found)
+    period, timeout, threshold = (int(value) for _, value in found[0])
+    assert (period + timeout) * threshold <= 20_000

@@ -1,11 +1,9 @@
 """Killed anywhere and started again on another number of workers, a run over S3 shows what it would have shown."""
 
-import io
 import json
 import multiprocessing
 import os
 import random
-import tarfile
 import threading
 from pathlib import Path
 
@@ -14,17 +12,14 @@ from safetensors.torch import load
 
 from ganrun import checkpoint
 from ganrun.data.decode import RawBatch
-from ganrun.data.index import Index, Shard
-from ganrun.data.order import Order
-from ganrun.data.shard import read_samples
 from ganrun.data.stream import Stream
 from ganrun.run_folder import RunFolder
 from ganrun.storage import open_storage
 from tests.conftest import SIZES, config_of
-from tests.data.test_order import walk
+from tests.keys import FIELDS, upload_with_keys, what_order_says
 from tests.ranks import work_rank
 
-TOTAL, TURN, SLOTS, SLOT_BATCH = 480, 12, 6, 2
+TOTAL, TURN, SLOTS = 480, 12, 6
 ATTEMPTS = ((2, 132), (3, 264), (1, 396), (4, None))
 """(workers, images at which they hold still and wait for the killer); the last ones go to the end."""
 WAIT = 120
@@ -32,7 +27,7 @@ WAIT = 120
 
 def test_killed_and_resumed_on_1_to_4_workers_nothing_is_shown_twice_or_lost(s3, values, data_folder, tmp_path):
     upload_with_keys(data_folder, f"{s3}/data")
-    values["data"] |= {"shards": f"{s3}/data", "fields": {"image": "image", "text": "text"}}
+    values["data"] |= {"shards": f"{s3}/data", "fields": FIELDS}
     options = {
         "run__storage": f"{s3}/runs",
         "train__total_images": TOTAL,
@@ -57,36 +52,6 @@ def test_killed_and_resumed_on_1_to_4_workers_nothing_is_shown_twice_or_lost(s3,
 
 
 # What is shown.
-
-
-def upload_with_keys(folder: Path, uri: str) -> None:
-    """The small data set to a bucket, with each sample's key as a text beside it."""
-    storage, shards = open_storage(uri), []
-    index = Index.from_json((folder / "index.json").read_bytes(), "index")
-    for shard in index.shards:
-        file = io.BytesIO()
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for key, members in read_samples((folder / shard.name).read_bytes(), shard.name):
-                for extension, content in (members | {"txt": memoryview(key.encode())}).items():
-                    member = tarfile.TarInfo(f"{key}.{extension}")
-                    member.size = len(content)
-                    tar.addfile(member, io.BytesIO(content))
-        storage.write(shard.name, file.getvalue())
-        digest = checkpoint._hash(file.getvalue())
-        shards.append(Shard(shard.name, shard.samples, len(file.getvalue()), digest))
-    storage.write("index.json", Index(16, 1, index.classes, tuple(shards)).to_json())
-
-
-def what_order_says(config):
-    """(images, slot) -> the keys shown there."""
-    order = Order(SIZES, SLOTS, config.run.seed, config.data.shuffle_shards)
-    before = [sum(SIZES[:shard]) for shard in range(len(SIZES))]
-    shown = {}
-    for slot in range(SLOTS):
-        keys = [f"{before[shard] + number:06d}" for shard, number in walk(order, slot, 0, TOTAL // SLOTS)]
-        for turn in range(TOTAL // TURN):
-            shown[turn * TURN, slot] = keys[turn * SLOT_BATCH : (turn + 1) * SLOT_BATCH]
-    return shown
 
 
 def assert_each_once_an_epoch(history):

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from ganrun.storage import s3_client
 from tests.commands import Train
 from tests.conftest import config_of
 from tests.deploy.stack import (
@@ -19,10 +20,8 @@ from tests.deploy.stack import (
     sidecar,
     wait_until,
 )
-from tests.faults.test_storage_drills import server
-from tests.s3 import BUCKET
+from tests.s3 import BUCKET, Server
 
-__all__ = ["server"]
 pytestmark = pytest.mark.drill
 
 MODULE = """
@@ -39,6 +38,20 @@ def of_generator(fake):
 
 LOSSES["once_nan"] = AdversarialLoss(non_saturating.discriminator, of_generator)
 """
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A server of this test alone, which it may kill."""
+    server = Server(tmp_path / "server")
+    server.start()
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(s3_client, "_filesystems", {})
+    try:
+        yield server
+    finally:
+        server.kill()
 
 
 def firing(webhook, name, seconds):

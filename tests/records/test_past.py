@@ -28,7 +28,8 @@ def test_totals_are_sums_over_all_attempts_also_of_what_was_lost(tmp_path):
     write(tmp_path, "events/0001.jsonl", {"kind": "start"}, {"kind": "checkpoint_failed"})
     write(tmp_path, "events/0002.jsonl", {"kind": "rollback"}, {"kind": "stop"})
     write(tmp_path, "events/0003.jsonl", {"kind": "start"})
-    write(tmp_path, "events/0004.jsonl", {"kind": "start"})
+    write(tmp_path, "events/0004.jsonl", {"kind": "start", "reason": None})
+    write(tmp_path, "events/0005.jsonl", {"kind": "start", "reason": "preemption"}, {"kind": "resize"})
     (tmp_path / "samples").mkdir()
     (tmp_path / "samples/000000000000.png").write_bytes(b"PNG")
     found = past(Folder(tmp_path))
@@ -41,6 +42,7 @@ def test_totals_are_sums_over_all_attempts_also_of_what_was_lost(tmp_path):
         "rollbacks": 1,
         "restarts/resume": 1,
         "restarts/failure": 1,
+        "restarts/preemption": 1,
     }
     assert found.last == "start"
     assert [point["images"] for point in found.curve] == [60, 120, 120]

@@ -78,6 +78,17 @@ def test_starts_after_failures_are_told_from_those_after_stops(runs):
     assert (attempts.resumed, attempts.restarted) == (1, 0)
 
 
+def test_starts_that_were_planned_are_no_failures(runs):
+    with (runs / "crashed/events/0002.jsonl").open("w") as events:
+        events.write(json.dumps({"time": 1.0, "kind": "start", "workers": 3, "reason": "resize"}) + "\n")
+        events.write(json.dumps({"time": 1.0, "kind": "resize", "message": "2 workers became 3"}) + "\n")
+    run = read(runs / "crashed")
+    assert (run.attempts.starts, run.attempts.restarted, run.attempts.moved, run.attempts.workers) == (2, 0, 1, 3)
+    text = paragraph(run, 2.0)
+    assert "2: 0 after a stop, 0 after a failure, 1 to move or resize" in text
+    assert "2 workers became 3" in text
+
+
 def test_failures_are_noted_with_the_checkpoints_that_a_start_found_damaged(runs):
     events = runs / "crashed/events/0001.jsonl"
     start = next(line for line in map(json.loads, events.read_text().splitlines()) if line["kind"] == "start")

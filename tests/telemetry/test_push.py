@@ -102,8 +102,13 @@ def test_counters_are_sums_over_the_whole_life(values):
     past = Past({"images": 500, "nonfinite": 1, "restarts/failure": 2, "shard_errors/timeout": 5}, last="start")
     state = heard(values, past)
     state.hear({"kind": "started", "images": 60, "workers": 1, "faults": []})
+    state.hear({"kind": "restart", "reason": "resize", "workers": 1, "why": ""})
+    assert series(state)["workers",] == 0
+    state.hear({"kind": "started", "images": 60, "workers": 3, "faults": [], "reason": "resize", "before": 1})
     state.hear({"kind": "images", "images": 72})
     found = series(state)
+    assert found["workers",] == 3
+    assert found["restarts_total", "resize"] == 1
     assert found["images_total",] == 500 + 120 + 12
     assert found["images",] == 72
     assert found["nonfinite_total",] == 5

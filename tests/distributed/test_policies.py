@@ -1,0 +1,95 @@
+"""How many workers there is room for, why they are started anew, and what counts as a failure."""
+
+import pytest
+from ray.exceptions import ActorDiedError
+from ray.train import ControllerError, FailureConfig, WorkerGroupError
+from ray.train.v2._internal.exceptions import (
+    WorkerGroupStartupFailedError,
+    WorkerGroupStartupTimeoutError,
+    WorkerHealthCheckFailedError,
+    WorkerHealthCheckTimeoutError,
+)
+from ray.train.v2._internal.execution.failure_handling import FailureDecision
+
+from ganrun.distributed import elastic
+from ganrun.distributed.change import FAILURE, PREEMPTION, LeftError
+from ganrun.distributed.elastic import Failures, cause, room, scaling
+from ganrun.errors import UserError
+
+NODES = {"a": {"CPU": 4.0, "GPU": 2.0}, "b": {"CPU": 1.0, "GPU": 2.0}, "c": {"CPU": 8.0}}
+ADDRESSES = {0: "10.0.0.1", 1: "10.0.0.2"}
+
+
+@pytest.mark.parametrize(
+    ("needed", "workers"),
+    [
+        ({"CPU": 1.0}, 13),
+        ({"CPU": 3.0}, 3),
+        ({"CPU": 1.0, "GPU": 1.0}, 3),
+        ({"CPU": 2.0, "GPU": 1.0}, 2),
+        ({"CPU": 0.1}, 130),  # 1.0 // 0.1 is 9.
+        ({"CPU": 9.0}, 0),
+    ],
+)
+def test_there_is_room_for_whole_workers_on_each_node(needed, workers):
+    assert room(NODES, None, {}, needed) == workers
+
+
+def test_what_others_use_is_no_room_but_what_the_run_itself_uses_is():
+    idle = {"a": {"CPU": 1.0}, "b": {"CPU": 1.0}}  # A node that is not named has nothing idle.
+    assert room(NODES, idle, {}, {"CPU": 1.0}) == 2
+    assert room(NODES, idle, {"a": 1, "c": 2}, {"CPU": 1.0}) == 5
+    assert room({"b": NODES["b"]}, idle, {"a": 1}, {"CPU": 1.0}) == 1
+
+
+def died(preempted=False):
+    error = ActorDiedError()
+    error._preempted = preempted  # Ray's own way to make one takes its inner message.
+    return WorkerHealthCheckFailedError("a worker health check failed", error)
+
+
+@pytest.mark.parametrize(
+    ("failures", "reason", "why"),
+    [
+        ({0: RuntimeError("gloo: closed by peer"), 1: died()}, FAILURE, "worker 1 on 10.0.0.2 died"),
+        ({0: died(), 1: died(preempted=True)}, PREEMPTION, "worker 0 on 10.0.0.1, worker 1 on 10.0.0.2 died"),
+        ({1: WorkerHealthCheckTimeoutError("60 s")}, FAILURE, "worker 1 on 10.0.0.2 does not answer"),
+        (
+            {0: RuntimeError("first\ngloo: closed by peer\n")},
+            FAILURE,
+            "worker 0 on 10.0.0.1 failed: gloo: closed by peer",
+        ),
+        ({7: RuntimeError()}, FAILURE, "worker 7 failed: RuntimeError"),
+        ({0: LeftError(), 1: RuntimeError("gloo: closed by peer")}, None, ""),
+    ],
+)
+def test_why_workers_ended_is_told_by_whoever_did_not_fail_of_another(failures, reason, why):
+    assert cause(WorkerGroupError("it failed", failures), ADDRESSES) == (reason, why)
+
+
+def decisions(max_failures, *errors):
+    policy = Failures(FailureConfig(max_failures=max_failures))
+    return [policy.make_decision(error) == FailureDecision.RETRY for error in errors]
+
+
+def test_leaving_is_no_failure_and_dying_is_one():
+    left, dead = WorkerGroupError("", {0: LeftError()}), WorkerGroupError("", {0: died()})
+    assert decisions(1, left, left, dead, left, dead) == [True, True, True, True, False]
+
+
+def test_room_is_waited_for_as_long_as_it_takes_but_starts_that_fail_are_not_repeated_for_ever():
+    late, broken = (
+        ControllerError(each) for each in (WorkerGroupStartupTimeoutError(2), WorkerGroupStartupFailedError())
+    )
+    dead = WorkerGroupError("", {0: died()})
+    assert decisions(1, *[late] * 9) == [True] * 9
+    assert decisions(1, broken, late, broken) == [True, True, False]
+    assert decisions(2, broken, broken, dead, broken, broken, broken) == [True, True, True, True, True, False]
+
+
+def test_a_ray_that_cannot_resize_is_named(monkeypatch):
+    assert scaling(3) == {"num_workers": 3}
+    assert scaling((1, 3))["num_workers"] == (1, 3)
+    monkeypatch.setattr(elastic, "ElasticScalingPolicy", elastic.FixedScalingPolicy)
+    with pytest.raises(UserError, match=r"cluster\.workers: \[1, 3\] needs a Ray that can resize a run"):
+        scaling((1, 3))
