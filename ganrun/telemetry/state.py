@@ -139,7 +139,7 @@ class RunState(Shown):
     def _hear_restart(self, message: dict[str, Any]) -> None:
         self._set("workers", 0)
         if message["why"]:
-            self.note(f"{message["why"]}; the workers are started again.")
+            self.note(f"{message['why']}; the workers are started again.")
 
     def _hear_rollback(self, message: dict[str, Any]) -> None:
         self._count("rollbacks", 1)
