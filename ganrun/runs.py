@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from ganrun import door
@@ -12,6 +12,7 @@ from ganrun.errors import RunError, UserError
 from ganrun.records import removal, words
 from ganrun.records.lines import read_curve
 from ganrun.records.run import Run, read_config, read_run
+from ganrun.records.spent import spent
 from ganrun.storage import Folder, Storage, open_storage
 from ganrun.telemetry.series import DISTANCES
 
@@ -85,7 +86,7 @@ def _list(storage: Storage, options: argparse.Namespace) -> int:
 
 
 def _show(storage: Storage, options: argparse.Namespace) -> int:
-    run = read_run(storage)
+    run = replace(read_run(storage), spent=spent(storage))
     _say_faults(run.faults)
     print(json.dumps(asdict(run)) if options.json else words.paragraph(run, storage.now()))
     return door.OK

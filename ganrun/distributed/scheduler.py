@@ -9,9 +9,10 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
-from ganrun.distributed import launch, trial
+from ganrun.distributed import launch
 from ganrun.distributed.line import Message
 from ganrun.distributed.scores import scoring_cpus
+from ganrun.distributed.trial import begin, order_of
 from ganrun.errors import UserError
 from ganrun.records.search import add_lines, point_best
 from ganrun.search.population import Population, Report
@@ -94,7 +95,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         """Whether nobody runs and nobody is to."""
         return not self._running() and (self.stopping or not self._waiting())
 
-    def next(self) -> str | None:
+    def up_next(self) -> str | None:
         """Who is to start: of those that wait, one that is behind most, if there is room for it."""
         waiting = self._waiting()
         room = bool(waiting) and not self.stopping and len(self._running()) < self._room()
@@ -106,7 +107,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
         """One that is paused and may go on."""
-        name = self.next()
+        name = self.up_next()
         return self.tune_trials.get(name) if name else None
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
@@ -207,7 +208,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         self._note([{"kind": "exploit", **exploit._asdict()} for exploit in found])
         for exploit in found:
             self.over.pop(exploit.trial, None)
-            trial.begin(self.config, self.population, exploit.trial)
+            begin(self.config, self.population, exploit.trial)
             self._order(exploit.trial)
         best = self.population.best()
         for name in self._running():
@@ -217,7 +218,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
 
     def _order(self, name: str) -> None:
         """Tells it whom to take over; one that does not run finds it in search.jsonl."""
-        if order := trial.order_of(self.config, self.population.last_exploit(name)):
+        if order := order_of(self.config, self.population.last_exploit(name)):
             self.tell(name, False, [{"kind": "exploit", "exploit": order._asdict()}])
 
     def _note(self, lines: list[dict[str, Any]]) -> None:
@@ -247,7 +248,7 @@ class Queue(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """The config of the next trial, which is its name; None: not yet."""
-        name = self.scheduler.next()
+        name = self.scheduler.up_next()
         return {"trial": name} if name and name not in self.scheduler.tune_trials else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

@@ -6,6 +6,7 @@ are told to stop, and read the donor's checkpoint from storage.
 """
 
 import contextlib
+import logging
 import os
 import threading
 import uuid
@@ -85,6 +86,7 @@ def _run(config: Config, storage: Storage, population: Population, watch: "Watch
 def _tuner(config: Config, scheduler: "Scheduler", boxes: dict[str, Any]) -> Any:
     """What runs the trials that are not yet at their end."""
     os.environ.update(QUIET)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # What befell a trial the scheduler says.
     import ray
     from ray import tune
 

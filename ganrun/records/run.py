@@ -10,7 +10,7 @@ import yaml
 from ganrun import plain_yaml
 from ganrun.errors import RunError, UserError
 from ganrun.records.lines import SEARCH_FILE, Line, parse_lines, read_curve, read_events
-from ganrun.records.spent import Spent, spent
+from ganrun.records.spent import Spent
 from ganrun.run_folder import Lease, Pointer, RunFolder
 from ganrun.storage import RECORD_BYTES, Entry, Storage, open_storage
 from ganrun.telemetry.series import DISTANCES
@@ -89,7 +89,7 @@ class Run:
     faults: tuple[str, ...]
     """Records that are damaged."""
     spent: Spent | None = None
-    """None if it has no whole tick."""
+    """Where its time went; unset, nobody asked, or it has no whole tick."""
     trials: int = 0
     """Of a search, which is shown as a run: its images are those that all of them have behind them. 0: a run."""
 
@@ -130,7 +130,6 @@ def read_run(storage: Storage) -> Run:
         bytes=sum(entry.bytes for entry in objects.values()),
         active=max([line["time"] for line in curve + events] or [objects["config.yaml"].modified]),
         faults=(*damaged, *damaged_events),
-        spent=spent(storage),
     )
     return _search(run, storage, objects) if SEARCH_FILE in objects else run
 

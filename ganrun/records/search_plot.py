@@ -7,16 +7,19 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from PIL import Image
 
 from ganrun.palette import COLOURS
 from ganrun.records.plot import dress
 from ganrun.search.population import Population
+from ganrun.sections import MutationConfig
 from ganrun.storage import Storage, open_storage
 
 STYLES = ("-", "--", ":", "-.")
 COLUMNS = 4
+MARGIN = 0.04
+"""Of an axis of values, beyond the prior."""
 
 
 def draw_scores(population: Population) -> bytes:
@@ -57,17 +60,11 @@ def draw_hyperparameters(population: Population) -> bytes:
     columns = min(2, len(keys))
     rows = math.ceil(len(keys) / columns)
     figure = Figure(figsize=(5 * columns + 1, 3.2 * rows + 0.6), dpi=100, layout="constrained", facecolor="white")
-    figure.suptitle(
-        "Hyper-parameters; the colour is the trial that the weights began in", x=0.01, ha="left", fontsize=12
-    )
+    figure.suptitle("Hyper-parameters of each trial", x=0.01, ha="left", fontsize=12)
     panels = figure.subplots(rows, columns, squeeze=False).flat
     for key, axes in zip(keys, panels, strict=False):
         axes.set_title(key, loc="left", fontsize=10)
         dress(axes, population.config.train.total_images)
-        mutation = population.tune.mutations[key]
-        if mutation.log_uniform:
-            axes.set_yscale("log")
-            axes.yaxis.set_minor_formatter(NullFormatter())
         _draw_key(axes, population, key)
     for axes in list(panels)[len(keys) :]:
         axes.set_visible(False)
@@ -77,7 +74,7 @@ def draw_hyperparameters(population: Population) -> bytes:
             handles.setdefault(label, handle)
     ordered = sorted(handles)
     shown = [handles[each] for each in ordered]
-    figure.legend(handles=shown, labels=ordered, title="from", loc="outside right upper", frameon=False)
+    figure.legend(handles=shown, labels=ordered, title="weights\nbegan in", loc="outside right center", frameon=False)
     return _png(figure)
 
 
@@ -99,8 +96,23 @@ def _draw_key(axes: Axes, population: Population, key: str) -> None:
             if number:
                 axes.plot([start, start], [shown[number - 1], value], color=colour, linewidth=0.8, linestyle=":")
                 axes.plot(start, value, marker="o", markersize=4, color=colour)
+    _scale(axes, mutation)
+
+
+def _scale(axes: Axes, mutation: MutationConfig) -> None:
+    """The axis of values: all that the prior has."""
     if mutation.choice:
         axes.set_yticks(range(len(mutation.choice)), [str(value) for value in mutation.choice])
+    elif mutation.uniform:
+        low, high = mutation.uniform
+        axes.set_ylim(low - MARGIN * (high - low), high + MARGIN * (high - low))
+    elif mutation.log_uniform:
+        low, high = mutation.log_uniform
+        axes.set_yscale("log")
+        axes.set_ylim(low * (low / high) ** MARGIN, high * (high / low) ** MARGIN)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
 
 
 def draw_samples(storage: Storage, population: Population) -> bytes | None:
