@@ -5,11 +5,7 @@ metrics and scores are ours alone, so nothing goes through `ray.train.report`.
 """
 
 import contextlib
-import logging
-import math
 import os
-import signal
-import socket
 import threading
 import traceback
 import uuid
@@ -18,15 +14,16 @@ from concurrent.futures import Future, wait
 from typing import Any
 
 from ganrun.distributed.change import Exploit, Restart
+from ganrun.distributed.connection import connected, cpus_of
+from ganrun.distributed.head import Head
 from ganrun.distributed.line import Answer, Line, Message
-from ganrun.distributed.scores import Scores, scoring_cpus
+from ganrun.distributed.scores import Scores
 from ganrun.errors import RunError, UserError
 from ganrun.sections import Config
-from ganrun.storage import for_ray, open_storage
+from ganrun.storage import for_ray
 
 ENDINGS = ("finished", "stopped", "failed")
 LISTEN_SECONDS = 0.25
-LOOPBACK = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
 PROGRAM_FAULTS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError)
 """What Python raises of faulty code, ours or in run.imports, but not when a machine, a worker or a link dies: to
 start the workers again would only repeat it. (A ValueError or RuntimeError may be either.)"""
@@ -97,15 +94,26 @@ def run(config: Config, hear: Callable[[Message], None], stop: threading.Event) 
             if (there := ray.cluster_resources().get(resource, 0)) < amount:
                 text = f"waiting for nodes: the run needs {amount:g} {resource}s, the cluster has {there:g}"
                 hear({"kind": "note", "text": text})
-        box = mailbox()
-        # A task and not a thread: whatever it is at, it ends with our connection to Ray.
-        fitted = ray.remote(fit).options(max_retries=0, **_beside()).remote(config, box).future()
-        for messages in follow(config, box, fitted, stop.is_set):
-            for message in messages:
-                hear(message)
-        if message["kind"] == "failed":
-            raise (UserError if message["wrong_input"] else RunError)(message["text"])
-        return str(message["kind"])
+        with contextlib.closing(Head(ray.get_runtime_context().gcs_address)) as head:
+            return _run(config, hear, stop, head)
+
+
+def _run(config: Config, hear: Callable[[Message], None], stop: threading.Event, head: Head) -> str:
+    import ray
+
+    box = mailbox()
+    # A task and not a thread: whatever it is at, it ends with our connection to Ray.
+    fitted = ray.remote(fit).options(max_retries=0, **_beside()).remote(config, box).future()
+    for messages in follow(config, box, fitted, lambda: stop.is_set() or head.lost):
+        for message in messages:
+            hear(message)
+        if head.gone:
+            raise head.fault("the last checkpoint stays")
+    if message["kind"] == "failed":
+        raise (UserError if message["wrong_input"] else RunError)(message["text"])
+    if message["kind"] == "stopped" and head.lost:
+        raise head.fault("a checkpoint is saved")
+    return str(message["kind"])
 
 
 def mailbox() -> Any:
@@ -240,72 +248,3 @@ def _train_worker(job: dict[str, Any]) -> None:
         line.say("failed", text=f"a fault in the program:\n{traceback.format_exc()}", wrong_input=False)
     finally:
         line.close()
-
-
-def cpus_of(config: Config, workers: int) -> float:
-    """CPUs that so many workers of a run take."""
-    return workers * config.cluster.cpus_per_worker
-
-
-def _check_answers(address: str) -> None:
-    """Ray itself would try for minutes before it says that nobody is there."""
-    host, _, port = address.rpartition(":")
-    if host and port.isdigit() and "/" not in host:
-        try:
-            socket.create_connection((host, int(port)), timeout=10).close()
-        except OSError as error:
-            raise UserError(
-                f"RAY_ADDRESS: no Ray cluster answers at {address!r} ({error.strerror or error})"
-            ) from error
-
-
-@contextlib.contextmanager
-def _our_signals() -> Iterator[None]:
-    """Ray takes SIGTERM for itself when it starts, in Python (to leave at once) and below it (to abort)."""
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.getsignal(number) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def connected(config: Config, trials: int = 1) -> Iterator[Any]:
-    """A Ray of our own on this machine, with CPUs for so many trials, or the cluster that RAY_ADDRESS names; left at
-    the end."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if "RAY_ADDRESS" in os.environ:
-        _check_answers(os.environ["RAY_ADDRESS"])
-    else:
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        # Ray's own way, made for other systems, to have everything listen on the loopback address alone.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        for library in ("GLOO", "NCCL"):
-            os.environ.setdefault(f"{library}_SOCKET_IFNAME", LOOPBACK)
-        cpus = trials * (cpus_of(config, config.cluster.most_workers) + scoring_cpus(config))
-        options |= {
-            "address": "local",
-            "num_cpus": max(os.cpu_count() or 1, math.ceil(cpus)),
-            "include_dashboard": False,
-            "object_store_memory": 100 * 2**20,
-        }
-    import ray
-
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    # Ray prints what befalls its processes to stdout, which is ours alone; it is in Ray's logs too.
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        try:
-            with _our_signals():
-                ray.init(**options)
-        except ConnectionError as error:
-            address = os.environ.get("RAY_ADDRESS")
-            raise UserError(f"RAY_ADDRESS: no Ray cluster answers at {address!r}; start one, or unset it") from error
-        try:
-            yield ray
-        finally:
-            ray.shutdown()
-            with contextlib.suppress(OSError):  # A worker may still be at it; `ganrun runs gc` collects it.
-                open_storage(f"{config.run.storage}/{config.run.name}").delete(".ray")

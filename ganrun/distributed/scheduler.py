@@ -10,6 +10,7 @@ from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
 from ganrun.distributed import launch
+from ganrun.distributed.connection import cpus_of
 from ganrun.distributed.line import Message
 from ganrun.distributed.scores import scoring_cpus
 from ganrun.distributed.trial import begin, order_of
@@ -163,7 +164,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         there: dict[str, float] = ray.cluster_resources()
         cluster = self.config.cluster
         needed = {
-            "CPU": launch.cpus_of(self.config, cluster.most_workers) + scoring_cpus(self.config),
+            "CPU": cpus_of(self.config, cluster.most_workers) + scoring_cpus(self.config),
             "GPU": float(cluster.most_workers * cluster.gpus_per_worker),
         }
         room = min(int(there.get(name, 0) / amount + 1e-6) for name, amount in needed.items() if amount)

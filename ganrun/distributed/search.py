@@ -14,6 +14,8 @@ from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
 
 from ganrun.distributed import launch, trial
+from ganrun.distributed.connection import connected
+from ganrun.distributed.head import Head
 from ganrun.distributed.line import Message
 from ganrun.errors import RunError
 from ganrun.records.search import add_lines
@@ -48,15 +50,20 @@ def run(config: Config, storage: Storage, population: Population, watch: "Watch"
         RunError: no trial came to its end.
     """
     try:
-        with launch.connected(config, len(population.trials)):
-            return _run(config, storage, population, watch, stop)
+        with (
+            connected(config, len(population.trials)) as ray,
+            contextlib.closing(Head(ray.get_runtime_context().gcs_address)) as head,
+        ):
+            return _run(config, storage, population, watch, stop, head)
     finally:
         with contextlib.suppress(OSError):  # A worker may still be at it; `ganrun runs gc` collects it.
             for name in population.trials:
                 open_storage(f"{storage.uri}/trials/{name}").delete(".ray")
 
 
-def _run(config: Config, storage: Storage, population: Population, watch: "Watch", stop: threading.Event) -> str:
+def _run(
+    config: Config, storage: Storage, population: Population, watch: "Watch", stop: threading.Event, head: Head
+) -> str:
     from ganrun.distributed.scheduler import FINISHED, Scheduler
 
     boxes = {name: launch.mailbox() for name in population.trials}
@@ -68,9 +75,13 @@ def _run(config: Config, storage: Storage, population: Population, watch: "Watch
     # Off the main thread: there Ray Tune would take SIGINT for itself.
     over = trial.in_thread(_tuner(config, scheduler, boxes).fit)
     while not wait([over], timeout=LISTEN_SECONDS).done:
-        if stop.is_set():
+        if stop.is_set() or head.lost:
             scheduler.stop()
+        if head.gone:
+            raise head.fault("the last checkpoints stay")
         watch.observe(scheduler.states())
+    if head.lost:
+        raise head.fault("trials that could be told have saved a checkpoint")
     if fault := scheduler.fault or over.exception():
         raise fault
     watch.observe(scheduler.states())

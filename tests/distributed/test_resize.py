@@ -12,7 +12,7 @@ from tests.commands import LOCAL_RAY, Train
 from tests.conftest import config_of
 from tests.ranks import latest_tensors, run_folder, run_ranks
 
-MEMORY = {"object_store_memory": 80 * 2**20}
+NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "node_ip_address": "127.0.0.1"}
 
 
 @pytest.fixture
@@ -20,9 +20,9 @@ def nodes(monkeypatch):
     """A head with a CPU, and a node with one."""
     for name, value in LOCAL_RAY.items():
         monkeypatch.setenv(name, value)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False} | MEMORY)
+    cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False} | NODE)
     try:
-        yield cluster.address, cluster.add_node(num_cpus=1, **MEMORY).node_id
+        yield cluster.address, cluster.add_node(**NODE).node_id
     finally:
         cluster.shutdown()
 

@@ -182,6 +182,10 @@ class Drill:
             with contextlib.suppress(OSError):
                 yield pid, Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
 
+    def hosts_shown(self) -> set[str]:
+        """Those on which a worker was shown something."""
+        return {note.host for note in self.notes()}
+
     def worker(self, rank: int) -> int:
         """The process id of the newest attempt's worker of that rank."""
         notes = self.notes()
@@ -198,10 +202,6 @@ class Drill:
         """A checkpoint is being written, and not visible yet."""
         latest, there = self.folder.pointer("latest"), self.folder.storage.list("checkpoints")
         return bool(latest and there and max(there) > latest.checkpoint)
-
-    def heal(self) -> None:
-        """Whoever runs the cluster does."""
-        heal(self.cluster)
 
     def again(self, host: str = "head", refused: int = 0) -> None:
         """Whoever ran the command does so again, and after a refusal once more, until it ends with 0.
