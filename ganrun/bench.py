@@ -15,12 +15,14 @@ MEASURES = {
     "data": "samples/s from data.shards to a tensor, stage by stage, against plain webdataset",
     "checkpoint": "how long a checkpoint to run.storage holds up the round, against torch.save and a put",
     "telemetry": "the round while a sidecar is told of it, against the same unwatched",
+    "scale": "what a run would ask of network, storage and sidecar on 8 to 1,024 GPUs, and what gives out first",
     "fid": "the Fréchet distance and its features, against torch-fidelity",
 }
 EXAMPLES = """examples:
   ganrun bench step configs/quickstart.yaml             images/s of a round, data in memory
   ganrun bench data configs/dcgan_64.yaml data.shards=s3://bucket/images64 data.fields.label=label
   ganrun bench checkpoint configs/dcgan_64.yaml run.storage=s3://bucket/runs --json
+  ganrun bench scale configs/dcgan_64.yaml              what 1,024 GPUs would ask of network and storage
   ganrun bench fid configs/quickstart.yaml              distances/s, beside torch-fidelity
 
 Only ratios mean something: both sides run in turn, and the machine may be shared."""
@@ -40,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _main(options: argparse.Namespace) -> int:
     config = configs.load(options.config, options.overrides)
-    if config.cluster.gpus_per_worker:
+    if config.cluster.gpus_per_worker and options.what != "scale":  # Which counts, whatever it runs on.
         raise UserError("cluster.gpus_per_worker: 1, but bench measures the CPU; set it to 0")
     # Before numpy is loaded, whose matrix products then have as many threads as torch's.
     os.environ["OPENBLAS_NUM_THREADS"] = str(max(1, int(config.cluster.cpus_per_worker)))

@@ -8,8 +8,9 @@ the same whoever reads them, and a few integers say where a run is.
     lanes of 2 slots     |-------------|------------|.     the dot: fewer than `slots` samples left over
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,51 +64,74 @@ class Order:
     def window_at(self, slot: int, position: int) -> tuple[int, Places]:
         """The shuffled window that holds a slot's sample number `position`, counted over all epochs.
 
+        Its cost does not grow with the number of shards, but for the first one of an epoch.
+
         Returns:
             Number of the window's first sample, and its samples in the order they are shown.
         """
         epoch, within = divmod(position, self.lane_length)
-        windows = self._windows(epoch, slot)
-        starts = np.cumsum([0] + [_length(window) for window in windows])
-        number = int(np.searchsorted(starts, within, side="right")) - 1
-        places = np.concatenate([_places(segment) for segment in windows[number]])
+        laid, lane = self._laid(epoch), slot * self.lane_length
+        first = laid.segment_at(lane)
+        number = (laid.segment_at(lane + within) - first) // self.window
+        start = int(laid.ends[first + number * self.window - 1]) if number else lane
+        segments = laid.between(start, lane + self.lane_length, at_most=self.window)
+        places = np.concatenate([_places(segment) for segment in segments])
         stream = numpy_stream(self.seed, "window", epoch, slot, number)
-        return epoch * self.lane_length + int(starts[number]), stream.permutation(places)
+        return epoch * self.lane_length + start - lane, stream.permutation(places)
 
     def lane(self, epoch: int, slot: int) -> list[Segment]:
         """The part of the epoch that a slot is shown, before it is shuffled."""
-        first, last = slot * self.lane_length, (slot + 1) * self.lane_length
-        segments, offset = [], 0
-        for segment in _epoch(self.sizes, self.seed, epoch):
-            length = segment.stop - segment.start
-            start, stop = max(first - offset, 0), min(last - offset, length)
-            if start < stop:
-                segments.append(Segment(segment.shard, segment.start + start, segment.start + stop))
-            offset += length
-        return segments
+        first = slot * self.lane_length
+        return self._laid(epoch).between(first, first + self.lane_length, at_most=len(self.sizes) + 1)
 
-    def _windows(self, epoch: int, slot: int) -> list[list[Segment]]:
-        segments = self.lane(epoch, slot)
-        return [segments[i : i + self.window] for i in range(0, len(segments), self.window)]
+    @cached_property
+    def _laid(self) -> "Callable[[int], _Epoch]":
+        """Epochs end to end; the few that workers are at are kept."""
+        return lru_cache(maxsize=4)(partial(_lay, np.array(self.sizes), self.seed))
 
 
-@lru_cache(maxsize=4)
-def _epoch(sizes: tuple[int, ...], seed: int, epoch: int) -> list[Segment]:
-    """The whole epoch, end to end.
+@dataclass(frozen=True)
+class _Epoch:
+    """A whole epoch, end to end: of each segment its shard, the sample it begins with, and where in the epoch it ends;
+    24 bytes a shard."""
 
-    It starts inside its first shard and ends with what came before: so the samples left over at the end
+    shards: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+    def segment_at(self, position: int) -> int:
+        """Number of the segment that holds a position of the epoch."""
+        return int(np.searchsorted(self.ends, position, side="right"))
+
+    def between(self, first: int, last: int, at_most: int) -> list[Segment]:
+        """The segments from position `first` to before `last`, cut to these, but no more than so many."""
+        begin = self.segment_at(first)
+        found = []
+        for number in range(begin, min(begin + at_most, self.segment_at(last - 1) + 1)):
+            offset = int(self.ends[number - 1]) if number else 0
+            shift = int(self.starts[number]) - offset
+            start, stop = max(first, offset) + shift, min(last, int(self.ends[number])) + shift
+            found.append(Segment(int(self.shards[number]), start, stop))
+        return found
+
+
+def _lay(sizes: NDArray[np.int64], seed: int, epoch: int) -> _Epoch:
+    """The shards that hold something, permuted.
+
+    The epoch starts inside its first shard and ends with what came before: so the samples left over at the end
     differ from epoch to epoch even where there is but one shard.
     """
     stream = numpy_stream(seed, "epoch", epoch)
-    shards = [int(shard) for shard in stream.permutation(len(sizes)) if sizes[shard]]
-    first = shards[0]
-    cut = int(stream.integers(sizes[first]))
-    rest = [Segment(shard, 0, sizes[shard]) for shard in shards[1:]]
-    return [Segment(first, cut, sizes[first]), *rest, *([Segment(first, 0, cut)] if cut else [])]
-
-
-def _length(window: list[Segment]) -> int:
-    return sum(segment.stop - segment.start for segment in window)
+    permuted = stream.permutation(len(sizes))
+    shards = permuted[sizes[permuted] > 0]
+    first = shards[:1]
+    cut = int(stream.integers(sizes[first[0]]))
+    shards = np.concatenate([shards, first if cut else first[:0]])
+    starts, lengths = np.zeros_like(shards), sizes[shards]
+    starts[0], lengths[0] = cut, lengths[0] - cut
+    if cut:
+        lengths[-1] = cut
+    return _Epoch(shards, starts, np.cumsum(lengths))
 
 
 def _places(segment: Segment) -> Places:

@@ -28,6 +28,8 @@ from ganrun.search.keys import next_change
 from ganrun.telemetry.collapse import ADVICE
 from ganrun.telemetry.protocol import PART_BYTES
 
+OF_A_RANK = ("rank_round_seconds/", "gpu_memory_bytes/")
+
 
 class WorkerHost:
     """Writes what rank 0 has to write; agrees with the other ranks on what all must know.
@@ -127,7 +129,9 @@ class WorkerHost:
         values |= {f"collapse_suspected/{sign}": float(sign in signs) for sign in self.play.suspicion.streaks}
         self._ticked, self._wait_seconds = (now, self.play.images), 0.0
         if self.first:
-            self._append(self._metrics, {"images": self.play.images, "time": time.time(), **values})
+            # A rank's own numbers are for the sidecar: of a thousand ranks they would be most of the file.
+            kept = {name: value for name, value in values.items() if not name.startswith(OF_A_RANK)}
+            self._append(self._metrics, {"images": self.play.images, "time": time.time(), **kept})
             self.line.say("tick", images=self.play.images, values=values)
             for sign in set(signs) - set(self._signs):
                 message = f"collapse suspected at {self.play.images:,} images: {sign}: {ADVICE[sign]}"

@@ -1,8 +1,9 @@
 """One way to open, list, put and compare-and-set what a URI names: the only place that knows about URIs."""
 
+import contextlib
 import glob
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -85,18 +86,30 @@ def check_rights(storage: Storage, field: str) -> None:
         "list": storage.list,
         "delete in": lambda: storage.delete(name),
     }
-    for right, attempt in attempts.items():
-        try:
-            attempt()
-        except FileNotFoundError:
-            continue  # It could not be written: to look for it is allowed.
-        except OSError as error:
-            refused.append(right)
-            reason = reason or error.strerror or str(error)
-            if not isinstance(error, PermissionError):
-                break  # The others would fail for the same reason.
+    with _without_trace(storage):
+        for right, attempt in attempts.items():
+            try:
+                attempt()
+            except FileNotFoundError:
+                continue  # It could not be written: to look for it is allowed.
+            except OSError as error:
+                refused.append(right)
+                reason = reason or error.strerror or str(error)
+                if not isinstance(error, PermissionError):
+                    break  # The others would fail for the same reason.
     if refused:
         raise UserError(
             f"{field}: cannot {', '.join(refused)} {storage.uri} ({reason}); "
             "choose a place with read, write, list and delete rights"
         )
+
+
+@contextlib.contextmanager
+def _without_trace(storage: Storage) -> Iterator[None]:
+    """Folders that were made meanwhile, and are empty, go again."""
+    path = storage.path if isinstance(storage, Folder) else None
+    missing = [each for each in (path, *path.parents) if not each.exists()] if path else []
+    yield
+    for folder in missing:
+        with contextlib.suppress(OSError):  # Somebody else has put something there.
+            folder.rmdir()

@@ -1,8 +1,12 @@
 """The order of samples: pure functions of (seed, epoch, slot, position)."""
 
+import hashlib
+import sys
+import tracemalloc
 from collections import Counter
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from ganrun.data.order import Order, Segment
@@ -138,6 +142,76 @@ def test_the_order_is_the_same_on_every_machine_and_in_every_version():
     order = Order((3, 2, 4), slots=2, seed=7, window=2)
     assert walk(order, 0, 0, 8) == [(0, 1), (1, 0), (0, 0), (1, 1), (0, 1), (0, 0), (0, 2), (1, 0)]
     assert order.lane(1, 1) == [Segment(1, 1, 2), Segment(2, 0, 3)]
+
+
+UNEQUAL = tuple(np.random.default_rng(0).integers(0, 40, 300).tolist())
+
+
+@pytest.mark.parametrize(
+    ("order", "digest"),
+    [
+        (ORDER, "09d9b87e4fd8c2d5"),
+        (Order((141,), 7, 3, 1), "4f7f34c55c95617c"),
+        (Order((1, 139, 0, 1), 4, 3, 2), "d0b2f615a5a585a9"),
+        (Order(UNEQUAL, 16, 5, 4), "cdf88f6e0941aa83"),
+        (Order(UNEQUAL, 1, 5, 3), "7080f1592941ea3e"),
+        (Order((1,) * 50, 7, 2, 2), "112eac8b39e8ebd7"),
+    ],
+)
+def test_runs_that_have_begun_go_on_in_the_same_order(order, digest):
+    """Of three epochs, every place of every slot, as the first ganrun showed them."""
+    shown = hashlib.sha256()
+    for slot in range(order.slots):
+        position = 0
+        while position < 3 * order.lane_length:
+            first, places = order.window_at(slot, position)
+            assert first == position
+            shown.update(places.astype("<i8").tobytes())
+            position += len(places)
+    assert shown.hexdigest()[:16] == digest
+
+
+def lines_run(call):
+    """How many lines of order.py a call runs through."""
+    count = 0
+
+    def trace(frame, event, _):
+        nonlocal count
+        if not frame.f_code.co_filename.endswith("order.py"):
+            return None
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize("slots", [1, 8, 1024])
+def test_a_window_costs_the_same_however_many_shards_there_are(slots):
+    """Also where a run begins or goes on in the middle of an epoch that nobody has laid out yet."""
+    costs = set()
+    for shards in (5 * 1024, 50 * 1024):
+        order = Order((7,) * shards, slots, seed=0, window=4)
+        middle = order.lane_length // 2
+        costs |= {lines_run(lambda o=order, m=middle: o.window_at(slots - 1, m)) for _ in range(2)}
+    assert max(costs) <= 100
+
+
+def test_the_memory_of_an_order_is_a_few_bytes_a_shard_and_none_a_sample():
+    order = Order((10_000,) * 100_000, slots=1024, seed=0, window=4)  # A thousand million samples.
+    tracemalloc.start()
+    try:
+        for epoch in range(20):
+            order.window_at(0, epoch * order.lane_length)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < (1 + 4) * 24 * 100_000  # Sizes, and four epochs.
 
 
 def test_an_empty_shard_is_passed_over():

@@ -180,6 +180,13 @@ def test_a_writable_place_is_left_as_it_was(place):
     assert not place.objects()
 
 
+def test_a_folder_that_was_not_there_is_not_there_after(tmp_path):
+    (tmp_path / "kept").mkdir()
+    check_rights(Folder(tmp_path / "a" / "b"), "run.storage")
+    check_rights(Folder(tmp_path / "kept"), "run.storage")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
 def test_a_place_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"run\.storage: cannot write to .*file/run"):

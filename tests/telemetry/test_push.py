@@ -14,6 +14,7 @@ from ganrun.errors import UserError
 from ganrun.telemetry import protocol, push
 from ganrun.telemetry.protocol import Address
 from ganrun.telemetry.push import Pusher
+from ganrun.telemetry.sidecar.runs import Runs
 from ganrun.telemetry.state import POINTS, Past, RunState
 from tests.conftest import config_of
 
@@ -96,6 +97,20 @@ def test_what_the_workers_say_becomes_series(values):
     }
     assert {key: found[key] for key in expected} == expected
     assert not {key for key in found if key[0] == "recall" or "cat" in "".join(key)}  # No number; one of many classes.
+
+
+def test_a_run_on_1024_gpus_is_taken(values):
+    state, ranks = heard(values), range(1024)
+    several = {
+        f"{name}/{rank}": 1 / (rank + 3) for name in ("rank_round_seconds", "gpu_memory_bytes") for rank in ranks
+    }
+    state.hear({"kind": "tick", "images": 180, "values": TICK | several})
+    pushed = json.dumps(state.report()).encode()
+    assert len(pushed) <= protocol.STATE_BYTES
+    runs = Runs()
+    runs.push(pushed)
+    (run,) = runs.known()
+    assert run.value("gpu_memory_bytes", "1023") == 1 / 1026
 
 
 def test_counters_are_sums_over_the_whole_life(values):

@@ -140,7 +140,7 @@ def test_parts_are_asked_for_when_they_are_new(sidecar):
         (b'{"run": "a"}', 400, "not the state of a run"),
         (body("../a"), 400, "letters, digits"),
         (body("a" * 101), 400, "letters, digits"),
-        (body(series=[["loss", {"player": str(number), "part": ""}, 1] for number in range(1_001)]), 413, "at most"),
+        (body(series=[["rank_round_seconds", {"rank": str(r)}, 1] for r in range(limits.SAMPLES + 1)]), 413, "at most"),
         (b" " * (STATE_BYTES + 1), 413, "at most"),
     ],
 )

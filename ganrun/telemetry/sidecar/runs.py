@@ -20,7 +20,8 @@ from ganrun.telemetry.series import BY_NAME, Series
 SILENT_SECONDS, MISSED = 15.0, 4
 """A run is silent after so long without a push, or so many pushes that did not come."""
 EXPIRE_SECONDS, KEEP_SECONDS = 900.0, 7 * 86_400.0
-RUNS, SAMPLES, LABEL_CHARACTERS, TEXT_CHARACTERS, NOTES = 100, 1_000, 100, 500, 20
+RUNS, SAMPLES, LABEL_CHARACTERS, TEXT_CHARACTERS, NOTES = 100, 4_000, 100, 500, 20
+"""Of a run, so many series: two for each of 1,900 GPUs, and its own."""
 ALL_PARTS_BYTES = 64 * 2**20
 RUN_NAME, TRIAL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"), re.compile(r"[A-Za-z0-9._-]{0,100}")
 ENDINGS = ("finished", "stopped", "failed")

@@ -1,0 +1,310 @@
+"""The first day on real GPUs: runs what a CPU cannot show, and prints what to compare.
+
+    python cluster/smoke.py                              on a machine with GPUs; without, what a CPU can show
+    python cluster/smoke.py --storage s3://BUCKET/runs   with RAY_ADDRESS set, a run over all GPUs of all nodes too
+
+Takes a few minutes, on a CPU too, and ends with 0 if nothing differs or failed. What was skipped says why.
+"""
+
+import argparse
+import copy
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
+
+from ganrun import config as configs
+from ganrun.config import Config
+from ganrun.data.index import open_data
+from ganrun.data.order import Order
+from ganrun.data.stream import Stream
+from ganrun.games.build import build_game
+from ganrun.models.normalization import SlotBatchNorm2d
+from ganrun.play import Play
+from ganrun.records.lines import read_curve
+from ganrun.slots import Slots
+from ganrun.storage import open_storage
+
+CONFIG = Path(__file__).parent.parent / "configs/quickstart.yaml"
+SLOTS, ROUNDS, SECONDS = 2, 5, 1.0
+CPU = torch.device("cpu")
+EXACT, ROUNDED, HALF = 1e-6, 1e-3, 5e-2
+"""Largest differences, of the largest value: of float64 in another order, of float32 likewise, of bf16."""
+
+
+class Row(NamedTuple):
+    """A line of the table."""
+
+    what: str
+    found: str
+    verdict: str
+
+
+class SkippedError(Exception):
+    """Why a check cannot be made here."""
+
+
+def main() -> int:
+    """Runs every check; 1 if one of them failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--storage", metavar="URI", help="that all nodes see, for the run over two nodes")
+    options = parser.parse_args()
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else CPU
+    name = torch.cuda.get_device_name(0) if device.type == "cuda" else "no CUDA device: what follows is the CPU's"
+    print(f"torch {torch.__version__}, {torch.cuda.device_count()} GPUs ({name})", flush=True)
+    checks: dict[str, Callable[[], Iterator[Row]]] = {
+        "2 ranks over gloo against 1": lambda: ranks("cpu"),
+        "2 ranks over NCCL against 1": lambda: ranks("cuda"),
+        "CUDA against the CPU": against_cpu,
+        "bf16 against float32": lambda: precisions(device),
+        "channels_last against contiguous": lambda: layouts(device),
+        "torch.compile against eager": lambda: compiled(device),
+        "batches through pinned memory": pinned,
+        "a round without a host sync": no_sync,
+        "a run over all nodes": lambda: nodes(options.storage),
+    }
+    failed = False
+    for what, check in checks.items():
+        for row in made(what, check):
+            print(f"{row.what:<36} {row.found:<62} {row.verdict}", flush=True)
+            failed = failed or row.verdict in ("DIFFERS", "FAILED")
+    return int(failed)
+
+
+def made(what: str, check: Callable[[], Iterator[Row]]) -> Iterator[Row]:
+    """The rows of a check, whatever becomes of it."""
+    try:
+        yield from check()
+    except SkippedError as why:
+        yield Row(what, "", f"skipped: {why}")
+    except Exception as error:  # The next check may say more.
+        traceback.print_exc()
+        yield Row(what, f"{type(error).__name__}: {error}".splitlines()[0][:200], "FAILED")
+
+
+def ranks(kind: str) -> Iterator[Row]:
+    """The same slots on two ranks and on one."""
+    if kind == "cuda" and need_cuda() < 2:
+        raise SkippedError("one CUDA device")
+    one, two = trained(1, kind), trained(2, kind)
+    name = "NCCL" if kind == "cuda" else "gloo"
+    yield same(f"2 ranks over {name} against 1", f"weights, {ROUNDS} rounds in float64", one, two, EXACT)
+
+
+def against_cpu() -> Iterator[Row]:
+    """The same run on both kinds of device: noise is drawn on the CPU."""
+    need_cuda()
+    yield same(
+        "CUDA against the CPU", f"weights, {ROUNDS} rounds in float64", trained(1, "cuda"), trained(1, "cpu"), EXACT
+    )
+
+
+def precisions(device: torch.device) -> Iterator[Row]:
+    """Losses of the first rounds, which are not yet chaos; and images/s."""
+    plays = {name: Play(build_game(settings(name), device), settings(name), Slots(1)) for name in ("float32", "bf16")}
+    losses = {name: losses_of(play) for name, play in plays.items()}
+    yield same("bf16 against float32", "losses of 3 rounds", losses["bf16"], losses["float32"], HALF)
+    for name, play in plays.items():
+        batch = batch_of(play)
+        rate = play.config.data.batch_size * often(partial(play.round, lambda: [batch]), device)  # noqa: B023
+        yield Row("", f"{rate:,.0f} images/s of rounds in {name}", "")
+
+
+def layouts(device: torch.device) -> Iterator[Row]:
+    """Networks are channels_last; the same in the usual layout gives the same."""
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        play = Play(build_game(settings("float32"), device), settings("float32"), Slots(1))
+        for network in play.game.networks.values():
+            network.to(memory_format=layout)
+        found.append(losses_of(play))
+    yield same("channels_last against contiguous", "losses of 3 rounds in float32", *found, ROUNDED)
+
+
+def compiled(device: torch.device) -> Iterator[Row]:
+    """Each network's forward and backward pass, as in turns without a gradient penalty."""
+    config, random = settings("float32"), torch.Generator().manual_seed(0)
+    networks, data = build_game(config, device).networks, config.data
+    shapes = {
+        "generator": (data.batch_size, config.model.latent_size),
+        "discriminator": (data.batch_size, data.channels, data.image_size, data.image_size),
+    }
+    for name, shape in shapes.items():
+        given, eager = torch.randn(shape, generator=random).to(device), networks[name]
+        quick = torch.compile(copy.deepcopy(eager))
+        outputs = [gradients(network, given) for network in (eager, quick)]
+        yield same(f"torch.compile of the {name}", "output and gradients in float32", *outputs, ROUNDED)
+        rates = [data.batch_size * often(partial(gradients, network, given), device) for network in (eager, quick)]
+        yield Row("", f"{rates[1]:,.0f} images/s compiled, {rates[0]:,.0f} eager: {rates[1] / rates[0]:.2f} times", "")
+
+
+def pinned() -> Iterator[Row]:
+    """The stream's own copy stream brings the bytes that a stream to the CPU gives."""
+    need_cuda()
+    config, differing = settings("float32"), 0
+    streams = [stream(config, Slots(SLOTS), device) for device in (torch.device("cuda", 0), CPU)]
+    for _ in range(50):
+        there, here = (each.next() for each in streams)
+        differing += not all(torch.equal(a["image"].cpu(), b["image"]) for a, b in zip(there, here, strict=True))
+    for each in streams:
+        each.close()
+    yield Row("batches through pinned memory", f"{differing} of 50 differ", "DIFFERS" if differing else "same")
+
+
+def no_sync() -> Iterator[Row]:
+    """A round whose batch is on the GPU waits for nothing."""
+    need_cuda()
+    play = Play(build_game(settings("bf16"), torch.device("cuda", 0)), settings("bf16"), Slots(1))
+    batch = batch_of(play)
+    for _ in range(3):
+        play.round(lambda: [batch])
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(20):
+            play.round(lambda: [batch])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    yield Row("a round without a host sync", "20 rounds under set_sync_debug_mode('error')", "same")
+
+
+def nodes(storage: str | None) -> Iterator[Row]:
+    """A run over all GPUs of the cluster."""
+    if "RAY_ADDRESS" not in os.environ:
+        raise SkippedError("RAY_ADDRESS is not set")
+    import ray
+
+    ray.init(log_to_driver=False)
+    found = [node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]]
+    ray.shutdown()
+    if sum(count > 0 for count in found) < 2:
+        raise SkippedError(f"the cluster has {sum(count > 0 for count in found)} nodes with GPUs")
+    if not storage:
+        raise SkippedError("--storage is not given")
+    workers, name = int(sum(found)), f"smoke-{time.time():.0f}"
+    changes = [f"run.storage={storage}", f"run.name={name}", f"cluster.workers={workers}", "cluster.gpus_per_worker=1"]
+    changes += [f"data.slots={workers}", f"data.batch_size={32 * workers}", f"train.total_images={3200 * workers}"]
+    changes += [f"train.tick_images={640 * workers}", "evaluate.every_images=0"]
+    subprocess.run([sys.executable, "-m", "ganrun.train", CONFIG, *changes], check=True)
+    rates = [line["images_per_second"] for line in read_curve(open_storage(f"{storage}/{name}"))[0]]
+    yield Row("a run over all nodes", f"{workers} GPUs, {rates[-1]:,.0f} images/s at its last tick", "same")
+
+
+def need_cuda() -> int:
+    """The GPUs that there are."""
+    if not torch.cuda.is_available():
+        raise SkippedError("no CUDA device")
+    return torch.cuda.device_count()
+
+
+def settings(precision: str) -> Config:
+    """The quickstart; on a CPU small."""
+    changes = [] if torch.cuda.is_available() else ["model.width=16", "data.batch_size=16"]
+    return configs.load(CONFIG, [f"data.slots={SLOTS}", f"train.precision={precision}", *changes])
+
+
+def stream(config: Config, slots: Slots, device: torch.device) -> Stream:
+    """Batches of the real data."""
+    data = open_data(config.data.shards)
+    order = Order(
+        tuple(shard.samples for shard in data.index.shards), SLOTS, config.run.seed, config.data.shuffle_shards
+    )
+    return Stream(data, config.data, order, slots.owned, 0, device)
+
+
+def trained(count: int, kind: str) -> list[Tensor]:
+    """Weights after some rounds on so many ranks, in float64."""
+    with tempfile.TemporaryDirectory() as folder:
+        if count == 1:
+            train(0, 1, kind, folder)
+        else:
+            spawn(train, (count, kind, folder), nprocs=count)
+        return list(load_file(Path(folder, "weights")).values())
+
+
+def train(rank: int, count: int, kind: str, folder: str) -> None:
+    """What a rank does."""
+    config, slots = settings("float64"), Slots(SLOTS, rank, count)
+    device = torch.device("cuda", rank) if kind == "cuda" else CPU
+    if kind == "cuda":
+        torch.cuda.set_device(device)
+    if count > 1:
+        backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
+        dist.init_process_group(backend, init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
+    play, batches = Play(build_game(config, device), config, slots), stream(config, slots, device)
+    for _ in range(ROUNDS):
+        play.round(batches.next)
+    batches.close()
+    if rank == 0:
+        networks = play.game.networks.items()
+        state = {
+            f"{n}.{key}": value.cpu().contiguous() for n, net in networks for key, value in net.state_dict().items()
+        }
+        save_file(state, Path(folder, "weights"))
+    if count > 1:
+        dist.destroy_process_group()
+
+
+def batch_of(play: Play) -> dict[str, Tensor | list[str]]:
+    """A whole batch, on the play's device."""
+    data, random = play.config.data, torch.Generator().manual_seed(0)
+    shape = (data.batch_size, data.channels, data.image_size, data.image_size)
+    return {"image": torch.randint(0, 256, shape, dtype=torch.uint8, generator=random).to(play.device)}
+
+
+def losses_of(play: Play) -> list[Tensor]:
+    """Of three rounds."""
+    batch, found = batch_of(play), []
+    for _ in range(3):
+        play.round(lambda: [batch])
+        values, _ = play.recorder.read()
+        found.append(torch.tensor([value for name, value in values.items() if name.startswith("loss/")]))
+    return found
+
+
+def gradients(network: nn.Module, given: Tensor) -> list[Tensor]:
+    """Output and gradients of its square's mean."""
+    network.zero_grad(set_to_none=True)
+    output = network(given, None)
+    output.square().mean().backward()
+    for module in network.modules():
+        if isinstance(module, SlotBatchNorm2d):
+            module.take_noted()  # As at the end of a round: to a compiler a longer list is another program.
+    return [output.detach(), *(p.grad.clone() for p in network.parameters() if p.grad is not None)]
+
+
+def same(what: str, of: str, one: list[Tensor], other: list[Tensor], limit: float) -> Row:
+    """Compares lists of tensors by their largest difference, as a share of the largest value."""
+    pairs = [(a.double().cpu(), b.double().cpu()) for a, b in zip(one, other, strict=True)]
+    most = max(float((a - b).abs().max()) for a, b in pairs)
+    share = most / max(float(b.abs().max()) for _, b in pairs)
+    return Row(what, f"{of}: {share:.1e} (at most {limit:.0e})", "same" if share <= limit else "DIFFERS")
+
+
+def often(call: Callable[[], object], device: torch.device) -> float:
+    """Calls a second, after two that do not count."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    begun, calls = 0.0, -2
+    while calls < 1 or time.perf_counter() - begun < SECONDS:
+        if calls == 0:
+            wait()
+            begun = time.perf_counter()
+        call()
+        calls += 1
+    wait()
+    return calls / (time.perf_counter() - begun)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

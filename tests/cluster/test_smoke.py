@@ -1,0 +1,56 @@
+"""The script for the first day on GPUs, on what there is here."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.deploy.stack import ROOT
+
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
+
+
+@pytest.fixture
+def smoke(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "cluster"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    import smoke
+
+    monkeypatch.setattr(smoke, "SECONDS", 0.1)
+    return smoke
+
+
+def test_two_ranks_are_compared_with_one_and_layouts_with_each_other(smoke):
+    rows = [*smoke.ranks("cpu"), *smoke.layouts(smoke.CPU)]
+    assert [row.verdict for row in rows] == ["same", "same"]
+    assert "5 rounds in float64" in rows[0].found
+
+
+def test_what_differs_is_told(smoke):
+    one, other = [torch.ones(3), torch.zeros(2)], [torch.ones(3), torch.tensor([0.0, 1e-3])]
+    assert smoke.same("x", "y", one, other, 2e-3).verdict == "same"
+    row = smoke.same("x", "y", one, other, 5e-4)
+    assert (row.verdict, row.found) == ("DIFFERS", "y: 1.0e-03 (at most 5e-04)")
+    assert smoke.same("x", "y", [torch.tensor([float("nan")])], [torch.ones(1)], 1).verdict == "DIFFERS"
+
+
+@NO_GPU
+def test_what_needs_a_gpu_says_so_and_a_fault_ends_no_other_check(smoke):
+    for check in (lambda: smoke.ranks("cuda"), smoke.against_cpu, smoke.pinned, smoke.no_sync):
+        assert [row.verdict for row in smoke.made("x", check)] == ["skipped: no CUDA device"]
+    assert [row.verdict for row in smoke.made("x", lambda: smoke.nodes(None))] == ["skipped: RAY_ADDRESS is not set"]
+    (row,) = smoke.made("x", lambda: (1 / 0 for _ in "x"))
+    assert (row.verdict, row.found) == ("FAILED", "ZeroDivisionError: division by zero")
+
+
+@pytest.mark.drill
+@NO_GPU
+def test_the_whole_script_runs_here():
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    command = [sys.executable, ROOT / "cluster/smoke.py"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("skipped: no CUDA device") == 4
+    assert done.stdout.count(" same\n") >= 5
