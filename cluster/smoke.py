@@ -98,9 +98,8 @@ def ranks(kind: str) -> Iterator[Row]:
     """The same slots on two ranks and on one."""
     if kind == "cuda" and need_cuda() < 2:
         raise SkippedError("one CUDA device")
-    one, two = trained(1, kind), trained(2, kind)
-    name = "NCCL" if kind == "cuda" else "gloo"
-    yield same(f"2 ranks over {name} against 1", f"weights, {ROUNDS} rounds in float64", one, two, EXACT)
+    what = f"2 ranks over {'NCCL' if kind == 'cuda' else 'gloo'} against 1"
+    yield same(what, f"weights, {ROUNDS} rounds in float64", trained(2, kind), trained(1, kind), EXACT)
 
 
 def against_cpu() -> Iterator[Row]:
@@ -113,7 +112,7 @@ def against_cpu() -> Iterator[Row]:
 
 def precisions(device: torch.device) -> Iterator[Row]:
     """Losses of the first rounds, which are not yet chaos; and images/s."""
-    plays = {name: Play(build_game(settings(name), device), settings(name), Slots(1)) for name in ("float32", "bf16")}
+    plays = {name: play_of(name, device) for name in ("float32", "bf16")}
     losses = {name: losses_of(play) for name, play in plays.items()}
     yield same("bf16 against float32", "losses of 3 rounds", losses["bf16"], losses["float32"], HALF)
     for name, play in plays.items():
@@ -126,7 +125,7 @@ def layouts(device: torch.device) -> Iterator[Row]:
     """Networks are channels_last; the same in the usual layout gives the same."""
     found = []
     for layout in (torch.contiguous_format, torch.channels_last):
-        play = Play(build_game(settings("float32"), device), settings("float32"), Slots(1))
+        play = play_of("float32", device)
         for network in play.game.networks.values():
             network.to(memory_format=layout)
         found.append(losses_of(play))
@@ -166,7 +165,7 @@ def pinned() -> Iterator[Row]:
 def no_sync() -> Iterator[Row]:
     """A round whose batch is on the GPU waits for nothing."""
     need_cuda()
-    play = Play(build_game(settings("bf16"), torch.device("cuda", 0)), settings("bf16"), Slots(1))
+    play = play_of("bf16", torch.device("cuda", 0))
     batch = batch_of(play)
     for _ in range(3):
         play.round(lambda: [batch])
@@ -212,6 +211,11 @@ def settings(precision: str) -> Config:
     """The quickstart; on a CPU small."""
     changes = [] if torch.cuda.is_available() else ["model.width=16", "data.batch_size=16"]
     return configs.load(CONFIG, [f"data.slots={SLOTS}", f"train.precision={precision}", *changes])
+
+
+def play_of(precision: str, device: torch.device) -> Play:
+    """With all its slots on one device."""
+    return Play(build_game(settings(precision), device), settings(precision), Slots(1))
 
 
 def stream(config: Config, slots: Slots, device: torch.device) -> Stream:

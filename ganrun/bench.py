@@ -14,7 +14,7 @@ MEASURES = {
     "step": "the round of a game, data in memory, against a textbook DCGAN step",
     "data": "samples/s from data.shards to a tensor, stage by stage, against plain webdataset",
     "checkpoint": "how long a checkpoint to run.storage holds up the round, against torch.save and a put",
-    "telemetry": "the round while a sidecar is told of it, against the same unwatched",
+    "telemetry": "CPU seconds that a sidecar and what is told it take, beside those of the rounds",
     "scale": "what a run would ask of network, storage and sidecar on 8 to 1,024 GPUs, and what gives out first",
     "fid": "the Fréchet distance and its features, against torch-fidelity",
 }

@@ -119,11 +119,12 @@ def measure(config: Config) -> dict[str, Any]:
 
 def count(config: Config) -> Units:
     """Counts the units of a config."""
-    data, play = open_data(config.data.shards), units.played(units.small(config), Slots(1))
+    data, counted = open_data(config.data.shards), units.count_round(config)
+    play = units.played(units.small(config), Slots(1))  # After it, so that no more than two plays are in memory.
     return Units(
         config,
         data,
-        units.count_round(config),
+        counted,
         units.count_stored(config, play),
         units.sample_seconds(config, data),
         units.count_shown(config, play, GPUS),

@@ -1,7 +1,7 @@
-"""What it costs a run on a CPU to be watched: the same rounds with its state pushed to a sidecar, and without.
+"""What it costs a run on a CPU to be watched, in CPU seconds: those of the driver's two threads, of what it hears, and
+of the sidecar, beside those of the rounds.
 
-Workers, driver and sidecar share this machine's cores here, and the first two even a process: in a cluster the workers
-have machines of their own, so that this is the most that it can cost.
+CPU seconds and not images a second: of a machine that others use, a percent of time cannot be told from noise.
 """
 
 import math
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,111 +28,145 @@ from ganrun.telemetry.protocol import OFF, VARIABLE, Address
 from ganrun.telemetry.push import Pusher, health
 from ganrun.telemetry.state import Past, RunState
 
-REPEATS, SECONDS = 15, 4.0
+REPEATS, SECONDS = 6, 10.0
+"""So many stretches of a run, each of at least two pushes."""
 SAY_SECONDS = 0.25
 """How often the driver hears of the workers."""
 
 
 def measure(config: Config) -> dict[str, Any]:
-    """Images/s with pushes every `telemetry.push_seconds` to a real sidecar, and without, in turn."""
+    """CPU seconds of rounds, and of pushes every `telemetry.push_seconds` to a real sidecar beside them."""
     torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
     play = Play(build_game(config, torch.device("cpu")), config, Slots(1))
-    rates: dict[bool, list[float]] = {True: [], False: []}
-    with _Sidecar() as address:
-        _rate(play, None, SECONDS)
-        for _ in range(REPEATS):
-            for watched in (True, False):
-                rates[watched].append(_rate(play, address if watched else None, SECONDS))
-    pairs = list(zip(rates[True], rates[False], strict=True))
-    ratio = statistics.median(on / off for on, off in pairs)
-    deviation = statistics.stdev(on / off for on, off in pairs)
+    with _Sidecar() as sidecar, _Watched(play, sidecar) as watched:
+        watched.stretch()
+        stretches = [watched.stretch() for _ in range(REPEATS)]
+    rounds, own, watching = (sum(column) for column in zip(*stretches, strict=True))
+    shares = [cost / alone for _, alone, cost in stretches]
     return {
         "what": "telemetry",
         "peer": "the same rounds unwatched",
-        "ours": statistics.median(rates[True]),
-        "theirs": statistics.median(rates[False]),
-        "unit": "images/s",
-        "ratio": ratio,
-        "limit_share": ratio,
+        "ours": rounds / (own + watching),
+        "theirs": rounds / own,
+        "unit": "rounds a CPU second",
+        "ratio": own / (own + watching),
+        "limit_share": own / (own + watching),
         "repeats": REPEATS,
-        "spread": deviation,
-        "error": deviation / math.sqrt(REPEATS),
+        "spread": (max(shares) - min(shares)) / statistics.mean(shares),
+        "watching_share": watching / own,
+        "error": statistics.stdev(shares) / math.sqrt(REPEATS),
     }
 
 
 def describe(result: dict[str, Any]) -> str:
     """In words."""
     return (
-        f"watched {result['ours']:,.0f} images/s, {result['peer']} {result['theirs']:,.0f} images/s\n"
-        f"ratio {result['ratio']:.4f} "
-        f"(median of {result['repeats']} pairs in turn, standard error {result['error']:.4f})"
+        f"watched {result['ours']:.3g}, {result['peer']} {result['theirs']:.3g} rounds a CPU second\n"
+        f"being watched takes {result['watching_share']:.2%} of what the rounds take (standard error "
+        f"{result['error']:.2%} over {result['repeats']} stretches of {SECONDS:.0f} s)"
     )
 
 
 class _Sidecar:
     """A sidecar of this measurement alone."""
 
-    def __enter__(self) -> Address:
+    def __enter__(self) -> "_Sidecar":
         with socket.create_server(("127.0.0.1", 0)) as free:
-            address = Address(port=free.getsockname()[1])
-        command = [sys.executable, "-m", "ganrun.sidecar", "--listen", f"{address.host}:{address.port}"]
+            self.address = Address(port=free.getsockname()[1])
+        command = [sys.executable, "-m", "ganrun.sidecar", "--listen", f"{self.address.host}:{self.address.port}"]
         self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | {VARIABLE: OFF})
-        while health(address) is None:
+        while health(self.address) is None:
             time.sleep(0.1)
-        return address
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
         self._process.wait()
 
+    @property
+    def cpu_seconds(self) -> float:
+        """So far, by the system's own count."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-def _rate(play: Play, address: Address | None, seconds: float) -> float:
-    """Real images a second over rounds, and ticks once a second."""
-    state = RunState(play.config, Past()) if address else None
-    pusher = (
-        Pusher(state, address, False, play.config.telemetry.push_seconds or 5, _unheard) if address and state else None
-    )
-    saying = threading.Event()
-    driver = threading.Thread(target=_hear, args=(state, play, saying), daemon=True)
-    driver.start()
+
+class _Watched:
+    """A play with all that a driver does to have it shown."""
+
+    def __init__(self, play: Play, sidecar: _Sidecar) -> None:
+        self.play, self.sidecar = play, sidecar
+        self.state = RunState(play.config, Past())
+        self._heard = 0.0
+        """CPU seconds in which the thread of the rounds told the state something: in a run it is the driver's."""
+        self._over = threading.Event()
+        self._batch: RawBatch = {"image": torch.randint(0, 256, _shape(play), dtype=torch.uint8)}
+        if play.config.model.classes:
+            self._batch["label"] = torch.arange(play.config.data.batch_size) % play.config.model.classes
+
+    def __enter__(self) -> "_Watched":
+        seconds = self.play.config.telemetry.push_seconds or 5
+        self._pusher = Pusher(self.state, self.sidecar.address, False, seconds, _unheard)
+        self._driver = threading.Thread(target=_hear, args=(self.state, self.play, self._over), daemon=True)
+        self._driver.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._driver.join()
+        self._pusher.close()
+
+    def stretch(self) -> tuple[int, float, float]:
+        """Rounds, and ticks once a second: their number, their CPU seconds, and those of being watched."""
+        whole, watching, rounds = time.process_time(), self._watching(), 0
+        here = self._here()
+        begun = ticked = time.perf_counter()
+        while (now := time.perf_counter()) - begun < SECONDS:
+            self.play.round(lambda: [self._batch])
+            rounds += 1
+            if now - ticked > 1:
+                ticked, told = now, _tick(self.play)
+                before = time.thread_time()
+                for message in told:
+                    self.state.hear(message)
+                self._heard += time.thread_time() - before
+        ours = self._here() - here
+        return rounds, time.process_time() - whole - ours, self._watching() - watching
+
+    def _here(self) -> float:
+        """CPU seconds of being watched in this process."""
+        return self._heard + _cpu_seconds(self._pusher._thread) + _cpu_seconds(self._driver)
+
+    def _watching(self) -> float:
+        return self._here() + self.sidecar.cpu_seconds
+
+
+def _cpu_seconds(thread: threading.Thread) -> float:
+    assert thread.ident is not None
+    return time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
+
+
+def _shape(play: Play) -> tuple[int, ...]:
     data = play.config.data
-    shape = (data.batch_size, data.channels, data.image_size, data.image_size)
-    batch: RawBatch = {"image": torch.randint(0, 256, shape, dtype=torch.uint8)}
-    if play.config.model.classes:
-        batch["label"] = torch.arange(data.batch_size) % play.config.model.classes
-    before, begun = play.images, time.perf_counter()
-    ticked = begun
-    while (now := time.perf_counter()) - begun < seconds:
-        play.round(lambda: [batch])
-        if now - ticked > 1:
-            ticked = now
-            _tick(play, state)
-    rate = (play.images - before) / (time.perf_counter() - begun)
-    saying.set()
-    driver.join()
-    if pusher:
-        pusher.close()
-    return rate
+    return data.batch_size, data.channels, data.image_size, data.image_size
 
 
-def _tick(play: Play, state: RunState | None) -> None:
-    """Both sides read their sums and draw a picture; one has them shown."""
+def _tick(play: Play) -> list[dict[str, Any]]:
+    """What a worker says at a tick."""
     values, nonfinite = play.recorder.read()
     draw = Draw(play.config.run.seed, 0, 0, 0, play.device, play.dtype)
     with torch.inference_mode():
         z = play.game.latent.draw(draw, play.config.telemetry.sample_images, "samples/z")
         images = play.game.sample(play.averaged_networks, z, play.game.labels(0, len(z), play.device))
-    png = to_png(images)
-    if state:
-        state.hear({"kind": "tick", "images": play.images, "values": values | {"nonfinite": nonfinite}})
-        state.hear({"kind": "picture", "images": play.images, "png": png, "diversity": 0.0})
+    return [
+        {"kind": "tick", "images": play.images, "values": values | {"nonfinite": nonfinite}},
+        {"kind": "picture", "images": play.images, "png": to_png(images), "diversity": 0.0},
+    ]
 
 
-def _hear(state: RunState | None, play: Play, over: threading.Event) -> None:
+def _hear(state: RunState, play: Play, over: threading.Event) -> None:
     """The driver's part."""
     while not over.wait(SAY_SECONDS):
-        if state:
-            state.hear({"kind": "images", "images": play.images})
+        state.hear({"kind": "images", "images": play.images})
 
 
 def _unheard(text: str) -> None:

@@ -18,7 +18,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from ganrun import checkpoint
 from ganrun.checkpoint import Progress
@@ -175,7 +175,7 @@ def _rank(rank: int, config: Config, folder: str) -> None:
         assert isinstance(seat.module, DistributedDataParallel)
         seat.module.register_comm_hook(None, _hook(seat.player.name, gradients, buckets))
     slots.gathered.clear()
-    with FlopCounterMode(display=False) as flops, _Operations() as operations:  # type: ignore[no-untyped-call]
+    with _Operations() as operations:  # type: ignore[no-untyped-call]
         _round(play)
     turns = {seat.player.name: seat.player.turns for seat in play.seats}
     norms, sums = sum(slots.gathered), len(slots.gathered) + buckets.total()
@@ -187,7 +187,7 @@ def _rank(rank: int, config: Config, folder: str) -> None:
         fresh_turns=sum(seat.player.turns for seat in play.seats if seat.player.fresh_batch),
         norm_bytes=norms,
         sums=sums,
-        flops=flops.get_total_flops() / SLOT_IMAGES,
+        flops=operations.flops / SLOT_IMAGES,
         operations=operations.count,
         tick_bytes=sum(slots.gathered),
     )
@@ -218,14 +218,20 @@ class _Counting(Slots):
 
 
 class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts what computes or moves something; what only looks at the same memory otherwise costs no launch."""
+    """Counts what computes or moves something; what only looks at the same memory otherwise costs no launch.
 
-    count = 0
+    And floating-point operations, by torch's formulas; its own counter does not bear `autograd.grad` in a forward pass.
+    """
+
+    count, flops = 0, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
         view = any(each.alias_info for each in func._schema.returns) and not func._schema.is_mutable
         self.count += not view
-        return func(*args, **(kwargs or {}))
+        if formula := flop_registry.get(func._overloadpacket):
+            self.flops += formula(*args, **(kwargs or {}), out_val=found)
+        return found
 
 
 def _requests(storage: Storage) -> int:

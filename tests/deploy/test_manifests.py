@@ -236,6 +236,9 @@ def test_nothing_of_the_aws_cluster_is_public():
     assert AWS["available_node_types"]["gpu"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
     assert "InstanceMarketOptions" not in AWS["available_node_types"]["head"]["node_config"]
     assert "--env=RAY_AUTH_MODE=token" in AWS["docker"]["run_options"]
+    (path,) = [option.partition("TOKEN_PATH=")[2] for option in AWS["docker"]["run_options"] if "TOKEN_PATH" in option]
+    assert AWS["file_mounts"] == {path: "~/.ray/auth_token"}  # The token is no part of the file.
+    assert "--dashboard-host=127.0.0.1" in AWS["head_start_ray_commands"][1]
 
 
 def test_a_lost_node_is_given_up_as_soon_everywhere():
@@ -246,3 +249,14 @@ def test_a_lost_node_is_given_up_as_soon_everywhere():
     assert all(each == found[0] for each in found)
     period, timeout, threshold = (int(value) for _, value in found[0])
     assert (period + timeout) * threshold <= 20_000
+
+
+def test_the_head_of_the_aws_cluster_outlives_its_workers():
+    head, gpu = (AWS["available_node_types"][name] for name in ("head", "gpu"))
+    assert AWS["head_node_type"] == "head"
+    assert head["resources"] == {"CPU": 0}  # No worker of a run is ever placed there.
+    assert gpu["resources"]["GPU"] == 1
+    assert (gpu["min_workers"], gpu["max_workers"]) == (0, AWS["max_workers"])  # Started for a run, ended after it.
+    assert AWS["idle_timeout_minutes"] > 0
+    starts = [AWS["head_start_ray_commands"][1], AWS["worker_start_ray_commands"][1]]
+    assert all(command.startswith("ulimit -n 65536; ray start ") for command in starts)
