@@ -171,8 +171,8 @@ class Fixed(_Leaving, FixedScalingPolicy):  # type: ignore[misc]
 class Elastic(_Leaving, ElasticScalingPolicy):  # type: ignore[misc]
     """As many workers as there is room for.
 
-    Ray's own count is of what it has set aside for a run: of nodes as they were up to 20 s ago, also those that are to be
-    taken away, whatever others use of them, and less what a run that was killed had up to three minutes ago.
+    Ray's own count is of what it has set aside for a run: of nodes as they were up to 20 s ago, also those that are to
+    be taken away, whatever others use of them, and less what a run that was killed had up to three minutes ago.
     """
 
     def _get_reserved_resources(self) -> Nodes:
