@@ -139,6 +139,13 @@ def test_validate_finds_what_a_run_would_be_refused_for(values, tmp_path):
         assert reason in error
 
 
+def test_a_dashboard_is_no_cluster_to_train_on(values, tmp_path):
+    yaml = write_yaml(tmp_path / "small.yaml", values)
+    code, _, error = Train(yaml, address="http://127.0.0.1:8265").wait()
+    assert code == 2
+    assert "RAY_ADDRESS: 'http://127.0.0.1:8265' is where jobs are submitted: `ray job submit" in error
+
+
 def test_a_cluster_that_does_not_answer_is_named(values, tmp_path):
     yaml = write_yaml(tmp_path / "small.yaml", values)
     code, _, error = Train(yaml, address="127.0.0.1:1").wait()

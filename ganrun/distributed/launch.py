@@ -5,27 +5,26 @@ metrics and scores are ours alone, so nothing goes through `ray.train.report`.
 """
 
 import contextlib
-import logging
-import math
 import os
-import signal
-import socket
 import threading
 import traceback
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from ganrun.distributed.change import Exploit, Restart
+from ganrun.distributed.connection import connected, cpus_of
+from ganrun.distributed.head import Head
 from ganrun.distributed.line import Answer, Line, Message
-from ganrun.distributed.scores import Scores, scoring_cpus
+from ganrun.distributed.scores import Scores
 from ganrun.errors import RunError, UserError
 from ganrun.sections import Config
-from ganrun.storage import for_ray, open_storage
+from ganrun.storage import for_ray
 
 ENDINGS = ("finished", "stopped")
 LISTEN_SECONDS = 0.25
-LOOPBACK = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
+HEADLESS_SECONDS = 45.0
+"""Without a head: workers that can save and leave have done so; Ray ends this process too after a minute."""
 PROGRAM_FAULTS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError)
 """What Python raises of faulty code, ours or in run.imports, but not when a machine, a worker or a link dies: to
 start the workers again would only repeat it. (A ValueError or RuntimeError may be either.)"""
@@ -89,18 +88,43 @@ def run(config: Config, hear: Callable[[Message], None], stop: threading.Event) 
             if (there := ray.cluster_resources().get(resource, 0)) < amount:
                 text = f"waiting for nodes: the run needs {amount:g} {resource}s, the cluster has {there:g}"
                 hear({"kind": "note", "text": text})
-        scores = Scores(config)
-        while True:
-            over, _ = ray.wait([fit], timeout=LISTEN_SECONDS)
-            for message in ray.get(mailbox.collect.remote(stop.is_set(), scores.poll())):
-                hear(message)
-                scores.hear(message)
-                if message["kind"] == "failed":
-                    raise (UserError if message["wrong_input"] else RunError)(message["text"])
-                if message["kind"] in ENDINGS:
-                    return str(message["kind"])
-            if over:
-                raise ended(config, ray.get(fit))
+        with contextlib.closing(Head(ray.get_runtime_context().gcs_address)) as head:
+            return _listen(ray, config, mailbox, fit, hear, stop, head)
+
+
+def _listen(
+    ray: Any,
+    config: Config,
+    mailbox: Any,
+    fit: Any,
+    hear: Callable[[Message], None],
+    stop: threading.Event,
+    head: Head,
+) -> str:
+    """Hears the workers to their end."""
+    scores = Scores(config)
+    while True:
+        over, _ = ray.wait([fit], timeout=LISTEN_SECONDS)
+        for message in ray.get(mailbox.collect.remote(stop.is_set() or head.lost, scores.poll())):
+            hear(message)
+            scores.hear(message)
+            if message["kind"] == "failed":
+                raise (UserError if message["wrong_input"] else RunError)(message["text"])
+            if message["kind"] == "stopped" and head.lost:
+                raise _headless(head, "a checkpoint is saved")
+            if message["kind"] in ENDINGS:
+                return str(message["kind"])
+        if head.silent_seconds > HEADLESS_SECONDS:
+            raise _headless(head, "the last checkpoint stays")
+        if over:
+            raise ended(config, ray.get(fit))
+
+
+def _headless(head: Head, saved: str) -> RunError:
+    return RunError(
+        f"the head of the Ray cluster at {head.address} does not answer any more; {saved}: start the cluster again and "
+        "run the same command"
+    )
 
 
 def begin(config: Config, order: Exploit | None = None) -> tuple[Any, Any]:
@@ -200,72 +224,3 @@ def _train_worker(job: dict[str, Any]) -> None:
         line.say("failed", text=f"a fault in the program:\n{traceback.format_exc()}", wrong_input=False)
     finally:
         line.close()
-
-
-def cpus_of(config: Config, workers: int) -> float:
-    """CPUs that so many workers of a run take."""
-    return workers * config.cluster.cpus_per_worker
-
-
-def _check_answers(address: str) -> None:
-    """Ray itself would try for minutes before it says that nobody is there."""
-    host, _, port = address.rpartition(":")
-    if host and port.isdigit() and "/" not in host:
-        try:
-            socket.create_connection((host, int(port)), timeout=10).close()
-        except OSError as error:
-            raise UserError(
-                f"RAY_ADDRESS: no Ray cluster answers at {address!r} ({error.strerror or error})"
-            ) from error
-
-
-@contextlib.contextmanager
-def _our_signals() -> Iterator[None]:
-    """Ray takes SIGTERM for itself when it starts, in Python (to leave at once) and below it (to abort)."""
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.getsignal(number) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def connected(config: Config, trials: int = 1) -> Iterator[Any]:
-    """A Ray of our own on this machine, with CPUs for so many trials, or the cluster that RAY_ADDRESS names; left at
-    the end."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if "RAY_ADDRESS" in os.environ:
-        _check_answers(os.environ["RAY_ADDRESS"])
-    else:
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        # Ray's own way, made for other systems, to have everything listen on the loopback address alone.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        for library in ("GLOO", "NCCL"):
-            os.environ.setdefault(f"{library}_SOCKET_IFNAME", LOOPBACK)
-        cpus = trials * (cpus_of(config, config.cluster.most_workers) + scoring_cpus(config))
-        options |= {
-            "address": "local",
-            "num_cpus": max(os.cpu_count() or 1, math.ceil(cpus)),
-            "include_dashboard": False,
-            "object_store_memory": 100 * 2**20,
-        }
-    import ray
-
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    # Ray prints what befalls its processes to stdout, which is ours alone; it is in Ray's logs too.
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        try:
-            with _our_signals():
-                ray.init(**options)
-        except ConnectionError as error:
-            address = os.environ.get("RAY_ADDRESS")
-            raise UserError(f"RAY_ADDRESS: no Ray cluster answers at {address!r}; start one, or unset it") from error
-        try:
-            yield ray
-        finally:
-            ray.shutdown()
-            with contextlib.suppress(OSError):  # A worker may still be at it; `ganrun runs gc` collects it.
-                open_storage(f"{config.run.storage}/{config.run.name}").delete(".ray")

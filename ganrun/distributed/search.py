@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from ganrun import preflight
 from ganrun.distributed import launch
+from ganrun.distributed.connection import connected, cpus_of
 from ganrun.distributed.line import Message
 from ganrun.distributed.scores import scoring_cpus
 from ganrun.distributed.trial import FAILED, FINISHED, PAUSED, PENDING, RUNNING, Trial
@@ -115,7 +116,7 @@ class Search:
         there: dict[str, float] = ray.cluster_resources()
         cluster = self.config.cluster
         needed = {
-            "CPU": launch.cpus_of(self.config, cluster.most_workers) + scoring_cpus(self.config),
+            "CPU": cpus_of(self.config, cluster.most_workers) + scoring_cpus(self.config),
             "GPU": float(cluster.most_workers * cluster.gpus_per_worker),
         }
         room = min(int(there.get(name, 0) / amount + 1e-6) for name, amount in needed.items() if amount)
@@ -252,7 +253,7 @@ def run(config: Config, storage: Storage, population: Population, watch: Watch, 
     """Runs a search on a Ray of its own, or on the cluster that RAY_ADDRESS names; see `Search.run`."""
     assert config.tune is not None
     try:
-        with launch.connected(config, config.tune.population):
+        with connected(config, config.tune.population):
             search = Search(config, storage, population, watch)
             try:
                 return search.run(stop)

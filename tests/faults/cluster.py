@@ -20,7 +20,7 @@ from ganrun.errors import RunError
 from ganrun.run_folder import RunFolder
 from ganrun.sections import Config
 from ganrun.storage import open_storage
-from tests.faults.history import Note, read_notes, recomputed, what_counts
+from tests.faults.history import Note, read_notes, recomputed, standstill, what_counts
 from tests.keys import what_order_says
 from tests.ranks import latest_tensors
 
@@ -39,7 +39,7 @@ class Row(NamedTuple):
     drill: str
     restarts: str
     seconds: float | None
-    """From a fault to the first round after it, on average."""
+    """Without a round, a fault."""
     images: int
 
 
@@ -48,7 +48,7 @@ ROWS: list[Row] = []
 
 def table() -> list[str]:
     """What the drills of this session cost, as a table for docs/cluster.md."""
-    head = ["| drill | who restarts | seconds to the next round | images recomputed |", "|---|---|---|---|"]
+    head = ["| drill | who restarts | seconds without a round | images recomputed |", "|---|---|---|---|"]
     return head + [
         f"| {row.drill} | {row.restarts} | {'-' if row.seconds is None else f'{row.seconds:.0f}'} | {row.images} |"
         for row in ROWS
@@ -83,18 +83,18 @@ def cluster_up(hosts: int = 3, cpus: float = 1) -> Iterator[LocalCluster]:
 
 def heal(cluster: LocalCluster) -> None:
     """All hosts are plugged in and up, as before a drill."""
+    network = cluster.network
     for host in ["storage", *cluster.hosts()]:
-        cluster.network.join(host)
-    if not cluster.network.pids("storage"):
+        network.join(host)
+    if not network.pids("storage"):
         cluster.start("storage")
-    alive = cluster.alive()
-    if "head" not in alive:
-        alive = set()
-        cluster.network.kill("head")
-        cluster.start("head")
-    lost = [host for host in cluster.hosts()[1:] if host not in alive]
+    # The head may not have noticed yet whom it lost.
+    alive = {host for host in cluster.alive() if network.pids(host)}
+    lost = [host for host in cluster.hosts() if host not in alive or "head" not in alive]
     for host in lost:
-        cluster.network.kill(host)
+        network.kill(host)
+    if "head" in lost:
+        cluster.start(lost.pop(0))
     cluster.start(*lost)
 
 
@@ -162,7 +162,7 @@ class Drill:
             said = driver.said() if driver else ""
             assert time.monotonic() < deadline, said
             assert driver is None or driver.process.poll() is None, said
-            time.sleep(0.05)
+            time.sleep(0.2)
 
     def fault(self) -> None:
         """It is about to happen."""
@@ -174,7 +174,17 @@ class Drill:
 
     def workers(self, host: str) -> list[int]:
         """The process ids of the workers on a host."""
-        return [pid for pid, title in self._titles(host) if "RayTrainWorker" in title]
+        return [pid for pid, title in self.titles(host) if "RayTrainWorker" in title]
+
+    def titles(self, host: str) -> Iterator[tuple[int, str]]:
+        """The processes on a host: id and command line."""
+        for pid in self.cluster.network.pids(host):
+            with contextlib.suppress(OSError):
+                yield pid, Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+    def hosts_shown(self) -> set[str]:
+        """Those on which a worker was shown something."""
+        return {note.host for note in self.notes()}
 
     def worker(self, rank: int) -> int:
         """The process id of the newest attempt's worker of that rank."""
@@ -192,10 +202,6 @@ class Drill:
         """A checkpoint is being written, and not visible yet."""
         latest, there = self.folder.pointer("latest"), self.folder.storage.list("checkpoints")
         return bool(latest and there and max(there) > latest.checkpoint)
-
-    def heal(self) -> None:
-        """Whoever runs the cluster does."""
-        heal(self.cluster)
 
     def again(self, host: str = "head", refused: int = 0) -> None:
         """Whoever ran the command does so again, and after a refusal once more, until it ends with 0.
@@ -231,9 +237,7 @@ class Drill:
         self._assert_visible()
         assert_equal(latest_tensors(self.config), undisturbed, exact)
         self.assert_nothing_left()
-        seconds = [next(note.time for note in notes if note.time > fault) - fault for fault in self.faults]
-        mean = sum(seconds) / len(seconds) if seconds else None
-        row = Row(drill, restarts, mean, recomputed(notes, self.config))
+        row = Row(drill, restarts, standstill(notes, self.faults), recomputed(notes, self.config))
         ROWS.append(row)
         print("\n" + table()[-1])
         return row
@@ -271,13 +275,8 @@ class Drill:
         assert latest.images == self.config.train.total_images
         assert self.folder.storage.list().count("lease.json") == 0
 
-    def _titles(self, host: str) -> Iterator[tuple[int, str]]:
-        for pid in self.cluster.network.pids(host):
-            with contextlib.suppress(OSError):
-                yield pid, Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-
     def _processes(self) -> list[str]:
-        found = [title for host in self.cluster.hosts() for _, title in self._titles(host)]
+        found = [title for host in self.cluster.hosts() for _, title in self.titles(host)]
         return [title for title in found if any(name in title for name in OURS)]
 
     def _actors(self) -> list[str]:

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.conftest import config_of, small_run
-from tests.faults.cluster import INTERVAL, Drill, cluster_up, heal, table, why_no_hosts
+from tests.faults.cluster import INTERVAL, ROOT, Drill, cluster_up, heal, table, why_no_hosts
 from tests.keys import FIELDS, upload_with_keys
 from tests.ranks import latest_tensors, run_ranks
 
@@ -16,8 +16,10 @@ def three_hosts():
     """A local cluster with a CPU on each of three hosts."""
     if why := why_no_hosts():
         pytest.skip(why)
-    with cluster_up() as cluster:
-        yield cluster
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))  # Of tests.faults.noting, which no job is sent.
+        with cluster_up() as cluster:
+            yield cluster
 
 
 @pytest.fixture

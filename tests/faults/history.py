@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,6 +59,16 @@ def recomputed(notes: list[Note], config: Config) -> int:
         assert not late or max(late) - min(late) < WRITTEN_SECONDS
         again += max(0, max(note.images for note in shown) + config.data.batch_size - start)
     return again
+
+
+def standstill(notes: list[Note], faults: list[float]) -> float | None:
+    """Seconds without a round, of each fault the longest time until the next fault, on average over the faults."""
+    rounds = list(itertools.pairwise(note.time for note in notes))
+    worst = {
+        max((gap for gap in rounds if gap[1] > fault and gap[0] < following), key=lambda gap: gap[1] - gap[0])
+        for fault, following in itertools.pairwise([*faults, math.inf])
+    }
+    return sum(after - before for before, after in worst) / len(faults) if faults else None
 
 
 def _starts(notes: list[Note]) -> dict[int, int]:

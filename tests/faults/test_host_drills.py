@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from tests.faults.cluster import heal
+
 pytestmark = pytest.mark.drill
 NOTICE_SECONDS = 30
 
@@ -65,19 +67,21 @@ def test_head_killed(drill, undisturbed):
     run.fault()
     run.cluster.network.kill("head")
     driver.ends(1)
-    run.heal()
+    heal(run.cluster)
     run.again("host1")
     run.verdict("head killed", "the user, cluster and command", undisturbed(run.config))
 
 
 def test_disk_full_on_a_host(drill, undisturbed, small_disks):
-    """Nobody has to restart anything: shards are not cached there, and the command ends with 0."""
-    run = drill(data__cache_mib=1)
-    driver, full = train_until_a_host_other_than_the_head_works(run)
+    """Nobody has to restart anything: shards are not kept on it, and the command ends with 0."""
+    run = drill(cluster__workers=3)
+    fill(small_disks / "host1")
     run.fault()
-    fill(small_disks / full)
-    driver.ends(0)
-    run.verdict("disk of a host full", "nobody has to", undisturbed(run.config))
+    run.train().ends(0)
+    assert run.hosts_shown() == {"head", "host1", "host2"}
+    kept = {host: list((small_disks / host / ".cache/ganrun/shards").glob("[!.]*")) for host in ("host1", "host2")}
+    assert [len(kept[host]) for host in kept] == [0, 5]
+    run.verdict("disk of a host full, 3 workers", "nobody has to", undisturbed(run.config), exact=False)
 
 
 @pytest.fixture

@@ -1,0 +1,44 @@
+"""Whether the head of the Ray cluster still answers: without it Ray ends all of its processes after a minute."""
+
+import contextlib
+import socket
+import threading
+import time
+
+SILENT_SECONDS = 15.0
+"""A head that was silent for so long is lost."""
+ASK_SECONDS = 2.0
+
+
+class Head:
+    """The address where Ray is known by all, asked from a thread of its own.
+
+    Args:
+        address: host:port.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._heard = time.monotonic()
+        self._over = threading.Event()
+        threading.Thread(target=self._ask, name="head", daemon=True).start()
+
+    @property
+    def silent_seconds(self) -> float:
+        """So long it has not answered."""
+        return time.monotonic() - self._heard
+
+    @property
+    def lost(self) -> bool:
+        """Whether that is too long."""
+        return self.silent_seconds > SILENT_SECONDS
+
+    def close(self) -> None:
+        """It is not asked any more."""
+        self._over.set()
+
+    def _ask(self) -> None:
+        host, _, port = self.address.rpartition(":")
+        while not self._over.wait(ASK_SECONDS):
+            with contextlib.suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), ASK_SECONDS):
+                self._heard = time.monotonic()

@@ -1,0 +1,98 @@
+"""The life of a job on the local cluster, by the words of README and docs/cluster.md: `make drill`."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.faults.cluster import ROOT, WAIT
+
+pytestmark = pytest.mark.drill
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+
+
+class Jobs:
+    """`ray job ...` from a shell that `python -m cluster.local env` let in."""
+
+    def __init__(self, cluster):
+        self.environment = os.environ | cluster.credentials() | {"RAY_ADDRESS": cluster.dashboard()}
+
+    def __call__(self, *arguments):
+        """Exit code and all that it says."""
+        done = subprocess.run(
+            [*RAY, "job", *arguments],
+            env=self.environment,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=WAIT,
+        )
+        return done.returncode, done.stdout
+
+    def submit(self, name, yaml, *overrides, **variables):
+        variables = json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "120"} | variables})
+        options = ["--no-wait", f"--submission-id={name}", "--working-dir=.", f"--runtime-env-json={variables}"]
+        code, said = self("submit", *options, "--", "python", "-m", "ganrun.train", str(yaml), *overrides)
+        assert code == 0, said
+
+    def wait_for(self, name, pattern):
+        """Until its logs have this; the logs."""
+        deadline = time.monotonic() + WAIT
+        while not re.search(pattern, said := self("logs", name)[1]):
+            assert time.monotonic() < deadline, said
+            assert "Traceback" not in said, said
+        return said
+
+
+@pytest.fixture
+def jobs(cluster):
+    return Jobs(cluster)
+
+
+def test_a_job_is_submitted_stopped_and_submitted_again(drill, undisturbed, jobs):
+    """Whoever stopped the job submits it again; it ends with SUCCEEDED and the undisturbed run's weights."""
+    run = drill()
+    jobs.submit("first", run.yaml)
+    jobs.wait_for("first", r"[\d,]+ of 3,600 images")
+    run.fault()
+    code, said = jobs("stop", "first")
+    assert code == 0, said
+    assert "STOPPED" in jobs("status", "first")[1]
+    stopped = json.loads(run.folder.storage.read("latest.json"))["images"]
+    said = jobs("logs", "first")[1]
+    assert f"stopped: a checkpoint at {stopped:,} images is saved; run the same command to go on" in said
+    jobs.submit("second", run.yaml)
+    said += jobs.wait_for("second", r"finished: 3,600 images shown")
+    assert f"going on with 2 workers from {stopped:,} images" in said
+    run.wait(lambda: "SUCCEEDED" in jobs("status", "second")[1])
+    for secret in (jobs.environment["RAY_AUTH_TOKEN"], jobs.environment["AWS_SECRET_ACCESS_KEY"]):
+        assert secret not in said
+    row = run.verdict("job stopped and submitted again", "the user", undisturbed(run.config))
+    assert row.images == 0
+
+
+def test_who_has_another_token_submits_nothing(jobs):
+    """Nobody restarts anything: what is refused did not begin."""
+    jobs.environment |= {"RAY_AUTH_TOKEN": "some-other-token-0123456789abcdef"}
+    code, said = jobs("submit", "--", "true")
+    assert code != 0
+    assert "401" in said or "403" in said or "nauthenticated" in said or "nvalid" in said, said
+
+
+def test_the_sidecar_of_a_job(drill, jobs, cluster):
+    """Whether the sidecar that a job started outlives it; the job ends well either way."""
+    run = drill(train__total_images=600)
+    jobs.submit("watched", run.yaml, GANRUN_SIDECAR="")
+    jobs.wait_for("watched", r"finished: 600 images shown")
+    run.wait(lambda: "SUCCEEDED" in jobs("status", "watched")[1])
+    run.assert_nothing_left()
+    sidecars = [title for _, title in run.titles("head") if "ganrun.sidecar" in title]
+    print(sidecars)
+    time.sleep(5)
+    cluster.popen("head", ["curl", "-s", "-i", "http://127.0.0.1:9108/"]).wait()
+    print([title for _, title in run.titles("head") if "ganrun.sidecar" in title])
