@@ -41,12 +41,12 @@ except ImportError:  # An older Ray, whose runs have a fixed size: `scaling` ref
 
 ASK_SECONDS = 60.0
 """An order to leave that nobody followed is given again."""
-WAIT_SECONDS, REACH_SECONDS = 1.0, 2.0
-"""Between looks for room; how long a node may take to answer."""
+WAIT_SECONDS, REACH_SECONDS, REACH_THREADS = 1.0, 2.0, 64
+"""Between looks for room; how long a node may take to answer; so many are asked at a time."""
 RESIZE_SECONDS = 30.0
 """So often Ray looks whether there is room for more workers."""
 Nodes = Mapping[str, Mapping[str, float]]
-"""Resources by name of each node."""
+"""Resources of each node, by name."""
 
 
 class Trainer(TorchTrainer):  # type: ignore[misc]
@@ -171,35 +171,21 @@ class Fixed(_Leaving, FixedScalingPolicy):  # type: ignore[misc]
 class Elastic(_Leaving, ElasticScalingPolicy):  # type: ignore[misc]
     """As many workers as there is room for.
 
-    Ray's own count trusts what it knew of the nodes up to 20 s ago, counts those that are to be taken away, and does
-    not know what others use.
+    Ray's own count is of what it has set aside for a run: of nodes as they were up to 20 s ago, also those that are to
+    be taken away, whatever others use of them, and less what a run that was killed had up to three minutes ago.
     """
 
-    def __init__(self, scaling_config: Any, mailbox: Any) -> None:
-        super().__init__(scaling_config, mailbox)
-        self._measures = False
-        """Whether what is idle counts: while the workers of before have not left yet, it does not."""
-
-    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
-        """A start that did not find its room is tried again with what is idle."""
-        super().after_controller_state_update(previous_state, current_state)
-        if isinstance(current_state, ReschedulingState | RunningState):
-            self._measures = True
-        elif isinstance(current_state, RestartingState):
-            self._measures = False
+    def _get_reserved_resources(self) -> Nodes:
+        return {}  # Asking for nodes is left to Ray, counting them is not.
 
     def _count_possible_workers(self, reserved_resources: Nodes) -> int:
-        """At most as many as Ray's share for this run, whose nodes may be gone, on the nodes that there are."""
         nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
         held = Counter(node for node, _ in self._group.values())
-        there = nodes.keys() - draining_nodes()
-        idle = ray._private.state.available_resources_per_node() if self._measures else None
-        if idle is None:
-            there -= unreachable([nodes[node] for node in held if node in nodes])
+        there = nodes.keys() - draining_nodes() - unreachable([nodes[node] for node in held if node in nodes])
+        idle = ray._private.state.available_resources_per_node()
         needed = self.scaling_config._resources_per_worker_not_none
         most: int = self.scaling_config.max_workers
-        share = room(reserved_resources, None, {}, needed)
-        return min(room({node: nodes[node]["Resources"] for node in there}, idle, held, needed), share, most)
+        return min(room({node: idle.get(node, {}) for node in there}, held, needed), most)
 
 
 class Failures(DefaultFailurePolicy):  # type: ignore[misc]
@@ -236,31 +222,23 @@ def unreachable(nodes: list[dict[str, Any]]) -> set[str]:
             return True
         return False
 
-    with ThreadPoolExecutor(max(len(nodes), 1)) as threads:
+    with ThreadPoolExecutor(REACH_THREADS) as threads:
         return {node["NodeID"] for node, there in zip(nodes, threads.map(answers, nodes), strict=True) if not there}
 
 
-def room(nodes: Nodes, idle: Nodes | None, held: Mapping[str, int], needed: Mapping[str, float]) -> int:
-    """How many workers the nodes have room for.
+def room(idle: Nodes, held: Mapping[str, int], needed: Mapping[str, float]) -> int:
+    """How many workers there is room for.
 
     Args:
-        nodes: what each has, whoever uses it now.
-        idle: what nobody uses, of each; None: all counts as idle.
-        held: how many workers of this run are on each.
+        idle: what nobody uses, of each node.
+        held: how many workers of this run are on each, also those that are about to leave.
         needed: what a worker takes.
     """
-    workers = 0
-    for node, there in nodes.items():
-        amounts = []
-        for name, amount in needed.items():
-            if amount <= 0:
-                continue
-            free = there.get(name, 0.0)
-            if idle is not None:
-                free = min(free, idle.get(node, {}).get(name, 0.0) + held.get(node, 0) * amount)
-            amounts.append(int(free / amount + 1e-6))
-        workers += min(amounts, default=0)
-    return workers
+    amounts = {name: amount for name, amount in needed.items() if amount > 0}
+    return sum(
+        min(int(there.get(name, 0.0) / amount + 1e-6) for name, amount in amounts.items()) + held.get(node, 0)
+        for node, there in idle.items()
+    )
 
 
 def cause(error: Exception, addresses: Mapping[int, str]) -> tuple[str | None, str]:

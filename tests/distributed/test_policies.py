@@ -1,5 +1,7 @@
 """How many workers there is room for, why they are started anew, and what counts as a failure."""
 
+import socket
+
 import pytest
 from ray.exceptions import ActorDiedError
 from ray.train import ControllerError, FailureConfig, WorkerGroupError
@@ -13,10 +15,10 @@ from ray.train.v2._internal.execution.failure_handling import FailureDecision
 
 from ganrun.distributed import elastic
 from ganrun.distributed.change import FAILURE, PREEMPTION, LeftError
-from ganrun.distributed.elastic import Failures, cause, room, scaling
+from ganrun.distributed.elastic import Failures, cause, room, scaling, unreachable
 from ganrun.errors import UserError
 
-NODES = {"a": {"CPU": 4.0, "GPU": 2.0}, "b": {"CPU": 1.0, "GPU": 2.0}, "c": {"CPU": 8.0}}
+IDLE = {"a": {"CPU": 4.0, "GPU": 2.0}, "b": {"CPU": 1.0, "GPU": 2.0}, "c": {"CPU": 8.0}, "d": {}}
 ADDRESSES = {0: "10.0.0.1", 1: "10.0.0.2"}
 
 
@@ -32,14 +34,20 @@ ADDRESSES = {0: "10.0.0.1", 1: "10.0.0.2"}
     ],
 )
 def test_there_is_room_for_whole_workers_on_each_node(needed, workers):
-    assert room(NODES, None, {}, needed) == workers
+    assert room(IDLE, {}, needed) == workers
 
 
-def test_what_others_use_is_no_room_but_what_the_run_itself_uses_is():
-    idle = {"a": {"CPU": 1.0}, "b": {"CPU": 1.0}}  # A node that is not named has nothing idle.
-    assert room(NODES, idle, {}, {"CPU": 1.0}) == 2
-    assert room(NODES, idle, {"a": 1, "c": 2}, {"CPU": 1.0}) == 5
-    assert room({"b": NODES["b"]}, idle, {"a": 1}, {"CPU": 1.0}) == 1
+def test_what_the_run_itself_has_is_room_too_but_not_on_nodes_that_do_not_count():
+    assert room(IDLE, {"a": 1, "d": 2}, {"CPU": 3.0}) == 3 + 3
+    assert room({"b": {}}, {"a": 1, "b": 2}, {"CPU": 3.0, "GPU": 0.0}) == 2
+
+
+def test_a_node_that_takes_no_connection_is_not_there():
+    with socket.create_server(("127.0.0.1", 0)) as raylet, socket.create_server(("127.0.0.1", 0)) as closed:
+        ports = {"here": raylet.getsockname()[1], "gone": closed.getsockname()[1]}
+        closed.close()
+        nodes = [{"NodeID": n, "NodeManagerAddress": "127.0.0.1", "NodeManagerPort": port} for n, port in ports.items()]
+        assert unreachable(nodes) == {"gone"}
 
 
 def died(preempted=False):

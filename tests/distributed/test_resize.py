@@ -24,6 +24,8 @@ def nodes(monkeypatch):
     try:
         yield cluster.address, cluster.add_node(**NODE).node_id
     finally:
+        for node in list(cluster.worker_nodes):
+            cluster.remove_node(node, allow_graceful=False)
         cluster.shutdown()
 
 
