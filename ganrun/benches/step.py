@@ -4,6 +4,8 @@ import resource
 import statistics
 import tempfile
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -44,6 +46,8 @@ def measure(config: Config) -> dict[str, Any]:
     }
     warm = in_turn(sides, 1)
     without = _without_data(config)
+    if find_spec("lightning"):
+        sides["lightning"] = import_module("ganrun.benches.in_lightning").loop(config, SECONDS)
     with tempfile.TemporaryDirectory() as storage:
         if not without:
             sides["loop"] = _loop(config, storage, warm[best][0])
@@ -62,6 +66,7 @@ def measure(config: Config) -> dict[str, Any]:
         bf16_ratio=ratio(rates["bf16"], rates["peer"]) if "bf16" in rates else None,
         loop_over_step=None if without else ratio(rates["loop"], rates[best]),
         without_loop=without,
+        over_lightning=ratio(rates[best], rates["lightning"]) if "lightning" in rates else None,
         flops_per_image=operations,
         peak_flops=peak,
         peak_mib=memory,
@@ -77,6 +82,9 @@ def describe(found: dict[str, Any]) -> str:
     loop = f"not measured: {found['without_loop']}"
     if found["loop_over_step"]:
         loop = f"{found['loop_over_step']:.3f} of the round"
+    lightning = "not measured: lightning is not installed"
+    if found["over_lightning"]:
+        lightning = f"a round is {found['over_lightning']:.2f} times as fast"
     width = max(map(len, found["phases"]))
     return "\n".join(
         [
@@ -84,6 +92,7 @@ def describe(found: dict[str, Any]) -> str:
             f"ratio in float32 {found['float32_ratio']:.2f}, in bf16 {bf16} "
             f"(medians of {found['repeats']} repeats in turn, spread {found['spread']:.0%})",
             f"the whole loop (stream, ticks, pictures, checkpoints): {loop}",
+            f"Lightning's manual optimisation: {lightning}",
             f"float32: {found['flops_per_image'] / 1e9:.2f} GFLOP an image, {found['limit_share']:.0%} of the "
             f"{found['peak_flops'] / 1e9:.0f} GFLOP/s of a matrix product here; {found['peak_mib']:,.0f} MiB at most",
             *(f"  {name:<{width}}  {share:6.1%}" for name, share in found["phases"].items()),
