@@ -57,6 +57,8 @@ def work(
         torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
     else:  # Workers of one machine see all its GPUs; NCCL and current_stream() mean this thread's.
         torch.cuda.set_device(device)
+        torch.backends.cudnn.benchmark = True  # Rounds have the same shapes.
+        torch.set_float32_matmul_precision("high")  # TF32, which convolutions have anyway.
     with _warnings_told(line) if rank == 0 else contextlib.nullcontext():
         if config.train.precision == "bf16" and not has_bf16(device):
             logger.warning(
