@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from ganrun.benches.comparison import ratio, result
 from ganrun.data.decode import RawBatch
 from ganrun.games.build import build_game
 from ganrun.picture import to_png
@@ -41,21 +42,19 @@ def measure(config: Config) -> dict[str, Any]:
     with _Sidecar() as sidecar, _Watched(play, sidecar) as watched:
         watched.stretch()
         stretches = [watched.stretch() for _ in range(REPEATS)]
-    rounds, own, watching = (sum(column) for column in zip(*stretches, strict=True))
-    shares = [cost / alone for _, alone, cost in stretches]
-    return {
-        "what": "telemetry",
-        "peer": "the same rounds unwatched",
-        "ours": rounds / (own + watching),
-        "theirs": rounds / own,
-        "unit": "rounds a CPU second",
-        "ratio": own / (own + watching),
-        "limit_share": own / (own + watching),
-        "repeats": REPEATS,
-        "spread": (max(shares) - min(shares)) / statistics.mean(shares),
-        "watching_share": watching / own,
-        "error": statistics.stdev(shares) / math.sqrt(REPEATS),
-    }
+    watched_rates = [rounds / (own + watching) for rounds, own, watching in stretches]
+    alone = [rounds / own for rounds, own, _ in stretches]
+    shares = [watching / own for _, own, watching in stretches]
+    return result(
+        "telemetry",
+        "the same rounds unwatched",
+        "rounds a CPU second",
+        watched_rates,
+        alone,
+        limit_share=ratio(watched_rates, alone),
+        watching_share=statistics.mean(shares),
+        error=statistics.stdev(shares) / math.sqrt(REPEATS),
+    )
 
 
 def describe(result: dict[str, Any]) -> str:

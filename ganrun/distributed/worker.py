@@ -32,6 +32,9 @@ from ganrun.sections import Config
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
 from ganrun.telemetry.collapse import Suspicion
+from ganrun.turn import has_bf16
+
+logger = logging.getLogger(__name__)
 
 
 def work(
@@ -63,7 +66,13 @@ def work(
         torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
     else:  # Workers of one machine see all its GPUs; NCCL and current_stream() mean this thread's.
         torch.cuda.set_device(device)
+        torch.backends.cudnn.benchmark = True  # Rounds have the same shapes.
+        torch.set_float32_matmul_precision("high")  # TF32, which convolutions have anyway.
     with _warnings_told(line) if rank == 0 else contextlib.nullcontext():
+        if config.train.precision == "bf16" and not has_bf16(device):
+            logger.warning(
+                "train.precision: bf16, but this %s does not compute in it: float32 is used", device.type.upper()
+            )
         place, slots = _place(config, line, restart), Slots(config.slots, rank, workers)
         change = _attempt(config, device, slots, place, order)
         while change:
