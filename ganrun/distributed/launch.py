@@ -107,7 +107,7 @@ def begin(config: Config, order: Exploit | None = None) -> tuple[Any, Any]:
 def _fit(config: Config, mailbox: Any, order: Exploit | None) -> str | None:
     """Runs the workers, and starts them again when one dies; what Ray gave up over, if it did."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     from ganrun.distributed.meeting import LOST_SECONDS, MeetingConfig
 
@@ -115,12 +115,13 @@ def _fit(config: Config, mailbox: Any, order: Exploit | None) -> str | None:
         os.environ.setdefault(name, seconds)
     cluster = config.cluster
     gpus: dict[str, float] = {"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {}
-    trainer = TorchTrainer(
+    # A TorchTrainer is this with a backend of its own, and imports torch here and in Ray's controller.
+    trainer = DataParallelTrainer(
         _train_worker,
         train_loop_config={"config": config, "mailbox": mailbox, "order": order},
         # gloo beside nccl: that ranks agree on something must not wait for their GPUs.
         # A collective waits as long as the storage of one of its workers may be away, and a little more.
-        torch_config=MeetingConfig(
+        backend_config=MeetingConfig(
             backend="cpu:gloo,cuda:nccl" if gpus else "gloo", timeout_s=config.run.patience_seconds + 120
         ),
         scaling_config=ScalingConfig(

@@ -1,19 +1,20 @@
 """Where the workers of a run meet: a store that listens at one address of rank 0's machine, and at no other.
 
-What Ray Train and torch do by themselves listens at every address that the machine has.
+What Ray Train and torch do by themselves listens at every address that the machine has. And theirs needs torch in each
+process on the way to the workers, which takes seconds to import: here the workers alone import it, all at once.
 """
 
+import contextlib
 import os
 import socket
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
 import ray
-import torch.distributed as dist
-from ray.train.torch import TorchConfig
-from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBackend
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
+import ray.train
+from ray.train.backend import Backend, BackendConfig
 
 LOST_SECONDS = {
     "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60",
@@ -21,11 +22,16 @@ LOST_SECONDS = {
 }
 """Ray Train's own are made for the patient: a worker that does not answer is given up after so long, not 10 minutes.
 One that waits for its storage still answers."""
+LEAVE_SECONDS = 30.0
+"""So long workers may take to leave their group before they are ended."""
 
 
 @dataclass
-class MeetingConfig(TorchConfig):  # type: ignore[misc]
+class MeetingConfig(BackendConfig):  # type: ignore[misc]
     """How the process group is set up; `timeout_s` is what a collective may take."""
+
+    backend: str
+    timeout_s: int
 
     @property
     def backend_cls(self) -> type["_Meeting"]:
@@ -33,20 +39,38 @@ class MeetingConfig(TorchConfig):  # type: ignore[misc]
         return _Meeting
 
 
-class _Meeting(_TorchBackend):  # type: ignore[misc]
+class _Meeting(Backend):  # type: ignore[misc]
+    share_cuda_visible_devices = True
+
     def on_start(self, worker_group: Any, backend_config: MeetingConfig) -> None:
         workers = len(worker_group)
-        worker_group.execute(_set_torch_distributed_env_vars)
+        ready = worker_group.execute_async(_prepare)
         address = worker_group.execute_single(0, _open_store, workers, backend_config.timeout_s)
         arguments = (workers, backend_config.backend, address, backend_config.timeout_s)
-        ray.get([worker_group.execute_single_async(rank, _join, rank, *arguments) for rank in range(workers)])
+        joined = [worker_group.execute_single_async(rank, _join, rank, *arguments) for rank in range(workers)]
+        ray.get([*ready, *joined])
+
+    def on_shutdown(self, worker_group: Any, backend_config: MeetingConfig) -> None:
+        with contextlib.suppress(ray.exceptions.GetTimeoutError):
+            ray.get(worker_group.execute_async(_leave), timeout=LEAVE_SECONDS)
 
 
 _stores: list[Any] = []
 """In rank 0's process, as long as it lives."""
 
 
+def _prepare() -> None:
+    """Imports all that a worker needs, and says who it is as torch's own launcher does."""
+    import_module("ganrun.distributed.worker")
+    context = ray.train.get_context()
+    for name in ("world_rank", "world_size", "local_rank", "local_world_size", "node_rank"):
+        variable = "RANK" if name == "world_rank" else name.upper()
+        os.environ[variable] = str(getattr(context, f"get_{name}")())
+
+
 def _open_store(workers: int, timeout_s: int) -> tuple[str, int]:
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
     host = ray.util.get_node_ip_address()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -69,8 +93,18 @@ def _open_store(workers: int, timeout_s: int) -> tuple[str, int]:
 
 
 def _join(rank: int, workers: int, backend: str, address: tuple[str, int], timeout_s: int) -> None:
+    import torch.distributed as dist
+    from torch.distributed import TCPStore
+
     host, port = address
     os.environ.update(MASTER_ADDR=host, MASTER_PORT=str(port))
     seconds = timedelta(seconds=timeout_s)
     store = TCPStore(host, port, None, is_master=False, wait_for_workers=False, timeout=seconds)
     dist.init_process_group(backend, store=store, rank=rank, world_size=workers, timeout=seconds)
+
+
+def _leave() -> None:
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
