@@ -1,7 +1,7 @@
 """How long a run takes from the command to the end of its first round, beside a bare TorchTrainer's first step.
 
-Both start a Ray of their own on this machine and as many workers, for the same networks. Ours also checks the config and
-the data, takes the lease, begins an attempt, opens the extractor, draws the first picture and reads real images.
+Both start a Ray of their own on this machine and as many workers, for the same networks. Ours also checks the config
+and the data, takes the lease, begins an attempt, opens the extractor, draws the first picture and reads real images.
 """
 
 import json

@@ -1,7 +1,7 @@
 """A bare TorchTrainer, as Ray's own guide has it: what starting `ganrun train` is compared with.
 
-Reads `{"model", "data", "workers", "cpus_per_worker", "num_cpus"}` as its one argument, in JSON, and prints the time, in
-seconds since the epoch, at which the last worker had its first step behind it: one of DCGAN, on noise for images.
+Reads `{"model", "data", "workers", "cpus_per_worker", "num_cpus"}` as its one argument, in JSON, and prints the time,
+in seconds since the epoch, at which the last worker had its first step behind it: one of DCGAN, on noise for images.
 """
 
 import json

@@ -94,7 +94,7 @@ def _open_store(workers: int, timeout_s: int) -> tuple[str, int]:
 
 def _join(rank: int, workers: int, backend: str, address: tuple[str, int], timeout_s: int) -> None:
     import torch.distributed as dist
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     host, port = address
     os.environ.update(MASTER_ADDR=host, MASTER_PORT=str(port))

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from ganrun.errors import RunError, UserError
 from ganrun.records.lines import SEARCH_FILE, Line, parse_lines, read_curve, read_events
 from ganrun.run_folder import Lease, Pointer, RunFolder
 from ganrun.storage import RECORD_BYTES, Entry, Storage, open_storage
+from ganrun.telemetry.accounts import PREFIX
 from ganrun.telemetry.series import DISTANCES
 
 RUNNING, STOPPED, FINISHED, FAILED, NEVER_STARTED = "running", "stopped", "finished", "failed", "never started"
@@ -78,6 +80,9 @@ class Run:
     """At the last tick."""
     notes: tuple[Line, ...]
     """Events but starts, stops and finishes."""
+    spent: dict[str, float]
+    """Seconds by part, `round`, `score` and others (telemetry/accounts.py): of its curve, and after an attempt's last
+    tick, if that ended well."""
     picture: str | None
     """The newest picture of samples."""
     bytes: int
@@ -121,6 +126,7 @@ def read_run(storage: Storage) -> Run:
         attempts=_attempts(events),
         images_per_second=rates[-1] if rates else None,
         notes=_notes(events),
+        spent=_spent(curve, events),
         picture=f"{storage.uri}/samples/{pictures[-1]}" if pictures else None,
         bytes=sum(entry.bytes for entry in objects.values()),
         active=max([line["time"] for line in curve + events] or [objects["config.yaml"].modified]),
@@ -222,6 +228,15 @@ def _notes(events: list[Line]) -> tuple[Line, ...]:
     ]
     notes = [event for event in events if event not in course and event["kind"] not in ROUTINE]
     return tuple(sorted(damaged + notes, key=lambda note: float(note["time"])))
+
+
+def _spent(curve: list[Line], events: list[Line]) -> dict[str, float]:
+    spent = Counter[str]()
+    for event in events:
+        spent.update(event.get("spent", {}))
+    for line in curve:
+        spent.update({name.removeprefix(PREFIX): value for name, value in line.items() if name.startswith(PREFIX)})
+    return dict(spent)
 
 
 def _saved(latest: Pointer | None, objects: dict[str, Entry]) -> Saved | None:

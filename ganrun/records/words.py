@@ -108,6 +108,8 @@ def _progress(run: Run, now: float) -> Iterator[tuple[str, str]]:
     if run.images_per_second:
         left = span((run.total_images - run.images) / run.images_per_second)
         yield "speed", f"{run.images_per_second:,.0f} images/s at the last tick" + f", {left} left" * bool(run.lease)
+    if run.spent:
+        yield "time", _shares(run.spent)
     if run.best_score and run.last_score:
         yield "score", _scores(run, run.best_score, run.last_score)
     for note in run.notes[-SHOWN_NOTES:]:
@@ -122,6 +124,13 @@ def _checkpoint(run: Run, now: float) -> str:
     if run.latest.time is None:
         return f"{run.latest.checkpoint} is missing, though latest.json names it: the one before it will be taken"
     return f"at {run.latest.images:,} images, {span(now - run.latest.time)} ago"
+
+
+def _shares(spent: dict[str, float]) -> str:
+    """Each part's share of the time, the largest first."""
+    whole = sum(spent.values()) or 1
+    ranked = sorted(spent.items(), key=lambda part: -part[1])
+    return ", ".join(f"{part} {seconds / whole:.1%}" for part, seconds in ranked)
 
 
 def _scores(run: Run, best: Score, last: Score) -> str:
