@@ -15,6 +15,7 @@ MEASURES = {
     "data": "samples/s from data.shards to a tensor, stage by stage, against plain webdataset",
     "checkpoint": "how long a checkpoint to run.storage holds up the round, against torch.save and a put",
     "telemetry": "the round while a sidecar is told of it, against the same unwatched",
+    "job": "the whole job through Ray, against the round alone",
     "startup": "from the command to the first round, against a bare TorchTrainer",
     "fid": "the Fréchet distance and its features, against torch-fidelity",
 }

@@ -217,6 +217,8 @@ class TrainConfig(Section):
     """So often in its life a run that diverged goes back to its last checkpoint, with other noise; then it ends."""
     rollback_on_collapse: bool = False
     """Whether a suspected collapse, which is always told, also rolls the run back."""
+    profile_rounds: Whole = 0
+    """So many rounds after the first tick are profiled, once, into profile/ of the run's folder; 0: none."""
     schedule: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_listed)] = ()
     """Hyper-parameters that change on the way, as `- {images: N, optimizer.generator.learning_rate: 1e-4}`; a search
     writes one."""

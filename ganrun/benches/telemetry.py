@@ -37,7 +37,7 @@ def measure(config: Config) -> dict[str, Any]:
     torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
     play = Play(build_game(config, torch.device("cpu")), config, Slots(1))
     rates: dict[bool, list[float]] = {True: [], False: []}
-    with _Sidecar() as address:
+    with Sidecar() as address:
         _rate(play, None, SECONDS)
         for _ in range(REPEATS):
             for watched in (True, False):
@@ -68,7 +68,7 @@ def describe(result: dict[str, Any]) -> str:
     )
 
 
-class _Sidecar:
+class Sidecar:
     """A sidecar of this measurement alone."""
 
     def __enter__(self) -> Address:

@@ -16,6 +16,7 @@ from ganrun.data.stream import Stream
 from ganrun.distributed.behind import Checkpoints, Due, Lines
 from ganrun.distributed.change import Exploit, Turn
 from ganrun.distributed.line import POLL_SECONDS, Line
+from ganrun.distributed.profiled import profile_of
 from ganrun.errors import RunError
 from ganrun.evaluation.evaluation import Evaluation
 from ganrun.evaluation.generated import Generated
@@ -78,12 +79,15 @@ class WorkerHost:
         self._best = self._to_score = False
         """Of the next checkpoint: whether it has the best score, whether a task is to score it."""
         self._metrics = f"metrics/{attempt:04d}-{play.images:012d}.jsonl"
+        self._profile = profile_of(play, folder, self.tell)
         self._begun = time.monotonic()
-        self._ticked = play.images
+        self._ticked, self._recorded = play.images, False
 
     @spent_on("telemetry")
     def should_stop(self) -> bool:
-        """Rank 0 hears the driver; the others hear rank 0."""
+        """Rank 0 hears the driver; the others hear rank 0. Comes at the end of each round."""
+        if self._profile and self._recorded:
+            self._profile.round_over()
         if self.checkpoints is not None:
             self.checkpoints.raise_fault(self.play.config.checkpoint.max_age_seconds)
             self._obey(self.checkpoints)
@@ -122,7 +126,7 @@ class WorkerHost:
         values["round_seconds"] = seconds / rounds
         values |= {**self._of_all_ranks(rounds, seconds, spent["data"]), **lined(spent)}
         values |= {f"collapse_suspected/{sign}": float(sign in signs) for sign in self.play.suspicion.streaks}
-        self._ticked = self.play.images
+        self._ticked, self._recorded = self.play.images, True
         if self.first:
             self._append(self._metrics, {"images": self.play.images, "time": time.time(), **values})
             self.line.say("tick", images=self.play.images, values=values)
@@ -261,6 +265,8 @@ class WorkerHost:
         Raises:
             RunError: another attempt has the run.
         """
+        if self._profile:
+            self._profile.close()
         if self.checkpoints is not None and self.lines is not None:
             self.checkpoints.close()
             self.lines.close()
@@ -272,6 +278,8 @@ class WorkerHost:
         Raises:
             RunError: that checkpoint could not be written, or another attempt has the run.
         """
+        if self._profile and not self._profile.close() and ending:
+            self.tell("profile", message="the run ended before train.profile_rounds were over: nothing was profiled")
         if self.checkpoints is None or self.lines is None:
             return
         try:
