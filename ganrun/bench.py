@@ -11,7 +11,9 @@ from ganrun import door, preflight
 from ganrun.errors import UserError
 
 MEASURES = {
-    "step": "the round of a game, data in memory, against a textbook DCGAN step",
+    "step": "the round of a game, data in memory, and the whole loop, against a textbook DCGAN step",
+    "ablation": "the round without each of the things that make it fast, against the round",
+    "ddp": "the round of two workers, against two processes that have nothing to do with each other",
     "data": "samples/s from data.shards to a tensor, stage by stage, against plain webdataset",
     "checkpoint": "how long a checkpoint to run.storage holds up the round, against torch.save and a put",
     "telemetry": "the round while a sidecar is told of it, against the same unwatched",
@@ -21,6 +23,7 @@ MEASURES = {
 }
 EXAMPLES = """examples:
   ganrun bench step configs/quickstart.yaml             images/s of a round, data in memory
+  ganrun bench step configs/dcgan_64.yaml --plot step.png
   ganrun bench data configs/dcgan_64.yaml data.shards=s3://bucket/images64 data.fields.label=label
   ganrun bench checkpoint configs/dcgan_64.yaml run.storage=s3://bucket/runs --json
   ganrun bench fid configs/quickstart.yaml              distances/s, beside torch-fidelity
@@ -36,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", metavar="CONFIG", help="YAML file of a run")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="lay a value over the file's")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
+    parser.add_argument("--plot", metavar="FILE", help="write the rates of all sides as a PNG, too")
     options = parser.parse_intermixed_args(arguments)
     return door.run(lambda: _main(options))
 
@@ -48,6 +52,8 @@ def _main(options: argparse.Namespace) -> int:
     os.environ["OPENBLAS_NUM_THREADS"] = str(max(1, int(config.cluster.cpus_per_worker)))
     bench = import_module(f"ganrun.benches.{options.what}")
     result = bench.measure(preflight.absolute(config))
+    if options.plot:
+        import_module("ganrun.benches.plot").draw(result, options.plot)
     print(json.dumps(result) if options.json else bench.describe(result))
     return door.OK
 

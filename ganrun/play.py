@@ -15,7 +15,7 @@ from ganrun.slots import Slots
 from ganrun.telemetry.collapse import Suspicion
 from ganrun.telemetry.marks import mark
 from ganrun.telemetry.recorder import Recorder
-from ganrun.turn import Seat, TurnRecord, learning_rate
+from ganrun.turn import Seat, TurnRecord, has_bf16, learning_rate
 
 
 class Play:
@@ -32,10 +32,8 @@ class Play:
         self.images, self.generation = 0, 0
         parameter = next(next(iter(game.networks.values())).parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
-        self.seats = [
-            Seat(player, game, config.optimizer.of(player.name), slots, config.train.precision == "bf16")
-            for player in game.players
-        ]
+        bf16 = config.train.precision == "bf16" and has_bf16(self.device)
+        self.seats = [Seat(player, game, config.optimizer.of(player.name), slots, bf16) for player in game.players]
         self.averages = {
             name: Average(game.networks[name], config.train.average_half_life_images) for name in game.averaged
         }

@@ -206,7 +206,7 @@ class TrainConfig(Section):
     total_images: Count
     """Length of the run in real images shown."""
     precision: Annotated[Literal["float32", "bf16", "float64"], Field(json_schema_extra=FIXED)] = "float32"
-    """bf16: autocast over float32 weights."""
+    """bf16: autocast over float32 weights, where the device computes in bf16; where not, float32, and a note."""
     average_half_life_images: Whole = 10_000
     """Half-life of the averaged generator; 0: the average is the generator itself."""
     tick_images: Count = 5_000

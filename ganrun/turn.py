@@ -114,6 +114,13 @@ class Seat:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Whether it computes in bf16; one that does not would emulate it, on a CPU far slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def learning_rate(settings: AdamConfig, images: int, total_images: int) -> float:
     """The learning rate after so many images: warm-up to its height, then down to 0 along the schedule."""
     rate, warmup = settings.learning_rate, settings.warmup_images

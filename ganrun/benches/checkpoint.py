@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ganrun.benches.comparison import result
 from ganrun.checkpoint import Progress, snapshot, write
 from ganrun.data.decode import RawBatch
 from ganrun.games.build import build_game
@@ -48,21 +49,18 @@ def measure(config: Config) -> dict[str, Any]:
     blocked, arrived, theirs = blocked[1:], arrived[1:], theirs[1:]
     seconds, upload = statistics.median(blocked), statistics.median(arrived)
     mib = size / 2**20
-    return {
-        "what": "checkpoint",
-        "peer": "torch.save and a put that the round waits for",
-        "ours": mib / seconds,
-        "theirs": mib / statistics.median(theirs),
-        "unit": "MiB a second that the round waits",
-        "ratio": statistics.median(b / a for a, b in zip(blocked, theirs, strict=True)),
-        "limit_share": None,
-        "repeats": REPEATS,
-        "spread": (max(blocked) - min(blocked)) / seconds,
-        "bytes": size,
-        "blocked_seconds": seconds,
-        "upload_seconds": upload,
-        "blocked_share": seconds / upload,
-    }
+    return result(
+        "checkpoint",
+        "torch.save and a put that the round waits for",
+        "MiB a second that the round waits",
+        [mib / each for each in blocked],
+        [mib / each for each in theirs],
+        None,
+        bytes=size,
+        blocked_seconds=seconds,
+        upload_seconds=upload,
+        blocked_share=seconds / upload,
+    )
 
 
 def describe(result: dict[str, Any]) -> str:

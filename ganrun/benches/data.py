@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import Compose, Normalize, ToTensor
 
+from ganrun.benches.comparison import in_turn, result
 from ganrun.data.decode import Decoder
 from ganrun.data.fetch import FETCHERS, Fetcher
 from ganrun.data.index import DataSet, open_data
@@ -47,25 +48,20 @@ def measure(config: Config) -> dict[str, Any]:
         "stream": lambda: _streamed(config, data, decoders),
         **{f"webdataset, {workers} workers": lambda n=workers: _peer(config, data, n) for workers in PEER_WORKERS},  # type: ignore[misc]
     }
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(REPEATS):
-        for name, side in sides.items():
-            rates[name].append(side())
+    rates = in_turn(sides, REPEATS)
     medians = {name: statistics.median(values) for name, values in rates.items()}
     peer = max(medians.keys() & {f"webdataset, {workers} workers" for workers in PEER_WORKERS}, key=medians.__getitem__)
-    return {
-        "what": "data",
-        "peer": f"plain {peer}",
-        "ours": medians["stream"],
-        "theirs": medians[peer],
-        "unit": "samples/s",
-        "ratio": statistics.median(a / b for a, b in zip(rates["stream"], rates[peer], strict=True)),
-        "limit_share": medians["stream"] / min(medians["and tar walk"], medians["decode alone"]),
-        "repeats": REPEATS,
-        "spread": (max(rates["stream"]) - min(rates["stream"])) / medians["stream"],
-        "bottleneck": _bottleneck(medians),
-        "stages": medians,
-    }
+    return result(
+        "data",
+        f"plain {peer}",
+        "samples/s",
+        rates["stream"],
+        rates[peer],
+        medians["stream"] / min(medians["and tar walk"], medians["decode alone"]),
+        sides=rates,
+        bottleneck=_bottleneck(medians),
+        stages=medians,
+    )
 
 
 def describe(result: dict[str, Any]) -> str:

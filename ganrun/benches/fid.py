@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ganrun.benches.comparison import ratio, result
 from ganrun.errors import UserError
 from ganrun.evaluation.frechet import frechet_distance, gaussian_distance
 from ganrun.evaluation.statistics import Statistics
@@ -48,20 +49,17 @@ def measure(config: Config) -> dict[str, Any]:
     ours_from, theirs_from = _in_turn(from_features)
     ours_images, theirs_images = _in_turn(_extraction(config))
     rate = statistics.median(ours)
-    return {
-        "what": "fid",
-        "peer": PEER,
-        "ours": rate,
-        "theirs": statistics.median(theirs),
-        "unit": "distances/s",
-        "ratio": _ratio(ours, theirs),
-        "from_features_ratio": _ratio(ours_from, theirs_from),
-        "extraction_ratio": _ratio(ours_images, theirs_images),
-        "extraction_images_per_second": IMAGES * statistics.median(ours_images),
-        "limit_share": rate * _flops() / max(peaks),
-        "repeats": REPEATS,
-        "spread": (max(ours) - min(ours)) / rate,
-    }
+    return result(
+        "fid",
+        PEER,
+        "distances/s",
+        ours,
+        theirs,
+        limit_share=rate * _flops() / max(peaks),
+        from_features_ratio=ratio(ours_from, theirs_from),
+        extraction_ratio=ratio(ours_images, theirs_images),
+        extraction_images_per_second=IMAGES * statistics.median(ours_images),
+    )
 
 
 def describe(result: dict[str, Any]) -> str:
@@ -129,10 +127,6 @@ def _in_turn(sides: Sides, between: Callable[[], object] = lambda: None) -> tupl
             if repeat:
                 found.append(1 / (time.perf_counter() - begun))
     return rates
-
-
-def _ratio(ours: list[float], theirs: list[float]) -> float:
-    return statistics.median(one / other for one, other in zip(ours, theirs, strict=True))
 
 
 def _flops() -> float:

@@ -1,167 +1,134 @@
-"""How fast a round is, beside the DCGAN training step as tutorials have it.
+"""How fast a round is, and the whole loop around it, beside the DCGAN training step as tutorials have it."""
 
-The peer does what pytorch/examples' dcgan script does, in the same networks: losses of probabilities by
-`BCELoss`, two backward passes for the discriminator, gradients of the discriminator computed and thrown away in the
-generator's step, default Adam, default memory layout, four values read back every step.
-"""
-
+import resource
 import statistics
-import time
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from ganrun.data.decode import RawBatch
-from ganrun.games.build import build_game
-from ganrun.models.normalization import SlotBatchNorm2d
-from ganrun.play import Play
+from ganrun.benches import textbook
+from ganrun.benches.comparison import in_turn, rate, ratio, result
+from ganrun.benches.phases import phases
+from ganrun.benches.rounds import a_batch, changed, flops, peak_flops, rounds, use_threads
+from ganrun.data.index import open_data
+from ganrun.distributed.line import Line, Message
+from ganrun.distributed.worker import work
+from ganrun.errors import UserError
 from ganrun.sections import Config
-from ganrun.slots import Slots
+from ganrun.turn import has_bf16
 
-REPEATS, SECONDS = 7, 2.0
-PEER = "textbook DCGAN step (as in pytorch/examples)"
+REPEATS, SECONDS, TICK_SECONDS = 5, 2.0, 4.0
+CPU = torch.device("cpu")
 
 
 def measure(config: Config) -> dict[str, Any]:
-    """Images/s of a round in float32 and bf16 and of the peer, data in memory, all on one slot and in turn."""
-    torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
-    sides = {
-        "float32": _round(_with_precision(config, "float32")),
-        "bf16": _round(_with_precision(config, "bf16")),
-        "peer": _textbook(config),
-    }
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    for side in sides.values():
-        _rate(side, config, seconds=SECONDS / 2)
-    peak = 0.0
-    for _ in range(REPEATS):
-        peak = max(peak, _peak_flops())  # Again and again: a shared machine is at its best but now and then.
-        for name, side in sides.items():
-            rates[name].append(_rate(side, config, SECONDS))
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    ratios = {
-        name: statistics.median(ours / theirs for ours, theirs in zip(rates[name], rates["peer"], strict=True))
-        for name in ("float32", "bf16")
-    }
-    best = "bf16" if config.train.precision == "bf16" else "float32"
-    return {
-        "what": "step",
-        "peer": PEER,
-        "ours": medians[best],
-        "theirs": medians["peer"],
-        "unit": "images/s",
-        "ratio": ratios[best],
-        "float32_ratio": ratios["float32"],
-        "bf16_ratio": ratios["bf16"],
-        "limit_share": _flops(sides["float32"]) * medians["float32"] / config.data.batch_size / peak,
-        "repeats": REPEATS,
-        "spread": (max(rates[best]) - min(rates[best])) / medians[best],
-    }
+    """Images/s of a round in float32 and, where the CPU has it, bf16; of the loop; and of the peer; in turn.
 
-
-def describe(result: dict[str, Any]) -> str:
-    """In words."""
-    return (
-        f"a round: {result['ours']:,.0f} images/s; {result['peer']}: {result['theirs']:,.0f} images/s\n"
-        f"ratio in float32 {result['float32_ratio']:.2f}, in bf16 {result['bf16_ratio']:.2f} "
-        f"(medians of {result['repeats']} repeats in turn, spread {result['spread']:.0%})\n"
-        f"float32 reaches {result['limit_share']:.0%} of what a matrix product reaches here"
+    All on one slot, which is the peer's mathematics, and with the same threads; data in memory but for the loop's.
+    """
+    use_threads(config)
+    config, size = changed(config, data__slots=1), config.data.batch_size
+    before = _resident_mib()
+    play, first = rounds(changed(config, train__precision="float32"))
+    operations = flops(first) / size
+    memory = _resident_mib() - before
+    steps = {"float32": first, "peer": textbook.Textbook.of(config).steps(a_batch(config, size))}
+    if has_bf16(CPU):
+        steps["bf16"] = rounds(changed(config, train__precision="bf16"))[1]
+    best = "bf16" if config.train.precision == "bf16" and has_bf16(CPU) else "float32"
+    sides: dict[str, Callable[[], float]] = {
+        name: lambda step=step: rate(step, size, SECONDS)  # type: ignore[misc]
+        for name, step in steps.items()
+    }
+    warm = in_turn(sides, 1)
+    without = _without_data(config)
+    with tempfile.TemporaryDirectory() as storage:
+        if not without:
+            sides["loop"] = _loop(config, storage, warm[best][0])
+        sides["peak"] = peak_flops  # Again and again: a shared machine is at its best but now and then.
+        rates = in_turn(sides, REPEATS)
+    peak = max(rates.pop("peak"))
+    return result(
+        "step",
+        textbook.NAME,
+        "images/s",
+        rates[best],
+        rates["peer"],
+        operations * statistics.median(rates["float32"]) / peak,
+        sides={("round, " if name in ("float32", "bf16") else "") + name: found for name, found in rates.items()},
+        float32_ratio=ratio(rates["float32"], rates["peer"]),
+        bf16_ratio=ratio(rates["bf16"], rates["peer"]) if "bf16" in rates else None,
+        loop_over_step=None if without else ratio(rates["loop"], rates[best]),
+        without_loop=without,
+        flops_per_image=operations,
+        peak_flops=peak,
+        peak_mib=memory,
+        phases=phases(play, first),
     )
 
 
-def _with_precision(config: Config, precision: str) -> Config:
-    train = config.train.model_copy(update={"precision": precision})
-    return config.model_copy(update={"train": train})
+def describe(found: dict[str, Any]) -> str:
+    """In words."""
+    bf16 = (
+        "not measured: this CPU does not compute in it" if found["bf16_ratio"] is None else f"{found['bf16_ratio']:.2f}"
+    )
+    loop = f"not measured: {found['without_loop']}"
+    if found["loop_over_step"]:
+        loop = f"{found['loop_over_step']:.3f} of the round"
+    width = max(map(len, found["phases"]))
+    return "\n".join(
+        [
+            f"a round: {found['ours']:,.1f} images/s; {found['peer']}: {found['theirs']:,.1f} images/s",
+            f"ratio in float32 {found['float32_ratio']:.2f}, in bf16 {bf16} "
+            f"(medians of {found['repeats']} repeats in turn, spread {found['spread']:.0%})",
+            f"the whole loop (stream, ticks, pictures, checkpoints): {loop}",
+            f"float32: {found['flops_per_image'] / 1e9:.2f} GFLOP an image, {found['limit_share']:.0%} of the "
+            f"{found['peak_flops'] / 1e9:.0f} GFLOP/s of a matrix product here; {found['peak_mib']:,.0f} MiB at most",
+            *(f"  {name:<{width}}  {share:6.1%}" for name, share in found["phases"].items()),
+        ]
+    )
 
 
-def _images(config: Config) -> Tensor:
-    data = config.data
-    shape = (data.batch_size, data.channels, data.image_size, data.image_size)
-    return torch.randint(0, 256, shape, dtype=torch.uint8)
+def _without_data(config: Config) -> str | None:
+    """Why there is no loop to measure."""
+    try:
+        open_data(config.data.shards)
+    except UserError as error:
+        return str(error)
+    return None
 
 
-def _labels(config: Config) -> Tensor | None:
-    return torch.arange(config.data.batch_size) % config.model.classes if config.model.classes else None
+def _resident_mib() -> float:
+    """The most that this process had in memory so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _round(config: Config) -> Callable[[], None]:
-    play = Play(build_game(config, torch.device("cpu")), config, Slots(1))
-    label = _labels(config)
-    batch: RawBatch = {"image": _images(config)}
-    if label is not None:
-        batch["label"] = label
-    return lambda: play.round(lambda: [batch])
+def _loop(config: Config, storage: str, images_per_second: float) -> Callable[[], float]:
+    """Images/s of a run of its own, in this process: each call goes on with it for two ticks, and measures the second.
 
+    A tick comes every few seconds and a checkpoint at each: far more often than in a run.
+    """
+    size = config.data.batch_size
+    tick = max(1, round(images_per_second * TICK_SECONDS / size)) * size
+    config = changed(config, run__storage=storage, run__start_from=None, train__tick_images=tick)
+    config = changed(config, checkpoint__every_images=tick, evaluate__every_images=0, train__schedule=())
+    total = 0
 
-def _textbook(config: Config) -> Callable[[], None]:
-    networks = build_game(config, torch.device("cpu")).networks
-    generator, discriminator = (_plain(networks[name]) for name in ("generator", "discriminator"))
-    optimizers = [torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.999)) for net in (discriminator, generator)]
-    loss, batch, latent_size = nn.BCELoss(), config.data.batch_size, config.model.latent_size
-    real_images = _images(config).float().div(127.5).sub(1)
-    ones, zeros, label = torch.ones(batch), torch.zeros(batch), _labels(config)
+    def on() -> float:
+        nonlocal total
+        total += 2 * tick
+        messages: list[Message] = []
 
-    def step() -> None:
-        discriminator.zero_grad()
-        real_output = torch.sigmoid(discriminator(real_images, label))
-        real_loss = loss(real_output, ones)
-        real_loss.backward()
-        real_output.mean().item()
-        fake_images = generator(torch.randn(batch, latent_size), label)
-        fake_output = torch.sigmoid(discriminator(fake_images.detach(), label))
-        fake_loss = loss(fake_output, zeros)
-        fake_loss.backward()
-        fake_output.mean().item()
-        optimizers[0].step()
-        generator.zero_grad()
-        output = torch.sigmoid(discriminator(fake_images, label))
-        generator_loss = loss(output, ones)
-        generator_loss.backward()
-        optimizers[1].step()
-        _ = output.mean().item(), (real_loss + fake_loss).item(), generator_loss.item()
+        def hear(some: list[Message]) -> tuple[bool, list[Message]]:
+            messages.extend(some)
+            return False, []
 
-    return step
+        line = Line(hear, listen=True)
+        work(changed(config, train__total_images=total), 0, 1, CPU, line)
+        line.close()
+        ticks = [message["values"] for message in messages if message["kind"] == "tick"]
+        return float(ticks[-1]["images_per_second"])
 
-
-def _plain(network: nn.Module) -> nn.Module:
-    """The same network with PyTorch's batch normalisation and memory layout."""
-    network = network.to(memory_format=torch.contiguous_format).float()
-    for module in network.modules():
-        for name, child in module.named_children():
-            if isinstance(child, SlotBatchNorm2d):
-                setattr(module, name, nn.BatchNorm2d(child.num_features))
-    return network
-
-
-def _rate(step: Callable[[], None], config: Config, seconds: float) -> float:
-    """Real images a second."""
-    turns = 0
-    begun = time.perf_counter()
-    while (passed := time.perf_counter() - begun) < seconds:
-        step()
-        turns += 1
-    return turns * config.data.batch_size / passed
-
-
-def _flops(step: Callable[[], None]) -> float:
-    with FlopCounterMode(display=False) as counter:
-        step()
-    return float(counter.get_total_flops())
-
-
-def _peak_flops(size: int = 1024, repeats: int = 10) -> float:
-    """Floating-point operations a second of a float32 matrix product, by the faster of the machine's two libraries:
-    a product as such, and as a 1x1 convolution, which is what networks here are made of."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
-    image, kernel = torch.randn(1, size, 32, 32).to(memory_format=torch.channels_last), torch.randn(size, size, 1, 1)
-    best = float("inf")
-    products: list[Callable[[], Tensor]] = [lambda: a @ b, lambda: torch.conv2d(image, kernel)]
-    for product in products:
-        for _ in range(repeats):
-            begun = time.perf_counter()
-            product()
-            best = min(best, time.perf_counter() - begun)
-    return 2 * size**3 / best
+    return on

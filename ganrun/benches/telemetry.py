@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from ganrun.benches.comparison import ratio, result
 from ganrun.data.decode import RawBatch
 from ganrun.games.build import build_game
 from ganrun.picture import to_png
@@ -43,20 +44,11 @@ def measure(config: Config) -> dict[str, Any]:
             for watched in (True, False):
                 rates[watched].append(_rate(play, address if watched else None, SECONDS))
     pairs = list(zip(rates[True], rates[False], strict=True))
-    ratio = statistics.median(on / off for on, off in pairs)
-    deviation = statistics.stdev(on / off for on, off in pairs)
-    return {
-        "what": "telemetry",
-        "peer": "the same rounds unwatched",
-        "ours": statistics.median(rates[True]),
-        "theirs": statistics.median(rates[False]),
-        "unit": "images/s",
-        "ratio": ratio,
-        "limit_share": ratio,
-        "repeats": REPEATS,
-        "spread": deviation,
-        "error": deviation / math.sqrt(REPEATS),
-    }
+    error = statistics.stdev(on / off for on, off in pairs) / math.sqrt(REPEATS)
+    share = ratio(rates[True], rates[False])
+    return result(
+        "telemetry", "the same rounds unwatched", "images/s", rates[True], rates[False], limit_share=share, error=error
+    )
 
 
 def describe(result: dict[str, Any]) -> str:

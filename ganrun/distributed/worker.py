@@ -31,6 +31,9 @@ from ganrun.sections import Config
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
 from ganrun.telemetry.collapse import Suspicion
+from ganrun.turn import has_bf16
+
+logger = logging.getLogger(__name__)
 
 
 def work(
@@ -55,6 +58,10 @@ def work(
     else:  # Workers of one machine see all its GPUs; NCCL and current_stream() mean this thread's.
         torch.cuda.set_device(device)
     with _warnings_told(line) if rank == 0 else contextlib.nullcontext():
+        if config.train.precision == "bf16" and not has_bf16(device):
+            logger.warning(
+                "train.precision: bf16, but this %s does not compute in it: float32 is used", device.type.upper()
+            )
         place, slots = _place(config, line), Slots(config.slots, rank, workers)
         change = _attempt(config, device, slots, place, order)
         while change:
