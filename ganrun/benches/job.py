@@ -7,23 +7,18 @@ they cost is the config's choice, and `ganrun runs show` tells it of a run.
 """
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from ganrun.benches.comparison import rate, ratio, result
+from ganrun.benches.rounds import changed, rounds, use_threads
 from ganrun.benches.telemetry import Sidecar
-from ganrun.data.decode import RawBatch
 from ganrun.errors import RunError, UserError
-from ganrun.games.build import build_game
-from ganrun.play import Play
 from ganrun.records.lines import Line, read_curve
 from ganrun.sections import Config
 from ganrun.slots import Slots
@@ -31,7 +26,7 @@ from ganrun.storage import open_storage
 from ganrun.telemetry.accounts import PREFIX
 from ganrun.telemetry.protocol import VARIABLE
 
-REPEATS, JOB_SECONDS, ROUND_SECONDS = 5, 24.0, 6.0
+REPEATS, JOB_SECONDS, ROUND_SECONDS = 5, 24.0, 3.0
 TICKS, CHECKPOINTS = 8, 2
 """Of each job."""
 
@@ -45,80 +40,46 @@ def measure(config: Config) -> dict[str, Any]:
     """
     if config.cluster.workers != 1:
         raise UserError(f"cluster.workers: {config.cluster.workers}, but bench job compares one; set it to 1")
-    torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
-    play = Play(build_game(config, torch.device("cpu")), config, Slots(config.slots))
-    rate = _round_rate(play, ROUND_SECONDS)
-    job, place = _job(config, rate), f"{config.run.storage}/.bench-{uuid.uuid4().hex[:12]}"
+    use_threads(config)
+    size, (_, step) = config.data.batch_size, rounds(config, Slots(config.slots))
+    step()
+    job, place = _job(config, rate(step, size, ROUND_SECONDS)), f"{config.run.storage}/.bench-{uuid.uuid4().hex[:12]}"
     ours, alone, spent = list[float](), list[float](), Counter[str]()
     try:
         with Sidecar() as address, tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "config.yaml"
             file.write_text(job.to_yaml())
             for repeat in range(REPEATS):
-                alone.append(_round_rate(play, ROUND_SECONDS))
+                before = rate(step, size, ROUND_SECONDS)
                 ticks = _ran(file, place, f"repeat{repeat}", address.url)
-                alone[-1] = (alone[-1] + _round_rate(play, ROUND_SECONDS)) / 2  # Before and after: machines drift.
+                alone.append((before + rate(step, size, ROUND_SECONDS)) / 2)
                 ours.append((ticks[-1]["images"] - ticks[0]["images"]) / (ticks[-1]["time"] - ticks[0]["time"]))
                 for tick in ticks[1:]:
                     spent.update({name: value for name, value in tick.items() if name.startswith(PREFIX)})
     finally:
         open_storage(config.run.storage).delete(place.rpartition("/")[2])
-    ratios = [whole / part for whole, part in zip(ours, alone, strict=True)]
-    seconds = sum(spent.values())
-    return {
-        "what": "job",
-        "peer": "the round alone, data in memory",
-        "ours": statistics.median(ours),
-        "theirs": statistics.median(alone),
-        "unit": "images/s",
-        "ratio": statistics.median(ratios),
-        "limit_share": statistics.median(ratios),
-        "repeats": REPEATS,
-        "spread": (max(ratios) - min(ratios)) / statistics.median(ratios),
-        "job_over_step": statistics.median(ratios),
-        "shares": {name.removeprefix(PREFIX): value / seconds for name, value in spent.items()},
-    }
+    share, seconds = ratio(ours, alone), sum(spent.values())
+    shares = {name.removeprefix(PREFIX): value / seconds for name, value in spent.items()}
+    peer = "the round alone, data in memory"
+    return result("job", peer, "images/s", ours, alone, share, job_over_step=share, shares=shares)
 
 
-def describe(result: dict[str, Any]) -> str:
+def describe(found: dict[str, Any]) -> str:
     """In words."""
-    shares = ", ".join(f"{part} {share:.1%}" for part, share in result["shares"].items())
+    shares = ", ".join(f"{part} {share:.1%}" for part, share in found["shares"].items())
     return (
-        f"the job: {result['ours']:,.0f} images/s; {result['peer']}: {result['theirs']:,.0f} images/s\n"
-        f"ratio {result['ratio']:.3f} (median of {result['repeats']} repeats in turn, spread {result['spread']:.0%})\n"
+        f"the job: {found['ours']:,.0f} images/s; {found['peer']}: {found['theirs']:,.0f} images/s\n"
+        f"ratio {found['ratio']:.3f} (median of {found['repeats']} repeats in turn, spread {found['spread']:.0%})\n"
         f"the job's time: {shares}"
     )
 
 
-def _job(config: Config, rate: float) -> Config:
+def _job(config: Config, images_per_second: float) -> Config:
     """The config with as many images as take about `JOB_SECONDS`, and without scores."""
-    batch = config.data.batch_size
-    tick = max(1, int(rate * JOB_SECONDS / TICKS / batch)) * batch
-    updates: dict[str, dict[str, Any]] = {
-        "train": {"total_images": tick * TICKS, "tick_images": tick},
-        "evaluate": {"every_images": 0},
-        "checkpoint": {"every_images": tick * TICKS // CHECKPOINTS},
-    }
-    return config.model_copy(
-        update={name: getattr(config, name).model_copy(update=update) for name, update in updates.items()}
-    )
-
-
-def _round_rate(play: Play, seconds: float) -> float:
-    """Images/s of rounds on the same batches in memory."""
-    data, size = play.config.data, play.config.data.batch_size // play.slots.total
-    shape = (size, data.channels, data.image_size, data.image_size)
-    batches: list[RawBatch] = []
-    for _ in play.slots.owned:
-        batch: RawBatch = {"image": torch.randint(0, 256, shape, dtype=torch.uint8)}
-        if play.config.model.classes:
-            batch["label"] = torch.arange(size) % play.config.model.classes
-        batches.append(batch)
-    play.round(lambda: batches)
-    before, begun = play.images, time.perf_counter()
-    while (passed := time.perf_counter() - begun) < seconds:
-        play.round(lambda: batches)
-    return (play.images - before) / passed
+    size = config.data.batch_size
+    tick = max(1, round(images_per_second * JOB_SECONDS / TICKS / size)) * size
+    config = changed(config, train__total_images=tick * TICKS, train__tick_images=tick, evaluate__every_images=0)
+    return changed(config, checkpoint__every_images=tick * TICKS // CHECKPOINTS, run__start_from=None)
 
 
 def _ran(file: Path, place: str, name: str, sidecar: str) -> list[Line]:

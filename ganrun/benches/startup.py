@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ganrun.benches.comparison import result
+from ganrun.benches.rounds import changed
 from ganrun.errors import RunError
 from ganrun.sections import Config
 from ganrun.telemetry.protocol import OFF, VARIABLE
@@ -34,45 +36,36 @@ def measure(config: Config) -> dict[str, Any]:
             theirs.append(_first_bare_step(config))
             helps.append(_timed(["--help"], 0))
             faults.append(_timed([str(file), "train.tik_images=1"], 2))
-    ratios = [mine / bare for mine, bare in zip(ours, theirs, strict=True)]
-    return {
-        "what": "startup",
-        "peer": PEER,
-        "ours": 60 / statistics.median(ours),
-        "theirs": 60 / statistics.median(theirs),
-        "unit": "starts a minute",
-        "ratio": statistics.median(1 / ratio for ratio in ratios),
-        "limit_share": None,
-        "repeats": REPEATS,
-        "spread": (max(ratios) - min(ratios)) / statistics.median(ratios),
-        "help_seconds": statistics.median(helps),
-        "fault_seconds": statistics.median(faults),
-        "first_step_over_bare": statistics.median(ratios),
-        "seconds": {"first_round": ours, "bare": theirs},
-    }
+    starts, bare = ([60 / seconds for seconds in side] for side in (ours, theirs))
+    over = statistics.median(mine / peer for mine, peer in zip(ours, theirs, strict=True))
+    return result(
+        "startup",
+        PEER,
+        "starts a minute",
+        starts,
+        bare,
+        None,
+        first_step_over_bare=over,
+        help_seconds=statistics.median(helps),
+        fault_seconds=statistics.median(faults),
+    )
 
 
-def describe(result: dict[str, Any]) -> str:
+def describe(found: dict[str, Any]) -> str:
     """In words."""
     return (
-        f"from the command to the end of the first round: {60 / result['ours']:.1f} s; {result['peer']}: "
-        f"{60 / result['theirs']:.1f} s\n"
-        f"{result['first_step_over_bare']:.2f} of it (median of {result['repeats']} pairs in turn, spread "
-        f"{result['spread']:.0%})\n"
-        f"--help takes {result['help_seconds']:.2f} s, to find a wrong key {result['fault_seconds']:.2f} s"
+        f"from the command to the end of the first round: {60 / found['ours']:.1f} s; {found['peer']}: "
+        f"{60 / found['theirs']:.1f} s\n"
+        f"{found['first_step_over_bare']:.2f} of it (median of {found['repeats']} pairs in turn, spread "
+        f"{found['spread']:.0%})\n"
+        f"--help takes {found['help_seconds']:.2f} s, to find a wrong key {found['fault_seconds']:.2f} s"
     )
 
 
 def _one_round(config: Config, folder: str) -> Config:
     """A run of one round, after which as few images as can be are scored: that is not start-up."""
-    updates: dict[str, dict[str, Any]] = {
-        "run": {"storage": folder, "start_from": None},
-        "train": {"total_images": config.data.batch_size},
-        "evaluate": {"samples": 2, "metrics": ()},
-    }
-    return config.model_copy(
-        update={name: getattr(config, name).model_copy(update=update) for name, update in updates.items()}
-    )
+    config = changed(config, run__storage=folder, run__start_from=None, train__total_images=config.data.batch_size)
+    return changed(config, evaluate__samples=2, evaluate__metrics=())
 
 
 def _first_round(file: Path, name: str) -> float:
