@@ -106,5 +106,5 @@ def _join(rank: int, workers: int, backend: str, address: tuple[str, int], timeo
 def _leave() -> None:
     import torch.distributed as dist
 
-    if dist.is_initialized():
+    if dist.is_initialized() and dist.get_world_size() > 1:
         dist.destroy_process_group()
