@@ -1,0 +1,136 @@
+"""What `ganrun bench` prints has one shape; what its sides compute is what they say."""
+
+import copy
+import json
+
+import pytest
+import torch
+from torch import Tensor
+
+from ganrun import bench
+from ganrun.benches import ablation, ddp, step, textbook
+from ganrun.benches.comparison import in_turn, ratio, result, spread
+from ganrun.benches.phases import phases
+from ganrun.benches.rounds import a_batch, flops, rounds
+from ganrun.play import Play
+from tests.conftest import config_of, write_yaml
+
+SHAPE = {"what", "peer", "ours", "theirs", "unit", "ratio", "limit_share", "repeats", "spread", "sides"}
+
+
+@pytest.fixture
+def small(values, tmp_path):
+    """The config file of a small run."""
+    values["train"]["precision"] = "float32"
+    return write_yaml(tmp_path / "small.yaml", values)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Measures for a moment only."""
+    for measure in (step, ablation, ddp):
+        monkeypatch.setattr(measure, "REPEATS", 2)
+        monkeypatch.setattr(measure, "SECONDS", 0.02)
+    monkeypatch.setattr(step, "TICK_SECONDS", 0.02)
+
+
+def test_sides_take_turns_and_are_compared_repeat_by_repeat():
+    calls = []
+
+    def side(name, *rates):
+        left = list(rates)
+        return lambda: calls.append(name) or left.pop(0)
+
+    rates = in_turn({"ours": side("ours", 4.0, 1.0, 9.0), "theirs": side("theirs", 2.0, 1.0, 3.0)}, 3)
+    assert calls == ["ours", "theirs"] * 3
+    found = result("step", "them", "images/s", rates["ours"], rates["theirs"], 0.5, more=1)
+    assert found.keys() == SHAPE | {"more"}
+    assert (found["ours"], found["theirs"], found["ratio"], found["repeats"]) == (4.0, 2.0, 2.0, 3)
+    assert ratio([1.0], [2.0]) == 0.5
+    assert spread([1.0, 2.0, 5.0]) == 2.0
+
+
+def test_step_measures_rounds_and_the_whole_loop_and_draws_them(small, quick, tmp_path, capsys):
+    assert bench.main(["step", str(small), "--json", "--plot", str(tmp_path / "step.png")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found.keys() >= SHAPE | {"float32_ratio", "bf16_ratio", "loop_over_step", "peak_mib"}
+    assert found["float32_ratio"] == found["ratio"] > 0
+    assert found["loop_over_step"] > 0
+    assert 0 < found["limit_share"] < 1
+    assert sum(found["phases"].values()) == pytest.approx(1)
+    assert (tmp_path / "step.png").read_bytes().startswith(b"\x89PNG")
+    step.describe(found)
+
+
+def test_step_does_without_data(small, quick, capsys):
+    assert bench.main(["step", str(small), "data.shards=nowhere"]) == 0
+    assert "the whole loop (stream, ticks, pictures, checkpoints): not measured: " in capsys.readouterr().out
+
+
+def test_two_workers_are_measured_beside_two_processes(small, quick, capsys):
+    assert bench.main(["ddp", str(small), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found.keys() >= SHAPE
+    assert {len(rates) for rates in found["sides"].values()} == {2}
+    assert set(found["sides"]) == {"ganrun", ddp.PEER, ddp.PLAIN, "one process alone"}
+
+
+def test_each_ablation_is_measured(small, quick, capsys):
+    assert bench.main(["ablation", str(small)]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in ablation.WITHOUT)
+
+
+def weights(play: Play) -> list[Tensor]:
+    return [parameter.detach() for network in play.game.networks.values() for parameter in network.parameters()]
+
+
+@pytest.mark.parametrize("name", ablation.WITHOUT)
+def test_a_round_without_something_computes_the_same(values, name):
+    config = config_of(values, data__slots=1)
+    batch = a_batch(config, 12)
+    (whole, _), (without, _) = rounds(config), rounds(config)
+    ablation.WITHOUT[name](without)
+    for _ in range(2):
+        for play in (whole, without):
+            play.round(lambda: [batch])
+    for mine, other in zip(weights(whole), weights(without), strict=True):
+        torch.testing.assert_close(other, mine, rtol=0, atol=1e-5)
+
+
+def test_what_is_taken_away_is_gone(values):
+    play, play_round = rounds(config_of(values, data__slots=1))
+    ablation.WITHOUT[ablation.NOTHING](play)
+    frozen, _ = rounds(config_of(values, data__slots=1))
+    kept = copy.deepcopy(play.averages)
+    play_round()
+    assert kept.keys() == play.averages.keys()
+    assert all(weight.is_contiguous() for weight in weights(play))
+    assert not all(weight.is_contiguous() for weight in weights(frozen))
+    discriminator = play.game.networks["discriminator"]
+    own = [parameter.grad.clone() for parameter in discriminator.parameters()]
+    assert all(parameter.requires_grad for parameter in discriminator.parameters())
+    play.seats[1].take_turn([play._place(a_batch(play.config, 12))], list(play._draws(0, 0)), 1e-3)
+    assert not any(
+        torch.equal(parameter.grad, mine) for parameter, mine in zip(discriminator.parameters(), own, strict=True)
+    )
+
+
+def test_a_textbook_step_moves_both_networks_and_costs_what_a_round_costs(values):
+    config = config_of(values, data__slots=1, train__precision="float32")
+    book = textbook.Textbook.of(config)
+    before = copy.deepcopy([book.generator.state_dict(), book.discriminator.state_dict()])
+    advance = book.steps(a_batch(config, 12))
+    advance()
+    for network, old in zip((book.generator, book.discriminator), before, strict=True):
+        assert not any(torch.equal(parameter, old[name]) for name, parameter in network.named_parameters())
+    # The round generates twice and leaves out weight gradients, the textbook the other way round.
+    assert flops(rounds(config)[1]) == pytest.approx(flops(advance), rel=0.1)
+
+
+def test_phases_are_shares_of_a_round(values):
+    found = phases(*rounds(config_of(values, data__slots=1)))
+    assert sum(found.values()) == pytest.approx(1)
+    assert found["generator: backward"] > 0
+    assert found["other"] > 0
+    assert {"discriminator: forward generator", "generator: optimizer", "average", "data: place"} < found.keys()
