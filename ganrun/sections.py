@@ -228,7 +228,7 @@ class EvaluateConfig(Section):
     """The score in training: of images a Fréchet distance, of points how far they are from covering the modes."""
 
     every_images: Whole = 0
-    """How often; also at the end. 0: never."""
+    """How often; also at the first tick, to compare with, and at the end. 0: never."""
     where: Literal["workers", "task"] = "workers"
     """Who scores. task: another process on what the cluster has idle, while training goes on; but the last score."""
     samples: Annotated[Count, Field(ge=2, json_schema_extra=FIXED)] = 2_000
