@@ -9,6 +9,7 @@ from importlib import import_module
 from ganrun import config as configs
 from ganrun import door, preflight
 from ganrun.errors import UserError
+from ganrun.sections import Config
 
 MEASURES = {
     "step": "the round of a game, data in memory, and the whole loop, against a textbook DCGAN step",
@@ -18,6 +19,8 @@ MEASURES = {
     "checkpoint": "how long a checkpoint to run.storage holds up the round, against torch.save and a put",
     "telemetry": "CPU seconds that a sidecar and what is told it take, beside those of the rounds",
     "scale": "what a run would ask of network, storage and sidecar on 8 to 1,024 GPUs, and what gives out first",
+    "job": "the whole job through Ray, against the round alone",
+    "startup": "from the command to the first round, against a bare TorchTrainer",
     "fid": "the Fréchet distance and its features, against torch-fidelity",
 }
 EXAMPLES = """examples:
@@ -26,6 +29,8 @@ EXAMPLES = """examples:
   ganrun bench data configs/dcgan_64.yaml data.shards=s3://bucket/images64 data.fields.label=label
   ganrun bench checkpoint configs/dcgan_64.yaml run.storage=s3://bucket/runs --json
   ganrun bench scale configs/dcgan_64.yaml              what 1,024 GPUs would ask of network and storage
+  ganrun bench job configs/dcgan_64.yaml data.shards=s3://bucket/images64 run.storage=s3://bucket/runs
+  ganrun bench startup configs/quickstart.yaml          seconds to the first round
   ganrun bench fid configs/quickstart.yaml              distances/s, beside torch-fidelity
 
 Only ratios mean something: both sides run in turn, and the machine may be shared."""
@@ -52,10 +57,25 @@ def _main(options: argparse.Namespace) -> int:
     os.environ["OPENBLAS_NUM_THREADS"] = str(max(1, int(config.cluster.cpus_per_worker)))
     bench = import_module(f"ganrun.benches.{options.what}")
     result = bench.measure(preflight.absolute(config))
+    if options.what == "step":
+        result["job_over_step"] = _job_over_step(config)
     if options.plot:
         import_module("ganrun.benches.plot").draw(result, options.plot)
     print(json.dumps(result) if options.json else bench.describe(result))
+    if options.what == "step" and not options.json and result["job_over_step"]:
+        print(f"the whole job through Ray: {result['job_over_step']:.3f} of its round")
     return door.OK
+
+
+def _job_over_step(config: Config) -> float | None:
+    """What the whole job through Ray reaches of its round; None where it has no data."""
+    job = import_module("ganrun.benches.job")
+    try:
+        preflight.check(preflight.absolute(config))
+        return float(job.measure(preflight.absolute(config))["job_over_step"])
+    except UserError as error:
+        print(f"job_over_step is not measured: {error}", file=sys.stderr)
+        return None
 
 
 if __name__ == "__main__":

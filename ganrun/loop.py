@@ -39,17 +39,17 @@ def train(play: Play, next_batches: Callable[[], list[RawBatch]], host: Host) ->
     evaluate, checkpoint = config.evaluate.every_images, config.checkpoint.every_images
     if play.images == 0:
         host.picture()
-        if evaluate:
-            host.evaluate()
     # A checkpoint that is owed waits for a round without a skipped turn: weights may be finite and yet lost.
     owed = False
     while play.images < config.train.total_images:
         before = play.images
         play.round(next_batches)
-        done = play.images >= config.train.total_images
-        if done or _passed(config.train.tick_images, before, play.images):
+        done, ticked = play.images >= config.train.total_images, _passed(config.train.tick_images, before, play.images)
+        if done or ticked:
             _tick(play, host)
-        if evaluate and (done or _passed(evaluate, before, play.images)):
+        # The first tick is scored, too: to compare with, and so that what is wrong with scores is seen soon.
+        first = ticked and before < config.train.tick_images
+        if evaluate and (done or first or _passed(evaluate, before, play.images)):
             owed = host.evaluate() or owed
         stop = host.should_stop()
         owed = owed or stop or _passed(checkpoint, before, play.images)

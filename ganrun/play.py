@@ -13,6 +13,7 @@ from ganrun.rng import Draw
 from ganrun.sections import Config
 from ganrun.slots import Slots
 from ganrun.telemetry.collapse import Suspicion
+from ganrun.telemetry.marks import mark
 from ganrun.telemetry.recorder import Recorder
 from ganrun.turn import Seat, TurnRecord, has_bf16, learning_rate
 
@@ -60,17 +61,20 @@ class Play:
         for seat in self.seats:
             for turn in range(seat.player.turns):
                 if seat.player.fresh_batch or not batches:
-                    batches = [self._place(batch) for batch in next_batches()]
+                    with mark("data"):
+                        batches = [self._place(batch) for batch in next_batches()]
                 rate = learning_rate(seat.settings, self.images, self.config.train.total_images)
-                record = seat.take_turn(batches, list(self._draws(turn, before // self._round_images)), rate)
+                with mark(f"{seat.player.name}: turn"):
+                    record = seat.take_turn(batches, list(self._draws(turn, before // self._round_images)), rate)
                 self.recorder.add(record)
                 self._track(record)
                 skipped.append(record.skipped)
                 if seat.player.fresh_batch:
                     self.images += self.config.data.batch_size
-        self._settle_norms()
-        for average in self.averages.values():
-            average.update(self.images - before, self.images)
+        with mark("averages"):
+            self._settle_norms()
+            for average in self.averages.values():
+                average.update(self.images - before, self.images)
         self.skipped = torch.stack(skipped).sum()
 
     def _place(self, batch: RawBatch) -> Batch:

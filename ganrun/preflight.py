@@ -6,7 +6,6 @@ import os
 from ganrun.config import differences, parse
 from ganrun.data.index import DataSet, open_data
 from ganrun.errors import UserError
-from ganrun.evaluation.modes import MIXTURES, known_mixture
 from ganrun.run_folder import RunFolder, find_checkpoint
 from ganrun.sections import Config
 from ganrun.storage import check_rights, open_storage
@@ -144,14 +143,21 @@ def _check_data(config: Config) -> None:
             f"model.classes: {config.model.classes}, but the index of {config.data.shards} names "
             f"{len(data.index.classes)} classes; set model.classes={len(data.index.classes)}"
         )
-    if config.data.fields["image"].kind == "point" and config.evaluate.every_images and not known_mixture(data.index):
+    if config.data.fields["image"].kind == "point" and config.evaluate.every_images:
+        _check_modes(config, data)
+    if config.slots > data.index.samples:
+        raise UserError(f"data.slots: {config.slots} is more than the {data.index.samples} samples of data.shards")
+    _check_shards(data)
+
+
+def _check_modes(config: Config, data: DataSet) -> None:
+    from ganrun.evaluation.modes import MIXTURES, known_mixture  # With numpy, which other runs do not wait for.
+
+    if not known_mixture(data.index):
         raise UserError(
             f"evaluate.every_images: {config.evaluate.every_images}, but no modes are known of the points of "
             f"{config.data.shards}; set it to 0, or make the data with ganrun prepare: {' or '.join(MIXTURES)}"
         )
-    if config.slots > data.index.samples:
-        raise UserError(f"data.slots: {config.slots} is more than the {data.index.samples} samples of data.shards")
-    _check_shards(data)
 
 
 def _check_shards(data: DataSet) -> None:

@@ -12,7 +12,7 @@ from ganrun.errors import RunError, UserError
 from ganrun.records import removal, words
 from ganrun.records.lines import read_curve
 from ganrun.records.run import Run, read_config, read_run
-from ganrun.records.spent import spent
+from ganrun.records.spent import time_of_trials
 from ganrun.storage import Folder, Storage, open_storage
 from ganrun.telemetry.series import DISTANCES
 
@@ -86,7 +86,9 @@ def _list(storage: Storage, options: argparse.Namespace) -> int:
 
 
 def _show(storage: Storage, options: argparse.Namespace) -> int:
-    run = replace(read_run(storage), spent=spent(storage))
+    run = read_run(storage)
+    if run.trials:
+        run = replace(run, spent=time_of_trials(storage))
     _say_faults(run.faults)
     print(json.dumps(asdict(run)) if options.json else words.paragraph(run, storage.now()))
     return door.OK

@@ -225,6 +225,8 @@ class TrainConfig(Section):
     """So often in its life a run that diverged goes back to its last checkpoint, with other noise; then it ends."""
     rollback_on_collapse: bool = False
     """Whether a suspected collapse, which is always told, also rolls the run back."""
+    profile_rounds: Whole = 0
+    """So many rounds after the first tick are profiled, once, into profile/ of the run's folder; 0: none."""
     schedule: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_listed)] = ()
     """Hyper-parameters that change on the way, as `- {images: N, optimizer.generator.learning_rate: 1e-4}`; a search
     writes one."""
@@ -234,7 +236,7 @@ class EvaluateConfig(Section):
     """The score in training: of images a Fréchet distance, of points how far they are from covering the modes."""
 
     every_images: Whole = 0
-    """How often; also at the end. 0: never."""
+    """How often; also at the first tick, to compare with, and at the end. 0: never."""
     where: Literal["workers", "task"] = "workers"
     """Who scores. task: another process on what the cluster has idle, while training goes on; but the last score."""
     samples: Annotated[Count, Field(ge=2, json_schema_extra=FIXED)] = 2_000

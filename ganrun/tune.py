@@ -11,7 +11,7 @@ from ganrun import door, preflight
 from ganrun.errors import RunError, UserError
 from ganrun.records import search as records
 from ganrun.records.past import past
-from ganrun.records.spent import spent
+from ganrun.records.spent import shares, time_of_trials
 from ganrun.run_folder import Lease, RunFolder
 from ganrun.search import words
 from ganrun.search.population import Population
@@ -104,8 +104,8 @@ def _summarise(config: Config, storage: Storage, population: Population, watch: 
     from ganrun.records.search_plot import draw_hyperparameters, draw_samples, draw_scores
 
     watch.say(words.table(population))
-    if time := spent(storage):
-        watch.say(f"time     {time.words()} (starts aside)")
+    if spent := time_of_trials(storage):
+        watch.say(f"time     {shares(spent)} (starts aside)")
     winner = population.standings()[0].trial
     if population.tune.method != "seeds":
         schedule = schedule_config(config, population.lineage(winner))

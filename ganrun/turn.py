@@ -15,6 +15,7 @@ from ganrun.models.spectral_norm import SpectralNorm
 from ganrun.rng import Draw
 from ganrun.sections import AdamConfig
 from ganrun.slots import Slots
+from ganrun.telemetry.marks import mark
 from ganrun.telemetry.stopwatch import Stopwatch
 
 # Running statistics are settled once a round (play.py); torch 2.13 gave the switch another name.
@@ -71,14 +72,15 @@ class Seat:
         rows = []
         for number, (batch, draw) in enumerate(zip(batches, draws, strict=True)):
             last = number == len(batches) - 1
-            with self._reduced(last), self._autocast():
+            with self._reduced(last), self._autocast(), mark(f"{self.player.name}: forward"):
                 loss = self.module(batch, draw, self.others)
             if last:
                 self.stopwatch.stop()  # What comes now waits for the other ranks.
-            with self._reduced(last):
+            with self._reduced(last), mark(f"{self.player.name}: backward"):
                 (loss.total * self.slots.weight).backward()
             rows.append({f"loss/{self.player.name}": loss.total.detach(), **loss.parts})
-        return self._step(rows, learning_rate)
+        with mark(f"{self.player.name}: step"):
+            return self._step(rows, learning_rate)
 
     @property
     def rounds(self) -> int:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from ganrun import bench
-from ganrun.benches import ablation, ddp, step, textbook
+from ganrun.benches import ablation, ddp, job, startup, step, textbook
 from ganrun.benches.comparison import in_turn, ratio, result, spread
 from ganrun.benches.phases import phases
 from ganrun.benches.rounds import a_batch, flops, rounds
+from ganrun.errors import UserError
 from ganrun.play import Play
 from tests.conftest import config_of, write_yaml
 
@@ -32,6 +33,7 @@ def quick(monkeypatch):
         monkeypatch.setattr(measure, "REPEATS", 2)
         monkeypatch.setattr(measure, "SECONDS", 0.02)
     monkeypatch.setattr(step, "TICK_SECONDS", 0.02)
+    monkeypatch.setattr(bench, "_job_over_step", lambda config: 0.5)  # A real job through Ray: see the drill.
 
 
 def test_sides_take_turns_and_are_compared_repeat_by_repeat():
@@ -56,6 +58,7 @@ def test_step_measures_rounds_and_the_whole_loop_and_draws_them(small, quick, tm
     assert found.keys() >= SHAPE | {"float32_ratio", "bf16_ratio", "loop_over_step", "peak_mib"}
     assert found["float32_ratio"] == found["ratio"] > 0
     assert found["loop_over_step"] > 0
+    assert found["job_over_step"] == 0.5
     assert 0 < found["limit_share"] < 1
     assert sum(found["phases"].values()) == pytest.approx(1)
     assert (tmp_path / "step.png").read_bytes().startswith(b"\x89PNG")
@@ -134,3 +137,39 @@ def test_phases_are_shares_of_a_round(values):
     assert found["generator: backward"] > 0
     assert found["other"] > 0
     assert {"discriminator: forward generator", "generator: optimizer", "average", "data: place"} < found.keys()
+
+
+def test_a_job_ticks_and_saves_as_often_as_said_and_does_not_score(values):
+    config = config_of(values, evaluate__every_images=60)
+    made = job._job(config, images_per_second=100.0)
+    assert made.train.total_images == job.TICKS * made.train.tick_images
+    assert made.train.total_images == job.CHECKPOINTS * made.checkpoint.every_images
+    assert made.train.tick_images == pytest.approx(100 * job.JOB_SECONDS / job.TICKS, abs=config.data.batch_size)
+    assert made.evaluate.every_images == 0
+    with pytest.raises(UserError, match=r"cluster\.workers: 2, but bench job compares one"):
+        job.measure(config_of(values, cluster__workers=2))
+
+
+def test_step_has_no_job_where_there_is_no_data(values, capsys):
+    assert bench._job_over_step(config_of(values, data__shards="nowhere")) is None
+    assert "job_over_step is not measured: " in capsys.readouterr().err
+
+
+@pytest.mark.drill
+def test_a_real_job_is_measured(small, monkeypatch, capsys):
+    for name, value in {"REPEATS": 1, "JOB_SECONDS": 2.0, "ROUND_SECONDS": 0.2}.items():
+        monkeypatch.setattr(job, name, value)
+    assert bench.main(["job", str(small), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found.keys() >= SHAPE | {"job_over_step", "shares"}
+    assert sum(found["shares"].values()) == pytest.approx(1)
+    assert {"round", "data", "samples", "telemetry"} <= found["shares"].keys()
+    assert not list((small.parent / "runs").iterdir())
+
+
+@pytest.mark.drill
+def test_starts_are_measured(small, monkeypatch, capsys):
+    monkeypatch.setattr(startup, "REPEATS", 1)
+    assert bench.main(["startup", str(small), "cluster.workers=2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found.keys() >= SHAPE | {"help_seconds", "fault_seconds", "first_step_over_bare"}

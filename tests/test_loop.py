@@ -79,7 +79,6 @@ def test_everything_comes_in_its_order(play_of):
     assert finished
     assert host.events == [
         (0, "picture"),
-        (0, "evaluate"),
         (24, "tick"),
         (24, "picture"),
         (24, "evaluate"),
@@ -94,7 +93,7 @@ def test_everything_comes_in_its_order(play_of):
 def test_an_interval_fires_at_the_end_of_the_round_that_passes_it(play_of):
     host, _ = run(play_of(total=96, tick=20, evaluate=30, checkpoint=40))
     assert host.at("tick") == [24, 48, 60, 84, 96]  # 20, 40, 60, 80 passed, and the end
-    assert host.at("evaluate") == [0, 36, 60, 96]  # 30, 60, 90 passed
+    assert host.at("evaluate") == [24, 36, 60, 96]  # the first tick; 30, 60, 90 passed
     assert host.at("save") == [48, 84, 96]  # 40, 80 passed, and the end
 
 

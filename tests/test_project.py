@@ -76,6 +76,25 @@ def test_help_teaches_without_torch_and_ray(verb):
     assert "examples:" in done.stdout
 
 
+@pytest.mark.parametrize("arguments", [["train.tik_images=1"], ["--dry-run"]])
+def test_a_config_is_read_without_torch_ray_and_clients_of_storage(arguments):
+    code = f"import sys\nfrom ganrun.train import main\ncode = main(['configs/quickstart.yaml', *{arguments!r}])\n"
+    heavy = {"torch", "ray", "numpy", "pandas", "s3fs", "botocore", "PIL"}
+    code += f"print(code, {heavy} & sys.modules.keys(), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.stderr.splitlines()[-1] == f"{0 if '--dry-run' in arguments else 2} set()"
+
+
+def test_nothing_on_the_way_to_the_workers_imports_torch():
+    # Driver, task and Ray's controller come one after the other: each would take seconds to import it.
+    code = "import sys, ganrun.train, ganrun.distributed.launch, ganrun.distributed.meeting\n"
+    code += "from ray.train import FailureConfig, RunConfig, ScalingConfig\n"
+    code += "from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer\n"
+    code += "print({'torch', 'torchvision'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "set()\n", done.stderr
+
+
 def imports(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):

@@ -13,6 +13,7 @@ from ganrun.telemetry.series import BY_NAME
 
 FOLDER = Path(__file__).parent / "dashboards"
 Rows = dict[str, list[Builder[Panel]]]
+SHARES = "Rounds, waiting for data, scores, checkpoints' copies, samples and telemetry, since the run began."
 NODE = '{ip=~"$node"}'
 """Of Ray's metrics."""
 
@@ -65,6 +66,8 @@ def run_rows() -> Rows:
         of("images_per_second"): "now {{run}} {{trial}}",
         rule("run:ganrun_images_per_second:median6h"): "median of 6 h {{run}} {{trial}}",
     }
+    spent = of("seconds_total")
+    shares = f"{spent} / ignoring (part) group_left sum without (part) ({spent})"
     counted = ("nonfinite_total", "rollbacks_total", "checkpoint_failures_total", "samples_skipped_total")
     titles = ("Turns not finite", "Rollbacks", "Checkpoints failed", "Samples skipped")
     return {
@@ -95,6 +98,9 @@ def run_rows() -> Rows:
             Graph(
                 "Read from storage", {f"rate({of('shard_bytes_total')}[$__rate_interval])": "{{run}} {{trial}}"}, "Bps"
             ),
+            Graph("Where rank 0's time goes", {shares: "{{part}} {{run}} {{trial}}"}, "percentunit", SHARES)
+            .min(0)
+            .max(1),
             curve("Progress", "images", "images_total"),
         ],
         "Is it safe?": [

@@ -39,7 +39,7 @@ def measure(config: Config) -> dict[str, Any]:
     """CPU seconds of rounds, and of pushes every `telemetry.push_seconds` to a real sidecar beside them."""
     torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
     play = Play(build_game(config, torch.device("cpu")), config, Slots(1))
-    with _Sidecar() as sidecar, _Watched(play, sidecar) as watched:
+    with Sidecar() as sidecar, _Watched(play, sidecar) as watched:
         watched.stretch()
         stretches = [watched.stretch() for _ in range(REPEATS)]
     watched_rates = [rounds / (own + watching) for rounds, own, watching in stretches]
@@ -66,10 +66,10 @@ def describe(result: dict[str, Any]) -> str:
     )
 
 
-class _Sidecar:
+class Sidecar:
     """A sidecar of this measurement alone."""
 
-    def __enter__(self) -> "_Sidecar":
+    def __enter__(self) -> "Sidecar":
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.address = Address(port=free.getsockname()[1])
         command = [sys.executable, "-m", "ganrun.sidecar", "--listen", f"{self.address.host}:{self.address.port}"]
@@ -92,7 +92,7 @@ class _Sidecar:
 class _Watched:
     """A play with all that a driver does to have it shown."""
 
-    def __init__(self, play: Play, sidecar: _Sidecar) -> None:
+    def __init__(self, play: Play, sidecar: Sidecar) -> None:
         self.play, self.sidecar = play, sidecar
         self.state = RunState(play.config, Past())
         self._heard = 0.0

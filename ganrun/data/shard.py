@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ganrun.data.index import Shard
+from ganrun.data.plain_tar import BLOCK, plain_members
 from ganrun.errors import UserError
 
-BLOCK = 512
 PLAIN, PAX, GNU_NAME = b"0\0", b"x"[0], b"L"[0]
 LEAST_UNPACKED, MOST_GROWTH = 256 * 2**20, 16
 """Bytes that a gzipped shard may have unpacked: so many, or so many times its own."""
@@ -109,7 +109,7 @@ def _samples(data: bytes, where: str, known: bool) -> list[tuple[str, Sample]]:
     samples: list[tuple[str, Sample]] = []
     keys: set[str] = set()
     key, members = "", Sample()
-    for name, content in _walk(data, where, known):
+    for name, content in (plain_members(data) if known else None) or _walk(data, where, known):
         folder, slash, file = name.rpartition("/")
         stem, _, extension = file.partition(".")
         if not stem or not extension:

@@ -15,7 +15,6 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 from ray.train import ControllerError, WorkerGroupError
-from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.exceptions import (
     WorkerGroupStartupFailedError,
     WorkerGroupStartupTimeoutError,
@@ -30,6 +29,7 @@ from ray.train.v2._internal.execution.scaling_policy import (
     ResizeDecision,
     ScalingPolicy,
 )
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from ganrun.distributed.change import FAILURE, PREEMPTION, RESIZE, LeftError, Restart
 from ganrun.errors import UserError
@@ -49,8 +49,9 @@ Nodes = Mapping[str, Mapping[str, float]]
 """Resources of each node, by name."""
 
 
-class Trainer(TorchTrainer):  # type: ignore[misc]
-    """Ray's, with the policies below."""
+class Trainer(DataParallelTrainer):  # type: ignore[misc]
+    """Ray's, with the policies below. (A TorchTrainer is this with another backend, and imports torch here and in Ray's
+    controller, which takes seconds.)"""
 
     def __init__(self, *arguments: Any, mailbox: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

@@ -16,6 +16,7 @@ from ganrun.data.stream import Stream
 from ganrun.distributed.behind import Checkpoints, Due, Lines
 from ganrun.distributed.change import Exploit, Leave, Turn
 from ganrun.distributed.line import POLL_SECONDS, Line
+from ganrun.distributed.profiled import profile_of
 from ganrun.errors import RunError
 from ganrun.evaluation.evaluation import Evaluation
 from ganrun.evaluation.generated import Generated
@@ -25,6 +26,7 @@ from ganrun.play import Play
 from ganrun.rng import Draw
 from ganrun.run_folder import Pointer, RunFolder
 from ganrun.search.keys import next_change
+from ganrun.telemetry.accounts import Accounts, lined, spent_on
 from ganrun.telemetry.collapse import ADVICE
 from ganrun.telemetry.protocol import PART_BYTES
 
@@ -71,8 +73,7 @@ class WorkerHost:
         self._leave: Leave | None = None
         self._turn = next_change(play.config, play.images)
         self._stopping = False
-        self._wait_seconds = 0.0
-        """Time spent waiting for data since the last tick."""
+        self.accounts = Accounts()
         self._counted = Counter[str]()
         self._signs: tuple[str, ...] = ()
         """Of collapse, that hold."""
@@ -81,11 +82,15 @@ class WorkerHost:
         self._best = self._to_score = False
         """Of the next checkpoint: whether it has the best score, whether a task is to score it."""
         self._metrics = f"metrics/{attempt:04d}-{play.images:012d}.jsonl"
+        self._profile = profile_of(play, folder, self.tell)
         self._begun = time.monotonic()
-        self._ticked = (time.monotonic(), play.images)
+        self._ticked, self._recorded = play.images, False
 
+    @spent_on("telemetry")
     def should_stop(self) -> bool:
-        """Rank 0 hears the driver; the others hear rank 0."""
+        """Rank 0 hears the driver; the others hear rank 0. Comes at the end of each round."""
+        if self._profile and self._recorded:
+            self._profile.round_over()
         if self.checkpoints is not None:
             self.checkpoints.raise_fault(self.play.config.checkpoint.max_age_seconds)
             self._obey(self.checkpoints)
@@ -111,23 +116,22 @@ class WorkerHost:
             dist.broadcast_object_list(orders, 0)
         return orders[0]
 
+    @spent_on("data")
     def next_batches(self) -> list[RawBatch]:
         """The next batch of each owned slot."""
-        begun = time.monotonic()
-        batches = self.stream.next()
-        self._wait_seconds += time.monotonic() - begun
-        return batches
+        return self.stream.next()
 
+    @spent_on("telemetry")
     def record(self, values: dict[str, float], signs: tuple[str, ...]) -> None:
         """A line of metrics; signs of collapse that are new are told."""
-        now, (before, images) = time.monotonic(), self._ticked
-        seconds, rounds = now - before, self.play.seats[0].rounds
-        values["images_per_second"] = (self.play.images - images) / seconds
-        values["data_wait_ratio"] = self._wait_seconds / seconds
+        spent, rounds = self.accounts.read(), self.play.seats[0].rounds
+        seconds = sum(spent.values()) - spent.get("score", 0)  # The time that a score takes is not the round's.
+        values["images_per_second"] = (self.play.images - self._ticked) / seconds
+        values["data_wait_ratio"] = spent["data"] / seconds
         values["round_seconds"] = seconds / rounds
-        values |= self._of_all_ranks(rounds, seconds)
+        values |= {**self._of_all_ranks(rounds, seconds, spent["data"]), **lined(spent)}
         values |= {f"collapse_suspected/{sign}": float(sign in signs) for sign in self.play.suspicion.streaks}
-        self._ticked, self._wait_seconds = (now, self.play.images), 0.0
+        self._ticked, self._recorded = self.play.images, True
         if self.first:
             # A rank's own numbers are for the sidecar: of a thousand ranks they would be most of the file.
             kept = {name: value for name, value in values.items() if not name.startswith(OF_A_RANK)}
@@ -138,7 +142,7 @@ class WorkerHost:
                 self.tell("collapse_suspected", images=self.play.images, sign=sign, message=message)
         self._signs = signs
 
-    def _of_all_ranks(self, rounds: int, seconds: float) -> Counter[str]:
+    def _of_all_ranks(self, rounds: int, seconds: float, waited: float) -> Counter[str]:
         """What all workers counted and measured since the last tick."""
         fetcher, device, rank = self.stream.fetcher, self.play.device, self.play.slots.rank
         counted = Counter(shard_bytes=fetcher.bytes_fetched, samples_skipped=self.stream.damaged.skipped)
@@ -146,7 +150,7 @@ class WorkerHost:
         mine: dict[str, float] = {name: counted[name] - self._counted[name] for name in counted}
         self._counted = counted
         working = sum(seat.stopwatch.read() * seat.player.turns for seat in self.play.seats)
-        mine[f"rank_round_seconds/{rank}"] = working + self._wait_seconds / rounds
+        mine[f"rank_round_seconds/{rank}"] = working + waited / rounds
         if device.type == "cuda":
             mine |= {f"gpu_memory_bytes/{rank}": torch.cuda.max_memory_allocated(device), "gpu_seconds": seconds}
             torch.cuda.reset_peak_memory_stats(device)
@@ -158,6 +162,7 @@ class WorkerHost:
             total.update(each)  # type: ignore[arg-type]
         return total
 
+    @spent_on("samples")
     def picture(self) -> None:
         """Samples of the averaged generator for the same latents at every tick, as PNG, a class in each column."""
         if self.lines is None:
@@ -177,6 +182,7 @@ class WorkerHost:
         shown = picture if len(picture) <= PART_BYTES else small_png(images)
         self.line.say("picture", images=play.images, png=shown, diversity=diversity)
 
+    @spent_on("score")
     def evaluate(self) -> bool:
         """A score of the averaged generator, on all ranks together; whether it is the best so far (lower is better).
 
@@ -186,15 +192,12 @@ class WorkerHost:
             self._to_score = self.play.images > 0
             return self._to_score
         assert self.evaluation is not None
-        begun = time.monotonic()
         generated = Generated(self.play.game, self.play.averaged_networks, self.play.config.run.seed)
         score = self.evaluation.score(generated, dist.group.WORLD if self.play.slots.workers > 1 else None)
-        seconds, (ticked, images) = time.monotonic() - begun, self._ticked
-        self._ticked = (ticked + seconds, images)  # The time that a score takes is not the round's.
         best = self._is_best(score.value)
         self._best = self._best or best
         self._score = (self.play.images, score.to_json())
-        self._tell_score(self.play.images, score.to_json(), best, score_seconds=seconds)
+        self._tell_score(self.play.images, score.to_json(), best)
         return best
 
     def _obey(self, checkpoints: Checkpoints) -> None:
@@ -230,9 +233,9 @@ class WorkerHost:
             self.progress = replace(self.progress, best_score=value)
         return best
 
-    def _tell_score(self, images: int, score: dict[str, Any], best: bool, **waited: float) -> None:
+    def _tell_score(self, images: int, score: dict[str, Any], best: bool) -> None:
         values = {score["measure"]: score["value"], **score["metrics"]}
-        self._append(self._metrics, {"images": images, "time": time.time(), **values, **waited})
+        self._append(self._metrics, {"images": images, "time": time.time(), **values})
         if self.first:
             about = {key: score[key] for key in ("name", "value", "extractor", "samples")}
             self.line.say("score", images=images, best=best, values=values, **about)
@@ -241,6 +244,7 @@ class WorkerHost:
     def _done(self) -> bool:
         return self.play.images >= self.play.config.train.total_images
 
+    @spent_on("checkpoint")
     def save(self) -> None:
         """A checkpoint, written behind the rounds. One that cannot be written costs the run nothing but is noted."""
         if isinstance(self.change, Exploit):
@@ -271,6 +275,8 @@ class WorkerHost:
         Raises:
             RunError: another attempt has the run.
         """
+        if self._profile:
+            self._profile.close()
         if self.checkpoints is not None and self.lines is not None:
             self.checkpoints.close()
             self.lines.close()
@@ -282,10 +288,13 @@ class WorkerHost:
         Raises:
             RunError: that checkpoint could not be written, or another attempt has the run.
         """
+        if self._profile and not self._profile.close() and ending:
+            self.tell("profile", message="the run ended before train.profile_rounds were over: nothing was profiled")
         if self.checkpoints is None or self.lines is None:
             return
         try:
-            self.checkpoints.drain()
+            with self.accounts.spending("checkpoint"):
+                self.checkpoints.drain()
             self.checkpoints.raise_fault(0)
             self._await_scores(self.checkpoints)
             if self.checkpoints.unsaved:
@@ -293,7 +302,7 @@ class WorkerHost:
                     f"{self.checkpoints.unsaved}; the last good one stays: mend the storage and run the same command"
                 )
             if ending:
-                self.event(ending, images=self.play.images)
+                self.event(ending, images=self.play.images, spent=self.accounts.read())
         finally:
             self.lines.close()
 

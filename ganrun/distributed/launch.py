@@ -186,7 +186,7 @@ def fit(config: Config, box: Any, order: Exploit | None = None) -> str | None:
         train_loop_config={"config": config, "mailbox": box, "order": order},
         # gloo beside nccl: that ranks agree on something must not wait for their GPUs.
         # A collective waits as long as the storage of one of its workers may be away, and a little more.
-        torch_config=MeetingConfig(
+        backend_config=MeetingConfig(
             backend="cpu:gloo,cuda:nccl" if gpus else "gloo", timeout_s=config.run.patience_seconds + 120
         ),
         scaling_config=ScalingConfig(

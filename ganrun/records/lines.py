@@ -22,7 +22,7 @@ def read_curve(storage: Storage) -> tuple[list[Line], list[str]]:
     for name in storage.list("metrics"):
         if match := METRICS_NAME.fullmatch(name):
             start = int(match["start_images"])
-            # From 0 the run began anew, and scored its untrained networks anew.
+            # From 0 the run began anew.
             curve = [line for line in curve if start and line["images"] <= start]
             lines = _read(storage, f"metrics/{name}", {"images", "time"}, faults)
             curve += sorted(lines, key=lambda line: line["images"])  # A task's score comes after later ticks.

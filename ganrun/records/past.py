@@ -9,7 +9,7 @@ from ganrun.storage import Storage
 from ganrun.telemetry.protocol import PART_BYTES
 from ganrun.telemetry.state import Past, point, thinned
 
-SUMMED = re.compile(r"nonfinite|shard_bytes|shard_errors/.*|samples_skipped|gpu_seconds")
+SUMMED = re.compile(r"nonfinite|shard_bytes|shard_errors/.*|samples_skipped|gpu_seconds|seconds/.*")
 COUNTED = {"rollback": "rollbacks", "checkpoint_failed": "checkpoint_failures", "exploit": "exploits"}
 FIRST_PICTURE = "samples/000000000000.png"
 

@@ -10,7 +10,7 @@ from ganrun.records.run import live_holder, read_config
 from ganrun.run_folder import Lease, RunFolder
 from ganrun.storage import Entry, Storage
 
-OWN = ("latest.json", "best.json", "checkpoints", "metrics", "samples", ".ray", "events", "config.yaml")
+OWN = ("latest.json", "best.json", "checkpoints", "metrics", "samples", "profile", ".ray", "events", "config.yaml")
 """What ganrun writes into a run; config.yaml last, so that a deletion cut off can be done again."""
 OF_SEARCH = ("trials", "schedule.yaml", "scores.png", "samples.png", "hyperparameters.png", "search.jsonl")
 """And into a search; search.jsonl last."""

@@ -10,7 +10,7 @@ import yaml
 from ganrun import plain_yaml
 from ganrun.errors import RunError, UserError
 from ganrun.records.lines import SEARCH_FILE, Line, parse_lines, read_curve, read_events
-from ganrun.records.spent import Spent
+from ganrun.records.spent import time_of
 from ganrun.run_folder import Lease, Pointer, RunFolder
 from ganrun.storage import RECORD_BYTES, Entry, Storage, open_storage
 from ganrun.telemetry.series import DISTANCES
@@ -81,6 +81,8 @@ class Run:
     """At the last tick."""
     notes: tuple[Line, ...]
     """Events but starts, stops and finishes."""
+    spent: dict[str, float]
+    """Seconds by part, `round`, `score` and others (spent.py); of a search none: its trials have them."""
     picture: str | None
     """The newest picture of samples."""
     bytes: int
@@ -88,8 +90,6 @@ class Run:
     """When it last wrote of itself."""
     faults: tuple[str, ...]
     """Records that are damaged."""
-    spent: Spent | None = None
-    """Where its time went; unset, nobody asked, or it has no whole tick."""
     trials: int = 0
     """Of a search, which is shown as a run: its images are those that all of them have behind them. 0: a run."""
 
@@ -126,6 +126,7 @@ def read_run(storage: Storage) -> Run:
         attempts=_attempts(events),
         images_per_second=rates[-1] if rates else None,
         notes=_notes(events),
+        spent=time_of(curve, events),
         picture=f"{storage.uri}/samples/{pictures[-1]}" if pictures else None,
         bytes=sum(entry.bytes for entry in objects.values()),
         active=max([line["time"] for line in curve + events] or [objects["config.yaml"].modified]),

@@ -1,48 +1,43 @@
-"""Where a run's time went, by its records."""
+"""Where a run's time went, by its records: seconds by part, as telemetry/accounts.py has them."""
 
-from typing import NamedTuple
+from collections import Counter
 
-from ganrun.records.lines import METRICS_NAME, read_events, read_lines
+from ganrun.records.lines import Line, read_curve, read_events
 from ganrun.storage import Storage, open_storage
+from ganrun.telemetry.accounts import PREFIX
+
+OTHER = "other"
+"""While the workers were up, what is in no line that counts: what a rollback or an exploit gave up, reading a
+checkpoint, the end of an attempt that failed. Starting them is not in it."""
 
 
-class Spent(NamedTuple):
-    """Seconds that a run's workers were up; what a start of theirs takes is not counted."""
-
-    all: float
-    rounds: float
-    """Those of which the run still has the images: what a rollback or an exploit gave up is not counted."""
-    scores: float
-    """That rounds waited for."""
-
-    def words(self) -> str:
-        """The shares of it all."""
-        rounds, scores = (100 * part / self.all for part in (self.rounds, self.scores))
-        return f"{rounds:.1f} % rounds, {scores:.1f} % scores, {max(100 - rounds - scores, 0):.1f} % other"
+def time_of(curve: list[Line], events: list[Line]) -> dict[str, float]:
+    """The seconds of a run, by part; empty if it has no whole tick yet."""
+    spent = Counter[str]()
+    for event in events:
+        spent.update(event.get("spent", {}))
+    for line in curve:
+        spent.update({name.removeprefix(PREFIX): value for name, value in line.items() if name.startswith(PREFIX)})
+    if not spent:
+        return {}
+    moments = [(event["time"], event["kind"]) for event in events] + [(line["time"], "metrics") for line in curve]
+    return {**spent, OTHER: max(_up(moments) - sum(spent.values()), 0.0)}
 
 
-def spent(storage: Storage) -> Spent | None:
-    """The time of a run, or of all trials of a search; None if it has no whole tick yet."""
-    places = [open_storage(f"{storage.uri}/trials/{name}") for name in storage.list("trials")] or [storage]
-    found = [_spent(place) for place in places]
-    total = Spent(*(sum(parts) for parts in zip(*found, strict=True)))
-    return total if total.all and total.rounds else None
+def time_of_trials(search: Storage) -> dict[str, float]:
+    """Those of all trials of a search."""
+    spent = Counter[str]()
+    for name in search.list("trials"):
+        trial = open_storage(f"{search.uri}/trials/{name}")
+        spent.update(time_of(read_curve(trial)[0], read_events(trial)[0]))
+    return dict(spent)
 
 
-def _spent(storage: Storage) -> Spent:
-    kept: list[tuple[float, float]] = []
-    scores, moments = 0.0, [(event["time"], event["kind"]) for event in read_events(storage)[0]]
-    for name in storage.list("metrics"):
-        if match := METRICS_NAME.fullmatch(name):
-            before = start = int(match["start_images"])
-            kept = [(images, seconds) for images, seconds in kept if images <= start]
-            for line in read_lines(storage, f"metrics/{name}"):
-                moments.append((line["time"], "metrics"))
-                scores += line.get("score_seconds") or 0.0
-                if rate := line.get("images_per_second"):
-                    kept.append((line["images"], (line["images"] - before) / rate))
-                    before = line["images"]
-    return Spent(_up(moments), sum(seconds for _, seconds in kept), scores)
+def shares(spent: dict[str, float]) -> str:
+    """Each part's share of the time, the largest first."""
+    whole = sum(spent.values()) or 1
+    ranked = sorted(spent.items(), key=lambda part: -part[1])
+    return ", ".join(f"{part} {seconds / whole:.1%}" for part, seconds in ranked)
 
 
 def _up(moments: list[tuple[float, str]]) -> float:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from ganrun.records.run import FAILED, FINISHED, NEVER_STARTED, RUNNING, Run, Score
+from ganrun.records.spent import shares
 from ganrun.storage import open_storage
 
 SHOWN_NOTES = 5
@@ -111,7 +112,7 @@ def _progress(run: Run, now: float) -> Iterator[tuple[str, str]]:
         left = span((run.total_images - run.images) / run.images_per_second)
         yield "speed", f"{run.images_per_second:,.0f} images/s at the last tick" + f", {left} left" * bool(run.lease)
     if run.spent:
-        yield "time", f"{run.spent.words()} (starts aside)"
+        yield "time", f"{shares(run.spent)} (starts aside)"
     if run.best_score and run.last_score:
         yield "score", _scores(run, run.best_score, run.last_score)
     for note in run.notes[-SHOWN_NOTES:]:

@@ -45,6 +45,12 @@ SERIES = (
     _gauge("round_seconds", "seconds", "Mean duration of a round since the last tick, without scores."),
     _gauge("rank_round_seconds", "seconds", "Mean time a round that a rank works before it waits for others.", "rank"),
     _gauge("data_wait_ratio", "ratio", "Share of the time since the last tick that rank 0 waited for data."),
+    _counter(
+        "seconds_total",
+        "seconds",
+        "Rank 0's time: round, data (waiting), score, checkpoint, samples, telemetry.",
+        "part",
+    ),
     # The game.
     _gauge("loss", "1", "Mean of a player's loss since the last tick, and of its parts.", "player", "part"),
     _gauge("score", "1", "The discriminator's mean output on real and on generated images.", "side"),

@@ -8,7 +8,8 @@ import tarfile
 import pytest
 
 from ganrun.data.index import Shard
-from ganrun.data.shard import BLOCK, open_shard, read_samples
+from ganrun.data.plain_tar import BLOCK, plain_members
+from ganrun.data.shard import _walk, open_shard, read_samples
 from ganrun.errors import UserError
 
 LONG = "folder/" * 30 + "name"
@@ -40,9 +41,15 @@ DIALECTS = [
 @pytest.mark.parametrize("mtime", [0, 1.5])
 def test_all_dialects_read_as_tarfile_reads_them(kind: int, mtime: float, name: str) -> None:
     data = tar_of([f"{name}.png", f"{name}.CLS", "b.seg.png"], kind, mtime)
-    found = {
-        f"{key}.{kind}": bytes(content) for key, members in read_samples(data, "x") for kind, content in members.items()
-    }
+    found, again = (
+        {
+            f"{key}.{kind}": bytes(content)
+            for key, members in read_samples(data, "x", known)
+            for kind, content in members.items()
+        }
+        for known in (False, True)
+    )
+    assert found == again
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         expected = {m.name.replace("CLS", "cls"): tar.extractfile(m).read() for m in tar}  # type: ignore[union-attr]
     assert found == expected
@@ -118,3 +125,44 @@ def test_what_differs_from_the_index_is_named() -> None:
 def test_a_key_in_two_places_is_refused() -> None:
     with pytest.raises(UserError, match="members of sample 'a' do not stand together"):
         read_samples(tar_of(["a.png", "b.png", "a.cls"]), "x")
+
+
+def members_of(data: bytes) -> list[tuple[str, bytes]] | None:
+    found = plain_members(data)
+    return None if found is None else [(name, bytes(content)) for name, content in found]
+
+
+def test_a_plain_tar_is_read_at_once_as_the_walk_reads_it() -> None:
+    data = tar_of(["a/b.png", "a/b.cls", "sp\u00e4\u00dfe.json"])
+    assert members_of(data) == [(name, bytes(content)) for name, content in _walk(data, "x", True)]
+    (_, content), *_ = plain_members(data) or []
+    assert content.obj is data
+
+
+@pytest.mark.parametrize(("kind", "name"), DIALECTS)
+def test_what_is_not_plain_is_left_to_the_walk(kind: int, name: str) -> None:
+    plain = kind == tarfile.USTAR_FORMAT and len(name) < 96
+    assert (
+        plain_members(tar_of([f"{name}.png"], kind, mtime=1.5 if kind == tarfile.PAX_FORMAT else 0)) is None
+    ) != plain
+
+
+def test_what_does_not_follow_on_is_left_to_the_walk() -> None:
+    inner = tar_of(["c.png"])
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        member = tarfile.TarInfo("a.tar")
+        member.size = len(inner)
+        tar.addfile(member, io.BytesIO(inner))
+    assert plain_members(buffer.getvalue()) is None  # The header within is none of its own.
+    assert [key for key, _ in read_samples(buffer.getvalue(), "x", known=True)] == ["a"]
+    assert plain_members(tar_of(["a.png"])[: 3 * BLOCK]) is None  # No end mark.
+    assert plain_members(b"") is None
+    assert plain_members(bytes(2 * BLOCK)) is None
+
+
+@pytest.mark.parametrize("place", [*range(124, 136), 156])
+def test_odd_numbers_are_left_to_the_walk(place: int) -> None:
+    data = bytearray(tar_of(["a.png", "b.png"]))
+    data[place] = ord("9")
+    assert plain_members(bytes(data)) is None

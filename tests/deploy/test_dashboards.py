@@ -132,7 +132,7 @@ def trained(folder: Path, data_folder: Path, ray: str) -> Iterator[str]:
         train__total_images=100_000_000,
         cluster__workers=2,
         checkpoint__every_images=600,
-        evaluate__every_images=100_000_000,  # The score at the beginning is enough, and a later one's time too much.
+        evaluate__every_images=100_000_000,  # The score at the first tick is enough, and a later one's time too much.
         evaluate__samples=20,
         evaluate__metrics=["kid", "precision", "recall", "density"],
         telemetry__push_seconds=1,

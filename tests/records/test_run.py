@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -232,3 +233,14 @@ def test_the_paragraph_of_a_live_run(runs):
     assert "(5 min)" in text
     assert "process 7 on far has it until" in text
     assert "resume" not in text
+
+
+def test_a_run_says_where_its_time_went(runs):
+    run = read(runs / "finished")
+    assert run.spent.keys() == {"round", "data", "score", "checkpoint", "samples", "telemetry"}
+    curve, _ = read_curve(Folder(runs / "finished"))
+    assert run.spent["round"] > sum(
+        line.get("seconds/round", 0) for line in curve
+    )  # With what came after the last tick.
+    text = paragraph(replace(run, spent={"score": 1.0, "round": 3.0}), 0)
+    assert "  time        round 75.0%, score 25.0%" in text

@@ -2,55 +2,45 @@
 
 import json
 
-import pytest
-
-from ganrun.records.spent import Spent, spent
+from ganrun.records.spent import shares, time_of, time_of_trials
 from ganrun.storage import Folder
 
 
-@pytest.fixture
-def storage(tmp_path):
-    return Folder(str(tmp_path / "run"))
+def event(time, kind, **fields):
+    return {"time": time, "kind": kind, **fields}
 
 
-def write(storage, name, *lines):
-    storage.write(name, "".join(json.dumps(line) + "\n" for line in lines).encode())
+def tick(time, images, **parts):
+    return {"time": time, "images": images} | {f"seconds/{name}": seconds for name, seconds in parts.items()}
 
 
-def event(time, kind):
-    return {"time": time, "kind": kind}
-
-
-def tick(time, images, rate):
-    return {"time": time, "images": images, "images_per_second": rate}
-
-
-def score(time, images, seconds):
-    return {"time": time, "images": images, "frechet_distance": 1.0, "score_seconds": seconds}
-
-
-def test_it_is_that_of_rounds_and_scores_while_the_workers_were_up(storage):
-    write(storage, "events/0001.jsonl", event(100, "attempt"), event(110, "start"), event(150, "stop"))
-    write(storage, "metrics/0001-000000000000.jsonl", score(112, 0, 2), tick(132, 100, 10), tick(142, 200, 10))
-    assert spent(storage) == Spent(40, 20, 2)
+def test_it_is_that_of_all_parts_while_the_workers_were_up():
+    events = [event(100, "attempt"), event(110, "start"), event(150, "stop", spent={"round": 3, "checkpoint": 2})]
+    curve = [tick(132, 100, round=10, score=2), tick(142, 200, round=9, data=1)]
+    first = {"round": 22, "score": 2, "data": 1, "checkpoint": 2, "other": 13}
+    assert time_of(curve, events) == first
     # Down for 1,000 s, and 10 s of starting.
-    write(storage, "events/0002.jsonl", event(1140, "attempt"), event(1150, "start"))
-    write(storage, "metrics/0002-000000000200.jsonl", tick(1160, 300, 20), score(1170, 300, 7))
-    assert spent(storage) == Spent(60, 25, 9)
-    assert spent(storage).words() == "41.7 % rounds, 15.0 % scores, 43.3 % other"
+    events += [event(1140, "attempt"), event(1150, "start")]
+    curve += [tick(1170, 300, round=18, score=2)]
+    spent = time_of(curve, events)
+    assert spent == first | {"round": 40, "score": 4}
+    assert shares(spent) == "round 66.7%, other 21.7%, score 6.7%, checkpoint 3.3%, data 1.7%"
 
 
-def test_what_was_given_up_is_no_time_of_rounds(storage):
-    write(storage, "events/0001.jsonl", event(0, "attempt"), event(0, "start"))
-    write(storage, "metrics/0001-000000000000.jsonl", tick(10, 100, 10), tick(20, 200, 10), tick(30, 300, 10))
-    write(storage, "events/0002.jsonl", event(31, "attempt"), event(33, "exploit"), event(43, "finish"))
-    write(storage, "metrics/0002-000000000100.jsonl", tick(43, 200, 10))
-    assert spent(storage) == Spent(43, 20, 0)
+def test_what_was_given_up_is_no_time_of_rounds():
+    events = [event(0, "attempt"), event(0, "start"), event(31, "attempt"), event(33, "exploit"), event(43, "finish")]
+    assert time_of([tick(10, 100, round=10), tick(43, 200, round=10)], events) == {"round": 20, "other": 23}
 
 
-def test_a_search_has_that_of_all_its_trials_and_a_run_without_a_tick_none(storage):
-    assert spent(storage) is None
+def test_before_a_tick_there_is_none():
+    assert time_of([], [event(0, "start")]) == {}
+
+
+def test_a_search_has_that_of_all_its_trials(tmp_path):
+    storage = Folder(str(tmp_path / "search"))
     for trial, seconds in (("00", 20), ("01", 40)):
-        write(storage, f"trials/{trial}/events/0001.jsonl", event(0, "start"), event(seconds, "stop"))
-        write(storage, f"trials/{trial}/metrics/0001-000000000000.jsonl", tick(10, 100, 10))
-    assert spent(storage) == Spent(60, 20, 0)
+        lines = {"events/0001.jsonl": [event(0, "start"), event(seconds, "stop")]}
+        lines["metrics/0001-000000000000.jsonl"] = [tick(10, 100, round=10)]
+        for name, found in lines.items():
+            storage.write(f"trials/{trial}/{name}", "".join(json.dumps(line) + "\n" for line in found).encode())
+    assert time_of_trials(storage) == {"round": 20, "other": 40}
