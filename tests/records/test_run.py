@@ -237,7 +237,7 @@ def test_the_paragraph_of_a_live_run(runs):
 
 def test_a_run_says_where_its_time_went(runs):
     run = read(runs / "finished")
-    assert run.spent.keys() == {"round", "data", "score", "checkpoint", "samples", "telemetry"}
+    assert run.spent.keys() == {"round", "data", "score", "checkpoint", "samples", "telemetry", "other"}
     curve, _ = read_curve(Folder(runs / "finished"))
     assert run.spent["round"] > sum(
         line.get("seconds/round", 0) for line in curve
