@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -161,6 +162,8 @@ class LocalCluster:
         file = self.folder / "state.json"
         file.touch(mode=0o600)
         file.write_text(json.dumps(state | {"cpus": dict.fromkeys(names, cpus)}))
+        known = [f"{self.network.address(host)} {host}" for host in ("storage", *names)]
+        (self.folder / "hosts").write_text("\n".join([f"127.0.0.1 localhost {socket.gethostname()}", *known, ""]))
 
     def _begin(self, host: str) -> tuple["subprocess.Popen[Any]", Path, int]:
         """Its process, its log and how long that was before."""
