@@ -66,7 +66,8 @@ def why_no_hosts() -> str | None:
 
 def free_number() -> int:
     """Of a local cluster, in its name and in its addresses, that no other has."""
-    return next(number for number in range(100, 250) if not (STATE / f"d{number}").exists())
+    numbers = (100 + (os.getpid() + offset) % 100 for offset in range(100))  # Others may look at the same moment.
+    return next(number for number in numbers if not (STATE / f"d{number}").exists())
 
 
 @contextlib.contextmanager

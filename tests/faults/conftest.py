@@ -1,5 +1,7 @@
 """One local cluster for all drills of a session, healed before each; and the table of what they cost."""
 
+import signal
+
 import pytest
 
 from tests.conftest import config_of, small_run
@@ -18,6 +20,7 @@ def three_hosts():
         pytest.skip(why)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))  # Of tests.faults.noting, which no job is sent.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Lest what ends the drills leaves the cluster.
         with cluster_up() as cluster:
             yield cluster
 
