@@ -67,8 +67,8 @@ class Network:
     def command(self, host: str, command: list[str]) -> list[str]:
         """What runs a command on a host.
 
-        Each host sees a folder of its own where all have their Ray sessions: two raylets would claim one socket. And the
-        names of all in its /etc/hosts: who wants a peer's name would wait 10 s for a name server, which is not there.
+        Each host sees a folder of its own where all have their Ray sessions: two raylets would claim one socket. And
+        all names in its /etc/hosts: who asks for a peer's would wait 10 s for a name server, which is not there.
         """
         inside = f'mount --bind "{self.folder}/{host}/ray" "{self.folder}/ray"'
         inside += f' && mount --bind "{self.folder}/hosts" /etc/hosts && exec "$@"'
