@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 from cluster.local.network import Network
 
-STATE = Path("/tmp/ganrun-local")
+STATE = Path("/var/tmp/ganrun-local")
 """Short: Ray's sockets are below it, whose paths may have 107 characters."""
 PORT, DASHBOARD, S3 = 6379, 8265, 8333
 BUCKET = "ganrun"
@@ -161,6 +162,8 @@ class LocalCluster:
         file = self.folder / "state.json"
         file.touch(mode=0o600)
         file.write_text(json.dumps(state | {"cpus": dict.fromkeys(names, cpus)}))
+        known = [f"{self.network.address(host)} {host}" for host in ("storage", *names)]
+        (self.folder / "hosts").write_text("\n".join([f"127.0.0.1 localhost {socket.gethostname()}", *known, ""]))
 
     def _begin(self, host: str) -> tuple["subprocess.Popen[Any]", Path, int]:
         """Its process, its log and how long that was before."""
@@ -198,7 +201,9 @@ class LocalCluster:
         place = [f"-dir={self.folder}/storage", f"-ip={address}", f"-ip.bind={address}", f"-s3.port={S3}"]
         off = ["-master.telemetry=false", "-webdav=false", "-admin.ui=false"]
         off += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false"]
-        return [weed, "mini", *place, *off, f"-bucket={BUCKET}"]
+        # SeaweedFS has sockets in /tmp named by port alone: another cluster would answer. It may itself be below /tmp.
+        apart = f'exec 9<"$0" && mount --bind "{self.folder}/storage/ray" /tmp && exec /proc/self/fd/9 "$@"'
+        return ["bash", "-c", apart, weed, "mini", *place, *off, f"-bucket={BUCKET}"]
 
     def _ray(self, host: str) -> list[str]:
         address, cpus = self.network.address(host), self.state["cpus"][host]

@@ -67,9 +67,11 @@ class Network:
     def command(self, host: str, command: list[str]) -> list[str]:
         """What runs a command on a host.
 
-        Each host sees a folder of its own where all have their Ray sessions: two raylets would claim one socket.
+        Each host sees a folder of its own where all have their Ray sessions: two raylets would claim one socket. And
+        all names in its /etc/hosts: who asks for a peer's would wait 10 s for a name server, which is not there.
         """
-        inside = f'mount --bind "{self.folder}/{host}/ray" "{self.folder}/ray" && exec "$@"'
+        inside = f'mount --bind "{self.folder}/{host}/ray" "{self.folder}/ray"'
+        inside += f' && mount --bind "{self.folder}/hosts" /etc/hosts && exec "$@"'
         return ["ip", "netns", "exec", self._namespace(host), "bash", "-c", inside, "bash", *command]
 
     def popen(self, host: str, command: list[str], **options: Any) -> "subprocess.Popen[Any]":

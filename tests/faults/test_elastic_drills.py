@@ -31,8 +31,9 @@ def test_host_killed_and_back(elastic, undisturbed):
     run.fault()
     run.cluster.network.kill("host2")
     driver.waits_for("there are 2 workers now")
+    run.wait(lambda: run.notes()[-1].attempt == 2, driver)
+    run.fault()  # To come back costs a start too, though nothing is lost.
     run.cluster.start("host2")
-    run.fault()  # It costs a start, though nothing is lost.
     driver.waits_for("there are 3 workers now")
     run.wait(lambda: run.hosts_of_workers() == ["head", "host1", "host2"], driver)
     said = driver.ends(0)
