@@ -21,7 +21,7 @@ from ganrun.errors import UserError
 from ganrun.sections import Config
 from ganrun.turn import has_bf16
 
-REPEATS, SECONDS, TICK_SECONDS = 5, 2.0, 4.0
+REPEATS, SECONDS, TICK_SECONDS = 5, 2.0, 3.0
 CPU = torch.device("cpu")
 
 
