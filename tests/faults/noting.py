@@ -30,7 +30,8 @@ class NotingHost(WorkerHost):
         time.sleep(ROUND_SECONDS)
         batches = super().next_batches()
         for slot, batch in zip(self.play.slots.owned, batches, strict=True):
-            note = {"host": self.name, "time": time.time(), "images": self.given, "slot": slot, "keys": batch["text"]}
+            keys = batch.get("text", [])  # A data set may have none.
+            note = {"host": self.name, "time": time.time(), "images": self.given, "slot": slot, "keys": keys}
             self.notes.write(json.dumps(note) + "\n")
         self.given += self.play.config.data.batch_size
         return batches
