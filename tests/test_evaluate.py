@@ -145,7 +145,7 @@ def test_no_run_is_one_clear_line(tmp_path, capsys):
 def test_two_workers_score_in_training_as_one_does(config, values, tmp_path):
     both = []
     for workers in (1, 2):
-        config = config_of(values, run__name=f"by{workers}", train__total_images=12)
+        config = config_of(values, run__name=f"by{workers}", train__total_images=24, train__tick_images=12)
         run_ranks(config, workers, tmp_path / f"meeting{workers}")
         (file,) = (run_folder(config) / "metrics").iterdir()
         lines = [json.loads(line) for line in file.read_text().splitlines()]

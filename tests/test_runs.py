@@ -93,7 +93,7 @@ def test_curve_prints_json_lines(call, storage):
     code, output, error = call("curve", storage / "resumed")
     assert (code, error) == (0, "")
     images = [json.loads(line)["images"] for line in output.splitlines()]
-    assert images == [0, 24, 48, 72, 96, 120, 120]
+    assert images == [24, 24, 48, 72, 96, 120, 120]
 
 
 def test_curve_says_what_is_damaged(call, storage):
@@ -101,7 +101,7 @@ def test_curve_says_what_is_damaged(call, storage):
     metrics.write_bytes(metrics.read_bytes()[:-10])
     code, output, error = call("curve", storage / "crashed")
     assert code == 0
-    assert [json.loads(line)["images"] for line in output.splitlines()] == [0, 24, 48]
+    assert [json.loads(line)["images"] for line in output.splitlines()] == [24, 24, 48]
     assert "line 4 is damaged" in error
     assert "Traceback" not in error
 
