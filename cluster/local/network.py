@@ -40,6 +40,8 @@ class Network:
         for host in hosts:
             self.kill(host)
             subprocess.run(["ip", "netns", "del", self._namespace(host)], capture_output=True, check=False)
+            # A namespace, and its cable, would live as long as the last process of it takes to die.
+            subprocess.run(["ip", "link", "del", self._cable(host)], capture_output=True, check=False)
         subprocess.run(["ip", "link", "del", self.prefix], capture_output=True, check=False)
 
     def pids(self, host: str) -> list[int]:
