@@ -24,6 +24,7 @@ from ray.train.v2._internal.exceptions import (
 from ray.train.v2._internal.execution.controller.state import ReschedulingState, RestartingState, RunningState
 from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
 from ray.train.v2._internal.execution.scaling_policy import (
+    ElasticScalingPolicy,
     FixedScalingPolicy,
     NoopDecision,
     ResizeDecision,
@@ -32,12 +33,6 @@ from ray.train.v2._internal.execution.scaling_policy import (
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from ganrun.distributed.change import FAILURE, PREEMPTION, RESIZE, LeftError, Restart
-from ganrun.errors import UserError
-
-try:
-    from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
-except ImportError:  # An older Ray, whose runs have a fixed size: `scaling` refuses another.
-    ElasticScalingPolicy = FixedScalingPolicy
 
 ASK_SECONDS = 60.0
 """An order to leave that nobody followed is given again."""
@@ -62,22 +57,6 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc]
         arguments["scaling_policy"] = (Elastic if elastic else Fixed)(self.scaling_config, self._mailbox)
         arguments["failure_policy"] = Failures(self.run_config.failure_config)
         return super()._initialize_and_run_controller(**arguments)
-
-
-def scaling(workers: int | tuple[int, int]) -> dict[str, Any]:
-    """What Ray's ScalingConfig is to know of the number of workers.
-
-    Raises:
-        UserError: this Ray knows no range.
-    """
-    if isinstance(workers, int):
-        return {"num_workers": workers}
-    if ElasticScalingPolicy is FixedScalingPolicy:
-        raise UserError(
-            f"cluster.workers: {list(workers)} needs a Ray that can resize a run; {ray.__version__} cannot: upgrade "
-            "it, or give one number"
-        )
-    return {"num_workers": workers, "elastic_resize_monitor_interval_s": RESIZE_SECONDS}
 
 
 class _Leaving(ScalingPolicy):  # type: ignore[misc]

@@ -168,15 +168,10 @@ def fit(config: Config, box: Any, order: Exploit | None = None) -> str | None:
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
 
-    from ganrun.distributed.elastic import Trainer, scaling
+    from ganrun.distributed.elastic import RESIZE_SECONDS, Trainer
     from ganrun.distributed.meeting import MeetingConfig, settings
 
     cluster = config.cluster
-    try:
-        size = scaling(cluster.workers)
-    except UserError as error:
-        box.exchange.remote([failed(str(error), wrong_input=True)], False)
-        return None
     for name, value in settings(elastic=cluster.fewest_workers < cluster.most_workers).items():
         os.environ.setdefault(name, value)
     gpus: dict[str, float] = {"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {}
@@ -190,7 +185,8 @@ def fit(config: Config, box: Any, order: Exploit | None = None) -> str | None:
             backend="cpu:gloo,cuda:nccl" if gpus else "gloo", timeout_s=config.run.patience_seconds + 120
         ),
         scaling_config=ScalingConfig(
-            **size,
+            num_workers=cluster.workers,
+            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
             use_gpu=bool(gpus),
             resources_per_worker={"CPU": cluster.cpus_per_worker} | gpus,
         ),

@@ -13,10 +13,8 @@ from ray.train.v2._internal.exceptions import (
 )
 from ray.train.v2._internal.execution.failure_handling import FailureDecision
 
-from ganrun.distributed import elastic
 from ganrun.distributed.change import FAILURE, PREEMPTION, LeftError
-from ganrun.distributed.elastic import Failures, cause, room, scaling, unreachable
-from ganrun.errors import UserError
+from ganrun.distributed.elastic import Failures, cause, room, unreachable
 
 IDLE = {"a": {"CPU": 4.0, "GPU": 2.0}, "b": {"CPU": 1.0, "GPU": 2.0}, "c": {"CPU": 8.0}, "d": {}}
 ADDRESSES = {0: "10.0.0.1", 1: "10.0.0.2"}
@@ -93,11 +91,3 @@ def test_room_is_waited_for_as_long_as_it_takes_but_starts_that_fail_are_not_rep
     assert decisions(1, *[late] * 9) == [True] * 9
     assert decisions(1, broken, late, broken) == [True, True, False]
     assert decisions(2, broken, broken, dead, broken, broken, broken) == [True, True, True, True, True, False]
-
-
-def test_a_ray_that_cannot_resize_is_named(monkeypatch):
-    assert scaling(3) == {"num_workers": 3}
-    assert scaling((1, 3))["num_workers"] == (1, 3)
-    monkeypatch.setattr(elastic, "ElasticScalingPolicy", elastic.FixedScalingPolicy)
-    with pytest.raises(UserError, match=r"cluster\.workers: \[1, 3\] needs a Ray that can resize a run"):
-        scaling((1, 3))
