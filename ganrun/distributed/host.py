@@ -186,9 +186,10 @@ class WorkerHost:
     def evaluate(self) -> bool:
         """A score of the averaged generator, on all ranks together; whether it is the best so far (lower is better).
 
-        Where tasks score, a checkpoint is due for one, but at the end: then the workers have nothing else to do.
+        Where tasks score, a checkpoint is due for one, but at the end: then the workers have nothing else to do. In a
+        search there too: it is told of scores in the order of their images.
         """
-        if self.play.config.evaluate.where == "task" and not self._done:
+        if self.play.config.evaluate.where == "task" and (self.play.config.tune or not self._done):
             self._to_score = self.play.images > 0
             return self._to_score
         assert self.evaluation is not None
@@ -310,9 +311,10 @@ class WorkerHost:
         """Those that tasks are at, unless the run is to stop."""
         if checkpoints.unscored:
             self.line.say("last_call")
-        while checkpoints.unscored and not self.line.stop:
-            time.sleep(POLL_SECONDS)
-            self._obey(checkpoints)
+        with self.accounts.spending("score"):
+            while checkpoints.unscored and not self.line.stop:
+                time.sleep(POLL_SECONDS)
+                self._obey(checkpoints)
         checkpoints.drain()
 
     def event(self, kind: str, **fields: Any) -> None:

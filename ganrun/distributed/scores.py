@@ -1,16 +1,21 @@
 """Scores as tasks of their own on what the cluster has idle: no worker waits for them, and none dies of them."""
 
+import math
+import time
 from typing import Any
 
 from ganrun.distributed.line import Message
 from ganrun.sections import Config
+
+LAST_CALL_SECONDS = 30.0
+"""How long the workers of a run that is otherwise over wait for idle resources."""
 
 
 class Scores:
     """Has checkpoints scored, one at a time, and gives the workers the answers as orders.
 
     Each `score_wanted` is answered by a `score_found`, with values or with why there are none. Of several that wait
-    for idle resources the newest stays.
+    for idle resources the newest stays; in a search all do, since trials are compared at every one.
 
     Args:
         config: of the run. Ray is connected to.
@@ -18,18 +23,24 @@ class Scores:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self._waiting: Message | None = None
+        self._waiting: list[Message] = []
         self._running: tuple[Message, Any] | None = None
         self._answers: list[Message] = []
+        self._until = math.inf
+        """When those that wait are given up."""
 
     def hear(self, message: Message) -> None:
         """Takes a message of the workers."""
         match message["kind"]:
             case "score_wanted":
-                self._skip("a newer one came before the cluster had anything idle")
-                self._waiting = message
+                if not self.config.tune:
+                    self._skip("a newer one came before the cluster had anything idle")
+                self._waiting.append(message)
+                self._until = math.inf
             case "last_call":
-                self._skip("the cluster had nothing idle before the run ended")
+                self._until = time.monotonic() + LAST_CALL_SECONDS
+            case "started" | "exploit" | "rollback":
+                self._waiting.clear()  # Of what was given up.
 
     def poll(self) -> list[Message]:
         """Begins what can begin; the answers there are."""
@@ -38,24 +49,31 @@ class Scores:
         if self._running and ray.wait([self._running[1]], timeout=0)[0]:
             wanted, task = self._running
             self._running = None
+            self._until = max(self._until, time.monotonic() + LAST_CALL_SECONDS)
             try:
                 self._answer(wanted, score=ray.get(task))
             except Exception as error:  # Whatever it died of.
                 self._answer(wanted, why=(str(error).strip().splitlines() or [type(error).__name__])[-1])
-        if self._waiting and not self._running and self._idle():
-            wanted, self._waiting = self._waiting, None
-            options = {"num_cpus": scoring_cpus(self.config), "num_gpus": self.config.cluster.gpus_per_worker}
-            # What Ray Tune reserves for a trial's process is not for what that starts.
-            scorer = ray.remote(_score).options(max_retries=0, scheduling_strategy="DEFAULT", **options)
-            task = scorer.remote(self.config, wanted["checkpoint"])
-            self._running = wanted, task
+        if self._waiting and not self._running:
+            if self._idle():
+                self._begin(self._waiting.pop(0))
+            elif time.monotonic() > self._until:
+                self._skip("the cluster had nothing idle before the run ended")
         answers, self._answers = self._answers, []
         return answers
 
+    def _begin(self, wanted: Message) -> None:
+        import ray
+
+        options = {"num_cpus": scoring_cpus(self.config), "num_gpus": self.config.cluster.gpus_per_worker}
+        # What Ray Tune reserves for a trial's process is not for what that starts.
+        scorer = ray.remote(_score).options(max_retries=0, scheduling_strategy="DEFAULT", **options)
+        self._running = wanted, scorer.remote(self.config, wanted["checkpoint"])
+
     def _skip(self, why: str) -> None:
-        if self._waiting:
-            self._answer(self._waiting, why=why)
-            self._waiting = None
+        for wanted in self._waiting:
+            self._answer(wanted, why=why)
+        self._waiting.clear()
 
     def _answer(self, wanted: Message, **fields: Any) -> None:
         self._answers.append({**wanted, "kind": "score_found", **fields})

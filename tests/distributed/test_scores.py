@@ -2,7 +2,10 @@
 
 import contextlib
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 
 import psutil
@@ -13,9 +16,10 @@ from ganrun.distributed import scores
 from ganrun.distributed.worker import work
 from ganrun.records.lines import read_curve, read_events
 from ganrun.storage import Folder
-from tests.commands import Train
+from tests.commands import LOCAL_RAY, Train
 from tests.conftest import config_of, write_yaml
 from tests.ranks import StopAt, run_folder, run_ranks
+from tests.search.making import MUTATIONS
 
 EVALUATED = {
     "train__total_images": 180,
@@ -117,3 +121,40 @@ def test_a_task_that_is_killed_does_not_hurt_the_run(values, tmp_path, ray_here)
     assert killed
     assert re.search(r"no score at [\d,]+ images: .*died", error), error
     assert 6_000 in scored(config, range(9_999))
+
+
+ASKED = """
+import json, sys, time
+import ray
+from ganrun.config import Config
+from ganrun.distributed.scores import Scores
+
+ray.init(logging_level=50, log_to_driver=False)
+found = []
+for values in json.loads(sys.argv[1]):
+    asked, answers = Scores(Config.model_validate(values)), []
+    for images in (60, 120):
+        asked.hear({"kind": "score_wanted", "images": images, "checkpoint": f"{images:012d}-0001"})
+    asked.hear({"kind": "last_call"})
+    while len(answers) < 2:
+        answers += asked.poll()
+        time.sleep(0.1)
+    found.append([(each["images"], each["why"]) for each in answers])
+print(json.dumps(found))
+"""
+
+
+def test_a_run_has_its_newest_score_taken_and_a_search_all(values, ray_here):
+    search = {"tune__population": 2, "tune__perturb_every_images": 60, "tune__mutations": MUTATIONS}
+    configs = [config_of(values, evaluate__where="task", **EVALUATED, **more) for more in ({}, search)]
+    argument = json.dumps([config.model_dump(mode="json") for config in configs])
+    environment = os.environ | LOCAL_RAY | {"RAY_ADDRESS": ray_here[0]}
+    done = subprocess.run(
+        [sys.executable, "-c", ASKED, argument], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    of_run, of_search = json.loads(done.stdout.splitlines()[-1])
+    assert [images for images, _ in of_run] == [images for images, _ in of_search] == [60, 120]
+    assert of_run[0][1] == "a newer one came before the cluster had anything idle"
+    for _, why in [of_run[1], *of_search]:
+        assert "neither a run with a checkpoint nor a checkpoint" in why  # A task has looked for it.
