@@ -27,6 +27,16 @@ __all__ = ["s3", "s3_server"]
 
 os.environ["GANRUN_SIDECAR"] = "off"  # No test pushes to, or starts, the sidecar of whoever runs the tests.
 
+LONGEST = ("test_train", "test_documents", "test_local", "test_tune", "test_scores", "test_resize", "test_slots")
+"""Files that take a minute and more, the longest first."""
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files come first: the last to be dealt out, one would keep a worker busy long after the others."""
+    first = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(item.path.stem, len(first)))
+
+
 SIZES = (30, 25, 35, 20, 31)
 """Samples in the shards of the small data set: unequal, and 141 in all, which 2, 4 and 6 slots do not divide."""
 

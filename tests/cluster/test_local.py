@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -64,6 +65,42 @@ def test_a_host_is_killed_and_started(name):
     assert LocalCluster(name).network.pids("host1") == []
     local(name, "start", "host1")
     assert re.search(r"host1 .* alive", local(name, "status"))
+
+
+METADATA = """
+import http.server, json, time
+begun = time.monotonic()
+class Service(http.server.BaseHTTPRequestHandler):
+    def do_PUT(self):
+        self.answer(200 if self.path == "/latest/api/token" else 404, "secret")
+    def do_GET(self):
+        known = self.headers["X-aws-ec2-metadata-token"] == "secret"
+        there = time.monotonic() - begun > 8 and self.path == "/latest/meta-data/spot/instance-action"
+        notice = '{"action": "terminate", "time": "2096-01-01T00:00:00Z"}'
+        self.answer((200 if there else 404) if known else 401, notice)
+    def answer(self, code, text):
+        self.send_response(code)
+        self.end_headers()
+        self.wfile.write(text.encode())
+http.server.HTTPServer(("127.0.0.1", 8081), Service).serve_forever()
+"""
+
+
+@pytest.mark.parametrize("notice", [["now"], ["aws", "--metadata=http://127.0.0.1:8081/latest"]])
+def test_a_host_that_is_to_be_taken_away_is_left(name, notice):
+    cluster = LocalCluster(name)
+    service = cluster.popen("host1", [sys.executable, "-c", METADATA])
+    try:
+        left = cluster.popen("host1", [sys.executable, "cluster/notice.py", *notice], cwd=ROOT, stderr=subprocess.PIPE)
+        assert left.wait(120) == 0, left.stderr.read()
+        deadline = time.monotonic() + 60
+        while "host1" in cluster.alive():  # With nothing to do it goes at once.
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+    finally:
+        service.kill()
+    cluster.network.kill("host1")
+    cluster.start("host1")
 
 
 def test_who_has_no_token_is_not_let_in(name):
