@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +16,7 @@ from ganrun.distributed.behind import Checkpoints, Due, Lines
 from ganrun.distributed.change import Exploit, Leave, Turn
 from ganrun.distributed.line import POLL_SECONDS, Line
 from ganrun.distributed.profiled import profile_of
+from ganrun.distributed.tally import OF_A_RANK, Tally
 from ganrun.errors import RunError
 from ganrun.evaluation.evaluation import Evaluation
 from ganrun.evaluation.generated import Generated
@@ -29,8 +29,6 @@ from ganrun.search.keys import next_change
 from ganrun.telemetry.accounts import Accounts, lined, spent_on
 from ganrun.telemetry.collapse import ADVICE
 from ganrun.telemetry.protocol import PART_BYTES
-
-OF_A_RANK = ("rank_round_seconds/", "gpu_memory_bytes/")
 
 
 class WorkerHost:
@@ -74,7 +72,7 @@ class WorkerHost:
         self._turn = next_change(play.config, play.images)
         self._stopping = False
         self.accounts = Accounts()
-        self._counted = Counter[str]()
+        self._tally = Tally(play, stream)
         self._signs: tuple[str, ...] = ()
         """Of collapse, that hold."""
         self._score: tuple[int, dict[str, Any]] | None = None
@@ -129,7 +127,7 @@ class WorkerHost:
         values["images_per_second"] = (self.play.images - self._ticked) / seconds
         values["data_wait_ratio"] = spent["data"] / seconds
         values["round_seconds"] = seconds / rounds
-        values |= {**self._of_all_ranks(rounds, seconds, spent["data"]), **lined(spent)}
+        values |= {**self._tally.read(seconds, spent["data"]), **lined(spent)}
         values |= {f"collapse_suspected/{sign}": float(sign in signs) for sign in self.play.suspicion.streaks}
         self._ticked, self._recorded = self.play.images, True
         if self.first:
@@ -141,26 +139,6 @@ class WorkerHost:
                 message = f"collapse suspected at {self.play.images:,} images: {sign}: {ADVICE[sign]}"
                 self.tell("collapse_suspected", images=self.play.images, sign=sign, message=message)
         self._signs = signs
-
-    def _of_all_ranks(self, rounds: int, seconds: float, waited: float) -> Counter[str]:
-        """What all workers counted and measured since the last tick."""
-        fetcher, device, rank = self.stream.fetcher, self.play.device, self.play.slots.rank
-        counted = Counter(shard_bytes=fetcher.bytes_fetched, samples_skipped=self.stream.damaged.skipped)
-        counted.update({f"shard_errors/{kind}": count for kind, count in fetcher.faults.items()})
-        mine: dict[str, float] = {name: counted[name] - self._counted[name] for name in counted}
-        self._counted = counted
-        working = sum(seat.stopwatch.read() * seat.player.turns for seat in self.play.seats)
-        mine[f"rank_round_seconds/{rank}"] = working + waited / rounds
-        if device.type == "cuda":
-            mine |= {f"gpu_memory_bytes/{rank}": torch.cuda.max_memory_allocated(device), "gpu_seconds": seconds}
-            torch.cuda.reset_peak_memory_stats(device)
-        found = [mine] * self.play.slots.workers
-        if len(found) > 1:
-            dist.all_gather_object(found, mine)
-        total = Counter[str]()
-        for each in found:
-            total.update(each)  # type: ignore[arg-type]
-        return total
 
     @spent_on("samples")
     def picture(self) -> None:
