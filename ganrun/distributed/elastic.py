@@ -21,6 +21,7 @@ from ray.train.v2._internal.exceptions import (
     WorkerHealthCheckFailedError,
     WorkerHealthCheckTimeoutError,
 )
+from ray.train.v2._internal.execution.controller.controller import TrainController
 from ray.train.v2._internal.execution.controller.state import ReschedulingState, RestartingState, RunningState
 from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
 from ray.train.v2._internal.execution.scaling_policy import (
@@ -30,6 +31,7 @@ from ray.train.v2._internal.execution.scaling_policy import (
     ResizeDecision,
     ScalingPolicy,
 )
+from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from ganrun.distributed.change import FAILURE, PREEMPTION, RESIZE, LeftError, Restart
@@ -59,6 +61,25 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc]
         return super()._initialize_and_run_controller(**arguments)
 
 
+class Group(WorkerGroup):  # type: ignore[misc]
+    """Ray's, but that nothing stays of one whose start failed.
+
+    Ray puts away what it had started only until the workers are there. When one dies after that, as they meet or are
+    given their work, the others would live on with their resources, known to nobody, and the next group would wait for
+    room for ever.
+    """
+
+    def _start(self) -> None:
+        try:
+            super()._start()
+        except Exception as error:
+            if self.has_started():
+                self.abort()
+            if isinstance(error, RayActorError):  # Ray Train starts again over this one alone.
+                raise WorkerGroupStartupFailedError(f"a worker died in the start: {error}") from error
+            raise
+
+
 class _Leaving(ScalingPolicy):  # type: ignore[misc]
     """Has workers leave a node that is to be taken away, and tells the driver why they are started anew.
 
@@ -77,6 +98,11 @@ class _Leaving(ScalingPolicy):  # type: ignore[misc]
         self._asked: tuple[str, float] | None = None
         """Why they were asked to leave, and when."""
         self._waiting = False
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Comes in the controller's process, before it starts anyone."""
+        super().after_controller_start(train_run_context)
+        TrainController.worker_group_cls = Group
 
     def make_decision_for_running_worker_group(self, worker_group_state: Any, worker_group_status: Any) -> Any:
         """Ray asks every 2 s. Nobody is killed over a decision: those who leave end by themselves."""

@@ -1,6 +1,10 @@
 """How many workers there is room for, why they are started anew, and what counts as a failure."""
 
+import os
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from ray.exceptions import ActorDiedError
@@ -15,7 +19,9 @@ from ray.train.v2._internal.execution.failure_handling import FailureDecision
 
 from ganrun.distributed.change import FAILURE, PREEMPTION, LeftError
 from ganrun.distributed.elastic import Failures, cause, room, unreachable
+from tests.commands import LOCAL_RAY
 
+ROOT = Path(__file__).parents[2]
 IDLE = {"a": {"CPU": 4.0, "GPU": 2.0}, "b": {"CPU": 1.0, "GPU": 2.0}, "c": {"CPU": 8.0}, "d": {}}
 ADDRESSES = {0: "10.0.0.1", 1: "10.0.0.2"}
 
@@ -91,3 +97,45 @@ def test_room_is_waited_for_as_long_as_it_takes_but_starts_that_fail_are_not_rep
     assert decisions(1, *[late] * 9) == [True] * 9
     assert decisions(1, broken, late, broken) == [True, True, False]
     assert decisions(2, broken, broken, dead, broken, broken, broken) == [True, True, True, True, True, False]
+
+
+STARTED = """
+import os, pathlib, ray, ray.train
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.backend import Backend, BackendConfig
+from ganrun.distributed.elastic import Trainer
+from ganrun.distributed.launch import Mailbox
+
+FOLDER = pathlib.Path.cwd()
+
+class Meeting(Backend):
+    def on_start(self, worker_group, backend_config):
+        with (FOLDER / "starts").open("a") as starts:
+            starts.write("+")
+        if (FOLDER / "starts").stat().st_size == 1:
+            worker_group.execute_single(1, os._exit, 1)
+
+class Config(BackendConfig):
+    backend_cls = Meeting
+
+def train(config):
+    pathlib.Path(config["folder"], "trained").touch()
+
+os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "20"
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=10**8)
+box = ray.remote(Mailbox).options(num_cpus=0).remote()
+scaling = ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1})
+run = RunConfig(storage_path=os.getcwd(), failure_config=FailureConfig(max_failures=2))
+about = {"backend_config": Config(), "scaling_config": scaling, "run_config": run}
+Trainer(train, mailbox=box, train_loop_config={"folder": os.getcwd()}, **about).fit()
+"""
+
+
+def test_nothing_stays_of_a_group_one_of_whose_workers_died_as_they_met(tmp_path):
+    environment = os.environ | LOCAL_RAY | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", STARTED], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=150
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "starts").read_text() == "++"
+    assert (tmp_path / "trained").exists()

@@ -141,6 +141,7 @@ class Drill:
         self.yaml = folder / f"{config.run.name}.yaml"
         self.yaml.write_text(config.to_yaml())
         self.folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}"))
+        self.drivers: list[Driver] = []
         self.faults: list[float] = []
         self.visible: list[tuple[int, int]] = []
         """(attempt, images) that latest.json had, one after another."""
@@ -150,7 +151,14 @@ class Drill:
 
     def train(self, host: str = "head", *overrides: str) -> Driver:
         """The command of its user, on a host."""
-        return Driver(self.cluster, host, self.yaml, *overrides)
+        self.drivers.append(Driver(self.cluster, host, self.yaml, *overrides))
+        return self.drivers[-1]
+
+    def end(self) -> None:
+        """Nothing of it is in the way of the next drill, whatever the verdict was."""
+        self._over.set()
+        for driver in self.drivers:
+            driver.process.kill()
 
     def wait_for_images(self, images: int, driver: Driver) -> None:
         """Until the workers are shown that many."""

@@ -41,6 +41,8 @@ def cluster(three_hosts, monkeypatch):
 def drill(cluster, data_folder, tmp_path, request):
     """Makes a run on the cluster, named like the test; `changes` are as for `config_of`."""
 
+    made = []
+
     def make(**changes):
         name = request.function.__name__.removeprefix("test_").replace("_", "-")
         upload_with_keys(data_folder, "s3://ganrun/data")
@@ -50,9 +52,12 @@ def drill(cluster, data_folder, tmp_path, request):
         values["train"] |= {"total_images": TOTAL, "tick_images": 120}
         values["checkpoint"] |= {"every_images": INTERVAL}
         values["cluster"] = {"workers": 2, "cpus_per_worker": 1, "max_failures": 3}
-        return Drill(cluster, config_of(values, **changes), tmp_path)
+        made.append(Drill(cluster, config_of(values, **changes), tmp_path))
+        return made[-1]
 
-    return make
+    yield make
+    for run in made:
+        run.end()
 
 
 @pytest.fixture(scope="session")
