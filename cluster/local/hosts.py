@@ -167,6 +167,9 @@ class LocalCluster:
 
     def _begin(self, host: str) -> tuple["subprocess.Popen[Any]", Path, int]:
         """Its process, its log and how long that was before."""
+        # As of a machine that was off. Else Ray would give the new ones other names, and drivers look for these.
+        for left in (self.folder / host / "ray").glob("session_*/sockets/*"):
+            left.unlink()
         log = self.folder / host / "log"
         with log.open("ab") as file:
             before = file.tell()

@@ -46,19 +46,6 @@ def local(name, *arguments):
     return done.stdout
 
 
-def test_it_trains_over_two_hosts_from_and_to_its_bucket(name, values, data_folder, tmp_path):
-    values["run"] |= {"storage": "s3://ganrun/runs", "imports": ["tests.faults.noting"]}
-    values["data"] |= {"shards": "s3://ganrun/data"}
-    values["cluster"] = {"workers": 2, "cpus_per_worker": 1}
-    yaml = tmp_path / "small.yaml"
-    yaml.write_text(config_of(values).to_yaml())
-    local(name, "exec", "head", "--", "ganrun", "prepare", f"shards:{data_folder}", "s3://ganrun/data")
-    said = local(name, "exec", "host1", "--", "ganrun", "train", str(yaml))
-    assert said.splitlines()[-1] == "s3://ganrun/runs/small"
-    notes = read_notes(LocalCluster(name).folder / "notes/small")
-    assert {(note.host, note.rank) for note in notes} in ({("head", 0), ("host1", 1)}, {("head", 1), ("host1", 0)})
-
-
 def test_a_host_is_killed_and_started(name):
     assert re.search(r"host1 .* alive", local(name, "status"))
     local(name, "kill", "host1")
@@ -101,6 +88,19 @@ def test_a_host_that_is_to_be_taken_away_is_left(name, notice):
         service.kill()
     cluster.network.kill("host1")
     cluster.start("host1")
+
+
+def test_then_it_trains_over_two_hosts_from_and_to_its_bucket(name, values, data_folder, tmp_path):
+    values["run"] |= {"storage": "s3://ganrun/runs", "imports": ["tests.faults.noting"]}
+    values["data"] |= {"shards": "s3://ganrun/data"}
+    values["cluster"] = {"workers": 2, "cpus_per_worker": 1}
+    yaml = tmp_path / "small.yaml"
+    yaml.write_text(config_of(values).to_yaml())
+    local(name, "exec", "head", "--", "ganrun", "prepare", f"shards:{data_folder}", "s3://ganrun/data")
+    said = local(name, "exec", "host1", "--", "ganrun", "train", str(yaml))
+    assert said.splitlines()[-1] == "s3://ganrun/runs/small"
+    notes = read_notes(LocalCluster(name).folder / "notes/small")
+    assert {(note.host, note.rank) for note in notes} in ({("head", 0), ("host1", 1)}, {("head", 1), ("host1", 0)})
 
 
 def test_who_has_no_token_is_not_let_in(name):

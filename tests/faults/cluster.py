@@ -177,6 +177,11 @@ class Drill:
         """It is about to happen."""
         self.faults.append(time.time())
 
+    def notice(self, host: str, seconds: float) -> None:
+        """The host learns that it is to be taken away."""
+        command = ["python", "cluster/notice.py", "now", f"--seconds={seconds:g}"]
+        assert self.cluster.popen(host, command, cwd=ROOT).wait(WAIT) == 0
+
     def hosts_of_workers(self) -> list[str]:
         """Where they are, by the processes there."""
         return [host for host in self.cluster.hosts() if self.workers(host)]

@@ -1,8 +1,6 @@
 """A run over one to three workers while hosts are lost, come back and are taken away: `make drill`."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -57,7 +55,7 @@ def test_host_to_be_taken_away(elastic, undisturbed):
     """Its workers leave it on notice, Ray Train goes on with two; the command ends with 0."""
     run, driver = elastic()
     run.fault()
-    drain(run.cluster, "host2")
+    run.notice("host2", seconds=600)
     driver.waits_for("is to be taken away: the workers save at")
     driver.waits_for("there are 2 workers now")
     run.wait(lambda: run.hosts_of_workers() == ["head", "host1"], driver)
@@ -65,12 +63,3 @@ def test_host_to_be_taken_away(elastic, undisturbed):
     run.cluster.network.kill("host2")
     row = run.verdict("host to be taken away, of a run over [1, 3]", "Ray Train", undisturbed(run.config), exact=False)
     assert row.images == 0
-
-
-def drain(cluster, host):
-    (node,) = [node["node_id"] for node in cluster.listed("nodes") if node["node_ip"] == cluster.network.address(host)]
-    command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", f"--node-id={node}"]
-    command += ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot", "--deadline-remaining-seconds=600"]
-    asked = cluster.popen("head", command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    said, _ = asked.communicate()
-    assert asked.returncode == 0, said

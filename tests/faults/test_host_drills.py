@@ -44,12 +44,8 @@ def test_host_drained_with_notice(drill, undisturbed):
     """Ray Train starts the workers again, the lost one on the third host; the command ends with 0."""
     run = drill()
     driver, lost = train_until_a_host_other_than_the_head_works(run)
-    address = run.cluster.network.address(lost)
-    (node,) = [each for each in run.cluster.listed("nodes") if each["node_ip"] == address and each["state"] == "ALIVE"]
-    notice = ["ray", "drain-node", f"--node-id={node['node_id']}", "--reason=DRAIN_NODE_REASON_PREEMPTION"]
-    notice += ["--reason-message=taken back", f"--deadline-remaining-seconds={NOTICE_SECONDS}"]
     run.fault()
-    assert run.cluster.popen("head", notice).wait() == 0
+    run.notice(lost, NOTICE_SECONDS)
     time.sleep(NOTICE_SECONDS)
     run.cluster.network.kill(lost)
     driver.ends(0)
