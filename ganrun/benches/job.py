@@ -2,8 +2,8 @@
 
 The job is a real `ganrun train` of the config, from wherever data.shards is to a folder of its own in run.storage,
 which is deleted after; a sidecar is pushed to. Its rate is its own record's, from the second tick to the last, so that
-starting is left out; its ticks, samples and checkpoints come more often than a config has them. Scores are off: what
-they cost is the config's choice, and `ganrun runs show` tells it of a run.
+starting is left out; its ticks, samples and checkpoints come every few seconds, more often than a config has them.
+Scores are off: what they cost is the config's choice, and `ganrun runs show` tells it of a run.
 """
 
 import os
@@ -26,8 +26,8 @@ from ganrun.storage import open_storage
 from ganrun.telemetry.accounts import PREFIX
 from ganrun.telemetry.protocol import VARIABLE
 
-REPEATS, JOB_SECONDS, ROUND_SECONDS = 5, 24.0, 3.0
-TICKS, CHECKPOINTS = 8, 2
+REPEATS, JOB_SECONDS, ROUND_SECONDS = 5, 40.0, 3.0
+TICKS, CHECKPOINTS = 4, 2
 """Of each job."""
 
 
