@@ -40,7 +40,7 @@ def test_host_killed_and_back(elastic, undisturbed):
     run.verdict("host killed, and back, of a run over [1, 3]", "Ray Train", undisturbed(run.config), exact=False)
 
 
-def test_host_cut_off_and_back(elastic, undisturbed):
+def test_one_of_three_hosts_cut_off_and_back(elastic, undisturbed):
     """Ray Train goes on with two workers; the one that was cut off writes nothing more; the command ends with 0."""
     run, driver = elastic()
     run.fault()
