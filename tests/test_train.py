@@ -1,10 +1,13 @@
 """The main command, as a user runs it: real processes, real Ray."""
 
+import contextlib
 import json
 import os
 import re
 import signal
+import time
 
+import psutil
 import torch
 
 from ganrun.records.run import ROUTINE
@@ -16,7 +19,14 @@ from tests.ranks import latest_tensors, run_folder, run_ranks
 def test_a_run_on_this_machine_alone(values, tmp_path):
     values["evaluate"] = {"every_images": 120, "samples": 20}
     yaml = write_yaml(tmp_path / "small.yaml", values)
-    code, output, error = Train(yaml, "run.name=alone").wait()
+    run, priorities = Train(yaml, "run.name=alone"), set()
+    while run.process.poll() is None:
+        for worker in ray_workers(run.process.pid):
+            with contextlib.suppress(psutil.Error):
+                priorities.add(worker.nice())
+        time.sleep(0.05)
+    assert priorities == {0}
+    code, output, error = run.wait()
     folder = tmp_path / "runs" / "alone"
     assert (code, output.strip()) == (0, str(folder)), error
     assert "240 of 240 images" in error

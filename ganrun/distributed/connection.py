@@ -64,6 +64,8 @@ def connected(config: Config, trials: int = 1) -> Iterator[Any]:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         # Ray's own way, made for other systems, to have everything listen on the loopback address alone.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        # Ray has workers at nice 15: whatever else wakes up interrupts a round, whose threads wait for each other.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         for library in ("GLOO", "NCCL"):
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", LOOPBACK)
         cpus = trials * (cpus_of(config, config.cluster.most_workers) + scoring_cpus(config))
