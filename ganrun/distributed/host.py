@@ -257,6 +257,10 @@ class WorkerHost:
         if self._profile:
             self._profile.close()
         if self.checkpoints is not None and self.lines is not None:
+            spent = self.accounts.read()
+            if not isinstance(self.change, Leave):
+                del spent["round"]  # Since the last tick: given up.
+            self.event("left", images=self.play.images, spent=spent)
             self.checkpoints.close()
             self.lines.close()
             self.checkpoints.raise_fault(0)

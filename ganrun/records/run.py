@@ -16,7 +16,7 @@ from ganrun.storage import RECORD_BYTES, Entry, Storage, open_storage
 from ganrun.telemetry.series import DISTANCES
 
 RUNNING, STOPPED, FINISHED, FAILED, NEVER_STARTED = "running", "stopped", "finished", "failed", "never started"
-ROUTINE = ("attempt", "checkpoint")
+ROUTINE = ("attempt", "checkpoint", "left")
 """Events of every run, which are no notes."""
 
 

@@ -7,7 +7,7 @@ from ganrun.storage import Storage, open_storage
 from ganrun.telemetry.accounts import PREFIX
 
 OTHER = "other"
-"""While the workers were up, what is in no line that counts: what a rollback or an exploit gave up, reading a
+"""While the workers were up, what is in no line that counts: rounds that a rollback or an exploit gave up, reading a
 checkpoint, the end of an attempt that failed. Starting them is not in it."""
 
 
