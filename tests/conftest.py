@@ -27,14 +27,22 @@ __all__ = ["s3", "s3_server"]
 
 os.environ["GANRUN_SIDECAR"] = "off"  # No test pushes to, or starts, the sidecar of whoever runs the tests.
 
-LONGEST = ("test_train", "test_documents", "test_local", "test_tune", "test_scores", "test_resize", "test_slots")
-"""Files that take a minute and more, the longest first."""
+STARTING_RAY = ("train", "documents", "local", "tune", "scores", "resize", "policies")
+"""Files of tests that start Ray, and take minutes."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """The longest files come first: the last to be dealt out, one would keep a worker busy long after the others."""
-    first = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: first.get(item.path.stem, len(first)))
+    """One of the processes that run the tests has all that start Ray, first and one after the other: side by side they
+    take each other's cores, and last they would be waited for. The others have a file at a time."""
+
+    def about(item):
+        return item.path.stem.removeprefix("test_")
+
+    items.sort(key=lambda item: about(item) not in STARTING_RAY)
+    for item in items:
+        group = "ray" if about(item) in STARTING_RAY else f"{item.path.parent.name}-{about(item)}"
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 SIZES = (30, 25, 35, 20, 31)
