@@ -31,18 +31,26 @@ STARTING_RAY = ("train", "documents", "local", "tune", "scores", "resize", "poli
 """Files of tests that start Ray, and take minutes."""
 
 
-@pytest.hookimpl(tryfirst=True)
+def scope_of(file):
+    """One of the processes that run the tests has all that start Ray, one after the other: side by side they would take
+    each other's cores. The others have a file at a time."""
+    return "ray" if Path(file).stem.removeprefix("test_") in STARTING_RAY else file
+
+
 def pytest_collection_modifyitems(items):
-    """One of the processes that run the tests has all that start Ray, first and one after the other: side by side they
-    take each other's cores, and last they would be waited for. The others have a file at a time."""
+    """Those come first: last they would be waited for."""
+    items.sort(key=lambda item: scope_of(str(item.path)) != "ray")
 
-    def about(item):
-        return item.path.stem.removeprefix("test_")
 
-    items.sort(key=lambda item: about(item) not in STARTING_RAY)
-    for item in items:
-        group = "ray" if about(item) in STARTING_RAY else f"{item.path.parent.name}-{about(item)}"
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return scope_of(nodeid.partition("::")[0])
+
+    return Scheduling(config, log)
 
 
 SIZES = (30, 25, 35, 20, 31)
