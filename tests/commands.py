@@ -10,7 +10,11 @@ from pathlib import Path
 
 import psutil
 
-LOCAL_RAY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "disabled"}
+LOCAL_RAY = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_worker_niceness": "0",  # Else they wait for whatever tests run beside.
+}
 """Ray on the loopback address, without tokens."""
 
 
