@@ -17,7 +17,7 @@ quickstart: $(VENV)/installed
 	$(BIN)/ganrun train configs/quickstart.yaml
 
 test: $(VENV)/test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --no-loadscope-reorder --durations=10
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=10
 
 lint: $(VENV)/lint
 	$(BIN)/ruff check .

@@ -27,32 +27,6 @@ __all__ = ["s3", "s3_server"]
 
 os.environ["GANRUN_SIDECAR"] = "off"  # No test pushes to, or starts, the sidecar of whoever runs the tests.
 
-STARTING_RAY = ("train", "documents", "local", "tune", "scores", "resize", "policies")
-"""Files of tests that start Ray, and take minutes."""
-
-
-def scope_of(file):
-    """One of the processes that run the tests has all that start Ray, one after the other: side by side they would take
-    each other's cores. The others have a file at a time."""
-    return "ray" if Path(file).stem.removeprefix("test_") in STARTING_RAY else file
-
-
-def pytest_collection_modifyitems(items):
-    """Those come first: last they would be waited for."""
-    items.sort(key=lambda item: scope_of(str(item.path)) != "ray")
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config, log):
-    from xdist.scheduler import LoadScopeScheduling
-
-    class Scheduling(LoadScopeScheduling):
-        def _split_scope(self, nodeid):
-            return scope_of(nodeid.partition("::")[0])
-
-    return Scheduling(config, log)
-
-
 SIZES = (30, 25, 35, 20, 31)
 """Samples in the shards of the small data set: unequal, and 141 in all, which 2, 4 and 6 slots do not divide."""
 
