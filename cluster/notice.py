@@ -3,7 +3,7 @@
     python notice.py aws    beside Ray on a spot instance of EC2: waits for its notice, which comes two minutes ahead
     python notice.py now    at once: from a pod's preStop hook, or by you, before maintenance
 
-A file of its own, which needs Ray alone; `cluster/aws.yaml` and `cluster/kuberay` have it run.
+A file of its own, which needs Ray alone; `cluster/aws.yaml`, `cluster/kuberay/` and `deploy/kubernetes/` have it run.
 """
 
 import argparse
@@ -48,14 +48,11 @@ def seconds_left(metadata: str) -> float | None:
         token = _ask(urllib.request.Request(f"{metadata}/api/token", method="PUT", headers=ttl))
         known = {"X-aws-ec2-metadata-token": token}
         notice = json.loads(_ask(urllib.request.Request(f"{metadata}/meta-data/spot/instance-action", headers=known)))
-    except urllib.error.HTTPError as error:
-        if error.code != 404:  # Which is: none yet.
+        at = datetime.datetime.fromisoformat(notice["time"])
+    except (OSError, ValueError, KeyError) as error:
+        if not (isinstance(error, urllib.error.HTTPError) and error.code == 404):  # Which is: none yet.
             print(f"notice.py: {metadata}: {error}", file=sys.stderr, flush=True)
         return None
-    except (OSError, ValueError) as error:
-        print(f"notice.py: {metadata}: {error}", file=sys.stderr, flush=True)
-        return None
-    at = datetime.datetime.fromisoformat(notice["time"])
     return max(0.0, (at - datetime.datetime.now(datetime.UTC)).total_seconds())
 
 

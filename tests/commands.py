@@ -1,5 +1,6 @@
 """Commands as a user runs them: real processes, real Ray."""
 
+import contextlib
 import os
 import re
 import signal
@@ -83,5 +84,10 @@ def wait_for(log: Path, text: str) -> None:
 
 def ray_workers(head: int) -> list[psutil.Process]:
     """Processes in which the Ray of that head runs workers."""
-    processes = psutil.Process(head).children(recursive=True)
-    return [process for process in processes if "RayTrainWorker" in " ".join(process.cmdline())]
+    found = []
+    with contextlib.suppress(psutil.Error):  # It may be gone.
+        for process in psutil.Process(head).children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # So may they.
+                if "RayTrainWorker" in " ".join(process.cmdline()):
+                    found.append(process)
+    return found

@@ -16,21 +16,14 @@ from tests.conftest import config_of, write_data, write_yaml
 from tests.ranks import latest_tensors, run_folder, run_ranks
 
 
-def children_of(pid):
-    with contextlib.suppress(psutil.Error):
-        return psutil.Process(pid).children(recursive=True)
-    return []
-
-
 def test_a_run_on_this_machine_alone(values, tmp_path):
     values["evaluate"] = {"every_images": 120, "samples": 20}
     yaml = write_yaml(tmp_path / "small.yaml", values)
     run, priorities = Train(yaml, "run.name=alone"), set()
     while run.process.poll() is None:
-        for process in children_of(run.process.pid):
-            with contextlib.suppress(psutil.Error):  # They come and go.
-                if "RayTrainWorker" in " ".join(process.cmdline()):
-                    priorities.add(process.nice())
+        for worker in ray_workers(run.process.pid):
+            with contextlib.suppress(psutil.Error):
+                priorities.add(worker.nice())
         time.sleep(0.05)
     assert priorities == {0}
     code, output, error = run.wait()

@@ -257,10 +257,11 @@ class WorkerHost:
         if self._profile:
             self._profile.close()
         if self.checkpoints is not None and self.lines is not None:
-            spent = self.accounts.read()
-            if not isinstance(self.change, Leave):
-                del spent["round"]  # Since the last tick: given up.
-            self.event("left", images=self.play.images, spent=spent)
+            if not isinstance(self.change, Turn):  # Its lines are written and closed.
+                spent = self.accounts.read()
+                if not isinstance(self.change, Leave):
+                    del spent["round"]  # Since the last tick: given up.
+                self.event("left", images=self.play.images, spent=spent)
             self.checkpoints.close()
             self.lines.close()
             self.checkpoints.raise_fault(0)

@@ -241,6 +241,17 @@ def test_nothing_of_the_aws_cluster_is_public():
     assert "--dashboard-host=127.0.0.1" in AWS["head_start_ray_commands"][1]
 
 
+def test_who_takes_a_machine_away_finds_the_notice_in_the_image():
+    (path,) = re.findall(r"COPY --chown=ray cluster/notice.py (\S+)", (ROOT / "deploy/Dockerfile").read_text())
+    assert "!cluster/notice.py" in (ROOT / ".dockerignore").read_text().splitlines()
+    for file, verb in (
+        ("cluster/aws.yaml", "aws"),
+        ("cluster/kuberay/raycluster.yaml", "now"),
+        ("deploy/kubernetes/rayjob.yaml", "now"),
+    ):
+        assert re.findall(r"python (\S*notice.py) (\w+)", (ROOT / file).read_text()) == [(path, verb)]
+
+
 def test_a_lost_node_is_given_up_as_soon_everywhere():
     files = ["cluster/aws.yaml", "cluster/kuberay/raycluster.yaml", "deploy/kubernetes/rayjob.yaml"]
     files += ["deploy/compose/compose.yaml", "cluster/local/hosts.py"]
