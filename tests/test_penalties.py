@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 from safetensors.torch import load_file, save_file
 
 from ganrun.games.build import build_game
@@ -14,6 +13,7 @@ from ganrun.rng import Draw
 from ganrun.slots import Slots
 from ganrun.tables import PENALTIES
 from tests.conftest import config_of
+from tests.ranks import as_ranks
 
 CPU = torch.device("cpu")
 DRAW = Draw(0, 0, 0, 0, CPU, torch.float64)
@@ -190,7 +190,7 @@ def test_two_ranks_have_the_gradients_of_one(values, tmp_path):
     config = config_of(values)
     one, two = str(tmp_path / "one"), str(tmp_path / "two")
     turn_gradients(0, 1, config, "", one)
-    multiprocessing.spawn(turn_gradients, (2, config, str(tmp_path / "meeting"), two), nprocs=2)
+    as_ranks(turn_gradients, (2, config, str(tmp_path / "meeting"), two), 2)
     expected, found = load_file(one), load_file(two)
     assert found.keys() == expected.keys()
     assert len({key.split("/")[0] for key in found}) == len(PENALTIES)

@@ -1,7 +1,6 @@
 """Killed anywhere and started again on another number of workers, a run over S3 shows what it would have shown."""
 
 import json
-import multiprocessing
 import os
 import random
 import threading
@@ -17,7 +16,7 @@ from ganrun.run_folder import RunFolder
 from ganrun.storage import open_storage
 from tests.conftest import SIZES, config_of
 from tests.keys import FIELDS, upload_with_keys, what_order_says
-from tests.ranks import work_rank
+from tests.ranks import forking, work_rank
 
 TOTAL, TURN, SLOTS = 480, 12, 6
 ATTEMPTS = ((2, 132), (3, 264), (1, 396), (4, None))
@@ -103,8 +102,7 @@ def attempt(config, workers, gate, records, tmp_path, dice=None):
     """Runs so many workers to the end; or, with a gate, kills them at any moment after a checkpoint became visible."""
     folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}"))
     start = images_of(folder)
-    context = multiprocessing.get_context("forkserver")  # It has loaded torch already.
-    context.set_forkserver_preload(["tests.distributed.test_elastic", "ganrun.distributed.worker", "s3fs"])
+    context = forking()
     record = records.begin(start)
     environment = {name: os.environ[name] for name in os.environ if name.startswith("AWS_")}
     environment["XDG_CACHE_HOME"] = str(tmp_path / "cache")

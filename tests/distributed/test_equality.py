@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-import torch.multiprocessing as multiprocessing
 
 from tests.conditional import conditional
 from tests.conftest import config_of
-from tests.ranks import latest_tensors, run_ranks, work_rank
+from tests.ranks import as_ranks, latest_tensors, run_ranks, work_rank
 
 TOTAL, STOP = 240, 132
 """20 rounds of 12 images; the stop falls into the middle of an epoch (of 138 images) and of a tick."""
@@ -105,7 +104,7 @@ def test_tricks_too_are_the_same_on_any_number_of_workers_stopped_or_not(values,
         if workers == 1:
             work_through(0, 1, runs)
         else:
-            multiprocessing.spawn(work_through, (workers, runs), nprocs=workers)
+            as_ranks(work_through, (workers, runs), workers)
     for tricks in TRICKS:
         found = {workers: latest_tensors(config_for(tricks, f"whole-{workers}")) for workers in (1, 2, 3)}
         assert_close(found[2], found[1])

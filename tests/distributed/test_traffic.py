@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from ganrun.games.build import build_game
@@ -13,6 +12,7 @@ from ganrun.models.normalization import SlotBatchNorm2d
 from ganrun.play import Play
 from ganrun.slots import Slots
 from tests.conftest import config_of
+from tests.ranks import as_ranks
 
 ROUNDS = 3
 
@@ -57,7 +57,7 @@ def weights_of(network):
 @pytest.mark.parametrize("slots", [2, 6])
 def test_a_round_sends_each_players_gradient_once_and_one_row_of_statistics_a_slot(values, tmp_path, slots):
     config = config_of(values, data__slots=slots)
-    multiprocessing.spawn(play_counted, (config, tmp_path), nprocs=2)
+    as_ranks(play_counted, (config, tmp_path), 2)
     found = json.loads((tmp_path / "found.json").read_text())
     networks = build_game(config, torch.device("cpu")).networks
     discriminator, generator = weights_of(networks["discriminator"]), weights_of(networks["generator"])

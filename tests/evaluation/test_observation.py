@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor, multiprocessing
+from torch import Tensor
 
 from ganrun.evaluation.observation import Keep, observe_fakes, observe_reals, to_uint8
 from ganrun.evaluation.score import Labels, score
 from tests.evaluation.making import read, sample, tiny_extractor
+from tests.ranks import as_ranks
 
 SAMPLES, BATCH = 103, 8
 METRICS = ("kid", "precision", "recall", "density", "coverage", "inception_score", "class_frechet_distance")
@@ -38,7 +39,7 @@ def run_rank(rank: int, world: int, folder: Path) -> None:
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_any_number_of_ranks_gives_the_same_scores(world: int, tmp_path: Path) -> None:
-    multiprocessing.spawn(run_rank, (world, tmp_path), nprocs=world)
+    as_ranks(run_rank, (world, tmp_path), world)
     alone = scores_on_one_rank(None)
     assert alone is not None
     found = json.loads((tmp_path / "0.json").read_text())

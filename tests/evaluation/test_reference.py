@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
 
 from ganrun.evaluation.observation import Keep, Observation, observe_reals
 from ganrun.evaluation.reference import from_bytes, reference, reference_name, to_bytes
 from ganrun.features import Extractor
 from ganrun.storage import Folder
 from tests.evaluation.making import read, statistics_of, tiny_extractor
+from tests.ranks import as_ranks
 
 SAMPLES, BATCH = 103, 8
 KEEP = Keep(features=True)
@@ -37,7 +37,7 @@ def run_rank(rank: int, world: int, folder: Path) -> None:
 
 
 def test_ranks_make_it_together_and_once(tmp_path: Path) -> None:
-    multiprocessing.spawn(run_rank, (2, tmp_path), nprocs=2)
+    as_ranks(run_rank, (2, tmp_path), 2)
     seen = observe_reals(read, SAMPLES, BATCH, tiny_extractor(), keep=KEEP)
     assert seen.features is not None
     sums = pytest.approx(seen.statistics.moments.sum().item()), pytest.approx(seen.features.sum().item())

@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.distributed as dist
 import webdataset
-from torch import multiprocessing
 
 from ganrun import evaluate
 from ganrun.data.index import Index, Shard, open_data
@@ -23,7 +22,7 @@ from ganrun.sections import FieldConfig
 from ganrun.storage import Folder
 from tests.conftest import config_of, write_data
 from tests.evaluation.test_extractors import Brightness
-from tests.ranks import run_folder, run_ranks
+from tests.ranks import as_ranks, run_folder, run_ranks
 
 SAMPLES = 150
 STACKS = 300
@@ -117,7 +116,7 @@ def test_known_modes_are_counted_and_real_ones_beside_them(alone, data_folder):
 def test_workers_do_not_enter(alone, data_folder, tmp_path):
     (cache, found), world = alone, 3
     (tmp_path / "cache").symlink_to(cache)
-    multiprocessing.spawn(measure_as_rank, (world, data_folder, tmp_path), nprocs=world)
+    as_ranks(measure_as_rank, (world, data_folder, tmp_path), world)
     assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(world)] == [found] * world
 
 
