@@ -60,6 +60,7 @@ def test_step_measures_rounds_and_the_whole_loop_and_draws_them(small, quick, tm
     assert found["loop_over_step"] > 0
     assert found["job_over_step"] == 0.5
     assert 0 < found["limit_share"] < 1
+    assert 0 < found["product_share"] < 1
     assert sum(found["phases"].values()) == pytest.approx(1)
     assert (tmp_path / "step.png").read_bytes().startswith(b"\x89PNG")
     step.describe(found)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from ganrun.data.decode import RawBatch
@@ -13,6 +14,11 @@ from ganrun.games.build import build_game
 from ganrun.play import Play
 from ganrun.sections import Config
 from ganrun.slots import Slots
+
+PRODUCTS = [
+    f"aten::{name}" for name in ("convolution_backward", "mkldnn_convolution", "_convolution", "mm", "addmm", "bmm")
+]
+"""Operations that multiply matrices, by the profiler's names; a transposed convolution is `_convolution` itself."""
 
 
 def changed(config: Config, **changes: Any) -> Config:
@@ -52,6 +58,14 @@ def flops(step: Callable[[], object]) -> float:
     with FlopCounterMode(display=False) as counter:
         step()
     return float(counter.get_total_flops())
+
+
+def product_share(step: Callable[[], object]) -> float:
+    """The share of a step's time that its convolutions and matrix products take, as PyTorch computes them here."""
+    with profile(activities=[ProfilerActivity.CPU]) as trace:
+        step()
+    spent = {each.key: each.self_cpu_time_total for each in trace.key_averages()}
+    return float(sum(spent.get(name, 0) for name in PRODUCTS) / sum(spent.values()))
 
 
 def peak_flops(size: int = 1024, repeats: int = 10) -> float:

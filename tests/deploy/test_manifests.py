@@ -262,6 +262,12 @@ def test_a_lost_node_is_given_up_as_soon_everywhere():
     assert (period + timeout) * threshold <= 20_000
 
 
+def test_rounds_come_before_what_else_a_node_does_everywhere():
+    files = ["cluster/aws.yaml", "cluster/kuberay/raycluster.yaml", "deploy/kubernetes/rayjob.yaml"]
+    for file in [*files, "deploy/compose/compose.yaml"]:
+        assert re.findall(r"RAY_worker_niceness\W+(?:value\W+)?(\d+)", (ROOT / file).read_text()) == ["0"], file
+
+
 def test_the_head_of_the_aws_cluster_outlives_its_workers():
     head, gpu = (AWS["available_node_types"][name] for name in ("head", "gpu"))
     assert AWS["head_node_type"] == "head"

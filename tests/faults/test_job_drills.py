@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 from ganrun.records.search import read_population
 from ganrun.storage import open_storage
 from tests.faults.cluster import ROOT, WAIT
+from tests.keys import upload_with_keys
 from tests.search.making import search
 
 pytestmark = pytest.mark.drill
@@ -77,6 +79,27 @@ def test_a_job_is_submitted_stopped_and_submitted_again(drill, undisturbed, jobs
         assert secret not in said
     row = run.verdict("job stopped and submitted again", "the user", undisturbed(run.config))
     assert row.images == 0
+
+
+def test_the_readmes_job_trains(jobs, data_folder):
+    """Nobody restarts anything: the README's words, with a bucket that there is, and overrides for what this is not."""
+    (words,) = re.findall(
+        r"^ray job submit (.*?configs/dcgan_celeba.yaml)$", (ROOT / "README.md").read_text(), re.M | re.S
+    )
+    upload_with_keys(data_folder, "s3://ganrun/celeba64")
+    small = ["cluster.gpus_per_worker=0", "cluster.workers=2", "cluster.cpus_per_worker=1", "evaluate.every_images=0"]
+    small += [
+        "data.image_size=16",
+        "data.channels=1",
+        "model.width=4",
+        "train.total_images=1_280",
+        "train.tick_images=640",
+    ]
+    code, said = jobs("submit", *shlex.split(words.replace("my-bucket", "ganrun")), *small)
+    assert code == 0, said
+    assert "finished: 1,280 images shown" in said
+    latest = open_storage("s3://ganrun/runs/dcgan-celeba").read("latest.json")
+    assert json.loads(latest)["images"] == 1_280
 
 
 def test_a_search_is_stopped_and_submitted_again(values, tmp_path, jobs):
