@@ -95,7 +95,7 @@ def test_the_readmes_job_trains(jobs, data_folder):
         "train.total_images=1_280",
         "train.tick_images=640",
     ]
-    code, said = jobs("submit", *shlex.split(words.replace("my-bucket", "ganrun")), *small)
+    code, said = jobs("submit", *shlex.split(words.replace("\\\n", "").replace("my-bucket", "ganrun")), *small)
     assert code == 0, said
     assert "finished: 1,280 images shown" in said
     latest = open_storage("s3://ganrun/runs/dcgan-celeba").read("latest.json")
