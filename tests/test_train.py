@@ -82,7 +82,7 @@ def test_interrupted_killed_and_resumed_it_ends_as_if_undisturbed(values, tmp_pa
     ]
     assert [kind for kind in kinds if kind not in ROUTINE] == ["start", "stop", "start", "start", "finish"]
 
-    run_ranks(undisturbed, 1, tmp_path / "meeting")  # The same bits as on two.
+    run_ranks(undisturbed, 2, tmp_path / "meeting")
     tensors, expected = latest_tensors(disturbed), latest_tensors(undisturbed)
     assert tensors.keys() == expected.keys()
     for name, tensor in tensors.items():
