@@ -1,6 +1,7 @@
 """What an attempt begins with: its number, the checkpoint that it goes on from, and the hyper-parameters then."""
 
 import json
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch.distributed as dist
@@ -39,7 +40,7 @@ def begin(
         generation = change.generation if isinstance(change, Rollback) else folder.generation()
         attempt = folder.begin_attempt(generation, after=change.attempt if change else None)
         name, files, damaged = checkpoint.newest_whole(folder)
-        start, own = Start(attempt, generation, name, damaged), checkpoint.progress_of(files)
+        start, own = Start(attempt, generation, name, damaged), _own_progress(folder, files)
         if isinstance(change, Exploit) and change.number > own.exploit:
             files = _donated(change)
             start = start._replace(checkpoint=change.checkpoint, donor=change.donor)
@@ -66,6 +67,19 @@ def config_now(config: Config, files: checkpoint.Files, folder: RunFolder, explo
         return with_values(config, {key: value_of(live, key) for key in config.tune.mutations})
     images = json.loads(files[checkpoint.STATE])["images"] if files else 0
     return with_values(config, scheduled(config, images))
+
+
+def _own_progress(folder: RunFolder, files: checkpoint.Files) -> checkpoint.Progress:
+    """What the run's own checkpoint keeps beside the play, but the best score that `best.json` has.
+
+    A score may have come, or the checkpoint that was the best have failed, after the last one was taken.
+    """
+    own, best = checkpoint.progress_of(files), folder.pointer("best")
+    if best is None or not files:
+        return replace(own, best_score=None)
+    if best.score is None or best.images > json.loads(files[checkpoint.STATE])["images"]:
+        return own  # It is of a state that is given up, and will be played again.
+    return replace(own, best_score=best.score)
 
 
 def _donated(exploit: Exploit) -> checkpoint.Files:

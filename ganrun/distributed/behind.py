@@ -110,13 +110,23 @@ class Due:
     to_score: bool = False
 
 
+def _may_replace(newer: Due, older: Due) -> bool:
+    return newer.best or not older.best
+
+
+def _heir(newer: Due, older: Due) -> Due:
+    """The newer one in the place of an older one, whose score it has taken if that was to have one."""
+    return replace(newer, to_score=newer.to_score or older.to_score)
+
+
 class Checkpoints:
     """Writes checkpoints one after another.
 
     At most one is being written and one waits. A newer one takes the place of the one that waits, unless that is the
-    best so far and the newer is not: then the newer is dropped. One that fails is tried again until a newer one
-    waits. So host memory holds three snapshots at most (one just taken), and the bytes of the files of one of them,
-    whatever the storage does. Who has a last one drains before it, so that it finds nothing that waits.
+    best so far and the newer is not: then the newer is dropped. One that fails is tried again until a newer one waits
+    that may take its place by the same rule. So host memory holds three snapshots at most (one just taken), and the
+    bytes of the files of one of them, whatever the storage does. Who has a last one drains before it, so that it finds
+    nothing that waits.
 
     Args:
         folder: of the run.
@@ -141,6 +151,9 @@ class Checkpoints:
         """One that is written, for the memory of the next."""
         self._waiting: Due | None = None
         self._best: Pointer | None = None
+        """Where `best.json` is to be moved."""
+        self._refused: Pointer | None = None
+        """Where it could not be moved; tried again after a while, and as soon as the storage takes a checkpoint."""
         self._busy = self._draining = self._closing = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
@@ -149,12 +162,12 @@ class Checkpoints:
     def submit(self, due: Due) -> None:
         """Has a checkpoint written soon."""
         with self._changed:
-            if self._waiting and self._waiting.best and not due.best:
+            if self._waiting and not _may_replace(due, self._waiting):
                 self.say("checkpoint_dropped", images=due.pointer.images)
                 return
             if self._waiting:
                 self.say("checkpoint_dropped", images=self._waiting.pointer.images)
-                due = replace(due, to_score=due.to_score or self._waiting.to_score)
+                due = _heir(due, self._waiting)
             self._waiting = due
             self._changed.notify_all()
 
@@ -169,7 +182,7 @@ class Checkpoints:
         with self._changed:
             self._draining = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self.fault or not (self._busy or self._waiting or self._best))
+            self._changed.wait_for(lambda: self.fault or not (self._busy or self._has_work))
             self._draining = False
 
     def close(self) -> None:
@@ -198,11 +211,12 @@ class Checkpoints:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._best or self._closing)
+                wait = RETRY_SECONDS if self._best else None
+                self._changed.wait_for(lambda: self._has_work or self._closing, timeout=wait)
                 if self._closing:
                     return
                 due, best, self._busy = self._waiting, self._best, True
-                self._waiting = self._best = None
+                self._waiting = None
             try:
                 if best:
                     self._move_best(best)
@@ -216,6 +230,10 @@ class Checkpoints:
             del due
             if self.fault:
                 return
+
+    @property
+    def _has_work(self) -> bool:
+        return self._waiting is not None or self._best is not self._refused
 
     def take_spare(self) -> Snapshot | None:
         """A snapshot that is written, whose memory the caller may have."""
@@ -236,10 +254,9 @@ class Checkpoints:
             except OSError as error:
                 self.unsaved = f"checkpoint {due.pointer.checkpoint} could not be written: {error.strerror or error}"
                 self.say("checkpoint_failed", images=due.pointer.images, message=self.unsaved)
-            with self._changed:
-                if self._changed.wait_for(lambda: self._waiting or self._draining, timeout=RETRY_SECONDS):
-                    return
-        self.unsaved, self.last_good = None, time.monotonic()
+            if self._gives_up(due):
+                return
+        self.unsaved, self.last_good, self._refused = None, time.monotonic(), None
         seconds = {"blocked_seconds": due.blocked_seconds, "upload_seconds": self.last_good - begun}
         self.say("checkpoint", images=due.pointer.images, checkpoint=due.pointer.checkpoint, bytes=size, **seconds)
         if due.to_score:
@@ -248,10 +265,23 @@ class Checkpoints:
             self.say("score_wanted", images=due.pointer.images, checkpoint=name)
         self._delete_old(due.pointer.images)
 
+    def _gives_up(self, due: Due) -> bool:
+        """Whether one that failed is not to be tried again, which shows within a while."""
+        with self._changed:
+            over = self._changed.wait_for(
+                lambda: self._draining or (self._waiting and _may_replace(self._waiting, due)), timeout=RETRY_SECONDS
+            )
+            if over and self._waiting:
+                self._waiting = _heir(self._waiting, due)
+            return bool(over)
+
     def _move_best(self, pointer: Pointer) -> None:
         try:
             self.folder.move_pointer("best", pointer)
+            with self._changed:
+                self._best, self._refused = None if self._best is pointer else self._best, None
         except OSError as error:
+            self._refused = pointer
             message = f"best.json could not be pointed to {pointer.checkpoint}: {error.strerror or error}"
             self.say("best_failed", images=pointer.images, message=message)
 
@@ -259,8 +289,11 @@ class Checkpoints:
         return checkpoint.write(self.folder, due.pointer.checkpoint, due.snapshot.files(), due.facts)
 
     def _delete_old(self, images: int) -> None:
+        awaited = {*self.unscored, *self.held}
+        if best := self._best:  # Read after those whose score is awaited: it was one of them.
+            awaited.add(best.checkpoint)
         try:
-            checkpoint.delete_old(self.folder, self.keep, {*self.unscored, *self.held})
+            checkpoint.delete_old(self.folder, self.keep, awaited)
         except OSError as error:
             message = f"an old checkpoint could not be deleted: {error.strerror or error}"
             self.say("delete_failed", images=images, message=message)

@@ -193,17 +193,18 @@ class WorkerHost:
                 exploit = Exploit(**order["exploit"])
                 self._ordered = exploit if exploit.number > self.progress.exploit else self._ordered
                 continue
-            pointer = checkpoints.unscored.pop(order["checkpoint"], None)
+            pointer = checkpoints.unscored.get(order["checkpoint"])
             if pointer is None:  # Of an attempt before.
                 continue
             if "why" in order:
                 message = f"no score at {pointer.images:,} images: {order['why']}"
                 self.tell("score_failed", images=pointer.images, message=message)
-                continue
-            score = order["score"]
-            if best := self._is_best(score["value"]):
-                checkpoints.point_best(replace(pointer, score=score["value"]))
-            self._tell_score(pointer.images, score, best)
+            else:
+                score = order["score"]
+                if best := self._is_best(score["value"]):
+                    checkpoints.point_best(replace(pointer, score=score["value"]))
+                self._tell_score(pointer.images, score, best)
+            del checkpoints.unscored[pointer.checkpoint]  # At last: until then it is not deleted.
 
     def _is_best(self, value: float | None) -> bool:
         before = self.progress.best_score

@@ -119,7 +119,7 @@ def _attempt(config: Config, device: torch.device, slots: Slots, place: _Place, 
     exploit = change if isinstance(change, Exploit) and start.donor else None
     config = config_now(config, files, place.folder, exploit)
     play = Play(build_game(config, device), config, slots)
-    progress, unfit = _restore(play, files)
+    unfit, progress = _restore(play, files), own
     if exploit:
         progress, play.generation = replace(own, exploit=exploit.number), start.generation
     play.generation = max(play.generation, start.generation)
@@ -240,13 +240,13 @@ def _warnings_told(line: Line) -> Iterator[None]:
         logger.removeHandler(telling)
 
 
-def _restore(play: Play, files: checkpoint.Files) -> tuple[checkpoint.Progress, list[str]]:
+def _restore(play: Play, files: checkpoint.Files) -> list[str]:
     """Puts the play where it left off, or gives it the weights of `run.start_from` and names what did not fit."""
     if files:
-        return checkpoint.restore(play, files), []
-    if play.config.run.start_from:
-        return checkpoint.Progress(), checkpoint.begin_from(play, play.config.run.start_from)
-    return checkpoint.Progress(), []
+        checkpoint.restore(play, files)
+    elif play.config.run.start_from:
+        return checkpoint.begin_from(play, play.config.run.start_from)
+    return []
 
 
 def _stream(play: Play, data: DataSet) -> Stream:

@@ -224,24 +224,24 @@ class Written:
         self.events, self.alive = [], []
         self.checkpoints = Checkpoints(self.folder, keep, lines, self.say)
         storage.calls.clear()
-        while storage.began.acquire(blocking=False):
-            pass
 
     def say(self, kind, **fields):
         self.events.append((kind, fields["images"]))
 
-    def due(self, images, best=False):
+    def due(self, images, best=False, to_score=False):
         pointer = Pointer(self.name(images), images, self.attempt, float(images))
         snapshot = Snapshot({"weights": {"w": torch.full((10,), float(images))}}, {"state.json": b"{}"})
         self.alive.append(weakref.ref(snapshot))
-        return Due(snapshot, {"images": images, "attempt": self.attempt}, pointer, best, 0.0)
+        return Due(snapshot, {"images": images, "attempt": self.attempt}, pointer, best, 0.0, to_score)
 
-    def submit(self, images, best=False):
-        self.checkpoints.submit(self.due(images, best))
+    def submit(self, images, best=False, to_score=False):
+        self.checkpoints.submit(self.due(images, best, to_score))
 
     def begin(self, images, best=False):
         """One that is being written, and stays so."""
         self.storage.free.clear()
+        while self.storage.began.acquire(blocking=False):
+            pass  # Of what was written before.
         self.submit(images, best)
         assert self.storage.began.acquire(timeout=WAIT)
 
@@ -361,6 +361,96 @@ def test_one_that_keeps_failing_makes_room_for_a_newer_one(written):
     assert written.there() == [2]
     assert written.latest() == 2
     assert written.checkpoints.unsaved is None
+
+
+def test_the_best_that_fails_makes_room_for_a_newer_best_alone(written):
+    """Else best.json would not have it, and no later score that is worse would ever be the best."""
+    written.storage.faults = {written.name(1): 10**9}
+    written.submit(1, best=True)
+    until(lambda: written.events)
+    gc.disable()
+    try:
+        for images in (2, 3, 4):
+            written.submit(images)
+            assert sum(ref() is not None for ref in written.alive) <= 2
+    finally:
+        gc.enable()
+    failures = len(written.events)
+    until(lambda: len(written.events) > failures + 3)
+    assert written.there() == []
+    written.storage.faults = {}
+    until(lambda: written.latest() == 4)
+    assert written.latest("best") == 1
+    written.storage.faults = {written.name(5): 10**9}
+    written.submit(5, best=True)
+    until(lambda: written.events[-1] == ("checkpoint_failed", 5))
+    written.submit(6, best=True)
+    written.checkpoints.drain()
+    assert written.latest() == written.latest("best") == 6
+
+
+def test_a_score_that_one_was_to_have_is_that_of_the_one_in_its_place(written):
+    written.storage.faults = {written.name(1): 10**9}
+    written.submit(1, to_score=True)
+    until(lambda: written.events)
+    written.submit(2)
+    written.checkpoints.drain()
+    assert list(written.checkpoints.unscored) == [written.name(2)]
+    written.begin(3)
+    written.submit(4, to_score=True)
+    written.submit(5)
+    written.finish()
+    assert list(written.checkpoints.unscored) == [written.name(2), written.name(5)]
+
+
+# Those that a task found to be the best.
+
+
+def point_best(written, images):
+    """As the host does when a score came."""
+    written.checkpoints.point_best(written.checkpoints.unscored[written.name(images)])
+    del written.checkpoints.unscored[written.name(images)]
+
+
+def test_one_that_is_to_be_the_best_is_not_deleted_before_it_is(storage, lines):
+    written = Written(storage, lines, keep=1)
+    written.submit(1, to_score=True)
+    written.checkpoints.drain()
+    written.begin(2)
+    point_best(written, 1)
+    written.finish()
+    assert written.latest("best") == 1
+    assert written.there() == [1, 2]
+
+
+def test_best_json_is_moved_again_until_it_is(written):
+    for images in (1, 2):
+        written.submit(images, to_score=True)
+        written.checkpoints.drain()
+    written.storage.faults = {"best.json": 3}
+    point_best(written, 1)
+    until(lambda: written.latest("best") == 1)
+    written.storage.faults = {"best.json": 10**9}
+    point_best(written, 2)
+    until(lambda: written.events[-1] == ("best_failed", 2))
+    written.checkpoints.drain()  # It waits for none that cannot be moved.
+    written.storage.faults = {}
+    until(lambda: written.latest("best") == 2)
+
+
+def test_the_last_checkpoint_takes_along_a_best_json_that_could_not_be_moved(storage, lines):
+    """Though it is not yet time to try again."""
+    written = Written(storage, lines)
+    written.submit(1, to_score=True)
+    written.checkpoints.drain()
+    storage.faults = {"best.json": 1}
+    point_best(written, 1)
+    written.checkpoints.drain()
+    assert written.latest("best") is None
+    written.submit(2)
+    written.checkpoints.drain()
+    assert (written.latest("best"), written.latest()) == (1, 2)
+    written.checkpoints.close()
 
 
 def test_drain_gives_up_on_what_fails_and_says_so(written):
