@@ -1,10 +1,12 @@
 """Runs the workers of a run as plain processes over gloo: what Ray Train does, without Ray."""
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from ganrun import checkpoint
 from ganrun.config import Config
+from ganrun.distributed.behind import Checkpoints, Due
 from ganrun.run_folder import find_checkpoint
 
 
@@ -32,6 +35,21 @@ class StopAt:
     def orders(self) -> list[dict[str, Any]]:
         """None come."""
         return []
+
+
+class Awaited(Checkpoints):
+    """Each is written before the run goes on: on a busy machine too, none takes the place of another."""
+
+    def submit(self, due: Due) -> None:
+        super().submit(due)
+        self.drain()
+
+
+@contextlib.contextmanager
+def checkpoints_awaited() -> Iterator[None]:
+    """Has the runs of this process wait for each of their checkpoints, so that a test may count on any of them."""
+    with mock.patch("ganrun.distributed.host.Checkpoints", Awaited):
+        yield
 
 
 def forking() -> ForkServerContext:
@@ -67,6 +85,13 @@ def run_ranks(config: Config, workers: int, meeting: Path, stop_at: int | None =
 
 
 def work_rank(rank: int, config: Config, workers: int, meeting: str, stop_at: int | None) -> None:
+    """One worker, whose checkpoints are awaited."""
+    with checkpoints_awaited():
+        work_unawaited(rank, config, workers, meeting, stop_at)
+
+
+def work_unawaited(rank: int, config: Config, workers: int, meeting: str, stop_at: int | None) -> None:
+    """One worker, whose checkpoints are written behind the rounds, as they are in a real run."""
     from ganrun.distributed.worker import work
 
     torch.set_num_threads(1)

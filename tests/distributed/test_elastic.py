@@ -16,7 +16,7 @@ from ganrun.run_folder import RunFolder
 from ganrun.storage import open_storage
 from tests.conftest import SIZES, config_of
 from tests.keys import FIELDS, upload_with_keys, what_order_says
-from tests.ranks import forking, work_rank
+from tests.ranks import forking, work_unawaited
 
 TOTAL, TURN, SLOTS = 480, 12, 6
 ATTEMPTS = ((2, 132), (3, 264), (1, 396), (4, None))
@@ -160,7 +160,7 @@ def show(rank, config, workers, meeting, gate, record, environment):
             return batches
 
     worker.Stream = Noting
-    work_rank(rank, config, workers, meeting, None)
+    work_unawaited(rank, config, workers, meeting, None)
 
 
 def tensors(config):

@@ -18,7 +18,7 @@ from ganrun.records.lines import read_curve, read_events
 from ganrun.storage import Folder
 from tests.commands import LOCAL_RAY, Train
 from tests.conftest import config_of, write_yaml
-from tests.ranks import StopAt, run_folder, run_ranks
+from tests.ranks import StopAt, checkpoints_awaited, run_folder, run_ranks
 from tests.search.making import MUTATIONS
 
 EVALUATED = {
@@ -68,12 +68,17 @@ def kinds(config):
     return [event["kind"] for event in read_events(Folder(run_folder(config)))[0]]
 
 
+def play(config, line):
+    with checkpoints_awaited():  # Of one that is not written nobody takes a score.
+        work(config, 0, 1, torch.device("cpu"), line)
+
+
 @pytest.mark.parametrize("late", [0, 2])
 def test_a_task_finds_what_the_workers_would_and_best_json_follows_it(values, tmp_path, late):
     inline = config_of(values, run__name="inline", checkpoint__keep=1, **EVALUATED)
     run_ranks(inline, 1, tmp_path / "meeting")
     config = config_of(values, evaluate__where="task", checkpoint__keep=1, **EVALUATED)
-    work(config, 0, 1, torch.device("cpu"), Answering(config, late=late))
+    play(config, Answering(config, late=late))
     times = [60, 120, 180]
     found = scored(config, times)
     assert list(found) == times
@@ -84,10 +89,34 @@ def test_a_task_finds_what_the_workers_would_and_best_json_follows_it(values, tm
     assert (run_folder(config) / "checkpoints" / best["checkpoint"] / "manifest.json").exists()
 
 
+class Crashing(Answering):
+    """One that says of the first checkpoint that it is the best there can be, and dies later."""
+
+    def say(self, kind, **fields):
+        super().say(kind, **fields)
+        if kind == "images" and fields["images"] == 108:
+            raise ConnectionError("the driver is gone")
+
+    def answer(self, wanted):
+        found = super().answer(wanted)
+        return {"score": found["score"] | {"value": -1.0}} if wanted["images"] == 60 else found
+
+
+def test_a_best_score_that_came_after_its_checkpoint_is_still_the_best_after_a_crash(values):
+    """The checkpoint that the run goes on from does not know of it."""
+    config = config_of(values, evaluate__where="task", **EVALUATED)
+    with pytest.raises(ConnectionError):
+        play(config, Crashing(config))
+    play(config, Answering(config))
+    best = json.loads((run_folder(config) / "best.json").read_text())
+    assert (best["images"], best["score"]) == (60, -1.0)
+    assert list(scored(config, range(999))) == [60, 120, 180]
+
+
 def test_a_task_that_fails_costs_its_score_alone(values):
     config = config_of(values, evaluate__where="task", **EVALUATED)
     line = Answering(config, failing=(120,))
-    work(config, 0, 1, torch.device("cpu"), line)
+    play(config, line)
     assert list(scored(config, range(999))) == [60, 180]
     assert kinds(config).count("score_failed") == 1
     assert {"kind": "note", "text": "no score at 120 images: Out of memory"} in line.messages
@@ -98,7 +127,7 @@ def test_who_is_asked_to_stop_does_not_wait_for_scores(values):
     config = config_of(values, evaluate__where="task", **EVALUATED)
     line = Answering(config, late=9)
     line.images = 120
-    work(config, 0, 1, torch.device("cpu"), line)
+    play(config, line)
     assert not scored(config, range(999))
     assert kinds(config)[-1] == "stop"
 

@@ -13,7 +13,7 @@ from ganrun.distributed.worker import work
 from ganrun.preflight import settle, write_config
 from ganrun.run_folder import RunFolder
 from ganrun.storage import open_storage
-from tests.ranks import StopAt, run_ranks
+from tests.ranks import StopAt, checkpoints_awaited, run_ranks
 
 TOTAL, TICK, SAVED, CRASHED = 120, 24, 48, 84
 """Images: the run's, a tick's, of the checkpoint before the crash, of the crash: a tick at 72 lies between."""
@@ -36,7 +36,7 @@ def make_runs(data: Path) -> Path:
         folder = RunFolder(open_storage(str(storage / name)))
         write_config(settle(config, folder), folder)
         if name in ("resumed", "crashed"):
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ConnectionError), checkpoints_awaited():
                 work(config, 0, 1, torch.device("cpu"), Crash())  # type: ignore[arg-type]
         if name in ("finished", "resumed"):
             run_ranks(config, 1, storage / "unused")
