@@ -24,10 +24,10 @@ class Reporting:
     def _begin(self, behind: int) -> None:
         self.behind = behind
         """Number of the last exploit that it has behind it."""
-        self._scored: tuple[int, float | None] | None = None
-        """Images and score of what is not yet reported."""
+        self._scored: list[tuple[int, float | None]] = []
+        """Images and scores of what is not yet reported: a checkpoint may be written when the next score is there."""
         self._saved: list[tuple[int, str]] = []
-        """Checkpoints since the last report."""
+        """Checkpoints since that of the last report: the next may be written before the last has its score."""
 
     @property
     def up_to_date(self) -> bool:
@@ -61,12 +61,15 @@ class Reporting:
         if interval == 0 and 0 not in self.population.reports[self.trial]:
             return Report(self.trial, 0, images, value, None)
         if interval > self.population.reported(self.trial):
-            self._scored = images, value
+            self._scored.append((images, value))
         return self._whole()
 
     def _whole(self) -> Report | None:
-        found = [name for at, name in self._saved if self._scored and at >= self._scored[0]]
-        if self._scored is None or not found:
-            return None
-        (images, score), self._scored, self._saved = self._scored, None, []
-        return Report(self.trial, self.population.interval_of(images), images, score, found[0])
+        """A report of the newest score that has a checkpoint; older ones will have none."""
+        interval_of = self.population.interval_of
+        for images, score in reversed(self._scored):
+            if found := [(at, name) for at, name in self._saved if at >= images]:
+                self._scored = [each for each in self._scored if interval_of(each[0]) > interval_of(images)]
+                self._saved = [each for each in self._saved if each[0] >= found[0][0]]
+                return Report(self.trial, interval_of(images), images, score, found[0][1])
+        return None

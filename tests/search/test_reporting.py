@@ -62,6 +62,33 @@ def test_an_interval_is_reported_once(trial, population):
     assert checkpoint(trial, 60, attempt=2) is None
 
 
+def test_a_checkpoint_that_is_written_after_the_next_score_is_reported_and_so_is_the_next(trial, population):
+    """The storage is slower than the rounds of an interval."""
+    score(trial, 60, 1.0)
+    assert score(trial, 120, 2.0) is None
+    heard(population, first := checkpoint(trial, 60))
+    assert first == Report("01", 1, 60, 1.0, f"{60:012d}-0001")
+    assert checkpoint(trial, 120) == Report("01", 2, 120, 2.0, f"{120:012d}-0001")
+
+
+def test_a_score_that_comes_after_the_next_checkpoint_is_reported_and_so_is_the_next(trial, population):
+    """A task's scores are slower than the rounds of an interval."""
+    for images in (60, 120):
+        assert checkpoint(trial, images) is None
+    heard(population, first := score(trial, 60, 1.0))
+    assert first == Report("01", 1, 60, 1.0, f"{60:012d}-0001")
+    assert score(trial, 120, 2.0) == Report("01", 2, 120, 2.0, f"{120:012d}-0001")
+
+
+def test_of_a_checkpoint_that_was_dropped_there_is_no_report_but_of_the_next(trial, population):
+    score(trial, 60, 1.0)
+    score(trial, 72, 3.0)  # The same interval.
+    score(trial, 120, 2.0)
+    heard(population, found := checkpoint(trial, 120))
+    assert found == Report("01", 2, 120, 2.0, f"{120:012d}-0001")
+    assert checkpoint(trial, 132) is None
+
+
 def test_a_score_that_failed_is_reported_without_one(trial):
     score(trial, 60, None, kind="score_failed")
     assert checkpoint(trial, 60) == Report("01", 1, 60, None, f"{60:012d}-0001")
