@@ -7,9 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+
+from tests.waiting import WAIT, until
 
 LOCAL_RAY = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -38,7 +41,7 @@ class Command:
     def wait(self) -> tuple[int, str, str]:
         """Exit code, stdout, stderr."""
         try:
-            output, _ = self.process.communicate(timeout=240)
+            output, _ = self.process.communicate(timeout=WAIT)
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             raise
@@ -46,22 +49,20 @@ class Command:
 
     def wait_for(self, text: str, times: int = 1) -> None:
         """Until it has said something so often."""
-        deadline = time.monotonic() + 240
-        while self.error.read_text().count(text) < times:
-            assert time.monotonic() < deadline, self.error.read_text()
-            assert self.process.poll() is None, self.error.read_text()
-            time.sleep(0.05)
+        self._until(lambda: self.error.read_text().count(text) >= times)
 
     def wait_for_images(self, images: int) -> None:
         """Until the run says that it has shown so many."""
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline:
-            shown = [int(found.replace(",", "")) for found in re.findall(r"([\d,]+) of", self.error.read_text())]
-            if shown and max(shown) >= images:
-                return
-            assert self.process.poll() is None, self.error.read_text()
-            time.sleep(0.05)
-        raise AssertionError(self.error.read_text())
+        self._until(lambda: self._shown() >= images)
+
+    def _shown(self) -> int:
+        found = re.findall(r"([\d,]+) of", self.error.read_text())
+        return max((int(each.replace(",", "")) for each in found), default=0)
+
+    def _until(self, is_so: Callable[[], bool]) -> None:
+        """Waits, while the process lives."""
+        until(lambda: is_so() or self.process.poll() is not None, self.error.read_text)
+        assert is_so(), self.error.read_text()
 
 
 class Train(Command):
@@ -74,12 +75,7 @@ class Train(Command):
 
 
 def wait_for(log: Path, text: str) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if text in log.read_text():
-            return
-        time.sleep(0.1)
-    raise AssertionError(log.read_text())
+    until(lambda: text in log.read_text(), log.read_text)
 
 
 def ray_workers(head: int) -> list[psutil.Process]:

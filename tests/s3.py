@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import WAIT
+
 BUCKET = "ganrun-test"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "GANRUNTESTKEY", "AWS_SECRET_ACCESS_KEY": "marked-secret-of-the-tests"}
 UNSET = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION")
@@ -32,7 +34,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self.ports['s3']}"
         self.environment = {**CREDENTIALS, "AWS_ENDPOINT_URL": self.url, "AWS_REGION": "us-east-1"}
 
-    def start(self, ready_seconds: float = 30) -> None:
+    def start(self, ready_seconds: float = WAIT) -> None:
         """Starts it; ready means that it takes an object and gives it back."""
         self.folder.mkdir(exist_ok=True)
         program = shutil.which("weed", path=str(Path(sys.executable).parent)) or "weed"
@@ -73,7 +75,7 @@ class Server:
         from botocore.session import Session
 
         credentials = {name.lower(): value for name, value in (CREDENTIALS | credentials).items()}
-        config = Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=5)
+        config = Config(retries={"total_max_attempts": 1}, connect_timeout=60, read_timeout=60)
         return Session().create_client(service, "us-east-1", endpoint_url=self.url, config=config, **credentials)
 
     def user(self, policy: dict[str, Any]) -> dict[str, str]:

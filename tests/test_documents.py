@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.commands import LOCAL_RAY
+from tests.waiting import WAIT
 
 ROOT = Path(__file__).parent.parent
 SMALL = {
@@ -47,7 +48,7 @@ def run(command: str) -> str:
     if arguments[1] == "train":
         arguments += SMALL[Path(arguments[2]).name]
     code = f"import sys; sys.argv[1:] = {arguments[1:]!r}\nfrom ganrun.__main__ import main; sys.exit(main())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=WAIT)
     assert done.returncode == 0, f"{command}\n{done.stderr}"
     return done.stdout + done.stderr
 

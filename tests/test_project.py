@@ -13,6 +13,7 @@ import torch
 from ganrun import config
 from ganrun.__main__ import VERBS
 from ganrun.tables import NETWORKS
+from tests.waiting import WAIT
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -71,7 +72,7 @@ def test_training_commands_of_the_documents_are_right(command, monkeypatch):
 def test_help_teaches_without_torch_and_ray(verb):
     code = f"import sys; sys.argv[1:] = [{verb!r}, '--help']\nfrom ganrun.__main__ import main\ntry: main()\nfinally: "
     code += "assert not {'torch', 'ray', 'webdataset'} & sys.modules.keys()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=WAIT)
     assert done.returncode == 0, done.stderr
     assert "examples:" in done.stdout
 
@@ -81,7 +82,7 @@ def test_a_config_is_read_without_torch_ray_and_clients_of_storage(arguments):
     code = f"import sys\nfrom ganrun.train import main\ncode = main(['configs/quickstart.yaml', *{arguments!r}])\n"
     heavy = {"torch", "ray", "numpy", "pandas", "s3fs", "botocore", "PIL"}
     code += f"print(code, {heavy} & sys.modules.keys(), file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=WAIT, cwd=ROOT)
     assert done.stderr.splitlines()[-1] == f"{0 if '--dry-run' in arguments else 2} set()"
 
 
@@ -91,7 +92,7 @@ def test_nothing_on_the_way_to_the_workers_imports_torch():
     code += "from ray.train import FailureConfig, RunConfig, ScalingConfig\n"
     code += "from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer\n"
     code += "print({'torch', 'torchvision'} & sys.modules.keys())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=WAIT)
     assert done.stdout == "set()\n", done.stderr
 
 

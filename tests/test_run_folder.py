@@ -10,6 +10,7 @@ import pytest
 from ganrun.errors import RunError
 from ganrun.run_folder import Lease, Pointer, RunFolder
 from ganrun.storage import Folder
+from tests.waiting import WAIT, until
 
 
 class Clock(Folder):
@@ -17,12 +18,15 @@ class Clock(Folder):
 
     time = 1_000.0
     down = False
+    refused = 0
+    """So often while it was down."""
 
     def now(self):
         return self.time
 
     def replace(self, name, data, version):
         if self.down:
+            self.refused += 1
             raise OSError("the storage is away")
         return super().replace(name, data, version)
 
@@ -39,15 +43,6 @@ def clock(tmp_path):
 
 def nothing():
     pass
-
-
-def until(condition):
-    """Waits for another thread; a test that waits in vain fails after a minute."""
-    for _ in range(6_000):
-        if condition():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("it never came")
 
 
 # Pointers and attempts.
@@ -162,12 +157,12 @@ def test_an_expired_lease_is_taken_over_and_its_holder_told(clock):
     lost = threading.Event()
     old = Lease(clock, lost.set, seconds=0.2)
     clock.down = True  # the old holder cannot renew
-    threading.Event().wait(0.5)
+    until(lambda: clock.refused > 3)
     assert not lost.is_set()
     other = Clock(clock.path)  # another machine, from which the storage can be reached
     other.time = clock.time + 10
     new = Lease(other, nothing)
-    assert lost.wait(60)
+    assert lost.wait(WAIT)
     clock.down = False
     held = clock.read("lease.json")
     old.release()
@@ -218,12 +213,12 @@ def test_a_lease_is_renewed(clock):
 
 def test_a_storage_that_is_away_for_a_while_costs_no_lease(clock):
     lost = threading.Event()
-    lease = Lease(clock, lost.set, seconds=2.0)
+    lease = Lease(clock, lost.set, seconds=0.2)
     clock.down = True
-    threading.Event().wait(1.1)  # two renewals fail
+    until(lambda: clock.refused == 2)
     clock.down = False
     clock.time += 0.1
-    until(lambda: json.loads(clock.read("lease.json"))["expires"] == pytest.approx(clock.time + 2.0))
+    until(lambda: json.loads(clock.read("lease.json"))["expires"] == pytest.approx(clock.time + 0.2))
     assert not lost.is_set()
     lease.release()
 
@@ -234,7 +229,7 @@ def test_a_lease_that_another_has_taken_calls_on_loss_once_and_is_left_to_the_ot
     lease = Lease(clock, lambda: (calls.append(1), lost.set()), seconds=0.2)
     other = json.dumps({"id": "x", "holder": "process 1 on a", "expires": clock.time + 60}).encode()
     clock.write("lease.json", other)
-    assert lost.wait(60)
+    assert lost.wait(WAIT)
     lease.release()
     assert calls == [1]
     assert clock.read("lease.json") == other

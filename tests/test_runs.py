@@ -10,6 +10,7 @@ import pytest
 
 from ganrun import runs as door
 from tests.records.making import TOTAL, make_runs, write_lease
+from tests.waiting import WAIT
 
 
 @pytest.fixture(scope="module")
@@ -173,5 +174,5 @@ def test_runs_are_read_without_torch_ray_and_matplotlib(storage):
     code += "for verb in ('list', 'gc'): main([verb, sys.argv[1]])\n"
     code += "for verb in ('show', 'curve'): main([verb, sys.argv[1] + '/finished'])\n"
     code += "assert not {'torch', 'ray', 'matplotlib'} & sys.modules.keys()"
-    done = subprocess.run([sys.executable, "-c", code, storage], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, storage], capture_output=True, text=True, timeout=WAIT)
     assert done.returncode == 0, done.stderr

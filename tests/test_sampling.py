@@ -14,6 +14,7 @@ from ganrun.sampling import Sampler, slerp
 from tests.conditional import conditional
 from tests.conftest import config_of
 from tests.ranks import latest_tensors, run_folder, run_ranks, work_rank
+from tests.waiting import WAIT
 
 
 @pytest.fixture
@@ -122,7 +123,7 @@ def test_an_export_gives_the_same_images_in_a_process_without_the_training_code(
     z = sampler.noise(0, 5, seed=3)
     save_file({"z": z}, noise)
     code = script.format(program=out, weights=out, noise=noise, images=images)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=WAIT)
     assert done.returncode == 0, done.stderr
     torch.testing.assert_close(load_file(images)["images"], sampler.images(z, None), rtol=0, atol=1e-6)
 

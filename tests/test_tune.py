@@ -20,6 +20,7 @@ from ganrun.storage import open_storage
 from tests.commands import LOCAL_RAY, Command
 from tests.conftest import free_port, ray_head, write_yaml
 from tests.search.making import MUTATIONS
+from tests.waiting import WAIT
 
 LISTED = """
 import json, ray
@@ -45,14 +46,14 @@ def values_of_search(values):
 def left_behind(address):
     """Placement groups, actors that live, and free CPUs of a Ray."""
     environment = os.environ | LOCAL_RAY | {"RAY_ADDRESS": address}
-    done = subprocess.run([sys.executable, "-c", LISTED], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", LISTED], env=environment, capture_output=True, text=True, timeout=WAIT)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def assert_nothing_left(address, head, before=()):
     """But for the actors that were there before."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + WAIT
     while True:
         groups, living, cpus = left_behind(address)
         # Ray Train keeps one coordinator for the whole cluster, of any number of runs.

@@ -14,6 +14,7 @@ from cluster.local.hosts import LocalCluster
 from tests.conftest import config_of
 from tests.faults.cluster import ROOT, free_number, why_no_hosts
 from tests.faults.history import read_notes
+from tests.waiting import WAIT
 
 pytestmark = pytest.mark.skipif(bool(why_no_hosts()), reason=str(why_no_hosts()))
 
@@ -41,7 +42,7 @@ def name():
 def local(name, *arguments):
     """`python -m cluster.local ...`; what it says."""
     command = [sys.executable, "-m", "cluster.local", "--name", name, *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -79,8 +80,8 @@ def test_a_host_that_is_to_be_taken_away_is_left(name, notice):
     service = cluster.popen("host1", [sys.executable, "-c", METADATA])
     try:
         left = cluster.popen("host1", [sys.executable, "cluster/notice.py", *notice], cwd=ROOT, stderr=subprocess.PIPE)
-        assert left.wait(120) == 0, left.stderr.read()
-        deadline = time.monotonic() + 60
+        assert left.wait(WAIT) == 0, left.stderr.read()
+        deadline = time.monotonic() + WAIT
         while "host1" in cluster.alive():  # With nothing to do it goes at once.
             assert time.monotonic() < deadline
             time.sleep(0.5)
@@ -107,9 +108,9 @@ def test_who_has_no_token_is_not_let_in(name):
     exports = dict(re.findall(r"export (\w+)=(.*)", local(name, "env")))
     ask = urllib.request.Request(exports["RAY_ADDRESS"] + "/api/v0/nodes")
     with pytest.raises(urllib.error.HTTPError, match="401"):
-        urllib.request.urlopen(ask, timeout=30)
+        urllib.request.urlopen(ask, timeout=WAIT)
     ask.add_header("Authorization", f"Bearer {exports['RAY_AUTH_TOKEN']}")
-    with urllib.request.urlopen(ask, timeout=30) as answer:
+    with urllib.request.urlopen(ask, timeout=WAIT) as answer:
         assert answer.status == 200
     assert Path(LocalCluster(name).folder).stat().st_mode & 0o077 == 0
 

@@ -13,6 +13,7 @@ import pytest
 
 from ganrun.data import cache as caches
 from ganrun.data.cache import ShardCache, cache_folder
+from tests.waiting import WAIT
 
 ROOM = 1000
 """Bytes that a cache of these tests may hold."""
@@ -200,7 +201,7 @@ def test_those_who_race_for_a_shard_fetch_it_once(tmp_path, kind):
     for racer in racers:
         racer.start()
     for racer in racers:
-        racer.join(60)
+        racer.join(WAIT)
         assert kind == "threads" or racer.exitcode == 0
     assert sorted(map(int, (tmp_path / "reads").read_text().split())) == numbers
 
@@ -216,9 +217,9 @@ def test_a_holder_that_is_killed_holds_nobody_up(cache):
     held = context.Event()
     holder = context.Process(target=_hold_for_ever, args=(cache.folder, held))
     holder.start()
-    assert held.wait(60)
+    assert held.wait(WAIT)
     holder.kill()
-    holder.join(60)
+    holder.join(WAIT)
     with cache.alone(shard(1)[0]):
         pass
 

@@ -26,8 +26,7 @@ from ganrun.storage.retry import Traffic
 from ganrun.storage.s3 import S3
 from tests.conftest import SIZES, write_data
 from tests.data.test_stream import IMAGE, config_of, encoded
-
-WAIT = 60
+from tests.waiting import WAIT, until
 
 
 class Wire(Folder):
@@ -111,20 +110,16 @@ def test_a_shard_that_nobody_holds_is_let_go_and_fetched_again(wired, fetcher_of
     data, wire = wired
     fetcher = fetcher_of(data)
     alive = weakref.ref(fetcher.request(0).result(WAIT))
-    assert gone(alive)
+    let_go(alive)
     fetcher.request(0).result(WAIT)
     assert wire.reads == [name(0), name(0)]
 
 
-def gone(alive):
-    """Whether it goes without the collector; a thread of the pool may take a moment to drop it."""
+def let_go(alive):
+    """Returns when it is gone, without the collector; a thread of the pool may take a moment to drop it."""
     gc.disable()
     try:
-        for _ in range(1000):
-            if alive() is None:
-                return True
-            threading.Event().wait(0.01)
-        return False
+        until(lambda: alive() is None)
     finally:
         gc.enable()
 

@@ -20,6 +20,7 @@ from ganrun.sections import DataConfig, FieldConfig
 from ganrun.storage import Folder
 from tests.conftest import SIZES, write_data
 from tests.data.test_order import walk
+from tests.waiting import WAIT
 
 IMAGE, LABEL = {"image": FieldConfig(kind="image")}, {"label": FieldConfig(kind="label")}
 
@@ -215,7 +216,7 @@ def test_close_does_not_wait_for_a_storage_that_does_not_answer(data_folder, str
     stream = stream_of(data)
     closing = threading.Thread(target=stream.close, daemon=True)
     closing.start()
-    closing.join(60)
+    closing.join(WAIT)
     assert not closing.is_alive()
     place.free.set()
 

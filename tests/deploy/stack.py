@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.waiting import WAIT
+
 ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"
 RECORDED = Path(__file__).with_name("recorded.txt")
@@ -153,12 +155,12 @@ def sidecar(port: int) -> subprocess.Popen[bytes]:
 
 def answers(url: str) -> bool:
     """Whether it does, with 200."""
-    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as response:
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=60) as response:
         return bool(response.status == 200)
     return False
 
 
-def wait_until(is_so: Any, why_not: Any, seconds: float = 30) -> None:
+def wait_until(is_so: Any, why_not: Any, seconds: float = WAIT) -> None:
     """Fails with `why_not()` if it does not become so."""
     deadline = time.monotonic() + seconds
     while not is_so():
@@ -170,7 +172,7 @@ def ask(url: str, path: str, **parameters: str) -> Any:
     """What Prometheus's API says under /api/v1/."""
     address = f"{url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
     try:
-        with urllib.request.urlopen(address, timeout=10) as response:
+        with urllib.request.urlopen(address, timeout=WAIT) as response:
             return json.load(response)["data"]
     except urllib.error.HTTPError as error:
         raise AssertionError(f"{parameters}: {error.read().decode()}") from error

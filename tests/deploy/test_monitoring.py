@@ -19,6 +19,7 @@ from tests.deploy.stack import (
     serving,
     wait_until,
 )
+from tests.waiting import WAIT
 
 
 @needs("prometheus", "prometheus-alertmanager")
@@ -32,7 +33,7 @@ def test_an_alert_reaches_the_webhook(tmp_path):
         prometheus(tmp_path / "prometheus", target, alertmanager=manager),
     ):
         exporter.text += nonfinite
-        token, body = webhook.told.get(timeout=30)
+        token, body = webhook.told.get(timeout=WAIT)
     assert token == f"Bearer {TOKEN}"
     (alert,) = [each for each in body["alerts"] if each["labels"]["alertname"] == "GanrunNonFinite"]
     assert alert["status"] == "firing"

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tests.deploy.stack import DEPLOY, ROOT, needs
+from tests.waiting import WAIT
 
 RULES = sorted((DEPLOY / "prometheus/rules").glob("*.yml"))
 ALERTS = {
@@ -122,7 +123,7 @@ def test_an_alert_says_how_bad_it_is_and_what_to_do(name):
 
 
 def promtool(*arguments: str, folder: Path | None = None) -> str:
-    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=60, cwd=folder)
+    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=WAIT, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -179,5 +180,5 @@ def test_prometheus_takes_its_files():
 @needs("amtool")
 def test_alertmanager_takes_its_file():
     file = DEPLOY / "alertmanager/alertmanager.yml"
-    done = subprocess.run(["amtool", "check-config", file], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["amtool", "check-config", file], capture_output=True, text=True, timeout=WAIT)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -22,8 +22,7 @@ from ganrun.storage import Folder
 from ganrun.storage.retry import Traffic
 from tests.ranks import StopAt
 from tests.test_checkpoint import played
-
-WAIT = 60
+from tests.waiting import WAIT, until
 
 
 class Gated(Folder):
@@ -85,14 +84,6 @@ def quiet_lines(storage):
 def content(storage, name):
     path = storage.path / name
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def until(condition):
-    for _ in range(6000):
-        if condition():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("it did not happen")
 
 
 # Lines.

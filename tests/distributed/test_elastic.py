@@ -17,11 +17,11 @@ from ganrun.storage import open_storage
 from tests.conftest import SIZES, config_of
 from tests.keys import FIELDS, upload_with_keys, what_order_says
 from tests.ranks import forking, work_unawaited
+from tests.waiting import WAIT, until
 
 TOTAL, TURN, SLOTS = 480, 12, 6
 ATTEMPTS = ((2, 132), (3, 264), (1, 396), (4, None))
 """(workers, images at which they hold still and wait for the killer); the last ones go to the end."""
-WAIT = 120
 
 
 def test_killed_and_resumed_on_1_to_4_workers_nothing_is_shown_twice_or_lost(s3, values, data_folder, tmp_path):
@@ -122,11 +122,8 @@ def attempt(config, workers, gate, records, tmp_path, dice=None):
 
 def kill(ranks, folder, start, dice):
     """SIGKILL: one rank at any moment, and soon the others, as Ray does when it hears of it."""
-    for _ in range(20 * WAIT):
-        if images_of(folder) > start:
-            break
-        assert all(rank.is_alive() for rank in ranks)
-        threading.Event().wait(0.05)
+    until(lambda: images_of(folder) > start or not all(rank.is_alive() for rank in ranks))
+    assert all(rank.is_alive() for rank in ranks)
     threading.Event().wait(dice.uniform(0, 0.3))
     for rank in dice.sample(ranks, len(ranks)):
         rank.kill()

@@ -20,6 +20,7 @@ from ray.train.v2._internal.execution.failure_handling import FailureDecision
 from ganrun.distributed.change import FAILURE, PREEMPTION, LeftError
 from ganrun.distributed.elastic import Failures, cause, room, unreachable
 from tests.commands import LOCAL_RAY
+from tests.waiting import WAIT
 
 ROOT = Path(__file__).parents[2]
 IDLE = {"a": {"CPU": 4.0, "GPU": 2.0}, "b": {"CPU": 1.0, "GPU": 2.0}, "c": {"CPU": 8.0}, "d": {}}
@@ -134,7 +135,7 @@ Trainer(train, mailbox=box, train_loop_config={"folder": os.getcwd()}, **about).
 def test_nothing_stays_of_a_group_one_of_whose_workers_died_as_they_met(tmp_path):
     environment = os.environ | LOCAL_RAY | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", STARTED], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=150
+        [sys.executable, "-c", STARTED], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=WAIT
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "starts").read_text() == "++"

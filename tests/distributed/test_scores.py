@@ -20,6 +20,7 @@ from tests.commands import LOCAL_RAY, Train
 from tests.conftest import config_of, write_yaml
 from tests.ranks import StopAt, checkpoints_awaited, run_folder, run_ranks
 from tests.search.making import MUTATIONS
+from tests.waiting import WAIT
 
 EVALUATED = {
     "train__total_images": 180,
@@ -179,7 +180,7 @@ def test_a_run_has_its_newest_score_taken_and_a_search_all(values, ray_here):
     argument = json.dumps([config.model_dump(mode="json") for config in configs])
     environment = os.environ | LOCAL_RAY | {"RAY_ADDRESS": ray_here[0]}
     done = subprocess.run(
-        [sys.executable, "-c", ASKED, argument], env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", ASKED, argument], env=environment, capture_output=True, text=True, timeout=WAIT
     )
     assert done.returncode == 0, done.stderr
     of_run, of_search = json.loads(done.stdout.splitlines()[-1])

@@ -2,10 +2,9 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from ganrun.storage.s3 import S3
 from tests.preparation.making import bytes_of, folder_of, prepare
 from tests.s3 import Server
 from tests.storage.proxy import Fault, proxied
+from tests.waiting import until
 
 
 def put(folder: Path, uri: str) -> str:
@@ -68,16 +68,27 @@ def test_shards_are_indexed_where_they_are_copied_and_checked(tmp_path: Path, s3
     assert prepare(f"shards:{uri}", "--verify") == 2
 
 
-def test_a_killed_command_goes_on(tmp_path: Path, s3: str) -> None:
+def test_a_killed_command_goes_on(tmp_path: Path, s3: str, s3_server: Server) -> None:
+    written: list[str] = []
+
+    def hold(request: str) -> None:
+        """The server takes some shards, and answers nothing to the next one."""
+        if request.startswith("PUT") and ".tar" in request:
+            written.append(request)
+            if len(written) > 5:
+                threading.Event().wait()
+
     pictures = folder_of(tmp_path / "in", 40)
     arguments = [f"folder:{pictures}", s3, "--shard-samples", "1", "--workers", "1"]
-    killed = subprocess.Popen([sys.executable, "-m", "ganrun.prepare", *arguments], stderr=subprocess.DEVNULL)
-    place, deadline = open_storage(s3), time.monotonic() + 60
-    while len(place.list()) < 5:
-        assert time.monotonic() < deadline
+    place, command = open_storage(s3), [sys.executable, "-m", "ganrun.prepare", *arguments]
+    with proxied(s3_server.ports["s3"]) as proxy:
+        proxy.on_request = hold
+        environment = os.environ | {"AWS_ENDPOINT_URL": proxy.url}
+        killed = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        until(lambda: len(written) > 5 or killed.poll() is not None)
         assert killed.poll() is None
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.wait()
+        killed.kill()
+        killed.wait()
     assert {"unfinished.json"} <= set(place.list()) < {*place.list(), "index.json"}
     done = {name: entry for name, entry in place.objects().items() if name.endswith(".tar")}
     assert 0 < len(done) < 40

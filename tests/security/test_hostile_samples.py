@@ -18,6 +18,7 @@ from ganrun.data.shard import OpenShard, read_samples
 from ganrun.errors import UserError
 from ganrun.sections import FieldConfig
 from tests.security.refused import refused
+from tests.waiting import WAIT
 
 
 def tar(members: dict[str, bytes], links: dict[str, str] | None = None) -> bytes:
@@ -178,7 +179,7 @@ def test_prepare_passes_over_a_picture_of_50000_by_50000(name, tmp_path):
     # Not ru_maxrss, in which is what the process that runs the tests had.
     code += r"print(re.search(r'VmHWM:\s*(\d+)', open('/proc/self/status').read())[1]); sys.exit(code)"
     options = [f"folder:{tmp_path / 'in'}", str(tmp_path / "made"), "--size", "16", "--workers", "1"]
-    said = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True, timeout=120)
+    said = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True, timeout=WAIT)
     assert said.returncode == 0, said.stderr
     assert name in said.stderr
     assert Index.from_json((tmp_path / "made" / "index.json").read_bytes(), "x").samples == 3

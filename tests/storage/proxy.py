@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.waiting import WAIT
+
 REFUSALS = {500: "InternalError", 503: "SlowDown", 403: "AccessDenied"}
 
 
@@ -88,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
             content = f"<Error><Code>{code}</Code><Message>by the proxy</Message></Error>".encode()
             self._answer(fault.kind, [("Content-Length", str(len(content)))], content)
             return
-        connection = HTTPConnection("127.0.0.1", self.proxy.server_port, timeout=60)
+        connection = HTTPConnection("127.0.0.1", self.proxy.server_port, timeout=WAIT)
         connection.request(self.command, self.path, body, dict(self.headers.items()))
         self._pass_on(connection.getresponse(), fault)
         connection.close()

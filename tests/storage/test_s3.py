@@ -20,6 +20,7 @@ from ganrun.storage import check_rights, matching, open_storage, retry, s3_clien
 from ganrun.storage import s3 as module
 from tests.s3 import BUCKET, CREDENTIALS
 from tests.storage.proxy import Fault, proxied
+from tests.waiting import WAIT, until
 
 SECRET = CREDENTIALS["AWS_SECRET_ACCESS_KEY"]
 
@@ -43,7 +44,7 @@ def the_proxy(s3_server):
 
 @pytest.fixture
 def proxy(client_of_the_server, the_proxy, monkeypatch):
-    the_proxy.faults, the_proxy.seen = [], []
+    the_proxy.faults, the_proxy.seen, the_proxy.on_request = [], [], lambda request: None
     monkeypatch.setenv("AWS_ENDPOINT_URL", the_proxy.url)
     use(monkeypatch, CLIENTS.setdefault(the_proxy.url, {}))
     return the_proxy
@@ -57,7 +58,8 @@ def own_client(proxy, monkeypatch):
 
 @pytest.fixture
 def impatient(own_client, monkeypatch):
-    monkeypatch.setattr(s3_client, "SILENT_SECONDS", 0.8)
+    """On a busy machine the server itself may be silent for so long: then there are more faults than were ordered."""
+    monkeypatch.setattr(s3_client, "SILENT_SECONDS", 1.0)
 
 
 def use(monkeypatch, clients):
@@ -92,25 +94,26 @@ def fails(action, *arguments):
     ids=lambda value: value.kind if isinstance(value, Fault) else value,
 )
 def test_what_passes_is_asked_again_and_counted(s3, proxy, request, fault, kind):
-    if kind == "timeout":
-        request.getfixturevalue("impatient")
     data = os.urandom(20_000)
     place = open_storage(s3)
     place.write("x", data)
     assert not place.traffic.faults
+    if silent := kind == "timeout":
+        request.getfixturevalue("impatient")
     fault = Fault(fault.kind, times=2)
     proxy.faults, proxy.seen = [fault], []
     assert place.read("x") == data
     # A connection from the pool that is found closed is taken for an old one: aiohttp asks again by itself, once.
-    assert place.traffic.faults in ({kind: 2}, {kind: 2 - (kind == "connection")})
-    assert len(proxy.seen) == 3
+    assert place.traffic.faults.keys() == {kind}
+    assert place.traffic.faults[kind] in (2, 2 - (kind == "connection")) or silent
+    assert len(proxy.seen) == 3 or (silent and len(proxy.seen) > 3)
     assert place.traffic.requests == 2 + place.traffic.faults.total()
     assert (place.traffic.bytes_written, place.traffic.bytes_read) == (20_000, 20_000)
     fault.times = 1
     if fault.kind not in ("cut", "slow"):  # An answer to a PUT is too short to be cut.
         place.write("x", data[::-1])
         assert place.read("x") == data[::-1]
-        assert len(proxy.seen) == 6
+        assert len(proxy.seen) == 6 or (silent and len(proxy.seen) > 6)
 
 
 def test_a_listing_that_is_cut_is_asked_again(s3, proxy):
@@ -151,19 +154,34 @@ def test_of_two_equal_creations_with_lost_answers_one_wins(s3, proxy):
         assert sorted(pool.map(lambda place: place.create("empty", b""), places)) == [False] * 3 + [True]
 
 
-def test_the_wait_is_bounded(s3, proxy):
+class Clock:
+    """Takes the place of `time`, and of what waits: it passes when it is told to."""
+
+    seconds = 100.0
+
+    def monotonic(self):
+        return self.seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(retry, "time", clock)
+    return clock
+
+
+def test_the_wait_is_bounded(s3, proxy, clock):
     place = open_storage(s3, patience_seconds=1.4)
     proxy.faults = [Fault(503, times=1000)]
-    begin = time.monotonic()
+    proxy.on_request = lambda request: setattr(clock, "seconds", clock.seconds + 0.5)
     error = fails(place.read, "x")
-    assert time.monotonic() - begin < 10
+    assert clock.seconds <= 101.5
     assert error.filename == f"{s3}/x"
     assert error.strerror == f"no answer from {proxy.url} for 1 s (503 SlowDown)"
     assert len(proxy.seen) == place.traffic.faults["503"] > 1
 
 
-def test_an_outage_is_said_once_and_so_is_its_end(s3, proxy, monkeypatch, caplog):
-    monkeypatch.setattr(retry, "LOUD_SECONDS", 0.3)
+def test_an_outage_is_said_once_and_so_is_its_end(s3, proxy, clock, caplog):
     place = open_storage(s3)
     place.write("x", b"1")
     proxy.faults = [Fault(503)]
@@ -172,12 +190,15 @@ def test_an_outage_is_said_once_and_so_is_its_end(s3, proxy, monkeypatch, caplog
     proxy.faults = [Fault(503, times=10_000)]
     with ThreadPoolExecutor(8) as pool:
         reads = [pool.submit(place.read, "x") for _ in range(8)]
-        time.sleep(1)
+        until(lambda: place.traffic.faults["503"] > 8)
+        assert not caplog.messages
+        clock.seconds += 7
+        until(lambda: caplog.messages)
         proxy.faults = []
         assert {read.result() for read in reads} == {b"1"}
     began, over = caplog.messages
     assert began == f"s3://{BUCKET} at {proxy.url} does not answer (503 SlowDown); trying again"
-    assert re.fullmatch(rf"s3://{BUCKET} at {proxy.url} answers again after 1 s and \d+ faults", over)
+    assert re.fullmatch(rf"s3://{BUCKET} at {proxy.url} answers again after 7 s and \d+ faults", over)
 
 
 def test_a_name_that_is_not_in_the_dns(s3, own_client, monkeypatch):
@@ -215,11 +236,12 @@ def test_a_server_killed_and_restarted_under_way(s3, s3_server):
     with ThreadPoolExecutor(7) as pool:
         jobs = [pool.submit(work, number) for number in range(6)]
         counting = pool.submit(count)
-        time.sleep(0.5)
+        until(lambda: len(written) == 6)
         s3_server.kill()
-        time.sleep(1)
+        until(lambda: place.traffic.faults.total() >= 7)
         s3_server.start()
-        time.sleep(0.5)
+        before = dict(written)
+        until(lambda: all(written[number] > before[number] + 1 for number in before))
         done.set()
         assert all(job.result() > 0 for job in jobs)
         assert place.read("count") == b"%d" % counting.result()
@@ -433,7 +455,8 @@ def test_a_bucket_alone(s3):
         assert f"{below}/x" in place.objects()
         place.delete(below)
         assert below not in place.list()
-        assert abs(place.now() - time.time()) < 5
+        before = time.time()
+        assert before - 2 < place.now() < time.time() + 2  # It knows whole seconds.
 
 
 def test_slashes_that_are_too_many_mean_nothing(s3):
@@ -519,7 +542,7 @@ def test_transfers_that_were_ended_leave_the_pool_in_order(s3, proxy, impatient)
     with ThreadPoolExecutor(40) as pool:
         assert all(read == data for read in pool.map(place.read, ["x"] * 40))
     assert place.traffic.faults["timeout"] >= 40
-    assert place.traffic.faults["cut"] == 40
+    assert place.traffic.faults.total() >= 80
 
 
 @pytest.mark.parametrize("busy", [False, True])
@@ -539,7 +562,7 @@ def test_a_storage_used_before_a_fork_works_after_it(s3, busy):
         for _ in range(1 + busy):
             child = os.fork()
             if not child:
-                signal.alarm(20)
+                signal.alarm(int(WAIT))
                 os._exit(0 if place.read("x") == b"1" and open_storage(s3).list() == ["x"] else 1)
             assert os.waitpid(child, 0)[1] == 0
         assert place.read("x") == b"1"
@@ -552,24 +575,24 @@ def test_a_storage_used_before_a_fork_works_after_it(s3, busy):
 def test_ctrl_c_ends_a_request_at_once(s3, proxy):
     """And in the loop's thread too: what was interrupted is not done later."""
     code = """
-import os, signal, sys, threading, time
+import signal, sys, time
 from ganrun.storage import open_storage
 signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell's background jobs begin with it ignored.
-place = open_storage(sys.argv[1])
+place = open_storage(sys.argv[1], patience_seconds=PATIENCE)
 place.write("before", b"")
-threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-begin = time.monotonic()
 try:
     place.write("stuck", b"")
 except KeyboardInterrupt:
-    assert time.monotonic() - begin < 5
-    time.sleep(0.5)
     place.write("after", b"")
-    sys.exit(7)
+    requests = place.traffic.requests
+    time.sleep(1)
+    sys.exit(7 if place.traffic.requests == requests else 1)
 """
     proxy.faults = [Fault(503, "stuck", times=10_000)]
-    done = subprocess.run([sys.executable, "-c", code, s3], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (7, "")
-    stuck = [number for number, request in enumerate(proxy.seen) if "stuck" in request]
-    assert "after" in proxy.seen[stuck[-1] + 1]
+    command = [sys.executable, "-c", code.replace("PATIENCE", f"{WAIT}"), s3]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    until(lambda: any("stuck" in request for request in proxy.seen) or process.poll() is not None)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=WAIT / 2)[1]  # It does not wait for the end of its patience.
+    assert (process.returncode, said) == (7, "")
     assert open_storage(s3).list() == ["after", "before"]

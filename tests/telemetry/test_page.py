@@ -15,6 +15,7 @@ from ganrun.telemetry.push import Pusher
 from ganrun.telemetry.sidecar.runs import Runs
 from ganrun.telemetry.sidecar.server import Server
 from tests.telemetry.test_push import heard
+from tests.waiting import WAIT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
@@ -52,7 +53,7 @@ def where():
 
 def browse(url, profile, *options):
     command = [CHROMIUM, *QUIET.split(), *MORE.split(), f"--user-data-dir={profile}", *options, url]
-    done = subprocess.run(command, capture_output=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, timeout=WAIT)
     assert done.returncode == 0, done.stderr
     return done.stdout.decode()
 

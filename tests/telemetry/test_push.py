@@ -17,6 +17,7 @@ from ganrun.telemetry.push import Pusher
 from ganrun.telemetry.sidecar.runs import Runs
 from ganrun.telemetry.state import POINTS, Past, RunState
 from tests.conftest import config_of
+from tests.waiting import WAIT, until
 
 TICK = {
     "loss/generator": 1.5,
@@ -246,7 +247,7 @@ def test_who_hears_the_workers_does_not_wait_for_a_push(values, monkeypatch, nam
     bad, state = Bad(BEHAVIOURS[name]), heard(values)
     pusher = Pusher(state, bad.address, False, 0.01, lambda text: None)
     try:
-        assert bad.met.wait(30)
+        assert bad.met.wait(WAIT)
         for number in range(1_000):
             state.hear({"kind": "images", "images": 120 + number})
         pusher.close()
@@ -264,16 +265,14 @@ def test_pushing_outlasts_a_bad_sidecar_and_says_little(values, monkeypatch, nam
     pusher = Pusher(heard(values), bad.address, False, 0.01, said.append)
     try:
         # One that is no sidecar is let alone; of another, each exchange ends and the next one is tried.
-        wanted, deadline = 1 if name == "is no sidecar" else 3, time.monotonic() + 60
-        while len(bad.plugs) < wanted and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert len(bad.plugs) >= wanted
+        wanted, told = 1 if name == "is no sidecar" else 3, name not in ("hangs", "answers no HTTP")
+        until(lambda: len(bad.plugs) >= wanted and len(said) == told)
         pusher.close()
-        pusher._thread.join(30)
+        pusher._thread.join(WAIT)
         assert not pusher._thread.is_alive()
     finally:
         bad.close()
-    assert len(said) == (name not in ("hangs", "answers no HTTP"))
+    assert len(said) == told
 
 
 def test_a_sidecar_that_never_was_there_is_asked_again_and_again(values):
@@ -289,13 +288,11 @@ def test_a_sidecar_that_never_was_there_is_asked_again_and_again(values):
 
         server = Server(address, Runs(), "")
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        deadline = time.monotonic() + 30
-        while not said and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: said)
         assert said == [f"watch    {address.url}"]
         # Told to end, it tells the driver, who then pushes no more.
         server.end()
-        pusher._thread.join(30)
+        pusher._thread.join(WAIT)
         assert not pusher._thread.is_alive()
     finally:
         pusher.close()
@@ -306,21 +303,19 @@ def test_a_sidecar_that_never_was_there_is_asked_again_and_again(values):
 
 def test_a_sidecar_is_started_beside_the_driver_again_if_it_dies_and_outlives_it(values, monkeypatch):
     monkeypatch.setattr(push, "START_AGAIN_SECONDS", 0.0)
+    for seconds in ("WAIT_SECONDS", "REQUEST_SECONDS", "CLOSE_SECONDS"):
+        monkeypatch.setattr(push, seconds, WAIT)
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = Address(port=free.getsockname()[1])
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     said, pushers = [], []
     try:
         pushers = [Pusher(heard(values), address, True, 0.05, said.append) for _ in range(2)]
-        deadline = time.monotonic() + 60
-        while len(said) < 2 and time.monotonic() < deadline:
-            time.sleep(0.05)
+        until(lambda: len(said) == 2)
         assert said == [f"watch    {address.url} (it stays when the run is over; `ganrun sidecar --stop` ends it)"] * 2
         first = push.health(address)["pid"]
         os.kill(first, signal.SIGKILL)
-        while (found := push.health(address)) in (None, first) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert found["pid"] != first
+        until(lambda: (found := push.health(address)) and found["pid"] != first)
         for pusher in pushers:
             pusher.state.end("finished")
             pusher.close()

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -23,6 +22,7 @@ from ganrun.telemetry.sidecar import server as servers
 from ganrun.telemetry.sidecar.health import words
 from ganrun.telemetry.sidecar.runs import RefusedError, Runs, parse
 from ganrun.telemetry.sidecar.server import Server
+from tests.waiting import WAIT, until
 
 
 class Clock:
@@ -38,6 +38,13 @@ def report(run="a", series=(), **fields):
 
 def body(*arguments, **fields):
     return json.dumps(report(*arguments, **fields)).encode()
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """Who asks waits for the answer of a busy machine, too."""
+    for seconds in ("WAIT_SECONDS", "REQUEST_SECONDS"):
+        monkeypatch.setattr(push, seconds, WAIT)
 
 
 @pytest.fixture
@@ -202,32 +209,33 @@ def test_pushes_need_the_token_where_there_is_one(sidecar, monkeypatch):
 
 
 def test_who_trickles_is_cut_off_and_others_are_served(sidecar, monkeypatch):
-    monkeypatch.setattr(servers, "CONNECTION_SECONDS", 0.3)
+    monkeypatch.setattr(servers, "CONNECTION_SECONDS", WAIT)
+    monkeypatch.setattr(servers.Handler, "timeout", WAIT)
     with Plugs(sidecar.port, 5) as plugs:
         for plug in plugs:
             plug.sendall(b"POST /push/v1 HTTP/1.1\r\nContent-Length: 1000\r\n\r\n{")
         assert ask(sidecar, "GET", "/healthz")[0] == 200
-        deadline = time.monotonic() + 20
-        while sidecar._open and time.monotonic() < deadline:
-            for plug in plugs:
-                with contextlib.suppress(OSError):
-                    plug.sendall(b" ")
-            time.sleep(0.05)
-        assert not sidecar._open
+        assert len(sidecar._open) >= 5
+        monkeypatch.setattr(servers, "CONNECTION_SECONDS", 0.3)
+        until(lambda: trickle(plugs) or not sidecar._open)
 
 
-def test_so_many_connections_and_no_more(sidecar):
+def trickle(plugs):
+    for plug in plugs:
+        with contextlib.suppress(OSError):
+            plug.sendall(b" ")
+
+
+def test_so_many_connections_and_no_more(sidecar, monkeypatch):
+    monkeypatch.setattr(servers, "CONNECTION_SECONDS", WAIT)
+    monkeypatch.setattr(servers.Handler, "timeout", WAIT)
     with Plugs(sidecar.port, servers.CONNECTIONS) as plugs:
-        deadline = time.monotonic() + 20
-        while len(sidecar._open) < servers.CONNECTIONS and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: len(sidecar._open) == servers.CONNECTIONS)
         with pytest.raises((OSError, http.client.HTTPException)):
             ask(sidecar, "GET", "/healthz")
         for plug in plugs:
             plug.close()
-    deadline = time.monotonic() + 20
-    while sidecar._open and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: not sidecar._open)
     assert ask(sidecar, "GET", "/healthz")[0] == 200
 
 
@@ -288,18 +296,15 @@ def begin(port, *arguments, **environment):
 def test_one_process_is_there_however_many_begin_and_stop_ends_it():
     port = free_port()
     processes = [begin(port) for _ in range(3)]
-    first = None
-    deadline = time.monotonic() + 60
-    while first is None and time.monotonic() < deadline:
-        first = push.health(Address(port=port))
-        time.sleep(0.05)
-    said = {process.pid: process.communicate(timeout=60)[1] for process in processes if process.pid != first["pid"]}
+    until(lambda: push.health(Address(port=port)))
+    first = push.health(Address(port=port))
+    said = {process.pid: process.communicate(timeout=WAIT)[1] for process in processes if process.pid != first["pid"]}
     assert [text.strip() for text in said.values()] == [f"a sidecar is at http://127.0.0.1:{port} already"] * 2
     stop = begin(port, "--stop")
-    assert "ended" in stop.communicate(timeout=60)[1]
+    assert "ended" in stop.communicate(timeout=WAIT)[1]
     (last,) = [process for process in processes if process.pid == first["pid"]]
-    assert last.wait(timeout=60) == 0
-    assert "no sidecar is at" in begin(port, "--stop").communicate(timeout=60)[1]
+    assert last.wait(timeout=WAIT) == 0
+    assert "no sidecar is at" in begin(port, "--stop").communicate(timeout=WAIT)[1]
 
 
 @pytest.mark.parametrize(
@@ -308,16 +313,20 @@ def test_one_process_is_there_however_many_begin_and_stop_ends_it():
 )
 def test_a_wrong_address_is_refused(listen, why):
     command = [sys.executable, "-m", "ganrun.sidecar", "--listen", listen]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT)
     assert (done.returncode, why in done.stderr) == (2, True), done.stderr
 
 
 def test_a_port_that_something_else_has_is_named():
     with socket.create_server(("127.0.0.1", 0)) as other:
         process = begin(other.getsockname()[1])
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=WAIT)[1]
     assert process.returncode == 1
     assert re.search(r"--listen: 127\.0\.0\.1:\d+: Address already in use; choose another port", said)
+
+
+def runs_at(address):
+    return json.loads(push.request(address, "GET", "/runs")[1])["runs"]
 
 
 def test_killed_and_begun_again_it_has_its_state_back_within_one_push(values):
@@ -330,17 +339,10 @@ def test_killed_and_begun_again_it_has_its_state_back_within_one_push(values):
     for kill in (signal.SIGKILL, signal.SIGTERM):
         process = begin(port)
         try:
-            while push.health(address) is None:
-                time.sleep(0.05)
+            until(lambda: push.health(address))
             pusher = pusher or Pusher(state, address, False, 0.2, lambda text: None)
-            deadline = time.monotonic() + 30
-            while time.monotonic() < deadline:
-                _, answer = push.request(address, "GET", "/runs")
-                found = json.loads(answer)["runs"]
-                if found and len(found[0]["parts"]) == 3:
-                    break
-                time.sleep(0.05)
-            (run,) = found
+            until(lambda: [run for run in runs_at(address) if len(run["parts"]) == 3])
+            (run,) = runs_at(address)
             assert run["parts"].keys() == PARTS.keys()
             assert run["images"] == 120
         finally:
