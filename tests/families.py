@@ -1,0 +1,94 @@
+"""The families of configs whose loss curves are recorded: what each lays over the small run of conftest.py."""
+
+from typing import Any
+
+Sections = dict[str, dict[str, Any]]
+BASE: Sections = {
+    "data": {"slots": 2},
+    "train": {"average_half_life_images": 100},
+    "telemetry": {"sample_images": 4},
+}
+"""Of all families, over the small run: 20 rounds, as many ticks, in float64."""
+ADAM = {"learning_rate": 1e-3, "beta1": 0, "beta2": 0.9}
+LABELS = {"image": "image", "label": "label"}
+
+FAMILIES: dict[str, Sections] = {
+    "dcgan": {},
+    "dcgan_spectral_minimax": {"model": {"spectral_norm": True, "latent": "uniform"}, "objective": {"loss": "minimax"}},
+    "cdcgan": {"model": {"classes": 3}, "data": {"fields": LABELS}},
+    "cdcgan_least_squares_dragan": {
+        "model": {"classes": 3},
+        "data": {"fields": LABELS},
+        "objective": {"loss": "least_squares", "penalties": {"dragan": 1.0}},
+    },
+    "wgan_gp_dcgan": {
+        "objective": {"loss": "wasserstein", "penalties": {"wgan_gp": 10.0}, "discriminator_turns": 3},
+        "optimizer": {"discriminator": ADAM, "generator": ADAM},
+    },
+    "wgan_lp_resnet": {
+        "model": {"name": "resnet"},
+        "objective": {"loss": "wasserstein", "penalties": {"wgan_lp": 10.0}, "discriminator_turns": 2},
+        "optimizer": {"discriminator": ADAM, "generator": ADAM},
+    },
+    "sngan": {
+        "model": {"name": "resnet", "spectral_norm": True},
+        "objective": {"loss": "hinge", "discriminator_turns": 2},
+        "optimizer": {"discriminator": ADAM | {"schedule": "linear"}, "generator": ADAM | {"schedule": "linear"}},
+    },
+    "r3gan": {
+        "data": {"image_size": 8},
+        "model": {"name": "r3gan", "width": 8},
+        "objective": {"loss": "relativistic", "penalties": {"r1": 0.5, "r2": 0.5}},
+        "optimizer": {"discriminator": ADAM, "generator": ADAM},
+    },
+    "r3gan_labels": {
+        "data": {"image_size": 8, "fields": LABELS},
+        "model": {"name": "r3gan", "width": 8, "classes": 3, "latent": "hypersphere"},
+        "objective": {"loss": "relativistic", "penalties": {"r1": 0.5, "r2": 0.5}, "diffaugment": ["color", "cutout"]},
+    },
+    "gaussians": {
+        "data": {"image_size": 1, "channels": 2, "fields": {"image": "point"}},
+        "model": {"name": "mlp", "width": 8, "latent_size": 2},
+        "objective": {"loss": "relativistic", "penalties": {"r1": 0.01, "r2": 0.01}},
+        "evaluate": {"every_images": 60, "samples": 50},
+    },
+    "colour": {"data": {"channels": 3}, "model": {"minibatch_stddev": True}},
+    "tricks": {
+        "model": {"minibatch_stddev": True, "latent": "truncated"},
+        "objective": {
+            "penalties": {"r1": 0.1, "dragan": 0.1},
+            "penalty_every_rounds": 4,
+            "weight_clip": 0.1,
+            "label_smoothing": 0.1,
+            "label_flipping": 0.25,
+            "instance_noise": 0.2,
+            "instance_noise_images": 180,
+            "diffaugment": ["color", "translation", "cutout"],
+            "ada_target": 0.2,
+            "ada_images": 96,
+        },
+        "optimizer": {
+            "discriminator": {"clip_norm": 0.5, "warmup_images": 60, "schedule": "cosine"},
+            "generator": {"clip_norm": 0.05, "schedule": "linear"},
+        },
+    },
+    "feature_matching": {
+        "model": {"latent": "hypersphere"},
+        "objective": {"feature_matching": True, "ada_target": 0.1, "ada_images": 96, "instance_noise": 0.1},
+        "optimizer": {
+            "discriminator": {"learning_rate": 5e-3},
+            "generator": {"warmup_images": 120, "schedule": "cosine"},
+        },
+    },
+}
+
+
+def values_of(family: str, small: Sections) -> Sections:
+    """The values of a family's config, over those of a small run; a tick each round."""
+    values = {section: dict(keys) for section, keys in small.items()}
+    for layer in (BASE, FAMILIES[family]):
+        for section, keys in layer.items():
+            values[section] = values.get(section, {}) | keys
+    turns = values.get("objective", {}).get("discriminator_turns", 1)
+    values["train"] |= {"tick_images": 12 * turns, "total_images": 240 * turns}
+    return values

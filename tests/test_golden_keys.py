@@ -1,0 +1,199 @@
+"""The keys of what each --json says, and the names and labels of /metrics, are those recorded, and their types."""
+
+import json
+import re
+import subprocess
+import sys
+import urllib.request
+from importlib import import_module
+
+import pytest
+import torch
+from prometheus_client.parser import text_string_to_metric_families
+
+from ganrun.distributed.worker import work
+from ganrun.telemetry.state import Past, RunState
+from tests.conftest import config_of, small_run, write_yaml
+from tests.families import values_of
+from tests.format1 import copy_to, write_extractor
+from tests.ranks import StopAt
+from tests.recorded import expect_json, said, shape
+
+QUICK = {
+    "step": {"REPEATS": 2, "SECONDS": 0.02, "TICK_SECONDS": 0.02},
+    "ablation": {"REPEATS": 2, "SECONDS": 0.02},
+    "data": {"REPEATS": 1, "PEER_WORKERS": (0,), "PEER_SAMPLES": 200},
+    "checkpoint": {"REPEATS": 1},
+    "scale": {"MANY_SHARDS": 64, "MANY_SAMPLES": 64},
+    "telemetry": {"REPEATS": 2, "SECONDS": 0.3},
+    "fid": {"REPEATS": 1, "SIZE": 16, "SAMPLES": 100, "IMAGES": 2},
+}
+"""What is measured here, and how little of it; `ddp`, `job` and `startup` take many processes, and so too long."""
+
+DIFFERING = ("bf16", "bottleneck_gpus", "over_lightning")
+"""In keys of bench: what not every processor computes in, what may be none, what is not always installed."""
+TICK = {
+    "loss/generator": 1.5,
+    "loss/discriminator/penalty": 0.5,
+    "own/thing": 3.0,
+    "score/real": 2.0,
+    "images_per_second": 100.0,
+    "rank_round_seconds/1": 0.2,
+    "nonfinite": 2,
+    "shard_bytes": 1_000,
+    "shard_errors/timeout": 1,
+    "gpu_seconds": 2.5,
+    "gpu_memory_bytes/0": 5.0,
+    "collapse_suspected/gradient_vanished": 0.0,
+}
+SCORES = {"frechet_distance": 7.0, "kid": 0.5, "recall": None, "density": 0.75, "class_frechet_distance/cat": 9.0}
+SCORED = {"name": "FID-20", "extractor": "e", "samples": 20, "best": True}
+MADE_UP = (
+    {"kind": "started", "images": 0, "workers": 2, "faults": []},
+    {"kind": "picture", "images": 0, "png": b"first", "diversity": 0.5},
+    {"kind": "tick", "images": 60, "values": TICK},
+    {"kind": "score", "images": 60, "values": SCORES} | SCORED,
+    {"kind": "checkpoint", "time": 9.0, "images": 60, "bytes": 5, "blocked_seconds": 0.1, "upload_seconds": 0.2},
+    {"kind": "checkpoint_failed", "time": 9.5, "images": 60, "message": "disk full"},
+    {"kind": "restart", "reason": "resize", "workers": 2, "why": ""},
+    {"kind": "started", "images": 60, "workers": 3, "faults": [], "reason": "resize", "before": 2},
+    {"kind": "tick", "images": 120, "values": TICK},
+    {"kind": "picture", "images": 120, "png": b"latest", "diversity": 0.25},
+    {"kind": "of a newer ganrun"},
+)
+"""What workers with GPUs might say."""
+
+
+# Commands.
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("list", "."), ("show", "run"), ("show", "search"), ("show", "search/trials/01")],
+    ids=("list", "show_run", "show_search", "show_trial"),
+)
+def test_runs(arguments, tmp_path, monkeypatch, request):
+    copy_to(tmp_path / "format1", monkeypatch)
+    found = shape(json.loads(said("runs", *arguments, "--json")))
+    expect_json(f"keys/runs_{request.node.callspec.id}.json", found)
+
+
+def test_evaluate_of_images(tmp_path, monkeypatch):
+    copy_to(tmp_path / "format1", monkeypatch)
+    expect_json("keys/evaluate_images.json", shape(json.loads(said("evaluate", "run", "--json"))))
+
+
+def test_evaluate_of_points(tmp_path):
+    values = values_of("gaussians", small_run(tmp_path / "runs", tmp_path / "points"))
+    values["train"] |= {"total_images": 24}
+    said("prepare", "gaussians:8", tmp_path / "points", "--samples", 60)
+    work(config_of(values), 0, 1, torch.device("cpu"), StopAt())
+    expect_json("keys/evaluate_points.json", shape(json.loads(said("evaluate", tmp_path / "runs/small", "--json"))))
+
+
+@pytest.mark.parametrize("what", QUICK)
+def test_bench(what, data_folder, tmp_path, monkeypatch):
+    values = small_run(tmp_path / "runs", data_folder)
+    values["train"]["precision"] = "float32"
+    bench = import_module(f"ganrun.benches.{what}")
+    for name, value in QUICK[what].items():
+        monkeypatch.setattr(bench, name, value)
+    if what == "step":
+        monkeypatch.setattr("ganrun.bench._job_over_step", lambda config: 0.5)
+    found = json.loads(said("bench", what, write_yaml(tmp_path / "small.yaml", values), "--json"))
+    expect_json(f"keys/bench_{what}.json", shape(without(found)))
+
+
+def without(value):
+    """All but the keys that differ between machines."""
+    if not isinstance(value, dict):
+        return value
+    return {key: without(each) for key, each in value.items() if not any(name in key for name in DIFFERING)}
+
+
+# What a run says, and what a sidecar makes of it.
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory, data_folder):
+    """The state of a run whose workers were real, and of one that has all that no CPU has."""
+    root = tmp_path_factory.mktemp("pushed")
+    write_extractor(root / "means.pt")
+    values = values_of("tricks", small_run(root / "runs", data_folder))
+    values["evaluate"] = {"every_images": 120, "samples": 12, "extractor": str(root / "means.pt"), "metrics": ["kid"]}
+    config, line = config_of(values, train__total_images=120, run__name="real"), StopAt()
+    work(config, 0, 1, torch.device("cpu"), line)
+    made_up = config_of(small_run(root / "runs", data_folder), run__name="made-up")
+    return {"messages": line.messages, "real": heard(config, line.messages), "made_up": heard(made_up, MADE_UP)}
+
+
+def heard(config, messages):
+    state = RunState(config, Past())
+    for message in messages:
+        state.hear(message)
+    return state
+
+
+@pytest.fixture(scope="module")
+def sidecar(states):
+    """The address of one that was pushed both."""
+    command = [sys.executable, "-m", "ganrun", "sidecar", "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        address = re.match(r"(http://\S+) ", process.stderr.readline())[1]
+        try:
+            for name in ("real", "made_up"):
+                push(address, states[name])
+            yield address
+        finally:
+            process.terminate()
+
+
+def push(address, state):
+    report = state.report()
+    wanted = json.loads(ask(f"{address}/push/v1", "POST", json.dumps(report).encode()))["want"]
+    assert wanted == ["curve", "first", "latest"]
+    where = f"{address}/push/v1/part?run={report['run']}&trial=&part=curve&digest={report['parts']['curve']}"
+    ask(where, "PUT", state.part("curve"))
+
+
+def ask(address, method="GET", data=None):
+    request = urllib.request.Request(address, data, {"Content-Type": "application/json"}, method=method)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return answer.read()
+
+
+def test_messages_of_a_worker(states):
+    kinds = {}
+    for message in states["messages"]:
+        if message["kind"] == "note":
+            continue
+        values = {key: value for key, value in message.items() if not isinstance(value, bytes)}
+        kinds.setdefault(message["kind"], []).append(values)
+    expect_json("keys/messages.json", {kind: shape(kinds[kind]) for kind in sorted(kinds)})
+
+
+def test_what_is_pushed(states):
+    reports = {name: states[name].report() for name in ("real", "made_up")}
+    found = {name: shape(report | {"series": []}) for name, report in reports.items()}
+    series = {name: sorted({json.dumps(each[:2]) for each in report["series"]}) for name, report in reports.items()}
+    expect_json("keys/pushed.json", {"fields": found, "series": series})
+
+
+def test_metrics(sidecar):
+    families = text_string_to_metric_families(ask(f"{sidecar}/metrics").decode())
+    found = {
+        family.name: {
+            "type": family.type,
+            "samples": sorted({sample.name for sample in family.samples}),
+            "labels": sorted({tuple(sorted(sample.labels)) for sample in family.samples}),
+        }
+        for family in families
+    }
+    expect_json("keys/metrics.json", found)
+
+
+def test_runs_and_health_of_the_sidecar(sidecar):
+    expect_json("keys/sidecar_runs.json", shape(json.loads(ask(f"{sidecar}/runs"))))
+    expect_json("keys/sidecar_healthz.json", shape(json.loads(ask(f"{sidecar}/healthz"))))
+    curve = json.loads(ask(f"{sidecar}/part?run=real&trial=&part=curve"))
+    expect_json("keys/sidecar_curve.json", shape(curve))
