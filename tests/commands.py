@@ -74,10 +74,6 @@ class Train(Command):
         super().__init__("train", config, *arguments, address=address, env=env)
 
 
-def wait_for(log: Path, text: str) -> None:
-    until(lambda: text in log.read_text(), log.read_text)
-
-
 def ray_workers(head: int) -> list[psutil.Process]:
     """Processes in which the Ray of that head runs workers."""
     found = []

@@ -20,13 +20,16 @@ from PIL import Image
 
 from ganrun.config import Config
 from ganrun.data.index import Index, Shard
-from tests.commands import LOCAL_RAY, wait_for
+from tests.commands import LOCAL_RAY
 from tests.s3 import s3, s3_server
+from tests.waiting import until
 
 __all__ = ["s3", "s3_server"]
 
 os.environ["GANRUN_SIDECAR"] = "off"  # No test pushes to, or starts, the sidecar of whoever runs the tests.
 
+RAY_STARTS = 5
+"""Ray itself gives up on its start after 30 s, on a busy machine too early."""
 SIZES = (30, 25, 35, 20, 31)
 """Samples in the shards of the small data set: unequal, and 141 in all, which 2, 4 and 6 slots do not divide."""
 
@@ -123,17 +126,33 @@ def free_port() -> int:
 @contextlib.contextmanager
 def ray_head(log: Path, *options: str, **variables: str) -> Iterator[tuple[str, int]]:
     """A Ray of this machine with 8 CPUs: address, process."""
-    environment, port = os.environ | LOCAL_RAY | variables, free_port()
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=8"]
-    command += [f"--port={port}", "--object-store-memory=100000000", "--disable-usage-stats", *options]
-    with log.open("w") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-    try:
-        wait_for(log, "Ray runtime started")
-        yield f"127.0.0.1:{port}", process.pid
-    finally:
-        processes = psutil.Process(process.pid).children(recursive=True)
-        for each in [process, *processes]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                each.kill()
-        process.wait()
+    environment = os.environ | LOCAL_RAY | variables
+    for _ in range(RAY_STARTS):
+        port = free_port()
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=8"]
+        command += [f"--port={port}", "--object-store-memory=100000000", "--disable-usage-stats", *options]
+        with log.open("w") as output:
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        try:
+            if _has_started(process, log):
+                yield f"127.0.0.1:{port}", process.pid
+                return
+        finally:
+            _kill(process)
+    raise AssertionError(log.read_text())
+
+
+def _has_started(process: "subprocess.Popen[bytes]", log: Path) -> bool:
+    until(lambda: "Ray runtime started" in log.read_text() or process.poll() is not None, log.read_text)
+    return process.poll() is None
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """With all that it started."""
+    children: list[psutil.Process] = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        children = psutil.Process(process.pid).children(recursive=True)
+    for each in [process, *children]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
+    process.wait()

@@ -13,6 +13,7 @@ import torch
 from ganrun.records.run import ROUTINE
 from tests.commands import Train, ray_workers
 from tests.conftest import config_of, write_data, write_yaml
+from tests.holding import hold_at, hold_of
 from tests.ranks import latest_tensors, run_folder, run_ranks
 
 
@@ -52,10 +53,11 @@ def test_interrupted_killed_and_resumed_it_ends_as_if_undisturbed(values, tmp_pa
     total = 9_600
     changes = {"train__total_images": total, "train__tick_images": 300, "checkpoint__every_images": 600}
     undisturbed = config_of(values, run__name="undisturbed", cluster__workers=2, **changes)
-    disturbed = config_of(values, run__name="disturbed", cluster__workers=2, **changes)
+    disturbed = config_of(values, run__name="disturbed", run__imports=["tests.holding"], cluster__workers=2, **changes)
     yaml = tmp_path / "disturbed.yaml"
     yaml.write_text(disturbed.to_yaml())
 
+    hold_at(disturbed, 1_200)
     first = Train(yaml, address=ray_here[0])
     first.wait_for_images(600)
     code, _, error = Train(yaml, address=ray_here[0]).wait()
@@ -68,9 +70,11 @@ def test_interrupted_killed_and_resumed_it_ends_as_if_undisturbed(values, tmp_pa
     assert 600 <= stopped < total
     assert f"a checkpoint at {stopped:,} images is saved" in error
 
+    hold_at(disturbed, stopped + 1_200)
     second = Train(yaml, address=ray_here[0])
     second.wait_for_images(stopped + 900)
     ray_workers(ray_here[1])[-1].kill()
+    hold_of(disturbed).unlink()
     code, _, error = second.wait()
     assert code == 0, error
     assert error.count("; the workers are started again") == 1

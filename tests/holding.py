@@ -1,0 +1,37 @@
+"""Named in `run.imports`, it has workers hold still where a test says: however long the test's next step takes, the
+run is not over before. They go on when they are to stop or leave."""
+
+import time
+from pathlib import Path
+
+from ganrun.distributed import worker
+from ganrun.distributed.host import WorkerHost
+from ganrun.sections import Config
+
+
+class HoldingHost(WorkerHost):
+    def should_stop(self) -> bool:
+        while self.first and self._is_held():
+            time.sleep(0.05)
+        return super().should_stop()
+
+    def _is_held(self) -> bool:
+        hold = hold_of(self.play.config)
+        held = hold.exists() and self.play.images >= int(hold.read_text())
+        return held and not self.line.stop and self.line._orders.empty()
+
+
+def hold_of(config: Config) -> Path:
+    """The file that has a run hold still: it says at how many images."""
+    return Path(config.run.storage) / f"{config.run.name}.hold"
+
+
+def hold_at(config: Config, images: int) -> None:
+    """From so many images on, until the file is gone."""
+    hold = hold_of(config)
+    hold.parent.mkdir(parents=True, exist_ok=True)
+    hold.with_suffix(".new").write_text(str(images))
+    hold.with_suffix(".new").replace(hold)
+
+
+worker.WorkerHost = HoldingHost  # type: ignore[misc]
