@@ -25,17 +25,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
-from ganrun import config as configs
-from ganrun.config import Config
+from ganrun.config import load as configs
+from ganrun.config.schema import Config
 from ganrun.data.index import open_data
 from ganrun.data.order import Order
 from ganrun.data.stream import Stream
 from ganrun.games.build import build_game
 from ganrun.models.normalization import SlotBatchNorm2d
-from ganrun.play import Play
-from ganrun.records.lines import read_curve
+from ganrun.run_folder.curve import read_curve
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
+from ganrun.training.state import Play
 
 CONFIG = Path(__file__).parent.parent / "configs/quickstart.yaml"
 SLOTS, ROUNDS, SECONDS = 2, 5, 1.0

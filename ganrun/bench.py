@@ -6,10 +6,11 @@ import os
 import sys
 from importlib import import_module
 
-from ganrun import config as configs
-from ganrun import door, preflight
+from ganrun.cli import entry_point as door
+from ganrun.cli import preflight
+from ganrun.config import load as configs
+from ganrun.config.schema import Config
 from ganrun.errors import UserError
-from ganrun.sections import Config
 
 MEASURES = {
     "step": "the round of a game, data in memory, and the whole loop, against a textbook DCGAN step",
@@ -55,12 +56,12 @@ def _main(options: argparse.Namespace) -> int:
         raise UserError("cluster.gpus_per_worker: 1, but bench measures the CPU; set it to 0")
     # Before numpy is loaded, whose matrix products then have as many threads as torch's.
     os.environ["OPENBLAS_NUM_THREADS"] = str(max(1, int(config.cluster.cpus_per_worker)))
-    bench = import_module(f"ganrun.benches.{options.what}")
+    bench = import_module(f"ganrun.benchmarks.{options.what}")
     result = bench.measure(preflight.absolute(config))
     if options.what == "step":
         result["job_over_step"] = _job_over_step(config)
     if options.plot:
-        import_module("ganrun.benches.plot").draw(result, options.plot)
+        import_module("ganrun.benchmarks.plot").draw(result, options.plot)
     print(json.dumps(result) if options.json else bench.describe(result))
     if options.what == "step" and not options.json and result["job_over_step"]:
         print(f"the whole job through Ray: {result['job_over_step']:.3f} of its round")
@@ -69,7 +70,7 @@ def _main(options: argparse.Namespace) -> int:
 
 def _job_over_step(config: Config) -> float | None:
     """What the whole job through Ray reaches of its round; None where it has no data."""
-    job = import_module("ganrun.benches.job")
+    job = import_module("ganrun.benchmarks.job")
     try:
         preflight.check(preflight.absolute(config))
         return float(job.measure(preflight.absolute(config))["job_over_step"])

@@ -5,8 +5,8 @@ import json
 import sys
 from typing import Any, get_args
 
-from ganrun import door
-from ganrun.sections import Metric
+from ganrun.cli import entry_point as door
+from ganrun.config.schema import Metric
 
 EXAMPLES = """examples:
   ganrun evaluate runs/quickstart                                   all scores, as in training
@@ -59,7 +59,7 @@ def _samples(text: str) -> int:
 def _main(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from ganrun.scoring import Wishes, score_checkpoint
+    from ganrun.inference.scoring import Wishes, score_checkpoint
 
     wishes = {name: value for name, value in vars(options).items() if name not in ("run", "json")}
     with tqdm(unit=" images", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()) as bar:

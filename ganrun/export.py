@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from ganrun import door
+from ganrun.cli import entry_point as door
 from ganrun.errors import UserError
 
 EXAMPLES = """examples:
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _main(run: str, out: Path) -> int:
     if out.suffix not in ENDINGS:
         raise UserError(f"--out {out}: allowed endings are {' and '.join(ENDINGS)}")
-    from ganrun.sampling import Sampler, write_program, write_weights
+    from ganrun.inference.sampling import Sampler, write_program, write_weights
 
     write = write_weights if out.suffix == ".safetensors" else write_program
     write(Sampler(run), out)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ganrun import door
+from ganrun.cli import entry_point as door
 from ganrun.errors import RunError, UserError
 
 if TYPE_CHECKING:  # at run time they are imported where they are used: --help must answer at once
@@ -113,7 +113,7 @@ def _size(text: str) -> int:
 
 def _prepare(options: argparse.Namespace) -> int:
     from ganrun.data.index import INDEX_NAME
-    from ganrun.preparation.examine import verify
+    from ganrun.preparation.existing_shards import verify
     from ganrun.storage import open_storage
 
     begin = time.monotonic()
@@ -157,7 +157,7 @@ def _address(place: str) -> PurePath:
 
 
 def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index", list[str]]:
-    from ganrun.preparation.examine import index_in_place
+    from ganrun.preparation.existing_shards import index_in_place
     from ganrun.preparation.pack import Packer, pack
     from ganrun.preparation.plan import plan_rule
     from ganrun.preparation.points import make_points
@@ -180,7 +180,8 @@ def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index",
 
 
 def _open_source(options: argparse.Namespace, scheme: str, path: str) -> "Source":
-    from ganrun.preparation import folder, published, sources, stacked
+    from ganrun.preparation import folder, sources, stacked
+    from ganrun.preparation import published_datasets as published
 
     if scheme == "folder":
         return folder.open_folder(path, options.fields, options.limit)

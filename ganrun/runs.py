@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from ganrun import door
+from ganrun.cli import entry_point as door
 from ganrun.errors import RunError, UserError
-from ganrun.records import removal, words
-from ganrun.records.lines import read_curve
-from ganrun.records.run import Run, read_config, read_run
-from ganrun.records.spent import time_of_trials
+from ganrun.run_folder import cleanup as removal
+from ganrun.run_folder import report as words
+from ganrun.run_folder.curve import read_curve
+from ganrun.run_folder.status import Run, read_config, read_run
+from ganrun.run_folder.time_breakdown import time_of_trials
 from ganrun.storage import Folder, Storage, open_storage
 from ganrun.telemetry.series import DISTANCES
 
@@ -106,7 +107,7 @@ def _curve(storage: Storage, options: argparse.Namespace) -> int:
         raise UserError(f"--plot {options.plot}: only PNG is drawn; name a .png file")
     if not curve:
         raise RunError(f"{storage.uri}: nothing is recorded yet, so there is nothing to plot")
-    from ganrun.records.plot import draw_curve
+    from ganrun.run_folder.plot import draw_curve
 
     title = f"{storage.uri.rpartition('/')[2]}: {curve[-1]['images']:,} of {config['train']['total_images']:,} images"
     if any(name in line for line in curve for name in DISTANCES):

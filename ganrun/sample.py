@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ganrun import door
+from ganrun.cli import entry_point as door
 from ganrun.errors import UserError
 
 EXAMPLES = """examples:
@@ -47,7 +47,7 @@ def _main(options: argparse.Namespace) -> int:
         raise UserError(f"--out {out}: pictures are .png; name such a file, or a folder for single images")
     if (options.grid or options.interpolate) and not single:
         raise UserError(f"--out {out}: a grid is one picture; name a .png file")
-    from ganrun.sampling import Sampler, draw_grid, draw_singles
+    from ganrun.inference.sampling import Sampler, draw_grid, draw_singles
 
     sampler = Sampler(options.run, options.label)
     if single:

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 
-from ganrun import door
+from ganrun.cli import entry_point as door
 from ganrun.errors import RunError, UserError
 from ganrun.telemetry.protocol import HOST, PORT, TOKEN_VARIABLE, Address, token
 

@@ -7,15 +7,16 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ganrun import config as configs
-from ganrun import door, preflight
-from ganrun.display import Display
+from ganrun.cli import entry_point as door
+from ganrun.cli import preflight
+from ganrun.cli.progress import Display
+from ganrun.cli.signals import stop_on_signals
+from ganrun.config import load as configs
+from ganrun.config.schema import Config
 from ganrun.errors import RunError
-from ganrun.records.past import past
-from ganrun.records.words import figure
-from ganrun.run_folder import Lease, RunFolder
-from ganrun.sections import Config
-from ganrun.signals import stop_on_signals
+from ganrun.run_folder.layout import Lease, RunFolder
+from ganrun.run_folder.report import figure
+from ganrun.run_folder.totals import past
 from ganrun.storage import open_storage
 from ganrun.telemetry import protocol
 from ganrun.telemetry.push import Pusher
@@ -83,7 +84,7 @@ def _train(config: Config, folder: RunFolder, stop: threading.Event) -> int:
         return door.OK
     display = Display(total)
     display.say("starting Ray and the workers ...")
-    from ganrun.distributed import launch
+    from ganrun.ray_backend import launch
 
     try:
         with _pushed(config, folder, display) as hear:

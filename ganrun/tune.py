@@ -6,22 +6,23 @@ import sys
 import threading
 from typing import Any
 
-from ganrun import config as configs
-from ganrun import door, preflight
+from ganrun.cli import entry_point as door
+from ganrun.cli import preflight
+from ganrun.cli.signals import stop_on_signals
+from ganrun.config import load as configs
+from ganrun.config.schema import Config
 from ganrun.errors import RunError, UserError
-from ganrun.records import search as records
-from ganrun.records.past import past
-from ganrun.records.spent import shares, time_of_trials
-from ganrun.run_folder import Lease, RunFolder
-from ganrun.search import words
-from ganrun.search.population import Population
-from ganrun.search.trials import schedule_config, trial_config
-from ganrun.sections import Config
-from ganrun.signals import stop_on_signals
+from ganrun.run_folder.layout import Lease, RunFolder
+from ganrun.run_folder.time_breakdown import shares, time_of_trials
+from ganrun.run_folder.totals import past
 from ganrun.storage import Storage, open_storage
 from ganrun.telemetry import protocol
-from ganrun.telemetry.search import SearchPush
+from ganrun.telemetry.search_state import SearchPush
 from ganrun.telemetry.state import Past, RunState
+from ganrun.tuning import records
+from ganrun.tuning import summary as words
+from ganrun.tuning.population import Population
+from ganrun.tuning.trial_config import schedule_config, trial_config
 
 EXAMPLES = """examples:
   ganrun tune configs/pbt_quickstart.yaml                           four trials on this machine
@@ -84,7 +85,7 @@ def _search(config: Config, storage: Storage, population: Population, stop: thre
         return door.OK
     watch = _Watch(config, population, storage)
     watch.say("starting Ray and the workers ...")
-    from ganrun.distributed import search
+    from ganrun.tuning import tuner as search
 
     ending = "failed"
     try:
@@ -101,7 +102,7 @@ def _search(config: Config, storage: Storage, population: Population, stop: thre
 
 def _summarise(config: Config, storage: Storage, population: Population, watch: "_Watch") -> None:
     """The table, the winner's schedule and the pictures."""
-    from ganrun.records.search_plot import draw_hyperparameters, draw_samples, draw_scores
+    from ganrun.tuning.plots import draw_hyperparameters, draw_samples, draw_scores
 
     watch.say(words.table(population))
     if spent := time_of_trials(storage):

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from ganrun.tables import NETWORKS
+from ganrun.config.registry import NETWORKS
 
 
 class LabelledGenerator(nn.Module):

@@ -18,7 +18,7 @@ import torch
 import webdataset
 from PIL import Image
 
-from ganrun.config import Config
+from ganrun.config.schema import Config
 from ganrun.data.index import Index, Shard
 from tests.commands import LOCAL_RAY
 from tests.s3 import s3, s3_server

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from ganrun.config import Config
+from ganrun.config.schema import Config
 from tests.conftest import write_data, write_yaml
 from tests.recorded import ROOT
 
@@ -88,8 +88,8 @@ def copy_to(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def make_run() -> None:
     """In this folder, where the data is: a run that was stopped at a checkpoint."""
-    from ganrun.preflight import settle, write_config
-    from ganrun.run_folder import RunFolder
+    from ganrun.cli.preflight import settle, write_config
+    from ganrun.run_folder.layout import RunFolder
     from ganrun.storage import open_storage
     from tests.ranks import run_ranks
 

@@ -4,9 +4,9 @@ run is not over before. They go on when they are to stop or leave."""
 import time
 from pathlib import Path
 
-from ganrun.distributed import worker
-from ganrun.distributed.host import WorkerHost
-from ganrun.sections import Config
+from ganrun.config.schema import Config
+from ganrun.worker import worker
+from ganrun.worker.host import WorkerHost
 
 
 class HoldingHost(WorkerHost):

@@ -5,10 +5,10 @@ import io
 import tarfile
 from pathlib import Path
 
+from ganrun.config.schema import Config
 from ganrun.data.index import Index, Shard
 from ganrun.data.order import Order
 from ganrun.data.shard import read_samples
-from ganrun.sections import Config
 from ganrun.storage import open_storage
 from tests.conftest import SIZES
 from tests.data.test_order import walk

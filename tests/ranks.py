@@ -14,10 +14,10 @@ import torch.multiprocessing as multiprocessing
 from safetensors.torch import load
 from torch import Tensor
 
-from ganrun import checkpoint
-from ganrun.config import Config
-from ganrun.distributed.behind import Checkpoints, Due
-from ganrun.run_folder import find_checkpoint
+from ganrun.config.schema import Config
+from ganrun.run_folder.layout import find_checkpoint
+from ganrun.training import checkpoint
+from ganrun.worker.async_writers import Checkpoints, Due
 
 
 class StopAt:
@@ -48,14 +48,14 @@ class Awaited(Checkpoints):
 @contextlib.contextmanager
 def checkpoints_awaited() -> Iterator[None]:
     """Has the runs of this process wait for each of their checkpoints, so that a test may count on any of them."""
-    with mock.patch("ganrun.distributed.host.Checkpoints", Awaited):
+    with mock.patch("ganrun.worker.host.Checkpoints", Awaited):
         yield
 
 
 def forking() -> ForkServerContext:
     """Begins processes that have loaded torch and ganrun already, which takes seconds in each."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.conftest", "ganrun.distributed.worker", "ganrun.evaluate", "s3fs"])
+    context.set_forkserver_preload(["tests.conftest", "ganrun.worker.worker", "ganrun.evaluate", "s3fs"])
     return context
 
 
@@ -92,7 +92,7 @@ def work_rank(rank: int, config: Config, workers: int, meeting: str, stop_at: in
 
 def work_unawaited(rank: int, config: Config, workers: int, meeting: str, stop_at: int | None) -> None:
     """One worker, whose checkpoints are written behind the rounds, as they are in a real run."""
-    from ganrun.distributed.worker import work
+    from ganrun.worker.worker import work
 
     torch.set_num_threads(1)
     if workers > 1:

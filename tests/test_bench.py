@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from ganrun import bench
-from ganrun.benches import ablation, ddp, job, startup, step, textbook
-from ganrun.benches.comparison import in_turn, ratio, result, spread
-from ganrun.benches.phases import phases
-from ganrun.benches.rounds import a_batch, flops, rounds
+from ganrun.benchmarks import ablation, ddp, job, startup, step
+from ganrun.benchmarks import tutorial_step as textbook
+from ganrun.benchmarks.comparison import in_turn, ratio, result, spread
+from ganrun.benchmarks.round_phases import phases
+from ganrun.benchmarks.rounds import a_batch, flops, rounds
 from ganrun.errors import UserError
-from ganrun.play import Play
+from ganrun.training.state import Play
 from tests.conftest import config_of, write_yaml
 
 SHAPE = {"what", "peer", "ours", "theirs", "unit", "ratio", "limit_share", "repeats", "spread", "sides"}

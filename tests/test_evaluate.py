@@ -9,7 +9,7 @@ import torch
 from ganrun import evaluate
 from ganrun.errors import UserError
 from tests.conftest import config_of, write_data
-from tests.evaluation.test_extractors import Brightness
+from tests.models.test_extractors import Brightness
 from tests.ranks import run_folder, run_ranks
 
 SAMPLES = 20

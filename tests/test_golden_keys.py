@@ -11,8 +11,8 @@ import pytest
 import torch
 from prometheus_client.parser import text_string_to_metric_families
 
-from ganrun.distributed.worker import work
 from ganrun.telemetry.state import Past, RunState
+from ganrun.worker.worker import work
 from tests.conftest import config_of, small_run, write_yaml
 from tests.families import values_of
 from tests.format1 import copy_to, write_extractor
@@ -95,7 +95,7 @@ def test_evaluate_of_points(tmp_path):
 def test_bench(what, data_folder, tmp_path, monkeypatch):
     values = small_run(tmp_path / "runs", data_folder)
     values["train"]["precision"] = "float32"
-    bench = import_module(f"ganrun.benches.{what}")
+    bench = import_module(f"ganrun.benchmarks.{what}")
     for name, value in QUICK[what].items():
         monkeypatch.setattr(bench, name, value)
     if what == "step":

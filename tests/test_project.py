@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ganrun import config
 from ganrun.__main__ import VERBS
-from ganrun.tables import NETWORKS
+from ganrun.config import load as config
+from ganrun.config.registry import NETWORKS
 from tests.waiting import WAIT
 
 ROOT = Path(__file__).parent.parent
@@ -88,7 +88,7 @@ def test_a_config_is_read_without_torch_ray_and_clients_of_storage(arguments):
 
 def test_nothing_on_the_way_to_the_workers_imports_torch():
     # Driver, task and Ray's controller come one after the other: each would take seconds to import it.
-    code = "import sys, ganrun.train, ganrun.distributed.launch, ganrun.distributed.meeting\n"
+    code = "import sys, ganrun.train, ganrun.ray_backend.launch, ganrun.ray_backend.rendezvous\n"
     code += "from ray.train import FailureConfig, RunConfig, ScalingConfig\n"
     code += "from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer\n"
     code += "print({'torch', 'torchvision'} & sys.modules.keys())"
@@ -107,7 +107,7 @@ def imports(path: Path) -> set[str]:
 
 
 def test_only_distributed_knows_ray():
-    others = [path for path in PACKAGE.rglob("*.py") if path.parent.name != "distributed"]
+    others = [path for path in PACKAGE.rglob("*.py") if path.parent.name not in ("ray_backend", "tuning")]
     assert [path.name for path in others if any(name.split(".")[0] == "ray" for name in imports(path))] == []
 
 
@@ -117,7 +117,9 @@ def test_nobody_imports_a_door():
 
 
 def test_the_algorithm_knows_neither_storage_nor_ranks():
-    for path in [*(PACKAGE / "games").glob("ga*.py"), PACKAGE / "losses.py", PACKAGE / "turn.py", PACKAGE / "loop.py"]:
-        assert not [
-            name for name in imports(path) if re.search(r"storage|checkpoint|distributed\.(host|l|w)|time", name)
-        ]
+    for path in [
+        *(PACKAGE / "games").glob("ga*.py"),
+        PACKAGE / "games/losses.py",
+        *(PACKAGE / "training").glob("[lp]*.py"),
+    ]:
+        assert not [name for name in imports(path) if re.search(r"storage|checkpoint|worker|ray_backend|time", name)]

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from ganrun import runs as door
-from tests.records.making import TOTAL, make_runs, write_lease
+from tests.run_folder.making import TOTAL, make_runs, write_lease
 from tests.waiting import WAIT
 
 

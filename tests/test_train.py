@@ -10,7 +10,7 @@ import time
 import psutil
 import torch
 
-from ganrun.records.run import ROUTINE
+from ganrun.run_folder.status import ROUTINE
 from tests.commands import Train, ray_workers
 from tests.conftest import config_of, write_data, write_yaml
 from tests.holding import hold_at, hold_of
@@ -127,7 +127,7 @@ def test_a_shard_damaged_behind_the_index_ends_the_run_at_once(values, tmp_path,
 
 def test_a_fault_in_the_users_module_ends_the_run_at_once_with_its_traceback(values, tmp_path, ray_here, monkeypatch):
     (tmp_path / "faulty_for_a_test.py").write_text(
-        "from ganrun.losses import AdversarialLoss\nfrom ganrun.tables import LOSSES\n"
+        "from ganrun.games.losses import AdversarialLoss\nfrom ganrun.config.registry import LOSSES\n"
         "LOSSES['faulty'] = AdversarialLoss(lambda real, fake: real.no_such_method(), lambda fake: fake.mean())\n"
     )
     monkeypatch.chdir(tmp_path)

@@ -12,14 +12,14 @@ import psutil
 import pytest
 import yaml
 
-from ganrun import config as configs
-from ganrun.config import Config
-from ganrun.records.lines import read_events
-from ganrun.search.keys import value_of
+from ganrun.config import load as configs
+from ganrun.config.schema import Config
+from ganrun.config.tunable import value_of
+from ganrun.run_folder.curve import read_events
 from ganrun.storage import open_storage
 from tests.commands import LOCAL_RAY, Command
 from tests.conftest import free_port, ray_head, write_yaml
-from tests.search.making import MUTATIONS
+from tests.tuning.making import MUTATIONS
 from tests.waiting import WAIT
 
 LISTED = """

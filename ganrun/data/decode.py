@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
+from ganrun.config.schema import FieldConfig
 from ganrun.data.index import Index
 from ganrun.data.shard import OpenShard, Sample
 from ganrun.errors import UserError
-from ganrun.sections import FieldConfig
 
 IMAGE_EXTENSIONS = ("png", "jpg", "jpeg", "webp")
 NUMBERS_EXTENSIONS = ("json", "npy")

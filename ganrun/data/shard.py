@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ganrun.data.index import Shard
-from ganrun.data.plain_tar import BLOCK, plain_members
+from ganrun.data.ustar import BLOCK, plain_members
 from ganrun.errors import UserError
 
 PLAIN, PAX, GNU_NAME = b"0\0", b"x"[0], b"L"[0]

@@ -21,14 +21,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ganrun.config.schema import DataConfig
 from ganrun.data.cache import ShardCache
-from ganrun.data.damaged import Forgiving
+from ganrun.data.corrupt_samples import Forgiving
 from ganrun.data.decode import Decoder, Located, RawBatch
 from ganrun.data.fetch import Fetcher
 from ganrun.data.index import DataSet
 from ganrun.data.order import Order, Places
 from ganrun.data.shard import OpenShard
-from ganrun.sections import DataConfig
 
 AHEAD = 2
 CLOSE_SECONDS = 10.0

@@ -3,9 +3,9 @@
 import torch
 
 from ganrun.evaluation.classifier import accuracy, train_classifier
-from ganrun.evaluation.generated import BATCH, Generated
-from ganrun.evaluation.observation import to_uint8
-from ganrun.evaluation.reals import Reals
+from ganrun.evaluation.feature_statistics import to_uint8
+from ganrun.evaluation.generated_images import BATCH, Generated
+from ganrun.evaluation.real_images import Reals
 
 
 def classification_accuracy_score(generated: Generated, reals: Reals, samples: int) -> float:

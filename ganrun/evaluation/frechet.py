@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
-from ganrun.evaluation.statistics import Statistics
+from ganrun.evaluation.moments import Statistics
 
 TOLERANCE = 1e-10
 """Error of the root's trace that is allowed, as a share of the traces of the covariances."""

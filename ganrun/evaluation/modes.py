@@ -132,7 +132,7 @@ def picture(samples: Floats, of: Mixture, title: str = "", facts: Mapping[str, s
     from matplotlib.collections import EllipseCollection
     from matplotlib.figure import Figure
 
-    from ganrun.palette import COLOURS
+    from ganrun.telemetry.palette import COLOURS
 
     points = np.asarray(samples, np.float64).reshape(-1, 2)[:DRAWN] * of.scale
     good = np.linalg.norm(points[:, None] - of.centres, axis=2).min(1) <= HIGH_QUALITY * of.sd

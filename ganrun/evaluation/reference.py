@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ganrun.evaluation.observation import NOTHING, Keep, Observation
-from ganrun.evaluation.statistics import Statistics
-from ganrun.features import Extractor
+from ganrun.evaluation.feature_statistics import NOTHING, Keep, Observation
+from ganrun.evaluation.moments import Statistics
+from ganrun.models.extractors import Extractor
 from ganrun.storage import Storage
 
 logger = logging.getLogger(__name__)

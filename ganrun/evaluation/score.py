@@ -9,14 +9,14 @@ from typing import Any
 from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
+from ganrun.config.schema import Metric
+from ganrun.evaluation.feature_statistics import Keep, Observation
 from ganrun.evaluation.frechet import frechet_distance
 from ganrun.evaluation.inception_score import inception_score
 from ganrun.evaluation.kid import draw_subsets, kernel_distance
-from ganrun.evaluation.observation import Keep, Observation
+from ganrun.evaluation.moments import Statistics
 from ganrun.evaluation.precision_recall import nearest, neighbourhoods
-from ganrun.evaluation.statistics import Statistics
-from ganrun.features import INCEPTION_SHA256, Extractor
-from ganrun.sections import Metric
+from ganrun.models.extractors import INCEPTION_SHA256, Extractor
 
 logger = logging.getLogger(__name__)
 

@@ -4,12 +4,12 @@ import importlib
 
 import torch
 
-from ganrun.config import check_names
+from ganrun.config.load import check_names
+from ganrun.config.registry import GAMES, NETWORKS
+from ganrun.config.schema import Config
 from ganrun.errors import UserError
 from ganrun.games.game import Game
 from ganrun.rng import key
-from ganrun.sections import Config
-from ganrun.tables import GAMES, NETWORKS
 
 
 def build_game(config: Config, device: torch.device) -> Game:

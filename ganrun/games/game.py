@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from ganrun.latent import Latent
+from ganrun.games.latent import Latent
 from ganrun.rng import Draw
 
 Batch = Mapping[str, Any]

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ganrun.config.schema import ModelConfig, ObjectiveConfig
 from ganrun.games.game import Batch, Game, Loss, Networks, Player
+from ganrun.games.losses import feature_matching
 from ganrun.games.rules import Rules
-from ganrun.losses import feature_matching
 from ganrun.rng import Draw
-from ganrun.sections import ModelConfig, ObjectiveConfig
 
 
 class DiscriminatorPlayer(Player):

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ganrun.augment import AdaptiveAugmentation, Transform, transforms
+from ganrun.config.registry import LOSSES, PENALTIES
+from ganrun.config.schema import ModelConfig, ObjectiveConfig
+from ganrun.games.augment import AdaptiveAugmentation, Transform, transforms
 from ganrun.games.game import Batch
-from ganrun.latent import Latent
-from ganrun.losses import AdversarialLoss, flip_labels, smoothing
-from ganrun.penalties import Discriminator, Penalty, penalise
+from ganrun.games.latent import Latent
+from ganrun.games.losses import AdversarialLoss, flip_labels, smoothing
+from ganrun.games.penalties import Discriminator, Penalty, penalise
 from ganrun.rng import Draw
-from ganrun.sections import ModelConfig, ObjectiveConfig
-from ganrun.tables import LOSSES, PENALTIES
 
 
 @dataclass(frozen=True)

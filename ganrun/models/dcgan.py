@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ganrun.config.schema import DataConfig, ModelConfig
 from ganrun.models.minibatch_stddev import MinibatchStddev
 from ganrun.models.normalization import SlotBatchNorm2d
 from ganrun.models.spectral_norm import normalise_spectrally
-from ganrun.sections import DataConfig, ModelConfig
 
 
 class Generator(nn.Module):

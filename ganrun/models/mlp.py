@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ganrun.config.schema import DataConfig, ModelConfig
 from ganrun.models.spectral_norm import normalise_spectrally
-from ganrun.sections import DataConfig, ModelConfig
 
 
 class Generator(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ganrun.sections import DataConfig, ModelConfig
+from ganrun.config.schema import DataConfig, ModelConfig
 
 BLOCKS = 2
 """Residual blocks at each resolution."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from ganrun.errors import UserError
 from ganrun.preparation.convert import Stored, UnreadableError, look
 from ganrun.preparation.fields import Members, Rows, read_fields, to_members
-from ganrun.preparation.pool import spread
+from ganrun.preparation.process_pool import spread
 from ganrun.preparation.sources import ORDER_SEED, Item, Part, Shape, hash_of, key_of, shuffled_parts
 from ganrun.storage import open_storage
 

@@ -23,11 +23,11 @@ from tqdm import tqdm
 from ganrun.data.index import INDEX_NAME, Index, Shard
 from ganrun.errors import UserError
 from ganrun.preparation.convert import Rule
-from ganrun.preparation.finish import SKIPPED_NAME, Made, finish
-from ganrun.preparation.pool import spread
+from ganrun.preparation.convert_samples import Tally, convert_all
 from ganrun.preparation.preview import PREVIEW_NAME
+from ganrun.preparation.process_pool import spread
 from ganrun.preparation.sources import UNFINISHED_NAME, Part, Source
-from ganrun.preparation.tally import Tally, convert_all
+from ganrun.preparation.write_index import SKIPPED_NAME, Made, finish
 from ganrun.storage import INDEX_BYTES, Storage, check_rights, open_storage
 
 

@@ -8,8 +8,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from ganrun.errors import UserError
+from ganrun.storage.base import INDEX_BYTES, RECORD_BYTES, Entry, Storage, TooLargeError
 from ganrun.storage.folder import Folder
-from ganrun.storage.place import INDEX_BYTES, RECORD_BYTES, Entry, Storage, TooLargeError
 from ganrun.storage.retry import PATIENCE_SECONDS
 from ganrun.storage.s3 import S3
 from ganrun.storage.s3_client import filesystem

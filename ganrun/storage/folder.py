@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ganrun.storage.place import RECORD_BYTES, Entry, TooLargeError
+from ganrun.storage.base import RECORD_BYTES, Entry, TooLargeError
 
 
 class Folder:

@@ -10,9 +10,9 @@ from time import time
 from typing import Any, TypeVar
 
 from ganrun.storage import s3_client
-from ganrun.storage.place import RECORD_BYTES, Entry, TooLargeError
+from ganrun.storage.base import RECORD_BYTES, Entry, TooLargeError
 from ganrun.storage.retry import PATIENCE_SECONDS, Traffic, TransientError, persist
-from ganrun.storage.s3_faults import clock_ahead, meaning
+from ganrun.storage.s3_errors import clock_ahead, meaning
 
 PART = 16 * 2**20
 """Objects of two parts or more are written in parts of so many bytes, PARTS at a time."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ganrun.sections import Config
+from ganrun.config.schema import Config
 from ganrun.telemetry.protocol import PART_BYTES
 from ganrun.telemetry.series import BY_NAME, COMMON, DISTANCES
 

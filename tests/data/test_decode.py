@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from ganrun.config.schema import DataConfig
 from ganrun.data.order import Order
 from ganrun.data.stream import Stream
 from ganrun.errors import UserError
-from ganrun.sections import DataConfig
 from tests.data.test_stream import data_of, encoded
 
 FIELDS = {

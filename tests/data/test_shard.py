@@ -8,8 +8,8 @@ import tarfile
 import pytest
 
 from ganrun.data.index import Shard
-from ganrun.data.plain_tar import BLOCK, plain_members
 from ganrun.data.shard import _walk, open_shard, read_samples
+from ganrun.data.ustar import BLOCK, plain_members
 from ganrun.errors import UserError
 
 LONG = "folder/" * 30 + "name"

@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
+from ganrun.config.schema import DataConfig, FieldConfig
 from ganrun.data import stream as streams
 from ganrun.data.index import DataSet, Index, Shard, open_data
 from ganrun.data.order import Order
 from ganrun.data.stream import AHEAD, Stream
 from ganrun.errors import UserError
-from ganrun.sections import DataConfig, FieldConfig
 from ganrun.storage import Folder
 from tests.conftest import SIZES, write_data
 from tests.data.test_order import walk

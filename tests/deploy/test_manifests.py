@@ -14,7 +14,7 @@ import pytest
 import ray
 import yaml
 
-from ganrun import config
+from ganrun.config import load as config
 from tests.deploy.stack import DEPLOY, ROOT, needs
 
 SCHEMAS = Path(__file__).with_name("schemas")

@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ganrun.evaluation.observation import to_uint8
-from ganrun.evaluation.statistics import Statistics
-from ganrun.features import Extractor, Resized
+from ganrun.evaluation.feature_statistics import to_uint8
+from ganrun.evaluation.moments import Statistics
+from ganrun.models.extractors import Extractor, Resized
 
 
 def statistics_of(features: Tensor) -> Statistics:

@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from ganrun.config.schema import FieldConfig
 from ganrun.data.index import open_data
 from ganrun.evaluation import classifier
 from ganrun.evaluation.classifier_accuracy import classification_accuracy_score
-from ganrun.evaluation.reals import Reals
-from ganrun.sections import FieldConfig
+from ganrun.evaluation.real_images import Reals
 
 
 @pytest.mark.parametrize(("shift", "low", "high"), [(0, 0.5, 1.0), (1, 0.0, 0.2)])

@@ -7,7 +7,7 @@ import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 from ganrun.evaluation.frechet import frechet_distance, gaussian_distance
-from ganrun.evaluation.statistics import Statistics
+from ganrun.evaluation.moments import Statistics
 from tests.evaluation.making import clouds, statistics_of
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from ganrun.evaluation.observation import Keep, Observation, observe_reals
+from ganrun.evaluation.feature_statistics import Keep, Observation, observe_reals
 from ganrun.evaluation.reference import from_bytes, reference, reference_name, to_bytes
-from ganrun.features import Extractor
+from ganrun.models.extractors import Extractor
 from ganrun.storage import Folder
 from tests.evaluation.making import read, statistics_of, tiny_extractor
 from tests.ranks import as_ranks

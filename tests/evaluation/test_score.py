@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from ganrun.config.schema import FieldConfig
 from ganrun.data.index import open_data
+from ganrun.evaluation.feature_statistics import Keep, Observation, observe_fakes, observe_reals
 from ganrun.evaluation.frechet import frechet_distance
-from ganrun.evaluation.observation import Keep, Observation, observe_fakes, observe_reals
-from ganrun.evaluation.reals import Reals
+from ganrun.evaluation.real_images import Reals
 from ganrun.evaluation.score import Labels, needed, score, score_name
-from ganrun.features import INCEPTION_SHA256, Extractor, efficientnet_lite0
-from ganrun.sections import FieldConfig
+from ganrun.models.extractors import INCEPTION_SHA256, Extractor, efficientnet_lite0
 from tests.evaluation.making import clouds, read, sample, statistics_of, tiny_extractor
 
 SAMPLES, BATCH = 103, 8

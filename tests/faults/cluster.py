@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import torch
 
 from cluster.local.hosts import STATE, LocalCluster
+from ganrun.config.schema import Config
 from ganrun.errors import RunError
-from ganrun.run_folder import RunFolder
-from ganrun.sections import Config
+from ganrun.run_folder.layout import RunFolder
 from ganrun.storage import open_storage
 from tests.faults.history import Note, read_notes, recomputed, standstill, what_counts
 from tests.keys import what_order_says

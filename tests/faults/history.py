@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from ganrun.sections import Config
+from ganrun.config.schema import Config
 from tests.keys import History
 
 WRITTEN_SECONDS = 5

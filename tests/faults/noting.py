@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ganrun.data.decode import RawBatch
-from ganrun.distributed import worker
-from ganrun.distributed.host import WorkerHost
+from ganrun.worker import worker
+from ganrun.worker.host import WorkerHost
 
 ROUND_SECONDS = 0.1
 """A round of the small run takes hundredths: too short beside a checkpoint's writing to be like a real one."""

@@ -26,8 +26,8 @@ pytestmark = pytest.mark.drill
 
 MODULE = """
 import torch
-from ganrun.losses import AdversarialLoss, non_saturating
-from ganrun.tables import LOSSES
+from ganrun.games.losses import AdversarialLoss, non_saturating
+from ganrun.config.registry import LOSSES
 
 seen = 0
 

@@ -10,11 +10,11 @@ import time
 
 import pytest
 
-from ganrun.records.search import read_population
 from ganrun.storage import open_storage
+from ganrun.tuning.records import read_population
 from tests.faults.cluster import ROOT, WAIT
 from tests.keys import upload_with_keys
-from tests.search.making import search
+from tests.tuning.making import search
 
 pytestmark = pytest.mark.drill
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]

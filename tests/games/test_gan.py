@@ -7,12 +7,12 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
+from ganrun.config.registry import LOSSES
 from ganrun.games.build import build_game
 from ganrun.models.normalization import SlotBatchNorm2d
-from ganrun.play import Play
 from ganrun.rng import Draw
 from ganrun.slots import Slots
-from ganrun.tables import LOSSES
+from ganrun.training.state import Play
 from tests.conftest import config_of
 
 CPU = torch.device("cpu")

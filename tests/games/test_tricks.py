@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from ganrun.losses import feature_matching
-from ganrun.tables import LOSSES
+from ganrun.config.registry import LOSSES
+from ganrun.games.losses import feature_matching
 from tests.conditional import conditional
 from tests.games.test_gan import Source, bytes_of, clone, play_of
 

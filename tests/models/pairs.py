@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import nn
 
-from ganrun.sections import DataConfig, ModelConfig
-from ganrun.tables import IMAGE_SIZES, NETWORKS
+from ganrun.config.registry import IMAGE_SIZES, NETWORKS
+from ganrun.config.schema import DataConfig, ModelConfig
 
 WIDTHS = {"dcgan": 4, "resnet": 4, "r3gan": 8, "mlp": 16}
 LATENT = 8

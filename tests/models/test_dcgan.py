@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from ganrun.config.schema import DataConfig, ModelConfig
 from ganrun.models.dcgan import dcgan
-from ganrun.sections import DataConfig, ModelConfig
 
 
 def networks(image_size=16, channels=3, width=4, latent_size=8):

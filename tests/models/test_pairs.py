@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
+from ganrun.config.registry import IMAGE_SIZES, NETWORKS, NOT_BUILT
 from ganrun.models.r3gan import Block
-from ganrun.tables import IMAGE_SIZES, NETWORKS, NOT_BUILT
 from tests.models.pairs import CLASSES, LATENT, WIDTHS, pair, smallest
 
 SWITCHES = ("spectral_norm", "minibatch_stddev")

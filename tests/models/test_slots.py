@@ -4,7 +4,7 @@ the number of workers nor a stop enters."""
 import pytest
 import torch
 
-from ganrun.tables import NOT_BUILT
+from ganrun.config.registry import NOT_BUILT
 from tests.conftest import config_of
 from tests.models.pairs import CLASSES, LATENT, WIDTHS
 from tests.ranks import latest_tensors, run_ranks

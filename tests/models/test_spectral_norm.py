@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from ganrun.config.schema import AdamConfig
 from ganrun.games.game import Game, Loss, Player
 from ganrun.models.spectral_norm import SpectralNorm, normalise_spectrally
 from ganrun.rng import Draw
-from ganrun.sections import AdamConfig
 from ganrun.slots import Slots
-from ganrun.turn import Seat
+from ganrun.training.player_step import Seat
 from tests.models.pairs import CLASSES, pair
 
 LAYERS = [

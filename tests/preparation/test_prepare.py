@@ -90,7 +90,7 @@ def test_a_stopped_run_goes_on_and_keeps_whole_shards(tmp_path: Path, monkeypatc
 
         return counted
 
-    monkeypatch.setattr("ganrun.preparation.tally.convert", interrupted_at(11))
+    monkeypatch.setattr("ganrun.preparation.convert_samples.convert", interrupted_at(11))
     assert prepare(f"folder:{source}", cut) == 130
     assert "unfinished.json" in bytes_of(cut)
     assert "index.json" not in bytes_of(cut)
@@ -98,7 +98,7 @@ def test_a_stopped_run_goes_on_and_keeps_whole_shards(tmp_path: Path, monkeypatc
     damaged = sorted(cut.glob("*.tar"))[0]
     damaged.write_bytes(b"cut off")
     calls.clear()
-    monkeypatch.setattr("ganrun.preparation.tally.convert", interrupted_at(1000))
+    monkeypatch.setattr("ganrun.preparation.convert_samples.convert", interrupted_at(1000))
     assert prepare(f"folder:{source}", cut) == 0
     assert 0 < len(calls) < 20
     assert bytes_of(cut) == bytes_of(whole)

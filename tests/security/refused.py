@@ -4,11 +4,11 @@ import resource
 
 import pytest
 
+from ganrun.config.schema import FieldConfig
 from ganrun.data.decode import Decoder
 from ganrun.data.index import Index
 from ganrun.data.shard import OpenShard
 from ganrun.errors import UserError
-from ganrun.sections import FieldConfig
 
 
 def refused(extension: str, content: bytes, kind: str = "image", size: int = 16) -> str:

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from ganrun import checkpoint, config, evaluate, export, runs, sample, train
+from ganrun import evaluate, export, runs, sample, train
+from ganrun.config import load as config
 from ganrun.data.index import Index, Shard, open_data
 from ganrun.errors import RunError, UserError
-from ganrun.features import inception_v3, torchscript
-from ganrun.run_folder import RunFolder
+from ganrun.models.extractors import inception_v3, torchscript
+from ganrun.run_folder.layout import RunFolder
 from ganrun.storage import RECORD_BYTES, TooLargeError, open_storage
+from ganrun.training import checkpoint
 from tests.conftest import config_of, write_data, write_yaml
 from tests.ranks import run_folder, run_ranks
 from tests.security.refused import refused

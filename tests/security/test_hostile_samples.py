@@ -12,11 +12,11 @@ import zlib
 import pytest
 
 from ganrun import prepare
+from ganrun.config.schema import FieldConfig
 from ganrun.data.decode import Decoder
 from ganrun.data.index import Index
 from ganrun.data.shard import OpenShard, read_samples
 from ganrun.errors import UserError
-from ganrun.sections import FieldConfig
 from tests.security.refused import refused
 from tests.waiting import WAIT
 

@@ -11,10 +11,10 @@ import psutil
 import pytest
 
 from ganrun.storage import open_storage
+from tests.cli.test_commands_s3 import put
 from tests.commands import Train
 from tests.conftest import data_folder, write_yaml  # noqa: F401
 from tests.s3 import CREDENTIALS
-from tests.test_doors_s3 import put
 
 SECRETS = {"GANRUN_SIDECAR_TOKEN": "marked-token-of-the-sidecar", "MARKED_PASSWORD": "marked-password-of-the-user"}
 MARKS = [CREDENTIALS["AWS_SECRET_ACCESS_KEY"], *SECRETS.values()]

@@ -16,8 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ganrun.errors import UserError
-from ganrun.storage import check_rights, matching, open_storage, retry, s3_client, s3_faults
+from ganrun.storage import check_rights, matching, open_storage, retry, s3_client
 from ganrun.storage import s3 as module
+from ganrun.storage import s3_errors as s3_faults
 from tests.s3 import BUCKET, CREDENTIALS
 from tests.storage.proxy import Fault, proxied
 from tests.waiting import WAIT, until

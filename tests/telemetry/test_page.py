@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ganrun.picture import to_png
+from ganrun.evaluation.pictures import to_png
 from ganrun.telemetry.protocol import Address
 from ganrun.telemetry.push import Pusher
 from ganrun.telemetry.sidecar.runs import Runs

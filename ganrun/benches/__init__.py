@@ -1,1 +1,0 @@
-"""Measures of this machine, each with what a user would pick instead beside it."""

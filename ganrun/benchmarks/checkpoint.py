@@ -1,0 +1,96 @@
+"""How long a checkpoint holds up the round, and how long it takes to arrive, beside `torch.save` and a blocking put.
+
+It is written to a folder of its own in `run.storage`, which is deleted after.
+"""
+
+import io
+import statistics
+import time
+import uuid
+from typing import Any
+
+import torch
+
+from ganrun.benchmarks.comparison import result
+from ganrun.config.schema import Config
+from ganrun.data.decode import RawBatch
+from ganrun.games.build import build_game
+from ganrun.run_folder.layout import RunFolder
+from ganrun.slots import Slots
+from ganrun.storage import check_rights, open_storage
+from ganrun.training.checkpoint import Progress, snapshot, write
+from ganrun.training.state import Play
+
+REPEATS = 7
+
+
+def measure(config: Config) -> dict[str, Any]:
+    """Seconds blocked and seconds until the manifest is there, of the config's networks after their first round."""
+    torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
+    place = f"{config.run.storage}/.bench-{uuid.uuid4().hex[:12]}"
+    check_rights(open_storage(config.run.storage), "run.storage")
+    folder = RunFolder(open_storage(place))
+    play = _played(config)
+    blocked, arrived, theirs = list[float](), list[float](), list[float]()
+    size, taken = 0, None
+    try:
+        for repeat in range(REPEATS + 1):  # The first warms up.
+            begun = time.perf_counter()
+            taken = snapshot(play, Progress(), play.recorder.state(), taken)
+            blocked.append(time.perf_counter() - begun)
+            begun = time.perf_counter()
+            size = write(folder, f"{repeat}", taken.files(), {})
+            arrived.append(time.perf_counter() - begun)
+            begun = time.perf_counter()
+            folder.storage.write(f"{repeat}.pt", _saved(play))
+            theirs.append(time.perf_counter() - begun)
+    finally:
+        open_storage(config.run.storage).delete(place.rpartition("/")[2])
+    blocked, arrived, theirs = blocked[1:], arrived[1:], theirs[1:]
+    seconds, upload = statistics.median(blocked), statistics.median(arrived)
+    mib = size / 2**20
+    return result(
+        "checkpoint",
+        "torch.save and a put that the round waits for",
+        "MiB a second that the round waits",
+        [mib / each for each in blocked],
+        [mib / each for each in theirs],
+        None,
+        bytes=size,
+        blocked_seconds=seconds,
+        upload_seconds=upload,
+        blocked_share=seconds / upload,
+    )
+
+
+def describe(result: dict[str, Any]) -> str:
+    """In words."""
+    return (
+        f"a checkpoint of {result['bytes'] / 2**20:.1f} MiB holds up the round for {result['blocked_seconds']:.4f} s "
+        f"and is there after {result['upload_seconds']:.3f} s more: {result['blocked_share']:.1%}\n"
+        f"{result['peer']}: {result['ratio']:.0f} times as long in the round's way "
+        f"(medians of {result['repeats']} repeats in turn, spread {result['spread']:.0%})"
+    )
+
+
+def _played(config: Config) -> Play:
+    """A play whose optimizers have their moments."""
+    slots = Slots(config.slots)
+    play = Play(build_game(config, torch.device("cpu")), config, slots)
+    size, count = config.data.image_size, config.data.batch_size // config.slots
+    batch: RawBatch = {
+        "image": torch.zeros(count, config.data.channels, size, size, dtype=torch.uint8),
+        "label": torch.zeros(count, dtype=torch.int64),
+    }
+    play.round(lambda: [batch] * len(slots.owned))
+    return play
+
+
+def _saved(play: Play) -> bytes:
+    """All that a snapshot holds, as most training scripts save it."""
+    file = io.BytesIO()
+    networks = {name: network.state_dict() for name, network in play.game.networks.items()}
+    averages = {name: average.network.state_dict() for name, average in play.averages.items()}
+    optimizers = [seat.optimizer.state_dict() for seat in play.seats]
+    torch.save({"networks": networks, "averages": averages, "optimizers": optimizers}, file)
+    return file.getvalue()

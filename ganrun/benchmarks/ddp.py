@@ -1,0 +1,154 @@
+"""What it costs two workers to train one game: beside as many processes that have nothing to do with each other.
+
+Both pairs have one thread and one core a process, and as many images a round. The two sides take turns, so that the
+cores, and the memory that they share, are the same; what a pair can reach at most is what the independent ones do.
+"""
+
+import contextlib
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+
+from ganrun.benchmarks import tutorial_step as textbook
+from ganrun.benchmarks.comparison import in_turn, ratio, result
+from ganrun.benchmarks.rounds import a_batch, changed, rounds
+from ganrun.config.schema import Config
+from ganrun.errors import UserError
+from ganrun.ray_backend.cluster import LOOPBACK
+from ganrun.slots import Slots
+
+WORKERS, REPEATS, SECONDS = 2, 5, 3.0
+PEER = "as many independent processes"
+PLAIN = "plain DDP, textbook step"
+
+
+def measure(config: Config) -> dict[str, Any]:
+    """Images/s of two workers, of two independent processes, of plain DDP and of one process alone; in turn."""
+    cores = sorted(os.sched_getaffinity(0))[:WORKERS]
+    if len(cores) < WORKERS:
+        raise UserError(f"bench ddp needs {WORKERS} cores; this process may use {len(cores)}")
+    if config.data.batch_size % WORKERS:
+        raise UserError(f"data.batch_size: {config.data.batch_size} cannot be cut in {WORKERS}")
+    portion = config.data.batch_size // WORKERS
+    config = changed(config, data__slots=WORKERS, train__precision="float32")
+    alone = changed(config, data__slots=1, data__batch_size=portion)
+    with contextlib.ExitStack() as stack:
+        pairs = {
+            name: stack.enter_context(_processes(side, config, cores))
+            for name, side, config in (
+                ("ganrun", _ours, config),
+                (PEER, _independent, alone),
+                (PLAIN, _plain, alone),
+            )
+        }
+        sides: dict[str, Callable[[], float]] = {
+            name: lambda pair=pair: pair.rate(portion)  # type: ignore[misc]
+            for name, pair in pairs.items()
+        }
+        sides["one process alone"] = lambda: pairs[PEER].rate(portion, only=1)
+        in_turn(sides, 1)
+        rates = in_turn(sides, REPEATS)
+    return result(
+        "ddp",
+        PEER,
+        "images/s",
+        rates["ganrun"],
+        rates[PEER],
+        ratio(rates["ganrun"], rates[PEER]),
+        sides=rates,
+        plain_ratio=ratio(rates[PLAIN], rates[PEER]),
+        over_plain=ratio(rates["ganrun"], rates[PLAIN]),
+        over_one=ratio(rates["ganrun"], rates["one process alone"]),
+        independent_over_one=ratio(rates[PEER], rates["one process alone"]),
+    )
+
+
+def describe(found: dict[str, Any]) -> str:
+    """In words."""
+    return (
+        f"{WORKERS} workers of one thread: {found['ours']:,.1f} images/s; {found['peer']}, pinned alike: "
+        f"{found['theirs']:,.1f} images/s\n"
+        f"ratio {found['ratio']:.3f} (median of {found['repeats']} repeats in turn, spread {found['spread']:.0%})\n"
+        f"{PLAIN}: {found['plain_ratio']:.3f} of the independent ones; ganrun is {found['over_plain']:.2f} times it\n"
+        f"one process alone: ganrun is {found['over_one']:.2f} times it, the independent ones "
+        f"{found['independent_over_one']:.2f} times"
+    )
+
+
+class _Pair:
+    """Processes that play rounds when they are told to, and otherwise wait."""
+
+    def __init__(self, lines: list[Connection]) -> None:
+        self.lines, self._rounds = lines, 1
+
+    def rate(self, portion: int, only: int | None = None) -> float:
+        """Images/s of all of them together, over as many rounds as take some seconds."""
+        lines = self.lines[:only]
+        for line in lines:
+            line.send(self._rounds)
+        seconds = [line.recv() for line in lines]
+        played = self._rounds
+        self._rounds = max(1, round(played * SECONDS / statistics.mean(seconds)))
+        return float(sum(played * portion / each for each in seconds))
+
+
+@contextlib.contextmanager
+def _processes(side: Callable[[Config, int], Callable[[], None]], config: Config, cores: list[int]) -> Iterator[_Pair]:
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as meeting:
+        ours, started = [], []
+        for rank, core in enumerate(cores):
+            mine, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(side, config, rank, core, f"{meeting}/store", theirs))
+            process.start()
+            ours.append(mine)
+            started.append(process)
+        try:
+            yield _Pair(ours)
+        finally:
+            for line in ours:
+                line.send(0)
+            for process in started:
+                process.join()
+
+
+def _serve(
+    side: Callable[[Config, int], Callable[[], None]],
+    config: Config,
+    rank: int,
+    core: int,
+    meeting: str,
+    line: Connection,
+) -> None:
+    """One process: plays as many rounds as it hears, and says how many seconds that took, until it hears 0."""
+    os.sched_setaffinity(0, {core})
+    torch.set_num_threads(1)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=WORKERS)
+    play_round = side(config, rank)
+    while count := line.recv():
+        begun = time.perf_counter()
+        for _ in range(count):
+            play_round()
+        line.send(time.perf_counter() - begun)
+    dist.destroy_process_group()
+
+
+def _ours(config: Config, rank: int) -> Callable[[], None]:
+    return rounds(config, Slots(WORKERS, rank, WORKERS))[1]
+
+
+def _independent(config: Config, rank: int) -> Callable[[], None]:
+    return rounds(config)[1]
+
+
+def _plain(config: Config, rank: int) -> Callable[[], None]:
+    return textbook.Textbook.of(config, distributed=True).steps(a_batch(config, config.data.batch_size))

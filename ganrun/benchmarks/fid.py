@@ -1,0 +1,142 @@
+"""How fast the Fréchet distance is, beside torch-fidelity's: the same features, in turn in one process."""
+
+import copy
+import io
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ganrun.benchmarks.comparison import ratio, result
+from ganrun.config.schema import Config
+from ganrun.errors import UserError
+from ganrun.evaluation.frechet import frechet_distance, gaussian_distance
+from ganrun.evaluation.moments import Statistics
+from ganrun.models.extractors import Extractor
+
+REPEATS, SIZE, SAMPLES, IMAGES = 5, 2048, 10_000, 16
+PEER = "torch-fidelity"
+Sides = tuple[Callable[[], object], Callable[[], object]]
+
+
+def measure(config: Config) -> dict[str, Any]:
+    """Distances/s from moments and from features, and images/s of Inception with random weights: ours and theirs.
+
+    Raises:
+        UserError: torch-fidelity is not installed.
+    """
+    try:
+        from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+    except ImportError as error:
+        raise UserError("bench fid compares with torch-fidelity: pip install 'ganrun[fid]'") from error
+    torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
+    real, fake = _features()
+    moments = [fid_features_to_statistics(features) for features in (real, fake)]
+    tensors = [torch.from_numpy(moment[name]).double() for moment in moments for name in ("mu", "sigma")]
+    given: Sides = (
+        lambda: gaussian_distance(*tensors),
+        lambda: fid_statistics_to_metric(*moments, verbose=False),
+    )
+    from_features: Sides = (
+        lambda: frechet_distance(_statistics_of(real), _statistics_of(fake)),
+        lambda: fid_statistics_to_metric(*map(fid_features_to_statistics, (real, fake)), verbose=False),
+    )
+    peaks: list[float] = []
+    ours, theirs = _in_turn(given, lambda: peaks.append(_peak_flops()))
+    ours_from, theirs_from = _in_turn(from_features)
+    ours_images, theirs_images = _in_turn(_extraction(config))
+    rate = statistics.median(ours)
+    return result(
+        "fid",
+        PEER,
+        "distances/s",
+        ours,
+        theirs,
+        limit_share=rate * _flops() / max(peaks),
+        from_features_ratio=ratio(ours_from, theirs_from),
+        extraction_ratio=ratio(ours_images, theirs_images),
+        extraction_images_per_second=IMAGES * statistics.median(ours_images),
+    )
+
+
+def describe(result: dict[str, Any]) -> str:
+    """In words."""
+    return (
+        f"Fréchet distance of given moments of {SIZE:,} features: {1 / result['ours']:.2f} s; "
+        f"{result['peer']}: {1 / result['theirs']:.2f} s\n"
+        f"ratio {result['ratio']:.2f}, from {SAMPLES:,} feature vectors {result['from_features_ratio']:.2f}, "
+        f"Inception's features of images {result['extraction_ratio']:.2f} "
+        f"(medians of {result['repeats']} repeats in turn, spread {result['spread']:.0%})\n"
+        f"it reaches {result['limit_share']:.0%} of what a float64 matrix product reaches here"
+    )
+
+
+def _features() -> tuple[Tensor, Tensor]:
+    """Correlated and never negative, as an extractor's are; float32 [SAMPLES, SIZE]."""
+    generator = torch.Generator().manual_seed(0)
+    mix = torch.randn(SIZE, SIZE, generator=generator) / SIZE**0.5
+    real, fake = (torch.randn(SAMPLES, SIZE, generator=generator) @ mix for _ in range(2))
+    return (real + 0.5).relu(), (1.1 * fake + 0.6).relu()
+
+
+def _statistics_of(features: Tensor) -> Statistics:
+    found = Statistics(SIZE)
+    for chunk in torch.split(features, 1000):
+        found.update(chunk)
+    return found
+
+
+def _extraction(config: Config) -> Sides:
+    """Inception's features of images of the config's size."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    class Random(FeatureExtractorInceptionV3):  # type: ignore[misc]
+        """With the weights that it begins with, in place of a file's."""
+
+        def load_state_dict(self, *_: object) -> None:
+            """Nothing."""
+
+    empty = io.BytesIO()
+    torch.save({}, empty)
+    empty.seek(0)
+    network = Random("inception", ["2048", "logits_unbiased"], empty)
+    layout = copy.deepcopy(network).to(memory_format=torch.channels_last)
+    ours = Extractor("inception", "", SIZE, "bilinear-tensorflow", layout, classes=1008)
+    size = config.data.image_size
+    images = torch.randint(0, 256, (IMAGES, 3, size, size), dtype=torch.uint8)
+
+    def theirs() -> Tensor:
+        with torch.no_grad():
+            features: Tensor = network(images)[0]
+            return features
+
+    return lambda: ours(images), theirs
+
+
+def _in_turn(sides: Sides, between: Callable[[], object] = lambda: None) -> tuple[list[float], list[float]]:
+    """Calls a second of each side, REPEATS times in turn, after one call of each that does not count."""
+    rates: tuple[list[float], list[float]] = ([], [])
+    for repeat in range(REPEATS + 1):
+        between()
+        for side, found in zip(sides, rates, strict=True):
+            begun = time.perf_counter()
+            side()
+            if repeat:
+                found.append(1 / (time.perf_counter() - begun))
+    return rates
+
+
+def _flops() -> float:
+    """Of a distance: two Cholesky factors (n^3 / 3 each), two products (2 n^3 each), eigenvalues (4 n^3 / 3)."""
+    return 6 * SIZE**3
+
+
+def _peak_flops() -> float:
+    """Floating-point operations a second of a float64 matrix product."""
+    a = torch.randn(SIZE, SIZE, dtype=torch.float64)
+    begun = time.perf_counter()
+    a @ a
+    return float(2 * SIZE**3 / (time.perf_counter() - begun))

@@ -1,0 +1,92 @@
+"""How fast the whole job is beside the round alone: what Ray, the stream, telemetry, samples and checkpoints cost.
+
+The job is a real `ganrun train` of the config, from wherever data.shards is to a folder of its own in run.storage,
+which is deleted after; a sidecar is pushed to. Its rate is its own record's, from the second tick to the last, so that
+starting is left out; its ticks, samples and checkpoints come every few seconds, more often than a config has them.
+Scores are off: what they cost is the config's choice, and `ganrun runs show` tells it of a run.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ganrun.benchmarks.comparison import rate, ratio, result
+from ganrun.benchmarks.rounds import changed, rounds, use_threads
+from ganrun.benchmarks.telemetry import Sidecar
+from ganrun.config.schema import Config
+from ganrun.errors import RunError, UserError
+from ganrun.run_folder.curve import Line, read_curve
+from ganrun.slots import Slots
+from ganrun.storage import open_storage
+from ganrun.telemetry.protocol import VARIABLE
+from ganrun.telemetry.time_accounting import PREFIX
+
+REPEATS, JOB_SECONDS, ROUND_SECONDS = 5, 40.0, 3.0
+TICKS, CHECKPOINTS = 4, 2
+"""Of each job."""
+
+
+def measure(config: Config) -> dict[str, Any]:
+    """Images/s of the job and of the round alone, in turn, on the same slots and threads.
+
+    Raises:
+        UserError: the config has several workers, whose rounds one process does not play.
+        RunError: the job failed.
+    """
+    if config.cluster.workers != 1:
+        raise UserError(f"cluster.workers: {config.cluster.workers}, but bench job compares one; set it to 1")
+    use_threads(config)
+    size, (_, step) = config.data.batch_size, rounds(config, Slots(config.slots))
+    step()
+    job, place = _job(config, rate(step, size, ROUND_SECONDS)), f"{config.run.storage}/.bench-{uuid.uuid4().hex[:12]}"
+    ours, alone, spent = list[float](), list[float](), Counter[str]()
+    try:
+        with Sidecar() as sidecar, tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "config.yaml"
+            file.write_text(job.to_yaml())
+            for repeat in range(REPEATS):
+                before = rate(step, size, ROUND_SECONDS)
+                ticks = _ran(file, place, f"repeat{repeat}", sidecar.address.url)
+                alone.append((before + rate(step, size, ROUND_SECONDS)) / 2)
+                ours.append((ticks[-1]["images"] - ticks[0]["images"]) / (ticks[-1]["time"] - ticks[0]["time"]))
+                for tick in ticks[1:]:
+                    spent.update({name: value for name, value in tick.items() if name.startswith(PREFIX)})
+    finally:
+        open_storage(config.run.storage).delete(place.rpartition("/")[2])
+    share, seconds = ratio(ours, alone), sum(spent.values())
+    shares = {name.removeprefix(PREFIX): value / seconds for name, value in spent.items()}
+    peer = "the round alone, data in memory"
+    return result("job", peer, "images/s", ours, alone, share, job_over_step=share, shares=shares)
+
+
+def describe(found: dict[str, Any]) -> str:
+    """In words."""
+    shares = ", ".join(f"{part} {share:.1%}" for part, share in found["shares"].items())
+    return (
+        f"the job: {found['ours']:,.0f} images/s; {found['peer']}: {found['theirs']:,.0f} images/s\n"
+        f"ratio {found['ratio']:.3f} (median of {found['repeats']} repeats in turn, spread {found['spread']:.0%})\n"
+        f"the job's time: {shares}"
+    )
+
+
+def _job(config: Config, images_per_second: float) -> Config:
+    """The config with as many images as take about `JOB_SECONDS`, and without scores."""
+    size = config.data.batch_size
+    tick = max(1, round(images_per_second * JOB_SECONDS / TICKS / size)) * size
+    config = changed(config, train__total_images=tick * TICKS, train__tick_images=tick, evaluate__every_images=0)
+    return changed(config, checkpoint__every_images=tick * TICKS // CHECKPOINTS, run__start_from=None)
+
+
+def _ran(file: Path, place: str, name: str, sidecar: str) -> list[Line]:
+    """The ticks of a run of the config, from the second on."""
+    command = [sys.executable, "-m", "ganrun.train", str(file), f"run.storage={place}", f"run.name={name}"]
+    done = subprocess.run(command, env=os.environ | {VARIABLE: sidecar}, capture_output=True, text=True)
+    if done.returncode:
+        raise RunError(f"ganrun train left with {done.returncode}: {done.stderr.strip()[-500:]}")
+    curve, _ = read_curve(open_storage(f"{place}/{name}"))
+    return [line for line in curve if "images_per_second" in line][1:]

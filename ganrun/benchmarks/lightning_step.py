@@ -1,0 +1,90 @@
+"""The DCGAN step under Lightning's manual optimisation, on images in memory: what its documentation has for GANs.
+
+The generator moves first, each player's optimizer is toggled for its turn, so that the other's weights are frozen, and
+the discriminator's two losses are one backward pass.
+"""
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from ganrun.benchmarks.rounds import a_batch
+from ganrun.benchmarks.tutorial_step import Textbook
+from ganrun.config.schema import Config
+from ganrun.data.decode import RawBatch
+
+
+def loop(config: Config, seconds: float) -> Callable[[], float]:
+    """What fits the module for so long again, and gives images/s."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    module, size = _Pair(Textbook.of(config)), config.data.batch_size
+
+    def fit() -> float:
+        source = _Source(a_batch(config, size), seconds)
+        trainer = lightning.Trainer(accelerator="cpu", max_epochs=1, barebones=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Of loaders without workers.
+            trainer.fit(module, source)
+        return (len(source.times) - 1) * size / (source.times[-1] - source.times[0])
+
+    return fit
+
+
+class _Source:
+    """The same batch for so many seconds, and when each was asked for; the first few warm up."""
+
+    def __init__(self, batch: RawBatch, seconds: float) -> None:
+        self.batch, self.seconds = batch, seconds
+        self.times: list[float] = []
+
+    def __iter__(self) -> Iterator[RawBatch]:
+        yield self.batch
+        yield self.batch
+        begun = time.perf_counter()
+        while not self.times or time.perf_counter() - begun < self.seconds:
+            self.times.append(time.perf_counter())
+            yield self.batch
+        self.times.append(time.perf_counter())
+
+
+class _Pair(lightning.LightningModule):  # type: ignore[misc]
+    def __init__(self, book: Textbook) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.generator, self.discriminator, self.latent_size = book.generator, book.discriminator, book.latent_size
+        self._optimizers = book.optimizers()
+
+    def configure_optimizers(self) -> Any:
+        return self._optimizers
+
+    def training_step(self, batch: dict[str, Tensor], number: int) -> None:
+        images, labels = batch["image"].float().div(127.5).sub(1), batch.get("label")
+        optimizer_d, optimizer_g = self.optimizers()
+        z = torch.randn(len(images), self.latent_size)
+
+        self.toggle_optimizer(optimizer_g)
+        logits = self.discriminator(self.generator(z, labels), labels)
+        self._step(optimizer_g, binary_cross_entropy_with_logits(logits, torch.ones_like(logits)))
+        self.untoggle_optimizer(optimizer_g)
+
+        self.toggle_optimizer(optimizer_d)
+        real = self.discriminator(images, labels)
+        fake = self.discriminator(self.generator(z, labels).detach(), labels)
+        losses = [
+            binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
+            for logits, target in ((real, 1.0), (fake, 0.0))
+        ]
+        self._step(optimizer_d, sum(losses) / 2)
+        self.untoggle_optimizer(optimizer_d)
+
+    def _step(self, optimizer: Any, loss: Any) -> None:
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()

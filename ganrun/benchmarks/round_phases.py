@@ -1,0 +1,72 @@
+"""Where the time of a round goes."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ganrun.training.state import Play
+
+ROUNDS = 5
+
+
+def phases(play: Play, play_round: Callable[[], None]) -> dict[str, float]:
+    """Shares of a round by what is done, in the order that it is done in. The play is not to be used again.
+
+    Backward is what is left of a turn; `other` what is left of a round: noise, bookkeeping, running statistics.
+    """
+    play_round()
+    clock = _Clock(play)
+    begun = time.perf_counter()
+    for _ in range(ROUNDS):
+        play_round()
+    whole = time.perf_counter() - begun
+    shares = {name: seconds / whole for name, seconds in clock.seconds.items()}
+    return shares | {"other": 1 - sum(shares.values())}
+
+
+class _Clock:
+    """Takes the time of a play's parts, by a wrapper around each."""
+
+    def __init__(self, play: Play) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._turn = ""
+        self._wrap(play, "_place", lambda: "data: place")
+        for seat in play.seats:
+            self._time_turn(seat)
+            self._wrap(seat, "_step", lambda: f"{self._turn}: optimizer")
+        for name, network in play.game.networks.items():
+            self._wrap(network, "forward", lambda name=name: f"{self._turn}: forward {name}")  # type: ignore[misc]
+        for average in play.averages.values():
+            self._wrap(average, "update", lambda: "average")
+
+    def _wrap(self, owner: Any, method: str, name: Callable[[], str]) -> None:
+        inner = getattr(owner, method)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            with self._timing(name()):
+                return inner(*args, **kwargs)
+
+        setattr(owner, method, timed)
+
+    def _time_turn(self, seat: Any) -> None:
+        inner = seat.take_turn
+
+        def timed(*args: Any) -> Any:
+            self._turn = seat.player.name
+            before, begun = sum(self.seconds.values()), time.perf_counter()
+            record = inner(*args)
+            parts = sum(self.seconds.values()) - before
+            self.seconds[f"{self._turn}: backward"] += time.perf_counter() - begun - parts
+            return record
+
+        seat.take_turn = timed
+
+    @contextmanager
+    def _timing(self, name: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - begun

@@ -1,0 +1,226 @@
+"""What a run would ask of its network, storage, CPUs and sidecar on many GPUs, and which of them gives out first.
+
+What one round, sample, checkpoint and push take is counted here (units.py), the reads of many ranks are played through
+(lanes.py); only the rest is assumed, and stands below. The batch grows with the GPUs, a slot each, and with it the
+intervals of ticks, scores and checkpoints, so that their number of rounds stays that of the config.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ganrun.benchmarks import unit_costs as units
+from ganrun.benchmarks.simulated_reads import Cache, Reads, play_epoch
+from ganrun.config.schema import Config
+from ganrun.data.index import DataSet, open_data
+from ganrun.data.order import Order
+from ganrun.errors import UserError
+from ganrun.slots import Slots
+from ganrun.telemetry.protocol import STATE_BYTES
+from ganrun.telemetry.sidecar.runs import SAMPLES
+
+GPUS, NODE_GPUS = (8, 64, 256, 1024), 8
+FLOPS, OPERATION_SECONDS = 100e12, 5e-6
+"""A second of a GPU, a third of an A100's peak in bf16; what an operation takes at the least, however small it is."""
+NODE_BYTES, LINK_BYTES, STEP_SECONDS, TCP_SECONDS = 200e9, 12.5e9, 20e-6, 50e-6
+"""A second between the GPUs of a node, and of its link to others (100 Gbit/s); a message between nodes over NCCL, and
+between processes over gloo."""
+GETS, PUT_BYTES = 5_500, 400e6
+"""A second: requests of a prefix, by S3's own words; with which one process writes a checkpoint."""
+RAY_NODES = 2_000
+"""Of the largest clusters that Ray's own release tests make."""
+MANY_SHARDS, MANY_SAMPLES, MANY_BYTES = 10_000, 10_000, 30 * 2**20
+"""A data set of 100 million samples, which is played through whatever the config's is."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """All that is counted of a run."""
+
+    config: Config
+    data: DataSet
+    round: units.Round
+    stored: units.Stored
+    sample_seconds: float
+    shown: dict[int, units.Shown]
+
+    @property
+    def slot_images(self) -> int:
+        """Images of a slot in a turn."""
+        return self.config.data.batch_size // self.config.slots
+
+    @property
+    def round_images(self) -> int:
+        """Real images that a GPU with one slot is shown in a round."""
+        return self.slot_images * self.round.fresh_turns
+
+    @property
+    def round_seconds(self) -> float:
+        """Of a GPU that waits for nobody, as assumed."""
+        computed = self.round.flops * self.slot_images / FLOPS
+        return max(computed, self.round.operations * OPERATION_SECONDS)
+
+    def named(self) -> dict[str, float | None]:
+        """Each figure with its unit."""
+        index, counted = self.data.index, self.round
+        most, least = self.shown[GPUS[-1]], self.shown[GPUS[0]]
+        more = GPUS[-1] - GPUS[0]
+        return {
+            **{f"bytes_summed_a_turn_of_{name}": size for name, size in counted.gradient_bytes.items()},
+            "bytes_summed_a_round_for_norms_a_slot": counted.norm_bytes,
+            "bytes_summed_a_tick_a_slot": counted.tick_bytes,
+            "sums_a_round": counted.sums,
+            "gigaflops_a_real_image": counted.flops / counted.fresh_turns / 1e9,
+            "operations_a_round": counted.operations,
+            "images_a_slot": self.slot_images,
+            "assumed_images_per_second_a_gpu": self.round_images / self.round_seconds,
+            "cpu_microseconds_a_sample": 1e6 * self.sample_seconds,
+            "shards": len(index.shards),
+            "samples_a_shard": index.samples / len(index.shards),
+            "bytes_a_sample": sum(shard.bytes for shard in index.shards) / index.samples,
+            "bytes_a_checkpoint": self.stored.checkpoint_bytes,
+            "requests_a_checkpoint": self.stored.checkpoint_requests,
+            "requests_a_renewal_of_the_lease": self.stored.renewal_requests,
+            "series_of_a_run": least.series - 2 * GPUS[0],
+            "series_a_gpu": (most.series - least.series) / more,
+            "bytes_a_push_a_gpu": (most.push_bytes - least.push_bytes) / more,
+        }
+
+
+def measure(config: Config) -> dict[str, Any]:
+    """The units, and for each number of GPUs the load of everything that is shared, as a share of its limit."""
+    if config.data.fields["image"].kind != "image":
+        raise UserError("data.fields.image: not of kind image, but bench scale counts how images are read")
+    torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
+    found = count(config)
+    loads = {gpus: load(found, gpus) for gpus in GPUS}
+    first = next((gpus for gpus in GPUS if max(loads[gpus].values()) > 1), None)
+    last = loads[first or GPUS[-1]]
+    return {
+        "what": "scale",
+        "peer": None,
+        "ours": max((gpus for gpus in GPUS if first is None or gpus < first), default=0),
+        "theirs": None,
+        "unit": "GPUs, of those tried, before anything gives out",
+        "ratio": None,
+        "limit_share": max(last.values()),
+        "repeats": 1,
+        "spread": None,
+        "bottleneck": max(last, key=last.__getitem__),
+        "bottleneck_gpus": first,
+        "units": found.named(),
+        "loads": {str(gpus): shares for gpus, shares in loads.items()},
+        "lanes": many_lanes(config),
+    }
+
+
+def count(config: Config) -> Units:
+    """Counts the units of a config."""
+    data, counted = open_data(config.data.shards), units.count_round(config)
+    play = units.played(units.small(config), Slots(1))  # After it, so that no more than two plays are in memory.
+    return Units(
+        config,
+        data,
+        counted,
+        units.count_stored(config, play),
+        units.sample_seconds(config, data),
+        units.count_shown(config, play, GPUS),
+    )
+
+
+def load(found: Units, gpus: int) -> dict[str, float]:
+    """What is shared, each as a share of what there is: above 1, GPUs wait for it, or it is refused."""
+    nodes, seconds, reads = -(-gpus // NODE_GPUS), found.round_seconds, _reads(found, gpus)
+    rate, shown = found.round_images / seconds, found.shown[gpus]
+    checkpoint_rounds = found.config.checkpoint.every_images / (found.config.slots * found.round_images)
+    loads = {
+        "all-reduce": _sum_seconds(found, gpus) / seconds,
+        "agreeing to go on": math.log2(gpus) * TCP_SECONDS / seconds,
+        "CPUs that decode": rate * found.sample_seconds / found.config.cluster.cpus_per_worker,
+        "series of the sidecar": shown.series / SAMPLES,
+        "bytes of a push": shown.push_bytes / STATE_BYTES,
+        "nodes of Ray": nodes / RAY_NODES,
+    }
+    if reads:  # There are at least as many samples as GPUs.
+        epoch_seconds = reads.shown / (gpus * rate)
+        loads["a node's link for shards"] = max(reads.fetched_bytes) / epoch_seconds / LINK_BYTES
+        loads["GETs of shards"] = sum(reads.fetched) / epoch_seconds / GETS
+    if checkpoint_rounds:
+        written = found.stored.checkpoint_bytes / PUT_BYTES
+        loads["checkpoint after checkpoint"] = written / (checkpoint_rounds * seconds)
+    return loads
+
+
+def many_lanes(config: Config, gpus: int = GPUS[-1]) -> dict[str, Any]:
+    """An epoch of the many samples in as many lanes as there are GPUs, with no cache and with `data.cache_mib`."""
+    order = Order((MANY_SAMPLES,) * MANY_SHARDS, gpus, config.run.seed, config.data.shuffle_shards)
+    caches = {"none": 0, "data.cache_mib": config.data.cache_mib}
+    reads = {name: _epoch(order, (MANY_BYTES,) * MANY_SHARDS, mib) for name, mib in caches.items()}
+    any_ = reads["none"]
+    return {
+        "gpus": gpus,
+        "samples": sum(order.sizes),
+        "shown": any_.shown,
+        "shown_again": any_.again,
+        "lane_lengths": sorted(any_.lanes),
+        "most_fetched_of_a_node": {name: max(each.fetched) for name, each in reads.items()},
+        "shards_shown_by_a_node": MANY_SHARDS * NODE_GPUS / gpus,
+    }
+
+
+def describe(result: dict[str, Any]) -> str:
+    """In words."""
+    rows = [[f"{'GPUs':<30}", *(f"{gpus:>9,}" for gpus in GPUS)]]
+    for name in result["loads"][str(GPUS[0])]:
+        shares = [result["loads"][str(gpus)].get(name) for gpus in GPUS]
+        rows.append([f"{name:<30}", *("        -" if share is None else f"{share:>9.1%}" for share in shares)])
+    lanes, gpus = result["lanes"], result["bottleneck_gpus"]
+    fetched = ", ".join(f"{count} with cache {name}" for name, count in lanes["most_fetched_of_a_node"].items())
+    gives_out = f"gives out first, at {gpus:,} GPUs" if gpus else f"is nearest to its limit at {GPUS[-1]:,} GPUs"
+    return "\n".join(
+        [
+            *(f"{name:<42} {value}" for name, value in _printed(result["units"])),
+            "",
+            "shares of what there is (the limits are assumed: see the top of ganrun/benchmarks/scale.py)",
+            *("".join(row) for row in rows),
+            f"{result['bottleneck']} {gives_out} ({result['limit_share']:.0%})",
+            "",
+            f"{lanes['samples']:,} samples in {lanes['gpus']:,} lanes: {lanes['shown']:,} shown, "
+            f"{lanes['shown_again']} of them again, lanes of {lanes['lane_lengths']}",
+            f"shards fetched of a node of {NODE_GPUS}, which shows {lanes['shards_shown_by_a_node']:.0f}: {fetched}",
+        ]
+    )
+
+
+def _printed(values: dict[str, float | None]) -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        text = "not counted: run.storage is a folder" if value is None else f"{value:,.{0 if value >= 100 else 2}f}"
+        yield name.replace("_", " "), text.removesuffix(".00")
+
+
+def _sum_seconds(found: Units, gpus: int) -> float:
+    """Of all that is summed over the GPUs in a round: within nodes, then a ring or tree between them."""
+    nodes, counted = -(-gpus // NODE_GPUS), found.round
+    size = sum(counted.gradient_bytes[name] * turns for name, turns in counted.turns.items())
+    size += gpus * counted.norm_bytes
+    within = 2 * (NODE_GPUS - 1) / NODE_GPUS * size / NODE_BYTES
+    between = 2 * (nodes - 1) / nodes * size / LINK_BYTES
+    return within + between + counted.sums * 2 * math.log2(nodes) * STEP_SECONDS
+
+
+def _reads(found: Units, gpus: int) -> Reads | None:
+    """Of the config's own data in an epoch; None if there are fewer samples than GPUs."""
+    index, config = found.data.index, found.config
+    if index.samples < gpus:
+        return None
+    order = Order(tuple(shard.samples for shard in index.shards), gpus, config.run.seed, config.data.shuffle_shards)
+    return _epoch(order, [shard.bytes for shard in index.shards], config.data.cache_mib)
+
+
+def _epoch(order: Order, shard_bytes: Sequence[int], cache_mib: int) -> Reads:
+    """The first one, with empty caches."""
+    caches = [Cache(cache_mib * 2**20) for _ in range(-(-order.slots // NODE_GPUS))]
+    return play_epoch(order, shard_bytes, NODE_GPUS, caches)

@@ -1,0 +1,146 @@
+"""How fast a round is, and the whole loop around it, beside the DCGAN training step as tutorials have it."""
+
+import resource
+import statistics
+import tempfile
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from ganrun.benchmarks import tutorial_step as textbook
+from ganrun.benchmarks.comparison import in_turn, rate, ratio, result
+from ganrun.benchmarks.round_phases import phases
+from ganrun.benchmarks.rounds import a_batch, changed, flops, peak_flops, product_share, rounds, use_threads
+from ganrun.config.schema import Config
+from ganrun.data.index import open_data
+from ganrun.errors import UserError
+from ganrun.training.player_step import has_bf16
+from ganrun.worker.channel import Line, Message
+from ganrun.worker.worker import work
+
+REPEATS, SECONDS, TICK_SECONDS = 5, 6.0, 6.0
+CPU = torch.device("cpu")
+
+
+def measure(config: Config) -> dict[str, Any]:
+    """Images/s of a round in float32 and, where the CPU has it, bf16; of the loop; and of the peer; in turn.
+
+    All on one slot, which is the peer's mathematics, and with the same threads; data in memory but for the loop's.
+    """
+    use_threads(config)
+    config, size = changed(config, data__slots=1), config.data.batch_size
+    before = _resident_mib()
+    play, first = rounds(changed(config, train__precision="float32"))
+    operations = flops(first) / size
+    memory = _resident_mib() - before
+    steps = {"float32": first, "peer": textbook.Textbook.of(config).steps(a_batch(config, size))}
+    if has_bf16(CPU):
+        steps["bf16"] = rounds(changed(config, train__precision="bf16"))[1]
+    best = "bf16" if config.train.precision == "bf16" and has_bf16(CPU) else "float32"
+    sides: dict[str, Callable[[], float]] = {
+        name: lambda step=step: rate(step, size, SECONDS)  # type: ignore[misc]
+        for name, step in steps.items()
+    }
+    warm = in_turn(sides, 1)
+    without = _without_data(config)
+    if find_spec("lightning"):
+        sides["lightning"] = import_module("ganrun.benchmarks.lightning_step").loop(config, SECONDS)
+    with tempfile.TemporaryDirectory() as storage:
+        if not without:
+            sides["loop"] = _loop(config, storage, warm[best][0])
+        sides["peak"] = peak_flops  # Again and again: a shared machine is at its best but now and then.
+        rates = in_turn(sides, REPEATS)
+    peak = max(rates.pop("peak"))
+    return result(
+        "step",
+        textbook.NAME,
+        "images/s",
+        rates[best],
+        rates["peer"],
+        operations * statistics.median(rates["float32"]) / peak,
+        sides={("round, " if name in ("float32", "bf16") else "") + name: found for name, found in rates.items()},
+        float32_ratio=ratio(rates["float32"], rates["peer"]),
+        bf16_ratio=ratio(rates["bf16"], rates["peer"]) if "bf16" in rates else None,
+        loop_over_step=None if without else ratio(rates["loop"], rates[best]),
+        without_loop=without,
+        over_lightning=ratio(rates[best], rates["lightning"]) if "lightning" in rates else None,
+        flops_per_image=operations,
+        peak_flops=peak,
+        product_share=statistics.median(product_share(first) for _ in range(REPEATS)),
+        peak_mib=memory,
+        phases=phases(play, first),
+    )
+
+
+def describe(found: dict[str, Any]) -> str:
+    """In words."""
+    bf16 = (
+        "not measured: this CPU does not compute in it" if found["bf16_ratio"] is None else f"{found['bf16_ratio']:.2f}"
+    )
+    loop = f"not measured: {found['without_loop']}"
+    if found["loop_over_step"]:
+        loop = f"{found['loop_over_step']:.3f} of the round"
+    lightning = "not measured: lightning is not installed"
+    if found["over_lightning"]:
+        lightning = f"a round is {found['over_lightning']:.2f} times as fast"
+    width = max(map(len, found["phases"]))
+    return "\n".join(
+        [
+            f"a round: {found['ours']:,.1f} images/s; {found['peer']}: {found['theirs']:,.1f} images/s",
+            f"ratio in float32 {found['float32_ratio']:.2f}, in bf16 {bf16} "
+            f"(medians of {found['repeats']} repeats in turn, spread {found['spread']:.0%})",
+            f"the whole loop (stream, ticks, pictures, checkpoints): {loop}",
+            f"Lightning's manual optimisation: {lightning}",
+            f"float32: {found['flops_per_image'] / 1e9:.2f} GFLOP an image, {found['limit_share']:.0%} of the "
+            f"{found['peak_flops'] / 1e9:.0f} GFLOP/s of a matrix product here; {found['peak_mib']:,.0f} MiB at most",
+            f"convolutions and matrix products take {found['product_share']:.0%} of it; with all else free its ratio "
+            f"would be {found['float32_ratio'] / found['product_share']:.2f}",
+            *(f"  {name:<{width}}  {share:6.1%}" for name, share in found["phases"].items()),
+        ]
+    )
+
+
+def _without_data(config: Config) -> str | None:
+    """Why there is no loop to measure."""
+    try:
+        open_data(config.data.shards)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _resident_mib() -> float:
+    """The most that this process had in memory so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _loop(config: Config, storage: str, images_per_second: float) -> Callable[[], float]:
+    """Images/s of a run of its own, in this process: each call goes on with it for two ticks, and measures the second.
+
+    A tick comes every few seconds and a checkpoint at each: far more often than in a run.
+    """
+    size = config.data.batch_size
+    tick = max(1, round(images_per_second * TICK_SECONDS / size)) * size
+    config = changed(config, run__storage=storage, run__start_from=None, train__tick_images=tick)
+    config = changed(config, checkpoint__every_images=tick, evaluate__every_images=0, train__schedule=())
+    total = 0
+
+    def on() -> float:
+        nonlocal total
+        total += 2 * tick
+        messages: list[Message] = []
+
+        def hear(some: list[Message]) -> tuple[bool, list[Message]]:
+            messages.extend(some)
+            return False, []
+
+        line = Line(hear, listen=True)
+        work(changed(config, train__total_images=total), 0, 1, CPU, line)
+        line.close()
+        ticks = [message["values"] for message in messages if message["kind"] == "tick"]
+        return float(ticks[-1]["images_per_second"])
+
+    return on

@@ -1,0 +1,172 @@
+"""What it costs a run on a CPU to be watched, in CPU seconds: those of the driver's two threads, of what it hears, and
+of the sidecar, beside those of the rounds.
+
+CPU seconds and not images a second: of a machine that others use, a percent of time cannot be told from noise.
+"""
+
+import math
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ganrun.benchmarks.comparison import ratio, result
+from ganrun.config.schema import Config
+from ganrun.data.decode import RawBatch
+from ganrun.evaluation.pictures import to_png
+from ganrun.games.build import build_game
+from ganrun.rng import Draw
+from ganrun.slots import Slots
+from ganrun.telemetry.protocol import OFF, VARIABLE, Address
+from ganrun.telemetry.push import Pusher, health
+from ganrun.telemetry.state import Past, RunState
+from ganrun.training.state import Play
+
+REPEATS, SECONDS = 6, 10.0
+"""So many stretches of a run, each of at least two pushes."""
+SAY_SECONDS = 0.25
+"""How often the driver hears of the workers."""
+
+
+def measure(config: Config) -> dict[str, Any]:
+    """CPU seconds of rounds, and of pushes every `telemetry.push_seconds` to a real sidecar beside them."""
+    torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
+    play = Play(build_game(config, torch.device("cpu")), config, Slots(1))
+    with Sidecar() as sidecar, _Watched(play, sidecar) as watched:
+        watched.stretch()
+        stretches = [watched.stretch() for _ in range(REPEATS)]
+    watched_rates = [rounds / (own + watching) for rounds, own, watching in stretches]
+    alone = [rounds / own for rounds, own, _ in stretches]
+    shares = [watching / own for _, own, watching in stretches]
+    return result(
+        "telemetry",
+        "the same rounds unwatched",
+        "rounds a CPU second",
+        watched_rates,
+        alone,
+        limit_share=ratio(watched_rates, alone),
+        watching_share=statistics.mean(shares),
+        error=statistics.stdev(shares) / math.sqrt(REPEATS),
+    )
+
+
+def describe(result: dict[str, Any]) -> str:
+    """In words."""
+    return (
+        f"watched {result['ours']:.3g}, {result['peer']} {result['theirs']:.3g} rounds a CPU second\n"
+        f"being watched takes {result['watching_share']:.2%} of what the rounds take (standard error "
+        f"{result['error']:.2%} over {result['repeats']} stretches of {SECONDS:.0f} s)"
+    )
+
+
+class Sidecar:
+    """A sidecar of this measurement alone."""
+
+    def __enter__(self) -> "Sidecar":
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.address = Address(port=free.getsockname()[1])
+        command = [sys.executable, "-m", "ganrun.sidecar", "--listen", f"{self.address.host}:{self.address.port}"]
+        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | {VARIABLE: OFF})
+        while health(self.address) is None:
+            time.sleep(0.1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+    @property
+    def cpu_seconds(self) -> float:
+        """So far, by the system's own count."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class _Watched:
+    """A play with all that a driver does to have it shown."""
+
+    def __init__(self, play: Play, sidecar: Sidecar) -> None:
+        self.play, self.sidecar = play, sidecar
+        self.state = RunState(play.config, Past())
+        self._heard = 0.0
+        """CPU seconds in which the thread of the rounds told the state something: in a run it is the driver's."""
+        self._over = threading.Event()
+        self._batch: RawBatch = {"image": torch.randint(0, 256, _shape(play), dtype=torch.uint8)}
+        if play.config.model.classes:
+            self._batch["label"] = torch.arange(play.config.data.batch_size) % play.config.model.classes
+
+    def __enter__(self) -> "_Watched":
+        seconds = self.play.config.telemetry.push_seconds or 5
+        self._pusher = Pusher(self.state, self.sidecar.address, False, seconds, _unheard)
+        self._driver = threading.Thread(target=_hear, args=(self.state, self.play, self._over), daemon=True)
+        self._driver.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._driver.join()
+        self._pusher.close()
+
+    def stretch(self) -> tuple[int, float, float]:
+        """Rounds, and ticks once a second: their number, their CPU seconds, and those of being watched."""
+        whole, watching, rounds = time.process_time(), self._watching(), 0
+        here = self._here()
+        begun = ticked = time.perf_counter()
+        while (now := time.perf_counter()) - begun < SECONDS:
+            self.play.round(lambda: [self._batch])
+            rounds += 1
+            if now - ticked > 1:
+                ticked, told = now, _tick(self.play)
+                before = time.thread_time()
+                for message in told:
+                    self.state.hear(message)
+                self._heard += time.thread_time() - before
+        ours = self._here() - here
+        return rounds, time.process_time() - whole - ours, self._watching() - watching
+
+    def _here(self) -> float:
+        """CPU seconds of being watched in this process."""
+        return self._heard + _cpu_seconds(self._pusher._thread) + _cpu_seconds(self._driver)
+
+    def _watching(self) -> float:
+        return self._here() + self.sidecar.cpu_seconds
+
+
+def _cpu_seconds(thread: threading.Thread) -> float:
+    assert thread.ident is not None
+    return time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
+
+
+def _shape(play: Play) -> tuple[int, ...]:
+    data = play.config.data
+    return data.batch_size, data.channels, data.image_size, data.image_size
+
+
+def _tick(play: Play) -> list[dict[str, Any]]:
+    """What a worker says at a tick."""
+    values, nonfinite = play.recorder.read()
+    draw = Draw(play.config.run.seed, 0, 0, 0, play.device, play.dtype)
+    with torch.inference_mode():
+        z = play.game.latent.draw(draw, play.config.telemetry.sample_images, "samples/z")
+        images = play.game.sample(play.averaged_networks, z, play.game.labels(0, len(z), play.device))
+    return [
+        {"kind": "tick", "images": play.images, "values": values | {"nonfinite": nonfinite}},
+        {"kind": "picture", "images": play.images, "png": to_png(images), "diversity": 0.0},
+    ]
+
+
+def _hear(state: RunState, play: Play, over: threading.Event) -> None:
+    """The driver's part."""
+    while not over.wait(SAY_SECONDS):
+        state.hear({"kind": "images", "images": play.images})
+
+
+def _unheard(text: str) -> None:
+    """What a pusher says to the user, whom nobody asked here."""

@@ -1,0 +1,86 @@
+"""The DCGAN training step as tutorials have it, in the networks of a config.
+
+It does what pytorch/examples' dcgan script does: losses of probabilities by `BCELoss`, two backward passes for the
+discriminator, gradients of the discriminator computed and thrown away in the generator's step, the same generated
+images in both, default Adam, default memory layout, five values read back every step.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ganrun.config.schema import Config
+from ganrun.data.decode import RawBatch
+from ganrun.games.build import build_game
+from ganrun.models.normalization import SlotBatchNorm2d
+
+NAME = "textbook DCGAN step (as in pytorch/examples)"
+
+
+@dataclass
+class Textbook:
+    """What such a script has before its loop."""
+
+    generator: nn.Module
+    discriminator: nn.Module
+    latent_size: int
+
+    @classmethod
+    def of(cls, config: Config, distributed: bool = False) -> "Textbook":
+        """With the networks of a config; each in a DistributedDataParallel of its own if distributed."""
+        networks = build_game(config, torch.device("cpu")).networks
+        pair = [_plain(networks[name]).requires_grad_() for name in ("generator", "discriminator")]
+        if distributed:
+            pair = [DistributedDataParallel(network) for network in pair]
+        return cls(pair[0], pair[1], config.model.latent_size)
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """Of the discriminator and of the generator."""
+        return [
+            torch.optim.Adam(network.parameters(), 2e-4, (0.5, 0.999))
+            for network in (self.discriminator, self.generator)
+        ]
+
+    def steps(self, batch: RawBatch) -> Callable[[], None]:
+        """A step on this batch, again and again."""
+        images, labels = batch["image"], batch.get("label")
+        assert isinstance(images, Tensor)
+        assert labels is None or isinstance(labels, Tensor)
+        real_images, count = images.float().div(127.5).sub(1), len(images)
+        optimizer_d, optimizer_g = self.optimizers()
+        loss, label = nn.BCELoss(), torch.ones(count)
+
+        def step() -> None:
+            self.discriminator.zero_grad()
+            real_output = torch.sigmoid(self.discriminator(real_images, labels))
+            real_loss = loss(real_output, label.fill_(1))
+            real_loss.backward()
+            real_output.mean().item()
+            fake_images = self.generator(torch.randn(count, self.latent_size), labels)
+            fake_output = torch.sigmoid(self.discriminator(fake_images.detach(), labels))
+            fake_loss = loss(fake_output, label.fill_(0))
+            fake_loss.backward()
+            fake_output.mean().item()
+            optimizer_d.step()
+            self.generator.zero_grad()
+            output = torch.sigmoid(self.discriminator(fake_images, labels))
+            generator_loss = loss(output, label.fill_(1))
+            generator_loss.backward()
+            _ = output.mean().item()
+            optimizer_g.step()
+            _ = (real_loss + fake_loss).item(), generator_loss.item()
+
+        return step
+
+
+def _plain(network: nn.Module) -> nn.Module:
+    """The same network with PyTorch's batch normalisation and memory layout."""
+    network = network.to(memory_format=torch.contiguous_format).float()
+    for module in network.modules():
+        for name, child in module.named_children():
+            if isinstance(child, SlotBatchNorm2d):
+                setattr(module, name, nn.BatchNorm2d(child.num_features))
+    return network

@@ -1,0 +1,1 @@
+"""What commands share: entry point, preflight, progress, signals."""

@@ -1,0 +1,251 @@
+"""What is wrong with a config, in words: the key, its value, what is allowed, and the key that was meant."""
+
+import difflib
+from collections.abc import Iterator
+from typing import Any, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from ganrun.config.registry import (
+    CROSS_ENTROPIES,
+    DIFFERENCES,
+    EXTRACTORS,
+    GAMES,
+    IMAGE_SIZES,
+    LOSSES,
+    NETWORKS,
+    NOT_BUILT,
+    PENALTIES,
+    WIDTH_STEPS,
+    is_script,
+)
+from ganrun.config.schema import (
+    AdamConfig,
+    Config,
+    EvaluateConfig,
+    FieldConfig,
+    MutationConfig,
+    OptimizerConfig,
+    TuneConfig,
+)
+from ganrun.config.tunable import candidates, is_tunable, with_values
+from ganrun.config.validate_search import misfits_of_schedule, misfits_of_search
+
+
+def dotted(location: tuple[int | str, ...]) -> str:
+    """Pydantic's location without the members of unions and lists."""
+    parts = [str(part) for part in location]
+    return ".".join(parts[: 3 if parts[0] == "optimizer" else 2])
+
+
+def faults_of(error: ValidationError, unresolved: set[str]) -> list[str]:
+    """One a key, though each member of a union has its own."""
+    faults: dict[str, str] = {}
+    for detail in error.errors():
+        unknown = detail["type"] == "extra_forbidden"
+        key = ".".join(map(str, detail["loc"])) if unknown else dotted(detail["loc"])
+        if key not in unresolved or unknown:
+            faults.setdefault(key, _fault(key, detail))
+    return list(faults.values())
+
+
+def _fault(key: str, detail: ErrorDetails) -> str:
+    if detail["type"] in ("extra_forbidden", "invalid_key"):
+        return f"{key}: unknown key{_nearest([str(part) for part in detail['loc']])}"
+    if detail["type"] == "missing":
+        return f"{key}: missing; it has no default"
+    value = detail["input"]
+    shown = "a section" if isinstance(value, dict) else repr(value)
+    return f"{key}: {shown} is not allowed; it should be: {_allowed(key, detail)}"
+
+
+def _allowed(key: str, detail: ErrorDetails) -> str:
+    """Pydantic's words, but where they speak of its own classes."""
+    if key == "data.shards":
+        return "a URI or a list of URIs"
+    if key == "cluster.workers":
+        return "a whole number from 1, or [fewest, most]"
+    match detail["type"]:
+        case "string_pattern_mismatch":
+            return "up to 100 letters, digits, dots, dashes and underscores, such as celeba-64"
+        case "model_type" | "dict_type":
+            return "a section of keys and values"
+        case "tuple_type":
+            return "a list"
+    return detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+
+
+def _nearest(location: list[str]) -> str:
+    """The known key that was most likely meant."""
+    *parents, last = location
+    section: Any = Config
+    for name in parents:
+        if section is FieldConfig:
+            section = MutationConfig if parents[0] == "tune" else FieldConfig
+            break  # the name of a field, or of a mutation
+        field = section.model_fields.get(name)
+        section = field.annotation if field else AdamConfig  # a player of the user's own
+        if name == "tune":
+            section = TuneConfig
+        elif get_origin(section) is dict:
+            section = FieldConfig
+    if found := difflib.get_close_matches(last, section.model_fields, n=1, cutoff=0.5):
+        return f"; did you mean {'.'.join([*parents, found[0]])}?"
+    everywhere = [known for known in _all_keys() if known.rpartition(".")[2] == last]
+    if everywhere:
+        return f"; did you mean {everywhere[0]}?"
+    return f"; known here: {', '.join(section.model_fields)}"
+
+
+def _all_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """Every key, dotted."""
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _all_keys(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
+    """Faults that no single key shows: the keys that take part, and the message."""
+    yield from _misfits(config)
+    yield from misfits_of_search(config)
+    yield from misfits_of_schedule(config)
+    yield from _misfits_of_candidates(config)
+
+
+def _misfits(config: Config) -> Iterator[tuple[set[str], str]]:
+    """Those of one run whose hyper-parameters stay as they are."""
+    slots, batch, workers = config.slots, config.data.batch_size, config.cluster.most_workers
+    if config.data.slots is None:
+        pass  # They may be those of a run that is begun: preflight.settle looks.
+    elif workers > slots:
+        yield (
+            {"cluster.workers", "data.slots"},
+            f"cluster.workers: {workers} is more than data.slots: {slots}; each worker needs a slot",
+        )
+    elif batch % slots:
+        yield (
+            {"data.batch_size", "data.slots", "cluster.workers"},
+            f"data.batch_size: {batch} cannot be cut into data.slots: {slots}; take a multiple of {slots}",
+        )
+    yield from _misfits_of_data(config)
+    yield from _misfits_of_model(config)
+    yield from _misfits_of_scores(config)
+    yield from _misfits_of_loss(config)
+    if not config.run.imports:
+        for stranger in sorted(config.optimizer.players - OptimizerConfig.model_fields.keys()):
+            yield {f"optimizer.{stranger}"}, f"optimizer.{stranger}: unknown key{_nearest(['optimizer', stranger])}"
+        yield from unknown_names(config)
+
+
+def _misfits_of_candidates(config: Config) -> Iterator[tuple[set[str], str]]:
+    """What a search or a schedule may come to and the rest of the config does not allow, each at the key's ends."""
+    bare = config.model_copy(update={"tune": None, "train": config.train.model_copy(update={"schedule": ()})})
+    before = {fault for _, fault in _misfits(bare)}
+    for where, key, values in candidates(config):
+        if not is_tunable(key):
+            continue
+        try:
+            faults = [fault for _, fault in _misfits(with_values(bare, values)) if fault not in before]
+        except ValidationError as error:
+            faults = faults_of(error, set())
+        for fault in faults:
+            told = f"{where}: {fault}"
+            if told not in before:
+                yield {key}, told
+            before.add(told)
+
+
+def _misfits_of_loss(config: Config) -> Iterator[tuple[set[str], str]]:
+    """Tricks that the loss is not made for."""
+    objective = config.objective
+    for key in ("label_smoothing", "label_flipping"):
+        if getattr(objective, key) and objective.loss not in CROSS_ENTROPIES:
+            yield (
+                {f"objective.{key}", "objective.loss"},
+                f"objective.{key}: is made for cross-entropies, not for objective.loss: {objective.loss}; "
+                f"take {' or '.join(CROSS_ENTROPIES)}, or leave it 0",
+            )
+    if objective.ada_target and objective.loss in DIFFERENCES:
+        yield (
+            {"objective.ada_target", "objective.loss"},
+            f"objective.ada_target: {objective.ada_target} watches the sign of D(real), which says nothing with "
+            f"objective.loss: {objective.loss}; leave it 0, and take objective.diffaugment",
+        )
+
+
+def _misfits_of_data(config: Config) -> Iterator[tuple[set[str], str]]:
+    """Whether what is generated is there, and is an image or a point."""
+    size, channels, fields = config.data.image_size, config.data.channels, config.data.fields
+    kind = fields["image"].kind if "image" in fields else None
+    if kind not in ("image", "point"):
+        yield (
+            {"data.fields"},
+            "data.fields: without an image field there is nothing to learn; add image: image",
+        )
+    if kind == "point" and size != 1:
+        yield {"data.image_size"}, f"data.image_size: {size}, but a point is an image of one pixel; allowed: 1"
+    if kind == "image" and size < 8:
+        yield {"data.image_size"}, f"data.image_size: {size} is not allowed; it should be: at least 8 pixels"
+    if kind == "image" and channels not in (1, 3):
+        yield {"data.channels"}, f"data.channels: {channels} is not allowed; it should be: 1 or 3"
+
+
+def _misfits_of_scores(config: Config) -> Iterator[tuple[set[str], str]]:
+    """What has no meaning for points, which are scored by the modes that they cover."""
+    if "image" not in config.data.fields or config.data.fields["image"].kind != "point":
+        return
+    for key in ("extractor", "extractor_weights", "metrics"):
+        value = getattr(config.evaluate, key)
+        if value != EvaluateConfig.model_fields[key].default:
+            shown = list(value) if key == "metrics" else value
+            yield (
+                {f"evaluate.{key}", "data.fields"},
+                f"evaluate.{key}: {shown} is for images; points are scored by the modes that they cover: leave it out",
+            )
+
+
+def _misfits_of_model(config: Config) -> Iterator[tuple[set[str], str]]:
+    """What the networks are not made for."""
+    size, name, width = config.data.image_size, config.model.name, config.model.width
+    if size not in IMAGE_SIZES.get(name, [size]):
+        allowed = ", ".join(map(str, IMAGE_SIZES[name]))
+        yield (
+            {"data.image_size", "model.name"},
+            f"data.image_size: {size} does not fit model.name: {name}; allowed: {allowed}",
+        )
+    if width % (step := WIDTH_STEPS.get(name, 1)):
+        yield (
+            {"model.width", "model.name"},
+            f"model.width: {width} does not fit model.name: {name}; allowed are multiples of {step}",
+        )
+    if config.model.classes and ("label" not in config.data.fields or config.data.fields["label"].kind != "label"):
+        yield (
+            {"model.classes", "data.fields"},
+            f"model.classes: {config.model.classes} needs the labels of the images; "
+            "set data.fields: {image: image, label: label}",
+        )
+    for switch in NOT_BUILT.get(name, ()):
+        if getattr(config.model, switch):
+            others = ", ".join(each for each in NETWORKS if switch not in NOT_BUILT.get(each, ()))
+            yield (
+                {f"model.{switch}", "model.name"},
+                f"model.{switch}: true does not go with model.name: {name}; it goes with {others}",
+            )
+
+
+def unknown_names(config: Config) -> Iterator[tuple[set[str], str]]:
+    """Names that are in no table: the key, and the message."""
+    for key, name, table in (
+        ("model.name", config.model.name, NETWORKS),
+        ("objective.game", config.objective.game, GAMES),
+        ("objective.loss", config.objective.loss, LOSSES),
+        *(("objective.penalties", name, PENALTIES) for name in config.objective.penalties),
+        ("evaluate.extractor", config.evaluate.extractor, EXTRACTORS),
+    ):
+        if name not in table and not (table is EXTRACTORS and is_script(name)):
+            near = difflib.get_close_matches(name, table, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            yield {key}, f"{key}: {name!r} is not allowed; it should be one of: {', '.join(table)}{hint}"

@@ -1,0 +1,106 @@
+"""What is wrong with a config's `tune` section and its schedule: the keys that take part, and the message."""
+
+from collections.abc import Iterator
+
+from ganrun.config.schema import Config, MutationConfig, TuneConfig
+from ganrun.config.tunable import TUNABLE, is_tunable, value_of
+
+Faults = Iterator[tuple[set[str], str]]
+
+
+def misfits_of_search(config: Config) -> Faults:
+    """Faults of `tune`."""
+    if (tune := config.tune) is None:
+        return
+    yield from _misfits_of_intervals(config, tune)
+    yield from _misfits_of_method(tune)
+    if config.cluster.fewest_workers < config.cluster.most_workers:
+        workers = [config.cluster.fewest_workers, config.cluster.most_workers]
+        yield (
+            {"cluster.workers", "tune"},
+            f"cluster.workers: {workers}, but trials take turns on the same machines: give each one number",
+        )
+    if tune.metric != "distance" and tune.metric not in config.evaluate.metrics:
+        yield (
+            {"tune.metric", "evaluate.metrics"},
+            f"tune.metric: {tune.metric} is not among evaluate.metrics: {list(config.evaluate.metrics)}; add it there",
+        )
+    for key, mutation in tune.mutations.items():
+        yield from _misfits_of_mutation(config, key, mutation)
+    if config.train.schedule and tune.mutations:
+        yield {"train.schedule", "tune"}, "train.schedule: a search finds one of its own; leave it out"
+
+
+def _misfits_of_intervals(config: Config, tune: TuneConfig) -> Faults:
+    every, scored, total = tune.perturb_every_images, config.evaluate.every_images, config.train.total_images
+    if total % every:
+        yield (
+            {"train.total_images", "tune.perturb_every_images"},
+            f"train.total_images: {total} is no multiple of tune.perturb_every_images: {every}; trials are compared "
+            f"after equally many images: take {max(total // every, 1) * every}",
+        )
+    if not scored or every % scored:
+        yield (
+            {"evaluate.every_images", "tune.perturb_every_images"},
+            f"evaluate.every_images: {scored}, but at tune.perturb_every_images: {every} each trial needs a score; "
+            f"set evaluate.every_images={every}, or a divisor of it",
+        )
+
+
+def _misfits_of_method(tune: TuneConfig) -> Faults:
+    if tune.method == "population" and tune.population < 2:
+        yield {"tune.population"}, f"tune.population: {tune.population} cannot take over from one another; at least 2"
+    if tune.method == "seeds" and tune.mutations:
+        yield (
+            {"tune.mutations", "tune.method"},
+            "tune.mutations: with tune.method: seeds trials differ by their seed alone; leave it out",
+        )
+    if tune.method != "seeds" and not tune.mutations:
+        yield (
+            {"tune.mutations"},
+            f"tune.mutations: none, so tune.method: {tune.method} has nothing to search; name hyper-parameters as "
+            "`optimizer.generator.learning_rate: {log_uniform: [1e-5, 1e-3]}`, or take tune.method: seeds",
+        )
+
+
+def _misfits_of_mutation(config: Config, key: str, mutation: MutationConfig) -> Faults:
+    where = f"tune.mutations.{key}"
+    if not is_tunable(key):
+        yield {where}, _not_tunable(where)
+    given = [name for name in MutationConfig.model_fields if getattr(mutation, name) is not None]
+    if len(given) != 1:
+        yield (
+            {where},
+            f"{where}: {' and '.join(given) or 'nothing'} given; name one: {', '.join(MutationConfig.model_fields)}",
+        )
+    elif mutation.choice is not None and len(mutation.choice) < 2:
+        yield {where}, f"{where}: choice: {list(mutation.choice)} leaves nothing to choose; list at least two values"
+    elif mutation.choice is None and mutation.ends[0] >= mutation.ends[1]:
+        yield {where}, f"{where}: {given[0]}: {list(mutation.ends)} should be two numbers, the smaller first"
+    elif mutation.choice is None and isinstance(value_of(config, key), bool | str | list):
+        yield {where}, f"{where}: {given[0]} draws numbers, but it is {value_of(config, key)!r}; use choice"
+    if key == "objective.ada_target" and not all(mutation.ends):
+        yield {where}, f"{where}: 0 is no weaker augmentation but none at all, which is structural; begin above 0"
+
+
+def misfits_of_schedule(config: Config) -> Faults:
+    """Faults of `train.schedule`."""
+    before = 0
+    for number, entry in enumerate(config.train.schedule):
+        where, images = f"train.schedule.{number}", entry.get("images")
+        if isinstance(images, bool) or not isinstance(images, int) or images <= before:
+            yield (
+                {"train.schedule"},
+                f"{where}: images: {images!r} should be a whole number above {before}, from which on the rest holds",
+            )
+        else:
+            before = images
+        for key in entry:
+            if key != "images" and not is_tunable(key):
+                yield {"train.schedule"}, _not_tunable(f"{where}.{key}")
+            if key == "objective.ada_target" and bool(entry[key]) != bool(config.objective.ada_target):
+                yield {"train.schedule"}, f"{where}.{key}: cannot be turned on or off on the way"
+
+
+def _not_tunable(where: str) -> str:
+    return f"{where}: structural, or no such key: it cannot change while a run goes on; allowed: {TUNABLE}"

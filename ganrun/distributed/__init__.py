@@ -1,1 +1,0 @@
-"""Workers: what each does, and how Ray starts them."""

@@ -1,0 +1,108 @@
+"""Scores a game's networks against data, again and again with the same noise and the same real images."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch.distributed as dist
+from torch import Tensor
+
+from ganrun.config.schema import Metric
+from ganrun.errors import UserError
+from ganrun.evaluation.feature_statistics import Observation, observe_fakes, observe_reals
+from ganrun.evaluation.generated_images import BATCH, Generated
+from ganrun.evaluation.real_images import Reals
+from ganrun.evaluation.reference import reference
+from ganrun.evaluation.score import OF_CLASSES, Labels, Score, needed, score
+from ganrun.evaluation.stacked_modes import StackedModes, is_stacked
+from ganrun.models.extractors import Extractor
+from ganrun.storage import Storage
+
+
+def unavailable(extractor: Extractor, reals: Reals, generated: Generated) -> dict[Metric, str]:
+    """The metrics that cannot be had of these, and why."""
+    reasons: dict[Metric, str] = {}
+    if not extractor.classes:
+        reasons["inception_score"] = f"the extractor {extractor.name} gives no logits; inception-v3-compat does"
+    if generated.labels(1) is None:
+        reasons["class_frechet_distance"] = "the run does not generate by class"
+    if not reals.classes:
+        reasons |= dict.fromkeys(OF_CLASSES, "the data has no classes")
+    if not is_stacked(reals):
+        reasons["modes"] = "the data are no stacks of images; ganrun prepare stacked: makes them"
+    return reasons
+
+
+class Evaluation:
+    """Scores of generated images.
+
+    Args:
+        extractor: moved to where the images are generated.
+        reals: whose images are the reference.
+        samples: generated images.
+        metrics: beside the Fréchet distance.
+        cache: where what was seen of real images is kept for all runs.
+        seen: is called with the number of images of each chunk that is done here.
+    """
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        reals: Reals,
+        samples: int,
+        metrics: Sequence[Metric],
+        cache: Storage,
+        seen: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        self.extractor, self.reals, self.samples, self.metrics = extractor, reals, samples, metrics
+        self.cache, self._seen = cache, seen
+        self._keep = needed(metrics)
+        self._reference: Observation | None = None
+        self._labels: Tensor | None = None
+        self._modes = StackedModes(reals, cache) if "modes" in metrics else None
+
+    def score(self, generated: Generated, group: dist.ProcessGroup | None = None) -> Score:
+        """The scores, on each rank; all ranks of the group call it together.
+
+        Raises:
+            UserError: one of the metrics cannot be had here, or the data is damaged.
+        """
+        for metric, reason in unavailable(self.extractor, self.reals, generated).items():
+            if metric in self.metrics:
+                raise UserError(f"metrics: {metric} cannot be had: {reason}")
+        extractor, first = self.extractor.to(generated.device), group is None or group.rank() == 0
+        if self._reference is None:
+            self._reference = self._observe_reals(group)
+        images = self._counted(generated.images)
+        fake = observe_fakes(images, self.samples, BATCH, extractor, group, self._keep)
+        # Rank 0's numbers are everybody's: in their last bits they may differ from processor to processor.
+        found = [self._score(fake, generated) if first else None]
+        if group is not None:
+            dist.broadcast_object_list(found, group=group, group_src=0)
+        assert found[0] is not None
+        if self._modes is None:
+            return found[0]
+        return replace(found[0], metrics=found[0].metrics | self._modes.measure(generated, self.samples, group))
+
+    def _score(self, fake: Observation, generated: Generated) -> Score:
+        labels = None
+        if self.reals.classes and set(self.metrics) & {*OF_CLASSES}:
+            if self._labels is None:
+                self._labels = self.reals.labels()
+            labels = Labels(self.reals.classes, self._labels, generated.labels(self.samples))
+        assert self._reference is not None
+        metrics = [name for name in self.metrics if name != "modes"]
+        return score(self._reference, fake, self.extractor, generated.seed, metrics, labels)
+
+    def _observe_reals(self, group: dist.ProcessGroup | None) -> Observation:
+        reals, images = self.reals, self._counted(self.reals.images)
+        make = functools.partial(observe_reals, images, reals.samples, BATCH, self.extractor, group, self._keep)
+        return reference(self.cache, reals.origin, make, self.extractor, group, self._keep)
+
+    def _counted(self, images: Callable[[int, int], Tensor]) -> Callable[[int, int], Tensor]:
+        def counted(start: int, count: int) -> Tensor:
+            made = images(start, count)
+            self._seen(count)
+            return made
+
+        return counted

@@ -1,0 +1,42 @@
+"""Scores a game over points of a mixture whose modes are known: no extractor, no real points."""
+
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+
+from ganrun.data.index import Index
+from ganrun.evaluation.generated_images import BATCH, Generated
+from ganrun.evaluation.modes import known_mixture, modes
+from ganrun.evaluation.score import Score
+
+
+class PointEvaluation:
+    """Scores of generated points.
+
+    Args:
+        index: of the data, whose mixture is known.
+        samples: generated points.
+        seen: is called with the number of points of each chunk that is done here.
+    """
+
+    def __init__(self, index: Index, samples: int, seen: Callable[[int], None] = lambda count: None) -> None:
+        of = known_mixture(index)
+        if of is None:
+            raise ValueError("the modes of these points are not known")
+        self.mixture, self.source, self.samples, self._seen = of, index.made["source"], samples, seen
+
+    def score(self, generated: Generated, group: dist.ProcessGroup | None = None) -> Score:
+        """The scores, the same on each rank; all ranks of the group call it together."""
+        rank, world = (0, 1) if group is None else (group.rank(), group.size())
+        points = torch.zeros(self.samples, 2, dtype=torch.float64, device=generated.device)
+        for start in range(rank * BATCH, self.samples, world * BATCH):
+            made = generated.images(start, min(BATCH, self.samples - start)).flatten(1)
+            points[start : start + len(made)] = made
+            self._seen(len(made))
+        if group is not None:
+            dist.all_reduce(points, group=group)  # Adding zeros is exact.
+        found = modes(points.cpu().numpy(), self.mixture)
+        value = found.pop("mode_distance")
+        name = f"mode distance ({self.source}, n={self.samples})"
+        return Score(name, value, self.samples, generated.seed, found, "mode_distance")

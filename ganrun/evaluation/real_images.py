@@ -1,0 +1,68 @@
+"""Real images that scores compare with: so many of a data set, evenly spaced in the order of its index."""
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ganrun.config.schema import FieldConfig
+from ganrun.data.corrupt_samples import Forgiving
+from ganrun.data.decode import Decoder, Located, RawBatch
+from ganrun.data.fetch import Fetcher
+from ganrun.data.index import DataSet
+from ganrun.data.shard import OpenShard
+
+
+class Reals:
+    """Images and labels by number.
+
+    Args:
+        data: whose they are.
+        samples: how many; all, if there are fewer.
+        fields: of the run's samples; the labels are its first field of that kind, or else where they usually are.
+        damaged_share: of images that may be passed over, as in training.
+    """
+
+    def __init__(self, data: DataSet, samples: int, fields: dict[str, FieldConfig], damaged_share: float = 0.0) -> None:
+        self.data, self.samples, self.fields = data, min(samples, data.index.samples), fields
+        self.classes = data.index.classes
+        kinds = {field.kind: (name, field) for name, field in reversed(fields.items())}
+        self._image = Decoder("image", fields["image"], data.index)
+        self._label = Decoder(*kinds.get("label", ("label", FieldConfig(kind="label"))), data.index)
+        self._damaged = Forgiving(damaged_share, data.index.samples)
+        self._starts = np.cumsum([0, *(shard.samples for shard in data.index.shards)])
+        fetcher = Fetcher(data)
+        self._open = functools.lru_cache(maxsize=2)(lambda number: fetcher.request(number).result())
+
+    def of(self, samples: int) -> "Reals":
+        """Another number of images of the same data."""
+        return Reals(self.data, samples, self.fields)
+
+    @property
+    def origin(self) -> dict[str, str | int]:
+        """What they depend on, for a cache."""
+        return {"data": self.data.index.fingerprint, "samples": self.samples, "order": "evenly spaced"}
+
+    def images(self, start: int, count: int) -> Tensor:
+        """uint8 [count, C, H, W]."""
+        located = [self._locate(number) for number in range(start, start + count)]
+        samples = [(opened, *opened.samples[place]) for opened, place in located]
+        images = self._damaged.batch(samples, self._decode)["image"]
+        assert isinstance(images, Tensor)
+        return images
+
+    def _decode(self, samples: Sequence[Located]) -> RawBatch:
+        return {"image": torch.stack([self._image.image(*sample) for sample in samples])}
+
+    def labels(self) -> Tensor:
+        """Of all, int64 [N]."""
+        located = (self._locate(number) for number in range(self.samples))
+        return torch.tensor([self._label.label(opened, *opened.samples[place]) for opened, place in located])
+
+    def _locate(self, number: int) -> tuple[OpenShard, int]:
+        """The shard of a sample, and its place in there."""
+        sample = number * self.data.index.samples // self.samples
+        shard = int(np.searchsorted(self._starts, sample, side="right")) - 1
+        return self._open(shard), sample - int(self._starts[shard])

@@ -1,0 +1,100 @@
+"""Modes of stacked images: how many of the 1,000 triples of classes a generator covers (Metz et al. 2017,
+arXiv:1611.02163), as a classifier of single grey images names them, which is trained on the data.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ganrun.evaluation.classifier import STEPS, Classifier, stacked_labels, train_classifier
+from ganrun.evaluation.feature_statistics import to_uint8
+from ganrun.evaluation.generated_images import BATCH, Generated
+from ganrun.evaluation.modes import label_modes
+from ganrun.evaluation.real_images import Reals
+from ganrun.evaluation.reference import read_kept, write_kept
+from ganrun.storage import Storage
+
+CLASSES = 10
+STACKS = 10_000
+"""Real stacks whose single images the classifier learns, for any number of samples that scores are of."""
+
+
+def is_stacked(reals: Reals) -> bool:
+    """Whether the data are stacks, as `ganrun prepare stacked:` makes them."""
+    return reals.classes == tuple(f"{number:03d}" for number in range(CLASSES**3))
+
+
+class StackedModes:
+    """Counts modes with one classifier, which is kept in `cache` for all runs.
+
+    Args:
+        reals: real stacks; they too are classified, for what a perfect generator would reach.
+        cache: where the classifier is kept.
+    """
+
+    def __init__(self, reals: Reals, cache: Storage) -> None:
+        self.reals, self.cache = reals, cache
+        self._network: nn.Module | None = None
+        self._real: dict[str, float] = {}
+
+    def measure(self, generated: Generated, samples: int, group: dist.ProcessGroup | None = None) -> dict[str, float]:
+        """`modes_covered` and `mode_kl` of generated images, and as `real_...` those of the real ones.
+
+        All ranks of the group call it together, and all get the same numbers. Images that are not finite are of
+        no mode.
+        """
+        if self._network is None:
+            self._network = self._classifier(group).to(generated.device)
+            self._real = self._modes(self.reals.images, self.reals.samples, generated.device, group)
+        found = self._modes(generated.images, samples, generated.device, group)
+        return found | {f"real_{name}": value for name, value in self._real.items()}
+
+    def _modes(
+        self,
+        images: Callable[[int, int], Tensor],
+        samples: int,
+        device: torch.device,
+        group: dist.ProcessGroup | None,
+    ) -> dict[str, float]:
+        rank, world = (0, 1) if group is None else (group.rank(), group.size())
+        counts = torch.zeros(CLASSES**3, dtype=torch.int64, device=device)
+        for start in range(rank * BATCH, samples, world * BATCH):
+            part = images(start, min(BATCH, samples - start)).to(device)
+            if part.is_floating_point():
+                part = to_uint8(part[part.isfinite().flatten(1).all(1)])
+            assert self._network is not None
+            counts += torch.bincount(stacked_labels(self._network, part, CLASSES), minlength=CLASSES**3)
+        if group is not None:
+            dist.all_reduce(counts, group=group)
+        return label_modes(counts.cpu().numpy())
+
+    def _classifier(self, group: dist.ProcessGroup | None) -> nn.Module:
+        """Rank 0's, which it has read or trained, on every rank."""
+        network = Classifier(1, CLASSES).eval()
+        if group is None or group.rank() == 0:
+            network.load_state_dict(self._weights())
+        if group is not None:
+            for tensor in network.state_dict().values():
+                dist.broadcast(tensor, group=group, group_src=0)
+        return network
+
+    def _weights(self) -> dict[str, Tensor]:
+        facts = {"data": self.reals.data.index.fingerprint, "stacks": STACKS, "steps": STEPS, "what": "classifier"}
+        name = f".statistics/{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()}.safetensors"
+        if found := read_kept(self.cache, name):
+            return found
+        stacks = self.reals.of(STACKS)
+        images, labels = stacks.images(0, stacks.samples), stacks.labels()
+        singles = labels[:, None] // torch.tensor([CLASSES**2, CLASSES, 1]) % CLASSES
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # The same weights, whatever a worker is given.
+        try:
+            weights = train_classifier(images.flatten(0, 1)[:, None], singles.flatten(), CLASSES, 0).state_dict()
+        finally:
+            torch.set_num_threads(threads)
+        write_kept(self.cache, name, weights)
+        return weights

@@ -1,0 +1,1 @@
+"""Ray: the cluster, the workers' launch and rendezvous, scaling policies, evaluation tasks."""

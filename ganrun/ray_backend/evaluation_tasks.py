@@ -1,0 +1,104 @@
+"""Scores as tasks of their own on what the cluster has idle: no worker waits for them, and none dies of them."""
+
+import math
+import time
+from typing import Any
+
+from ganrun.config.schema import Config
+from ganrun.worker.channel import Message
+
+LAST_CALL_SECONDS = 30.0
+"""How long the workers of a run that is otherwise over wait for idle resources."""
+
+
+class Scores:
+    """Has checkpoints scored, one at a time, and gives the workers the answers as orders.
+
+    Each `score_wanted` is answered by a `score_found`, with values or with why there are none. Of several that wait
+    for idle resources the newest stays; in a search all do, since trials are compared at every one.
+
+    Args:
+        config: of the run. Ray is connected to.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._waiting: list[Message] = []
+        self._running: tuple[Message, Any] | None = None
+        self._answers: list[Message] = []
+        self._until = math.inf
+        """When those that wait are given up."""
+
+    def hear(self, message: Message) -> None:
+        """Takes a message of the workers."""
+        match message["kind"]:
+            case "score_wanted":
+                if not self.config.tune:
+                    self._skip("a newer one came before the cluster had anything idle")
+                self._waiting.append(message)
+                self._until = math.inf
+            case "last_call":
+                self._until = time.monotonic() + LAST_CALL_SECONDS
+            case "started" | "exploit" | "rollback":
+                self._waiting.clear()  # Of what was given up.
+
+    def poll(self) -> list[Message]:
+        """Begins what can begin; the answers there are."""
+        import ray
+
+        if self._running and ray.wait([self._running[1]], timeout=0)[0]:
+            wanted, task = self._running
+            self._running = None
+            self._until = max(self._until, time.monotonic() + LAST_CALL_SECONDS)
+            try:
+                self._answer(wanted, score=ray.get(task))
+            except Exception as error:  # Whatever it died of.
+                self._answer(wanted, why=(str(error).strip().splitlines() or [type(error).__name__])[-1])
+        if self._waiting and not self._running:
+            if self._idle():
+                self._begin(self._waiting.pop(0))
+            elif time.monotonic() > self._until:
+                self._skip("the cluster had nothing idle before the run ended")
+        answers, self._answers = self._answers, []
+        return answers
+
+    def _begin(self, wanted: Message) -> None:
+        import ray
+
+        options = {"num_cpus": scoring_cpus(self.config), "num_gpus": self.config.cluster.gpus_per_worker}
+        # What Ray Tune reserves for a trial's process is not for what that starts.
+        scorer = ray.remote(_score).options(max_retries=0, scheduling_strategy="DEFAULT", **options)
+        self._running = wanted, scorer.remote(self.config, wanted["checkpoint"])
+
+    def _skip(self, why: str) -> None:
+        for wanted in self._waiting:
+            self._answer(wanted, why=why)
+        self._waiting.clear()
+
+    def _answer(self, wanted: Message, **fields: Any) -> None:
+        self._answers.append({**wanted, "kind": "score_found", **fields})
+
+    def _idle(self) -> bool:
+        import ray
+
+        idle: dict[str, float] = ray.available_resources()
+        gpus = self.config.cluster.gpus_per_worker
+        return idle.get("CPU", 0) >= scoring_cpus(self.config) and idle.get("GPU", 0) >= gpus
+
+
+def scoring_cpus(config: Config) -> float:
+    """CPUs for scores beside the workers."""
+    wanted = config.evaluate.every_images and config.evaluate.where == "task"
+    return config.cluster.cpus_per_worker if wanted else 0
+
+
+def _score(config: Config, checkpoint: str) -> dict[str, Any]:
+    """What runs in the task."""
+    import torch
+
+    from ganrun.inference.scoring import Wishes, score
+
+    if not torch.cuda.is_available():
+        torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
+    where = f"{config.run.storage}/{config.run.name}/checkpoints/{checkpoint}"
+    return score(where, Wishes(metrics=config.evaluate.metrics), lambda done, total: None).to_json()

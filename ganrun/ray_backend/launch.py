@@ -1,0 +1,246 @@
+"""Starts a run's workers under Ray Train, listens to them, and ends them.
+
+Ray gives processes and joins them in a process group; it starts them again when one dies. Checkpoints,
+metrics and scores are ours alone, so nothing goes through `ray.train.report`.
+"""
+
+import contextlib
+import os
+import threading
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from typing import Any
+
+from ganrun.config.schema import Config
+from ganrun.errors import RunError, UserError
+from ganrun.ray_backend.cluster import connected, cpus_of
+from ganrun.ray_backend.evaluation_tasks import Scores
+from ganrun.ray_backend.head_watch import Head
+from ganrun.storage import for_ray
+from ganrun.worker.channel import Answer, Line, Message
+from ganrun.worker.transitions import Exploit, Restart
+
+ENDINGS = ("finished", "stopped", "failed")
+LISTEN_SECONDS = 0.25
+PROGRAM_FAULTS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError)
+"""What Python raises of faulty code, ours or in run.imports, but not when a machine, a worker or a link dies: to
+start the workers again would only repeat it. (A ValueError or RuntimeError may be either.)"""
+
+
+class Mailbox:
+    """The actor between the driver and the workers: messages one way, the wish to stop and orders the other."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets all, for workers that are to be started."""
+        self._messages: list[Message] = []
+        self._orders: list[Message] = []
+        self._stop = False
+        self._restart: Restart | None = None
+
+    def exchange(self, messages: list[Message], listens: bool) -> Answer:
+        """A worker's side: takes its messages, says whether it should stop, and gives orders to the one who listens."""
+        self._messages += messages
+        if not listens:
+            return self._stop, []
+        orders, self._orders = self._orders, []
+        return self._stop, orders
+
+    def tell(self, stop: bool, orders: list[Message]) -> None:
+        """The driver's side: takes the wish to stop and orders."""
+        self._stop = self._stop or stop
+        self._orders += orders
+
+    def collect(self, stop: bool, orders: list[Message]) -> list[Message]:
+        """The same, and hands the messages over."""
+        self.tell(stop, orders)
+        messages, self._messages = self._messages, []
+        return messages
+
+    def order(self, order: Message) -> None:
+        """The side of Ray's controller: an order."""
+        self._orders.append(order)
+
+    def restart(self, restart: Restart) -> None:
+        """The side of Ray's controller: workers are started anew; what the ones before were to do is void."""
+        self._restart = restart
+        self._orders = [order for order in self._orders if order["kind"] != "leave"]
+        self._messages.append({"kind": "restart", **restart._asdict()})
+
+    def restarted(self) -> Restart | None:
+        """A worker's side: why it was started, if others were before it."""
+        return self._restart
+
+
+def run(config: Config, hear: Callable[[Message], None], stop: threading.Event) -> str:
+    """Trains until the run is finished or stopped; which of the two.
+
+    Args:
+        config: resolved.
+        hear: is called in this thread with each message of the workers.
+        stop: set to have the workers save and leave.
+
+    Raises:
+        UserError, RunError: what a worker said the run failed of, or Ray gave up starting workers again.
+    """
+    with connected(config) as ray:
+        fewest = config.cluster.fewest_workers
+        needed = {"CPU": cpus_of(config, fewest), "GPU": float(fewest * config.cluster.gpus_per_worker)}
+        for resource, amount in needed.items():
+            if (there := ray.cluster_resources().get(resource, 0)) < amount:
+                text = f"waiting for nodes: the run needs {amount:g} {resource}s, the cluster has {there:g}"
+                hear({"kind": "note", "text": text})
+        with contextlib.closing(Head(ray.get_runtime_context().gcs_address)) as head:
+            return _run(config, hear, stop, head)
+
+
+def _run(config: Config, hear: Callable[[Message], None], stop: threading.Event, head: Head) -> str:
+    import ray
+
+    box = mailbox()
+    # A task and not a thread: whatever it is at, it ends with our connection to Ray.
+    fitted = ray.remote(fit).options(max_retries=0, **_beside()).remote(config, box).future()
+    for messages in follow(config, box, fitted, lambda: stop.is_set() or head.lost):
+        for message in messages:
+            hear(message)
+        if head.gone:
+            raise head.fault("the last checkpoint stays")
+    if message["kind"] == "failed":
+        raise (UserError if message["wrong_input"] else RunError)(message["text"])
+    if message["kind"] == "stopped" and head.lost:
+        raise head.fault("a checkpoint is saved")
+    return str(message["kind"])
+
+
+def mailbox() -> Any:
+    """One in a process of its own, as long as whoever makes it lives. Ray is connected to."""
+    import ray
+
+    return ray.remote(Mailbox).options(max_restarts=-1, max_task_retries=-1, **_beside()).remote()
+
+
+def _beside() -> dict[str, Any]:
+    """On this host and not on one that may be lost; nor does a message get lost with it."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return {"num_cpus": 0, "scheduling_strategy": here}
+
+
+def follow(config: Config, box: Any, fitted: Future[str | None], stop: Callable[[], bool]) -> Iterator[list[Message]]:
+    """What the workers of a run say, a few messages at a time; the last of all is one of ENDINGS.
+
+    Args:
+        config: of the run.
+        box: their mailbox.
+        fitted: the outcome of their `fit`.
+        stop: whether they are to save and leave.
+    """
+    import ray
+
+    scores = Scores(config)
+    while True:
+        over = bool(wait([fitted], timeout=LISTEN_SECONDS).done)
+        messages: list[Message] = ray.get(box.collect.remote(stop(), scores.poll()))
+        for number, message in enumerate(messages, 1):
+            scores.hear(message)
+            if message["kind"] in ENDINGS:
+                yield messages[:number]
+                return
+        if over:
+            yield [*messages, _given_up(config, fitted.result())]
+            return
+        yield messages
+
+
+def fit(config: Config, box: Any, order: Exploit | None = None) -> str | None:
+    """Runs the workers, and starts them again when one dies; what Ray gave up over, if it did.
+
+    Args:
+        config: of the run.
+        box: their mailbox.
+        order: see `worker.work`.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+
+    from ganrun.ray_backend.policies import RESIZE_SECONDS, Trainer
+    from ganrun.ray_backend.rendezvous import MeetingConfig, settings
+
+    cluster = config.cluster
+    for name, value in settings(elastic=cluster.fewest_workers < cluster.most_workers).items():
+        os.environ.setdefault(name, value)
+    gpus: dict[str, float] = {"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {}
+    trainer = Trainer(
+        _train_worker,
+        mailbox=box,
+        train_loop_config={"config": config, "mailbox": box, "order": order},
+        # gloo beside nccl: that ranks agree on something must not wait for their GPUs.
+        # A collective waits as long as the storage of one of its workers may be away, and a little more.
+        backend_config=MeetingConfig(
+            backend="cpu:gloo,cuda:nccl" if gpus else "gloo", timeout_s=config.run.patience_seconds + 120
+        ),
+        scaling_config=ScalingConfig(
+            num_workers=cluster.workers,
+            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
+            use_gpu=bool(gpus),
+            resources_per_worker={"CPU": cluster.cpus_per_worker} | gpus,
+        ),
+        run_config=RunConfig(
+            name=uuid.uuid4().hex[:12],
+            failure_config=FailureConfig(max_failures=cluster.max_failures),
+            **for_ray(f"{config.run.storage}/{config.run.name}/.ray"),
+        ),
+    )
+    try:
+        trainer.fit()
+    except Exception as error:
+        return (str(error).strip().splitlines() or [type(error).__name__])[-1]  # Above it is Ray's own traceback.
+    return None
+
+
+def _given_up(config: Config, why: str | None) -> Message:
+    """What to tell the user when Ray gave the workers up, for this reason."""
+    if why and "NoCredentialsError" in why:
+        text = (
+            f"run.storage: the processes of the Ray cluster have no credentials for {config.run.storage}; start the "
+            "cluster, or submit the job, with the AWS variables in its environment"
+        )
+        return failed(text, wrong_input=True)
+    return failed(f"Ray ended the run: {why or 'its workers left without a word'}", wrong_input=False)
+
+
+def failed(text: str, wrong_input: bool) -> Message:
+    """The message that a run has failed."""
+    return {"kind": "failed", "text": text, "wrong_input": wrong_input}
+
+
+def _train_worker(job: dict[str, Any]) -> None:
+    """What Ray Train runs in each worker."""
+    import ray
+    from ray.train import get_context
+    from ray.train.torch import get_device
+
+    from ganrun.worker.worker import work
+
+    context, mailbox = get_context(), job["mailbox"]
+    rank = context.get_world_rank()
+
+    def exchange(messages: list[Message]) -> Answer:
+        return ray.get(mailbox.exchange.remote(messages, rank == 0))  # type: ignore[no-any-return]
+
+    line = Line(exchange, listen=rank == 0)
+    try:
+        restart = ray.get(mailbox.restarted.remote()) if rank == 0 else None
+        work(job["config"], rank, context.get_world_size(), get_device(), line, job["order"], restart)
+    except (UserError, RunError) as error:
+        # To start again would fail again: the driver ends the run.
+        line.say("failed", text=str(error), wrong_input=isinstance(error, UserError))
+    except PROGRAM_FAULTS:
+        line.say("failed", text=f"a fault in the program:\n{traceback.format_exc()}", wrong_input=False)
+    finally:
+        line.close()

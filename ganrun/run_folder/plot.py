@@ -1,0 +1,63 @@
+"""Draws a run's curve: losses, discriminator's output, score and speed over images."""
+
+import io
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from ganrun.run_folder.curve import Line
+from ganrun.telemetry.palette import COLOURS
+from ganrun.telemetry.series import DISTANCES
+
+PANELS: tuple[tuple[str, str, str | tuple[str, ...]], ...] = (
+    ("Losses of the players", "mean loss", "loss/"),
+    ("Discriminator's output on real and fake", "mean logit", "score/"),
+    ("Quality of the samples (lower is better)", "distance", DISTANCES),
+    ("Speed", "images/s", "images_per_second"),
+)
+"""Title, label of the y axis, and how the names of the panel's series begin."""
+MARKED_POINTS = 30
+"""Up to so many points are marked: a few alone would hardly be seen as a line."""
+
+
+def draw_curve(curve: list[Line], title: str) -> bytes:
+    """A PNG of 1,000 by 700 pixels, a panel a matter; `title` stands above them."""
+    figure = Figure(figsize=(10, 7), dpi=100, layout="constrained", facecolor="white")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # type: ignore[union-attr, call-arg]
+    figure.suptitle(title, fontsize=12, x=0.01, ha="left")
+    for axes, (heading, unit, prefix) in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
+        axes.set_title(heading, fontsize=11, loc="left")
+        axes.set_ylabel(unit)
+        dress(axes, last=curve[-1]["images"])
+        _draw_series(
+            axes, curve, list(dict.fromkeys(name for line in curve for name in line if name.startswith(prefix)))
+        )
+    # Losses and outputs have no zero to stand on; speed has.
+    axes.set_ylim(bottom=0)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    return stream.getvalue()
+
+
+def dress(axes: Axes, last: int) -> None:
+    """The axis of images, up to `last`, and what all panels share."""
+    axes.set_xlabel("images shown")
+    axes.set_xlim(0, 1.02 * max(last, 1))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#E5E5E5", linewidth=0.8)
+
+
+def _draw_series(axes: Axes, curve: list[Line], names: list[str]) -> None:
+    for name, colour in zip(names, COLOURS, strict=False):
+        points = [(line["images"], line[name]) for line in curve if line.get(name) is not None]
+        marker = "o" if len(points) <= MARKED_POINTS else None
+        label = name.partition("/")[2]
+        axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=4, label=label, clip_on=False)
+    if len(names) > 1:
+        axes.legend(frameon=False, fontsize=10)
+    elif not names:
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "nothing recorded", transform=axes.transAxes, ha="center", color="#555555")

@@ -1,0 +1,176 @@
+"""A run's state in words: the table of several, the paragraph of one."""
+
+import shlex
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from ganrun.run_folder.status import FAILED, FINISHED, NEVER_STARTED, RUNNING, Run, Score
+from ganrun.run_folder.time_breakdown import shares
+from ganrun.storage import open_storage
+
+SHOWN_NOTES = 5
+MINUTE, HOUR, DAY = 60, 3600, 86400
+
+
+def table(runs: list[Run], now: float) -> str:
+    """A line a run, below a heading."""
+    heading = ("NAME", "STATE", "IMAGES", "DONE", "SCORE", "BEST", "LAST CHECKPOINT", "SIZE")
+    rows = [heading, *(_row(run, now) for run in runs)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    left = ("NAME", "STATE")
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if title in left else cell.rjust(width)
+            for title, cell, width in zip(heading, row, widths, strict=True)
+        ]
+        lines.append("  ".join(cells))
+    return "\n".join(lines)
+
+
+def paragraph(run: Run, now: float) -> str:
+    """One run's state, a fact a line."""
+    facts = [*_life(run, now), *_progress(run, now), *_what(run), *_next(run)]
+    return "\n".join([headline(run), *(f"  {name:<11} {text}" for name, text in facts)])
+
+
+def headline(run: Run) -> str:
+    """Name, state and progress."""
+    share = f"{run.images:,} of {run.total_images:,} images ({_percent(run)})"
+    return f"{run.name}: {run.state}, {share}" if run.state != NEVER_STARTED else f"{run.name}: {run.state}"
+
+
+def measure(config: dict[str, Any]) -> str:
+    """The name of a run's score."""
+    evaluate, fields = config.get("evaluate", {}), config.get("data", {}).get("fields", {})
+    if fields.get("image", {}).get("kind") == "point":
+        return f"mode distance (n={evaluate.get('samples')})"
+    return f"Fréchet distance ({evaluate.get('extractor')}, n={evaluate.get('samples')})"
+
+
+def figure(value: float) -> str:
+    """A score for people."""
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    if count < 1024:
+        return f"{count} B"
+    value, unit = count / 1024, "KiB"
+    for larger in ("MiB", "GiB", "TiB"):
+        if value < 1000:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
+
+
+def span(seconds: float) -> str:
+    """A duration for people, to about two digits."""
+    if seconds < 2 * MINUTE:
+        return f"{max(seconds, 0):.0f} s"
+    if seconds < 2 * HOUR:
+        return f"{seconds / MINUTE:.0f} min"
+    return f"{seconds / HOUR:.0f} h" if seconds < 2 * DAY else f"{seconds / DAY:.0f} days"
+
+
+def _row(run: Run, now: float) -> tuple[str, ...]:
+    saved = f"{span(now - run.latest.time)} ago" if run.latest and run.latest.time else "-"
+    scores = [figure(score.value) if score else "-" for score in (run.last_score, run.best_score)]
+    images = f"{run.images:,} of {run.total_images:,}"
+    return (run.name, run.state, images, _percent(run), *scores, saved, size(run.bytes))
+
+
+def _percent(run: Run) -> str:
+    # Rounded down: only a run that has all its images has 100 %.
+    return f"{min(100 * run.images // run.total_images, 100)} %"
+
+
+def _life(run: Run, now: float) -> Iterator[tuple[str, str]]:
+    """Whether it lives, since when, on how many workers."""
+    attempts = run.attempts
+    workers = f"{attempts.workers} worker{'s' * (attempts.workers != 1)}"
+    heard = f"{_clock(run.active)} ({span(now - run.active)} ago)"
+    if run.lease:
+        begun = attempts.time and f"on {workers} since {_clock(attempts.time)} ({span(now - attempts.time)})"
+        yield "running", begun or "no worker has started yet"
+        yield "lease", f"alive: {run.lease.holder} has it until {_clock(run.lease.expires)}, and renews it"
+    elif run.state == FAILED:
+        yield "failed", f"last heard of at {heard}, on {workers}; it neither finished nor was it stopped"
+    elif run.state != NEVER_STARTED:
+        yield run.state, f"at {heard}, on {workers}"
+    if attempts.starts > 1:
+        moved = f", {attempts.moved} to move or resize" * bool(attempts.moved)
+        resumed, failed = attempts.resumed, attempts.restarted
+        yield "starts", f"{attempts.starts}: {resumed} after a stop, {failed} after a failure{moved}"
+
+
+def _progress(run: Run, now: float) -> Iterator[tuple[str, str]]:
+    yield "checkpoint", _checkpoint(run, now)
+    if run.images_per_second:
+        left = span((run.total_images - run.images) / run.images_per_second)
+        yield "speed", f"{run.images_per_second:,.0f} images/s at the last tick" + f", {left} left" * bool(run.lease)
+    if run.spent:
+        yield "time", f"{shares(run.spent)} (starts aside)"
+    if run.best_score and run.last_score:
+        yield "score", _scores(run, run.best_score, run.last_score)
+    for note in run.notes[-SHOWN_NOTES:]:
+        yield "note", f"{_clock(note['time'])} {_told(note)}"
+    if (more := len(run.notes) - SHOWN_NOTES) > 0:
+        yield "note", f"and {more} earlier: see {run.place}/events"
+
+
+def _checkpoint(run: Run, now: float) -> str:
+    if run.latest is None:
+        return "none yet"
+    if run.latest.time is None:
+        return f"{run.latest.checkpoint} is missing, though latest.json names it: the one before it will be taken"
+    return f"at {run.latest.images:,} images, {span(now - run.latest.time)} ago"
+
+
+def _scores(run: Run, best: Score, last: Score) -> str:
+    told = f"{measure(run.config)}: {figure(last.value)} at {last.images:,} images"
+    if best == last:
+        return f"{told}, the best so far (lower is better)"
+    return f"{told}; the best was {figure(best.value)} at {best.images:,} (lower is better)"
+
+
+def _told(note: dict[str, Any]) -> str:
+    """An event in its own words, or as its fields."""
+    if "message" in note:
+        return str(note["message"])
+    fields = ", ".join(f"{name}: {value}" for name, value in note.items() if name not in ("time", "kind"))
+    return f"{note['kind'].replace('_', ' ')} ({fields})" if fields else str(note["kind"])
+
+
+def _what(run: Run) -> Iterator[tuple[str, str]]:
+    data, model, objective = (run.config.get(section, {}) for section in ("data", "model", "objective"))
+    edge = data.get("image_size")
+    yield "game", f"{objective.get('game')} with {objective.get('loss')} loss"
+    yield "model", f"{model.get('name')}, width {model.get('width')}"
+    shards = data.get("shards")
+    where = ", ".join(shards) if isinstance(shards, list) else shards
+    yield "data", f"{where}, {edge}x{edge}x{data.get('channels')}, in batches of {data.get('batch_size')}"
+    yield "folder", f"{run.place}, {size(run.bytes)}"
+    if run.picture:
+        yield "samples", run.picture
+
+
+def _next(run: Run) -> Iterator[tuple[str, str]]:
+    """The command to go on with."""
+    verb = "tune" if run.trials else "train"
+    command, settings = f"ganrun {verb} {shlex.quote(f'{run.place}/config.yaml')}", run.config["run"]
+    if open_storage(f"{settings['storage']}/{settings['name']}").uri != run.place:
+        storage = run.place.rpartition("/")[0]
+        command += f" {shlex.quote(f'run.storage={storage}')} {shlex.quote(f'run.name={run.name}')}"  # It was moved.
+    if run.state == FINISHED:
+        yield "go further", f"{command} train.total_images={2 * run.total_images}"
+    elif run.state == NEVER_STARTED:
+        yield "start", command
+    elif run.state != RUNNING:
+        yield "resume", command
+
+
+def _clock(time: float) -> str:
+    return datetime.fromtimestamp(time).strftime("%Y-%m-%d %H:%M:%S")

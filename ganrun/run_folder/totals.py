@@ -1,0 +1,46 @@
+"""What a run's folder tells of its life so far, for the driver that goes on with it."""
+
+import itertools
+import re
+from collections import Counter
+
+from ganrun.run_folder.curve import METRICS_NAME, Line, read_curve, read_events, read_lines
+from ganrun.storage import Storage
+from ganrun.telemetry.protocol import PART_BYTES
+from ganrun.telemetry.state import Past, point, thinned
+
+SUMMED = re.compile(r"nonfinite|shard_bytes|shard_errors/.*|samples_skipped|gpu_seconds|seconds/.*")
+COUNTED = {"rollback": "rollbacks", "checkpoint_failed": "checkpoint_failures", "exploit": "exploits"}
+FIRST_PICTURE = "samples/000000000000.png"
+
+
+def past(storage: Storage) -> Past:
+    """All that happened in the run: also what was lost in a failure and computed anew."""
+    names = storage.list("metrics")
+    if not names:
+        return Past()
+    totals = Counter[str]()
+    for name in names:
+        if match := METRICS_NAME.fullmatch(name):
+            totals += _totals(read_lines(storage, f"metrics/{name}"), int(match["start_images"]))
+    events, _ = read_events(storage)
+    totals.update(COUNTED[event["kind"]] for event in events if event["kind"] in COUNTED)
+    course = [event for event in events if event["kind"] in ("start", "stop", "finish")]
+    for before, event in itertools.pairwise(course):
+        if event["kind"] == "start":
+            died = event.get("reason") or "failure"
+            totals[f"restarts/{died if before['kind'] == 'start' else 'resume'}"] += 1
+    points = [point(line["images"], line["time"], line) for line in thinned(read_curve(storage)[0])]
+    pictures = storage.list("samples")
+    picture = storage.read(FIRST_PICTURE) if FIRST_PICTURE.rpartition("/")[2] in pictures else None
+    if picture and len(picture) > PART_BYTES:
+        picture = None
+    return Past(dict(totals), points, course[-1]["kind"] if course else None, picture)
+
+
+def _totals(lines: list[Line], start: int) -> Counter[str]:
+    """Of one attempt."""
+    totals = Counter[str]({"images": max([line["images"] for line in lines], default=start) - start})
+    for line in lines:
+        totals.update({name: value for name, value in line.items() if SUMMED.fullmatch(name) and value})
+    return totals

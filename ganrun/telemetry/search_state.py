@@ -1,0 +1,90 @@
+"""What a search pushes to a sidecar: a state for each trial, and one for the search, that counts them."""
+
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ganrun.config.schema import Config
+from ganrun.telemetry.protocol import Address
+from ganrun.telemetry.push import Pusher
+from ganrun.telemetry.state import RunState, Shown
+
+STATES = ("pending", "running", "paused", "finished", "failed")
+
+
+class SearchState(Shown):
+    """The search itself, as a state without a trial.
+
+    Args:
+        config: of the search.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config, config.run.name)
+        self._states: Counter[str] = Counter()
+
+    def observe(self, states: Mapping[str, str]) -> None:
+        """Takes the state of each trial."""
+        with self._lock:
+            self._states = Counter(states.values())
+
+    def end(self, ending: str) -> None:
+        """The search is over: finished, stopped or failed."""
+        self.ending = ending
+
+    def report(self) -> dict[str, Any]:
+        """The body of a push; see protocol.py."""
+        with self._lock:
+            series: list[list[Any]] = [["trials", {"state": state}, self._states[state]] for state in STATES]
+            if self.ending:
+                series.append(["ended", {"ending": self.ending}, 1])
+            return self._head() | {"parts": {}, "series": series}
+
+    def part(self, name: str) -> bytes:
+        """It has none."""
+        raise KeyError(name)
+
+
+class SearchPush:
+    """Pushes a search and its trials, each from a thread of its own; only the first starts a sidecar and speaks.
+
+    Args:
+        config: of the search.
+        trials: the state of each, by name.
+        address, beside, say: as of a `Pusher`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        trials: Mapping[str, RunState],
+        address: Address,
+        beside: bool,
+        say: Callable[[str], None],
+    ) -> None:
+        self.state, self.trials = SearchState(config), trials
+        seconds = config.telemetry.push_seconds
+        self._pushers = [Pusher(self.state, address, beside, seconds, say)]
+        self._pushers += [Pusher(state, address, False, seconds, lambda text: None) for state in trials.values()]
+
+    def hear(self, trial: str, message: dict[str, Any]) -> None:
+        """Takes what the workers of a trial say."""
+        with contextlib.suppress(Exception):  # Not even our own fault in what is shown may end what is trained.
+            if trial and message["kind"] == "trial_failed":
+                self.trials[trial].end("failed", message["text"])
+            elif trial:
+                self.trials[trial].hear(message)
+
+    def close(self, ending: str) -> None:
+        """Pushes once more; trials that did not end by themselves have the search's ending."""
+        self.state.end(ending)
+        for state in self.trials.values():
+            if state.ending is None:
+                state.end(ending)
+        closing = [threading.Thread(target=pusher.close) for pusher in self._pushers]
+        for thread in closing:
+            thread.start()
+        for thread in closing:
+            thread.join()

@@ -1,0 +1,1 @@
+"""Training state, a player's step, the loop, EMA, checkpoints, metrics."""

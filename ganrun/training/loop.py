@@ -1,0 +1,83 @@
+"""The order of events in a run. Knows no Ray, no storage and no clock: those are the host's."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from ganrun.data.decode import RawBatch
+from ganrun.errors import DivergedError
+from ganrun.training.player_step import learning_rate
+from ganrun.training.state import Play
+
+
+class Host(Protocol):
+    """Where a run takes place. All workers call these at the same images."""
+
+    def should_stop(self) -> bool:
+        """Whether the run is asked to save and leave; the same on all workers."""
+
+    def record(self, values: dict[str, float], signs: tuple[str, ...]) -> None:
+        """A tick: means since the last one, by metric name, and the signs of collapse that hold."""
+
+    def picture(self) -> None:
+        """Samples of the averaged generator."""
+
+    def evaluate(self) -> bool:
+        """Has the averaged generator scored; whether a checkpoint is due for that."""
+
+    def save(self) -> None:
+        """A checkpoint."""
+
+
+def train(play: Play, next_batches: Callable[[], list[RawBatch]], host: Host) -> bool:
+    """Plays rounds until the run has its images or the host asks to stop; whether it has them.
+
+    Raises:
+        DivergedError: more turns were not finite in a tick than the config tolerates, or it collapsed and is
+            to be rolled back then.
+    """
+    config = play.config
+    evaluate, checkpoint = config.evaluate.every_images, config.checkpoint.every_images
+    if play.images == 0:
+        host.picture()
+    # A checkpoint that is owed waits for a round without a skipped turn: weights may be finite and yet lost.
+    owed = False
+    while play.images < config.train.total_images:
+        before = play.images
+        play.round(next_batches)
+        done, ticked = play.images >= config.train.total_images, _passed(config.train.tick_images, before, play.images)
+        if done or ticked:
+            _tick(play, host)
+        # The first tick is scored, too: to compare with, and so that what is wrong with scores is seen soon.
+        first = ticked and before < config.train.tick_images
+        if evaluate and (done or first or _passed(evaluate, before, play.images)):
+            owed = host.evaluate() or owed
+        stop = host.should_stop()
+        owed = owed or stop or _passed(checkpoint, before, play.images)
+        if done or (owed and not play.skipped):
+            host.save()
+            if stop and not done:
+                return False
+            owed = False
+    return True
+
+
+def _passed(interval: int, before: int, after: int) -> bool:
+    """Whether a multiple of the interval lies in (before, after]."""
+    return bool(interval) and after // interval > before // interval
+
+
+def _tick(play: Play, host: Host) -> None:
+    values, nonfinite = play.recorder.read()
+    for seat in play.seats:
+        rate = learning_rate(seat.settings, play.images, play.config.train.total_images)
+        values[f"learning_rate/{seat.player.name}"] = rate
+    signs, settings = play.suspicion.look(values), play.config.train
+    host.record(values | {"nonfinite": nonfinite}, signs)
+    if nonfinite > settings.nonfinite_tolerance:
+        raise DivergedError(
+            f"{nonfinite} turns before {play.images:,} images had a loss or gradient that is not finite, more than "
+            f"train.nonfinite_tolerance: {settings.nonfinite_tolerance}"
+        )
+    if signs and settings.rollback_on_collapse:
+        raise DivergedError(f"a collapse is suspected at {play.images:,} images: {', '.join(signs)}")
+    host.picture()

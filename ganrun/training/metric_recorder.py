@@ -1,0 +1,74 @@
+"""Sums of what turns report, kept on the device and read at a tick."""
+
+import torch
+from torch import Tensor
+
+from ganrun.slots import Slots
+from ganrun.training.player_step import TurnRecord
+
+
+class Recorder:
+    """Means since the last tick, a sum and a count for each slot and name.
+
+    Kept by slot so that they are the same for every number of workers, and part of a checkpoint so that a tick
+    that a stop falls into is none the poorer.
+    """
+
+    def __init__(self, slots: Slots, device: torch.device) -> None:
+        self.slots, self.device = slots, device
+        self.names: list[str] = []
+        self._columns: dict[tuple[str, ...], Tensor] = {}
+        self._sums = self._table(0)
+        self.nonfinite = torch.zeros((), dtype=torch.int64, device=device)
+        """Turns skipped since the last tick; the same on all workers."""
+
+    def add(self, turn: TurnRecord) -> None:
+        """Adds a turn's scalars, slot by slot; those that are not finite do not count."""
+        for name in turn.rows[0]:
+            if name not in self.names:
+                self.names.append(name)
+        if len(self.names) > self._sums.shape[2]:
+            wider = self._table(len(self.names))
+            wider[:, :, : self._sums.shape[2]] = self._sums
+            self._sums = wider
+        columns = self._columns_of(tuple(turn.rows[0]))
+        values = torch.stack([torch.stack([value.double() for value in row.values()]) for row in turn.rows])
+        finite = torch.isfinite(values)
+        self._sums[:, 0].index_add_(1, columns, torch.where(finite, values, 0.0))
+        self._sums[:, 1].index_add_(1, columns, finite.double())
+        self.nonfinite += turn.skipped.long()
+
+    def read(self) -> tuple[dict[str, float], int]:
+        """The mean of each name over all slots, and the turns skipped, since the last call; begins anew.
+
+        All workers call it together. A name that never was finite is left out.
+        """
+        table, nonfinite = self.state()["sums"].sum(0), int(self.nonfinite)
+        self._sums.zero_()
+        self.nonfinite.zero_()
+        means = (table[0] / table[1]).tolist()
+        counts = table[1].tolist()
+        return {name: mean for name, mean, count in zip(self.names, means, counts, strict=True) if count}, nonfinite
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps, as a copy; all workers call it together."""
+        sums = self.slots.gather(self._sums)
+        return {"sums": sums.to("cpu", copy=True), "nonfinite": self.nonfinite.to("cpu", copy=True)}
+
+    def load(self, names: list[str], state: dict[str, Tensor]) -> None:
+        """Goes on from a checkpoint."""
+        owned = self.slots.owned
+        self.names = list(names)
+        self._columns.clear()
+        self._sums = state["sums"][owned.start : owned.stop].to(self.device, copy=True)
+        self.nonfinite = state["nonfinite"].to(self.device, copy=True)
+
+    def _columns_of(self, names: tuple[str, ...]) -> Tensor:
+        """Where these names stand, kept on the device: to send indices there each turn would wait for it."""
+        if names not in self._columns:
+            self._columns[names] = torch.tensor([self.names.index(name) for name in names], device=self.device)
+        return self._columns[names]
+
+    def _table(self, width: int) -> Tensor:
+        """[owned slots, sum or count, names]."""
+        return torch.zeros(len(self.slots.owned), 2, width, dtype=torch.float64, device=self.device)

@@ -1,0 +1,63 @@
+"""How a hyper-parameter is drawn and varied: the explore step of population-based training.
+
+Jaderberg et al. 2017 (arXiv:1711.09846): each hyper-parameter by itself is drawn anew from its prior with some
+probability, and else multiplied by one of two factors (theirs: 0.8 and 1.2), either as likely.
+"""
+
+import math
+from random import Random
+from typing import Any
+
+from ganrun.config.schema import Config, MutationConfig, TuneConfig
+from ganrun.config.tunable import Values, value_of
+
+
+def stream(*parts: int | str) -> Random:
+    """Random numbers that are a function of what they are for, on every machine; `ganrun.rng` would load torch."""
+    return Random("/".join(map(str, parts)))
+
+
+def sample(mutation: MutationConfig, random: Random) -> Any:
+    """A value from the prior."""
+    if mutation.choice is not None:
+        return random.choice(mutation.choice)
+    if mutation.uniform is not None:
+        return random.uniform(*mutation.uniform)
+    low, high = mutation.ends
+    # exp may round past an end.
+    return min(max(math.exp(random.uniform(math.log(low), math.log(high))), low), high)
+
+
+def perturb(mutation: MutationConfig, value: Any, factors: tuple[float, float], random: Random) -> Any:
+    """A value times one of the factors, kept within its prior; a choice moves to a neighbour in its list."""
+    if mutation.choice is not None:
+        place = mutation.choice.index(value) + random.choice((-1, 1))
+        return mutation.choice[min(max(place, 0), len(mutation.choice) - 1)]
+    low, high = mutation.ends
+    return min(max(value * random.choice(factors), low), high)
+
+
+def first_values(config: Config, tune: TuneConfig, trial: str) -> Values:
+    """What a trial begins with: each hyper-parameter from its prior."""
+    random = stream(config.run.seed, "first", trial)
+    return {key: _fitting(config, key, sample(each, random)) for key, each in tune.mutations.items()}
+
+
+def explored(config: Config, tune: TuneConfig, donor: Values, trial: str, interval: int) -> Values:
+    """The donor's hyper-parameters, each drawn anew or perturbed."""
+    random, values = stream(config.run.seed, "explore", trial, interval), {}
+    for key, mutation in tune.mutations.items():
+        if random.random() < tune.resample_probability:
+            value = sample(mutation, random)
+        else:
+            value = perturb(mutation, donor[key], tune.perturbation_factors, random)
+        values[key] = _fitting(config, key, value)
+    return values
+
+
+def _fitting(config: Config, key: str, value: Any) -> Any:
+    """A value as its key has it: what is a whole number in the config stays one."""
+    before = value_of(config, key)
+    if isinstance(before, int) and not isinstance(before, bool) and isinstance(value, float):
+        return round(value)
+    return list(value) if isinstance(value, tuple) else value

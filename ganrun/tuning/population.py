@@ -1,0 +1,190 @@
+"""A population of trials: what each reported, who takes over whom, and from whom a trial descends.
+
+The exploit step of population-based training is truncation selection (Jaderberg et al. 2017, arXiv:1711.09846): a
+trial in the lowest part of the population takes weights and hyper-parameters of one drawn from the highest part.
+Trials are compared after equally many images: interval k is decided when all have reported it.
+"""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ganrun.config.schema import Config
+from ganrun.config.tunable import Values
+from ganrun.tuning.explore import explored, first_values, stream
+
+Line = dict[str, Any]
+NEVER = 10**12 - 1
+"""More images than any run has."""
+
+
+class Report(NamedTuple):
+    """A trial's score at the end of an interval; `checkpoint` is its state there."""
+
+    trial: str
+    interval: int
+    images: int
+    score: float | None
+    checkpoint: str | None
+
+
+class Exploit(NamedTuple):
+    """That a trial takes over a donor's state at the end of an interval, and goes on with `after`."""
+
+    number: int
+    trial: str
+    donor: str
+    interval: int
+    images: int
+    checkpoint: str
+    before: Values
+    after: Values
+
+
+class Segment(NamedTuple):
+    """A stretch of a trial's ancestry: from so many images on it was this trial, with these values."""
+
+    images: int
+    trial: str
+    values: Values
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A trial with its newest and its best report that has a score."""
+
+    trial: str
+    last: Report | None
+    best: Report | None
+    exploits: int
+
+
+class Population:
+    """The trials of a search and what befell them; a function of the config and the lines of search.jsonl.
+
+    Args:
+        config: of the search, with its `tune` section.
+    """
+
+    def __init__(self, config: Config) -> None:
+        assert config.tune is not None
+        self.config, self.tune = config, config.tune
+        self.trials = [f"{number:02d}" for number in range(self.tune.population)]
+        self.first = {trial: first_values(config, self.tune, trial) for trial in self.trials}
+        self.values = dict(self.first)
+        """Each trial's hyper-parameters now."""
+        self.reports: dict[str, dict[int, Report]] = {trial: {} for trial in self.trials}
+        """By trial and interval; those that an exploit made void are gone."""
+        self.told: list[Report] = []
+        """All, in the order in which they came, those too."""
+        self.exploits: list[Exploit] = []
+        self.decided = 0
+        """The newest interval that was decided."""
+
+    @property
+    def intervals(self) -> int:
+        """Of a whole trial."""
+        return self.config.train.total_images // self.tune.perturb_every_images
+
+    def hear(self, line: Line) -> None:
+        """Takes a line of search.jsonl, whether new or read again."""
+        match line["kind"]:
+            case "report":
+                report = Report(*(line[field] for field in Report._fields))
+                self.reports[report.trial][report.interval] = report
+                self.told.append(report)
+            case "exploit":
+                exploit = Exploit(*(line[field] for field in Exploit._fields))
+                self.exploits.append(exploit)
+                self.values[exploit.trial] = exploit.after
+                self.decided = max(self.decided, exploit.interval)
+                kept = self.reports[exploit.trial]
+                self.reports[exploit.trial] = {at: kept[at] for at in kept if at <= exploit.interval}
+
+    def interval_of(self, images: int) -> int:
+        """How many whole intervals so many images are."""
+        return images // self.tune.perturb_every_images
+
+    def reported(self, trial: str) -> int:
+        """The newest interval that a trial has reported."""
+        return max(self.reports[trial], default=0)
+
+    def has_finished(self, trial: str) -> bool:
+        """Whether it has reported all that there is."""
+        return self.reported(trial) >= self.intervals
+
+    def best(self) -> Report | None:
+        """The best report of all that have a score and a checkpoint; of equal ones the first trial's."""
+        reports = [each for trial in self.trials for each in self.reports[trial].values() if each.checkpoint]
+        return min((each for each in reports if math.isfinite(self.loss(each))), key=self.loss, default=None)
+
+    def loss(self, report: Report | None) -> float:
+        """What is least of the best, in either mode; infinite without a score."""
+        if report is None or report.score is None or not math.isfinite(report.score):
+            return math.inf
+        return report.score if self.tune.mode == "min" else -report.score
+
+    def decide(self, failed: Collection[str] = (), finished: Collection[str] = ()) -> list[Exploit]:
+        """Who takes over whom at the next interval, if all have reported it.
+
+        Trials that failed count as the worst. One that will not report it any more, since its report was lost when the
+        search was killed, is left out.
+        """
+        interval = self.decided + 1
+        if self.tune.method != "population" or interval >= self.intervals:
+            return []
+        at = {trial: self.reports[trial].get(interval) for trial in self.trials}
+        silent = {trial for trial in self.trials if at[trial] is None and trial not in failed}
+        lost = {trial for trial in silent if trial in finished or self.reported(trial) > interval}
+        if silent - lost:
+            return []
+        self.decided = interval
+        at |= dict.fromkeys(failed)
+        ranked = sorted(set(self.trials) - lost, key=lambda trial: (self.loss(at[trial]), trial))
+        if len(ranked) < 2:
+            return []
+        cut = max(1, int(self.tune.quantile * len(ranked)))
+        top = [trial for trial in ranked[:cut] if math.isfinite(self.loss(at[trial]))]
+        found: list[Exploit] = []
+        for trial in ranked[-cut:] if top else []:
+            donor = stream(self.config.run.seed, "donor", trial, interval).choice(top)
+            report = at[donor]
+            assert report is not None
+            assert report.checkpoint is not None
+            before, number = self.values[trial], len(self.exploits) + len(found) + 1
+            after = explored(self.config, self.tune, self.values[donor], trial, interval)
+            found.append(Exploit(number, trial, donor, interval, report.images, report.checkpoint, before, after))
+        return found
+
+    def last_exploit(self, trial: str) -> Exploit | None:
+        """The newest one by a trial."""
+        return next((each for each in reversed(self.exploits) if each.trial == trial), None)
+
+    @property
+    def needed_from(self) -> int:
+        """The images from which on checkpoints may still be taken over."""
+        return self.decided * self.tune.perturb_every_images if self.tune.method == "population" else NEVER
+
+    def lineage(self, trial: str, interval: int | None = None) -> list[Segment]:
+        """From whom a trial's weights (at the end of an interval; unset, now) descend, the eldest first."""
+        bound = self.intervals + 1 if interval is None else interval
+        segments: list[Segment] = []
+        while True:
+            # At its own interval a report still is of what was there before the exploit.
+            taken = [each for each in self.exploits if each.trial == trial and each.interval < bound]
+            if not taken:
+                return [Segment(0, trial, self.first[trial]), *segments]
+            segments.insert(0, Segment(taken[-1].images, trial, taken[-1].after))
+            trial, bound = taken[-1].donor, taken[-1].interval
+
+    def standings(self) -> list[Standing]:
+        """All trials, the best first: by their newest score."""
+        found = []
+        for trial in self.trials:
+            reports = [self.reports[trial][at] for at in sorted(self.reports[trial])]
+            scored = [report for report in reports if math.isfinite(self.loss(report))]
+            best = min(scored, key=self.loss, default=None)
+            taken = sum(exploit.trial == trial for exploit in self.exploits)
+            found.append(Standing(trial, reports[-1] if reports else None, best, taken))
+        return sorted(found, key=lambda each: (self.loss(each.last), each.trial))

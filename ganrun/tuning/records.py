@@ -1,0 +1,103 @@
+"""The records of a search: search.jsonl, what its folder was begun with, and best.json."""
+
+import json
+import time
+from typing import Any
+
+from ganrun.cli.preflight import with_slots
+from ganrun.config.load import flat, parse
+from ganrun.config.schema import Config
+from ganrun.errors import RunError, UserError
+from ganrun.run_folder.curve import SEARCH_FILE as FILE
+from ganrun.run_folder.curve import parse_lines
+from ganrun.storage import Storage
+from ganrun.tuning.population import Population, Report
+
+FREE = (
+    "cluster.",
+    "telemetry.",
+    "checkpoint.",
+    "train.total_images",
+    "run.patience_seconds",
+    "data.shards",
+    "data.cache",
+)
+"""How the keys begin that may differ when a search goes on."""
+
+
+def read_population(config: Config, storage: Storage) -> Population:
+    """The population as the lines of the search's folder leave it.
+
+    Raises:
+        RunError: a line is not one of this search.
+    """
+    population = Population(config)
+    for number, line in enumerate(parse_lines(_text(storage), {"time", "kind"}), 1):
+        try:
+            population.hear(line)
+        except (KeyError, TypeError) as error:
+            raise RunError(
+                f"{storage.uri}/{FILE}: line {number} is not of this search ({error!r}); take it out, or choose "
+                "another run.name"
+            ) from error
+    return population
+
+
+def mend(storage: Storage) -> None:
+    """Ends a line that a crash cut off, lest the next one is lost with it."""
+    if (text := _text(storage)) and not text.endswith(b"\n"):
+        storage.append(FILE, b"\n")
+
+
+def _text(storage: Storage) -> bytes:
+    try:
+        return storage.read(FILE)
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
+
+
+def add_lines(storage: Storage, lines: list[dict[str, Any]]) -> None:
+    """Appends lines, all or in a crash the first of them.
+
+    Raises:
+        OSError: the storage does not take them.
+    """
+    now = time.time()
+    text = "".join(json.dumps({"time": now, **line}) + "\n" for line in lines)
+    storage.append(FILE, text.encode())
+
+
+def settle(config: Config, storage: Storage) -> Config:
+    """The config with the slots that the search was begun with.
+
+    Raises:
+        UserError: it differs from the search's own in what cannot change once it has begun.
+    """
+    found = storage.read_version("config.yaml")
+    slots = config.slots
+    if found and _text(storage):
+        before = parse(found[0], f"{storage.uri}/config.yaml")
+        slots = config.data.slots or before.slots
+        config = with_slots(config, slots)
+        old, new = flat(before), flat(config)
+        changed = [
+            f"{key} was {old.get(key)}, is {new.get(key)}"
+            for key in old | new
+            if old.get(key) != new.get(key) and not key.startswith(FREE)
+        ]
+        if changed:
+            raise UserError(
+                f"{storage.uri} was begun with another config: {'; '.join(changed)}. These cannot change in a search: "
+                "change them back, or choose another run.name"
+            )
+    elif storage.list("checkpoints"):
+        raise UserError(f"run.name: {storage.uri} is a run and no search; choose another run.name")
+    return with_slots(config, slots)
+
+
+def point_best(storage: Storage, best: Report) -> None:
+    """Points best.json to a trial's checkpoint; there is one writer, who has the lease."""
+    checkpoint = f"trials/{best.trial}/checkpoints/{best.checkpoint}"
+    attempt = int((best.checkpoint or "0").rpartition("-")[2])
+    pointer = {"checkpoint": checkpoint, "images": best.images, "attempt": attempt, "score": best.score}
+    storage.write("best.json", json.dumps(pointer).encode())

@@ -1,0 +1,75 @@
+"""When a trial has a report due: of what its workers say, what makes one."""
+
+from typing import Any
+
+from ganrun.tuning.population import Population, Report
+
+Message = dict[str, Any]
+
+
+class Reporting:
+    """Makes the reports of a trial: each of a score and the first checkpoint from there on, whichever is said first.
+
+    What a trial says before it has an exploit behind it is of a state that it is about to give up, and makes none.
+
+    Args:
+        population: that it is one of; says what it has reported and whom it is to take over.
+        trial: its name.
+    """
+
+    def __init__(self, population: Population, trial: str) -> None:
+        self.population, self.trial = population, trial
+        self._begin(0)
+
+    def _begin(self, behind: int) -> None:
+        self.behind = behind
+        """Number of the last exploit that it has behind it."""
+        self._scored: list[tuple[int, float | None]] = []
+        """Images and scores of what is not yet reported: a checkpoint may be written when the next score is there."""
+        self._saved: list[tuple[int, str]] = []
+        """Checkpoints since that of the last report: the next may be written before the last has its score."""
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether it has every exploit behind it that was decided."""
+        last = self.population.last_exploit(self.trial)
+        return last is None or self.behind >= last.number
+
+    def hear(self, message: Message) -> Report | None:
+        """Takes a message of the workers; the report that it makes whole."""
+        match message["kind"]:
+            case "started":
+                self._begin(message["exploit"])
+            case "exploit":
+                self._begin(message["number"])
+            case "checkpoint" if self.up_to_date:
+                self._saved.append((message["images"], message["checkpoint"]))
+                return self._whole()
+            case "score" if self.up_to_date:
+                return self._score(message["images"], self._value(message))
+            case "score_failed" if self.up_to_date:
+                return self._score(message["images"], None)
+        return None
+
+    def _value(self, message: Message) -> float | None:
+        metric = self.population.tune.metric
+        value: float | None = message["value"] if metric == "distance" else message["values"].get(metric)
+        return value
+
+    def _score(self, images: int, value: float | None) -> Report | None:
+        interval = self.population.interval_of(images)
+        if interval == 0 and 0 not in self.population.reports[self.trial]:
+            return Report(self.trial, 0, images, value, None)
+        if interval > self.population.reported(self.trial):
+            self._scored.append((images, value))
+        return self._whole()
+
+    def _whole(self) -> Report | None:
+        """A report of the newest score that has a checkpoint; older ones will have none."""
+        interval_of = self.population.interval_of
+        for images, score in reversed(self._scored):
+            if found := [(at, name) for at, name in self._saved if at >= images]:
+                self._scored = [each for each in self._scored if interval_of(each[0]) > interval_of(images)]
+                self._saved = [each for each in self._saved if each[0] >= found[0][0]]
+                return Report(self.trial, interval_of(images), images, score, found[0][1])
+        return None

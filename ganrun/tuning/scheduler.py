@@ -1,0 +1,271 @@
+"""What Ray Tune asks of a search: which trial runs next, whether one goes on, and when all is over."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import ray
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
+from ray.tune.stopper import Stopper
+
+from ganrun.config.schema import Config
+from ganrun.errors import UserError
+from ganrun.ray_backend import launch
+from ganrun.ray_backend.cluster import cpus_of
+from ganrun.ray_backend.evaluation_tasks import scoring_cpus
+from ganrun.storage import Storage
+from ganrun.telemetry.search_state import STATES
+from ganrun.tuning.population import Population, Report
+from ganrun.tuning.records import add_lines, point_best
+from ganrun.tuning.reporting import Reporting
+from ganrun.tuning.trainable import begin, order_of
+from ganrun.worker.channel import Message
+
+PENDING, RUNNING, PAUSED, FINISHED, FAILED = STATES
+
+
+class Watch(Protocol):
+    """Who is shown what happens."""
+
+    def hear(self, trial: str, message: Message) -> None:
+        """A message of a trial's workers; without a trial, a line of search.jsonl."""
+
+    def observe(self, states: dict[str, str]) -> None:
+        """The state of each trial."""
+
+    def say(self, text: str) -> None:
+        """A line for the user."""
+
+
+class Scheduler(FIFOScheduler):  # type: ignore[misc]
+    """Hears the trials as Ray Tune hands their reports over, and has the worst take over the best.
+
+    Who takes over another is told so in its mailbox, and goes on; Ray Tune pauses a trial only when its workers have
+    left: in turn, since it failed, or since the search is to stop.
+
+    Args:
+        config: of the search, resolved.
+        storage: of its folder.
+        population: what its records say.
+        watch: is told of everything.
+        tell: tells a trial's workers whether to save and leave, and orders.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        storage: Storage,
+        population: Population,
+        watch: Watch,
+        tell: Callable[[str, bool, list[Message]], None],
+    ) -> None:
+        super().__init__()
+        self.config, self.storage, self.population, self.watch, self.tell = config, storage, population, watch, tell
+        self.reporting = {name: Reporting(population, name) for name in population.trials}
+        self.tune_trials: dict[str, TuneTrial] = {}
+        self.over = {name: FINISHED for name in population.trials if population.has_finished(name)}
+        """Trials that do not run again, or not until they take over another: finished or failed."""
+        self.why = ""
+        """What the first one failed of."""
+        self.fault: Exception | None = None
+        """What ends the search."""
+        self.stopping = self._told_room = False
+        self.decide()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing of it: Ray Tune keeps a copy of its parts, and ours are in search.jsonl."""
+        return {}
+
+    def states(self) -> dict[str, str]:
+        """The state of each trial."""
+        running = self._running()
+        return {
+            name: self.over.get(name)
+            or (RUNNING if name in running else PAUSED if name in self.tune_trials else PENDING)
+            for name in self.population.trials
+        }
+
+    def stop(self) -> None:
+        """Has all that run save and leave, and nobody start."""
+        self.stopping = True
+        for name in self._running():
+            self.tell(name, True, [])
+
+    def all_over(self) -> bool:
+        """Whether nobody runs and nobody is to."""
+        return not self._running() and (self.stopping or not self._waiting())
+
+    def up_next(self) -> str | None:
+        """Who is to start: of those that wait, one that is behind most, if there is room for it."""
+        waiting = self._waiting()
+        room = bool(waiting) and not self.stopping and len(self._running()) < self._room()
+        return waiting[0] if room else None
+
+    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """Ray Tune has made a trial of what `Queue` suggested."""
+        self.tune_trials[trial.config["trial"]] = trial
+
+    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
+        """One that is paused and may go on."""
+        name = self.up_next()
+        return self.tune_trials.get(name) if name else None
+
+    def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
+        """Takes what its workers said; a trial goes on until they have left."""
+        name, messages = trial.config["trial"], result["messages"]
+        try:
+            for message in messages:
+                self.watch.hear(name, message)
+                self._heed(name, message)
+            self._make_room()
+        except Exception as error:  # Ray Tune would make a text of it.
+            self._end_with(error)
+        if messages[-1]["kind"] not in launch.ENDINGS:
+            return str(self.CONTINUE)
+        return str(self.STOP if self.over.get(name) == FINISHED else self.PAUSE)
+
+    def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """Its process has died; Ray Tune starts it again, or has given up."""
+        try:
+            if not trial.should_recover():
+                self._failed(trial.config["trial"], "its process died too often")
+        except Exception as error:
+            self._end_with(error)
+
+    def _end_with(self, error: Exception) -> None:
+        self.fault = self.fault or error
+        self.stop()
+
+    def _running(self) -> list[str]:
+        """Those that Ray Tune has at work, or starts."""
+        alive = (TuneTrial.PENDING, TuneTrial.RUNNING)
+        return [name for name, trial in self.tune_trials.items() if trial.status in alive]
+
+    def _waiting(self) -> list[str]:
+        running = self._running()
+        waiting = [name for name in self.population.trials if name not in running and name not in self.over]
+        return sorted(waiting, key=lambda name: (self.population.reported(name), name))
+
+    def _make_room(self) -> None:
+        """Who is ahead of one that waits saves and leaves."""
+        waiting, running = self._waiting(), self._running()
+        if not waiting or self.population.tune.method != "population":
+            return
+        reported = self.population.reported
+        behind = waiting[max(self._room() - len(running), 0) :]
+        ahead = [name for name in running if behind and reported(name) > reported(behind[0])]
+        for name in ahead[: len(behind)]:
+            if self.reporting[name].up_to_date:
+                self.tell(name, True, [])
+
+    def _room(self) -> int:
+        """How many trials the cluster has room for, at least one: Ray waits for nodes."""
+        there: dict[str, float] = ray.cluster_resources()
+        cluster = self.config.cluster
+        needed = {
+            "CPU": cpus_of(self.config, cluster.most_workers) + scoring_cpus(self.config),
+            "GPU": float(cluster.most_workers * cluster.gpus_per_worker),
+        }
+        room = min(int(there.get(name, 0) / amount + 1e-6) for name, amount in needed.items() if amount)
+        if room < len(self.population.trials) and not self._told_room:
+            self._told_room = True
+            turns = "they take turns of tune.perturb_every_images, each saved and started anew"
+            if self.population.tune.method != "population":
+                turns = "the others wait until one ends"
+            self.watch.say(
+                f"{room} of {len(self.population.trials)} trials fit the cluster at once (a trial needs "
+                f"{needed['CPU']:g} CPUs, {needed['GPU']:g} GPUs): {turns if room else 'waiting for nodes'}"
+            )
+        return max(room, 1)
+
+    def _heed(self, name: str, message: Message) -> None:
+        reporting = self.reporting[name]
+        if report := reporting.hear(message):
+            self._report(report)
+        match message["kind"]:
+            case "started" if not reporting.up_to_date:
+                self._order(name)  # Whoever had it may have died of it.
+            case "finished" if reporting.up_to_date:
+                self.over[name] = FINISHED
+                self.decide()
+            case "failed":
+                if message["wrong_input"]:
+                    raise UserError(f"trial {name}: {message['text']}")
+                self._failed(name, message["text"])
+
+    def _report(self, report: Report) -> None:
+        best = self.population.best()
+        self._note([{"kind": "report", **report._asdict(), "values": self.population.values[report.trial]}])
+        if (now := self.population.best()) and now != best:
+            point_best(self.storage, now)
+        self.decide()
+
+    def decide(self) -> None:
+        """Has those take over others that are to, once all have reported."""
+        failed, finished = ([name for name in self.over if self.over[name] == how] for how in (FAILED, FINISHED))
+        found = self.population.decide(failed, finished)
+        # Written before anyone acts on them: a search that is killed now does the same when it goes on.
+        self._note([{"kind": "exploit", **exploit._asdict()} for exploit in found])
+        for exploit in found:
+            self.over.pop(exploit.trial, None)
+            begin(self.config, self.population, exploit.trial)
+            self._order(exploit.trial)
+        best = self.population.best()
+        for name in self._running():
+            keep = [best.checkpoint] if best and best.trial == name else []
+            before = f"{self.population.needed_from:012d}"
+            self.tell(name, False, [{"kind": "release", "before": before, "keep": keep}])
+
+    def _order(self, name: str) -> None:
+        """Tells it whom to take over; one that does not run finds it in search.jsonl."""
+        if order := order_of(self.config, self.population.last_exploit(name)):
+            self.tell(name, False, [{"kind": "exploit", "exploit": order._asdict()}])
+
+    def _note(self, lines: list[dict[str, Any]]) -> None:
+        if lines:
+            add_lines(self.storage, lines)
+        for line in lines:
+            self.population.hear(line)
+            self.watch.hear("", line)
+
+    def _failed(self, name: str, text: str) -> None:
+        self.over[name], self.why = FAILED, self.why or text
+        revived = (
+            self.population.tune.method == "population" and self.population.decided + 1 < self.population.intervals
+        )
+        hope = "; at the next comparison it takes over another" if revived else ""
+        self.watch.say(f"trial {name} failed{hope}: {text}")
+        self.watch.hear(name, {"kind": "trial_failed", "text": text})
+        self.decide()
+
+
+class Queue(Searcher):  # type: ignore[misc]
+    """Gives Ray Tune a trial when there is room for it: Ray Tune itself starts all that it has at once."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        super().__init__()
+        self.scheduler = scheduler
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """The config of the next trial, which is its name; None: not yet."""
+        name = self.scheduler.up_next()
+        return {"trial": name} if name and name not in self.scheduler.tune_trials else None
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing to learn."""
+
+
+class End(Stopper):  # type: ignore[misc]
+    """Tells Ray Tune when the search is over; trials it ends itself."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No trial ends by its result."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether all is over."""
+        return self.scheduler.all_over()

@@ -1,0 +1,71 @@
+"""A search in words: a line for what happens, and the table at its end."""
+
+import math
+import statistics
+from typing import Any
+
+from ganrun.tuning.population import Line, Population
+
+
+def line_of(line: Line) -> str:
+    """A line of search.jsonl as one for the terminal."""
+    match line["kind"]:
+        case "report":
+            score = "no score" if line["score"] is None else f"{line['score']:.4g}"
+            return f"{line['images']:>11,} images  trial {line['trial']}  score {score}"
+        case "exploit":
+            moved = ", ".join(
+                f"{key} {_figure(line['before'][key])} -> {_figure(line['after'][key])}" for key in line["after"]
+            )
+            return f"{line['images']:>11,} images  trial {line['trial']} takes over {line['donor']}: {moved}"
+    return ""
+
+
+def table(population: Population) -> str:
+    """A line a trial, the best first, with its hyper-parameters at the end; of a seed sweep mean and deviation."""
+    keys = sorted(population.tune.mutations)
+    heading = ["TRIAL", "SCORE", "BEST", "AT", "EXPLOITS", "FROM", *(_short(key, keys) for key in keys)]
+    rows = [heading]
+    for each in population.standings():
+        lineage = population.lineage(each.trial)
+        ancestors = " < ".join(segment.trial for segment in reversed(lineage[:-1])) or "-"
+        rows.append(
+            [
+                each.trial,
+                _figure(each.last.score) if each.last else "-",
+                _figure(each.best.score) if each.best else "-",
+                f"{each.best.images:,}" if each.best else "-",
+                str(each.exploits),
+                ancestors,
+                *(_figure(population.values[each.trial][key]) for key in keys),
+            ]
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    if population.tune.method == "seeds" and (spread := spread_of(population)):
+        lines.append(f"mean {spread[0]:.4g}, standard deviation {spread[1]:.4g} over {spread[2]} seeds")
+    return "\n".join(lines)
+
+
+def spread_of(population: Population) -> tuple[float, float, int] | None:
+    """Mean and (n - 1) standard deviation of the trials' newest scores, and their number; None of fewer than two."""
+    scores = [
+        each.last.score
+        for each in population.standings()
+        if each.last and each.last.score is not None and math.isfinite(each.last.score)
+    ]
+    return (statistics.mean(scores), statistics.stdev(scores), len(scores)) if len(scores) > 1 else None
+
+
+def _short(key: str, keys: list[str]) -> str:
+    """The end of a key that tells it from the others."""
+    parts = key.split(".")
+    for count in range(1, len(parts)):
+        end = ".".join(parts[-count:])
+        if sum(other.endswith(f".{end}") for other in keys) == 1:
+            return end
+    return key
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)

@@ -1,0 +1,75 @@
+"""A trial of a search, as Ray Tune runs it: in a process of its own, which has the workers of one run trained."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import Any
+
+from ganrun.cli import preflight
+from ganrun.config.schema import Config
+from ganrun.errors import RunError, UserError
+from ganrun.ray_backend import launch
+from ganrun.run_folder.layout import RunFolder
+from ganrun.storage import open_storage
+from ganrun.tuning.population import Exploit, Population
+from ganrun.tuning.records import read_population
+from ganrun.tuning.trial_config import trial_config
+from ganrun.worker.transitions import Exploit as Order
+
+SETTLE_SECONDS = 20.0
+
+
+def train(settings: dict[str, Any], search: Config, boxes: dict[str, Any]) -> None:
+    """Trains a trial from where its folder is, and reports what its workers say to Ray Tune as it comes.
+
+    Args:
+        settings: what Ray Tune calls a trial's config: its name.
+        search: the config.
+        boxes: the mailbox of each trial.
+    """
+    from ray import get, tune
+
+    name = settings["trial"]
+    get(boxes[name].clear.remote())
+    try:
+        # An exploit is written down before anyone is told: one that is not there yet will come into the mailbox.
+        population = read_population(search, open_storage(f"{search.run.storage}/{search.run.name}"))
+        config = begin(search, population, name)
+    except (OSError, UserError, RunError) as error:
+        tune.report({"messages": [launch.failed(str(error), wrong_input=isinstance(error, UserError))]})
+        return
+    fitted = in_thread(launch.fit, config, boxes[name], order_of(search, population.last_exploit(name)))
+    for messages in launch.follow(config, boxes[name], fitted, lambda: False):
+        if messages and messages[-1]["kind"] in launch.ENDINGS:
+            wait([fitted], SETTLE_SECONDS)  # Until Ray Train has put away what it keeps.
+        if messages:
+            tune.report({"messages": messages})
+
+
+def begin(search: Config, population: Population, name: str) -> Config:
+    """The config of a trial as it is now, written to its folder."""
+    config = trial_config(search, name, population.values[name])
+    preflight.write_config(config, RunFolder(open_storage(f"{config.run.storage}/{name}")))
+    return config
+
+
+def order_of(search: Config, exploit: Exploit | None) -> Order | None:
+    """An exploit as the workers of a trial are told of it; one that they have behind them they pass over."""
+    if exploit is None:
+        return None
+    donor = f"{search.run.storage}/{search.run.name}/trials/{exploit.donor}"
+    return Order(exploit.number, donor, exploit.checkpoint, exploit.after)
+
+
+def in_thread(work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    """Calls something in a thread that holds up no process's end; its outcome."""
+    outcome: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work(*arguments))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return outcome

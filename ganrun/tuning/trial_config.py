@@ -1,0 +1,36 @@
+"""A trial of a search as the config of a run of its own, and a trial's ancestry as the config of another."""
+
+from collections.abc import Sequence
+
+from ganrun.config.schema import Config
+from ganrun.config.tunable import Values, with_values
+from ganrun.tuning.population import Segment
+
+
+def trial_config(search: Config, trial: str, values: Values) -> Config:
+    """The run that a trial is: its seed is its own, and it has a checkpoint wherever it has a score."""
+    run = search.run.model_copy(
+        update={
+            "storage": f"{search.run.storage}/{search.run.name}/trials",
+            "name": trial,
+            "seed": search.run.seed + int(trial),
+        }
+    )
+    every, scored = search.checkpoint.every_images, search.evaluate.every_images
+    if not every or scored % every:
+        every = scored
+    checkpoint = search.checkpoint.model_copy(update={"every_images": every})
+    return with_values(search.model_copy(update={"run": run, "checkpoint": checkpoint}), values)
+
+
+def schedule_config(search: Config, lineage: Sequence[Segment]) -> Config:
+    """A plain run that changes its hyper-parameters when the last one of this ancestry and its forefathers did."""
+    eldest, *later = lineage
+    train = search.train.model_copy(
+        update={"schedule": tuple({"images": each.images, **each.values} for each in later)}
+    )
+    run = search.run.model_copy(
+        update={"name": f"{search.run.name[:90]}-schedule", "seed": search.run.seed + int(eldest.trial)}
+    )
+    config = search.model_copy(update={"run": run, "train": train, "tune": None})
+    return with_values(config, eldest.values)

@@ -1,0 +1,123 @@
+"""Runs the trials of a search on Ray Tune, side by side, each a run with workers of its own.
+
+Ray Tune starts, pauses, starts again and ends them, in processes of its own (`trainable.py`), and hands over what they
+report; who takes over whom is ours (`scheduler.py`). A trial stays up when it does: its workers are told to, as they
+are told to stop, and read the donor's checkpoint from storage.
+"""
+
+import contextlib
+import logging
+import os
+import threading
+import uuid
+from concurrent.futures import wait
+from typing import TYPE_CHECKING, Any
+
+from ganrun.config.schema import Config
+from ganrun.errors import RunError
+from ganrun.ray_backend import launch
+from ganrun.ray_backend.cluster import connected
+from ganrun.ray_backend.head_watch import Head
+from ganrun.storage import Storage, for_ray, open_storage
+from ganrun.tuning import trainable as trial
+from ganrun.tuning.population import Population
+from ganrun.tuning.records import add_lines
+from ganrun.worker.channel import Message
+
+if TYPE_CHECKING:  # Ray reads its environment when it is imported: not before we are connected.
+    from ganrun.tuning.scheduler import Scheduler, Watch
+
+LISTEN_SECONDS = 0.2
+QUIET = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+}
+"""Ray Tune writes no records of its own beside ours, and none of ours again."""
+
+
+def run(config: Config, storage: Storage, population: Population, watch: "Watch", stop: threading.Event) -> str:
+    """Runs a search on a Ray of its own, or on the cluster that RAY_ADDRESS names; `finished` or `stopped`.
+
+    Args:
+        config: of the search, resolved.
+        storage: of its folder.
+        population: what its records say.
+        watch: is told of everything; see `scheduler.Watch`.
+        stop: set to have all trials save and leave.
+
+    Raises:
+        UserError: the config is wrong in what only the workers could find.
+        RunError: no trial came to its end.
+    """
+    try:
+        with (
+            connected(config, len(population.trials)) as ray,
+            contextlib.closing(Head(ray.get_runtime_context().gcs_address)) as head,
+        ):
+            return _run(config, storage, population, watch, stop, head)
+    finally:
+        with contextlib.suppress(OSError):  # A worker may still be at it; `ganrun runs gc` collects it.
+            for name in population.trials:
+                open_storage(f"{storage.uri}/trials/{name}").delete(".ray")
+
+
+def _run(
+    config: Config, storage: Storage, population: Population, watch: "Watch", stop: threading.Event, head: Head
+) -> str:
+    from ganrun.tuning.scheduler import FINISHED, Scheduler
+
+    boxes = {name: launch.mailbox() for name in population.trials}
+
+    def tell(name: str, stop: bool, orders: list[Message]) -> None:
+        boxes[name].tell.remote(stop, orders)
+
+    scheduler = Scheduler(config, storage, population, watch, tell)
+    # Off the main thread: there Ray Tune would take SIGINT for itself.
+    over = trial.in_thread(_tuner(config, scheduler, boxes).fit)
+    while not wait([over], timeout=LISTEN_SECONDS).done:
+        if stop.is_set() or head.lost:
+            scheduler.stop()
+        if head.gone:
+            raise head.fault("the last checkpoints stay")
+        watch.observe(scheduler.states())
+    if head.lost:
+        raise head.fault("trials that could be told have saved a checkpoint")
+    if fault := scheduler.fault or over.exception():
+        raise fault
+    watch.observe(scheduler.states())
+    if len(scheduler.over) < len(population.trials):
+        return "stopped"
+    if FINISHED not in scheduler.over.values():
+        raise RunError(f"all trials failed; the first: {scheduler.why}")
+    best = population.best()
+    add_lines(storage, [{"kind": "end", "best": best and best.trial}])
+    return "finished"
+
+
+def _tuner(config: Config, scheduler: "Scheduler", boxes: dict[str, Any]) -> Any:
+    """What runs the trials that are not yet at their end."""
+    os.environ.update(QUIET)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # What befell a trial the scheduler says.
+    import ray
+    from ray import tune
+
+    from ganrun.tuning.scheduler import End, Queue
+
+    # A trial's process only listens, here; its workers have resources of their own, by Ray Train.
+    here = tune.PlacementGroupFactory([{f"node:{ray.util.get_node_ip_address()}": 0.001}])
+    trainable = tune.with_parameters(trial.train, search=config, boxes=boxes)
+    trials = len(boxes) - len(scheduler.over)
+    return tune.Tuner(
+        tune.with_resources(trainable, here),
+        tune_config=tune.TuneConfig(
+            scheduler=scheduler, search_alg=Queue(scheduler), num_samples=trials, max_concurrent_trials=trials
+        ),
+        run_config=tune.RunConfig(
+            name=uuid.uuid4().hex[:12],
+            stop=End(scheduler),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=config.cluster.max_failures),
+            **for_ray(f"{config.run.storage}/{config.run.name}/.ray"),
+        ),
+    )

@@ -1,0 +1,1 @@
+"""One worker of a run, from config to end, without Ray."""

@@ -1,0 +1,299 @@
+"""What rank 0 writes while the rounds go on: lines and pictures in one thread, checkpoints in another."""
+
+import json
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ganrun.errors import RunError
+from ganrun.run_folder.layout import Pointer, RunFolder
+from ganrun.training import checkpoint
+from ganrun.training.checkpoint import Snapshot
+
+SOON_SECONDS, REWRITE_SECONDS = 0.2, 30.0
+"""How long a line may wait; where files cannot grow, each time they are written anew."""
+PICTURES = 8
+"""So many wait for a storage that is away; of more, the newest."""
+RETRY_SECONDS = 30.0
+logger = logging.getLogger(__name__)
+
+
+class Lines:
+    """Lines of metrics and events, and pictures. They are for people: that one cannot be written stops no run."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self._lines: defaultdict[str, bytes] = defaultdict(bytes)
+        self._pictures: dict[str, bytes] = {}
+        self._changed = threading.Condition()
+        self._urgent = self._closing = self._failing = False
+        self._writing = threading.Lock()
+        self._wait = REWRITE_SECONDS if folder.storage.traffic else SOON_SECONDS
+        self._thread = threading.Thread(target=self._run, name="lines", daemon=True)
+        self._thread.start()
+
+    def add(self, name: str, fields: dict[str, Any], soon: bool = False) -> None:
+        """Adds a line to a .jsonl file."""
+        with self._changed:
+            self._lines[name] += (json.dumps(fields) + "\n").encode()
+            self._urgent = self._urgent or soon
+            self._changed.notify()
+
+    def picture(self, name: str, data: bytes) -> None:
+        """Puts a picture."""
+        with self._changed:
+            self._pictures[name] = data
+            if len(self._pictures) > PICTURES:
+                del self._pictures[next(iter(self._pictures))]
+
+    def flush(self) -> None:
+        """Writes what waits, up to the first that cannot be written: one storage's patience is enough at a time."""
+        with self._writing:
+            with self._changed:
+                self._urgent, names = False, [*self._lines, *self._pictures]
+            for name in names:
+                if not self._write(name):
+                    return
+
+    def close(self) -> None:
+        """Writes the last."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+        self.flush()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                wait = RETRY_SECONDS if self._failing else self._wait
+                self._changed.wait_for(lambda: self._closing or (self._urgent and not self._failing), timeout=wait)
+                if self._closing:
+                    return
+            self.flush()
+
+    def _write(self, name: str) -> bool:
+        with self._changed:
+            lines, picture = self._lines.pop(name, None), self._pictures.pop(name, None)
+        try:
+            if lines:
+                self.folder.storage.append(name, lines)
+            elif picture:
+                self.folder.storage.write(name, picture)
+        except OSError as error:
+            if not self._failing:
+                logger.warning("%s could not be written: %s", name, error.strerror or error)
+            self._failing = True
+            if lines:
+                with self._changed:  # Before those that came meanwhile.
+                    self._lines[name] = lines + self._lines[name]
+            return False
+        self._failing = False
+        return True
+
+
+@dataclass(frozen=True)
+class Due:
+    """A checkpoint to be written: the state, what its manifest says of it, where the pointers go, and whether it is
+    to be scored when it is there."""
+
+    snapshot: Snapshot
+    facts: dict[str, Any]
+    pointer: Pointer
+    best: bool
+    blocked_seconds: float
+    """The round waited so long for the snapshot."""
+    to_score: bool = False
+
+
+def _may_replace(newer: Due, older: Due) -> bool:
+    return newer.best or not older.best
+
+
+def _heir(newer: Due, older: Due) -> Due:
+    """The newer one in the place of an older one, whose score it has taken if that was to have one."""
+    return replace(newer, to_score=newer.to_score or older.to_score)
+
+
+class Checkpoints:
+    """Writes checkpoints one after another.
+
+    At most one is being written and one waits. A newer one takes the place of the one that waits, unless that is the
+    best so far and the newer is not: then the newer is dropped. One that fails is tried again until a newer one waits
+    that may take its place by the same rule. So host memory holds three snapshots at most (one just taken), and the
+    bytes of the files of one of them, whatever the storage does. Who has a last one drains before it, so that it finds
+    nothing that waits.
+
+    Args:
+        folder: of the run.
+        keep: so many newest stay.
+        lines: are written before a checkpoint is made visible, so that a crash does not cut them off.
+        say: (kind of event, its fields), of each that is written or fails.
+    """
+
+    def __init__(self, folder: RunFolder, keep: int, lines: Lines, say: Callable[..., None]) -> None:
+        self.folder, self.keep, self.lines, self.say = folder, keep, lines, say
+        self.unsaved: str | None = None
+        """What went wrong with the last one, if it failed."""
+        self.fault: BaseException | None = None
+        """What ended the thread: this attempt was overtaken, or a fault of the program."""
+        self.last_good = time.monotonic()
+        """When the last one was written."""
+        self.unscored: dict[str, Pointer] = {}
+        """Those whose score is awaited, by name: they are not deleted."""
+        self.held: frozenset[str] = frozenset()
+        """Names of those that another trial of a search may take over: they are not deleted either."""
+        self.spare: Snapshot | None = None
+        """One that is written, for the memory of the next."""
+        self._waiting: Due | None = None
+        self._best: Pointer | None = None
+        """Where `best.json` is to be moved."""
+        self._refused: Pointer | None = None
+        """Where it could not be moved; tried again after a while, and as soon as the storage takes a checkpoint."""
+        self._busy = self._draining = self._closing = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
+        self._thread.start()
+
+    def submit(self, due: Due) -> None:
+        """Has a checkpoint written soon."""
+        with self._changed:
+            if self._waiting and not _may_replace(due, self._waiting):
+                self.say("checkpoint_dropped", images=due.pointer.images)
+                return
+            if self._waiting:
+                self.say("checkpoint_dropped", images=self._waiting.pointer.images)
+                due = _heir(due, self._waiting)
+            self._waiting = due
+            self._changed.notify_all()
+
+    def point_best(self, pointer: Pointer) -> None:
+        """Has `best.json` moved soon to a checkpoint that is there."""
+        with self._changed:
+            self._best = pointer
+            self._changed.notify_all()
+
+    def drain(self) -> None:
+        """Waits until all are written, or have failed."""
+        with self._changed:
+            self._draining = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self.fault or not (self._busy or self._has_work))
+            self._draining = False
+
+    def close(self) -> None:
+        """Waits as `drain` does, and ends the thread."""
+        self.drain()
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def raise_fault(self, max_age_seconds: float) -> None:
+        """Raises what means that the run must not go on.
+
+        Raises:
+            RunError: another attempt has the run, or checkpoints have failed for too long.
+        """
+        if self.fault is not None:
+            raise self.fault
+        age = time.monotonic() - self.last_good
+        if self.unsaved and max_age_seconds and age > max_age_seconds:
+            raise RunError(
+                f"{self.unsaved}, and the last good one is {age:.0f} s old, more than checkpoint.max_age_seconds: "
+                f"{max_age_seconds:g}; mend the storage and run the same command"
+            )
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                wait = RETRY_SECONDS if self._best else None
+                self._changed.wait_for(lambda: self._has_work or self._closing, timeout=wait)
+                if self._closing:
+                    return
+                due, best, self._busy = self._waiting, self._best, True
+                self._waiting = None
+            try:
+                if best:
+                    self._move_best(best)
+                if due:
+                    self._persist(due)
+            except BaseException as error:
+                self.fault = error
+            with self._changed:
+                self._busy, self.spare = False, due.snapshot if due else self.spare
+                self._changed.notify_all()
+            del due
+            if self.fault:
+                return
+
+    @property
+    def _has_work(self) -> bool:
+        return self._waiting is not None or self._best is not self._refused
+
+    def take_spare(self) -> Snapshot | None:
+        """A snapshot that is written, whose memory the caller may have."""
+        with self._changed:
+            spare, self.spare = self.spare, None
+            return spare
+
+    def _persist(self, due: Due) -> None:
+        """Writes one, again and again until it is written, a newer one waits, or no more will come."""
+        begun, size = time.monotonic(), 0
+        while True:
+            try:
+                # Once: after that it may be visible, though the answer to it was lost, and must not be touched again.
+                size = size or self._write_files(due)
+                self.lines.flush()
+                checkpoint.make_visible(self.folder, due.pointer, due.best)
+                break
+            except OSError as error:
+                self.unsaved = f"checkpoint {due.pointer.checkpoint} could not be written: {error.strerror or error}"
+                self.say("checkpoint_failed", images=due.pointer.images, message=self.unsaved)
+            if self._gives_up(due):
+                return
+        self.unsaved, self.last_good, self._refused = None, time.monotonic(), None
+        seconds = {"blocked_seconds": due.blocked_seconds, "upload_seconds": self.last_good - begun}
+        self.say("checkpoint", images=due.pointer.images, checkpoint=due.pointer.checkpoint, bytes=size, **seconds)
+        if due.to_score:
+            name = due.pointer.checkpoint
+            self.unscored[name] = due.pointer
+            self.say("score_wanted", images=due.pointer.images, checkpoint=name)
+        self._delete_old(due.pointer.images)
+
+    def _gives_up(self, due: Due) -> bool:
+        """Whether one that failed is not to be tried again, which shows within a while."""
+        with self._changed:
+            over = self._changed.wait_for(
+                lambda: self._draining or (self._waiting and _may_replace(self._waiting, due)), timeout=RETRY_SECONDS
+            )
+            if over and self._waiting:
+                self._waiting = _heir(self._waiting, due)
+            return bool(over)
+
+    def _move_best(self, pointer: Pointer) -> None:
+        try:
+            self.folder.move_pointer("best", pointer)
+            with self._changed:
+                self._best, self._refused = None if self._best is pointer else self._best, None
+        except OSError as error:
+            self._refused = pointer
+            message = f"best.json could not be pointed to {pointer.checkpoint}: {error.strerror or error}"
+            self.say("best_failed", images=pointer.images, message=message)
+
+    def _write_files(self, due: Due) -> int:
+        return checkpoint.write(self.folder, due.pointer.checkpoint, due.snapshot.files(), due.facts)
+
+    def _delete_old(self, images: int) -> None:
+        awaited = {*self.unscored, *self.held}
+        if best := self._best:  # Read after those whose score is awaited: it was one of them.
+            awaited.add(best.checkpoint)
+        try:
+            checkpoint.delete_old(self.folder, self.keep, awaited)
+        except OSError as error:
+            message = f"an old checkpoint could not be deleted: {error.strerror or error}"
+            self.say("delete_failed", images=images, message=message)

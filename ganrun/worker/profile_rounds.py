@@ -1,0 +1,48 @@
+"""Has some rounds of a run profiled, and keeps what was found in its folder."""
+
+import os
+from collections.abc import Callable
+
+from ganrun.run_folder.layout import RunFolder
+from ganrun.telemetry.profiler import Profile
+from ganrun.training.state import Play
+
+
+def profile_of(play: Play, folder: RunFolder, tell: Callable[..., None]) -> Profile | None:
+    """What is to profile `train.profile_rounds` rounds of this worker; None if nobody asked, or it is there already.
+
+    Each worker writes its own trace, rank 0 the page, too.
+
+    Args:
+        play: of this worker.
+        folder: of the run.
+        tell: says an event with its message; see `WorkerHost.tell`.
+    """
+    rounds, rank, config = play.config.train.profile_rounds, play.slots.rank, play.config
+    place, trace = f"profile/{rounds}-rounds", f"rank{rank}.json.gz"
+    if not rounds or trace in folder.storage.list(place):
+        return None
+
+    def keep(found: dict[str, bytes]) -> None:
+        files = {"summary.md": found["summary.md"], trace: found["trace.json.gz"]}
+        names = [f"{place}/{name}" for name in files if name == trace or rank == 0]
+        try:
+            for name in names:
+                folder.storage.write(name, files[name.rpartition("/")[2]])
+        except OSError as error:  # A profile is for people: that it cannot be written stops no run.
+            message = f"{folder.storage.uri}/{place} could not be written: {error.strerror or error}"
+        else:
+            message = (
+                f"profiled {rounds} rounds: read {folder.storage.uri}/{place}/summary.md, and open {trace} beside it "
+                "at https://ui.perfetto.dev or chrome://tracing"
+            )
+        if rank == 0:
+            tell("profile", images=play.images, files=names, message=message)
+
+    batch = f"batches of {config.data.batch_size} in {config.slots} slots, {config.train.precision}"
+    about = (
+        f"Run {config.run.name}, {config.model.name} of width {config.model.width}, {batch}; rank 0 of "
+        f"{play.slots.workers}, {play.device.type}, {os.cpu_count()} CPUs here, "
+        f"cluster.cpus_per_worker: {config.cluster.cpus_per_worker:g}."
+    )
+    return Profile(rounds, play.device, about, keep)

@@ -1,0 +1,148 @@
+"""What is checked before a run costs anything, and what its beginning settles for good."""
+
+import pytest
+
+from ganrun.cli import preflight
+from ganrun.config.load import load
+from ganrun.errors import RunError, UserError
+from ganrun.run_folder.layout import Pointer, RunFolder
+from ganrun.storage import open_storage
+from tests.conftest import config_of, write_data
+
+
+def folder_of(config):
+    return RunFolder(open_storage(f"{config.run.storage}/{config.run.name}"))
+
+
+def settle(values, **changes):
+    """What a command does first; and then the run has a checkpoint."""
+    config = config_of(values, **changes)
+    folder = folder_of(config)
+    config = preflight.settle(config, folder)
+    preflight.write_config(config, folder)
+    if not folder.pointer("latest"):
+        folder.move_pointer("latest", Pointer("000000000012-0001", 12, 1))
+    return config
+
+
+# Checks.
+
+
+def test_what_is_in_order_passes(values):
+    preflight.check(config_of(values))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"data__image_size": 32}, r"data\.image_size: 32, but the index of .* says 16; set data\.image_size=16"),
+        ({"data__channels": 3}, r"data\.channels: 3, but the index of .* says 1"),
+        (
+            {"model__classes": 4, "data__fields": {"image": "image", "label": "label"}},
+            r"model\.classes: 4, but the index of .* names 3 classes; set model\.classes=3",
+        ),
+        ({"data__slots": 142, "data__batch_size": 142}, r"data\.slots: 142 is more than the 141 samples"),
+        ({"data__shards": "nowhere"}, r"data\.shards: 'nowhere' holds no shards"),
+    ],
+)
+def test_data_that_is_not_as_the_config_says_is_refused(values, change, reason):
+    with pytest.raises(UserError, match=reason):
+        preflight.check(config_of(values, **change))
+
+
+def test_a_shard_that_is_not_there_is_named(values, tmp_path):
+    folder = write_data(tmp_path / "data", sizes=(3, 3))
+    (folder / "000001.tar").unlink()
+    with pytest.raises(UserError, match=r"data/000001\.tar: the index names this shard, but it is not there"):
+        preflight.check(config_of(values, data__shards=str(folder), data__slots=1))
+
+
+def test_a_storage_that_cannot_be_written_is_refused(values, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"run\.storage: cannot write to .*/file "):
+        preflight.check(config_of(values, run__storage=str(tmp_path / "file")))
+
+
+def test_more_gpus_than_there_are_are_refused(values, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(UserError, match=r"cluster\.workers: 6 with a GPU each, but this machine has"):
+        preflight.check(config_of(values, cluster__gpus_per_worker=1, cluster__workers=6))
+
+
+def test_gpus_of_a_cluster_are_left_to_it(values, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    preflight.check(config_of(values, cluster__gpus_per_worker=1, cluster__workers=6))
+
+
+def test_all_that_is_wrong_comes_in_one_message(values, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError) as caught:
+        preflight.check(config_of(values, data__image_size=32, run__storage=str(tmp_path / "file")))
+    assert "data.image_size" in str(caught.value)
+    assert "run.storage" in str(caught.value)
+
+
+# What is settled.
+
+
+def test_the_beginning_writes_the_whole_config(values, tmp_path):
+    config = settle(values)
+    path = tmp_path / "runs" / "small" / "config.yaml"
+    assert load(path) == config
+    assert path.read_text() == config.to_yaml()
+
+
+def test_slots_that_are_not_set_are_the_workers_at_the_beginning(values):
+    assert settle(values, data__slots=None, cluster__workers=4).data.slots == 4
+    later = settle(values, data__slots=None, cluster__workers=2)
+    assert (later.data.slots, later.cluster.workers) == (4, 2)
+
+
+def test_more_workers_than_the_run_has_slots_are_refused(values):
+    settle(values, data__slots=None, cluster__workers=2)
+    with pytest.raises(UserError, match=r"cluster\.workers: 3 is more than the data\.slots: 2"):
+        settle(values, data__slots=None, cluster__workers=3)
+
+
+def test_what_cannot_change_in_a_run_is_refused_with_both_values(values):
+    settle(values)
+    with pytest.raises(UserError) as caught:
+        settle(values, model__width=8, run__seed=1, train__total_images=480)
+    assert "model.width was 4, is 8" in str(caught.value)
+    assert "run.seed was 0, is 1" in str(caught.value)
+    assert "total_images" not in str(caught.value)
+
+
+def test_a_refused_config_is_not_written(values, tmp_path):
+    settle(values)
+    before = (tmp_path / "runs/small/config.yaml").read_text()
+    with pytest.raises(UserError):
+        settle(values, model__width=8)
+    assert (tmp_path / "runs/small/config.yaml").read_text() == before
+
+
+def test_what_may_change_is_written(values, tmp_path):
+    settle(values)
+    settle(values, train__total_images=480, cluster__workers=3)
+    assert load(tmp_path / "runs/small/config.yaml").train.total_images == 480
+
+
+@pytest.mark.parametrize("content", ["run: {name: [", "run: {}\n", "- a\n", "run: {name: a}\nfuture: {}\n"])
+def test_a_damaged_config_of_the_run_is_named(values, tmp_path, content):
+    settle(values)
+    (tmp_path / "runs/small/config.yaml").write_text(content)
+    with pytest.raises(RunError, match=r"small/config\.yaml is damaged or of another version"):
+        settle(values)
+
+
+def test_a_run_without_a_checkpoint_may_begin_otherwise(values):
+    config = config_of(values)
+    preflight.write_config(preflight.settle(config, folder_of(config)), folder_of(config))
+    assert settle(values, model__width=8, data__slots=3).slots == 3
+
+
+def test_the_source_of_a_run_is_needed_at_its_beginning_only(values, tmp_path):
+    with pytest.raises(UserError, match="neither a run with a checkpoint nor a checkpoint"):
+        settle(values, run__start_from=str(tmp_path / "gone"))
+    settle(values)
+    settle(values, run__start_from=str(tmp_path / "gone"))

@@ -1,0 +1,101 @@
+"""What an extractor sees of many images: the same rows and sums for every number of ranks."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ganrun.evaluation.feature_statistics import Keep, observe_fakes, observe_reals, to_uint8
+from ganrun.evaluation.score import Labels, score
+from tests.evaluation.making import read, sample, tiny_extractor
+from tests.ranks import as_ranks
+
+SAMPLES, BATCH = 103, 8
+METRICS = ("kid", "precision", "recall", "density", "coverage", "inception_score", "class_frechet_distance")
+
+
+def scores_on_one_rank(group: dist.ProcessGroup | None) -> dict[str, float | None] | None:
+    """All scores, on rank 0; None on the others."""
+    extractor, keep = tiny_extractor(classes=5), Keep(features=True, logits=True)
+    real = observe_reals(read, SAMPLES, BATCH, extractor, group, keep)
+    fake = observe_fakes(sample, SAMPLES, BATCH, extractor, group, keep)
+    if group is not None and group.rank():
+        assert fake.features is fake.logits is real.features is None
+        return None
+    labels = Labels("ab", torch.arange(SAMPLES) % 2, torch.arange(SAMPLES) % 2)
+    return score(real, fake, extractor, 0, METRICS, labels).values()
+
+
+def run_rank(rank: int, world: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=world)
+    (folder / f"{rank}.json").write_text(json.dumps(scores_on_one_rank(dist.group.WORLD)))
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_any_number_of_ranks_gives_the_same_scores(world: int, tmp_path: Path) -> None:
+    as_ranks(run_rank, (world, tmp_path), world)
+    alone = scores_on_one_rank(None)
+    assert alone is not None
+    found = json.loads((tmp_path / "0.json").read_text())
+    assert found.keys() == alone.keys() == {"frechet_distance", *METRICS} | {
+        "kid_deviation", "inception_score_deviation", "class_frechet_distance/a", "class_frechet_distance/b"
+    }  # fmt: skip
+    for name, value in alone.items():
+        # features come in the same rows, and only the sums of the moments in another order
+        assert found[name] == pytest.approx(value, rel=1e-12 if name == "frechet_distance" else 0, abs=0), name
+
+
+def test_chunks_cover_each_sample_once() -> None:
+    asked: list[int] = []
+
+    def recorded(start: int, count: int) -> Tensor:
+        asked.extend(range(start, start + count))
+        return sample(start, count)
+
+    assert observe_fakes(recorded, SAMPLES, BATCH, tiny_extractor()).statistics.count == SAMPLES
+    assert asked == list(range(SAMPLES))
+
+
+def test_a_reader_that_runs_short_is_refused() -> None:
+    with pytest.raises(ValueError, match="asked for 103 images, got 91"):
+        observe_reals(lambda start, count: read(start, min(count, 7)), SAMPLES, BATCH, tiny_extractor())
+
+
+def test_fakes_are_quantised_before_they_are_resized() -> None:
+    def off_grid(start: int, count: int) -> Tensor:
+        return sample(start, count) * 1.2  # between the 256 levels, and beyond the ends
+
+    by_hand = observe_reals(lambda *which: to_uint8(off_grid(*which)), 32, BATCH, tiny_extractor())
+    fakes = observe_fakes(off_grid, 32, BATCH, tiny_extractor())
+    assert torch.equal(fakes.statistics.moments, by_hand.statistics.moments)
+
+
+def test_quantising_gives_back_every_level_and_clamps() -> None:
+    levels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_uint8(levels.float() / 127.5 - 1), levels)
+    assert to_uint8(torch.tensor([-9.0, -1.001, 1.001, math.inf, math.nan])).tolist() == [0, 0, 255, 255, 0]
+
+
+def test_a_generator_that_is_not_finite_is_seen_as_nan() -> None:
+    def broken(start: int, count: int) -> Tensor:
+        images = sample(start, count)
+        images[-1, 0, 0, 0] = math.nan
+        return images
+
+    seen = observe_fakes(broken, SAMPLES, BATCH, tiny_extractor(classes=5), keep=Keep(features=True, logits=True))
+    assert seen.features is not None
+    assert seen.logits is not None
+    rows = seen.features.isnan().all(1)
+    assert torch.equal(rows, seen.logits.isnan().all(1))
+    assert torch.equal(rows.nonzero().flatten(), torch.tensor([*range(7, SAMPLES, 8), SAMPLES - 1]))
+
+
+def test_nothing_is_gathered_that_is_not_asked_for() -> None:
+    seen = observe_reals(read, SAMPLES, BATCH, tiny_extractor(classes=5))
+    assert seen.features is seen.logits is None

@@ -1,0 +1,220 @@
+"""What the discriminator is shown: each transform against its definition, and the strength that follows it."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ganrun.config.schema import ObjectiveConfig
+from ganrun.games.augment import (
+    DIFFAUGMENT,
+    TURNS,
+    AdaptiveAugmentation,
+    InstanceNoise,
+    color,
+    cutout,
+    geometry,
+    grey_axis,
+    recolour,
+    rotation,
+    scaling,
+    shift,
+    transforms,
+    translation,
+)
+from ganrun.rng import Draw
+
+CPU, DOUBLE = torch.device("cpu"), torch.float64
+DRAW = Draw(0, 0, 0, 0, CPU, DOUBLE)
+
+
+def images_of(count, channels=3, size=16):
+    stream = torch.Generator().manual_seed(2)
+    return torch.rand(count, channels, size, size, dtype=DOUBLE, generator=stream) * 2 - 1
+
+
+def adaptive(strength, target=0.6, images=1_000):
+    augmentation = AdaptiveAugmentation(target, images).double()
+    augmentation.strength.fill_(strength)
+    return augmentation
+
+
+EVERY = DIFFAUGMENT | {"noise": InstanceNoise(0.1, 100), "adaptive": adaptive(0.8)}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_each_call_has_its_own_randomness_and_the_same_one_again(name):
+    images = images_of(8)
+    first, again, other = (EVERY[name](images, DRAW, purpose) for purpose in ("a", "a", "b"))
+    assert first.shape == images.shape
+    assert first.dtype == images.dtype
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other)
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_generator_learns_through_it(name, channels):
+    images = images_of(2, channels, 8).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: EVERY[name](x, DRAW, "a"), images, nondet_tol=1e-12)
+
+
+# DiffAugment.
+
+
+def test_color_is_the_papers_image_by_image():
+    images = images_of(50)
+    drawn = DRAW.uniform(3, 50, 1, 1, 1, purpose="a/color").view(3, 50).tolist()
+    for image, found, brightness, saturation, contrast in zip(images, color(images, DRAW, "a"), *drawn, strict=True):
+        image = image + (brightness - 0.5)
+        image = torch.lerp(image.mean(0, keepdim=True).expand(3, -1, -1), image, 2 * saturation)
+        image = torch.lerp(image.mean().expand_as(image), image, 0.5 + contrast)
+        torch.testing.assert_close(found, image)
+
+
+def test_a_translation_is_one_of_all_shifts_within_an_eighth():
+    images = images_of(400, 1)
+    padded, seen = F.pad(images, (2, 2, 2, 2)), set()
+    for number, found in enumerate(translation(images, DRAW, "a")):
+        shifts = [
+            (row, column)
+            for row in range(5)
+            for column in range(5)
+            if torch.equal(found, padded[number, :, row : row + 16, column : column + 16])
+        ]
+        assert len(shifts) == 1
+        seen |= set(shifts)
+    assert len(seen) == 25
+
+
+def test_a_cutout_is_a_square_of_half_the_size_clipped_at_the_border():
+    images = images_of(400, 2)
+    found, areas = cutout(images, DRAW, "a"), set()
+    for before, after in zip(images, found, strict=True):
+        gone = (after != before).all(0)
+        assert torch.equal(after, before * ~gone)
+        rows, columns = gone.any(1).nonzero().flatten(), gone.any(0).nonzero().flatten()
+        assert gone.sum() == len(rows) * len(columns)
+        assert int(rows[-1] - rows[0]) + 1 == len(rows)
+        areas.add((len(rows), len(columns)))
+    assert max(areas) == (8, 8)
+    assert min(min(area) for area in areas) == 4
+
+
+def test_a_config_names_transforms_in_their_order():
+    objective = ObjectiveConfig(diffaugment=["cutout", "color"], instance_noise=0.1)
+    first, second, noise = transforms(objective)
+    assert (first, second) == (cutout, color)
+    assert (noise.deviation, noise.until_images) == (0.1, 100_000)
+    assert transforms(ObjectiveConfig()) == ()
+
+
+# Instance noise.
+
+
+@pytest.mark.parametrize(("images", "deviation"), [(0, 0.4), (250, 0.3), (999, 0.0004)])
+def test_instance_noise_falls_linearly(images, deviation):
+    draw = Draw(0, 0, images, 0, CPU, DOUBLE)
+    shown = images_of(64)
+    noise = InstanceNoise(0.4, 1_000)(shown, draw, "a") - shown
+    assert noise.std().item() == pytest.approx(deviation, rel=0.02)
+    assert noise.mean().item() == pytest.approx(0, abs=deviation / 20)
+
+
+@pytest.mark.parametrize("images", [1_000, 5_000])
+def test_instance_noise_ends(images):
+    shown = images_of(2)
+    assert InstanceNoise(0.4, 1_000)(shown, Draw(0, 0, images, 0, CPU, DOUBLE), "a") is shown
+
+
+# Adaptive augmentation.
+
+
+def test_without_strength_images_are_as_they_were():
+    for channels in (1, 3):
+        images = images_of(8, channels)
+        torch.testing.assert_close(adaptive(0.0)(images, DRAW, "a"), images, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("strength", [0.2, 0.7])
+def test_each_transform_comes_with_the_probability_of_the_strength(strength):
+    count, p = 20_000, torch.tensor(strength, dtype=DOUBLE)
+    matrices = geometry(p, count, 16, DRAW, "a")
+    unchanged = torch.isclose(matrices, torch.eye(3, dtype=DOUBLE)).all(2).all(1).double().mean().item()
+    # Of no effect are also half of the mirrorings, a quarter of the turns and 1 / 16 of whole shifts (of 5 x 5, those
+    # at the ends half as likely); turned before, after or both with probability p.
+    still = [1 - p / 2, 1 - 3 * p / 4, 1 - 15 * p / 16, 1 - p, 1 - p, 1 - p, 1 - p]
+    assert unchanged == pytest.approx(math.prod(float(part) for part in still), abs=0.01)
+    pixel = torch.full((count, 1, 1, 1), 0.5, dtype=DOUBLE)
+    kept = torch.isclose(recolour(pixel, p, grey_axis(), DRAW, "a"), pixel).double().mean().item()
+    assert kept == pytest.approx(float((1 - p) ** 2 * (1 - p / 2)), abs=0.01)
+
+
+def at(image, matrix):
+    grid = F.affine_grid(matrix[:, :2], list(image.shape), align_corners=False)
+    return F.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
+
+
+def test_matrices_move_pixels_as_they_say():
+    image, one = images_of(1), torch.ones(1, dtype=DOUBLE)
+    torch.testing.assert_close(at(image, rotation(one * math.pi / 2)), image.rot90(1, (2, 3)))
+    torch.testing.assert_close(at(image, scaling(-one, one)), image.flip(3))
+    right = at(image, shift(one * 2 * 3 / 16, one * 0))
+    torch.testing.assert_close(right[..., :13], image[..., 3:])
+    torch.testing.assert_close(right[..., 13:], image[..., 13:].flip(3))  # reflected at the border
+
+
+def test_hue_turns_red_to_green_to_blue_and_leaves_greys():
+    grey, across, turned = grey_axis()
+    angle = torch.tensor(2 * math.pi / 3, dtype=DOUBLE)
+    third = grey + angle.cos() * across + angle.sin() * turned
+    torch.testing.assert_close(third, torch.eye(3, dtype=DOUBLE)[[2, 0, 1]])
+    shades = torch.rand(500, 1, 1, 1, dtype=DOUBLE).expand(-1, 3, 2, 2)
+    found = recolour(shades, torch.tensor(1.0, dtype=DOUBLE), grey_axis(), DRAW, "a")
+    torch.testing.assert_close(found, found[:, :1].expand_as(found))
+
+
+def test_a_grey_image_changes_like_a_grey_colour():
+    shades, p = images_of(20, 1), torch.tensor(0.7, dtype=DOUBLE)
+    colours = recolour(shades.expand(-1, 3, -1, -1), p, grey_axis(), DRAW, "a")
+    torch.testing.assert_close(recolour(shades, p, grey_axis(), DRAW, "a"), colours[:, :1])
+
+
+def follow(augmentation, signs, batch=10):
+    strengths = []
+    for sign in signs:
+        augmentation.update(torch.tensor(sign, dtype=DOUBLE), batch)
+        strengths.append(augmentation.strength.item())
+    return strengths
+
+
+def test_the_strength_rises_from_0_to_1_in_so_many_images_and_no_further():
+    strengths = follow(adaptive(0.0), [1.0] * 120)
+    assert strengths[:8] == pytest.approx([0, 0, 0, 0.04, 0.04, 0.04, 0.04, 0.08])
+    assert strengths[95] == pytest.approx(0.96)
+    assert strengths[99] == pytest.approx(1.0)
+    assert strengths[-1] == 1.0
+
+
+def test_the_strength_falls_below_the_target_and_not_below_0():
+    strengths = follow(adaptive(0.06), [0.9, 0.4, 0.5, 0.5] * 3)
+    assert strengths[TURNS - 1 :: TURNS] == pytest.approx([0.02, 0.0, 0.0])
+
+
+def test_it_is_the_mean_of_the_turns_that_counts():
+    assert follow(adaptive(0.5), [0.7, 0.7, 0.7, 0.4])[-1] == pytest.approx(0.54)
+    assert follow(adaptive(0.5), [0.7, 0.7, 0.7, 0.2])[-1] == pytest.approx(0.46)
+
+
+def test_a_turn_that_was_not_finite_does_not_count():
+    assert follow(adaptive(0.5), [1.0, math.nan, 1.0, 1.0])[-1] == 0.5
+    assert follow(adaptive(0.5), [1.0, math.nan, 1.0, 1.0, 1.0])[-1] == pytest.approx(0.54)
+
+
+def test_in_bf16_places_and_colours_keep_their_digits():
+    images, draw = images_of(4).float(), Draw(0, 0, 0, 0, CPU, torch.float32)
+    augmentation = adaptive(1.0).float()
+    exact = augmentation(images, draw, "a")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(augmentation(images, draw, "a"), exact)

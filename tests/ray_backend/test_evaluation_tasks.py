@@ -1,0 +1,190 @@
+"""Scores taken by tasks of their own: the same numbers, and whatever befalls a task, the run goes on."""
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+
+from ganrun.ray_backend import evaluation_tasks as scores
+from ganrun.run_folder.curve import read_curve, read_events
+from ganrun.storage import Folder
+from ganrun.worker.worker import work
+from tests.commands import LOCAL_RAY, Train
+from tests.conftest import config_of, write_yaml
+from tests.ranks import StopAt, checkpoints_awaited, run_folder, run_ranks
+from tests.tuning.making import MUTATIONS
+from tests.waiting import WAIT
+
+EVALUATED = {
+    "train__total_images": 180,
+    "evaluate__every_images": 60,
+    "evaluate__samples": 20,
+    "evaluate__metrics": ["kid"],
+}
+
+
+class Answering(StopAt):
+    """A driver that has scores taken, in its own time; those at these images fail."""
+
+    def __init__(self, config, failing=(), late=0):
+        super().__init__()
+        self.config, self.failing, self.late, self.wanted = config, failing, late, []
+
+    def say(self, kind, **fields):
+        super().say(kind, **fields)
+        if kind == "score_wanted":
+            self.wanted.append(fields)
+        if kind == "last_call":
+            self.late = 0
+
+    def orders(self):
+        answered = self.wanted[: max(0, len(self.wanted) - self.late)]
+        del self.wanted[: len(answered)]
+        return [{"kind": "score_found", **each, **self.answer(each)} for each in answered]
+
+    def answer(self, wanted):
+        if wanted["images"] in self.failing:
+            return {"why": "Out of memory"}
+        return {"score": scores._score(self.config, wanted["checkpoint"])}
+
+
+def scored(config, at):
+    """The scores in the metrics by images, without the time."""
+    curve = read_curve(Folder(run_folder(config)))[0]
+    return {
+        line["images"]: {name: line[name] for name in ("frechet_distance", "kid")}
+        for line in curve
+        if "frechet_distance" in line and line["images"] in at
+    }
+
+
+def kinds(config):
+    return [event["kind"] for event in read_events(Folder(run_folder(config)))[0]]
+
+
+def play(config, line):
+    with checkpoints_awaited():  # Of one that is not written nobody takes a score.
+        work(config, 0, 1, torch.device("cpu"), line)
+
+
+@pytest.mark.parametrize("late", [0, 2])
+def test_a_task_finds_what_the_workers_would_and_best_json_follows_it(values, tmp_path, late):
+    inline = config_of(values, run__name="inline", checkpoint__keep=1, **EVALUATED)
+    run_ranks(inline, 1, tmp_path / "meeting")
+    config = config_of(values, evaluate__where="task", checkpoint__keep=1, **EVALUATED)
+    play(config, Answering(config, late=late))
+    times = [60, 120, 180]
+    found = scored(config, times)
+    assert list(found) == times
+    assert found == scored(inline, times)
+    best = json.loads((run_folder(config) / "best.json").read_text())
+    expected = min(found, key=lambda images: found[images]["frechet_distance"])
+    assert (best["images"], best["score"]) == (expected, found[expected]["frechet_distance"])
+    assert (run_folder(config) / "checkpoints" / best["checkpoint"] / "manifest.json").exists()
+
+
+class Crashing(Answering):
+    """One that says of the first checkpoint that it is the best there can be, and dies later."""
+
+    def say(self, kind, **fields):
+        super().say(kind, **fields)
+        if kind == "images" and fields["images"] == 108:
+            raise ConnectionError("the driver is gone")
+
+    def answer(self, wanted):
+        found = super().answer(wanted)
+        return {"score": found["score"] | {"value": -1.0}} if wanted["images"] == 60 else found
+
+
+def test_a_best_score_that_came_after_its_checkpoint_is_still_the_best_after_a_crash(values):
+    """The checkpoint that the run goes on from does not know of it."""
+    config = config_of(values, evaluate__where="task", **EVALUATED)
+    with pytest.raises(ConnectionError):
+        play(config, Crashing(config))
+    play(config, Answering(config))
+    best = json.loads((run_folder(config) / "best.json").read_text())
+    assert (best["images"], best["score"]) == (60, -1.0)
+    assert list(scored(config, range(999))) == [60, 120, 180]
+
+
+def test_a_task_that_fails_costs_its_score_alone(values):
+    config = config_of(values, evaluate__where="task", **EVALUATED)
+    line = Answering(config, failing=(120,))
+    play(config, line)
+    assert list(scored(config, range(999))) == [60, 180]
+    assert kinds(config).count("score_failed") == 1
+    assert {"kind": "note", "text": "no score at 120 images: Out of memory"} in line.messages
+    assert kinds(config)[-1] == "finish"
+
+
+def test_who_is_asked_to_stop_does_not_wait_for_scores(values):
+    config = config_of(values, evaluate__where="task", **EVALUATED)
+    line = Answering(config, late=9)
+    line.images = 120
+    play(config, line)
+    assert not scored(config, range(999))
+    assert kinds(config)[-1] == "stop"
+
+
+def test_a_task_that_is_killed_does_not_hurt_the_run(values, tmp_path, ray_here):
+    config = config_of(
+        values, evaluate__where="task", **EVALUATED | {"train__total_images": 6_000, "evaluate__every_images": 2_000}
+    )
+    run = Train(write_yaml(tmp_path / "small.yaml", config.model_dump(mode="json")), address=ray_here[0])
+    killed = False
+    while run.process.poll() is None:
+        for process in psutil.Process(ray_here[1]).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if not killed and "ray::_score" in " ".join(process.cmdline()):
+                    process.kill()
+                    killed = True
+        time.sleep(0.2)
+    code, _, error = run.wait()
+    assert code == 0, error
+    assert killed
+    assert re.search(r"no score at [\d,]+ images: .*died", error), error
+    assert 6_000 in scored(config, range(9_999))
+
+
+ASKED = """
+import json, sys, time
+import ray
+from ganrun.config.schema import Config
+from ganrun.ray_backend.evaluation_tasks import Scores
+
+ray.init(logging_level=50, log_to_driver=False)
+found = []
+for values in json.loads(sys.argv[1]):
+    asked, answers = Scores(Config.model_validate(values)), []
+    for images in (60, 120):
+        asked.hear({"kind": "score_wanted", "images": images, "checkpoint": f"{images:012d}-0001"})
+    asked.hear({"kind": "last_call"})
+    while len(answers) < 2:
+        answers += asked.poll()
+        time.sleep(0.1)
+    found.append([(each["images"], each["why"]) for each in answers])
+print(json.dumps(found))
+"""
+
+
+def test_a_run_has_its_newest_score_taken_and_a_search_all(values, ray_here):
+    search = {"tune__population": 2, "tune__perturb_every_images": 60, "tune__mutations": MUTATIONS}
+    configs = [config_of(values, evaluate__where="task", **EVALUATED, **more) for more in ({}, search)]
+    argument = json.dumps([config.model_dump(mode="json") for config in configs])
+    environment = os.environ | LOCAL_RAY | {"RAY_ADDRESS": ray_here[0]}
+    done = subprocess.run(
+        [sys.executable, "-c", ASKED, argument], env=environment, capture_output=True, text=True, timeout=WAIT
+    )
+    assert done.returncode == 0, done.stderr
+    of_run, of_search = json.loads(done.stdout.splitlines()[-1])
+    assert [images for images, _ in of_run] == [images for images, _ in of_search] == [60, 120]
+    assert of_run[0][1] == "a newer one came before the cluster had anything idle"
+    for _, why in [of_run[1], *of_search]:
+        assert "neither a run with a checkpoint nor a checkpoint" in why  # A task has looked for it.

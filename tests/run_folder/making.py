@@ -1,0 +1,62 @@
+"""Real runs, small: one that finished, one that crashed and went on, one that crashed, one never started."""
+
+import contextlib
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ganrun.cli.preflight import settle, write_config
+from ganrun.config.schema import Config
+from ganrun.run_folder.layout import RunFolder
+from ganrun.storage import open_storage
+from ganrun.worker.worker import work
+from tests.ranks import StopAt, checkpoints_awaited, run_ranks
+
+TOTAL, TICK, SAVED, CRASHED = 120, 24, 48, 84
+"""Images: the run's, a tick's, of the checkpoint before the crash, of the crash: a tick at 72 lies between."""
+
+
+class Crash(StopAt):
+    """A line at which its worker dies."""
+
+    def say(self, kind: str, **fields: Any) -> None:
+        if kind == "images" and fields["images"] >= CRASHED:
+            raise ConnectionError("the driver is gone")
+
+
+@functools.cache
+def make_runs(data: Path) -> Path:
+    """`finished`, `resumed`, `crashed` and `new` in a storage beside the data; not to be changed."""
+    storage = data.parent / "made"
+    for name in ("finished", "resumed", "crashed", "new"):
+        config = _config(name, storage, data)
+        folder = RunFolder(open_storage(str(storage / name)))
+        write_config(settle(config, folder), folder)
+        if name in ("resumed", "crashed"):
+            with contextlib.suppress(ConnectionError), checkpoints_awaited():
+                work(config, 0, 1, torch.device("cpu"), Crash())  # type: ignore[arg-type]
+        if name in ("finished", "resumed"):
+            run_ranks(config, 1, storage / "unused")
+    return storage
+
+
+def write_lease(run: Path, seconds: float) -> None:
+    """A lease as another process would have written it; it expires in so many seconds."""
+    expires = open_storage(str(run)).now() + seconds
+    (run / "lease.json").write_text(json.dumps({"id": "x", "holder": "process 7 on far", "expires": expires}))
+
+
+def _config(name: str, storage: Path, data: Path) -> Config:
+    values = {
+        "run": {"name": name, "storage": str(storage)},
+        "data": {"shards": str(data), "image_size": 16, "channels": 1, "batch_size": 12, "slots": 2},
+        "model": {"width": 4, "latent_size": 8},
+        "train": {"total_images": TOTAL, "precision": "float64", "tick_images": TICK},
+        "evaluate": {"every_images": TOTAL, "samples": 12},
+        "checkpoint": {"every_images": SAVED, "keep": 9},
+        "telemetry": {"sample_images": 4},
+    }
+    return Config.model_validate(values)

@@ -1,0 +1,57 @@
+"""What a run's folder tells of its life so far."""
+
+import json
+
+from ganrun.run_folder.totals import past
+from ganrun.storage import Folder
+from ganrun.telemetry.state import POINTS
+
+
+def write(folder, name, *lines):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"time": 1.0, **line}) + "\n" for line in lines))
+
+
+def test_a_new_run_has_none(tmp_path):
+    assert past(Folder(tmp_path)).last is None
+    assert past(Folder(tmp_path)).totals == {}
+
+
+def test_totals_are_sums_over_all_attempts_also_of_what_was_lost(tmp_path):
+    tick = {"nonfinite": 1, "shard_bytes": 10, "shard_errors/timeout": 2, "loss/generator": 1.0}
+    write(tmp_path, "metrics/0001-000000000000.jsonl", {"images": 60, **tick}, {"images": 120, **tick})
+    write(
+        tmp_path, "metrics/0002-000000000060.jsonl", {"images": 120, **tick}, {"images": 120, "frechet_distance": 5.0}
+    )
+    write(tmp_path, "metrics/0003-000000000120.jsonl")
+    write(tmp_path, "events/0001.jsonl", {"kind": "start"}, {"kind": "checkpoint_failed"})
+    write(tmp_path, "events/0002.jsonl", {"kind": "rollback"}, {"kind": "stop"})
+    write(tmp_path, "events/0003.jsonl", {"kind": "start"})
+    write(tmp_path, "events/0004.jsonl", {"kind": "start", "reason": None})
+    write(tmp_path, "events/0005.jsonl", {"kind": "start", "reason": "preemption"}, {"kind": "resize"})
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples/000000000000.png").write_bytes(b"PNG")
+    found = past(Folder(tmp_path))
+    assert found.totals == {
+        "images": 120 + 60,
+        "nonfinite": 3,
+        "shard_bytes": 30,
+        "shard_errors/timeout": 6,
+        "checkpoint_failures": 1,
+        "rollbacks": 1,
+        "restarts/resume": 1,
+        "restarts/failure": 1,
+        "restarts/preemption": 1,
+    }
+    assert found.last == "start"
+    assert [point["images"] for point in found.curve] == [60, 120, 120]
+    assert found.curve[-1]["frechet_distance"] == 5.0
+    assert found.picture == b"PNG"
+
+
+def test_of_a_long_curve_so_many_points_come(tmp_path):
+    write(tmp_path, "metrics/0001-000000000000.jsonl", *({"images": 60 * n, "loss/generator": 1.0} for n in range(999)))
+    curve = past(Folder(tmp_path)).curve
+    assert POINTS // 2 <= len(curve) <= POINTS
+    assert curve[-1]["images"] == 60 * 998

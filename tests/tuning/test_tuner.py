@@ -1,0 +1,230 @@
+"""What a search makes of what Ray Tune hands over, without its processes."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from ganrun.errors import UserError
+from ganrun.storage import Folder
+from ganrun.tuning.records import read_population
+from ganrun.tuning.scheduler import FAILED, FINISHED, PAUSED, PENDING, RUNNING, End, Queue, Scheduler
+from tests.tuning.making import search
+
+
+class Quiet:
+    def __init__(self):
+        self.said = []
+
+    def hear(self, trial, message):
+        pass
+
+    def observe(self, states):
+        pass
+
+    def say(self, text):
+        self.said.append(text)
+
+
+class Told(dict):
+    """By trial, what its workers were told."""
+
+    def __call__(self, name, stop, orders):
+        self.setdefault(name, []).extend([{"kind": "stop"}] * stop + orders)
+
+    def kinds(self, name):
+        return [order["kind"] for order in self.get(name, [])]
+
+
+class Made:
+    """A scheduler with trials as Ray Tune would have made them."""
+
+    def __init__(self, config, monkeypatch, room=2):
+        self.config, self.storage = config, Folder(f"{config.run.storage}/{config.run.name}")
+        self.told, self.watch = Told(), Quiet()
+        self.scheduler = Scheduler(config, self.storage, read_population(config, self.storage), self.watch, self.told)
+        self.population, self.queue, self.end = self.scheduler.population, Queue(self.scheduler), End(self.scheduler)
+        monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": float(room)})
+
+    def start(self, *names):
+        """Has Ray Tune ask for trials, and start them."""
+        for name in names:
+            assert self.queue.suggest("id") == {"trial": name}
+            self.scheduler.on_trial_add(None, SimpleNamespace(config={"trial": name}, status="RUNNING"))
+
+    def say(self, name, *messages):
+        """A report of a trial; what Ray Tune is told, and does."""
+        trial = self.scheduler.tune_trials[name]
+        decision = self.scheduler.on_trial_result(None, trial, {"messages": list(messages)})
+        trial.status = {"CONTINUE": "RUNNING", "PAUSE": "PAUSED", "STOP": "TERMINATED"}[decision]
+        return decision
+
+    def reported(self, name, images, value, attempt=1):
+        score = {"kind": "score", "images": images, "value": value, "values": {}}
+        checkpoint = {"kind": "checkpoint", "images": images, "checkpoint": f"{images:012d}-{attempt:04d}"}
+        assert self.say(name, score, checkpoint) == "CONTINUE"
+
+    def decided(self):
+        """Both have reported the first interval, and 01 is the worse."""
+        self.reported("00", 60, 1.0)
+        self.reported("01", 60, 2.0)
+
+    def again(self, monkeypatch):
+        """The search as the same command makes it once more."""
+        return Made(self.config, monkeypatch)
+
+
+def failed(text="the run diverged", wrong_input=False):
+    return {"kind": "failed", "text": text, "wrong_input": wrong_input}
+
+
+def ended(kind, images=240):
+    return {"kind": kind, "images": images}
+
+
+def started(images=0, exploit=0):
+    return {"kind": "started", "images": images, "workers": 1, "faults": [], "exploit": exploit}
+
+
+@pytest.fixture
+def config(values):
+    return search(values, population=2)
+
+
+@pytest.fixture
+def running(config, monkeypatch):
+    """A search of two trials that run."""
+    made = Made(config, monkeypatch)
+    made.start("00", "01")
+    return made
+
+
+def test_the_worse_is_told_and_reports_nothing_until_it_has_taken_over(running):
+    running.decided()
+    assert running.told.kinds("00") == ["release"] * len(running.told["00"])
+    assert running.told.kinds("01").count("exploit") == 1
+    (order,) = [each["exploit"] for each in running.told["01"] if each["kind"] == "exploit"]
+    assert order["donor"].endswith("/search/trials/00")
+    assert (order["number"], order["checkpoint"]) == (1, f"{60:012d}-0001")
+    assert order["values"] == running.population.values["01"]
+
+    running.reported("01", 120, 0.1)  # Of what it is about to give up.
+    assert running.population.reported("01") == 1
+    running.say("01", {"kind": "exploit", "number": 1, "images": 60})
+    running.reported("01", 120, 0.5, attempt=2)
+    assert running.population.reported("01") == 2
+
+
+def test_who_died_with_an_order_is_told_again(running):
+    running.decided()
+    running.say("01", {"kind": "exploit", "number": 1, "images": 60})
+    running.told.clear()
+    running.say("01", started(60, exploit=1))
+    assert "exploit" not in running.told.kinds("01")
+    running.say("01", started(60, exploit=0))
+    assert running.told.kinds("01") == ["exploit"]
+    running.reported("01", 120, 0.1)
+    assert running.population.reported("01") == 1
+
+
+def test_who_was_done_before_it_was_told_starts_again(running):
+    running.decided()
+    assert running.say("01", ended("finished")) == "PAUSE"
+    assert running.scheduler.states()["01"] == PAUSED
+    assert running.scheduler.choose_trial_to_run(None) is running.scheduler.tune_trials["01"]
+    assert running.say("00", ended("finished")) == "STOP"
+    assert running.scheduler.states() == {"00": FINISHED, "01": PAUSED}
+    assert not running.end.stop_all()
+
+
+def test_who_failed_takes_over_at_the_next_comparison(running):
+    assert running.say("01", started(), failed()) == "PAUSE"
+    assert running.scheduler.states()["01"] == FAILED
+    assert running.scheduler.choose_trial_to_run(None) is None
+    running.reported("00", 60, 1.0)
+    assert running.scheduler.states()["01"] == PAUSED
+    assert running.scheduler.choose_trial_to_run(None) is running.scheduler.tune_trials["01"]
+    assert running.population.last_exploit("01").checkpoint == f"{60:012d}-0001"
+    assert running.watch.said == ["trial 01 failed; at the next comparison it takes over another: the run diverged"]
+
+
+def test_whose_process_died_is_started_again_by_ray_tune_and_has_failed_when_that_gives_up(running):
+    trial = running.scheduler.tune_trials["01"]
+    trial.should_recover = lambda: True
+    running.scheduler.on_trial_error(None, trial)
+    assert running.scheduler.states()["01"] == RUNNING
+    trial.should_recover = lambda: False
+    running.scheduler.on_trial_error(None, trial)
+    assert running.scheduler.states()["01"] == FAILED
+
+
+def test_who_failed_at_the_end_has_failed_and_the_others_end_the_search(running):
+    running.population.decided = 3
+    running.say("01", failed())
+    assert running.scheduler.states()["01"] == FAILED
+    assert not running.end.stop_all()
+    running.say("00", ended("finished"))
+    assert running.end.stop_all()
+
+
+def test_wrong_input_ends_the_search_and_the_others_save_and_leave(running):
+    assert running.say("00", failed("run.imports: no", wrong_input=True)) == "PAUSE"
+    assert isinstance(running.scheduler.fault, UserError)
+    assert str(running.scheduler.fault) == "trial 00: run.imports: no"
+    assert running.told.kinds("01") == ["stop"]
+    assert not running.end.stop_all()
+    assert running.say("01", ended("stopped", 60)) == "PAUSE"
+    assert running.end.stop_all()
+
+
+def test_who_is_to_stop_leaves_and_nobody_starts(running):
+    running.scheduler.stop()
+    assert (running.told.kinds("00"), running.told.kinds("01")) == (["stop"], ["stop"])
+    assert running.say("00", ended("stopped", 60)) == "PAUSE"
+    assert running.scheduler.choose_trial_to_run(None) is None
+    assert not running.end.stop_all()
+    running.say("01", ended("stopped", 60))
+    assert running.end.stop_all()
+
+
+def test_trials_that_do_not_fit_take_turns_those_behind_first(config, monkeypatch):
+    made = Made(config, monkeypatch, room=1)
+    made.start("00")
+    assert made.queue.suggest("id") is None
+    assert made.scheduler.states() == {"00": RUNNING, "01": PENDING}
+    assert len(made.watch.said) == 1
+    assert "1 of 2 trials fit the cluster at once (a trial needs 1 CPUs, 0 GPUs): they take turns" in made.watch.said[0]
+    made.reported("00", 60, 1.0)
+    assert "stop" in made.told.kinds("00")
+    made.say("00", ended("stopped", 72))
+    assert made.scheduler.choose_trial_to_run(None) is None
+    made.start("01")
+    made.reported("01", 60, 2.0)
+    assert "stop" not in made.told.kinds("01")  # It is to take over first, and is not ahead.
+    made.say("01", {"kind": "exploit", "number": 1, "images": 60})
+    made.reported("01", 120, 2.0)
+    assert "stop" in made.told.kinds("01")
+    made.say("01", ended("stopped", 132))
+    assert made.scheduler.choose_trial_to_run(None) is made.scheduler.tune_trials["00"]
+
+
+def test_a_search_that_goes_on_gives_an_order_again_that_a_trial_may_not_have_behind_it(running, monkeypatch):
+    running.decided()
+    again = running.again(monkeypatch)
+    assert again.population.last_exploit("01") == running.population.last_exploit("01")
+    again.start("00", "01")
+    again.say("01", started(60, exploit=0))
+    assert again.told.kinds("01") == ["exploit"]
+    once_more = running.again(monkeypatch)
+    once_more.start("00", "01")
+    once_more.say("01", started(60, exploit=1))
+    assert "exploit" not in once_more.told.kinds("01")
+
+
+def test_a_search_that_goes_on_leaves_those_alone_that_are_done(running, monkeypatch):
+    running.decided()
+    for images in (120, 180, 240):
+        running.reported("00", images, 1.0)
+    again = running.again(monkeypatch)
+    assert again.scheduler.states() == {"00": FINISHED, "01": PENDING}
+    again.start("01")
+    assert again.queue.suggest("id") is None
