@@ -35,7 +35,7 @@ from ganrun.models.normalization import SlotBatchNorm2d
 from ganrun.run_folder.curve import read_curve
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
-from ganrun.training.state import Play
+from ganrun.training.state import TrainingState
 
 CONFIG = Path(__file__).parent.parent / "configs/quickstart.yaml"
 SLOTS, ROUNDS, SECONDS = 2, 5, 1.0
@@ -113,11 +113,11 @@ def against_cpu() -> Iterator[Row]:
 def precisions(device: torch.device) -> Iterator[Row]:
     """Losses of the first rounds, which are not yet chaos; and images/s."""
     plays = {name: play_of(name, device) for name in ("float32", "bf16")}
-    losses = {name: losses_of(play) for name, play in plays.items()}
+    losses = {name: losses_of(state) for name, state in plays.items()}
     yield same("bf16 against float32", "losses of 3 rounds", losses["bf16"], losses["float32"], HALF)
-    for name, play in plays.items():
-        batch = batch_of(play)
-        rate = play.config.data.batch_size * often(partial(play.round, lambda: [batch]), device)  # noqa: B023
+    for name, state in plays.items():
+        batch = batch_of(state)
+        rate = state.config.data.batch_size * often(partial(state.round, lambda: [batch]), device)  # noqa: B023
         yield Row("", f"{rate:,.0f} images/s of rounds in {name}", "")
 
 
@@ -125,10 +125,10 @@ def layouts(device: torch.device) -> Iterator[Row]:
     """Networks are channels_last; the same in the usual layout gives the same."""
     found = []
     for layout in (torch.contiguous_format, torch.channels_last):
-        play = play_of("float32", device)
-        for network in play.game.networks.values():
+        state = play_of("float32", device)
+        for network in state.game.networks.values():
             network.to(memory_format=layout)
-        found.append(losses_of(play))
+        found.append(losses_of(state))
     yield same("channels_last against contiguous", "losses of 3 rounds in float32", *found, ROUNDED)
 
 
@@ -165,14 +165,14 @@ def pinned() -> Iterator[Row]:
 def no_sync() -> Iterator[Row]:
     """A round whose batch is on the GPU waits for nothing."""
     need_cuda()
-    play = play_of("bf16", torch.device("cuda", 0))
-    batch = batch_of(play)
+    state = play_of("bf16", torch.device("cuda", 0))
+    batch = batch_of(state)
     for _ in range(3):
-        play.round(lambda: [batch])
+        state.round(lambda: [batch])
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(20):
-            play.round(lambda: [batch])
+            state.round(lambda: [batch])
     finally:
         torch.cuda.set_sync_debug_mode("default")
     yield Row("a round without a host sync", "20 rounds under set_sync_debug_mode('error')", "same")
@@ -213,9 +213,9 @@ def settings(precision: str) -> Config:
     return configs.load(CONFIG, [f"data.slots={SLOTS}", f"train.precision={precision}", *changes])
 
 
-def play_of(precision: str, device: torch.device) -> Play:
+def play_of(precision: str, device: torch.device) -> TrainingState:
     """With all its slots on one device."""
-    return Play(build_game(settings(precision), device), settings(precision), Slots(1))
+    return TrainingState(build_game(settings(precision), device), settings(precision), Slots(1))
 
 
 def stream(config: Config, slots: Slots, device: torch.device) -> Stream:
@@ -246,33 +246,33 @@ def train(rank: int, count: int, kind: str, folder: str) -> None:
     if count > 1:
         backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
         dist.init_process_group(backend, init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
-    play, batches = Play(build_game(config, device), config, slots), stream(config, slots, device)
+    state, batches = TrainingState(build_game(config, device), config, slots), stream(config, slots, device)
     for _ in range(ROUNDS):
-        play.round(batches.next)
+        state.round(batches.next)
     batches.close()
     if rank == 0:
-        networks = play.game.networks.items()
-        state = {
+        networks = state.game.networks.items()
+        weights = {
             f"{n}.{key}": value.cpu().contiguous() for n, net in networks for key, value in net.state_dict().items()
         }
-        save_file(state, Path(folder, "weights"))
+        save_file(weights, Path(folder, "weights"))
     if count > 1:
         dist.destroy_process_group()
 
 
-def batch_of(play: Play) -> dict[str, Tensor | list[str]]:
+def batch_of(state: TrainingState) -> dict[str, Tensor | list[str]]:
     """A whole batch, on the play's device."""
-    data, random = play.config.data, torch.Generator().manual_seed(0)
+    data, random = state.config.data, torch.Generator().manual_seed(0)
     shape = (data.batch_size, data.channels, data.image_size, data.image_size)
-    return {"image": torch.randint(0, 256, shape, dtype=torch.uint8, generator=random).to(play.device)}
+    return {"image": torch.randint(0, 256, shape, dtype=torch.uint8, generator=random).to(state.device)}
 
 
-def losses_of(play: Play) -> list[Tensor]:
+def losses_of(state: TrainingState) -> list[Tensor]:
     """Of three rounds."""
-    batch, found = batch_of(play), []
+    batch, found = batch_of(state), []
     for _ in range(3):
-        play.round(lambda: [batch])
-        values, _ = play.recorder.read()
+        state.round(lambda: [batch])
+        values, _ = state.recorder.read()
         found.append(torch.tensor([value for name, value in values.items() if name.startswith("loss/")]))
     return found
 
@@ -284,7 +284,7 @@ def gradients(network: nn.Module, given: Tensor) -> list[Tensor]:
     output.square().mean().backward()
     for module in network.modules():
         if isinstance(module, SlotBatchNorm2d):
-            module.take_noted()  # As at the end of a round: to a compiler a longer list is another program.
+            module.take_batch_stats()  # As at the end of a round: to a compiler a longer list is another program.
     return [output.detach(), *(p.grad.clone() for p in network.parameters() if p.grad is not None)]
 
 

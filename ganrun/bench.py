@@ -6,7 +6,7 @@ import os
 import sys
 from importlib import import_module
 
-from ganrun.cli import entry_point as door
+from ganrun.cli import entry_point as entry_point
 from ganrun.cli import preflight
 from ganrun.config import load as configs
 from ganrun.config.schema import Config
@@ -39,7 +39,7 @@ Only ratios mean something: both sides run in turn, and the machine may be share
 
 def main(arguments: list[str] | None = None) -> int:
     """The door; returns the exit code."""
-    parser = door.parser("bench", __doc__, EXAMPLES)
+    parser = entry_point.parser("bench", __doc__, EXAMPLES)
     listed = "; ".join(f"{what}: {meaning}" for what, meaning in MEASURES.items())
     parser.add_argument("what", choices=MEASURES, help=listed)
     parser.add_argument("config", metavar="CONFIG", help="YAML file of a run")
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
     parser.add_argument("--plot", metavar="FILE", help="write the rates of all sides as a PNG, too")
     options = parser.parse_intermixed_args(arguments)
-    return door.run(lambda: _main(options))
+    return entry_point.run(lambda: _main(options))
 
 
 def _main(options: argparse.Namespace) -> int:
@@ -65,7 +65,7 @@ def _main(options: argparse.Namespace) -> int:
     print(json.dumps(result) if options.json else bench.describe(result))
     if options.what == "step" and not options.json and result["job_over_step"]:
         print(f"the whole job through Ray: {result['job_over_step']:.3f} of its round")
-    return door.OK
+    return entry_point.OK
 
 
 def _job_over_step(config: Config) -> float | None:

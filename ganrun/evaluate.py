@@ -5,7 +5,7 @@ import json
 import sys
 from typing import Any, get_args
 
-from ganrun.cli import entry_point as door
+from ganrun.cli import entry_point as entry_point
 from ganrun.config.schema import Metric
 
 EXAMPLES = """examples:
@@ -22,7 +22,7 @@ ALIASES = ("fid", "frechet_distance")
 
 def main(arguments: list[str] | None = None) -> int:
     """The door; returns the exit code."""
-    parser = door.parser("evaluate", __doc__, EXAMPLES)
+    parser = entry_point.parser("evaluate", __doc__, EXAMPLES)
     add = parser.add_argument
     add("run", metavar="RUN_OR_CHECKPOINT", help="folder of a run (its newest checkpoint), or of a checkpoint")
     add("--metrics", type=_metrics, metavar="A,B,...", help=f"of fid, {', '.join(get_args(Metric))}; default: all")
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add("--json", action="store_true", help="one JSON object on stdout and nothing else")
     options = parser.parse_args(arguments)
-    return door.run(lambda: _main(options))
+    return entry_point.run(lambda: _main(options))
 
 
 def _metrics(text: str) -> tuple[str, ...]:
@@ -59,9 +59,9 @@ def _samples(text: str) -> int:
 def _main(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from ganrun.inference.scoring import Wishes, score_checkpoint
+    from ganrun.inference.scoring import ScoreRequest, score_checkpoint
 
-    wishes = {name: value for name, value in vars(options).items() if name not in ("run", "json")}
+    request = {name: value for name, value in vars(options).items() if name not in ("run", "json")}
     with tqdm(unit=" images", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()) as bar:
 
         def seen(count: int, total: int) -> None:
@@ -70,9 +70,9 @@ def _main(options: argparse.Namespace) -> int:
             bar.total = total
             bar.update(count)
 
-        result = score_checkpoint(options.run, Wishes(**wishes), seen)
+        result = score_checkpoint(options.run, ScoreRequest(**request), seen)
     print(json.dumps(result) if options.json else _describe(result))
-    return door.OK
+    return entry_point.OK
 
 
 def _describe(result: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from ganrun.cli import entry_point as door
+from ganrun.cli import entry_point as entry_point
 from ganrun.errors import UserError
 
 EXAMPLES = """examples:
@@ -20,11 +20,11 @@ ENDINGS = (".safetensors", ".pt2")
 
 def main(arguments: list[str] | None = None) -> int:
     """The door; returns the exit code."""
-    parser = door.parser("export", __doc__, EXAMPLES)
+    parser = entry_point.parser("export", __doc__, EXAMPLES)
     parser.add_argument("run", metavar="RUN_OR_CHECKPOINT", help="folder of a run, or of one of its checkpoints")
     parser.add_argument("--out", required=True, metavar="FILE", help="ending in .safetensors or .pt2")
     options = parser.parse_args(arguments)
-    return door.run(lambda: _main(options.run, Path(options.out)))
+    return entry_point.run(lambda: _main(options.run, Path(options.out)))
 
 
 def _main(run: str, out: Path) -> int:
@@ -35,7 +35,7 @@ def _main(run: str, out: Path) -> int:
     write = write_weights if out.suffix == ".safetensors" else write_program
     write(Sampler(run), out)
     print(out)
-    return door.OK
+    return entry_point.OK
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ganrun.cli import entry_point as door
+from ganrun.cli import entry_point as entry_point
 from ganrun.errors import RunError, UserError
 
 if TYPE_CHECKING:  # at run time they are imported where they are used: --help must answer at once
@@ -56,11 +56,13 @@ SHOWN_SKIPPED, SHOWN_CLASSES = 20, 10
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = _parser().parse_args(arguments)
-    return door.run(lambda: _prepare(options))
+    return entry_point.run(lambda: _prepare(options))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = door.parser("prepare", "Make a data set for ganrun.train: shards of images and an index.json.", EXAMPLES)
+    parser = entry_point.parser(
+        "prepare", "Make a data set for ganrun.train: shards of images and an index.json.", EXAMPLES
+    )
     parser.add_argument("source", metavar="SOURCE", help=f"{_SOURCES}; gaussians:8 or gaussians:25 need no PATH")
     parser.add_argument("dest", metavar="DEST", nargs="?", help=_DEST_HELP)
     _add_image_options(parser.add_argument_group("images").add_argument)
@@ -128,7 +130,7 @@ def _prepare(options: argparse.Namespace) -> int:
         index = verify(dest, options.workers)
     _report(index, skipped, dest, time.monotonic() - begin)
     print(dest)
-    return door.OK
+    return entry_point.OK
 
 
 def _check(options: argparse.Namespace, scheme: str, path: str) -> None:

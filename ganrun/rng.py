@@ -25,14 +25,14 @@ def numpy_stream(*parts: int | str) -> np.random.Generator:
 
 
 @dataclass(frozen=True)
-class Draw:
+class KeyedNoise:
     """What one player may draw in one turn for one slot.
 
     Numbers are drawn on the CPU and copied, so that a GPU sees the same ones as the CPU.
     """
 
     seed: int
-    generation: int
+    rollback_count: int
     images: int
     slot: int
     device: torch.device
@@ -42,19 +42,19 @@ class Draw:
     round: int = 0
     """Rounds before this one, a function of `images`: for what happens in some rounds alone. Keys no stream."""
 
-    def normal(self, *size: int, purpose: str) -> Tensor:
+    def normal(self, *size: int, name: str) -> Tensor:
         """Standard normal numbers; the same at every call with the same purpose."""
-        return self._place(torch.randn(size, generator=self._stream(purpose), dtype=self.dtype))
+        return self._to_device(torch.randn(size, generator=self._stream(name), dtype=self.dtype))
 
-    def uniform(self, *size: int, purpose: str) -> Tensor:
+    def uniform(self, *size: int, name: str) -> Tensor:
         """Uniform numbers in [0, 1); the same at every call with the same purpose."""
-        return self._place(torch.rand(size, generator=self._stream(purpose), dtype=self.dtype))
+        return self._to_device(torch.rand(size, generator=self._stream(name), dtype=self.dtype))
 
-    def _stream(self, purpose: str) -> torch.Generator:
-        seed = key(self.seed, self.generation, self.images, self.slot, self.turn, purpose)
+    def _stream(self, name: str) -> torch.Generator:
+        seed = key(self.seed, self.rollback_count, self.images, self.slot, self.turn, name)
         return torch.Generator().manual_seed(seed)
 
-    def _place(self, numbers: Tensor) -> Tensor:
+    def _to_device(self, numbers: Tensor) -> Tensor:
         if self.device.type == "cuda":
             numbers = numbers.pin_memory()
         return numbers.to(self.device, non_blocking=True)

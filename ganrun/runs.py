@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from ganrun.cli import entry_point as door
+from ganrun.cli import entry_point as entry_point
 from ganrun.errors import RunError, UserError
-from ganrun.run_folder import cleanup as removal
-from ganrun.run_folder import report as words
+from ganrun.run_folder import cleanup as cleanup
+from ganrun.run_folder import report as report
 from ganrun.run_folder.curve import read_curve
-from ganrun.run_folder.status import Run, read_config, read_run
-from ganrun.run_folder.time_breakdown import time_of_trials
+from ganrun.run_folder.status import RunStatus, read_config, read_status
+from ganrun.run_folder.time_breakdown import trials_time_breakdown
 from ganrun.storage import Folder, Storage, open_storage
 from ganrun.telemetry.series import DISTANCES
 
@@ -31,11 +31,11 @@ STORAGE is run.storage of a config, RUN is run.storage/run.name."""
 def main(arguments: list[str] | None = None) -> int:
     """The door; returns the exit code."""
     options = _parser().parse_args(arguments)
-    return door.run(lambda: _main(options))
+    return entry_point.run(lambda: _main(options))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = door.parser("runs", __doc__, EXAMPLES)
+    parser = entry_point.parser("runs", __doc__, EXAMPLES)
     verbs = parser.add_subparsers(metavar="{list,show,curve,delete,gc}", required=True)
     for verb, place, act, text in (
         ("list", "STORAGE", _list, "a table of the runs in a storage folder, newest first"),
@@ -79,20 +79,20 @@ def _list(storage: Storage, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"storage": storage.uri, "runs": [asdict(run) for run in runs]}))
     elif runs:
-        print(words.table(runs, storage.now()))
+        print(report.table(runs, storage.now()))
     else:
         itself = f"; it is a run itself: ganrun runs show {options.place}" if _is_run(storage) else ""
         print(f"{storage.uri}: no runs in it{itself}", file=sys.stderr)
-    return door.OK
+    return entry_point.OK
 
 
 def _show(storage: Storage, options: argparse.Namespace) -> int:
-    run = read_run(storage)
+    run = read_status(storage)
     if run.trials:
-        run = replace(run, spent=time_of_trials(storage))
+        run = replace(run, spent=trials_time_breakdown(storage))
     _say_faults(run.faults)
-    print(json.dumps(asdict(run)) if options.json else words.paragraph(run, storage.now()))
-    return door.OK
+    print(json.dumps(asdict(run)) if options.json else report.describe_run(run, storage.now()))
+    return entry_point.OK
 
 
 def _curve(storage: Storage, options: argparse.Namespace) -> int:
@@ -102,7 +102,7 @@ def _curve(storage: Storage, options: argparse.Namespace) -> int:
     if options.plot is None:
         for line in curve:
             print(json.dumps(line))
-        return door.OK
+        return entry_point.OK
     if options.plot.suffix.lower() != ".png":
         raise UserError(f"--plot {options.plot}: only PNG is drawn; name a .png file")
     if not curve:
@@ -111,23 +111,23 @@ def _curve(storage: Storage, options: argparse.Namespace) -> int:
 
     title = f"{storage.uri.rpartition('/')[2]}: {curve[-1]['images']:,} of {config['train']['total_images']:,} images"
     if any(name in line for line in curve for name in DISTANCES):
-        title += f"; {words.measure(config)}"
+        title += f"; {report.score_name(config)}"
     options.plot.parent.mkdir(parents=True, exist_ok=True)
     options.plot.write_bytes(draw_curve(curve, title))
     print(options.plot)
-    return door.OK
+    return entry_point.OK
 
 
 def _delete(storage: Storage, options: argparse.Namespace) -> int:
     read_config(storage)
-    removal.refuse_if_running(storage)
-    size = words.size(sum(entry.bytes for entry in storage.objects().values()))
+    cleanup.refuse_if_running(storage)
+    size = report.format_bytes(sum(entry.bytes for entry in storage.objects().values()))
     if not options.yes:
         _ask(storage, size)
-    if foreign := removal.delete_run(storage):
+    if foreign := cleanup.delete_run(storage):
         print(f"these are not ganrun's and stay in {storage.uri}: {', '.join(foreign)}", file=sys.stderr)
     print(f"deleted {storage.uri}, {size}")
-    return door.OK
+    return entry_point.OK
 
 
 def _ask(storage: Storage, size: str) -> None:
@@ -147,17 +147,17 @@ def _gc(storage: Storage, options: argparse.Namespace) -> int:
     count = total = 0
     for place in places:
         try:
-            removal.refuse_if_running(place)
-            found = removal.delete_orphans(place) if options.yes else removal.orphans(place)
+            cleanup.refuse_if_running(place)
+            found = cleanup.delete_orphans(place) if options.yes else cleanup.orphans(place)
         except (RunError, OSError) as error:
             _say_passed_over(place, error)
             continue
         for orphan in found:
-            print(f"{place.uri}/{orphan.name}  {words.size(orphan.bytes)}  {orphan.reason}")
+            print(f"{place.uri}/{orphan.name}  {report.format_bytes(orphan.bytes)}  {orphan.reason}")
         count, total = count + len(found), total + sum(orphan.bytes for orphan in found)
-    told = f"{count} orphan{'s' * (count != 1)}, {words.size(total)}" if count else "no orphans"
+    told = f"{count} orphan{'s' * (count != 1)}, {report.format_bytes(total)}" if count else "no orphans"
     print(told + ("; nothing is deleted: --yes does" if count and not options.yes else " deleted" * bool(count)))
-    return door.OK
+    return entry_point.OK
 
 
 def _is_run(storage: Storage) -> bool:
@@ -181,10 +181,10 @@ def _runs_in(storage: Storage) -> Iterator[Storage]:
             _say_passed_over(place, error)
 
 
-def _tolerantly_read(place: Storage) -> Run | None:
+def _tolerantly_read(place: Storage) -> RunStatus | None:
     """One run that cannot be read hides no other."""
     try:
-        run = read_run(place)
+        run = read_status(place)
     except (RunError, OSError) as error:
         _say_passed_over(place, error)
         return None

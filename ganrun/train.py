@@ -7,20 +7,20 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ganrun.cli import entry_point as door
+from ganrun.cli import entry_point as entry_point
 from ganrun.cli import preflight
-from ganrun.cli.progress import Display
+from ganrun.cli.progress import ProgressDisplay
 from ganrun.cli.signals import stop_on_signals
 from ganrun.config import load as configs
 from ganrun.config.schema import Config
 from ganrun.errors import RunError
 from ganrun.run_folder.layout import Lease, RunFolder
-from ganrun.run_folder.report import figure
-from ganrun.run_folder.totals import past
+from ganrun.run_folder.report import format_score
+from ganrun.run_folder.totals import read_history
 from ganrun.storage import open_storage
 from ganrun.telemetry import protocol
 from ganrun.telemetry.push import Pusher
-from ganrun.telemetry.state import Past, RunState
+from ganrun.telemetry.state import RunHistory, RunState
 
 EXAMPLES = """examples:
   ganrun train configs/quickstart.yaml                       on this machine, with a Ray of its own
@@ -34,20 +34,20 @@ Run it again to resume; a run that has all its images says so. Ctrl-C saves a ch
 
 def main(arguments: list[str] | None = None) -> int:
     """The door; returns the exit code."""
-    parser = door.parser("train", __doc__, EXAMPLES)
+    parser = entry_point.parser("train", __doc__, EXAMPLES)
     parser.add_argument("config", metavar="CONFIG", help="YAML file of the run")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="lay a value over the file's")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config as YAML and stop")
     parser.add_argument("--validate", action="store_true", help="check config, data, storage and hardware and stop")
     options = parser.parse_intermixed_args(arguments)
-    return door.run(lambda: _main(options))
+    return entry_point.run(lambda: _main(options))
 
 
 def _main(options: argparse.Namespace) -> int:
     config = configs.load(options.config, options.overrides, resolve=not options.dry_run)
     if options.dry_run:
         print(config.to_yaml(), end="")
-        return door.OK
+        return entry_point.OK
     protocol.address()  # It may be wrong.
     config = preflight.absolute(config.model_copy(update={"tune": None}))
     preflight.check(config)
@@ -59,7 +59,7 @@ def _main(options: argparse.Namespace) -> int:
 
         build_game(preflight.settle(config, folder), torch.device("cpu"))
         print(f"{options.config}: config, data, storage and hardware are in order")
-        return door.OK
+        return entry_point.OK
     stop = stop_on_signals()
     lease = Lease(folder.storage, on_loss=stop.set)
     try:
@@ -81,40 +81,40 @@ def _train(config: Config, folder: RunFolder, stop: threading.Event) -> int:
             file=sys.stderr,
         )
         print(folder.storage.uri)
-        return door.OK
-    display = Display(total)
-    display.say("starting Ray and the workers ...")
+        return entry_point.OK
+    display = ProgressDisplay(total)
+    display.write_line("starting Ray and the workers ...")
     from ganrun.ray_backend import launch
 
     try:
-        with _pushed(config, folder, display) as hear:
-            ending = launch.run(config, hear, stop)
+        with _pushed(config, folder, display) as handle:
+            ending = launch.run(config, handle, stop)
     finally:
         display.close()
     _summarise(display, folder, ending)
-    return door.OK if ending == "finished" else door.INTERRUPTED
+    return entry_point.OK if ending == "finished" else entry_point.INTERRUPTED
 
 
 @contextlib.contextmanager
-def _pushed(config: Config, folder: RunFolder, display: Display) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _pushed(config: Config, folder: RunFolder, display: ProgressDisplay) -> Iterator[Callable[[dict[str, Any]], None]]:
     """What hears the workers: the display, and unless it is off the state that a sidecar is pushed meanwhile."""
     where, seconds = protocol.address(), config.telemetry.push_seconds
     if where is None or not seconds:
-        yield display.hear
+        yield display.handle
         return
-    before = Past()
+    before = RunHistory()
     with contextlib.suppress(OSError):  # Whether the storage is there, the run itself will find.
-        before = past(folder.storage)
+        before = read_history(folder.storage)
     state = RunState(config, before)
-    pusher = Pusher(state, where, protocol.is_default(), seconds, display.say)
+    pusher = Pusher(state, where, protocol.is_default(), seconds, display.write_line)
 
-    def hear(message: dict[str, Any]) -> None:
+    def handle(event: dict[str, Any]) -> None:
         with contextlib.suppress(Exception):  # Not even our own fault in what is shown may end what is trained.
-            state.hear(message)
-        display.hear(message)
+            state.handle(event)
+        display.handle(event)
 
     try:
-        yield hear
+        yield handle
     except BaseException as error:
         state.end("failed", str(error) or type(error).__name__)
         raise
@@ -122,22 +122,22 @@ def _pushed(config: Config, folder: RunFolder, display: Display) -> Iterator[Cal
         pusher.close()
 
 
-def _summarise(display: Display, folder: RunFolder, ending: str) -> None:
+def _summarise(display: ProgressDisplay, folder: RunFolder, ending: str) -> None:
     """In words on stderr what became of the run; its folder as the last line on stdout."""
     latest = folder.pointer("latest")
     images = f"{latest.images:,}" if latest else "0"
     if ending == "finished":
-        display.say(f"finished: {images} images shown")
+        display.write_line(f"finished: {images} images shown")
     else:
-        display.say(f"stopped: a checkpoint at {images} images is saved; run the same command to go on")
+        display.write_line(f"stopped: a checkpoint at {images} images is saved; run the same command to go on")
     if display.scores:
         (first, _, begin), (last, name, end) = display.scores[0], display.scores[-1]
-        display.say(
-            f"score    {name}: {figure(begin)} at {first:,} images, {figure(end)} at {last:,} (lower is better)"
+        display.write_line(
+            f"score    {name}: {format_score(begin)} at {first:,} images, {format_score(end)} at {last:,} (lower is better)"
         )
     if pictures := folder.storage.list("samples"):
-        display.say(f"samples  {folder.storage.uri}/samples/{pictures[-1]}")
-    display.say("run folder:")
+        display.write_line(f"samples  {folder.storage.uri}/samples/{pictures[-1]}")
+    display.write_line("run folder:")
     print(folder.storage.uri)
 
 

@@ -6,21 +6,21 @@ import sys
 import threading
 from typing import Any
 
-from ganrun.cli import entry_point as door
+from ganrun.cli import entry_point as entry_point
 from ganrun.cli import preflight
 from ganrun.cli.signals import stop_on_signals
 from ganrun.config import load as configs
 from ganrun.config.schema import Config
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder.layout import Lease, RunFolder
-from ganrun.run_folder.time_breakdown import shares, time_of_trials
-from ganrun.run_folder.totals import past
+from ganrun.run_folder.time_breakdown import format_shares, trials_time_breakdown
+from ganrun.run_folder.totals import read_history
 from ganrun.storage import Storage, open_storage
 from ganrun.telemetry import protocol
 from ganrun.telemetry.search_state import SearchPush
-from ganrun.telemetry.state import Past, RunState
+from ganrun.telemetry.state import RunHistory, RunState
 from ganrun.tuning import records
-from ganrun.tuning import summary as words
+from ganrun.tuning import summary as summary
 from ganrun.tuning.population import Population
 from ganrun.tuning.trial_config import schedule_config, trial_config
 
@@ -36,12 +36,12 @@ Run it again to resume. Ctrl-C saves a checkpoint of each trial and leaves."""
 
 def main(arguments: list[str] | None = None) -> int:
     """The door; returns the exit code."""
-    parser = door.parser("tune", __doc__, EXAMPLES)
+    parser = entry_point.parser("tune", __doc__, EXAMPLES)
     parser.add_argument("config", metavar="CONFIG", help="YAML file of the run, with a tune section")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="lay a value over the file's")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config as YAML and stop")
     options = parser.parse_intermixed_args(arguments)
-    return door.run(lambda: _main(options))
+    return entry_point.run(lambda: _main(options))
 
 
 def _main(options: argparse.Namespace) -> int:
@@ -52,7 +52,7 @@ def _main(options: argparse.Namespace) -> int:
         )
     if options.dry_run:
         print(config.to_yaml(), end="")
-        return door.OK
+        return entry_point.OK
     protocol.address()  # It may be wrong.
     config = preflight.absolute(config)
     preflight.check(config)
@@ -62,7 +62,7 @@ def _main(options: argparse.Namespace) -> int:
         held = [_lease(leases, storage, stop)]
         config = records.settle(config, storage)
         preflight.write_config(config, RunFolder(storage))
-        records.mend(storage)
+        records.terminate_last_line(storage)
         population = records.read_population(config, storage)
         # Nobody is to train a trial by itself meanwhile.
         held += [_lease(leases, open_storage(f"{storage.uri}/trials/{name}"), stop) for name in population.trials]
@@ -82,9 +82,9 @@ def _search(config: Config, storage: Storage, population: Population, stop: thre
     if all(map(population.has_finished, population.trials)):
         print(f"nothing left to do: each trial has its {config.train.total_images:,} images", file=sys.stderr)
         print(storage.uri)
-        return door.OK
+        return entry_point.OK
     watch = _Watch(config, population, storage)
-    watch.say("starting Ray and the workers ...")
+    watch.write_line("starting Ray and the workers ...")
     from ganrun.tuning import tuner as search
 
     ending = "failed"
@@ -93,33 +93,33 @@ def _search(config: Config, storage: Storage, population: Population, stop: thre
     finally:
         watch.close(ending)
     if ending == "stopped":
-        watch.say("stopped: each trial has saved a checkpoint; run the same command to go on")
+        watch.write_line("stopped: each trial has saved a checkpoint; run the same command to go on")
     else:
         _summarise(config, storage, population, watch)
     print(storage.uri)
-    return door.OK if ending == "finished" else door.INTERRUPTED
+    return entry_point.OK if ending == "finished" else entry_point.INTERRUPTED
 
 
 def _summarise(config: Config, storage: Storage, population: Population, watch: "_Watch") -> None:
     """The table, the winner's schedule and the pictures."""
     from ganrun.tuning.plots import draw_hyperparameters, draw_samples, draw_scores
 
-    watch.say(words.table(population))
-    if spent := time_of_trials(storage):
-        watch.say(f"time     {shares(spent)} (starts aside)")
+    watch.write_line(summary.table(population))
+    if spent := trials_time_breakdown(storage):
+        watch.write_line(f"time     {format_shares(spent)} (starts aside)")
     winner = population.standings()[0].trial
     if population.tune.method != "seeds":
         schedule = schedule_config(config, population.lineage(winner))
         storage.write("schedule.yaml", schedule.to_yaml().encode())
-        watch.say(f"schedule {storage.uri}/schedule.yaml (of trial {winner}; ganrun train replays it)")
+        watch.write_line(f"schedule {storage.uri}/schedule.yaml (of trial {winner}; ganrun train replays it)")
     pictures = {"scores.png": draw_scores(population), "samples.png": draw_samples(storage, population)}
     if population.tune.mutations:
         pictures["hyperparameters.png"] = draw_hyperparameters(population)
     for name, picture in pictures.items():
         if picture:
             storage.write(name, picture)
-            watch.say(f"picture  {storage.uri}/{name}")
-    watch.say("search folder:")
+            watch.write_line(f"picture  {storage.uri}/{name}")
+    watch.write_line("search folder:")
 
 
 class _Watch:
@@ -130,21 +130,21 @@ class _Watch:
         self._push: SearchPush | None = None
         if where is not None and seconds:
             states = {name: _state(config, population, name) for name in population.trials}
-            self._push = SearchPush(config, states, where, protocol.is_default(), self.say)
+            self._push = SearchPush(config, states, where, protocol.is_default(), self.write_line)
 
-    def hear(self, trial: str, message: dict[str, Any]) -> None:
+    def handle(self, trial: str, event: dict[str, Any]) -> None:
         """A message of a trial's workers; without a trial, a line of search.jsonl."""
         if self._push:
-            self._push.hear(trial, message)
-        if text := words.line_of(message) if not trial else _told(trial, message):
-            self.say(text)
+            self._push.handle(trial, event)
+        if text := summary.describe_line(event) if not trial else _told(trial, event):
+            self.write_line(text)
 
     def observe(self, states: dict[str, str]) -> None:
         """The state of each trial."""
         if self._push:
             self._push.state.observe(states)
 
-    def say(self, text: str) -> None:
+    def write_line(self, text: str) -> None:
         """A line for the user."""
         print(text, file=sys.stderr, flush=True)
         if self._push:
@@ -156,23 +156,23 @@ class _Watch:
             self._push.close(ending)
 
 
-def _told(trial: str, message: dict[str, Any]) -> str:
-    match message["kind"]:
+def _told(trial: str, event: dict[str, Any]) -> str:
+    match event["kind"]:
         case "started":
-            faults = "".join(f"; {fault}" for fault in message["faults"])
-            workers = f"{message['workers']} worker{'s' * (message['workers'] > 1)}"
-            return f"{message['images']:>11,} images  trial {trial} starts with {workers}{faults}"
-        case "restart" if message["why"]:
-            return f"trial {trial}: {message['why']}; its workers are started again"
+            faults = "".join(f"; {fault}" for fault in event["faults"])
+            workers = f"{event['workers']} worker{'s' * (event['workers'] > 1)}"
+            return f"{event['images']:>11,} images  trial {trial} starts with {workers}{faults}"
+        case "restart" if event["why"]:
+            return f"trial {trial}: {event['why']}; its workers are started again"
         case "note":
-            return f"trial {trial}: {message['text']}"
+            return f"trial {trial}: {event['text']}"
     return ""
 
 
 def _state(config: Config, population: Population, trial: str) -> RunState:
-    before, run = Past(), trial_config(config, trial, population.values[trial])
+    before, run = RunHistory(), trial_config(config, trial, population.values[trial])
     with contextlib.suppress(OSError):
-        before = past(open_storage(f"{run.run.storage}/{trial}"))
+        before = read_history(open_storage(f"{run.run.storage}/{trial}"))
     return RunState(run, before, config.run.name)
 
 

@@ -16,9 +16,9 @@ class HoldingHost(WorkerHost):
         return super().should_stop()
 
     def _is_held(self) -> bool:
-        hold = hold_of(self.play.config)
-        held = hold.exists() and self.play.images >= int(hold.read_text())
-        return held and not self.line.stop and self.line._orders.empty()
+        hold = hold_of(self.state.config)
+        held = hold.exists() and self.state.images >= int(hold.read_text())
+        return held and not self.channel.stop and self.channel._commands.empty()
 
 
 def hold_of(config: Config) -> Path:

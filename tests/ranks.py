@@ -17,7 +17,7 @@ from torch import Tensor
 from ganrun.config.schema import Config
 from ganrun.run_folder.layout import find_checkpoint
 from ganrun.training import checkpoint
-from ganrun.worker.async_writers import Checkpoints, Due
+from ganrun.worker.async_writers import CheckpointWriter, PendingCheckpoint
 
 
 class StopAt:
@@ -25,30 +25,30 @@ class StopAt:
 
     def __init__(self, images: int | None = None) -> None:
         self.images, self.stop = images, False
-        self.messages: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
 
-    def say(self, kind: str, **fields: Any) -> None:
-        self.messages.append({"kind": kind, **fields})
+    def send(self, kind: str, **fields: Any) -> None:
+        self.events.append({"kind": kind, **fields})
         if kind == "images" and self.images is not None:
             self.stop = fields["images"] >= self.images
 
-    def orders(self) -> list[dict[str, Any]]:
+    def commands(self) -> list[dict[str, Any]]:
         """None come."""
         return []
 
 
-class Awaited(Checkpoints):
+class Awaited(CheckpointWriter):
     """Each is written before the run goes on: on a busy machine too, none takes the place of another."""
 
-    def submit(self, due: Due) -> None:
-        super().submit(due)
+    def submit(self, pending: PendingCheckpoint) -> None:
+        super().submit(pending)
         self.drain()
 
 
 @contextlib.contextmanager
 def checkpoints_awaited() -> Iterator[None]:
     """Has the runs of this process wait for each of their checkpoints, so that a test may count on any of them."""
-    with mock.patch("ganrun.worker.host.Checkpoints", Awaited):
+    with mock.patch("ganrun.worker.host.CheckpointWriter", Awaited):
         yield
 
 
@@ -76,28 +76,28 @@ def _as_rank(rank: int, function: Callable[..., None], arguments: tuple[Any, ...
     function(rank, *arguments)
 
 
-def run_ranks(config: Config, workers: int, meeting: Path, stop_at: int | None = None) -> None:
+def run_ranks(config: Config, workers: int, rendezvous: Path, stop_at: int | None = None) -> None:
     """Trains with so many workers until the end, or until `stop_at` images are shown. `meeting` is an unused file."""
     if workers == 1:
-        work_rank(0, config, 1, str(meeting), stop_at)
+        work_rank(0, config, 1, str(rendezvous), stop_at)
     else:
-        as_ranks(work_rank, (config, workers, str(meeting), stop_at), workers)
+        as_ranks(work_rank, (config, workers, str(rendezvous), stop_at), workers)
 
 
-def work_rank(rank: int, config: Config, workers: int, meeting: str, stop_at: int | None) -> None:
+def work_rank(rank: int, config: Config, workers: int, rendezvous: str, stop_at: int | None) -> None:
     """One worker, whose checkpoints are awaited."""
     with checkpoints_awaited():
-        work_unawaited(rank, config, workers, meeting, stop_at)
+        work_unawaited(rank, config, workers, rendezvous, stop_at)
 
 
-def work_unawaited(rank: int, config: Config, workers: int, meeting: str, stop_at: int | None) -> None:
+def work_unawaited(rank: int, config: Config, workers: int, rendezvous: str, stop_at: int | None) -> None:
     """One worker, whose checkpoints are written behind the rounds, as they are in a real run."""
-    from ganrun.worker.worker import work
+    from ganrun.worker.worker import run_worker
 
     torch.set_num_threads(1)
     if workers > 1:
-        dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=workers)
-    work(config, rank, workers, torch.device("cpu"), StopAt(stop_at))  # type: ignore[arg-type]
+        dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=workers)
+    run_worker(config, rank, workers, torch.device("cpu"), StopAt(stop_at))  # type: ignore[arg-type]
     if workers > 1:
         dist.destroy_process_group()
 

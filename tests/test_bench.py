@@ -9,12 +9,12 @@ from torch import Tensor
 
 from ganrun import bench
 from ganrun.benchmarks import ablation, ddp, job, startup, step
-from ganrun.benchmarks import tutorial_step as textbook
+from ganrun.benchmarks import tutorial_step as tutorial_step
 from ganrun.benchmarks.comparison import in_turn, ratio, result, spread
 from ganrun.benchmarks.round_phases import phases
 from ganrun.benchmarks.rounds import a_batch, flops, rounds
 from ganrun.errors import UserError
-from ganrun.training.state import Play
+from ganrun.training.state import TrainingState
 from tests.conftest import config_of, write_yaml
 
 SHAPE = {"what", "peer", "ours", "theirs", "unit", "ratio", "limit_share", "repeats", "spread", "sides"}
@@ -86,8 +86,8 @@ def test_each_ablation_is_measured(small, quick, capsys):
     assert all(name in said for name in ablation.WITHOUT)
 
 
-def weights(play: Play) -> list[Tensor]:
-    return [parameter.detach() for network in play.game.networks.values() for parameter in network.parameters()]
+def weights(state: TrainingState) -> list[Tensor]:
+    return [parameter.detach() for network in state.game.networks.values() for parameter in network.parameters()]
 
 
 @pytest.mark.parametrize("name", ablation.WITHOUT)
@@ -97,25 +97,25 @@ def test_a_round_without_something_computes_the_same(values, name):
     (whole, _), (without, _) = rounds(config), rounds(config)
     ablation.WITHOUT[name](without)
     for _ in range(2):
-        for play in (whole, without):
-            play.round(lambda: [batch])
+        for state in (whole, without):
+            state.round(lambda: [batch])
     for mine, other in zip(weights(whole), weights(without), strict=True):
         torch.testing.assert_close(other, mine, rtol=0, atol=1e-5)
 
 
 def test_what_is_taken_away_is_gone(values):
-    play, play_round = rounds(config_of(values, data__slots=1))
-    ablation.WITHOUT[ablation.NOTHING](play)
+    state, play_round = rounds(config_of(values, data__slots=1))
+    ablation.WITHOUT[ablation.NOTHING](state)
     frozen, _ = rounds(config_of(values, data__slots=1))
-    kept = copy.deepcopy(play.averages)
+    kept = copy.deepcopy(state.ema)
     play_round()
-    assert kept.keys() == play.averages.keys()
-    assert all(weight.is_contiguous() for weight in weights(play))
+    assert kept.keys() == state.ema.keys()
+    assert all(weight.is_contiguous() for weight in weights(state))
     assert not all(weight.is_contiguous() for weight in weights(frozen))
-    discriminator = play.game.networks["discriminator"]
+    discriminator = state.game.networks["discriminator"]
     own = [parameter.grad.clone() for parameter in discriminator.parameters()]
     assert all(parameter.requires_grad for parameter in discriminator.parameters())
-    play.seats[1].take_turn([play._place(a_batch(play.config, 12))], list(play._draws(0, 0)), 1e-3)
+    state.player_steps[1].step([state._to_device(a_batch(state.config, 12))], list(state._noises(0, 0)), 1e-3)
     assert not any(
         torch.equal(parameter.grad, mine) for parameter, mine in zip(discriminator.parameters(), own, strict=True)
     )
@@ -123,7 +123,7 @@ def test_what_is_taken_away_is_gone(values):
 
 def test_a_textbook_step_moves_both_networks_and_costs_what_a_round_costs(values):
     config = config_of(values, data__slots=1, train__precision="float32")
-    book = textbook.Textbook.of(config)
+    book = tutorial_step.TutorialStep.of(config)
     before = copy.deepcopy([book.generator.state_dict(), book.discriminator.state_dict()])
     advance = book.steps(a_batch(config, 12))
     advance()

@@ -11,8 +11,8 @@ import pytest
 import torch
 from prometheus_client.parser import text_string_to_metric_families
 
-from ganrun.telemetry.state import Past, RunState
-from ganrun.worker.worker import work
+from ganrun.telemetry.state import RunHistory, RunState
+from ganrun.worker.worker import run_worker
 from tests.conftest import config_of, small_run, write_yaml
 from tests.families import values_of
 from tests.format1 import copy_to, write_extractor
@@ -87,7 +87,7 @@ def test_evaluate_of_points(tmp_path):
     values = values_of("gaussians", small_run(tmp_path / "runs", tmp_path / "points"))
     values["train"] |= {"total_images": 24}
     said("prepare", "gaussians:8", tmp_path / "points", "--samples", 60)
-    work(config_of(values), 0, 1, torch.device("cpu"), StopAt())
+    run_worker(config_of(values), 0, 1, torch.device("cpu"), StopAt())
     expect_json("keys/evaluate_points.json", shape(json.loads(said("evaluate", tmp_path / "runs/small", "--json"))))
 
 
@@ -121,16 +121,16 @@ def states(tmp_path_factory, data_folder):
     write_extractor(root / "means.pt")
     values = values_of("tricks", small_run(root / "runs", data_folder))
     values["evaluate"] = {"every_images": 120, "samples": 12, "extractor": str(root / "means.pt"), "metrics": ["kid"]}
-    config, line = config_of(values, train__total_images=120, run__name="real"), StopAt()
-    work(config, 0, 1, torch.device("cpu"), line)
+    config, channel = config_of(values, train__total_images=120, run__name="real"), StopAt()
+    run_worker(config, 0, 1, torch.device("cpu"), channel)
     made_up = config_of(small_run(root / "runs", data_folder), run__name="made-up")
-    return {"messages": line.messages, "real": heard(config, line.messages), "made_up": heard(made_up, MADE_UP)}
+    return {"messages": channel.events, "real": heard(config, channel.events), "made_up": heard(made_up, MADE_UP)}
 
 
-def heard(config, messages):
-    state = RunState(config, Past())
-    for message in messages:
-        state.hear(message)
+def heard(config, events):
+    state = RunState(config, RunHistory())
+    for event in events:
+        state.handle(event)
     return state
 
 
@@ -164,11 +164,11 @@ def ask(address, method="GET", data=None):
 
 def test_messages_of_a_worker(states):
     kinds = {}
-    for message in states["messages"]:
-        if message["kind"] == "note":
+    for event in states["messages"]:
+        if event["kind"] == "note":
             continue
-        values = {key: value for key, value in message.items() if not isinstance(value, bytes)}
-        kinds.setdefault(message["kind"], []).append(values)
+        values = {key: value for key, value in event.items() if not isinstance(value, bytes)}
+        kinds.setdefault(event["kind"], []).append(values)
     expect_json("keys/messages.json", {kind: shape(kinds[kind]) for kind in sorted(kinds)})
 
 

@@ -112,8 +112,8 @@ def test_only_distributed_knows_ray():
 
 
 def test_nobody_imports_a_door():
-    doors = {f"ganrun.{verb}" for verb in VERBS}
-    assert [path.name for path in PACKAGE.rglob("*.py") if imports(path) & doors] == []
+    entry_points = {f"ganrun.{verb}" for verb in VERBS}
+    assert [path.name for path in PACKAGE.rglob("*.py") if imports(path) & entry_points] == []
 
 
 def test_the_algorithm_knows_neither_storage_nor_ranks():

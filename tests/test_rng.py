@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ganrun.rng import Draw, key, numpy_stream
+from ganrun.rng import KeyedNoise, key, numpy_stream
 from ganrun.slots import Slots
 
 CPU = torch.device("cpu")
-DRAW = Draw(seed=1, generation=2, images=3, slot=4, device=CPU, dtype=torch.float32, turn=5)
+DRAW = KeyedNoise(seed=1, rollback_count=2, images=3, slot=4, device=CPU, dtype=torch.float32, turn=5)
 
 
 def test_keys_are_the_same_on_every_machine_and_in_every_version():
@@ -34,37 +34,37 @@ def test_keys_fit_a_seed():
 
 
 def test_a_draw_is_the_same_again():
-    assert torch.equal(DRAW.normal(5, 3, purpose="z"), DRAW.normal(5, 3, purpose="z"))
-    assert torch.equal(DRAW.uniform(5, purpose="z"), replace(DRAW).uniform(5, purpose="z"))
+    assert torch.equal(DRAW.normal(5, 3, name="z"), DRAW.normal(5, 3, name="z"))
+    assert torch.equal(DRAW.uniform(5, name="z"), replace(DRAW).uniform(5, name="z"))
 
 
-@pytest.mark.parametrize("part", ["seed", "generation", "images", "slot"])
+@pytest.mark.parametrize("part", ["seed", "rollback_count", "images", "slot"])
 def test_a_draw_differs_when_any_part_of_its_key_does(part):
     other = replace(DRAW, **{part: getattr(DRAW, part) + 1})
-    assert not torch.equal(DRAW.normal(8, purpose="z"), other.normal(8, purpose="z"))
+    assert not torch.equal(DRAW.normal(8, name="z"), other.normal(8, name="z"))
 
 
 def test_a_draws_key_is_seed_generation_images_slot_turn_and_purpose():
     stream = torch.Generator().manual_seed(key(1, 2, 3, 4, 5, "z"))
-    assert torch.equal(DRAW.normal(8, purpose="z"), torch.randn(8, generator=stream))
+    assert torch.equal(DRAW.normal(8, name="z"), torch.randn(8, generator=stream))
 
 
 def test_the_round_follows_from_the_images_and_is_no_part_of_the_key():
-    assert torch.equal(DRAW.normal(8, purpose="z"), replace(DRAW, round=9).normal(8, purpose="z"))
+    assert torch.equal(DRAW.normal(8, name="z"), replace(DRAW, round=9).normal(8, name="z"))
 
 
 def test_a_draw_differs_by_its_purpose():
-    assert not torch.equal(DRAW.normal(8, purpose="z"), DRAW.normal(8, purpose="y"))
+    assert not torch.equal(DRAW.normal(8, name="z"), DRAW.normal(8, name="y"))
 
 
 def test_parts_do_not_stand_in_for_each_other():
-    draws = [replace(DRAW, images=3, slot=4), replace(DRAW, images=4, slot=3), replace(DRAW, images=34, slot=4)]
-    assert len({draw.normal(1, purpose="z").item() for draw in draws}) == 3
+    noises = [replace(DRAW, images=3, slot=4), replace(DRAW, images=4, slot=3), replace(DRAW, images=34, slot=4)]
+    assert len({noise.normal(1, name="z").item() for noise in noises}) == 3
 
 
 def test_draws_have_the_distribution_and_the_precision_asked_for():
-    draw = replace(DRAW, dtype=torch.float64)
-    normal, uniform = draw.normal(20_000, purpose="z"), draw.uniform(20_000, purpose="u")
+    noise = replace(DRAW, dtype=torch.float64)
+    normal, uniform = noise.normal(20_000, name="z"), noise.uniform(20_000, name="u")
     assert normal.dtype == uniform.dtype == torch.float64
     assert abs(normal.mean()) < 0.03
     assert abs(normal.std() - 1) < 0.03
@@ -76,24 +76,24 @@ def test_draws_have_the_distribution_and_the_precision_asked_for():
 def test_draws_do_not_depend_on_who_owns_the_slot(workers):
     torch.manual_seed(workers)  # a global stream would show here
     drawn = [
-        replace(DRAW, slot=slot).normal(2, purpose="z")
+        replace(DRAW, slot=slot).normal(2, name="z")
         for rank in range(workers)
         for slot in Slots(6, rank, workers).owned
     ]
-    expected = [replace(DRAW, slot=slot).normal(2, purpose="z") for slot in range(6)]
+    expected = [replace(DRAW, slot=slot).normal(2, name="z") for slot in range(6)]
     assert torch.equal(torch.stack(drawn), torch.stack(expected))
 
 
 def test_drawing_leaves_the_global_stream_alone():
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    DRAW.normal(5, purpose="z")
+    DRAW.normal(5, name="z")
     numpy_stream(1).random()
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_rank_is_no_part_of_a_key():
-    assert not {"rank", "workers"} & set(inspect.signature(Draw).parameters)
+    assert not {"rank", "workers"} & set(inspect.signature(KeyedNoise).parameters)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from ganrun import runs as door
+from ganrun import runs as entry_point
 from tests.run_folder.making import TOTAL, make_runs, write_lease
 from tests.waiting import WAIT
 
@@ -32,7 +32,7 @@ def call(capsys):
     """Exit code, stdout, stderr of a command."""
 
     def call(*arguments):
-        code = door.main([str(argument) for argument in arguments])
+        code = entry_point.main([str(argument) for argument in arguments])
         return code, *capsys.readouterr()
 
     return call

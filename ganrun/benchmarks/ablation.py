@@ -11,10 +11,10 @@ from ganrun.config.schema import Config
 from ganrun.data.decode import Field
 from ganrun.slots import Slots
 from ganrun.training.player_step import has_bf16
-from ganrun.training.state import Play
+from ganrun.training.state import TrainingState
 
 REPEATS, SECONDS = 5, 2.0
-Change = Callable[[Play], None]
+Change = Callable[[TrainingState], None]
 
 
 def measure(config: Config) -> dict[str, Any]:
@@ -24,8 +24,8 @@ def measure(config: Config) -> dict[str, Any]:
     size = config.data.batch_size
     steps: dict[str, Callable[[], None]] = {"the round": rounds(config)[1]}
     for name, change in WITHOUT.items():
-        play, steps[name] = rounds(config)
-        change(play)
+        state, steps[name] = rounds(config)
+        change(state)
     for slots in (2, 4):
         if size % slots == 0:
             steps[f"in {slots} slots"] = rounds(changed(config, data__slots=slots), Slots(slots))[1]
@@ -58,24 +58,24 @@ def _summary(rates: Rates, whole: Rates) -> dict[str, float]:
     return {"ratio": ratio(rates, whole), "spread": spread(ratios)}
 
 
-def _contiguous(play: Play) -> None:
+def _contiguous(state: TrainingState) -> None:
     """Networks and images as PyTorch lays them out by default."""
-    for network in play.game.networks.values():
+    for network in state.game.networks.values():
         network.to(memory_format=torch.contiguous_format)
-    inner = play._place_field
+    inner = state._field_to_device
 
     def place(field: Field) -> Field:
         placed = inner(field)
         return placed.contiguous() if isinstance(placed, torch.Tensor) else placed
 
-    play._place_field = place  # type: ignore[method-assign]
+    state._field_to_device = place  # type: ignore[method-assign]
 
 
-def _unfrozen(play: Play) -> None:
+def _unfrozen(state: TrainingState) -> None:
     """Gradients also for the weights of who is not in turn."""
-    for seat in play.seats:
-        seat.player.owned.requires_grad_(True)
-    for network in play.game.networks.values():
+    for player_step in state.player_steps:
+        player_step.player.owned.requires_grad_(True)
+    for network in state.game.networks.values():
         network.requires_grad_ = lambda flag=True, network=network: network  # type: ignore[method-assign,misc]
 
 
@@ -88,26 +88,29 @@ class _Unfused(torch.optim.Adam):
 
 
 def _adam(foreach: bool) -> Change:
-    def change(play: Play) -> None:
-        for seat in play.seats:
-            settings = seat.settings
-            seat.optimizer = _Unfused(
-                seat.parameters.values(), settings.learning_rate, (settings.beta1, settings.beta2), foreach=foreach
+    def change(state: TrainingState) -> None:
+        for player_step in state.player_steps:
+            settings = player_step.settings
+            player_step.optimizer = _Unfused(
+                player_step.parameters.values(),
+                settings.learning_rate,
+                (settings.beta1, settings.beta2),
+                foreach=foreach,
             )
 
     return change
 
 
 def _all(*changes: Change) -> Change:
-    def change(play: Play) -> None:
+    def change(state: TrainingState) -> None:
         for each in changes:
-            each(play)
+            each(state)
 
     return change
 
 
-def _without_average(play: Play) -> None:
-    play.averages.clear()
+def _without_average(state: TrainingState) -> None:
+    state.ema.clear()
 
 
 NOTHING = "with none of the first three"

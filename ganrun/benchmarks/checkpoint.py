@@ -18,8 +18,8 @@ from ganrun.games.build import build_game
 from ganrun.run_folder.layout import RunFolder
 from ganrun.slots import Slots
 from ganrun.storage import check_rights, open_storage
-from ganrun.training.checkpoint import Progress, snapshot, write
-from ganrun.training.state import Play
+from ganrun.training.checkpoint import RunProgress, snapshot, write
+from ganrun.training.state import TrainingState
 
 REPEATS = 7
 
@@ -30,19 +30,19 @@ def measure(config: Config) -> dict[str, Any]:
     place = f"{config.run.storage}/.bench-{uuid.uuid4().hex[:12]}"
     check_rights(open_storage(config.run.storage), "run.storage")
     folder = RunFolder(open_storage(place))
-    play = _played(config)
+    state = _played(config)
     blocked, arrived, theirs = list[float](), list[float](), list[float]()
     size, taken = 0, None
     try:
         for repeat in range(REPEATS + 1):  # The first warms up.
             begun = time.perf_counter()
-            taken = snapshot(play, Progress(), play.recorder.state(), taken)
+            taken = snapshot(state, RunProgress(), state.recorder.state(), taken)
             blocked.append(time.perf_counter() - begun)
             begun = time.perf_counter()
             size = write(folder, f"{repeat}", taken.files(), {})
             arrived.append(time.perf_counter() - begun)
             begun = time.perf_counter()
-            folder.storage.write(f"{repeat}.pt", _saved(play))
+            folder.storage.write(f"{repeat}.pt", _saved(state))
             theirs.append(time.perf_counter() - begun)
     finally:
         open_storage(config.run.storage).delete(place.rpartition("/")[2])
@@ -73,24 +73,24 @@ def describe(result: dict[str, Any]) -> str:
     )
 
 
-def _played(config: Config) -> Play:
+def _played(config: Config) -> TrainingState:
     """A play whose optimizers have their moments."""
     slots = Slots(config.slots)
-    play = Play(build_game(config, torch.device("cpu")), config, slots)
+    state = TrainingState(build_game(config, torch.device("cpu")), config, slots)
     size, count = config.data.image_size, config.data.batch_size // config.slots
     batch: RawBatch = {
         "image": torch.zeros(count, config.data.channels, size, size, dtype=torch.uint8),
         "label": torch.zeros(count, dtype=torch.int64),
     }
-    play.round(lambda: [batch] * len(slots.owned))
-    return play
+    state.round(lambda: [batch] * len(slots.owned))
+    return state
 
 
-def _saved(play: Play) -> bytes:
+def _saved(state: TrainingState) -> bytes:
     """All that a snapshot holds, as most training scripts save it."""
     file = io.BytesIO()
-    networks = {name: network.state_dict() for name, network in play.game.networks.items()}
-    averages = {name: average.network.state_dict() for name, average in play.averages.items()}
-    optimizers = [seat.optimizer.state_dict() for seat in play.seats]
-    torch.save({"networks": networks, "averages": averages, "optimizers": optimizers}, file)
+    networks = {name: network.state_dict() for name, network in state.game.networks.items()}
+    ema = {name: ema.network.state_dict() for name, ema in state.ema.items()}
+    optimizers = [player_step.optimizer.state_dict() for player_step in state.player_steps]
+    torch.save({"networks": networks, "averages": ema, "optimizers": optimizers}, file)
     return file.getvalue()

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
-from ganrun.benchmarks import tutorial_step as textbook
+from ganrun.benchmarks import tutorial_step as tutorial_step
 from ganrun.benchmarks.comparison import in_turn, ratio, result
 from ganrun.benchmarks.rounds import a_batch, changed, rounds
 from ganrun.config.schema import Config
@@ -151,4 +151,4 @@ def _independent(config: Config, rank: int) -> Callable[[], None]:
 
 
 def _plain(config: Config, rank: int) -> Callable[[], None]:
-    return textbook.Textbook.of(config, distributed=True).steps(a_batch(config, config.data.batch_size))
+    return tutorial_step.TutorialStep.of(config, distributed=True).steps(a_batch(config, config.data.batch_size))

@@ -14,7 +14,7 @@ from ganrun.benchmarks.comparison import ratio, result
 from ganrun.config.schema import Config
 from ganrun.errors import UserError
 from ganrun.evaluation.frechet import frechet_distance, gaussian_distance
-from ganrun.evaluation.moments import Statistics
+from ganrun.evaluation.moments import FeatureMoments
 from ganrun.models.extractors import Extractor
 
 REPEATS, SIZE, SAMPLES, IMAGES = 5, 2048, 10_000, 16
@@ -82,8 +82,8 @@ def _features() -> tuple[Tensor, Tensor]:
     return (real + 0.5).relu(), (1.1 * fake + 0.6).relu()
 
 
-def _statistics_of(features: Tensor) -> Statistics:
-    found = Statistics(SIZE)
+def _statistics_of(features: Tensor) -> FeatureMoments:
+    found = FeatureMoments(SIZE)
     for chunk in torch.split(features, 1000):
         found.update(chunk)
     return found

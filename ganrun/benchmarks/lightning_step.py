@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ganrun.benchmarks.rounds import a_batch
-from ganrun.benchmarks.tutorial_step import Textbook
+from ganrun.benchmarks.tutorial_step import TutorialStep
 from ganrun.config.schema import Config
 from ganrun.data.decode import RawBatch
 
@@ -24,7 +24,7 @@ from ganrun.data.decode import RawBatch
 def loop(config: Config, seconds: float) -> Callable[[], float]:
     """What fits the module for so long again, and gives images/s."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    module, size = _Pair(Textbook.of(config)), config.data.batch_size
+    module, size = _Pair(TutorialStep.of(config)), config.data.batch_size
 
     def fit() -> float:
         source = _Source(a_batch(config, size), seconds)
@@ -55,7 +55,7 @@ class _Source:
 
 
 class _Pair(lightning.LightningModule):  # type: ignore[misc]
-    def __init__(self, book: Textbook) -> None:
+    def __init__(self, book: TutorialStep) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.generator, self.discriminator, self.latent_size = book.generator, book.discriminator, book.latent_size

@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ganrun.training.state import Play
+from ganrun.training.state import TrainingState
 
 ROUNDS = 5
 
 
-def phases(play: Play, play_round: Callable[[], None]) -> dict[str, float]:
+def phases(state: TrainingState, play_round: Callable[[], None]) -> dict[str, float]:
     """Shares of a round by what is done, in the order that it is done in. The play is not to be used again.
 
     Backward is what is left of a turn; `other` what is left of a round: noise, bookkeeping, running statistics.
     """
     play_round()
-    clock = _Clock(play)
+    clock = _Clock(state)
     begun = time.perf_counter()
     for _ in range(ROUNDS):
         play_round()
@@ -29,17 +29,17 @@ def phases(play: Play, play_round: Callable[[], None]) -> dict[str, float]:
 class _Clock:
     """Takes the time of a play's parts, by a wrapper around each."""
 
-    def __init__(self, play: Play) -> None:
+    def __init__(self, state: TrainingState) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self._turn = ""
-        self._wrap(play, "_place", lambda: "data: place")
-        for seat in play.seats:
-            self._time_turn(seat)
-            self._wrap(seat, "_step", lambda: f"{self._turn}: optimizer")
-        for name, network in play.game.networks.items():
+        self._wrap(state, "_to_device", lambda: "data: place")
+        for player_step in state.player_steps:
+            self._time_turn(player_step)
+            self._wrap(player_step, "_step", lambda: f"{self._turn}: optimizer")
+        for name, network in state.game.networks.items():
             self._wrap(network, "forward", lambda name=name: f"{self._turn}: forward {name}")  # type: ignore[misc]
-        for average in play.averages.values():
-            self._wrap(average, "update", lambda: "average")
+        for ema in state.ema.values():
+            self._wrap(ema, "update", lambda: "average")
 
     def _wrap(self, owner: Any, method: str, name: Callable[[], str]) -> None:
         inner = getattr(owner, method)
@@ -50,18 +50,18 @@ class _Clock:
 
         setattr(owner, method, timed)
 
-    def _time_turn(self, seat: Any) -> None:
-        inner = seat.take_turn
+    def _time_turn(self, player_step: Any) -> None:
+        inner = player_step.step
 
         def timed(*args: Any) -> Any:
-            self._turn = seat.player.name
+            self._turn = player_step.player.name
             before, begun = sum(self.seconds.values()), time.perf_counter()
             record = inner(*args)
             parts = sum(self.seconds.values()) - before
             self.seconds[f"{self._turn}: backward"] += time.perf_counter() - begun - parts
             return record
 
-        seat.take_turn = timed
+        player_step.step = timed
 
     @contextmanager
     def _timing(self, name: str) -> Iterator[None]:

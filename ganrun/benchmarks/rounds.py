@@ -13,7 +13,7 @@ from ganrun.config.schema import Config
 from ganrun.data.decode import RawBatch
 from ganrun.games.build import build_game
 from ganrun.slots import Slots
-from ganrun.training.state import Play
+from ganrun.training.state import TrainingState
 
 PRODUCTS = [
     f"aten::{name}" for name in ("convolution_backward", "mkldnn_convolution", "_convolution", "mm", "addmm", "bmm")
@@ -45,12 +45,12 @@ def a_batch(config: Config, size: int) -> RawBatch:
     return batch
 
 
-def rounds(config: Config, slots: Slots | None = None) -> tuple[Play, Callable[[], None]]:
+def rounds(config: Config, slots: Slots | None = None) -> tuple[TrainingState, Callable[[], None]]:
     """A game, and what plays a round of it; on one slot if not said otherwise."""
     slots = slots or Slots(1)
-    play = Play(build_game(config, torch.device("cpu")), config, slots)
+    state = TrainingState(build_game(config, torch.device("cpu")), config, slots)
     batches = [a_batch(config, config.data.batch_size // slots.total) for _ in slots.owned]
-    return play, lambda: play.round(lambda: batches)
+    return state, lambda: state.round(lambda: batches)
 
 
 def flops(step: Callable[[], object]) -> float:

@@ -45,7 +45,7 @@ class Units:
     round: units.Round
     stored: units.Stored
     sample_seconds: float
-    shown: dict[int, units.Shown]
+    shown: dict[int, units.PushedState]
 
     @property
     def slot_images(self) -> int:
@@ -120,14 +120,14 @@ def measure(config: Config) -> dict[str, Any]:
 def count(config: Config) -> Units:
     """Counts the units of a config."""
     data, counted = open_data(config.data.shards), units.count_round(config)
-    play = units.played(units.small(config), Slots(1))  # After it, so that no more than two plays are in memory.
+    state = units.played(units.small(config), Slots(1))  # After it, so that no more than two plays are in memory.
     return Units(
         config,
         data,
         counted,
-        units.count_stored(config, play),
+        units.count_stored(config, state),
         units.sample_seconds(config, data),
-        units.count_shown(config, play, GPUS),
+        units.count_shown(config, state, GPUS),
     )
 
 

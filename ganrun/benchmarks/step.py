@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ganrun.benchmarks import tutorial_step as textbook
+from ganrun.benchmarks import tutorial_step as tutorial_step
 from ganrun.benchmarks.comparison import in_turn, rate, ratio, result
 from ganrun.benchmarks.round_phases import phases
 from ganrun.benchmarks.rounds import a_batch, changed, flops, peak_flops, product_share, rounds, use_threads
@@ -18,8 +18,8 @@ from ganrun.config.schema import Config
 from ganrun.data.index import open_data
 from ganrun.errors import UserError
 from ganrun.training.player_step import has_bf16
-from ganrun.worker.channel import Line, Message
-from ganrun.worker.worker import work
+from ganrun.worker.channel import Channel, Event
+from ganrun.worker.worker import run_worker
 
 REPEATS, SECONDS, TICK_SECONDS = 5, 6.0, 6.0
 CPU = torch.device("cpu")
@@ -33,10 +33,10 @@ def measure(config: Config) -> dict[str, Any]:
     use_threads(config)
     config, size = changed(config, data__slots=1), config.data.batch_size
     before = _resident_mib()
-    play, first = rounds(changed(config, train__precision="float32"))
+    state, first = rounds(changed(config, train__precision="float32"))
     operations = flops(first) / size
     memory = _resident_mib() - before
-    steps = {"float32": first, "peer": textbook.Textbook.of(config).steps(a_batch(config, size))}
+    steps = {"float32": first, "peer": tutorial_step.TutorialStep.of(config).steps(a_batch(config, size))}
     if has_bf16(CPU):
         steps["bf16"] = rounds(changed(config, train__precision="bf16"))[1]
     best = "bf16" if config.train.precision == "bf16" and has_bf16(CPU) else "float32"
@@ -56,7 +56,7 @@ def measure(config: Config) -> dict[str, Any]:
     peak = max(rates.pop("peak"))
     return result(
         "step",
-        textbook.NAME,
+        tutorial_step.NAME,
         "images/s",
         rates[best],
         rates["peer"],
@@ -71,7 +71,7 @@ def measure(config: Config) -> dict[str, Any]:
         peak_flops=peak,
         product_share=statistics.median(product_share(first) for _ in range(REPEATS)),
         peak_mib=memory,
-        phases=phases(play, first),
+        phases=phases(state, first),
     )
 
 
@@ -131,16 +131,16 @@ def _loop(config: Config, storage: str, images_per_second: float) -> Callable[[]
     def on() -> float:
         nonlocal total
         total += 2 * tick
-        messages: list[Message] = []
+        events: list[Event] = []
 
-        def hear(some: list[Message]) -> tuple[bool, list[Message]]:
-            messages.extend(some)
+        def handle(some: list[Event]) -> tuple[bool, list[Event]]:
+            events.extend(some)
             return False, []
 
-        line = Line(hear, listen=True)
-        work(changed(config, train__total_images=total), 0, 1, CPU, line)
-        line.close()
-        ticks = [message["values"] for message in messages if message["kind"] == "tick"]
+        channel = Channel(handle, listen=True)
+        run_worker(changed(config, train__total_images=total), 0, 1, CPU, channel)
+        channel.close()
+        ticks = [event["values"] for event in events if event["kind"] == "tick"]
         return float(ticks[-1]["images_per_second"])
 
     return on

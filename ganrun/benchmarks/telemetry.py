@@ -22,12 +22,12 @@ from ganrun.config.schema import Config
 from ganrun.data.decode import RawBatch
 from ganrun.evaluation.pictures import to_png
 from ganrun.games.build import build_game
-from ganrun.rng import Draw
+from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
 from ganrun.telemetry.protocol import OFF, VARIABLE, Address
 from ganrun.telemetry.push import Pusher, health
-from ganrun.telemetry.state import Past, RunState
-from ganrun.training.state import Play
+from ganrun.telemetry.state import RunHistory, RunState
+from ganrun.training.state import TrainingState
 
 REPEATS, SECONDS = 6, 10.0
 """So many stretches of a run, each of at least two pushes."""
@@ -38,8 +38,8 @@ SAY_SECONDS = 0.25
 def measure(config: Config) -> dict[str, Any]:
     """CPU seconds of rounds, and of pushes every `telemetry.push_seconds` to a real sidecar beside them."""
     torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
-    play = Play(build_game(config, torch.device("cpu")), config, Slots(1))
-    with Sidecar() as sidecar, _Watched(play, sidecar) as watched:
+    state = TrainingState(build_game(config, torch.device("cpu")), config, Slots(1))
+    with Sidecar() as sidecar, _Watched(state, sidecar) as watched:
         watched.stretch()
         stretches = [watched.stretch() for _ in range(REPEATS)]
     watched_rates = [rounds / (own + watching) for rounds, own, watching in stretches]
@@ -92,20 +92,20 @@ class Sidecar:
 class _Watched:
     """A play with all that a driver does to have it shown."""
 
-    def __init__(self, play: Play, sidecar: Sidecar) -> None:
-        self.play, self.sidecar = play, sidecar
-        self.state = RunState(play.config, Past())
+    def __init__(self, state: TrainingState, sidecar: Sidecar) -> None:
+        self.state, self.sidecar = state, sidecar
+        self.run_state = RunState(state.config, RunHistory())
         self._heard = 0.0
         """CPU seconds in which the thread of the rounds told the state something: in a run it is the driver's."""
         self._over = threading.Event()
-        self._batch: RawBatch = {"image": torch.randint(0, 256, _shape(play), dtype=torch.uint8)}
-        if play.config.model.classes:
-            self._batch["label"] = torch.arange(play.config.data.batch_size) % play.config.model.classes
+        self._batch: RawBatch = {"image": torch.randint(0, 256, _shape(state), dtype=torch.uint8)}
+        if state.config.model.classes:
+            self._batch["label"] = torch.arange(state.config.data.batch_size) % state.config.model.classes
 
     def __enter__(self) -> "_Watched":
-        seconds = self.play.config.telemetry.push_seconds or 5
-        self._pusher = Pusher(self.state, self.sidecar.address, False, seconds, _unheard)
-        self._driver = threading.Thread(target=_hear, args=(self.state, self.play, self._over), daemon=True)
+        seconds = self.state.config.telemetry.push_seconds or 5
+        self._pusher = Pusher(self.run_state, self.sidecar.address, False, seconds, _unheard)
+        self._driver = threading.Thread(target=_hear, args=(self.run_state, self.state, self._over), daemon=True)
         self._driver.start()
         return self
 
@@ -120,13 +120,13 @@ class _Watched:
         here = self._here()
         begun = ticked = time.perf_counter()
         while (now := time.perf_counter()) - begun < SECONDS:
-            self.play.round(lambda: [self._batch])
+            self.state.round(lambda: [self._batch])
             rounds += 1
             if now - ticked > 1:
-                ticked, told = now, _tick(self.play)
+                ticked, told = now, _tick(self.state)
                 before = time.thread_time()
-                for message in told:
-                    self.state.hear(message)
+                for event in told:
+                    self.run_state.handle(event)
                 self._heard += time.thread_time() - before
         ours = self._here() - here
         return rounds, time.process_time() - whole - ours, self._watching() - watching
@@ -144,28 +144,28 @@ def _cpu_seconds(thread: threading.Thread) -> float:
     return time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
 
 
-def _shape(play: Play) -> tuple[int, ...]:
-    data = play.config.data
+def _shape(state: TrainingState) -> tuple[int, ...]:
+    data = state.config.data
     return data.batch_size, data.channels, data.image_size, data.image_size
 
 
-def _tick(play: Play) -> list[dict[str, Any]]:
+def _tick(state: TrainingState) -> list[dict[str, Any]]:
     """What a worker says at a tick."""
-    values, nonfinite = play.recorder.read()
-    draw = Draw(play.config.run.seed, 0, 0, 0, play.device, play.dtype)
+    values, nonfinite = state.recorder.read()
+    noise = KeyedNoise(state.config.run.seed, 0, 0, 0, state.device, state.dtype)
     with torch.inference_mode():
-        z = play.game.latent.draw(draw, play.config.telemetry.sample_images, "samples/z")
-        images = play.game.sample(play.averaged_networks, z, play.game.labels(0, len(z), play.device))
+        z = state.game.latent.draw(noise, state.config.telemetry.sample_images, "samples/z")
+        images = state.game.sample(state.ema_networks, z, state.game.labels(0, len(z), state.device))
     return [
-        {"kind": "tick", "images": play.images, "values": values | {"nonfinite": nonfinite}},
-        {"kind": "picture", "images": play.images, "png": to_png(images), "diversity": 0.0},
+        {"kind": "tick", "images": state.images, "values": values | {"nonfinite": nonfinite}},
+        {"kind": "picture", "images": state.images, "png": to_png(images), "diversity": 0.0},
     ]
 
 
-def _hear(state: RunState, play: Play, over: threading.Event) -> None:
+def _hear(run_state: RunState, state: TrainingState, over: threading.Event) -> None:
     """The driver's part."""
     while not over.wait(SAY_SECONDS):
-        state.hear({"kind": "images", "images": play.images})
+        run_state.handle({"kind": "images", "images": state.images})
 
 
 def _unheard(text: str) -> None:

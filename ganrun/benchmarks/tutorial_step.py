@@ -21,7 +21,7 @@ NAME = "textbook DCGAN step (as in pytorch/examples)"
 
 
 @dataclass
-class Textbook:
+class TutorialStep:
     """What such a script has before its loop."""
 
     generator: nn.Module
@@ -29,7 +29,7 @@ class Textbook:
     latent_size: int
 
     @classmethod
-    def of(cls, config: Config, distributed: bool = False) -> "Textbook":
+    def of(cls, config: Config, distributed: bool = False) -> "TutorialStep":
         """With the networks of a config; each in a DistributedDataParallel of its own if distributed."""
         networks = build_game(config, torch.device("cpu")).networks
         pair = [_plain(networks[name]).requires_grad_() for name in ("generator", "discriminator")]

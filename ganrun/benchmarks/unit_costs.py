@@ -28,10 +28,10 @@ from ganrun.games.build import build_game
 from ganrun.run_folder.layout import Lease, Pointer, RunFolder
 from ganrun.slots import Slots
 from ganrun.storage import Storage, open_storage
-from ganrun.telemetry.state import Past, RunState
+from ganrun.telemetry.state import RunHistory, RunState
 from ganrun.training import checkpoint
-from ganrun.training.checkpoint import Progress
-from ganrun.training.state import Play
+from ganrun.training.checkpoint import RunProgress
+from ganrun.training.state import TrainingState
 
 RANKS, SLOT_IMAGES, DECODED_TOGETHER = 2, 2, 64
 """Enough to count by: what is summed does not depend on the batch, and operations are counted by the image."""
@@ -68,7 +68,7 @@ class Stored(NamedTuple):
     """Of the lease."""
 
 
-class Shown(NamedTuple):
+class PushedState(NamedTuple):
     """What a run with so many workers shows of itself."""
 
     series: int
@@ -91,7 +91,7 @@ def count_round(config: Config) -> Round:
         return Round(**json.loads(Path(folder, "found").read_text()))
 
 
-def count_stored(config: Config, play: Play) -> Stored:
+def count_stored(config: Config, state: TrainingState) -> Stored:
     """Writes checkpoints to a folder of their own in `run.storage`, which is deleted after."""
     storage = open_storage(f"{config.run.storage}/.bench-{uuid.uuid4().hex[:12]}")
     folder = RunFolder(storage)
@@ -105,7 +105,7 @@ def count_stored(config: Config, play: Play) -> Stored:
         for number in range(config.checkpoint.keep + 1):
             before = _requests(storage)
             name = f"{number:012d}-{attempt:04d}"
-            files = checkpoint.snapshot(play, Progress(), play.recorder.state()).files()
+            files = checkpoint.snapshot(state, RunProgress(), state.recorder.state()).files()
             size = checkpoint.write(folder, name, files, {})
             checkpoint.make_visible(folder, Pointer(name, number, attempt), best=False)
             checkpoint.delete_old(folder, config.checkpoint.keep)
@@ -116,20 +116,22 @@ def count_stored(config: Config, play: Play) -> Stored:
     return Stored(size, _requests(storage) - before if known else None, renewal if known else None)
 
 
-def count_shown(config: Config, play: Play, workers: Sequence[int]) -> dict[int, Shown]:
+def count_shown(config: Config, state: TrainingState, workers: Sequence[int]) -> dict[int, PushedState]:
     """What the driver of so many workers, each with a GPU, pushes after a tick."""
-    values = play.recorder.read()[0] | {f"learning_rate/{seat.player.name}": 1e-4 for seat in play.seats}
+    values = state.recorder.read()[0] | {
+        f"learning_rate/{player_step.player.name}": 1e-4 for player_step in state.player_steps
+    }
     return {each: _shown(config, values, each) for each in workers}
 
 
-def _shown(config: Config, values: dict[str, float], workers: int) -> Shown:
-    state = RunState(config, Past())
+def _shown(config: Config, values: dict[str, float], workers: int) -> PushedState:
+    state = RunState(config, RunHistory())
     for rank in range(workers):
         values = values | {f"rank_round_seconds/{rank}": 1 / (rank + 3), f"gpu_memory_bytes/{rank}": 2.0**33 + rank}
-    state.hear({"kind": "started", "images": 0, "workers": workers, "faults": []})
-    state.hear({"kind": "tick", "images": 1, "values": values})
+    state.handle({"kind": "started", "images": 0, "workers": workers, "faults": []})
+    state.handle({"kind": "tick", "images": 1, "values": values})
     report = state.report()
-    return Shown(len(report["series"]), len(json.dumps(report)))
+    return PushedState(len(report["series"]), len(json.dumps(report)))
 
 
 def sample_seconds(config: Config, data: DataSet) -> float:
@@ -146,22 +148,22 @@ def sample_seconds(config: Config, data: DataSet) -> float:
     return (time.process_time() - begun) / len(samples)
 
 
-def played(config: Config, slots: Slots) -> Play:
+def played(config: Config, slots: Slots) -> TrainingState:
     """A play of a `small` config after a round, so that its optimizers have their moments."""
-    play = Play(build_game(config, torch.device("cpu")), config, slots)
-    _round(play)
-    return play
+    state = TrainingState(build_game(config, torch.device("cpu")), config, slots)
+    _round(state)
+    return state
 
 
-def _round(play: Play) -> None:
-    data, owned = play.config.data, len(play.slots.owned)
+def _round(state: TrainingState) -> None:
+    data, owned = state.config.data, len(state.slots.owned)
     shape = (SLOT_IMAGES, data.channels, data.image_size, data.image_size)
     points = data.fields["image"].kind == "point"
     image = torch.zeros(SLOT_IMAGES, data.channels) if points else torch.randint(0, 256, shape, dtype=torch.uint8)
     batch: RawBatch = {"image": image}
-    if play.config.model.classes:
-        batch["label"] = torch.arange(SLOT_IMAGES) % play.config.model.classes
-    play.round(lambda: [batch] * owned)
+    if state.config.model.classes:
+        batch["label"] = torch.arange(SLOT_IMAGES) % state.config.model.classes
+    state.round(lambda: [batch] * owned)
 
 
 def _rank(rank: int, config: Config, folder: str) -> None:
@@ -169,22 +171,24 @@ def _rank(rank: int, config: Config, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=RANKS)
     slots = _Counting(RANKS, rank, RANKS)
-    play = played(config, slots)  # In the first round DistributedDataParallel has not made its buckets yet.
+    state = played(config, slots)  # In the first round DistributedDataParallel has not made its buckets yet.
     gradients, buckets = Counter[str](), Counter[str]()
-    for seat in play.seats:
-        assert isinstance(seat.module, DistributedDataParallel)
-        seat.module.register_comm_hook(None, _hook(seat.player.name, gradients, buckets))
+    for player_step in state.player_steps:
+        assert isinstance(player_step.module, DistributedDataParallel)
+        player_step.module.register_comm_hook(None, _hook(player_step.player.name, gradients, buckets))
     slots.gathered.clear()
     with _Operations() as operations:  # type: ignore[no-untyped-call]
-        _round(play)
-    turns = {seat.player.name: seat.player.turns for seat in play.seats}
+        _round(state)
+    turns = {player_step.player.name: player_step.player.turns for player_step in state.player_steps}
     norms, sums = sum(slots.gathered), len(slots.gathered) + buckets.total()
     slots.gathered.clear()
-    play.recorder.read()
+    state.recorder.read()
     found = Round(
         gradient_bytes={name: gradients[name] // turns[name] for name in turns},
         turns=turns,
-        fresh_turns=sum(seat.player.turns for seat in play.seats if seat.player.fresh_batch),
+        fresh_turns=sum(
+            player_step.player.turns for player_step in state.player_steps if player_step.player.fresh_batch
+        ),
         norm_bytes=norms,
         sums=sums,
         flops=operations.flops / SLOT_IMAGES,

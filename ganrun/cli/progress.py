@@ -5,10 +5,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ganrun.run_folder.report import figure
+from ganrun.run_folder.report import format_score
 
 
-class Display:
+class ProgressDisplay:
     """Shows the workers' messages on stderr and remembers the scores.
 
     Args:
@@ -23,26 +23,26 @@ class Display:
         self._bar: tqdm[Any] | None = None
         self._terminal = sys.stderr.isatty()
 
-    def hear(self, message: dict[str, Any]) -> None:
+    def handle(self, event: dict[str, Any]) -> None:
         """Shows one message."""
-        match message["kind"]:
+        match event["kind"]:
             case "started":
-                self._started(message)
-            case "restart" if message["why"]:
-                self.say(f"{message['why']}; the workers are started again")
+                self._started(event)
+            case "restart" if event["why"]:
+                self.write_line(f"{event['why']}; the workers are started again")
             case "images":
                 if self._bar is not None:
-                    self._bar.update(message["images"] - self._bar.n)
+                    self._bar.update(event["images"] - self._bar.n)
             case "tick":
-                self._tick(message["images"], message["values"])
+                self._tick(event["images"], event["values"])
             case "score":
-                self.scores.append((message["images"], message["name"], message["value"]))
-                best = ", the best so far" if message["best"] else ""
-                self.say(f"{message['name']} at {message['images']:,} images: {figure(message['value'])}{best}")
+                self.scores.append((event["images"], event["name"], event["value"]))
+                best = ", the best so far" if event["best"] else ""
+                self.write_line(f"{event['name']} at {event['images']:,} images: {format_score(event['value'])}{best}")
             case "note":
-                self.say(message["text"])
+                self.write_line(event["text"])
 
-    def say(self, text: str) -> None:
+    def write_line(self, text: str) -> None:
         """A line of its own, above the bar."""
         tqdm.write(text, file=sys.stderr)
 
@@ -51,22 +51,22 @@ class Display:
         if self._bar is not None:
             self._bar.close()
 
-    def _started(self, message: dict[str, Any]) -> None:
-        for fault in message["faults"]:
-            self.say(f"{fault}; the checkpoint before it is taken")
-        workers = f"{message['workers']} worker{'s' * (message['workers'] > 1)}"
+    def _started(self, event: dict[str, Any]) -> None:
+        for fault in event["faults"]:
+            self.write_line(f"{fault}; the checkpoint before it is taken")
+        workers = f"{event['workers']} worker{'s' * (event['workers'] > 1)}"
         self.attempts += 1
-        if message["before"] not in (None, message["workers"]):
-            there = "there is" if message["workers"] == 1 else "there are"
-            self.say(f"{there} {workers} now; going on from {message['images']:,} images")
-        elif message["images"]:
-            self.say(f"going on with {workers} from {message['images']:,} images")
+        if event["before"] not in (None, event["workers"]):
+            there = "there is" if event["workers"] == 1 else "there are"
+            self.write_line(f"{there} {workers} now; going on from {event['images']:,} images")
+        elif event["images"]:
+            self.write_line(f"going on with {workers} from {event['images']:,} images")
         else:
-            self.say(f"training with {workers}")
+            self.write_line(f"training with {workers}")
         self.close()
         self._bar = tqdm(
             total=self.total_images,
-            initial=message["images"],
+            initial=event["images"],
             unit=" images",
             unit_scale=True,
             dynamic_ncols=True,
@@ -77,14 +77,14 @@ class Display:
         losses = {name[5:]: value for name, value in values.items() if name.startswith("loss/")}
         shown = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
         if values["nonfinite"]:
-            self.say(f"{values['nonfinite']} turns before {images:,} images were not finite and were skipped")
+            self.write_line(f"{values['nonfinite']} turns before {images:,} images were not finite and were skipped")
         if self._terminal and self._bar is not None:
             self._bar.set_postfix_str(shown)
         else:
             rate = values["images_per_second"]
             left = max(self.total_images - images, 0) / rate
             minutes, seconds = divmod(round(left), 60)
-            self.say(
+            self.write_line(
                 f"{images:,} of {self.total_images:,} images, {rate:,.0f} images/s, "
                 f"losses: {shown}, {minutes}:{seconds:02} left"
             )

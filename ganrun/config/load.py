@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from ganrun.config import safe_yaml as plain_yaml
 from ganrun.config.schema import Config
-from ganrun.config.validate import contradictions, dotted, faults_of, unknown_names
+from ganrun.config.validate import conflicts, dotted, faults_of, unknown_names
 from ganrun.errors import RunError, UserError
 from ganrun.storage import RECORD_BYTES, open_storage
 
@@ -49,11 +49,11 @@ def load(path: str | Path, overrides: list[str] | None = None, resolve: bool = T
     unresolved = {key for key, value in _leaves(values) if "${" in str(value)}
     try:
         config = Config.model_validate(values)
-        faults += [fault for keys, fault in contradictions(config) if not keys & unresolved]
+        faults += [fault for keys, fault in conflicts(config) if not keys & unresolved]
     except ValidationError as error:
         wrong = {dotted(detail["loc"]) for detail in error.errors()}
         faults += faults_of(error, unresolved)
-        faults += _contradictions_beside(values, wrong | unresolved)
+        faults += _conflicts_beside(values, wrong | unresolved)
         if not faults:
             return _unresolved(values, unresolved)
     if faults:
@@ -206,13 +206,13 @@ def _leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def _contradictions_beside(values: dict[str, Any], wrong: set[str]) -> list[str]:
+def _conflicts_beside(values: dict[str, Any], wrong: set[str]) -> list[str]:
     """The contradictions among the keys that are right by themselves."""
     try:
         config = Config.model_validate(_without(values, wrong))
     except ValidationError:
         return []
-    return [fault for keys, fault in contradictions(config) if not keys & wrong]
+    return [fault for keys, fault in conflicts(config) if not keys & wrong]
 
 
 def _without(values: dict[str, Any], wrong: set[str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 
-class Table(UserDict[str, Any]):
+class Registry(UserDict[str, Any]):
     """Name -> object, imported at the first look-up when it is given as "module:attribute"."""
 
     def __getitem__(self, name: str) -> Any:
@@ -23,7 +23,7 @@ class Table(UserDict[str, Any]):
         return entry
 
 
-NETWORKS = Table({name: f"ganrun.models.{name}:{name}" for name in ("dcgan", "resnet", "r3gan", "mlp")})
+NETWORKS = Registry({name: f"ganrun.models.{name}:{name}" for name in ("dcgan", "resnet", "r3gan", "mlp")})
 """`model.name` -> function(ModelConfig, DataConfig) -> dict of networks by name."""
 
 IMAGE_SIZES = {
@@ -40,7 +40,7 @@ WIDTH_STEPS = {"r3gan": 8}
 NOT_BUILT = {"r3gan": ("spectral_norm", "minibatch_stddev"), "mlp": ("minibatch_stddev",)}
 """`model.name` -> the switches of `model` that it does not have."""
 
-GAMES = Table({"gan": "ganrun.games.gan:gan"})
+GAMES = Registry({"gan": "ganrun.games.gan:gan"})
 """`objective.game` -> function(networks, ObjectiveConfig, ModelConfig) -> Game."""
 
 CROSS_ENTROPIES = ("minimax", "non_saturating")
@@ -49,7 +49,7 @@ CROSS_ENTROPIES = ("minimax", "non_saturating")
 DIFFERENCES = ("wasserstein", "relativistic")
 """Losses of differences of logits: one logit's sign says nothing, so `objective.ada_target` has nothing to watch."""
 
-LOSSES = Table(
+LOSSES = Registry(
     {
         name: f"ganrun.games.losses:{name}"
         for name in (*CROSS_ENTROPIES, "least_squares", "hinge", "wasserstein", "relativistic")
@@ -57,10 +57,10 @@ LOSSES = Table(
 )
 """`objective.loss` -> AdversarialLoss."""
 
-PENALTIES = Table({name: f"ganrun.games.penalties:{name}" for name in ("r1", "r2", "wgan_gp", "wgan_lp", "dragan")})
+PENALTIES = Registry({name: f"ganrun.games.penalties:{name}" for name in ("r1", "r2", "wgan_gp", "wgan_lp", "dragan")})
 """`objective.penalties` -> Penalty."""
 
-EXTRACTORS = Table(
+EXTRACTORS = Registry(
     {
         "efficientnet-lite0": "ganrun.models.extractors:efficientnet_lite0",
         "inception-v3-compat": "ganrun.models.extractors:inception_v3",

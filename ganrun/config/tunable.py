@@ -67,7 +67,7 @@ def scheduled(config: Config, images: int) -> Values:
     return values
 
 
-def next_change(config: Config, images: int) -> int | None:
+def next_schedule_step(config: Config, images: int) -> int | None:
     """At how many images `train.schedule` changes something next; None: not any more in this run."""
     ahead = [entry["images"] for entry in config.train.schedule if images < entry["images"] < config.train.total_images]
     return min(ahead, default=None)

@@ -30,7 +30,7 @@ from ganrun.config.schema import (
     TuneConfig,
 )
 from ganrun.config.tunable import candidates, is_tunable, with_values
-from ganrun.config.validate_search import misfits_of_schedule, misfits_of_search
+from ganrun.config.validate_search import schedule_conflicts, search_conflicts
 
 
 def dotted(location: tuple[int | str, ...]) -> str:
@@ -107,15 +107,15 @@ def _all_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[s
             yield f"{prefix}{name}"
 
 
-def contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
+def conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
     """Faults that no single key shows: the keys that take part, and the message."""
-    yield from _misfits(config)
-    yield from misfits_of_search(config)
-    yield from misfits_of_schedule(config)
-    yield from _misfits_of_candidates(config)
+    yield from _run_conflicts(config)
+    yield from search_conflicts(config)
+    yield from schedule_conflicts(config)
+    yield from _candidate_conflicts(config)
 
 
-def _misfits(config: Config) -> Iterator[tuple[set[str], str]]:
+def _run_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
     """Those of one run whose hyper-parameters stay as they are."""
     slots, batch, workers = config.slots, config.data.batch_size, config.cluster.most_workers
     if config.data.slots is None:
@@ -130,25 +130,25 @@ def _misfits(config: Config) -> Iterator[tuple[set[str], str]]:
             {"data.batch_size", "data.slots", "cluster.workers"},
             f"data.batch_size: {batch} cannot be cut into data.slots: {slots}; take a multiple of {slots}",
         )
-    yield from _misfits_of_data(config)
-    yield from _misfits_of_model(config)
-    yield from _misfits_of_scores(config)
-    yield from _misfits_of_loss(config)
+    yield from _data_conflicts(config)
+    yield from _model_conflicts(config)
+    yield from _score_conflicts(config)
+    yield from _loss_conflicts(config)
     if not config.run.imports:
         for stranger in sorted(config.optimizer.players - OptimizerConfig.model_fields.keys()):
             yield {f"optimizer.{stranger}"}, f"optimizer.{stranger}: unknown key{_nearest(['optimizer', stranger])}"
         yield from unknown_names(config)
 
 
-def _misfits_of_candidates(config: Config) -> Iterator[tuple[set[str], str]]:
+def _candidate_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
     """What a search or a schedule may come to and the rest of the config does not allow, each at the key's ends."""
     bare = config.model_copy(update={"tune": None, "train": config.train.model_copy(update={"schedule": ()})})
-    before = {fault for _, fault in _misfits(bare)}
+    before = {fault for _, fault in _run_conflicts(bare)}
     for where, key, values in candidates(config):
         if not is_tunable(key):
             continue
         try:
-            faults = [fault for _, fault in _misfits(with_values(bare, values)) if fault not in before]
+            faults = [fault for _, fault in _run_conflicts(with_values(bare, values)) if fault not in before]
         except ValidationError as error:
             faults = faults_of(error, set())
         for fault in faults:
@@ -158,7 +158,7 @@ def _misfits_of_candidates(config: Config) -> Iterator[tuple[set[str], str]]:
             before.add(told)
 
 
-def _misfits_of_loss(config: Config) -> Iterator[tuple[set[str], str]]:
+def _loss_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
     """Tricks that the loss is not made for."""
     objective = config.objective
     for key in ("label_smoothing", "label_flipping"):
@@ -176,7 +176,7 @@ def _misfits_of_loss(config: Config) -> Iterator[tuple[set[str], str]]:
         )
 
 
-def _misfits_of_data(config: Config) -> Iterator[tuple[set[str], str]]:
+def _data_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
     """Whether what is generated is there, and is an image or a point."""
     size, channels, fields = config.data.image_size, config.data.channels, config.data.fields
     kind = fields["image"].kind if "image" in fields else None
@@ -193,7 +193,7 @@ def _misfits_of_data(config: Config) -> Iterator[tuple[set[str], str]]:
         yield {"data.channels"}, f"data.channels: {channels} is not allowed; it should be: 1 or 3"
 
 
-def _misfits_of_scores(config: Config) -> Iterator[tuple[set[str], str]]:
+def _score_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
     """What has no meaning for points, which are scored by the modes that they cover."""
     if "image" not in config.data.fields or config.data.fields["image"].kind != "point":
         return
@@ -207,7 +207,7 @@ def _misfits_of_scores(config: Config) -> Iterator[tuple[set[str], str]]:
             )
 
 
-def _misfits_of_model(config: Config) -> Iterator[tuple[set[str], str]]:
+def _model_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
     """What the networks are not made for."""
     size, name, width = config.data.image_size, config.model.name, config.model.width
     if size not in IMAGE_SIZES.get(name, [size]):

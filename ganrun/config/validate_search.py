@@ -8,12 +8,12 @@ from ganrun.config.tunable import TUNABLE, is_tunable, value_of
 Faults = Iterator[tuple[set[str], str]]
 
 
-def misfits_of_search(config: Config) -> Faults:
+def search_conflicts(config: Config) -> Faults:
     """Faults of `tune`."""
     if (tune := config.tune) is None:
         return
-    yield from _misfits_of_intervals(config, tune)
-    yield from _misfits_of_method(tune)
+    yield from _interval_conflicts(config, tune)
+    yield from _method_conflicts(tune)
     if config.cluster.fewest_workers < config.cluster.most_workers:
         workers = [config.cluster.fewest_workers, config.cluster.most_workers]
         yield (
@@ -26,12 +26,12 @@ def misfits_of_search(config: Config) -> Faults:
             f"tune.metric: {tune.metric} is not among evaluate.metrics: {list(config.evaluate.metrics)}; add it there",
         )
     for key, mutation in tune.mutations.items():
-        yield from _misfits_of_mutation(config, key, mutation)
+        yield from _mutation_conflicts(config, key, mutation)
     if config.train.schedule and tune.mutations:
         yield {"train.schedule", "tune"}, "train.schedule: a search finds one of its own; leave it out"
 
 
-def _misfits_of_intervals(config: Config, tune: TuneConfig) -> Faults:
+def _interval_conflicts(config: Config, tune: TuneConfig) -> Faults:
     every, scored, total = tune.perturb_every_images, config.evaluate.every_images, config.train.total_images
     if total % every:
         yield (
@@ -47,7 +47,7 @@ def _misfits_of_intervals(config: Config, tune: TuneConfig) -> Faults:
         )
 
 
-def _misfits_of_method(tune: TuneConfig) -> Faults:
+def _method_conflicts(tune: TuneConfig) -> Faults:
     if tune.method == "population" and tune.population < 2:
         yield {"tune.population"}, f"tune.population: {tune.population} cannot take over from one another; at least 2"
     if tune.method == "seeds" and tune.mutations:
@@ -63,7 +63,7 @@ def _misfits_of_method(tune: TuneConfig) -> Faults:
         )
 
 
-def _misfits_of_mutation(config: Config, key: str, mutation: MutationConfig) -> Faults:
+def _mutation_conflicts(config: Config, key: str, mutation: MutationConfig) -> Faults:
     where = f"tune.mutations.{key}"
     if not is_tunable(key):
         yield {where}, _not_tunable(where)
@@ -83,7 +83,7 @@ def _misfits_of_mutation(config: Config, key: str, mutation: MutationConfig) -> 
         yield {where}, f"{where}: 0 is no weaker augmentation but none at all, which is structural; begin above 0"
 
 
-def misfits_of_schedule(config: Config) -> Faults:
+def schedule_conflicts(config: Config) -> Faults:
     """Faults of `train.schedule`."""
     before = 0
     for number, entry in enumerate(config.train.schedule):

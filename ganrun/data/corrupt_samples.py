@@ -12,7 +12,7 @@ TOLD = 10
 logger = logging.getLogger(__name__)
 
 
-class Forgiving:
+class CorruptSamplePolicy:
     """Puts the sample before a damaged one of its shard in its place.
 
     What replaces it depends on the shard alone, so that every slot shows as many samples as without damage, and the

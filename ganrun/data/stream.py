@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ganrun.config.schema import DataConfig
 from ganrun.data.cache import ShardCache
-from ganrun.data.corrupt_samples import Forgiving
+from ganrun.data.corrupt_samples import CorruptSamplePolicy
 from ganrun.data.decode import Decoder, Located, RawBatch
 from ganrun.data.fetch import Fetcher
 from ganrun.data.index import DataSet
@@ -84,7 +84,7 @@ class SlotReader:
         return {shard: self.request(shard) for shard in dict.fromkeys(places[:, 0].tolist())}
 
 
-class Turn(NamedTuple):
+class SlotBatches(NamedTuple):
     """A batch of each owned slot; on a GPU, `copied` has passed when they are there."""
 
     batches: list[RawBatch]
@@ -120,7 +120,7 @@ class Stream:
         self.slot_batch = config.batch_size // order.slots
         self.fetcher = Fetcher(data, cache)
         self._fields = {name: Decoder(name, field, data.index) for name, field in config.fields.items()}
-        self.damaged = Forgiving(config.damaged_share, len(owned) * order.lane_length)
+        self.damaged = CorruptSamplePolicy(config.damaged_share, len(owned) * order.lane_length)
         self._slots = [SlotReader(slot, images // order.slots, order, self.fetcher.request) for slot in owned]
         for slot in self._slots:  # After all slots' first windows.
             slot.look_ahead()
@@ -128,7 +128,7 @@ class Stream:
         if device and device.type == "cuda":
             self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._threads = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
-        self._ready: queue.Queue[Turn | BaseException] = queue.Queue(AHEAD)
+        self._ready: queue.Queue[SlotBatches | BaseException] = queue.Queue(AHEAD)
         self._closed = threading.Event()
         self._reader = threading.Thread(target=self._read_ahead, name="read-ahead", daemon=True)
         self._reader.start()
@@ -164,7 +164,7 @@ class Stream:
     def _read_ahead(self) -> None:
         try:
             while not self._closed.is_set():
-                self._ready.put(self._place([self._batch(slot) for slot in self._slots]))
+                self._ready.put(self._to_device([self._batch(slot) for slot in self._slots]))
         except BaseException as error:
             self._ready.put(error)
 
@@ -174,9 +174,9 @@ class Stream:
     def _decode(self, samples: Sequence[Located]) -> RawBatch:
         return {name: decoder.batch(samples, self._threads, self.decoders) for name, decoder in self._fields.items()}
 
-    def _place(self, batches: list[RawBatch]) -> Turn:
+    def _to_device(self, batches: list[RawBatch]) -> SlotBatches:
         if self._copies is None:
-            return Turn(batches, None)
+            return SlotBatches(batches, None)
         with torch.cuda.stream(self._copies):
             placed: list[RawBatch] = [
                 {
@@ -185,4 +185,4 @@ class Stream:
                 }
                 for batch in batches
             ]
-            return Turn(placed, self._copies.record_event())
+            return SlotBatches(placed, self._copies.record_event())

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ganrun.config.schema import Metric
 from ganrun.errors import UserError
-from ganrun.evaluation.feature_statistics import Observation, observe_fakes, observe_reals
-from ganrun.evaluation.generated_images import BATCH, Generated
-from ganrun.evaluation.real_images import Reals
+from ganrun.evaluation.feature_statistics import FeatureStatistics, extract_generated, extract_real
+from ganrun.evaluation.generated_images import BATCH, GeneratedImages
+from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.reference import reference
 from ganrun.evaluation.score import OF_CLASSES, Labels, Score, needed, score
 from ganrun.evaluation.stacked_modes import StackedModes, is_stacked
@@ -19,7 +19,7 @@ from ganrun.models.extractors import Extractor
 from ganrun.storage import Storage
 
 
-def unavailable(extractor: Extractor, reals: Reals, generated: Generated) -> dict[Metric, str]:
+def unavailable(extractor: Extractor, reals: RealImages, generated: GeneratedImages) -> dict[Metric, str]:
     """The metrics that cannot be had of these, and why."""
     reasons: dict[Metric, str] = {}
     if not extractor.classes:
@@ -33,7 +33,7 @@ def unavailable(extractor: Extractor, reals: Reals, generated: Generated) -> dic
     return reasons
 
 
-class Evaluation:
+class Evaluator:
     """Scores of generated images.
 
     Args:
@@ -48,7 +48,7 @@ class Evaluation:
     def __init__(
         self,
         extractor: Extractor,
-        reals: Reals,
+        reals: RealImages,
         samples: int,
         metrics: Sequence[Metric],
         cache: Storage,
@@ -57,11 +57,11 @@ class Evaluation:
         self.extractor, self.reals, self.samples, self.metrics = extractor, reals, samples, metrics
         self.cache, self._seen = cache, seen
         self._keep = needed(metrics)
-        self._reference: Observation | None = None
+        self._reference: FeatureStatistics | None = None
         self._labels: Tensor | None = None
         self._modes = StackedModes(reals, cache) if "modes" in metrics else None
 
-    def score(self, generated: Generated, group: dist.ProcessGroup | None = None) -> Score:
+    def score(self, generated: GeneratedImages, group: dist.ProcessGroup | None = None) -> Score:
         """The scores, on each rank; all ranks of the group call it together.
 
         Raises:
@@ -72,9 +72,9 @@ class Evaluation:
                 raise UserError(f"metrics: {metric} cannot be had: {reason}")
         extractor, first = self.extractor.to(generated.device), group is None or group.rank() == 0
         if self._reference is None:
-            self._reference = self._observe_reals(group)
+            self._reference = self._real_statistics(group)
         images = self._counted(generated.images)
-        fake = observe_fakes(images, self.samples, BATCH, extractor, group, self._keep)
+        fake = extract_generated(images, self.samples, BATCH, extractor, group, self._keep)
         # Rank 0's numbers are everybody's: in their last bits they may differ from processor to processor.
         found = [self._score(fake, generated) if first else None]
         if group is not None:
@@ -84,7 +84,7 @@ class Evaluation:
             return found[0]
         return replace(found[0], metrics=found[0].metrics | self._modes.measure(generated, self.samples, group))
 
-    def _score(self, fake: Observation, generated: Generated) -> Score:
+    def _score(self, fake: FeatureStatistics, generated: GeneratedImages) -> Score:
         labels = None
         if self.reals.classes and set(self.metrics) & {*OF_CLASSES}:
             if self._labels is None:
@@ -94,9 +94,9 @@ class Evaluation:
         metrics = [name for name in self.metrics if name != "modes"]
         return score(self._reference, fake, self.extractor, generated.seed, metrics, labels)
 
-    def _observe_reals(self, group: dist.ProcessGroup | None) -> Observation:
+    def _real_statistics(self, group: dist.ProcessGroup | None) -> FeatureStatistics:
         reals, images = self.reals, self._counted(self.reals.images)
-        make = functools.partial(observe_reals, images, reals.samples, BATCH, self.extractor, group, self._keep)
+        make = functools.partial(extract_real, images, reals.samples, BATCH, self.extractor, group, self._keep)
         return reference(self.cache, reals.origin, make, self.extractor, group, self._keep)
 
     def _counted(self, images: Callable[[int, int], Tensor]) -> Callable[[int, int], Tensor]:

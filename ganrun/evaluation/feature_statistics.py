@@ -16,10 +16,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from ganrun.evaluation.moments import Statistics
+from ganrun.evaluation.moments import FeatureMoments
 from ganrun.models.extractors import Extractor
 
-Looks = Callable[[int, int], tuple[Tensor, Tensor | None]]
+Extract = Callable[[int, int], tuple[Tensor, Tensor | None]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ NOTHING = Keep()
 
 
 @dataclass(frozen=True)
-class Observation:
+class FeatureStatistics:
     """What was seen; `statistics` on each rank, the rest on rank 0 alone and in the order of the samples.
 
     Attributes:
@@ -42,7 +42,7 @@ class Observation:
         logits: float32 [N, K] on the CPU; None if not kept.
     """
 
-    statistics: Statistics
+    statistics: FeatureMoments
     features: Tensor | None = None
     logits: Tensor | None = None
 
@@ -52,14 +52,14 @@ def to_uint8(images: Tensor) -> Tensor:
     return images.float().mul(127.5).add(127.5).round().clamp(0, 255).nan_to_num(0).to(torch.uint8)
 
 
-def observe_fakes(
+def extract_generated(
     sample: Callable[[int, int], Tensor],
     samples: int,
     batch: int,
     extractor: Extractor,
     group: dist.ProcessGroup | None = None,
     keep: Keep = NOTHING,
-) -> Observation:
+) -> FeatureStatistics:
     """Generated images, quantised to uint8 before anything else; all ranks must call.
 
     Args:
@@ -75,38 +75,38 @@ def observe_fakes(
         ValueError: `sample` gave another number of images than it was asked for.
     """
 
-    def look(start: int, count: int) -> tuple[Tensor, Tensor | None]:
+    def extract(start: int, count: int) -> tuple[Tensor, Tensor | None]:
         images = sample(start, count)
         broken = ~images.isfinite().flatten(1).all(1, keepdim=True).to(extractor.device)
-        features, logits = extractor.look(to_uint8(images))
+        features, logits = extractor.extract(to_uint8(images))
         # uint8 has no NaN: without this a diverged generator would be scored as one of black images
         features = features.masked_fill(broken, math.nan)
         return features, None if logits is None else logits.masked_fill(broken, math.nan)
 
-    return _observe(look, samples, batch, extractor, group, keep)
+    return _observe(extract, samples, batch, extractor, group, keep)
 
 
-def observe_reals(
+def extract_real(
     read: Callable[[int, int], Tensor],
     samples: int,
     batch: int,
     extractor: Extractor,
     group: dist.ProcessGroup | None = None,
     keep: Keep = NOTHING,
-) -> Observation:
+) -> FeatureStatistics:
     """As `observe_fakes`, of data: `read` gives uint8 images [count, C, H, W]."""
-    return _observe(lambda start, count: extractor.look(read(start, count)), samples, batch, extractor, group, keep)
+    return _observe(lambda start, count: extractor.extract(read(start, count)), samples, batch, extractor, group, keep)
 
 
 @torch.no_grad()
 def _observe(
-    look: Looks, samples: int, batch: int, extractor: Extractor, group: dist.ProcessGroup | None, keep: Keep
-) -> Observation:
-    statistics = Statistics(extractor.size, extractor.device)
+    extract: Extract, samples: int, batch: int, extractor: Extractor, group: dist.ProcessGroup | None, keep: Keep
+) -> FeatureStatistics:
+    statistics = FeatureMoments(extractor.size, extractor.device)
     rank, world = (0, 1) if group is None else (group.rank(), group.size())
     kept: tuple[list[Tensor], list[Tensor]] = ([], [])
     for start in range(rank * batch, samples, world * batch):
-        features, logits = look(start, min(batch, samples - start))
+        features, logits = extract(start, min(batch, samples - start))
         statistics.update(features)
         if keep.features:
             kept[0].append(features.cpu())
@@ -116,7 +116,7 @@ def _observe(
         statistics.all_reduce(group)
     if statistics.count != samples:  # known to every rank alike: all raise, none waits
         raise ValueError(f"asked for {samples} images, got {statistics.count}")
-    return Observation(
+    return FeatureStatistics(
         statistics,
         _gather(kept[0], extractor.size, samples, batch, group) if keep.features else None,
         _gather(kept[1], extractor.classes, samples, batch, group) if keep.logits and extractor.classes else None,

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
-from ganrun.evaluation.moments import Statistics
+from ganrun.evaluation.moments import FeatureMoments
 
 TOLERANCE = 1e-10
 """Error of the root's trace that is allowed, as a share of the traces of the covariances."""
 
 
-def frechet_distance(a: Statistics, b: Statistics) -> float:
+def frechet_distance(a: FeatureMoments, b: FeatureMoments) -> float:
     """The squared Fréchet (2-Wasserstein) distance between the Gaussians with the moments of a and b.
 
         |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2))
@@ -60,7 +60,7 @@ def _trace_of_root(a: Tensor, b: Tensor) -> Tensor:
     return singular_values.sum()
 
 
-def _covariance(statistics: Statistics) -> Tensor:
+def _covariance(statistics: FeatureMoments) -> Tensor:
     """The covariance [D, D] on the CPU; zeros where it is nothing but the rounding of the moments.
 
     The images of a generator that has collapsed to one differ by rounding alone, and on a matrix of that the

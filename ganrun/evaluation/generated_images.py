@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from ganrun.games.game import Game, Networks
-from ganrun.rng import Draw
+from ganrun.rng import KeyedNoise
 
 BATCH = 64
 """Images in a chunk of work for one rank."""
 
 
 @dataclass(frozen=True)
-class Generated:
+class GeneratedImages:
     """What networks of a game generate from one seed.
 
     Attributes:
@@ -34,8 +34,8 @@ class Generated:
     def images(self, start: int, count: int) -> Tensor:
         """Those numbered from `start` on, [count, C, H, W] in [-1, 1]; their noise belongs to `start`."""
         dtype = next(next(iter(self.networks.values())).parameters()).dtype
-        draw = Draw(self.seed, 0, 0, start, self.device, dtype)
-        z = self.game.latent.draw(draw, count, "evaluate/z")
+        noise = KeyedNoise(self.seed, 0, 0, start, self.device, dtype)
+        z = self.game.latent.draw(noise, count, "evaluate/z")
         return self.game.sample(self.networks, z, self.game.labels(start, count, self.device))
 
     def labels(self, samples: int) -> Tensor | None:

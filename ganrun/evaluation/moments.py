@@ -9,7 +9,7 @@ BLOCK = 512
 """Rows of the sums that are computed at once, each from the diagonal on: two thirds of the work at 2,048 features."""
 
 
-class Statistics:
+class FeatureMoments:
     """Count, sum and sum of outer products of features, which add up over batches and ranks.
 
     With a 1 put before every feature vector, one matrix holds all three:
@@ -35,7 +35,7 @@ class Statistics:
             rows = slice(start, start + BLOCK)
             self.moments[rows, start:].addmm_(x[:, rows].T, x[:, start:])
 
-    def merge(self, other: "Statistics") -> None:
+    def merge(self, other: "FeatureMoments") -> None:
         """Adds all that `other` has counted."""
         self.moments += other.moments.to(self.moments)
 

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from ganrun.config.schema import FieldConfig
-from ganrun.data.corrupt_samples import Forgiving
+from ganrun.data.corrupt_samples import CorruptSamplePolicy
 from ganrun.data.decode import Decoder, Located, RawBatch
 from ganrun.data.fetch import Fetcher
 from ganrun.data.index import DataSet
 from ganrun.data.shard import OpenShard
 
 
-class Reals:
+class RealImages:
     """Images and labels by number.
 
     Args:
@@ -31,14 +31,14 @@ class Reals:
         kinds = {field.kind: (name, field) for name, field in reversed(fields.items())}
         self._image = Decoder("image", fields["image"], data.index)
         self._label = Decoder(*kinds.get("label", ("label", FieldConfig(kind="label"))), data.index)
-        self._damaged = Forgiving(damaged_share, data.index.samples)
+        self._damaged = CorruptSamplePolicy(damaged_share, data.index.samples)
         self._starts = np.cumsum([0, *(shard.samples for shard in data.index.shards)])
         fetcher = Fetcher(data)
         self._open = functools.lru_cache(maxsize=2)(lambda number: fetcher.request(number).result())
 
-    def of(self, samples: int) -> "Reals":
+    def of(self, samples: int) -> "RealImages":
         """Another number of images of the same data."""
-        return Reals(self.data, samples, self.fields)
+        return RealImages(self.data, samples, self.fields)
 
     @property
     def origin(self) -> dict[str, str | int]:

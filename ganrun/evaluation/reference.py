@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ganrun.evaluation.feature_statistics import NOTHING, Keep, Observation
-from ganrun.evaluation.moments import Statistics
+from ganrun.evaluation.feature_statistics import NOTHING, FeatureStatistics, Keep
+from ganrun.evaluation.moments import FeatureMoments
 from ganrun.models.extractors import Extractor
 from ganrun.storage import Storage
 
@@ -22,11 +22,11 @@ logger = logging.getLogger(__name__)
 def reference(
     storage: Storage,
     origin: Mapping[str, str | int],
-    make: Callable[[], Observation],
+    make: Callable[[], FeatureStatistics],
     extractor: Extractor,
     group: dist.ProcessGroup | None = None,
     keep: Keep = NOTHING,
-) -> Observation:
+) -> FeatureStatistics:
     """What was seen of real data, out of `storage`, or made and kept there; all ranks must call.
 
     Rank 0 alone reads and writes. A fault of the storage costs time, not the score: it is logged, and all is made
@@ -40,13 +40,13 @@ def reference(
     first = group is None or group.rank() == 0
     name = reference_name(origin, extractor, keep)
     found = _read(storage, name, extractor.size, keep) if first else None
-    statistics = Statistics(extractor.size, extractor.device)
+    statistics = FeatureMoments(extractor.size, extractor.device)
     if found is not None:
         statistics.merge(found.statistics)
     if group is not None:
         dist.broadcast(statistics.moments, group=group, group_src=0)
     if statistics.count:
-        return Observation(statistics, found.features if found else None)
+        return FeatureStatistics(statistics, found.features if found else None)
     made = make()
     if first:
         _write(storage, name, made)
@@ -110,7 +110,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> Tensor:
     return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
 
 
-def _read(storage: Storage, name: str, size: int, keep: Keep) -> Observation | None:
+def _read(storage: Storage, name: str, size: int, keep: Keep) -> FeatureStatistics | None:
     tensors = read_kept(storage, name)
     if tensors is None:
         return None
@@ -118,12 +118,12 @@ def _read(storage: Storage, name: str, size: int, keep: Keep) -> Observation | N
     if moments is None or len(moments) != size + 1 or (keep.features and features is None):
         logger.warning("%s/%s is made anew: it is not of %d features, or does not keep them", storage.uri, name, size)
         return None
-    statistics = Statistics(size)
+    statistics = FeatureMoments(size)
     statistics.moments.copy_(moments)
-    return Observation(statistics, features)
+    return FeatureStatistics(statistics, features)
 
 
-def _write(storage: Storage, name: str, seen: Observation) -> None:
+def _write(storage: Storage, name: str, seen: FeatureStatistics) -> None:
     tensors = {"moments": seen.statistics.moments.cpu()}
     if seen.features is not None:
         tensors["features"] = seen.features

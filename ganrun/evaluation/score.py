@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from ganrun.config.schema import Metric
-from ganrun.evaluation.feature_statistics import Keep, Observation
+from ganrun.evaluation.feature_statistics import FeatureStatistics, Keep
 from ganrun.evaluation.frechet import frechet_distance
 from ganrun.evaluation.inception_score import inception_score
 from ganrun.evaluation.kid import draw_subsets, kernel_distance
-from ganrun.evaluation.moments import Statistics
+from ganrun.evaluation.moments import FeatureMoments
 from ganrun.evaluation.precision_recall import nearest, neighbourhoods
 from ganrun.models.extractors import INCEPTION_SHA256, Extractor
 
@@ -82,8 +82,8 @@ def needed(metrics: Iterable[Metric]) -> Keep:
 
 
 def score(
-    real: Observation,
-    fake: Observation,
+    real: FeatureStatistics,
+    fake: FeatureStatistics,
     extractor: Extractor,
     seed: int,
     metrics: Sequence[Metric] = (),
@@ -128,8 +128,8 @@ def _groups(metrics: Sequence[Metric]) -> Iterable[tuple[Metric, ...]]:
 
 def _values(
     names: tuple[Metric, ...],
-    real: Observation,
-    fake: Observation,
+    real: FeatureStatistics,
+    fake: FeatureStatistics,
     extractor: Extractor,
     seed: int,
     labels: Labels | None,
@@ -164,7 +164,7 @@ def _class_distances(real: Tensor, fake: Tensor, labels: Labels) -> dict[str, fl
     for number, name in enumerate(labels.classes):
         sides = []
         for features, of in ((real, labels.real), (fake, labels.fake)):
-            statistics = Statistics(features.shape[1], features.device)
+            statistics = FeatureMoments(features.shape[1], features.device)
             statistics.update(features[(of == number).to(features.device)])
             sides.append(statistics)
         distances[f"class_frechet_distance/{name}"] = _frechet(*sides)
@@ -172,7 +172,7 @@ def _class_distances(real: Tensor, fake: Tensor, labels: Labels) -> dict[str, fl
     return {"class_frechet_distance": mean, **distances}
 
 
-def _frechet(real: Statistics, fake: Statistics) -> float:
+def _frechet(real: FeatureMoments, fake: FeatureMoments) -> float:
     try:
         return frechet_distance(real, fake)
     except (LinAlgError, ValueError) as error:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ganrun.evaluation.classifier import STEPS, Classifier, stacked_labels, train_classifier
 from ganrun.evaluation.feature_statistics import to_uint8
-from ganrun.evaluation.generated_images import BATCH, Generated
+from ganrun.evaluation.generated_images import BATCH, GeneratedImages
 from ganrun.evaluation.modes import label_modes
-from ganrun.evaluation.real_images import Reals
+from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.reference import read_kept, write_kept
 from ganrun.storage import Storage
 
@@ -23,7 +23,7 @@ STACKS = 10_000
 """Real stacks whose single images the classifier learns, for any number of samples that scores are of."""
 
 
-def is_stacked(reals: Reals) -> bool:
+def is_stacked(reals: RealImages) -> bool:
     """Whether the data are stacks, as `ganrun prepare stacked:` makes them."""
     return reals.classes == tuple(f"{number:03d}" for number in range(CLASSES**3))
 
@@ -36,12 +36,14 @@ class StackedModes:
         cache: where the classifier is kept.
     """
 
-    def __init__(self, reals: Reals, cache: Storage) -> None:
+    def __init__(self, reals: RealImages, cache: Storage) -> None:
         self.reals, self.cache = reals, cache
         self._network: nn.Module | None = None
         self._real: dict[str, float] = {}
 
-    def measure(self, generated: Generated, samples: int, group: dist.ProcessGroup | None = None) -> dict[str, float]:
+    def measure(
+        self, generated: GeneratedImages, samples: int, group: dist.ProcessGroup | None = None
+    ) -> dict[str, float]:
         """`modes_covered` and `mode_kl` of generated images, and as `real_...` those of the real ones.
 
         All ranks of the group call it together, and all get the same numbers. Images that are not finite are of

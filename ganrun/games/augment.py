@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ganrun.config.schema import ObjectiveConfig
-from ganrun.rng import Draw
+from ganrun.rng import KeyedNoise
 
-Transform = Callable[[Tensor, Draw, str], Tensor]
+Transform = Callable[[Tensor, KeyedNoise, str], Tensor]
 
 
 def transforms(objective: ObjectiveConfig) -> tuple[Transform, ...]:
@@ -26,9 +26,9 @@ def transforms(objective: ObjectiveConfig) -> tuple[Transform, ...]:
 # DiffAugment: Zhao et al. 2020 (arXiv:2006.10738), with the paper's ranges.
 
 
-def color(images: Tensor, draw: Draw, purpose: str) -> Tensor:
+def color(images: Tensor, noise: KeyedNoise, name: str) -> Tensor:
     """Brightness within +-0.5, saturation times 0 to 2, contrast times 0.5 to 1.5."""
-    brightness, saturation, contrast = draw.uniform(3, len(images), 1, 1, 1, purpose=f"{purpose}/color").unbind()
+    brightness, saturation, contrast = noise.uniform(3, len(images), 1, 1, 1, name=f"{name}/color").unbind()
     images = images + (brightness - 0.5)
     grey = images.mean(dim=1, keepdim=True)
     images = grey + (images - grey) * (2 * saturation)
@@ -36,21 +36,21 @@ def color(images: Tensor, draw: Draw, purpose: str) -> Tensor:
     return mean + (images - mean) * (contrast + 0.5)
 
 
-def translation(images: Tensor, draw: Draw, purpose: str) -> Tensor:
+def translation(images: Tensor, noise: KeyedNoise, name: str) -> Tensor:
     """By whole pixels, within +-1/8 of the size each way; what comes in from outside is 0."""
     size, count = images.shape[-1], len(images)
     reach = size // 8
-    moved = (draw.uniform(2, count, 1, purpose=f"{purpose}/translation") * (2 * reach + 1)).floor().long()
+    moved = (noise.uniform(2, count, 1, name=f"{name}/translation") * (2 * reach + 1)).floor().long()
     rows, columns = torch.arange(size, device=images.device) + moved  # 0 to size - 1 + 2 reach, of the padded image
     padded = F.pad(images, (reach, reach, reach, reach))
     padded = torch.take_along_dim(padded, rows.view(count, 1, size, 1), dim=2)
     return torch.take_along_dim(padded, columns.view(count, 1, 1, size), dim=3)
 
 
-def cutout(images: Tensor, draw: Draw, purpose: str) -> Tensor:
+def cutout(images: Tensor, noise: KeyedNoise, name: str) -> Tensor:
     """A square of half the size, centred anywhere, becomes 0."""
     size = images.shape[-1]
-    centre = (draw.uniform(2, len(images), 1, purpose=f"{purpose}/cutout") * size).floor()
+    centre = (noise.uniform(2, len(images), 1, name=f"{name}/cutout") * size).floor()
     pixels = torch.arange(size, device=images.device)
     rows, columns = ((pixels - centre + size // 4) // (size // 2) == 0).unbind()
     return images * ~(rows[:, None, :, None] & columns[:, None, None, :])
@@ -71,12 +71,12 @@ class InstanceNoise:
     def __init__(self, deviation: float, until_images: int) -> None:
         self.deviation, self.until_images = deviation, until_images
 
-    def __call__(self, images: Tensor, draw: Draw, purpose: str) -> Tensor:
+    def __call__(self, images: Tensor, noise: KeyedNoise, name: str) -> Tensor:
         """The images with noise of their own."""
-        deviation = self.deviation * (1 - draw.images / self.until_images)
+        deviation = self.deviation * (1 - noise.images / self.until_images)
         if deviation <= 0:
             return images
-        return images + deviation * draw.normal(*images.shape, purpose=f"{purpose}/noise")
+        return images + deviation * noise.normal(*images.shape, name=f"{name}/noise")
 
 
 # Adaptive augmentation: Karras et al. 2020 (arXiv:2006.06676), section 3; ranges from its appendix B.
@@ -109,14 +109,14 @@ class AdaptiveAugmentation(nn.Module):
             self.register_buffer(name, torch.zeros(()))
         self.register_buffer("axis", grey_axis(), persistent=False)
 
-    def forward(self, images: Tensor, draw: Draw, purpose: str) -> Tensor:
+    def forward(self, images: Tensor, noise: KeyedNoise, name: str) -> Tensor:
         """The images, transformed; not in bfloat16, which has too few digits for places and colours."""
         with torch.autocast(images.device.type, enabled=False):
-            images = images.to(draw.dtype)
-            places = geometry(self.strength, len(images), images.shape[-1], draw, f"{purpose}/geometry")
+            images = images.to(noise.dtype)
+            places = geometry(self.strength, len(images), images.shape[-1], noise, f"{name}/geometry")
             grid = F.affine_grid(places[:, :2], list(images.shape), align_corners=False)
             images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-            return recolour(images, self.strength, self.axis, draw, f"{purpose}/colour")
+            return recolour(images, self.strength, self.axis, noise, f"{name}/colour")
 
     @torch.no_grad()
     def update(self, mean: Tensor, images: int) -> None:
@@ -131,14 +131,14 @@ class AdaptiveAugmentation(nn.Module):
         self.turns *= ~due
 
 
-def geometry(strength: Tensor, count: int, size: int, draw: Draw, purpose: str) -> Tensor:
+def geometry(strength: Tensor, count: int, size: int, noise: KeyedNoise, name: str) -> Tensor:
     """Where each pixel is taken from, [B, 3, 3] over coordinates from -1 to 1.
 
     All numbers but the whole ones are as likely as their negatives, so the way back is drawn like the way there.
     """
-    chance = draw.uniform(8, count, purpose=f"{purpose}/chance")
-    flat = draw.uniform(6, count, purpose=f"{purpose}/flat")
-    bell = draw.normal(4, count, purpose=f"{purpose}/bell")
+    chance = noise.uniform(8, count, name=f"{name}/chance")
+    flat = noise.uniform(6, count, name=f"{name}/flat")
+    bell = noise.normal(4, count, name=f"{name}/bell")
 
     def sometimes(number: int, value: Tensor, probability: Tensor = strength) -> Tensor:
         return torch.where(chance[number] < probability, value, 0.0)
@@ -164,12 +164,12 @@ def geometry(strength: Tensor, count: int, size: int, draw: Draw, purpose: str) 
     )
 
 
-def recolour(images: Tensor, strength: Tensor, axis: Tensor, draw: Draw, purpose: str) -> Tensor:
+def recolour(images: Tensor, strength: Tensor, axis: Tensor, noise: KeyedNoise, name: str) -> Tensor:
     """Brightness, contrast, light for dark, and where there are colours hue and saturation; `axis` is `grey_axis()`."""
     count = len(images)
-    chance = draw.uniform(5, count, 1, 1, purpose=f"{purpose}/chance") < strength
-    flat = draw.uniform(2, count, 1, 1, purpose=f"{purpose}/flat")
-    bell = draw.normal(3, count, 1, 1, purpose=f"{purpose}/bell")
+    chance = noise.uniform(5, count, 1, 1, name=f"{name}/chance") < strength
+    flat = noise.uniform(2, count, 1, 1, name=f"{name}/flat")
+    bell = noise.normal(3, count, 1, 1, name=f"{name}/bell")
     brightness = torch.where(chance[0], 0.2 * bell[0], 0.0)
     contrast = torch.where(chance[1], 0.5 * math.log(2) * bell[1], 0.0).exp()
     light = contrast * (1 - 2 * torch.where(chance[2], (2 * flat[0]).floor(), 0.0))

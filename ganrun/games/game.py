@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ganrun.games.latent import Latent
-from ganrun.rng import Draw
+from ganrun.rng import KeyedNoise
 
 Batch = Mapping[str, Any]
 """Named fields on the device: images [B, C, H, W] in [-1, 1], labels [B], vectors [B, N]; texts, a list of B."""
@@ -46,7 +46,7 @@ class Player(nn.Module, ABC):
         self.owned = nn.ModuleDict(owned)
 
     @abstractmethod
-    def forward(self, batch: Batch, draw: Draw, others: Networks) -> Loss:
+    def forward(self, batch: Batch, noise: KeyedNoise, others: Networks) -> Loss:
         """The loss over a batch; `others` are frozen."""
 
     def after_step(self) -> None:

@@ -17,7 +17,7 @@ from ganrun.config.schema import ModelConfig, ObjectiveConfig
 from ganrun.games.game import Batch, Game, Loss, Networks, Player
 from ganrun.games.losses import feature_matching
 from ganrun.games.rules import Rules
-from ganrun.rng import Draw
+from ganrun.rng import KeyedNoise
 
 
 class DiscriminatorPlayer(Player):
@@ -29,18 +29,18 @@ class DiscriminatorPlayer(Player):
         super().__init__(discriminator=discriminator)
         self.rules, self.turns = rules, rules.objective.discriminator_turns
 
-    def forward(self, batch: Batch, draw: Draw, others: Networks) -> Loss:
+    def forward(self, batch: Batch, noise: KeyedNoise, others: Networks) -> Loss:
         """L_D(D(T(x), y), D(T(G(z, y)), y)) and penalties on D's slope."""
         rules, discriminator, y = self.rules, self.owned["discriminator"], self.rules.labels(batch)
         with torch.no_grad():
-            generated = others["generator"](rules.noise(batch, draw, "discriminator/z"), y)
-        real = rules.shown(batch["image"], draw, "discriminator/real")
-        fake = rules.shown(generated, draw, "discriminator/fake")
+            generated = others["generator"](rules.noise(batch, noise, "discriminator/z"), y)
+        real = rules.shown(batch["image"], noise, "discriminator/real")
+        fake = rules.shown(generated, noise, "discriminator/fake")
         # Two passes, not one over both: batch normalisation must not mix real with generated images.
-        real_logits = discriminator(real, y).to(draw.dtype)
-        fake_logits = discriminator(fake, y).to(draw.dtype)
-        loss = rules.discriminator_loss(real_logits, fake_logits, draw)
-        penalties = rules.penalties_of(discriminator, real, fake, y, draw)
+        real_logits = discriminator(real, y).to(noise.dtype)
+        fake_logits = discriminator(fake, y).to(noise.dtype)
+        loss = rules.discriminator_loss(real_logits, fake_logits, noise)
+        penalties = rules.penalties_of(discriminator, real, fake, y, noise)
         return Loss(sum(penalties.values(), start=loss), self._parts(real_logits, fake_logits, penalties))
 
     def _parts(self, real_logits: Tensor, fake_logits: Tensor, penalties: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -65,18 +65,18 @@ class GeneratorPlayer(Player):
         super().__init__(generator=generator)
         self.rules = rules
 
-    def forward(self, batch: Batch, draw: Draw, others: Networks) -> Loss:
+    def forward(self, batch: Batch, noise: KeyedNoise, others: Networks) -> Loss:
         """L_G(D(T(G(z, y)), y)); real images are shown too where the loss compares generated ones with them."""
         rules, discriminator, y = self.rules, others["discriminator"], self.rules.labels(batch)
-        generated = self.owned["generator"](rules.noise(batch, draw, "generator/z"), y)
-        fake = rules.shown(generated, draw, "generator/fake")
+        generated = self.owned["generator"](rules.noise(batch, noise, "generator/z"), y)
+        fake = rules.shown(generated, noise, "generator/fake")
         if not rules.compares:
-            return Loss(rules.loss.generator(discriminator(fake, y).to(draw.dtype)), {})
+            return Loss(rules.loss.generator(discriminator(fake, y).to(noise.dtype)), {})
         judge: Any = discriminator.features if rules.objective.feature_matching else discriminator
         with torch.no_grad():
-            real = judge(rules.shown(batch["image"], draw, "generator/real"), y).to(draw.dtype)
+            real = judge(rules.shown(batch["image"], noise, "generator/real"), y).to(noise.dtype)
         compare = feature_matching if rules.objective.feature_matching else rules.loss.generator
-        return Loss(compare(real, judge(fake, y).to(draw.dtype)), {})
+        return Loss(compare(real, judge(fake, y).to(noise.dtype)), {})
 
 
 def sample(networks: Networks, z: Tensor, label: Tensor | None) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ganrun.rng import Draw
+from ganrun.rng import KeyedNoise
 
 TRUNCATION = 2.0
 """Truncated numbers are no larger than so many standard deviations."""
@@ -26,16 +26,16 @@ class Latent:
     size: int
     kind: str = "normal"
 
-    def draw(self, draw: Draw, count: int, purpose: str) -> Tensor:
+    def draw(self, noise: KeyedNoise, count: int, name: str) -> Tensor:
         """`count` of them, [count, Z]; the same at every call with the same purpose."""
         match self.kind:
             case "uniform":
-                return 2 * draw.uniform(count, self.size, purpose=purpose) - 1
+                return 2 * noise.uniform(count, self.size, name=name) - 1
             case "truncated":
                 # By the inverse of the distribution function, erf(x / sqrt 2), so that nothing is drawn again.
-                share = math.erf(TRUNCATION / math.sqrt(2)) * (2 * draw.uniform(count, self.size, purpose=purpose) - 1)
+                share = math.erf(TRUNCATION / math.sqrt(2)) * (2 * noise.uniform(count, self.size, name=name) - 1)
                 return torch.erfinv(share) * math.sqrt(2)
             case "hypersphere":
-                z = draw.normal(count, self.size, purpose=purpose)
+                z = noise.normal(count, self.size, name=name)
                 return z / z.square().mean(dim=1, keepdim=True).sqrt()
-        return draw.normal(count, self.size, purpose=purpose)
+        return noise.normal(count, self.size, name=name)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
-from ganrun.rng import Draw
+from ganrun.rng import KeyedNoise
 
 Logits = Tensor
 """[B], any real number; above 0 means real where the loss is a classifier's."""
@@ -65,14 +65,14 @@ relativistic = AdversarialLoss(
 )
 
 
-def flip_labels(real: Logits, fake: Logits, share: float, draw: Draw) -> tuple[Logits, Logits]:
+def flip_labels(real: Logits, fake: Logits, share: float, noise: KeyedNoise) -> tuple[Logits, Logits]:
     """What the discriminator is told is real, and what is not: in a random `share` of pairs it is told the reverse.
 
     One of the tricks that Chintala et al. 2016 collected ("How to train a GAN?", a talk at NIPS): labels with noise.
     """
     if not share:
         return real, fake
-    flipped = draw.uniform(len(real), purpose="discriminator/flip") < share
+    flipped = noise.uniform(len(real), name="discriminator/flip") < share
     return torch.where(flipped, fake, real), torch.where(flipped, real, fake)
 
 

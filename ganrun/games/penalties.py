@@ -10,47 +10,51 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from ganrun.models.normalization import unnoted
-from ganrun.rng import Draw
+from ganrun.models.normalization import without_batch_stats
+from ganrun.rng import KeyedNoise
 
 Discriminator = Callable[[Tensor, Tensor | None], Tensor]
 """(images [B, C, H, W], labels [B] or None) -> logits [B]."""
-Penalty = Callable[[Discriminator, Tensor, Tensor, Tensor | None, Draw], Tensor]
+Penalty = Callable[[Discriminator, Tensor, Tensor, Tensor | None, KeyedNoise], Tensor]
 """(discriminator, x, x', labels, draw) -> scalar, to be weighted and minimised."""
 
 
-def wgan_gp(discriminator: Discriminator, real: Tensor, fake: Tensor, label: Tensor | None, draw: Draw) -> Tensor:
+def wgan_gp(
+    discriminator: Discriminator, real: Tensor, fake: Tensor, label: Tensor | None, noise: KeyedNoise
+) -> Tensor:
     """E (|nabla D| - 1)^2 between x and x': Gulrajani et al. 2017 (arXiv:1704.00028), eq. 3; their weight is 10."""
-    return (slope(discriminator, between(real, fake, draw), label) - 1).square().mean()
+    return (slope(discriminator, between(real, fake, noise), label) - 1).square().mean()
 
 
-def wgan_lp(discriminator: Discriminator, real: Tensor, fake: Tensor, label: Tensor | None, draw: Draw) -> Tensor:
+def wgan_lp(
+    discriminator: Discriminator, real: Tensor, fake: Tensor, label: Tensor | None, noise: KeyedNoise
+) -> Tensor:
     """E max(0, |nabla D| - 1)^2 between x and x': the one-sided form of Petzka et al. 2018 (arXiv:1709.08894)."""
-    return (slope(discriminator, between(real, fake, draw), label) - 1).relu().square().mean()
+    return (slope(discriminator, between(real, fake, noise), label) - 1).relu().square().mean()
 
 
-def r1(discriminator: Discriminator, real: Tensor, fake: Tensor, label: Tensor | None, draw: Draw) -> Tensor:
+def r1(discriminator: Discriminator, real: Tensor, fake: Tensor, label: Tensor | None, noise: KeyedNoise) -> Tensor:
     """E |nabla D(x)|^2 / 2: Mescheder et al. 2018 (arXiv:1801.04406), eq. 9; the weight is their gamma."""
     return slope(discriminator, real, label).square().mean() / 2
 
 
-def r2(discriminator: Discriminator, real: Tensor, fake: Tensor, label: Tensor | None, draw: Draw) -> Tensor:
+def r2(discriminator: Discriminator, real: Tensor, fake: Tensor, label: Tensor | None, noise: KeyedNoise) -> Tensor:
     """E |nabla D(x')|^2 / 2: Mescheder et al. 2018 (arXiv:1801.04406), eq. 10; the weight is their gamma."""
     return slope(discriminator, fake, label).square().mean() / 2
 
 
-def dragan(discriminator: Discriminator, real: Tensor, fake: Tensor, label: Tensor | None, draw: Draw) -> Tensor:
+def dragan(discriminator: Discriminator, real: Tensor, fake: Tensor, label: Tensor | None, noise: KeyedNoise) -> Tensor:
     """E (|nabla D(x + delta)| - 1)^2 with delta ~ N(0, c): Kodali et al. 2017 (arXiv:1705.07215), with k = 1.
 
     The root of c is here half the standard deviation of the slot's real images, so that it follows the data.
     """
-    noise = draw.normal(*real.shape, purpose="penalty/dragan")
-    return (slope(discriminator, real + noise * real.std() / 2, label) - 1).square().mean()
+    delta = noise.normal(*real.shape, name="penalty/dragan")
+    return (slope(discriminator, real + delta * real.std() / 2, label) - 1).square().mean()
 
 
-def between(real: Tensor, fake: Tensor, draw: Draw) -> Tensor:
+def between(real: Tensor, fake: Tensor, noise: KeyedNoise) -> Tensor:
     """epsilon x + (1 - epsilon) x' with one epsilon ~ U[0, 1] an image."""
-    return torch.lerp(fake, real, draw.uniform(len(real), 1, 1, 1, purpose="penalty/between"))
+    return torch.lerp(fake, real, noise.uniform(len(real), 1, 1, 1, name="penalty/between"))
 
 
 def slope(discriminator: Discriminator, images: Tensor, label: Tensor | None) -> Tensor:
@@ -68,16 +72,16 @@ def penalise(
     real: Tensor,
     fake: Tensor,
     label: Tensor | None,
-    draw: Draw,
+    noise: KeyedNoise,
 ) -> dict[str, Tensor]:
     """Each penalty, by its name, times its weight.
 
     Computed in the precision of the weights even where the losses are not: squares of second derivatives need more
     digits than bfloat16 has. Its passes leave no trace in the running statistics of batch normalisation.
     """
-    real, fake = real.to(draw.dtype), fake.to(draw.dtype)
-    with torch.autocast(draw.device.type, enabled=False), unnoted():
+    real, fake = real.to(noise.dtype), fake.to(noise.dtype)
+    with torch.autocast(noise.device.type, enabled=False), without_batch_stats():
         return {
-            name: weight * penalty(discriminator, real, fake, label, draw)
+            name: weight * penalty(discriminator, real, fake, label, noise)
             for name, (penalty, weight) in penalties.items()
         }

@@ -15,7 +15,7 @@ from ganrun.games.game import Batch
 from ganrun.games.latent import Latent
 from ganrun.games.losses import AdversarialLoss, flip_labels, smoothing
 from ganrun.games.penalties import Discriminator, Penalty, penalise
-from ganrun.rng import Draw
+from ganrun.rng import KeyedNoise
 
 
 @dataclass(frozen=True)
@@ -61,27 +61,27 @@ class Rules:
         """The batch's, int64 [B], if the game is conditional."""
         return batch["label"] if self.conditional else None
 
-    def noise(self, batch: Batch, draw: Draw, purpose: str) -> Tensor:
+    def noise(self, batch: Batch, noise: KeyedNoise, name: str) -> Tensor:
         """As many z as there are images in the batch."""
-        return self.latent.draw(draw, len(batch["image"]), purpose)
+        return self.latent.draw(noise, len(batch["image"]), name)
 
-    def shown(self, images: Tensor, draw: Draw, purpose: str) -> Tensor:
+    def shown(self, images: Tensor, noise: KeyedNoise, name: str) -> Tensor:
         """What the discriminator sees of the images."""
         for transform in self.view:
-            images = transform(images, draw, purpose)
+            images = transform(images, noise, name)
         return images
 
-    def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor, draw: Draw) -> Tensor:
+    def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor, noise: KeyedNoise) -> Tensor:
         """L_D, told the truth about all images or not quite."""
         if share := self.objective.label_flipping:
-            real_logits, fake_logits = flip_labels(real_logits, fake_logits, share, draw)
+            real_logits, fake_logits = flip_labels(real_logits, fake_logits, share, noise)
         loss = self.loss.discriminator(real_logits, fake_logits)
         if amount := self.objective.label_smoothing:
             loss = loss + smoothing(real_logits, amount)
         return loss
 
     def penalties_of(
-        self, discriminator: Discriminator, real: Tensor, fake: Tensor, label: Tensor | None, draw: Draw
+        self, discriminator: Discriminator, real: Tensor, fake: Tensor, label: Tensor | None, noise: KeyedNoise
     ) -> dict[str, Tensor]:
         """The penalties that are due in this round, by name, as they enter the loss.
 
@@ -89,9 +89,9 @@ class Rules:
         corrected because a penalty takes a step of its own there; here it shares the loss's, and Adam stays as it is.
         """
         every = self.objective.penalty_every_rounds
-        if not self.penalties or draw.round % every:
+        if not self.penalties or noise.round % every:
             return {}
-        found = penalise(self.penalties, discriminator, real, fake, label, draw)
+        found = penalise(self.penalties, discriminator, real, fake, label, noise)
         return {name: penalty * every for name, penalty in found.items()}
 
     def clip(self, discriminator: torch.nn.Module) -> None:

@@ -16,7 +16,7 @@ from ganrun.errors import UserError
 from ganrun.evaluation.feature_statistics import to_uint8
 from ganrun.evaluation.pictures import to_picture, to_png
 from ganrun.games.build import build_game
-from ganrun.rng import Draw
+from ganrun.rng import KeyedNoise
 from ganrun.run_folder.layout import find_checkpoint
 from ganrun.training import checkpoint
 
@@ -70,7 +70,7 @@ class Sampler:
         """Noise of the images numbered from `start` on, [count, Z]: each depends on the seed and its number alone."""
         dtype = next(next(iter(self.game.networks.values())).parameters()).dtype
         rows = [
-            self.game.latent.draw(Draw(seed, 0, number, 0, torch.device("cpu"), dtype), 1, "sample/z")
+            self.game.latent.draw(KeyedNoise(seed, 0, number, 0, torch.device("cpu"), dtype), 1, "sample/z")
             for number in range(start, start + count)
         ]
         return torch.cat(rows)

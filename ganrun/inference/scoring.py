@@ -11,11 +11,11 @@ from ganrun.config.schema import EvaluateConfig, Metric
 from ganrun.data.index import open_data
 from ganrun.errors import UserError
 from ganrun.evaluation.classifier_accuracy import classification_accuracy_score
-from ganrun.evaluation.evaluator import Evaluation, unavailable
-from ganrun.evaluation.generated_images import Generated
+from ganrun.evaluation.evaluator import Evaluator, unavailable
+from ganrun.evaluation.generated_images import GeneratedImages
 from ganrun.evaluation.modes import MIXTURES, known_mixture
-from ganrun.evaluation.point_evaluator import PointEvaluation
-from ganrun.evaluation.real_images import Reals
+from ganrun.evaluation.point_evaluator import PointEvaluator
+from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.score import Score
 from ganrun.inference.sampling import Sampler
 from ganrun.models.extractors import Extractor, open_extractor
@@ -24,7 +24,7 @@ from ganrun.storage import RECORD_BYTES, open_storage
 
 
 @dataclass(frozen=True)
-class Wishes:
+class ScoreRequest:
     """What to score a checkpoint with; None: as the run was scored in training.
 
     Attributes:
@@ -41,7 +41,7 @@ class Wishes:
     classifier_accuracy: bool = False
 
 
-def score_checkpoint(where: str, wishes: Wishes, seen: Callable[[int, int], None]) -> dict[str, Any]:
+def score_checkpoint(where: str, request: ScoreRequest, seen: Callable[[int, int], None]) -> dict[str, Any]:
     """The scores by metric, their provenance, and at how many `images` of training the checkpoint is; else as `score`.
 
     Args:
@@ -50,7 +50,7 @@ def score_checkpoint(where: str, wishes: Wishes, seen: Callable[[int, int], None
         seen: is called with images that were looked at, and the number there will be at most.
     """
     storage, directory = find_checkpoint(where)
-    found = score(f"{storage.uri}/{directory}", wishes, seen)
+    found = score(f"{storage.uri}/{directory}", request, seen)
     images = json.loads(storage.read(f"{directory}/manifest.json", RECORD_BYTES))["images"]
     values: dict[str, Any] = {"images": images, "samples": found.samples, "seed": found.seed, "name": found.name}
     values |= found.provenance | found.values()
@@ -59,7 +59,7 @@ def score_checkpoint(where: str, wishes: Wishes, seen: Callable[[int, int], None
     return values
 
 
-def score(where: str, wishes: Wishes, seen: Callable[[int, int], None]) -> Score:
+def score(where: str, request: ScoreRequest, seen: Callable[[int, int], None]) -> Score:
     """With the run's own seed, number of samples and extractor, the distance is the one measured in training.
 
     Raises:
@@ -69,31 +69,29 @@ def score(where: str, wishes: Wishes, seen: Callable[[int, int], None]) -> Score
     storage, directory = find_checkpoint(where)
     sampler = Sampler(where)
     settings, run = sampler.config.evaluate, sampler.config.run
-    samples = wishes.samples or settings.samples
-    generated = _generated(sampler, run.seed if wishes.seed is None else wishes.seed)
+    samples = request.samples or settings.samples
+    generated = _generated(sampler, run.seed if request.seed is None else request.seed)
     if sampler.of_points:
-        return _score_points(sampler, wishes, generated, samples, seen)
-    extractor = _extractor(settings, wishes)
-    reals = _reals(sampler, wishes, samples)
-    if wishes.classifier_accuracy and not (generated.labels(samples) is not None and reals.classes):
+        return _score_points(sampler, request, generated, samples, seen)
+    extractor = _extractor(settings, request)
+    reals = _reals(sampler, request, samples)
+    if request.classifier_accuracy and not (generated.labels(samples) is not None and reals.classes):
         raise UserError("--classifier-accuracy: needs a run that generates by class, and data with classes")
-    metrics = wishes.metrics
+    metrics = request.metrics
     if metrics is None:
         metrics = tuple(name for name in get_args(Metric) if name not in unavailable(extractor, reals, generated))
     folder = storage.uri if directory.startswith("checkpoints/") else storage.uri.rpartition("/")[0]
     cache = open_storage(folder.rpartition("/")[0])
-    evaluation = Evaluation(
-        extractor, reals, samples, metrics, cache, lambda count: seen(count, samples + reals.samples)
-    )
-    found = evaluation.score(generated)
-    if wishes.classifier_accuracy:
+    evaluator = Evaluator(extractor, reals, samples, metrics, cache, lambda count: seen(count, samples + reals.samples))
+    found = evaluator.score(generated)
+    if request.classifier_accuracy:
         accuracy = classification_accuracy_score(generated, reals, samples)
         found = replace(found, metrics=found.metrics | {"classifier_accuracy": accuracy})
     return found
 
 
 def _score_points(
-    sampler: Sampler, wishes: Wishes, generated: Generated, samples: int, seen: Callable[[int, int], None]
+    sampler: Sampler, request: ScoreRequest, generated: GeneratedImages, samples: int, seen: Callable[[int, int], None]
 ) -> Score:
     """By the modes that they cover.
 
@@ -101,35 +99,35 @@ def _score_points(
         UserError: something was asked for that images alone have, or the modes are not known.
     """
     for key in ("metrics", "extractor", "extractor_weights", "classifier_accuracy"):
-        if getattr(wishes, key):
+        if getattr(request, key):
             raise UserError(f"--{key.replace('_', '-')}: is for images; points are scored by the modes that they cover")
-    shards = wishes.data or sampler.config.data.shards
+    shards = request.data or sampler.config.data.shards
     index = open_data(shards).index
     if not known_mixture(index):
         raise UserError(f"no modes are known of the points of {shards}; ganrun knows {', '.join(MIXTURES)}")
-    return PointEvaluation(index, samples, lambda count: seen(count, samples)).score(generated)
+    return PointEvaluator(index, samples, lambda count: seen(count, samples)).score(generated)
 
 
-def _extractor(settings: EvaluateConfig, wishes: Wishes) -> Extractor:
+def _extractor(settings: EvaluateConfig, request: ScoreRequest) -> Extractor:
     """That which was wished for, or the run's own, with its weights."""
-    name = wishes.extractor or settings.extractor
+    name = request.extractor or settings.extractor
     own = settings.extractor_weights if name == settings.extractor else None
-    return open_extractor(name, wishes.extractor_weights or own)
+    return open_extractor(name, request.extractor_weights or own)
 
 
-def _reals(sampler: Sampler, wishes: Wishes, samples: int) -> Reals:
+def _reals(sampler: Sampler, request: ScoreRequest, samples: int) -> RealImages:
     config = sampler.config.data
-    data = open_data(wishes.data or config.shards)
+    data = open_data(request.data or config.shards)
     if (data.index.image_size, data.index.channels) != (config.image_size, config.channels):
         raise UserError(
-            f"--data {wishes.data}: {data.index.channels} channels of {data.index.image_size} pixels a side, but the "
+            f"--data {request.data}: {data.index.channels} channels of {data.index.image_size} pixels a side, but the "
             f"run generates {config.channels} of {config.image_size}; make it again with ganrun.prepare --size"
         )
-    return Reals(data, samples, config.fields, config.damaged_share)
+    return RealImages(data, samples, config.fields, config.damaged_share)
 
 
-def _generated(sampler: Sampler, seed: int) -> Generated:
+def _generated(sampler: Sampler, seed: int) -> GeneratedImages:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for network in sampler.game.networks.values():
         network.to(device)
-    return Generated(sampler.game, sampler.game.networks, seed)
+    return GeneratedImages(sampler.game, sampler.game.networks, seed)

@@ -93,10 +93,10 @@ class Extractor:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features of images, float32 [B, D] on the extractor's device; see `look`."""
-        return self.look(images)[0]
+        return self.extract(images)[0]
 
     @torch.inference_mode()
-    def look(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    def extract(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Features and logits of images.
 
         Args:

@@ -15,7 +15,7 @@ _noting = ContextVar("noting", default=True)
 
 
 @contextmanager
-def unnoted() -> Iterator[None]:
+def without_batch_stats() -> Iterator[None]:
     """Within it forward passes leave no trace in running statistics, such as those of penalties."""
     token = _noting.set(False)
     try:
@@ -50,13 +50,13 @@ class SlotBatchNorm2d(nn.BatchNorm2d):
         self.noted.append(statistics)
         return F.batch_norm(x, statistics[0], statistics[1], gain, bias, True, 1.0, self.eps)
 
-    def take_noted(self) -> Tensor:
+    def take_batch_stats(self) -> Tensor:
         """The statistics noted since the last call, [forwards, 2, C]."""
         noted, self.noted = torch.stack(self.noted), []
         return noted
 
     @torch.no_grad()
-    def settle(self, statistics: Tensor) -> None:
+    def update_running_stats(self, statistics: Tensor) -> None:
         """Moves the running mean and variance towards a round's, [2, C]; not at all where those are not finite."""
         assert self.running_mean is not None
         assert self.running_var is not None

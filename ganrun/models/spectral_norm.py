@@ -28,10 +28,10 @@ class SpectralNorm(nn.Module):
         self.register_buffer("u", F.normalize(torch.randn_like(matrix[:, 0]), dim=0))
         self.register_buffer("v", torch.zeros_like(matrix[0]))
         for _ in range(BEGINNING):
-            self.begin_turn()
+            self.iterate()
 
     @torch.no_grad()
-    def begin_turn(self) -> None:
+    def iterate(self) -> None:
         """A step of the power iteration: v = W^T u / |W^T u|, u = W v / |W v| (eqs. 20 and 21)."""
         matrix = self.layer.weight.flatten(1)
         self.v.copy_(F.normalize(matrix.mT @ self.u, dim=0))

@@ -73,7 +73,7 @@ class Picture:
     enlarged: bool = False
 
 
-def look(stored: Stored) -> tuple[int, int, int]:
+def read_shape(stored: Stored) -> tuple[int, int, int]:
     """Width, height and channels (1 or 3) by the picture's header.
 
     Raises:

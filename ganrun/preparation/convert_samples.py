@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from ganrun.errors import UserError
-from ganrun.preparation.convert import EXTENSIONS, Picture, Rule, UnreadableError, convert, look
+from ganrun.preparation.convert import EXTENSIONS, Picture, Rule, UnreadableError, convert, read_shape
 from ganrun.preparation.fields import Members
 from ganrun.preparation.sources import Item
 
 
 @dataclass
-class Tally:
+class SampleCounts:
     """Images by label number (as text, for JSON), sums of pixels [channels], images made larger, and what
     was left out."""
 
@@ -25,14 +25,16 @@ class Tally:
         for label, number in labels.items():
             self.labels[label] = self.labels.get(label, 0) + number
 
-    def add(self, other: "Tally") -> None:
+    def add(self, other: "SampleCounts") -> None:
         """Adds what another counted."""
         self.count(other.sums, other.labels)
         self.enlarged += other.enlarged
         self.skipped += other.skipped
 
 
-def convert_all(items: Iterable[Item], rule: Rule, tally: Tally, strict: str | None) -> Iterator[tuple[Item, Picture]]:
+def convert_all(
+    items: Iterable[Item], rule: Rule, counts: SampleCounts, strict: str | None
+) -> Iterator[tuple[Item, Picture]]:
     """Each sample with its picture, counted in `tally`; unreadable ones are left out and noted.
 
     Raises:
@@ -48,12 +50,12 @@ def convert_all(items: Iterable[Item], rule: Rule, tally: Tally, strict: str | N
         except UnreadableError as error:
             if strict:
                 raise UserError(f"{item.where}: unreadable ({error}); {strict}") from error
-            tally.skipped.append(f"{item.where}: {error}")
+            counts.skipped.append(f"{item.where}: {error}")
             continue
         except UserError as error:
             raise UserError(f"{item.where}: {error}") from error
-        tally.count(picture.pixels.sum((0, 1), dtype=int).tolist(), _label(item))
-        tally.enlarged += picture.enlarged
+        counts.count(picture.pixels.sum((0, 1), dtype=int).tolist(), _label(item))
+        counts.enlarged += picture.enlarged
         yield item, picture
 
 
@@ -63,7 +65,7 @@ def _convert_others(members: Members, rule: Rule) -> Members:
     for extension, content in members.items():
         kind, _, ending = extension.rpartition(".")
         if kind and ending in EXTENSIONS:
-            picture = convert(content, replace(rule, channels=look(content)[2]))
+            picture = convert(content, replace(rule, channels=read_shape(content)[2]))
             extension, content = f"{kind}.{picture.extension}", picture.data
         converted[extension] = content
     return converted

@@ -10,10 +10,10 @@ from ganrun.data.index import INDEX_NAME, Index, Shard
 from ganrun.data.shard import open_shard
 from ganrun.errors import UserError
 from ganrun.preparation.convert import Rule
-from ganrun.preparation.convert_samples import Tally, convert_all
-from ganrun.preparation.process_pool import spread
+from ganrun.preparation.convert_samples import SampleCounts, convert_all
+from ganrun.preparation.process_pool import parallel_map
 from ganrun.preparation.sources import ShardsSource
-from ganrun.preparation.write_index import Made, finish
+from ganrun.preparation.write_index import PackedShard, finish
 from ganrun.storage import INDEX_BYTES, check_rights, open_storage
 
 _UNFIT = "transparent, turned, animated, of 16 bits or no plain RGB or grey, which training does not read"
@@ -27,7 +27,7 @@ class Examiner:
     rule: Rule
     advice: str
 
-    def __call__(self, shard: str | Shard) -> Made:
+    def __call__(self, shard: str | Shard) -> PackedShard:
         """A shard by its name, or as the index says it is.
 
         Raises:
@@ -40,13 +40,13 @@ class Examiner:
             raise UserError(f"{self.source.uri}/{name}: {error.strerror or error}; {self.advice}") from error
         if isinstance(shard, Shard):
             open_shard(data, shard, f"{self.source.uri}/{name}")
-        tally = Tally([0] * self.rule.channels)
+        counts = SampleCounts([0] * self.rule.channels)
         samples = 0
-        for item, picture in convert_all(self.source.samples(name, data), self.rule, tally, self.advice):
+        for item, picture in convert_all(self.source.samples(name, data), self.rule, counts, self.advice):
             if not picture.kept:
                 raise UserError(f"{item.where}: {_UNFIT}; {self.advice}")
             samples += 1
-        return Made(Shard(name, samples, len(data), hashlib.sha256(data).hexdigest()), tally)
+        return PackedShard(Shard(name, samples, len(data), hashlib.sha256(data).hexdigest()), counts)
 
 
 def index_in_place(source: ShardsSource, rule: Rule, made: dict[str, Any], workers: int) -> Index:
@@ -58,7 +58,7 @@ def index_in_place(source: ShardsSource, rule: Rule, made: dict[str, Any], worke
     place = open_storage(source.uri)
     check_rights(place, "SOURCE")
     examiner = Examiner(source, rule, "give a DEST to copy the data set, mended")
-    results = spread(examiner, source.names, workers)
+    results = parallel_map(examiner, source.names, workers)
     made_shards = list(tqdm(results, "reading", len(source.names), unit=" shards", disable=None))
     return finish(place, source, rule, made, made_shards)
 
@@ -72,7 +72,7 @@ def verify(uri: str, workers: int) -> Index:
     index = Index.from_json(open_storage(uri).read(INDEX_NAME, INDEX_BYTES), f"{uri}/{INDEX_NAME}")
     source = ShardsSource(uri, tuple(shard.name for shard in index.shards), index.classes)
     examiner = Examiner(source, Rule(index.image_size, index.channels), "restore the shard, or make the data set again")
-    results = spread(examiner, index.shards, workers)
+    results = parallel_map(examiner, index.shards, workers)
     for _ in tqdm(results, "verifying", len(index.shards), unit=" shards", disable=None):
         pass
     return index

@@ -9,9 +9,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from ganrun.errors import UserError
-from ganrun.preparation.convert import Stored, UnreadableError, look
+from ganrun.preparation.convert import Stored, UnreadableError, read_shape
 from ganrun.preparation.fields import Members, Rows, read_fields, to_members
-from ganrun.preparation.process_pool import spread
+from ganrun.preparation.process_pool import parallel_map
 from ganrun.preparation.sources import ORDER_SEED, Item, Part, Shape, hash_of, key_of, shuffled_parts
 from ganrun.storage import open_storage
 
@@ -43,7 +43,7 @@ class FolderSource:
         found: dict[Shape, str] = {}
         edges = [*range(0, len(self.paths), 4096), len(self.paths)]
         chunks = [self.paths[start:end] for start, end in pairwise(edges)]
-        for shapes in spread(self._shapes, chunks, workers):
+        for shapes in parallel_map(self._shapes, chunks, workers):
             found = shapes | found
         return found
 
@@ -61,7 +61,7 @@ class FolderSource:
         found: dict[Shape, str] = {}
         for path, picture in zip(paths, self._pictures(paths), strict=True):
             try:
-                found.setdefault(look(picture), self._where(path))
+                found.setdefault(read_shape(picture), self._where(path))
             except UnreadableError:
                 continue  # reported when it is packed
         return found

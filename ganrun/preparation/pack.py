@@ -23,11 +23,11 @@ from tqdm import tqdm
 from ganrun.data.index import INDEX_NAME, Index, Shard
 from ganrun.errors import UserError
 from ganrun.preparation.convert import Rule
-from ganrun.preparation.convert_samples import Tally, convert_all
+from ganrun.preparation.convert_samples import SampleCounts, convert_all
 from ganrun.preparation.preview import PREVIEW_NAME
-from ganrun.preparation.process_pool import spread
+from ganrun.preparation.process_pool import parallel_map
 from ganrun.preparation.sources import UNFINISHED_NAME, Part, Source
-from ganrun.preparation.write_index import SKIPPED_NAME, Made, finish
+from ganrun.preparation.write_index import SKIPPED_NAME, PackedShard, finish
 from ganrun.storage import INDEX_BYTES, Storage, check_rights, open_storage
 
 
@@ -41,24 +41,24 @@ class Packer:
     gzip: bool = False
     strict: bool = False
 
-    def __call__(self, task: tuple[Part, Made | None]) -> Made:
+    def __call__(self, task: tuple[Part, PackedShard | None]) -> PackedShard:
         """Writes the shard of a part, unless it is there already as an earlier run left it."""
         part, earlier = task
         dest = open_storage(self.dest)
-        if earlier and not (self.strict and earlier.tally.skipped) and _is_there(dest, earlier.shard):
+        if earlier and not (self.strict and earlier.counts.skipped) and _is_there(dest, earlier.shard):
             return earlier
-        tally = Tally([0] * self.rule.channels)
+        counts = SampleCounts([0] * self.rule.channels)
         strict = "mend it, or leave out --strict to skip it" if self.strict else None
-        pictures = convert_all(self.source.items(part), self.rule, tally, strict)
+        pictures = convert_all(self.source.items(part), self.rule, counts, strict)
         members = ((item.key, {**item.members, picture.extension: picture.data}) for item, picture in pictures)
         data, samples = write_tar(members)
         if not samples:
-            return Made(None, tally)
+            return PackedShard(None, counts)
         if self.gzip:
             data = compress(data)
         name = self.shard_name(part)
         dest.write(name, data)
-        return Made(Shard(name, samples, len(data), hashlib.sha256(data).hexdigest()), tally)
+        return PackedShard(Shard(name, samples, len(data), hashlib.sha256(data).hexdigest()), counts)
 
     def shard_name(self, part: Part) -> str:
         """The file that a part becomes."""
@@ -77,14 +77,14 @@ def pack(packer: Packer, made: dict[str, Any], shard_samples: int | None, worker
     check_rights(dest, "DEST")
     parts = packer.source.parts(shard_samples, packer.rule.size**2 * packer.rule.channels)
     made = {**made, "content": packer.source.identity(), "pillow": PIL.__version__}
-    finished, done = look_around(dest, made)
+    finished, done = find_earlier(dest, made)
     if finished:
         return finished, []
     continued = bool(done)
     note(dest, made, done)
     tasks = [(part, done.get(part.name)) for part in parts]
     try:
-        results = tqdm(spread(packer, tasks, workers), "packing", len(tasks), unit=" shards", disable=None)
+        results = tqdm(parallel_map(packer, tasks, workers), "packing", len(tasks), unit=" shards", disable=None)
         for part, result in zip(parts, results, strict=True):
             done[part.name] = result
             note(dest, made, done)
@@ -96,7 +96,7 @@ def pack(packer: Packer, made: dict[str, Any], shard_samples: int | None, worker
             dest.delete(name)
         raise
     dest.delete(UNFINISHED_NAME)
-    return index, [line for part in parts for line in done[part.name].tally.skipped]
+    return index, [line for part in parts for line in done[part.name].counts.skipped]
 
 
 def write_tar(samples: Iterable[tuple[str, dict[str, bytes]]]) -> tuple[bytes, int]:
@@ -134,13 +134,13 @@ def _is_there(dest: Storage, shard: Shard | None) -> bool:
         return False
 
 
-def note(dest: Storage, made: dict[str, Any], done: dict[str, Made]) -> None:
+def note(dest: Storage, made: dict[str, Any], done: dict[str, PackedShard]) -> None:
     """Says in `unfinished.json` what is being made, and how much of it is done."""
     state = {"made": made, "done": {name: asdict(result) for name, result in done.items()}}
     dest.write(UNFINISHED_NAME, json.dumps(state, indent=1).encode())
 
 
-def look_around(dest: Storage, made: dict[str, Any]) -> tuple[Index | None, dict[str, Made]]:
+def find_earlier(dest: Storage, made: dict[str, Any]) -> tuple[Index | None, dict[str, PackedShard]]:
     """The finished data set at the destination, or what an earlier run did of it."""
     names = dest.list()
     if INDEX_NAME in names:
@@ -151,7 +151,7 @@ def look_around(dest: Storage, made: dict[str, Any]) -> tuple[Index | None, dict
     if UNFINISHED_NAME in names:
         state = json.loads(dest.read(UNFINISHED_NAME))
         _check_same(dest, "an unfinished data set", state["made"], made)
-        return None, {name: Made.from_dict(fields) for name, fields in state["done"].items()}
+        return None, {name: PackedShard.from_dict(fields) for name, fields in state["done"].items()}
     if names:
         raise UserError(f"DEST {dest.uri}: not empty (it holds {names[0]!r}); choose an empty or a new folder")
     return None, {}

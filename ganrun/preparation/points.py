@@ -10,7 +10,7 @@ from ganrun import __version__
 from ganrun.data.index import INDEX_NAME, Index, Shard
 from ganrun.errors import UserError
 from ganrun.evaluation.modes import MIXTURES, Floats, Mixture, picture
-from ganrun.preparation.pack import compress, look_around, note, write_tar
+from ganrun.preparation.pack import compress, find_earlier, note, write_tar
 from ganrun.preparation.preview import PREVIEW_NAME
 from ganrun.preparation.sources import UNFINISHED_NAME
 from ganrun.storage import check_rights, open_storage
@@ -33,7 +33,7 @@ def make_points(source: str, dest: str, samples: int, seed: int) -> Index:
     of, place = MIXTURES[source], open_storage(dest)
     check_rights(place, "DEST")
     made: dict[str, Any] = {"source": source, "samples": samples, "seed": seed, "scale": of.scale, "sd": of.sd}
-    finished, _ = look_around(place, made)
+    finished, _ = find_earlier(place, made)
     if finished:
         return finished
     note(place, made, {})

@@ -15,7 +15,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
-def spread(job: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Iterator[Result]:
+def parallel_map(job: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Iterator[Result]:
     """job(task) for each task, over `workers` processes; with one worker or one task in this process.
 
     The job travels to each process once, a task each time.

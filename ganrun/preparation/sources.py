@@ -10,7 +10,7 @@ from typing import Protocol
 from ganrun.data.index import INDEX_NAME, Index
 from ganrun.data.shard import read_samples
 from ganrun.errors import UserError
-from ganrun.preparation.convert import EXTENSIONS, Pixels, Stored, UnreadableError, look
+from ganrun.preparation.convert import EXTENSIONS, Pixels, Stored, UnreadableError, read_shape
 from ganrun.preparation.fields import Members
 from ganrun.storage import INDEX_BYTES, open_storage
 
@@ -120,7 +120,7 @@ class ShardsSource:
             for item in self.items(Part(name)):
                 try:
                     if item.image is not None:
-                        return {look(item.image): item.where}
+                        return {read_shape(item.image): item.where}
                 except UnreadableError:
                     continue
         return {}

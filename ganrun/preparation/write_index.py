@@ -8,7 +8,7 @@ from ganrun import __version__
 from ganrun.data.index import INDEX_NAME, Index, Shard
 from ganrun.errors import UserError
 from ganrun.preparation.convert import Rule
-from ganrun.preparation.convert_samples import Tally
+from ganrun.preparation.convert_samples import SampleCounts
 from ganrun.preparation.preview import PREVIEW_NAME, preview
 from ganrun.preparation.sources import Source
 from ganrun.storage import Storage
@@ -17,48 +17,48 @@ SKIPPED_NAME = "skipped.txt"
 
 
 @dataclass(frozen=True)
-class Made:
+class PackedShard:
     """A shard that is done, None if nothing of it was readable, and what was counted in it."""
 
     shard: Shard | None
-    tally: Tally
+    counts: SampleCounts
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> "Made":
+    def from_dict(cls, fields: dict[str, Any]) -> "PackedShard":
         """From what `asdict` made of one."""
-        return cls(Shard(**fields["shard"]) if fields["shard"] else None, Tally(**fields["tally"]))
+        return cls(Shard(**fields["shard"]) if fields["shard"] else None, SampleCounts(**fields["tally"]))
 
 
-def finish(dest: Storage, source: Source, rule: Rule, made: dict[str, Any], results: Sequence[Made]) -> Index:
+def finish(dest: Storage, source: Source, rule: Rule, made: dict[str, Any], results: Sequence[PackedShard]) -> Index:
     """Writes what is beside the shards, the index last, and returns it.
 
     Raises:
         UserError: there is no sample.
     """
-    tally = Tally([0] * rule.channels)
+    counts = SampleCounts([0] * rule.channels)
     for result in results:
-        tally.add(result.tally)
+        counts.add(result.counts)
     shards = tuple(result.shard for result in results if result.shard and result.shard.samples)
     if not shards:
-        raise UserError(f"{source.name}: no readable image; the first: {next(iter(tally.skipped), 'no sample')}")
+        raise UserError(f"{source.name}: no readable image; the first: {next(iter(counts.skipped), 'no sample')}")
     pixels = sum(shard.samples for shard in shards) * rule.size**2
-    classes = _classes(source, tally)
-    counts = {
+    classes = _classes(source, counts)
+    facts = {
         "by": f"ganrun {__version__}",
-        "images_of_class": [tally.labels.get(str(number), 0) for number in range(len(classes))],
-        "channel_means": [round(total / pixels, 4) for total in tally.sums],
-        "skipped": len(tally.skipped),
-        "enlarged": tally.enlarged,
+        "images_of_class": [counts.labels.get(str(number), 0) for number in range(len(classes))],
+        "channel_means": [round(total / pixels, 4) for total in counts.sums],
+        "skipped": len(counts.skipped),
+        "enlarged": counts.enlarged,
     }
-    index = Index(rule.size, rule.channels, classes, shards, {**made, **counts})
-    if tally.skipped:
-        dest.write(SKIPPED_NAME, ("\n".join(tally.skipped) + "\n").encode())
+    index = Index(rule.size, rule.channels, classes, shards, {**made, **facts})
+    if counts.skipped:
+        dest.write(SKIPPED_NAME, ("\n".join(counts.skipped) + "\n").encode())
     dest.write(PREVIEW_NAME, preview(dest, index))
     dest.write(INDEX_NAME, index.to_json())
     return index
 
 
-def _classes(source: Source, tally: Tally) -> tuple[str, ...]:
+def _classes(source: Source, counts: SampleCounts) -> tuple[str, ...]:
     """The source's names, if there are enough of them, or the numbers."""
-    needed = max((int(label) for label in tally.labels), default=-1) + 1
+    needed = max((int(label) for label in counts.labels), default=-1) + 1
     return source.classes if len(source.classes) >= needed else tuple(map(str, range(needed)))

@@ -18,7 +18,7 @@ from ganrun.storage import open_storage
 LOOPBACK = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
 
 
-def cpus_of(config: Config, workers: int) -> float:
+def worker_cpus(config: Config, workers: int) -> float:
     """CPUs that so many workers of a run take."""
     return workers * config.cluster.cpus_per_worker
 
@@ -53,7 +53,7 @@ def _our_signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def connected(config: Config, trials: int = 1) -> Iterator[Any]:
+def ray_cluster(config: Config, trials: int = 1) -> Iterator[Any]:
     """A Ray of our own on this machine, with CPUs for so many trials, or the cluster that RAY_ADDRESS names; left at
     the end."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -68,7 +68,7 @@ def connected(config: Config, trials: int = 1) -> Iterator[Any]:
         os.environ.setdefault("RAY_worker_niceness", "0")
         for library in ("GLOO", "NCCL"):
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", LOOPBACK)
-        cpus = trials * (cpus_of(config, config.cluster.most_workers) + scoring_cpus(config))
+        cpus = trials * (worker_cpus(config, config.cluster.most_workers) + scoring_cpus(config))
         options |= {
             "address": "local",
             "num_cpus": max(os.cpu_count() or 1, math.ceil(cpus)),

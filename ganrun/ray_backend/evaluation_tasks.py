@@ -5,13 +5,13 @@ import time
 from typing import Any
 
 from ganrun.config.schema import Config
-from ganrun.worker.channel import Message
+from ganrun.worker.channel import Event
 
 LAST_CALL_SECONDS = 30.0
 """How long the workers of a run that is otherwise over wait for idle resources."""
 
 
-class Scores:
+class EvaluationTasks:
     """Has checkpoints scored, one at a time, and gives the workers the answers as orders.
 
     Each `score_wanted` is answered by a `score_found`, with values or with why there are none. Of several that wait
@@ -23,26 +23,26 @@ class Scores:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self._waiting: list[Message] = []
-        self._running: tuple[Message, Any] | None = None
-        self._answers: list[Message] = []
+        self._waiting: list[Event] = []
+        self._running: tuple[Event, Any] | None = None
+        self._answers: list[Event] = []
         self._until = math.inf
         """When those that wait are given up."""
 
-    def hear(self, message: Message) -> None:
+    def handle(self, event: Event) -> None:
         """Takes a message of the workers."""
-        match message["kind"]:
+        match event["kind"]:
             case "score_wanted":
                 if not self.config.tune:
                     self._skip("a newer one came before the cluster had anything idle")
-                self._waiting.append(message)
+                self._waiting.append(event)
                 self._until = math.inf
             case "last_call":
                 self._until = time.monotonic() + LAST_CALL_SECONDS
             case "started" | "exploit" | "rollback":
                 self._waiting.clear()  # Of what was given up.
 
-    def poll(self) -> list[Message]:
+    def poll(self) -> list[Event]:
         """Begins what can begin; the answers there are."""
         import ray
 
@@ -62,7 +62,7 @@ class Scores:
         answers, self._answers = self._answers, []
         return answers
 
-    def _begin(self, wanted: Message) -> None:
+    def _begin(self, wanted: Event) -> None:
         import ray
 
         options = {"num_cpus": scoring_cpus(self.config), "num_gpus": self.config.cluster.gpus_per_worker}
@@ -75,7 +75,7 @@ class Scores:
             self._answer(wanted, why=why)
         self._waiting.clear()
 
-    def _answer(self, wanted: Message, **fields: Any) -> None:
+    def _answer(self, wanted: Event, **fields: Any) -> None:
         self._answers.append({**wanted, "kind": "score_found", **fields})
 
     def _idle(self) -> bool:
@@ -96,9 +96,9 @@ def _score(config: Config, checkpoint: str) -> dict[str, Any]:
     """What runs in the task."""
     import torch
 
-    from ganrun.inference.scoring import Wishes, score
+    from ganrun.inference.scoring import ScoreRequest, score
 
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
     where = f"{config.run.storage}/{config.run.name}/checkpoints/{checkpoint}"
-    return score(where, Wishes(metrics=config.evaluate.metrics), lambda done, total: None).to_json()
+    return score(where, ScoreRequest(metrics=config.evaluate.metrics), lambda done, total: None).to_json()

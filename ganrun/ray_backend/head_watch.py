@@ -14,7 +14,7 @@ GONE_SECONDS = 45.0
 ASK_SECONDS = 2.0
 
 
-class Head:
+class HeadWatch:
     """The address where Ray is known by all, asked from a thread of its own.
 
     Args:

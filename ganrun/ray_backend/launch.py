@@ -15,11 +15,11 @@ from typing import Any
 
 from ganrun.config.schema import Config
 from ganrun.errors import RunError, UserError
-from ganrun.ray_backend.cluster import connected, cpus_of
-from ganrun.ray_backend.evaluation_tasks import Scores
-from ganrun.ray_backend.head_watch import Head
+from ganrun.ray_backend.cluster import ray_cluster, worker_cpus
+from ganrun.ray_backend.evaluation_tasks import EvaluationTasks
+from ganrun.ray_backend.head_watch import HeadWatch
 from ganrun.storage import for_ray
-from ganrun.worker.channel import Answer, Line, Message
+from ganrun.worker.channel import Answer, Channel, Event
 from ganrun.worker.transitions import Exploit, Restart
 
 ENDINGS = ("finished", "stopped", "failed")
@@ -37,46 +37,46 @@ class Mailbox:
 
     def clear(self) -> None:
         """Forgets all, for workers that are to be started."""
-        self._messages: list[Message] = []
-        self._orders: list[Message] = []
+        self._events: list[Event] = []
+        self._commands: list[Event] = []
         self._stop = False
         self._restart: Restart | None = None
 
-    def exchange(self, messages: list[Message], listens: bool) -> Answer:
+    def exchange(self, events: list[Event], listens: bool) -> Answer:
         """A worker's side: takes its messages, says whether it should stop, and gives orders to the one who listens."""
-        self._messages += messages
+        self._events += events
         if not listens:
             return self._stop, []
-        orders, self._orders = self._orders, []
-        return self._stop, orders
+        commands, self._commands = self._commands, []
+        return self._stop, commands
 
-    def tell(self, stop: bool, orders: list[Message]) -> None:
+    def send(self, stop: bool, commands: list[Event]) -> None:
         """The driver's side: takes the wish to stop and orders."""
         self._stop = self._stop or stop
-        self._orders += orders
+        self._commands += commands
 
-    def collect(self, stop: bool, orders: list[Message]) -> list[Message]:
+    def collect(self, stop: bool, commands: list[Event]) -> list[Event]:
         """The same, and hands the messages over."""
-        self.tell(stop, orders)
-        messages, self._messages = self._messages, []
-        return messages
+        self.send(stop, commands)
+        events, self._events = self._events, []
+        return events
 
-    def order(self, order: Message) -> None:
+    def command(self, command: Event) -> None:
         """The side of Ray's controller: an order."""
-        self._orders.append(order)
+        self._commands.append(command)
 
     def restart(self, restart: Restart) -> None:
         """The side of Ray's controller: workers are started anew; what the ones before were to do is void."""
         self._restart = restart
-        self._orders = [order for order in self._orders if order["kind"] != "leave"]
-        self._messages.append({"kind": "restart", **restart._asdict()})
+        self._commands = [command for command in self._commands if command["kind"] != "leave"]
+        self._events.append({"kind": "restart", **restart._asdict()})
 
     def restarted(self) -> Restart | None:
         """A worker's side: why it was started, if others were before it."""
         return self._restart
 
 
-def run(config: Config, hear: Callable[[Message], None], stop: threading.Event) -> str:
+def run(config: Config, handle: Callable[[Event], None], stop: threading.Event) -> str:
     """Trains until the run is finished or stopped; which of the two.
 
     Args:
@@ -87,43 +87,43 @@ def run(config: Config, hear: Callable[[Message], None], stop: threading.Event) 
     Raises:
         UserError, RunError: what a worker said the run failed of, or Ray gave up starting workers again.
     """
-    with connected(config) as ray:
+    with ray_cluster(config) as ray:
         fewest = config.cluster.fewest_workers
-        needed = {"CPU": cpus_of(config, fewest), "GPU": float(fewest * config.cluster.gpus_per_worker)}
+        needed = {"CPU": worker_cpus(config, fewest), "GPU": float(fewest * config.cluster.gpus_per_worker)}
         for resource, amount in needed.items():
             if (there := ray.cluster_resources().get(resource, 0)) < amount:
                 text = f"waiting for nodes: the run needs {amount:g} {resource}s, the cluster has {there:g}"
-                hear({"kind": "note", "text": text})
-        with contextlib.closing(Head(ray.get_runtime_context().gcs_address)) as head:
-            return _run(config, hear, stop, head)
+                handle({"kind": "note", "text": text})
+        with contextlib.closing(HeadWatch(ray.get_runtime_context().gcs_address)) as head:
+            return _run(config, handle, stop, head)
 
 
-def _run(config: Config, hear: Callable[[Message], None], stop: threading.Event, head: Head) -> str:
+def _run(config: Config, handle: Callable[[Event], None], stop: threading.Event, head: HeadWatch) -> str:
     import ray
 
     box = mailbox()
     # A task and not a thread: whatever it is at, it ends with our connection to Ray.
-    fitted = ray.remote(fit).options(max_retries=0, **_beside()).remote(config, box).future()
-    for messages in follow(config, box, fitted, lambda: stop.is_set() or head.lost):
-        for message in messages:
-            hear(message)
+    fitted = ray.remote(fit).options(max_retries=0, **_on_this_node()).remote(config, box).future()
+    for events in follow(config, box, fitted, lambda: stop.is_set() or head.lost):
+        for event in events:
+            handle(event)
         if head.gone:
             raise head.fault("the last checkpoint stays")
-    if message["kind"] == "failed":
-        raise (UserError if message["wrong_input"] else RunError)(message["text"])
-    if message["kind"] == "stopped" and head.lost:
+    if event["kind"] == "failed":
+        raise (UserError if event["wrong_input"] else RunError)(event["text"])
+    if event["kind"] == "stopped" and head.lost:
         raise head.fault("a checkpoint is saved")
-    return str(message["kind"])
+    return str(event["kind"])
 
 
 def mailbox() -> Any:
     """One in a process of its own, as long as whoever makes it lives. Ray is connected to."""
     import ray
 
-    return ray.remote(Mailbox).options(max_restarts=-1, max_task_retries=-1, **_beside()).remote()
+    return ray.remote(Mailbox).options(max_restarts=-1, max_task_retries=-1, **_on_this_node()).remote()
 
 
-def _beside() -> dict[str, Any]:
+def _on_this_node() -> dict[str, Any]:
     """On this host and not on one that may be lost; nor does a message get lost with it."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -132,7 +132,7 @@ def _beside() -> dict[str, Any]:
     return {"num_cpus": 0, "scheduling_strategy": here}
 
 
-def follow(config: Config, box: Any, fitted: Future[str | None], stop: Callable[[], bool]) -> Iterator[list[Message]]:
+def follow(config: Config, box: Any, fitted: Future[str | None], stop: Callable[[], bool]) -> Iterator[list[Event]]:
     """What the workers of a run say, a few messages at a time; the last of all is one of ENDINGS.
 
     Args:
@@ -143,22 +143,22 @@ def follow(config: Config, box: Any, fitted: Future[str | None], stop: Callable[
     """
     import ray
 
-    scores = Scores(config)
+    scores = EvaluationTasks(config)
     while True:
         over = bool(wait([fitted], timeout=LISTEN_SECONDS).done)
-        messages: list[Message] = ray.get(box.collect.remote(stop(), scores.poll()))
-        for number, message in enumerate(messages, 1):
-            scores.hear(message)
-            if message["kind"] in ENDINGS:
-                yield messages[:number]
+        events: list[Event] = ray.get(box.collect.remote(stop(), scores.poll()))
+        for number, event in enumerate(events, 1):
+            scores.handle(event)
+            if event["kind"] in ENDINGS:
+                yield events[:number]
                 return
         if over:
-            yield [*messages, _given_up(config, fitted.result())]
+            yield [*events, _ray_gave_up(config, fitted.result())]
             return
-        yield messages
+        yield events
 
 
-def fit(config: Config, box: Any, order: Exploit | None = None) -> str | None:
+def fit(config: Config, box: Any, command: Exploit | None = None) -> str | None:
     """Runs the workers, and starts them again when one dies; what Ray gave up over, if it did.
 
     Args:
@@ -169,19 +169,19 @@ def fit(config: Config, box: Any, order: Exploit | None = None) -> str | None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
 
     from ganrun.ray_backend.policies import RESIZE_SECONDS, Trainer
-    from ganrun.ray_backend.rendezvous import MeetingConfig, settings
+    from ganrun.ray_backend.rendezvous import RendezvousConfig, ray_train_environment
 
     cluster = config.cluster
-    for name, value in settings(elastic=cluster.fewest_workers < cluster.most_workers).items():
+    for name, value in ray_train_environment(elastic=cluster.fewest_workers < cluster.most_workers).items():
         os.environ.setdefault(name, value)
     gpus: dict[str, float] = {"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {}
     trainer = Trainer(
         _train_worker,
         mailbox=box,
-        train_loop_config={"config": config, "mailbox": box, "order": order},
+        train_loop_config={"config": config, "mailbox": box, "command": command},
         # gloo beside nccl: that ranks agree on something must not wait for their GPUs.
         # A collective waits as long as the storage of one of its workers may be away, and a little more.
-        backend_config=MeetingConfig(
+        backend_config=RendezvousConfig(
             backend="cpu:gloo,cuda:nccl" if gpus else "gloo", timeout_s=config.run.patience_seconds + 120
         ),
         scaling_config=ScalingConfig(
@@ -203,7 +203,7 @@ def fit(config: Config, box: Any, order: Exploit | None = None) -> str | None:
     return None
 
 
-def _given_up(config: Config, why: str | None) -> Message:
+def _ray_gave_up(config: Config, why: str | None) -> Event:
     """What to tell the user when Ray gave the workers up, for this reason."""
     if why and "NoCredentialsError" in why:
         text = (
@@ -214,7 +214,7 @@ def _given_up(config: Config, why: str | None) -> Message:
     return failed(f"Ray ended the run: {why or 'its workers left without a word'}", wrong_input=False)
 
 
-def failed(text: str, wrong_input: bool) -> Message:
+def failed(text: str, wrong_input: bool) -> Event:
     """The message that a run has failed."""
     return {"kind": "failed", "text": text, "wrong_input": wrong_input}
 
@@ -225,22 +225,22 @@ def _train_worker(job: dict[str, Any]) -> None:
     from ray.train import get_context
     from ray.train.torch import get_device
 
-    from ganrun.worker.worker import work
+    from ganrun.worker.worker import run_worker
 
     context, mailbox = get_context(), job["mailbox"]
     rank = context.get_world_rank()
 
-    def exchange(messages: list[Message]) -> Answer:
-        return ray.get(mailbox.exchange.remote(messages, rank == 0))  # type: ignore[no-any-return]
+    def exchange(events: list[Event]) -> Answer:
+        return ray.get(mailbox.exchange.remote(events, rank == 0))  # type: ignore[no-any-return]
 
-    line = Line(exchange, listen=rank == 0)
+    channel = Channel(exchange, listen=rank == 0)
     try:
         restart = ray.get(mailbox.restarted.remote()) if rank == 0 else None
-        work(job["config"], rank, context.get_world_size(), get_device(), line, job["order"], restart)
+        run_worker(job["config"], rank, context.get_world_size(), get_device(), channel, job["command"], restart)
     except (UserError, RunError) as error:
         # To start again would fail again: the driver ends the run.
-        line.say("failed", text=str(error), wrong_input=isinstance(error, UserError))
+        channel.send("failed", text=str(error), wrong_input=isinstance(error, UserError))
     except PROGRAM_FAULTS:
-        line.say("failed", text=f"a fault in the program:\n{traceback.format_exc()}", wrong_input=False)
+        channel.send("failed", text=f"a fault in the program:\n{traceback.format_exc()}", wrong_input=False)
     finally:
-        line.close()
+        channel.close()

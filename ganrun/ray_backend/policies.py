@@ -34,7 +34,7 @@ from ray.train.v2._internal.execution.scaling_policy import (
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from ganrun.worker.transitions import FAILURE, PREEMPTION, RESIZE, LeftError, Restart
+from ganrun.worker.transitions import FAILURE, PREEMPTION, RESIZE, DrainedError, Restart
 
 ASK_SECONDS = 60.0
 """An order to leave that nobody followed is given again."""
@@ -56,12 +56,12 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc]
 
     def _initialize_and_run_controller(self, **arguments: Any) -> Any:
         elastic = isinstance(self.scaling_config.num_workers, tuple)
-        arguments["scaling_policy"] = (Elastic if elastic else Fixed)(self.scaling_config, self._mailbox)
-        arguments["failure_policy"] = Failures(self.run_config.failure_config)
+        arguments["scaling_policy"] = (ElasticPolicy if elastic else FixedPolicy)(self.scaling_config, self._mailbox)
+        arguments["failure_policy"] = FailurePolicy(self.run_config.failure_config)
         return super()._initialize_and_run_controller(**arguments)
 
 
-class Group(WorkerGroup):  # type: ignore[misc]
+class CleanWorkerGroup(WorkerGroup):  # type: ignore[misc]
     """Ray's, but that nothing stays of one whose start failed.
 
     Ray puts away what it had started only until the workers are there. When one dies after that, as they meet or are
@@ -80,7 +80,7 @@ class Group(WorkerGroup):  # type: ignore[misc]
             raise
 
 
-class _Leaving(ScalingPolicy):  # type: ignore[misc]
+class _DrainPolicy(ScalingPolicy):  # type: ignore[misc]
     """Has workers leave a node that is to be taken away, and tells the driver why they are started anew.
 
     Args:
@@ -102,7 +102,7 @@ class _Leaving(ScalingPolicy):  # type: ignore[misc]
     def after_controller_start(self, train_run_context: Any) -> None:
         """Comes in the controller's process, before it starts anyone."""
         super().after_controller_start(train_run_context)
-        TrainController.worker_group_cls = Group
+        TrainController.worker_group_cls = CleanWorkerGroup
 
     def make_decision_for_running_worker_group(self, worker_group_state: Any, worker_group_status: Any) -> Any:
         """Ray asks every 2 s. Nobody is killed over a decision: those who leave end by themselves."""
@@ -143,11 +143,11 @@ class _Leaving(ScalingPolicy):  # type: ignore[misc]
         now = time.monotonic()
         if self._asked is None or now - self._asked[1] > ASK_SECONDS:
             self._asked = (reason, now)
-            self._mailbox.order.remote({"kind": "leave", "reason": reason, "why": why})
+            self._mailbox.command.remote({"kind": "leave", "reason": reason, "why": why})
 
     def _tell(self, error: Exception) -> None:
         """Why the workers are started anew, for the driver and for the next ones."""
-        reason, text = cause(error, {rank: address for rank, (_, address) in self._group.items()})
+        reason, text = restart_cause(error, {rank: address for rank, (_, address) in self._group.items()})
         if reason is None:  # They left.
             reason = self._asked[0] if self._asked else RESIZE
         self._asked = None
@@ -162,7 +162,7 @@ class _Leaving(ScalingPolicy):  # type: ignore[misc]
             self._mailbox.exchange.remote([{"kind": "note", "text": text}], False)
 
 
-class Fixed(_Leaving, FixedScalingPolicy):  # type: ignore[misc]
+class FixedPolicy(_DrainPolicy, FixedScalingPolicy):  # type: ignore[misc]
     """As many workers as the config says."""
 
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
@@ -174,7 +174,7 @@ class Fixed(_Leaving, FixedScalingPolicy):  # type: ignore[misc]
                 self._wait()
 
 
-class Elastic(_Leaving, ElasticScalingPolicy):  # type: ignore[misc]
+class ElasticPolicy(_DrainPolicy, ElasticScalingPolicy):  # type: ignore[misc]
     """As many workers as there is room for.
 
     Ray's own count is of what it has set aside for a run: of nodes as they were up to 20 s ago, also those that are to
@@ -191,10 +191,10 @@ class Elastic(_Leaving, ElasticScalingPolicy):  # type: ignore[misc]
         idle = ray._private.state.available_resources_per_node()
         needed = self.scaling_config._resources_per_worker_not_none
         most: int = self.scaling_config.max_workers
-        return min(room({node: idle.get(node, {}) for node in there}, held, needed), most)
+        return min(count_room({node: idle.get(node, {}) for node in there}, held, needed), most)
 
 
-class Failures(DefaultFailurePolicy):  # type: ignore[misc]
+class FailurePolicy(DefaultFailurePolicy):  # type: ignore[misc]
     """Ray's, but that workers leave is no failure, and that a group cannot be started, again and again, is one."""
 
     _failed_starts = 0
@@ -203,7 +203,7 @@ class Failures(DefaultFailurePolicy):  # type: ignore[misc]
         """Whether to start the workers again."""
         if isinstance(training_failed_error, WorkerGroupError):
             self._failed_starts = 0
-            if any(isinstance(error, LeftError) for error in training_failed_error.worker_failures.values()):
+            if any(isinstance(error, DrainedError) for error in training_failed_error.worker_failures.values()):
                 return FailureDecision.RETRY
         failure = getattr(training_failed_error, "controller_failure", None)
         if isinstance(training_failed_error, ControllerError) and isinstance(failure, WorkerGroupStartupFailedError):
@@ -232,7 +232,7 @@ def unreachable(nodes: list[dict[str, Any]]) -> set[str]:
         return {node["NodeID"] for node, there in zip(nodes, threads.map(answers, nodes), strict=True) if not there}
 
 
-def room(idle: Nodes, held: Mapping[str, int], needed: Mapping[str, float]) -> int:
+def count_room(idle: Nodes, held: Mapping[str, int], needed: Mapping[str, float]) -> int:
     """How many workers there is room for.
 
     Args:
@@ -247,7 +247,7 @@ def room(idle: Nodes, held: Mapping[str, int], needed: Mapping[str, float]) -> i
     )
 
 
-def cause(error: Exception, addresses: Mapping[int, str]) -> tuple[str | None, str]:
+def restart_cause(error: Exception, addresses: Mapping[int, str]) -> tuple[str | None, str]:
     """Why a group of workers ended, as the reason of a restart (None: it left) and for people.
 
     Args:
@@ -255,7 +255,7 @@ def cause(error: Exception, addresses: Mapping[int, str]) -> tuple[str | None, s
         addresses: of the workers' nodes, by rank.
     """
     failures = dict(getattr(error, "worker_failures", {}))
-    if any(isinstance(each, LeftError) for each in failures.values()):
+    if any(isinstance(each, DrainedError) for each in failures.values()):
         return None, ""
     deaths = {
         rank: each.health_check_failure

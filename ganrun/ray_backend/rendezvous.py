@@ -19,10 +19,10 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
 
 GOODBYE_SECONDS = 5.0
 """Workers are killed after it."""
-MEET_SECONDS = 120.0
+RENDEZVOUS_SECONDS = 120.0
 
 
-def settings(elastic: bool) -> dict[str, str]:
+def ray_train_environment(elastic: bool) -> dict[str, str]:
     """Environment variables of Ray Train, whose own values are made for the patient.
 
     A worker that does not answer is given up after a minute, not after 10; one that waits for its storage still
@@ -33,34 +33,34 @@ def settings(elastic: bool) -> dict[str, str]:
 
 
 @dataclass
-class MeetingConfig(BackendConfig):  # type: ignore[misc]
+class RendezvousConfig(BackendConfig):  # type: ignore[misc]
     """How the process group is set up; `timeout_s` is what a collective may take."""
 
     backend: str
     timeout_s: int
 
     @property
-    def backend_cls(self) -> type["_Meeting"]:
+    def backend_cls(self) -> type["_Rendezvous"]:
         """What Ray Train calls."""
-        return _Meeting
+        return _Rendezvous
 
 
-class _Meeting(Backend):  # type: ignore[misc]
+class _Rendezvous(Backend):  # type: ignore[misc]
     share_cuda_visible_devices = True
 
-    def on_start(self, worker_group: Any, backend_config: MeetingConfig) -> None:
+    def on_start(self, worker_group: Any, backend_config: RendezvousConfig) -> None:
         workers = len(worker_group)
         ready = worker_group.execute_async(_prepare)
         address = worker_group.execute_single(0, _open_store, workers, backend_config.timeout_s)
         arguments = (workers, backend_config.backend, address, backend_config.timeout_s)
         joining = [worker_group.execute_single_async(rank, _join, rank, *arguments) for rank in range(workers)]
         try:
-            ray.get([*ready, *joining], timeout=MEET_SECONDS)
+            ray.get([*ready, *joining], timeout=RENDEZVOUS_SECONDS)
         except (GetTimeoutError, RayTaskError) as error:  # Ray Train starts again over this one alone.
             raise WorkerGroupStartupFailedError(f"the workers did not meet: {error}") from error
 
-    def on_shutdown(self, worker_group: Any, backend_config: MeetingConfig) -> None:
-        ray.wait(worker_group.execute_async(_leave), num_returns=len(worker_group), timeout=GOODBYE_SECONDS)
+    def on_shutdown(self, worker_group: Any, backend_config: RendezvousConfig) -> None:
+        ray.wait(worker_group.execute_async(_destroy_group), num_returns=len(worker_group), timeout=GOODBYE_SECONDS)
 
 
 _stores: list[Any] = []
@@ -111,7 +111,7 @@ def _join(rank: int, workers: int, backend: str, address: tuple[str, int], timeo
     dist.init_process_group(backend, store=store, rank=rank, world_size=workers, timeout=seconds)
 
 
-def _leave() -> None:
+def _destroy_group() -> None:
     import torch.distributed as dist
 
     if dist.is_initialized() and dist.get_world_size() > 1:

@@ -66,7 +66,7 @@ class RunFolder:
             elif self.storage.replace(f"{name}.json", data, found[1]):
                 return
 
-    def begin_attempt(self, generation: int = 0, after: int | None = None) -> int:
+    def begin_attempt(self, rollback_count: int = 0, after: int | None = None) -> int:
         """The number of a new attempt, which no other has. From now on older ones cannot move the pointers.
 
         Args:
@@ -77,7 +77,7 @@ class RunFolder:
             RunError: a later one than `after` has the run.
         """
         attempt = 1 + (self._newest_attempt() if after is None else after)
-        fields = {"time": time.time(), "kind": "attempt", "generation": generation}
+        fields = {"time": time.time(), "kind": "attempt", "generation": rollback_count}
         while not self.storage.create(f"events/{attempt:04d}.jsonl", (json.dumps(fields) + "\n").encode()):
             if after is not None:
                 raise RunError(f"{self.storage.uri}: attempt {after} was overtaken by attempt {attempt}")
@@ -86,7 +86,7 @@ class RunFolder:
             self.move_pointer("latest", Pointer(latest.checkpoint, latest.images, attempt, latest.score))
         return attempt
 
-    def generation(self) -> int:
+    def rollback_count(self) -> int:
         """Of the newest attempt's noise: how often the run was rolled back."""
         attempt = self._newest_attempt()
         if not attempt:

@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from ganrun.run_folder.status import FAILED, FINISHED, NEVER_STARTED, RUNNING, Run, Score
-from ganrun.run_folder.time_breakdown import shares
+from ganrun.run_folder.status import FAILED, FINISHED, NEVER_STARTED, RUNNING, RunStatus, ScorePoint
+from ganrun.run_folder.time_breakdown import format_shares
 from ganrun.storage import open_storage
 
 SHOWN_NOTES = 5
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
-def table(runs: list[Run], now: float) -> str:
+def table(runs: list[RunStatus], now: float) -> str:
     """A line a run, below a heading."""
     heading = ("NAME", "STATE", "IMAGES", "DONE", "SCORE", "BEST", "LAST CHECKPOINT", "SIZE")
     rows = [heading, *(_row(run, now) for run in runs)]
@@ -29,19 +29,19 @@ def table(runs: list[Run], now: float) -> str:
     return "\n".join(lines)
 
 
-def paragraph(run: Run, now: float) -> str:
+def describe_run(run: RunStatus, now: float) -> str:
     """One run's state, a fact a line."""
     facts = [*_life(run, now), *_progress(run, now), *_what(run), *_next(run)]
     return "\n".join([headline(run), *(f"  {name:<11} {text}" for name, text in facts)])
 
 
-def headline(run: Run) -> str:
+def headline(run: RunStatus) -> str:
     """Name, state and progress."""
     share = f"{run.images:,} of {run.total_images:,} images ({_percent(run)})"
     return f"{run.name}: {run.state}, {share}" if run.state != NEVER_STARTED else f"{run.name}: {run.state}"
 
 
-def measure(config: dict[str, Any]) -> str:
+def score_name(config: dict[str, Any]) -> str:
     """The name of a run's score."""
     evaluate, fields = config.get("evaluate", {}), config.get("data", {}).get("fields", {})
     if fields.get("image", {}).get("kind") == "point":
@@ -49,12 +49,12 @@ def measure(config: dict[str, Any]) -> str:
     return f"Fréchet distance ({evaluate.get('extractor')}, n={evaluate.get('samples')})"
 
 
-def figure(value: float) -> str:
+def format_score(value: float) -> str:
     """A score for people."""
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
 
 
-def size(count: int) -> str:
+def format_bytes(count: int) -> str:
     """Bytes for people."""
     if count < 1024:
         return f"{count} B"
@@ -66,7 +66,7 @@ def size(count: int) -> str:
     return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
 
 
-def span(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration for people, to about two digits."""
     if seconds < 2 * MINUTE:
         return f"{max(seconds, 0):.0f} s"
@@ -75,25 +75,25 @@ def span(seconds: float) -> str:
     return f"{seconds / HOUR:.0f} h" if seconds < 2 * DAY else f"{seconds / DAY:.0f} days"
 
 
-def _row(run: Run, now: float) -> tuple[str, ...]:
-    saved = f"{span(now - run.latest.time)} ago" if run.latest and run.latest.time else "-"
-    scores = [figure(score.value) if score else "-" for score in (run.last_score, run.best_score)]
+def _row(run: RunStatus, now: float) -> tuple[str, ...]:
+    saved = f"{format_duration(now - run.latest.time)} ago" if run.latest and run.latest.time else "-"
+    scores = [format_score(score.value) if score else "-" for score in (run.last_score, run.best_score)]
     images = f"{run.images:,} of {run.total_images:,}"
-    return (run.name, run.state, images, _percent(run), *scores, saved, size(run.bytes))
+    return (run.name, run.state, images, _percent(run), *scores, saved, format_bytes(run.bytes))
 
 
-def _percent(run: Run) -> str:
+def _percent(run: RunStatus) -> str:
     # Rounded down: only a run that has all its images has 100 %.
     return f"{min(100 * run.images // run.total_images, 100)} %"
 
 
-def _life(run: Run, now: float) -> Iterator[tuple[str, str]]:
+def _life(run: RunStatus, now: float) -> Iterator[tuple[str, str]]:
     """Whether it lives, since when, on how many workers."""
     attempts = run.attempts
     workers = f"{attempts.workers} worker{'s' * (attempts.workers != 1)}"
-    heard = f"{_clock(run.active)} ({span(now - run.active)} ago)"
+    heard = f"{_clock(run.active)} ({format_duration(now - run.active)} ago)"
     if run.lease:
-        begun = attempts.time and f"on {workers} since {_clock(attempts.time)} ({span(now - attempts.time)})"
+        begun = attempts.time and f"on {workers} since {_clock(attempts.time)} ({format_duration(now - attempts.time)})"
         yield "running", begun or "no worker has started yet"
         yield "lease", f"alive: {run.lease.holder} has it until {_clock(run.lease.expires)}, and renews it"
     elif run.state == FAILED:
@@ -106,13 +106,13 @@ def _life(run: Run, now: float) -> Iterator[tuple[str, str]]:
         yield "starts", f"{attempts.starts}: {resumed} after a stop, {failed} after a failure{moved}"
 
 
-def _progress(run: Run, now: float) -> Iterator[tuple[str, str]]:
+def _progress(run: RunStatus, now: float) -> Iterator[tuple[str, str]]:
     yield "checkpoint", _checkpoint(run, now)
     if run.images_per_second:
-        left = span((run.total_images - run.images) / run.images_per_second)
+        left = format_duration((run.total_images - run.images) / run.images_per_second)
         yield "speed", f"{run.images_per_second:,.0f} images/s at the last tick" + f", {left} left" * bool(run.lease)
     if run.spent:
-        yield "time", f"{shares(run.spent)} (starts aside)"
+        yield "time", f"{format_shares(run.spent)} (starts aside)"
     if run.best_score and run.last_score:
         yield "score", _scores(run, run.best_score, run.last_score)
     for note in run.notes[-SHOWN_NOTES:]:
@@ -121,19 +121,19 @@ def _progress(run: Run, now: float) -> Iterator[tuple[str, str]]:
         yield "note", f"and {more} earlier: see {run.place}/events"
 
 
-def _checkpoint(run: Run, now: float) -> str:
+def _checkpoint(run: RunStatus, now: float) -> str:
     if run.latest is None:
         return "none yet"
     if run.latest.time is None:
         return f"{run.latest.checkpoint} is missing, though latest.json names it: the one before it will be taken"
-    return f"at {run.latest.images:,} images, {span(now - run.latest.time)} ago"
+    return f"at {run.latest.images:,} images, {format_duration(now - run.latest.time)} ago"
 
 
-def _scores(run: Run, best: Score, last: Score) -> str:
-    told = f"{measure(run.config)}: {figure(last.value)} at {last.images:,} images"
+def _scores(run: RunStatus, best: ScorePoint, last: ScorePoint) -> str:
+    told = f"{score_name(run.config)}: {format_score(last.value)} at {last.images:,} images"
     if best == last:
         return f"{told}, the best so far (lower is better)"
-    return f"{told}; the best was {figure(best.value)} at {best.images:,} (lower is better)"
+    return f"{told}; the best was {format_score(best.value)} at {best.images:,} (lower is better)"
 
 
 def _told(note: dict[str, Any]) -> str:
@@ -144,7 +144,7 @@ def _told(note: dict[str, Any]) -> str:
     return f"{note['kind'].replace('_', ' ')} ({fields})" if fields else str(note["kind"])
 
 
-def _what(run: Run) -> Iterator[tuple[str, str]]:
+def _what(run: RunStatus) -> Iterator[tuple[str, str]]:
     data, model, objective = (run.config.get(section, {}) for section in ("data", "model", "objective"))
     edge = data.get("image_size")
     yield "game", f"{objective.get('game')} with {objective.get('loss')} loss"
@@ -152,12 +152,12 @@ def _what(run: Run) -> Iterator[tuple[str, str]]:
     shards = data.get("shards")
     where = ", ".join(shards) if isinstance(shards, list) else shards
     yield "data", f"{where}, {edge}x{edge}x{data.get('channels')}, in batches of {data.get('batch_size')}"
-    yield "folder", f"{run.place}, {size(run.bytes)}"
+    yield "folder", f"{run.place}, {format_bytes(run.bytes)}"
     if run.picture:
         yield "samples", run.picture
 
 
-def _next(run: Run) -> Iterator[tuple[str, str]]:
+def _next(run: RunStatus) -> Iterator[tuple[str, str]]:
     """The command to go on with."""
     verb = "tune" if run.trials else "train"
     command, settings = f"ganrun {verb} {shlex.quote(f'{run.place}/config.yaml')}", run.config["run"]

@@ -11,7 +11,7 @@ from ganrun.config import safe_yaml as plain_yaml
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder.curve import SEARCH_FILE, Line, parse_lines, read_curve, read_events
 from ganrun.run_folder.layout import Lease, Pointer, RunFolder
-from ganrun.run_folder.time_breakdown import time_of
+from ganrun.run_folder.time_breakdown import time_breakdown
 from ganrun.storage import RECORD_BYTES, Entry, Storage, open_storage
 from ganrun.telemetry.series import DISTANCES
 
@@ -21,7 +21,7 @@ ROUTINE = ("attempt", "checkpoint", "left")
 
 
 @dataclass(frozen=True)
-class Holder:
+class LeaseHolder:
     """Who holds a run's lease, and until when in seconds since the epoch."""
 
     holder: str
@@ -29,7 +29,7 @@ class Holder:
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedCheckpoint:
     """The newest checkpoint; `time` is None if it is not there though `latest.json` names it."""
 
     checkpoint: str
@@ -38,7 +38,7 @@ class Saved:
 
 
 @dataclass(frozen=True)
-class Score:
+class ScorePoint:
     """What best.json follows, after so many images: a Fréchet distance, or of points a mode distance."""
 
     images: int
@@ -46,7 +46,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Attempts:
+class AttemptCounts:
     """Starts of the workers: all, those that went on after a stop, those after a failure, those that were planned."""
 
     starts: int
@@ -61,7 +61,7 @@ class Attempts:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunStatus:
     """A run as its folder tells it; times are in seconds since the epoch."""
 
     name: str
@@ -72,11 +72,11 @@ class Run:
     total_images: int
     config: dict[str, Any]
     """As its config.yaml says, unchecked: also a run of another version of ganrun can be shown and deleted."""
-    lease: Holder | None
-    latest: Saved | None
-    last_score: Score | None
-    best_score: Score | None
-    attempts: Attempts
+    lease: LeaseHolder | None
+    latest: SavedCheckpoint | None
+    last_score: ScorePoint | None
+    best_score: ScorePoint | None
+    attempts: AttemptCounts
     images_per_second: float | None
     """At the last tick."""
     notes: tuple[Line, ...]
@@ -94,7 +94,7 @@ class Run:
     """Of a search, which is shown as a run: its images are those that all of them have behind them. 0: a run."""
 
 
-def read_run(storage: Storage) -> Run:
+def read_status(storage: Storage) -> RunStatus:
     """Reads a run's state.
 
     Raises:
@@ -108,11 +108,14 @@ def read_run(storage: Storage) -> Run:
     total, saved_images = config["train"]["total_images"], latest.images if latest else 0
     ticked = curve[-1]["images"] if curve else 0
     scores = [
-        Score(line["images"], value) for line in curve for name in DISTANCES if (value := line.get(name)) is not None
+        ScorePoint(line["images"], value)
+        for line in curve
+        for name in DISTANCES
+        if (value := line.get(name)) is not None
     ]
     rates = [line["images_per_second"] for line in curve if line.get("images_per_second")]
     pictures = storage.list("samples")
-    run = Run(
+    run = RunStatus(
         name=storage.uri.rpartition("/")[2],
         place=storage.uri,
         state=_state(holder, saved_images >= total, _course(events)),
@@ -126,7 +129,7 @@ def read_run(storage: Storage) -> Run:
         attempts=_attempts(events),
         images_per_second=rates[-1] if rates else None,
         notes=_notes(events),
-        spent=time_of(curve, events),
+        spent=time_breakdown(curve, events),
         picture=f"{storage.uri}/samples/{pictures[-1]}" if pictures else None,
         bytes=sum(entry.bytes for entry in objects.values()),
         active=max([line["time"] for line in curve + events] or [objects["config.yaml"].modified]),
@@ -135,24 +138,24 @@ def read_run(storage: Storage) -> Run:
     return _search(run, storage, objects) if SEARCH_FILE in objects else run
 
 
-def _search(run: Run, storage: Storage, objects: dict[str, Entry]) -> Run:
+def _search(run: RunStatus, storage: Storage, objects: dict[str, Entry]) -> RunStatus:
     """A search by its lines and its best.json, whose checkpoint stands for the newest."""
     lines = parse_lines(storage.read(SEARCH_FILE), {"time", "kind"})
     reports = [line for line in lines if line["kind"] == "report"]
     shown = {report["trial"]: report["images"] for report in reports}
     trials, best = run.config["tune"]["population"], RunFolder(storage).pointer("best")
     images = min(shown.values()) if len(shown) == trials else 0
-    scored = [Score(report["images"], report["score"]) for report in reports if report["score"] is not None]
+    scored = [ScorePoint(report["images"], report["score"]) for report in reports if report["score"] is not None]
     manifest = objects.get(f"{best.checkpoint}/manifest.json") if best else None
     return replace(
         run,
         trials=trials,
-        latest=Saved(best.checkpoint, best.images, manifest.modified if manifest else None) if best else None,
+        latest=SavedCheckpoint(best.checkpoint, best.images, manifest.modified if manifest else None) if best else None,
         attempts=replace(run.attempts, workers=trials * run.config["cluster"]["workers"], time=lines[0]["time"]),
         images=images,
         state=RUNNING if run.lease else FINISHED if images >= run.total_images else STOPPED,
         last_score=scored[-1] if scored else None,
-        best_score=Score(best.images, best.score) if best and best.score is not None else None,
+        best_score=ScorePoint(best.images, best.score) if best and best.score is not None else None,
         picture=f"{storage.uri}/samples.png" if "samples.png" in storage.list() else None,
         active=max(line["time"] for line in lines),
     )
@@ -186,20 +189,20 @@ def read_config(storage: Storage) -> dict[str, Any]:
     return config  # type: ignore[no-any-return]
 
 
-def live_holder(storage: Storage) -> Holder | None:
+def live_holder(storage: Storage) -> LeaseHolder | None:
     """Who runs the run just now."""
     found = storage.read_version(Lease.NAME)
     if found is None:
         return None
     lease = Lease.parse(found[0])
-    return Holder(lease["holder"], lease["expires"]) if lease["expires"] > storage.now() else None
+    return LeaseHolder(lease["holder"], lease["expires"]) if lease["expires"] > storage.now() else None
 
 
 def _course(events: list[Line]) -> list[Line]:
     return [event for event in events if event["kind"] in ("start", "stop", "finish")]
 
 
-def _state(holder: Holder | None, complete: bool, course: list[Line]) -> str:
+def _state(holder: LeaseHolder | None, complete: bool, course: list[Line]) -> str:
     if holder:
         return RUNNING
     if complete:
@@ -210,14 +213,14 @@ def _state(holder: Holder | None, complete: bool, course: list[Line]) -> str:
     return FAILED if course[-1]["kind"] == "start" else STOPPED
 
 
-def _attempts(events: list[Line]) -> Attempts:
+def _attempts(events: list[Line]) -> AttemptCounts:
     course = _course(events)
     starts = [event for event in course if event["kind"] == "start"]
     pairs = [(earlier["kind"], later) for earlier, later in itertools.pairwise(course) if later["kind"] == "start"]
     last = starts[-1] if starts else {}
     again = [later.get("reason") or "failure" for before, later in pairs if before == "start"]
     resumed, failed = len(pairs) - len(again), again.count("failure")
-    return Attempts(len(starts), resumed, failed, len(again) - failed, last.get("workers"), last.get("time"))
+    return AttemptCounts(len(starts), resumed, failed, len(again) - failed, last.get("workers"), last.get("time"))
 
 
 def _notes(events: list[Line]) -> tuple[Line, ...]:
@@ -231,8 +234,8 @@ def _notes(events: list[Line]) -> tuple[Line, ...]:
     return tuple(sorted(damaged + notes, key=lambda note: float(note["time"])))
 
 
-def _saved(latest: Pointer | None, objects: dict[str, Entry]) -> Saved | None:
+def _saved(latest: Pointer | None, objects: dict[str, Entry]) -> SavedCheckpoint | None:
     if latest is None:
         return None
     manifest = objects.get(f"checkpoints/{latest.checkpoint}/manifest.json")
-    return Saved(latest.checkpoint, latest.images, manifest.modified if manifest else None)
+    return SavedCheckpoint(latest.checkpoint, latest.images, manifest.modified if manifest else None)

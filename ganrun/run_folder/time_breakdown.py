@@ -11,7 +11,7 @@ OTHER = "other"
 checkpoint, the end of an attempt that failed. Starting them is not in it."""
 
 
-def time_of(curve: list[Line], events: list[Line]) -> dict[str, float]:
+def time_breakdown(curve: list[Line], events: list[Line]) -> dict[str, float]:
     """The seconds of a run, by part; empty if it has no whole tick yet."""
     spent = Counter[str]()
     for event in events:
@@ -24,16 +24,16 @@ def time_of(curve: list[Line], events: list[Line]) -> dict[str, float]:
     return {**spent, OTHER: max(_up(moments) - sum(spent.values()), 0.0)}
 
 
-def time_of_trials(search: Storage) -> dict[str, float]:
+def trials_time_breakdown(search: Storage) -> dict[str, float]:
     """Those of all trials of a search."""
     spent = Counter[str]()
     for name in search.list("trials"):
         trial = open_storage(f"{search.uri}/trials/{name}")
-        spent.update(time_of(read_curve(trial)[0], read_events(trial)[0]))
+        spent.update(time_breakdown(read_curve(trial)[0], read_events(trial)[0]))
     return dict(spent)
 
 
-def shares(spent: dict[str, float]) -> str:
+def format_shares(spent: dict[str, float]) -> str:
     """Each part's share of the time, the largest first."""
     whole = sum(spent.values()) or 1
     ranked = sorted(spent.items(), key=lambda part: -part[1])

@@ -7,18 +7,18 @@ from collections import Counter
 from ganrun.run_folder.curve import METRICS_NAME, Line, read_curve, read_events, read_lines
 from ganrun.storage import Storage
 from ganrun.telemetry.protocol import PART_BYTES
-from ganrun.telemetry.state import Past, point, thinned
+from ganrun.telemetry.state import RunHistory, point, thinned
 
 SUMMED = re.compile(r"nonfinite|shard_bytes|shard_errors/.*|samples_skipped|gpu_seconds|seconds/.*")
 COUNTED = {"rollback": "rollbacks", "checkpoint_failed": "checkpoint_failures", "exploit": "exploits"}
 FIRST_PICTURE = "samples/000000000000.png"
 
 
-def past(storage: Storage) -> Past:
+def read_history(storage: Storage) -> RunHistory:
     """All that happened in the run: also what was lost in a failure and computed anew."""
     names = storage.list("metrics")
     if not names:
-        return Past()
+        return RunHistory()
     totals = Counter[str]()
     for name in names:
         if match := METRICS_NAME.fullmatch(name):
@@ -35,7 +35,7 @@ def past(storage: Storage) -> Past:
     picture = storage.read(FIRST_PICTURE) if FIRST_PICTURE.rpartition("/")[2] in pictures else None
     if picture and len(picture) > PART_BYTES:
         picture = None
-    return Past(dict(totals), points, course[-1]["kind"] if course else None, picture)
+    return RunHistory(dict(totals), points, course[-1]["kind"] if course else None, picture)
 
 
 def _totals(lines: list[Line], start: int) -> Counter[str]:

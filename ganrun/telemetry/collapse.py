@@ -21,14 +21,14 @@ ADVICE = {
 }
 
 
-class Suspicion:
+class CollapseDetector:
     """Watches ticks; the same on all workers. `streaks` is part of a checkpoint."""
 
     def __init__(self) -> None:
         self.streaks = dict.fromkeys(ADVICE, 0)
         """Ticks in a row at which each rule was true."""
 
-    def look(self, values: Mapping[str, float]) -> tuple[str, ...]:
+    def update(self, values: Mapping[str, float]) -> tuple[str, ...]:
         """The signs that hold after a tick with these values."""
         norms = [value for name, value in values.items() if name.startswith("gradient_norm/")]
         now = {
@@ -36,8 +36,8 @@ class Suspicion:
             "gradient_vanished": any(norm < VANISHED_NORM for norm in norms),
             "gradient_exploded": any(norm > EXPLODED_NORM for norm in norms),
         }
-        self.streaks = {sign: self.streaks[sign] + 1 if true else 0 for sign, true in now.items()}
-        return tuple(sign for sign, streak in self.streaks.items() if streak >= TICKS)
+        self.streaks = {symptom: self.streaks[symptom] + 1 if true else 0 for symptom, true in now.items()}
+        return tuple(symptom for symptom, streak in self.streaks.items() if streak >= TICKS)
 
 
 def _saturated(values: Mapping[str, float]) -> bool:

@@ -20,7 +20,7 @@ WAITING = ("aten::_local_scalar_dense", "cudaDeviceSynchronize", "cudaStreamSync
 MIB = 2**20
 
 
-class Profile:
+class RoundProfiler:
     """Profiles so many rounds of this worker, once.
 
     Args:
@@ -46,7 +46,7 @@ class Profile:
             on_trace_ready=self._finish,
         )
 
-    def round_over(self) -> None:
+    def end_round(self) -> None:
         """Begins with the round that comes now, or goes on to the next."""
         if self._done:
             return

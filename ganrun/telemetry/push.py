@@ -51,9 +51,15 @@ class Pusher:
     """
 
     def __init__(
-        self, state: State, address: Address, beside: bool, seconds: float, say: Callable[[str], None]
+        self, state: State, address: Address, beside: bool, seconds: float, write_line: Callable[[str], None]
     ) -> None:
-        self.state, self.address, self.beside, self.seconds, self.say = state, address, beside, seconds, say
+        self.state, self.address, self.beside, self.seconds, self.write_line = (
+            state,
+            address,
+            beside,
+            seconds,
+            write_line,
+        )
         self._closing, self._over, self._told = threading.Event(), False, False
         self._started = -START_AGAIN_SECONDS
         self._thread = threading.Thread(target=self._run, name="push", daemon=True)
@@ -96,7 +102,7 @@ class Pusher:
         if not self._told:
             self._told = True
             stays = " (it stays when the run is over; `ganrun sidecar --stop` ends it)" if self.beside else ""
-            self.say(f"watch    {self.address.url}{stays}")
+            self.write_line(f"watch    {self.address.url}{stays}")
         for name in wanted:
             fields = {"run": report["run"], "trial": report["trial"], "part": name}
             query = urlencode(fields | {"digest": report["parts"][name]})
@@ -110,7 +116,7 @@ class Pusher:
             text = answer.decode("utf-8", "replace")
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 text = str(json.loads(text)["error"])
-            self.say(f"the sidecar at {self.address.url} does not take the run's state: {status} {text[:300]}")
+            self.write_line(f"the sidecar at {self.address.url} does not take the run's state: {status} {text[:300]}")
 
 
 def request(

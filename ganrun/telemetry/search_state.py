@@ -9,12 +9,12 @@ from typing import Any
 from ganrun.config.schema import Config
 from ganrun.telemetry.protocol import Address
 from ganrun.telemetry.push import Pusher
-from ganrun.telemetry.state import RunState, Shown
+from ganrun.telemetry.state import PushedState, RunState
 
 STATES = ("pending", "running", "paused", "finished", "failed")
 
 
-class SearchState(Shown):
+class SearchState(PushedState):
     """The search itself, as a state without a trial.
 
     Args:
@@ -62,20 +62,20 @@ class SearchPush:
         trials: Mapping[str, RunState],
         address: Address,
         beside: bool,
-        say: Callable[[str], None],
+        write_line: Callable[[str], None],
     ) -> None:
         self.state, self.trials = SearchState(config), trials
         seconds = config.telemetry.push_seconds
-        self._pushers = [Pusher(self.state, address, beside, seconds, say)]
+        self._pushers = [Pusher(self.state, address, beside, seconds, write_line)]
         self._pushers += [Pusher(state, address, False, seconds, lambda text: None) for state in trials.values()]
 
-    def hear(self, trial: str, message: dict[str, Any]) -> None:
+    def handle(self, trial: str, event: dict[str, Any]) -> None:
         """Takes what the workers of a trial say."""
         with contextlib.suppress(Exception):  # Not even our own fault in what is shown may end what is trained.
-            if trial and message["kind"] == "trial_failed":
-                self.trials[trial].end("failed", message["text"])
+            if trial and event["kind"] == "trial_failed":
+                self.trials[trial].end("failed", event["text"])
             elif trial:
-                self.trials[trial].hear(message)
+                self.trials[trial].handle(event)
 
     def close(self, ending: str) -> None:
         """Pushes once more; trials that did not end by themselves have the search's ending."""

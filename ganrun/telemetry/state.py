@@ -21,7 +21,7 @@ POINTS, NOTES, NOTE_CHARACTERS = 400, 20, 500
 
 
 @dataclass(frozen=True)
-class Past:
+class RunHistory:
     """A run as it was before this command: totals by tick name, its curve, its last start or end, its first picture."""
 
     totals: dict[str, float] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Past:
     picture: bytes | None = None
 
 
-class Shown:
+class PushedState:
     """What is shown of a run and of a search alike: where it is, how it ended, and its newest notes.
 
     Args:
@@ -61,7 +61,7 @@ class Shown:
         }
 
 
-class RunState(Shown):
+class RunState(PushedState):
     """Hears the workers' messages in the driver and knows the run's state at any moment.
 
     Counters are sums over the run's whole life.
@@ -72,12 +72,12 @@ class RunState(Shown):
         search: name of the search whose trial the run is; empty outside one.
     """
 
-    def __init__(self, config: Config, past: Past, search: str = "") -> None:
+    def __init__(self, config: Config, history: RunHistory, search: str = "") -> None:
         super().__init__(config, *((search, config.run.name) if search else (config.run.name,)))
         self._values: dict[tuple[str, Labels], float] = {}
-        self._curve, self._parts = list(past.curve), {"first": past.picture} if past.picture else {}
+        self._curve, self._parts = list(history.curve), {"first": history.picture} if history.picture else {}
         self._score_name, self._unsaved = "", False
-        self._restart = {None: None, "start": "failure"}.get(past.last, "resume")
+        self._restart = {None: None, "start": "failure"}.get(history.last, "resume")
         self._set("target_images", config.train.total_images)
         for name in ("nonfinite", "rollbacks", "checkpoint_failures", "samples_skipped", "images", "shard_bytes"):
             self._count(name, 0)  # Alerts ask by how much a counter rose: it must have been there before.
@@ -85,15 +85,15 @@ class RunState(Shown):
             self._count("exploits", 0)
         for reason in ("failure", "preemption", "resize", "resume"):
             self._count(f"restarts/{reason}", 0)
-        for name, total in past.totals.items():
+        for name, total in history.totals.items():
             self._count(name, total)
 
-    def hear(self, message: dict[str, Any]) -> None:
+    def handle(self, event: dict[str, Any]) -> None:
         """Takes one message of the workers."""
         with self._lock:
-            hear = getattr(self, f"_hear_{message['kind']}", None)
-            if hear is not None:
-                hear(message)
+            handle = getattr(self, f"_handle_{event['kind']}", None)
+            if handle is not None:
+                handle(event)
 
     def end(self, ending: str, text: str = "") -> None:
         """The run is over: finished, stopped or failed, and what it failed of."""
@@ -125,45 +125,45 @@ class RunState(Shown):
             parts["curve"] = json.dumps(self._curve).encode()
         return {name: data for name, data in parts.items() if len(data) <= PART_BYTES}
 
-    def _hear_started(self, message: dict[str, Any]) -> None:
-        self._restart = message.get("reason") or self._restart
+    def _handle_started(self, event: dict[str, Any]) -> None:
+        self._restart = event.get("reason") or self._restart
         if self._restart:
             self._count(f"restarts/{self._restart}", 1)
-            self.note(f"Started again from {message['images']:,} images ({self._restart}).")
+            self.note(f"Started again from {event['images']:,} images ({self._restart}).")
         self._restart = "failure"  # Of this command, every further start is.
         for key in [key for key in self._values if "rank" in dict(key[1])]:
             del self._values[key]
-        self._set("workers", message["workers"])
-        self._begin_at(message["images"])
+        self._set("workers", event["workers"])
+        self._begin_at(event["images"])
 
-    def _hear_restart(self, message: dict[str, Any]) -> None:
+    def _handle_restart(self, event: dict[str, Any]) -> None:
         self._set("workers", 0)
-        if message["why"]:
-            self.note(f"{message['why']}; the workers are started again.")
+        if event["why"]:
+            self.note(f"{event['why']}; the workers are started again.")
 
-    def _hear_rollback(self, message: dict[str, Any]) -> None:
+    def _handle_rollback(self, event: dict[str, Any]) -> None:
         self._count("rollbacks", 1)
-        self._begin_at(message["images"])
+        self._begin_at(event["images"])
 
-    def _hear_exploit(self, message: dict[str, Any]) -> None:
+    def _handle_exploit(self, event: dict[str, Any]) -> None:
         self._count("exploits", 1)
-        self._begin_at(message["images"])
+        self._begin_at(event["images"])
 
-    def _hear_images(self, message: dict[str, Any]) -> None:
+    def _handle_images(self, event: dict[str, Any]) -> None:
         before = self._values.get(("images", ()), 0)
-        self._count("images", message["images"] - before)
-        self._set("images", message["images"])
+        self._count("images", event["images"] - before)
+        self._set("images", event["images"])
 
-    def _hear_tick(self, message: dict[str, Any]) -> None:
-        for name, value in message["values"].items():
+    def _handle_tick(self, event: dict[str, Any]) -> None:
+        for name, value in event["values"].items():
             self._take(name, value)
-        self._hear_images(message)
-        self._point(message["images"], message["values"])
+        self._handle_images(event)
+        self._point(event["images"], event["values"])
 
-    def _hear_score(self, message: dict[str, Any]) -> None:
-        self._score_name = message["name"]
-        of_distance = (("extractor", message["extractor"]), ("samples", str(message["samples"])))
-        for name, value in message["values"].items():
+    def _handle_score(self, event: dict[str, Any]) -> None:
+        self._score_name = event["name"]
+        of_distance = (("extractor", event["extractor"]), ("samples", str(event["samples"])))
+        for name, value in event["values"].items():
             if "/" in name:  # Of one class, of which there may be any number.
                 continue
             if name == "frechet_distance":
@@ -171,30 +171,30 @@ class RunState(Shown):
             else:
                 key = (name, ()) if name in BY_NAME else ("evaluation", (("metric", name),))
             self._values[key] = math.nan if value is None else value
-        self._point(message["images"], message["values"])
+        self._point(event["images"], event["values"])
 
-    def _hear_picture(self, message: dict[str, Any]) -> None:
-        self._parts.setdefault("first", message["png"])
-        self._parts["latest"] = message["png"]
-        self._set("sample_diversity", message["diversity"])
+    def _handle_picture(self, event: dict[str, Any]) -> None:
+        self._parts.setdefault("first", event["png"])
+        self._parts["latest"] = event["png"]
+        self._set("sample_diversity", event["diversity"])
 
-    def _hear_checkpoint(self, message: dict[str, Any]) -> None:
+    def _handle_checkpoint(self, event: dict[str, Any]) -> None:
         self._unsaved = False
-        self._set("checkpoint_bytes", message["bytes"])
-        self._set("checkpoint_seconds", message["upload_seconds"])
-        self._set("checkpoint_blocked_seconds", message["blocked_seconds"])
-        self._set("checkpoint_last_success_timestamp_seconds", message["time"])
+        self._set("checkpoint_bytes", event["bytes"])
+        self._set("checkpoint_seconds", event["upload_seconds"])
+        self._set("checkpoint_blocked_seconds", event["blocked_seconds"])
+        self._set("checkpoint_last_success_timestamp_seconds", event["time"])
 
-    def _hear_checkpoint_failed(self, message: dict[str, Any]) -> None:
+    def _handle_checkpoint_failed(self, event: dict[str, Any]) -> None:
         self._unsaved = True
         self._count("checkpoint_failures", 1)
 
-    def _hear_finished(self, message: dict[str, Any]) -> None:
-        self._hear_images(message)
+    def _handle_finished(self, event: dict[str, Any]) -> None:
+        self._handle_images(event)
         self._end("finished")
 
-    def _hear_stopped(self, message: dict[str, Any]) -> None:
-        self._hear_images(message)
+    def _handle_stopped(self, event: dict[str, Any]) -> None:
+        self._handle_images(event)
         self._end("stopped")
 
     def _end(self, ending: str) -> None:
@@ -202,8 +202,8 @@ class RunState(Shown):
         self._values = {key: value for key, value in self._values.items() if key[0] != "ended"}
         self._values["ended", (("ending", ending),)] = 1
 
-    def _hear_note(self, message: dict[str, Any]) -> None:
-        self.note(message["text"])
+    def _handle_note(self, event: dict[str, Any]) -> None:
+        self.note(event["text"])
 
     def _begin_at(self, images: int) -> None:
         """What was beyond is shown anew."""

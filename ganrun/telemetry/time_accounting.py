@@ -12,7 +12,7 @@ PREFIX = "seconds/"
 """Of the names that a line of metrics has for them; all that is no part is `round`."""
 
 
-class Accounts:
+class TimeAccounting:
     """Seconds by part since the last reading. Parts do not lie in each other."""
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class Accounts:
         self._begun = time.monotonic()
 
     @contextlib.contextmanager
-    def spending(self, part: Part) -> Iterator[None]:
+    def measure(self, part: Part) -> Iterator[None]:
         """What is done in this block is for that part."""
         begun = time.monotonic()
         try:
@@ -41,13 +41,13 @@ class Accounts:
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def spent_on(part: Part) -> Callable[[Method], Method]:
+def timed_as(part: Part) -> Callable[[Method], Method]:
     """Makes a method of who has `accounts` one whose time is for that part."""
 
     def accounted(method: Method) -> Method:
         @wraps(method)
         def timed(self: Any, *arguments: Any, **options: Any) -> Any:
-            with self.accounts.spending(part):
+            with self.time_accounting.measure(part):
                 return method(self, *arguments, **options)
 
         return cast(Method, timed)
@@ -55,6 +55,6 @@ def spent_on(part: Part) -> Callable[[Method], Method]:
     return accounted
 
 
-def lined(spent: dict[str, float]) -> dict[str, float]:
+def as_metrics(spent: dict[str, float]) -> dict[str, float]:
     """As a line of metrics has it."""
     return {f"{PREFIX}{part}": seconds for part, seconds in spent.items()}

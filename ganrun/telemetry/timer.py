@@ -8,19 +8,19 @@ PAIRS = 1_000
 """So many laps between two readings are measured on a GPU."""
 
 
-class Stopwatch:
+class Timer:
     """Measures laps; on a GPU by events in its stream, which nothing waits for until they are read."""
 
     def __init__(self, device: torch.device) -> None:
         self._gpu = device.type == "cuda"
         self._seconds, self._begun = 0.0, 0.0
         self._pairs: list[list[torch.cuda.Event]] = []
-        self.laps = 0
+        self.steps = 0
         """Since the last reading."""
 
     def start(self) -> None:
         """A lap begins."""
-        self.laps += 1
+        self.steps += 1
         if not self._gpu:
             self._begun = time.perf_counter()
         elif len(self._pairs) < PAIRS:
@@ -35,12 +35,12 @@ class Stopwatch:
 
     def read(self) -> float:
         """Mean seconds of a lap since the last reading; 0 without one. Begins anew."""
-        seconds, laps = self._seconds, self.laps
+        seconds, steps = self._seconds, self.steps
         if self._pairs:
             self._pairs[-1][1].synchronize()
-            seconds, laps = sum(begin.elapsed_time(end) for begin, end in self._pairs) / 1000, len(self._pairs)
-        self._seconds, self.laps, self._pairs = 0.0, 0, []
-        return seconds / laps if laps else 0.0
+            seconds, steps = sum(begin.elapsed_time(end) for begin, end in self._pairs) / 1000, len(self._pairs)
+        self._seconds, self.steps, self._pairs = 0.0, 0, []
+        return seconds / steps if steps else 0.0
 
     def _event(self) -> torch.cuda.Event:
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]

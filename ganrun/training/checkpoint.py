@@ -23,8 +23,8 @@ import ganrun
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder.layout import Pointer, RunFolder, find_checkpoint
 from ganrun.storage import RECORD_BYTES, Storage, TooLargeError
-from ganrun.training.player_step import Seat
-from ganrun.training.state import Play
+from ganrun.training.player_step import PlayerStep
+from ganrun.training.state import TrainingState
 
 FORMAT = 1
 STATE, MANIFEST = "state.json", "manifest.json"
@@ -33,7 +33,7 @@ Files = dict[str, bytes]
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunProgress:
     """What a checkpoint keeps beside the play itself: `best_score`, `seconds` of training so far, and in a search the
     number of the last `exploit` by this trial."""
 
@@ -54,7 +54,9 @@ class Snapshot:
         return {f"{name}.safetensors": bytes(save_tensors(group)) for name, group in self.tensors.items()} | self.texts
 
 
-def snapshot(play: Play, progress: Progress, recorder: dict[str, Tensor], spare: Snapshot | None = None) -> Snapshot:
+def snapshot(
+    state: TrainingState, progress: RunProgress, recorder: dict[str, Tensor], spare: Snapshot | None = None
+) -> Snapshot:
     """The state of a play. A round waits for no more than the copying.
 
     Args:
@@ -63,52 +65,54 @@ def snapshot(play: Play, progress: Progress, recorder: dict[str, Tensor], spare:
         recorder: the recorder's state.
         spare: one that nobody needs any more, whose memory is written over: new memory costs more than the copying.
     """
-    tensors = {name: network.state_dict() for name, network in play.game.networks.items()}
-    tensors |= {f"{name}_average": average.network.state_dict() for name, average in play.averages.items()}
-    tensors |= {f"optimizer_{seat.player.name}": _optimizer_state(seat) for seat in play.seats}
-    tensors |= {name: tracker.state_dict() for name, tracker in play.game.trackers.items()}
+    tensors = {name: network.state_dict() for name, network in state.game.networks.items()}
+    tensors |= {f"{name}_average": ema.network.state_dict() for name, ema in state.ema.items()}
+    tensors |= {
+        f"optimizer_{player_step.player.name}": _optimizer_state(player_step) for player_step in state.player_steps
+    }
+    tensors |= {name: tracker.state_dict() for name, tracker in state.game.trackers.items()}
     tensors["recorder"] = recorder
-    state = {
-        "images": play.images,
-        "generation": play.generation,
-        "recorded": play.recorder.names,
-        "suspected": play.suspicion.streaks,
+    record = {
+        "images": state.images,
+        "generation": state.rollback_count,
+        "recorded": state.recorder.names,
+        "suspected": state.collapse_detector.streaks,
         "best_score": progress.best_score,
         "seconds": progress.seconds,
         "exploit": progress.exploit,
     }
-    texts = {STATE: json.dumps(state, indent=1).encode(), "config.yaml": play.config.to_yaml().encode()}
+    texts = {STATE: json.dumps(record, indent=1).encode(), "config.yaml": state.config.to_yaml().encode()}
     return Snapshot(_to_host(tensors, spare.tensors if spare else {}), texts)
 
 
-def restore(play: Play, files: Files) -> Progress:
+def restore(state: TrainingState, files: Files) -> RunProgress:
     """Puts a play into the state of a checkpoint.
 
     Raises:
         RunError: the networks or optimizers are not those of the config.
     """
     try:
-        for name, network in play.game.networks.items():
+        for name, network in state.game.networks.items():
             network.load_state_dict(load_tensors(files[f"{name}.safetensors"]))
-        for name, average in play.averages.items():
-            average.network.load_state_dict(load_tensors(files[f"{name}_average.safetensors"]))
-        for seat in play.seats:
-            _load_optimizer(seat, load_tensors(files[f"optimizer_{seat.player.name}.safetensors"]))
-        for name, tracker in play.game.trackers.items():
+        for name, ema in state.ema.items():
+            ema.network.load_state_dict(load_tensors(files[f"{name}_average.safetensors"]))
+        for player_step in state.player_steps:
+            _load_optimizer(player_step, load_tensors(files[f"optimizer_{player_step.player.name}.safetensors"]))
+        for name, tracker in state.game.trackers.items():
             tracker.load_state_dict(load_tensors(files[f"{name}.safetensors"]))
-        state = json.loads(files[STATE])
-        play.recorder.load(state["recorded"], load_tensors(files["recorder.safetensors"]))
-        play.suspicion.streaks |= state.get("suspected", {})
+        record = json.loads(files[STATE])
+        state.recorder.load(record["recorded"], load_tensors(files["recorder.safetensors"]))
+        state.collapse_detector.streaks |= record.get("suspected", {})
     except (KeyError, RuntimeError, SafetensorError) as error:
         raise RunError(f"the checkpoint does not fit the networks of this config: {error}") from error
-    play.images, play.generation = state["images"], state["generation"]
+    state.images, state.rollback_count = record["images"], record["generation"]
     return progress_of(files)
 
 
-def progress_of(files: Files) -> Progress:
+def progress_of(files: Files) -> RunProgress:
     """What a checkpoint keeps beside the play; of none, nothing yet."""
-    state = json.loads(files[STATE]) if files else {}
-    return Progress(state.get("best_score"), state.get("seconds", 0.0), state.get("exploit", 0))
+    record = json.loads(files[STATE]) if files else {}
+    return RunProgress(record.get("best_score"), record.get("seconds", 0.0), record.get("exploit", 0))
 
 
 def write(folder: RunFolder, name: str, files: Files, facts: dict[str, Any]) -> int:
@@ -180,7 +184,7 @@ def load_network(storage: Storage, directory: str, name: str, network: nn.Module
         raise RunError(f"{storage.uri}/{directory}/{file} does not fit the network of the config: {error}") from error
 
 
-def begin_from(play: Play, where: str) -> list[str]:
+def load_weights_from(state: TrainingState, where: str) -> list[str]:
     """Gives a play that has not begun the weights of another run's checkpoint, averages too.
 
     Returns:
@@ -192,7 +196,7 @@ def begin_from(play: Play, where: str) -> list[str]:
     """
     storage, directory = find_checkpoint(where)
     files = read(storage, directory)
-    networks = dict(play.game.networks) | {f"{name}_average": each.network for name, each in play.averages.items()}
+    networks = dict(state.game.networks) | {f"{name}_average": each.network for name, each in state.ema.items()}
     unfit, fitting = [], 0
     for name, network in networks.items():
         theirs = load_tensors(files.get(f"{name}.safetensors", save_tensors({})))
@@ -207,7 +211,7 @@ def begin_from(play: Play, where: str) -> list[str]:
     return unfit
 
 
-def newest_whole(folder: RunFolder) -> tuple[str | None, Files, list[str]]:
+def newest_complete(folder: RunFolder) -> tuple[str | None, Files, list[str]]:
     """The newest checkpoint that is whole: its name (None before the first) and files; what is wrong with newer ones.
 
     Raises:
@@ -247,21 +251,21 @@ def make_visible(folder: RunFolder, pointer: Pointer, best: bool) -> None:
         folder.move_pointer("best", pointer)
 
 
-def _optimizer_state(seat: Seat) -> dict[str, Tensor]:
-    state = seat.optimizer.state
+def _optimizer_state(player_step: PlayerStep) -> dict[str, Tensor]:
+    record = player_step.optimizer.state
     return {
         f"{name}.{key}": value
-        for name, parameter in seat.parameters.items()
-        for key, value in state.get(parameter, {}).items()
+        for name, parameter in player_step.parameters.items()
+        for key, value in record.get(parameter, {}).items()
     }
 
 
-def _load_optimizer(seat: Seat, tensors: dict[str, Tensor]) -> None:
-    for name, parameter in seat.parameters.items():
+def _load_optimizer(player_step: PlayerStep, tensors: dict[str, Tensor]) -> None:
+    for name, parameter in player_step.parameters.items():
         if f"{name}.step" not in tensors:
             continue  # It never had a gradient.
         # Moments in the parameter's own layout: the fused kernel walks both in memory order.
-        seat.optimizer.state[parameter] = {
+        player_step.optimizer.state[parameter] = {
             key: torch.empty_like(parameter, requires_grad=False).copy_(tensors[f"{name}.{key}"])
             for key in ("exp_avg", "exp_avg_sq")
         } | {"step": tensors[f"{name}.step"].to(parameter.device)}

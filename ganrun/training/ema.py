@@ -10,7 +10,7 @@ RAMP = 0.05
 beginning (Karras et al. 2020, arXiv:2006.06676, appendix C)."""
 
 
-class Average:
+class EMA:
     """A copy of a network whose state follows the network's.
 
     After each round, average = decay * average + (1 - decay) * network with decay = 0.5 ** (images of the

@@ -6,7 +6,7 @@ from typing import Protocol
 from ganrun.data.decode import RawBatch
 from ganrun.errors import DivergedError
 from ganrun.training.player_step import learning_rate
-from ganrun.training.state import Play
+from ganrun.training.state import TrainingState
 
 
 class Host(Protocol):
@@ -15,7 +15,7 @@ class Host(Protocol):
     def should_stop(self) -> bool:
         """Whether the run is asked to save and leave; the same on all workers."""
 
-    def record(self, values: dict[str, float], signs: tuple[str, ...]) -> None:
+    def record(self, values: dict[str, float], symptoms: tuple[str, ...]) -> None:
         """A tick: means since the last one, by metric name, and the signs of collapse that hold."""
 
     def picture(self) -> None:
@@ -28,32 +28,35 @@ class Host(Protocol):
         """A checkpoint."""
 
 
-def train(play: Play, next_batches: Callable[[], list[RawBatch]], host: Host) -> bool:
+def train(state: TrainingState, next_batches: Callable[[], list[RawBatch]], host: Host) -> bool:
     """Plays rounds until the run has its images or the host asks to stop; whether it has them.
 
     Raises:
         DivergedError: more turns were not finite in a tick than the config tolerates, or it collapsed and is
             to be rolled back then.
     """
-    config = play.config
+    config = state.config
     evaluate, checkpoint = config.evaluate.every_images, config.checkpoint.every_images
-    if play.images == 0:
+    if state.images == 0:
         host.picture()
     # A checkpoint that is owed waits for a round without a skipped turn: weights may be finite and yet lost.
     owed = False
-    while play.images < config.train.total_images:
-        before = play.images
-        play.round(next_batches)
-        done, ticked = play.images >= config.train.total_images, _passed(config.train.tick_images, before, play.images)
+    while state.images < config.train.total_images:
+        before = state.images
+        state.round(next_batches)
+        done, ticked = (
+            state.images >= config.train.total_images,
+            _passed(config.train.tick_images, before, state.images),
+        )
         if done or ticked:
-            _tick(play, host)
+            _tick(state, host)
         # The first tick is scored, too: to compare with, and so that what is wrong with scores is seen soon.
         first = ticked and before < config.train.tick_images
-        if evaluate and (done or first or _passed(evaluate, before, play.images)):
+        if evaluate and (done or first or _passed(evaluate, before, state.images)):
             owed = host.evaluate() or owed
         stop = host.should_stop()
-        owed = owed or stop or _passed(checkpoint, before, play.images)
-        if done or (owed and not play.skipped):
+        owed = owed or stop or _passed(checkpoint, before, state.images)
+        if done or (owed and not state.skipped):
             host.save()
             if stop and not done:
                 return False
@@ -66,18 +69,18 @@ def _passed(interval: int, before: int, after: int) -> bool:
     return bool(interval) and after // interval > before // interval
 
 
-def _tick(play: Play, host: Host) -> None:
-    values, nonfinite = play.recorder.read()
-    for seat in play.seats:
-        rate = learning_rate(seat.settings, play.images, play.config.train.total_images)
-        values[f"learning_rate/{seat.player.name}"] = rate
-    signs, settings = play.suspicion.look(values), play.config.train
-    host.record(values | {"nonfinite": nonfinite}, signs)
+def _tick(state: TrainingState, host: Host) -> None:
+    values, nonfinite = state.recorder.read()
+    for player_step in state.player_steps:
+        rate = learning_rate(player_step.settings, state.images, state.config.train.total_images)
+        values[f"learning_rate/{player_step.player.name}"] = rate
+    symptoms, settings = state.collapse_detector.update(values), state.config.train
+    host.record(values | {"nonfinite": nonfinite}, symptoms)
     if nonfinite > settings.nonfinite_tolerance:
         raise DivergedError(
-            f"{nonfinite} turns before {play.images:,} images had a loss or gradient that is not finite, more than "
+            f"{nonfinite} turns before {state.images:,} images had a loss or gradient that is not finite, more than "
             f"train.nonfinite_tolerance: {settings.nonfinite_tolerance}"
         )
-    if signs and settings.rollback_on_collapse:
-        raise DivergedError(f"a collapse is suspected at {play.images:,} images: {', '.join(signs)}")
+    if symptoms and settings.rollback_on_collapse:
+        raise DivergedError(f"a collapse is suspected at {state.images:,} images: {', '.join(symptoms)}")
     host.picture()

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from ganrun.slots import Slots
-from ganrun.training.player_step import TurnRecord
+from ganrun.training.player_step import StepResult
 
 
-class Recorder:
+class MetricRecorder:
     """Means since the last tick, a sum and a count for each slot and name.
 
     Kept by slot so that they are the same for every number of workers, and part of a checkpoint so that a tick
@@ -22,7 +22,7 @@ class Recorder:
         self.nonfinite = torch.zeros((), dtype=torch.int64, device=device)
         """Turns skipped since the last tick; the same on all workers."""
 
-    def add(self, turn: TurnRecord) -> None:
+    def add(self, turn: StepResult) -> None:
         """Adds a turn's scalars, slot by slot; those that are not finite do not count."""
         for name in turn.rows[0]:
             if name not in self.names:

@@ -13,10 +13,10 @@ from torch.nn.parallel import DistributedDataParallel
 from ganrun.config.schema import AdamConfig
 from ganrun.games.game import Batch, Game, Player
 from ganrun.models.spectral_norm import SpectralNorm
-from ganrun.rng import Draw
+from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
-from ganrun.telemetry.spans import mark
-from ganrun.telemetry.timer import Stopwatch
+from ganrun.telemetry.spans import span
+from ganrun.telemetry.timer import Timer
 
 # Running statistics are settled once a round (state.py); torch 2.13 gave the switch another name.
 _SWITCH = "forward_sync_buffers"
@@ -25,7 +25,7 @@ if _SWITCH not in inspect.signature(DistributedDataParallel).parameters:
 _NO_BUFFER_SYNC: dict[str, Any] = {_SWITCH: False}
 
 
-class TurnRecord(NamedTuple):
+class StepResult(NamedTuple):
     """What a turn leaves to be read at the tick."""
 
     rows: list[dict[str, Tensor]]
@@ -34,7 +34,7 @@ class TurnRecord(NamedTuple):
     """1 if a gradient was not finite and nothing moved, else 0."""
 
 
-class Seat:
+class PlayerStep:
     """A player at the table, with all its turn needs."""
 
     def __init__(self, player: Player, game: Game, settings: AdamConfig, slots: Slots, bf16: bool) -> None:
@@ -48,7 +48,7 @@ class Seat:
             network.requires_grad_(False)
         player.owned.requires_grad_(True)
         self._iterated = [module for module in player.owned.modules() if isinstance(module, SpectralNorm)]
-        self.stopwatch = Stopwatch(self.device)
+        self.timer = Timer(self.device)
         self.module: nn.Module = player
         if slots.workers > 1:
             self.module = DistributedDataParallel(player, **_NO_BUFFER_SYNC, gradient_as_bucket_view=True)
@@ -60,34 +60,34 @@ class Seat:
             fused=True,
         )
 
-    def take_turn(self, batches: Sequence[Batch], draws: Sequence[Draw], learning_rate: float) -> TurnRecord:
+    def step(self, batches: Sequence[Batch], noises: Sequence[KeyedNoise], learning_rate: float) -> StepResult:
         """Moves this player's networks, and no others, by one step on a batch of each owned slot."""
         for network in self.others.values():
             network.requires_grad_(False)
         self.player.owned.requires_grad_(True)
         for module in self._iterated:
-            module.begin_turn()
-        self.stopwatch.start()
+            module.iterate()
+        self.timer.start()
         self.optimizer.zero_grad(set_to_none=True)
         rows = []
-        for number, (batch, draw) in enumerate(zip(batches, draws, strict=True)):
+        for number, (batch, noise) in enumerate(zip(batches, noises, strict=True)):
             last = number == len(batches) - 1
-            with self._reduced(last), self._autocast(), mark(f"{self.player.name}: forward"):
-                loss = self.module(batch, draw, self.others)
+            with self._reduced(last), self._autocast(), span(f"{self.player.name}: forward"):
+                loss = self.module(batch, noise, self.others)
             if last:
-                self.stopwatch.stop()  # What comes now waits for the other ranks.
-            with self._reduced(last), mark(f"{self.player.name}: backward"):
+                self.timer.stop()  # What comes now waits for the other ranks.
+            with self._reduced(last), span(f"{self.player.name}: backward"):
                 (loss.total * self.slots.weight).backward()
             rows.append({f"loss/{self.player.name}": loss.total.detach(), **loss.parts})
-        with mark(f"{self.player.name}: step"):
+        with span(f"{self.player.name}: step"):
             return self._step(rows, learning_rate)
 
     @property
     def rounds(self) -> int:
         """Played since the stopwatch was last read."""
-        return self.stopwatch.laps // self.player.turns
+        return self.timer.steps // self.player.turns
 
-    def _step(self, rows: list[dict[str, Tensor]], learning_rate: float) -> TurnRecord:
+    def _step(self, rows: list[dict[str, Tensor]], learning_rate: float) -> StepResult:
         """Takes the optimizer's step unless a gradient is not finite; decided on the device, without waiting."""
         gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
@@ -102,7 +102,7 @@ class Seat:
         self.player.after_step()
         for row in rows:
             row[f"gradient_norm/{self.player.name}"] = norm
-        return TurnRecord(rows, skipped)
+        return StepResult(rows, skipped)
 
     def _reduced(self, last: bool) -> AbstractContextManager[None]:
         """Gradients are summed over the workers once a turn, in the last slot's backward pass."""

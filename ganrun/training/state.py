@@ -9,16 +9,16 @@ from ganrun.config.schema import Config
 from ganrun.data.decode import Field, RawBatch
 from ganrun.games.game import Batch, Game, Networks
 from ganrun.models.normalization import SlotBatchNorm2d
-from ganrun.rng import Draw
+from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
-from ganrun.telemetry.collapse import Suspicion
-from ganrun.telemetry.spans import mark
-from ganrun.training.ema import Average
-from ganrun.training.metric_recorder import Recorder
-from ganrun.training.player_step import Seat, TurnRecord, has_bf16, learning_rate
+from ganrun.telemetry.collapse import CollapseDetector
+from ganrun.telemetry.spans import span
+from ganrun.training.ema import EMA
+from ganrun.training.metric_recorder import MetricRecorder
+from ganrun.training.player_step import PlayerStep, StepResult, has_bf16, learning_rate
 
 
-class Play:
+class TrainingState:
     """A game being played: all that a checkpoint keeps is here.
 
     Args:
@@ -29,15 +29,15 @@ class Play:
 
     def __init__(self, game: Game, config: Config, slots: Slots) -> None:
         self.game, self.config, self.slots = game, config, slots
-        self.images, self.generation = 0, 0
+        self.images, self.rollback_count = 0, 0
         parameter = next(next(iter(game.networks.values())).parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         bf16 = config.train.precision == "bf16" and has_bf16(self.device)
-        self.seats = [Seat(player, game, config.optimizer.of(player.name), slots, bf16) for player in game.players]
-        self.averages = {
-            name: Average(game.networks[name], config.train.average_half_life_images) for name in game.averaged
-        }
-        self.recorder, self.suspicion = Recorder(slots, self.device), Suspicion()
+        self.player_steps = [
+            PlayerStep(player, game, config.optimizer.of(player.name), slots, bf16) for player in game.players
+        ]
+        self.ema = {name: EMA(game.networks[name], config.train.average_half_life_images) for name in game.averaged}
+        self.recorder, self.collapse_detector = MetricRecorder(slots, self.device), CollapseDetector()
         self.skipped = torch.zeros((), device=self.device)
         """Turns of the last round that were skipped because a gradient was not finite."""
         turns = sum(player.turns for player in game.players if player.fresh_batch)
@@ -50,38 +50,38 @@ class Play:
         ]
 
     @property
-    def averaged_networks(self) -> Networks:
+    def ema_networks(self) -> Networks:
         """The networks, in place of those that are averaged their averages."""
-        return self.game.networks | {name: average.network for name, average in self.averages.items()}
+        return self.game.networks | {name: ema.network for name, ema in self.ema.items()}
 
     def round(self, next_batches: Callable[[], list[RawBatch]]) -> None:
         """Every player's turns. `next_batches` gives the next batch of each owned slot."""
         before, skipped = self.images, []
         batches: list[Batch] = []
-        for seat in self.seats:
-            for turn in range(seat.player.turns):
-                if seat.player.fresh_batch or not batches:
-                    with mark("data"):
-                        batches = [self._place(batch) for batch in next_batches()]
-                rate = learning_rate(seat.settings, self.images, self.config.train.total_images)
-                with mark(f"{seat.player.name}: turn"):
-                    record = seat.take_turn(batches, list(self._draws(turn, before // self._round_images)), rate)
+        for player_step in self.player_steps:
+            for turn in range(player_step.player.turns):
+                if player_step.player.fresh_batch or not batches:
+                    with span("data"):
+                        batches = [self._to_device(batch) for batch in next_batches()]
+                rate = learning_rate(player_step.settings, self.images, self.config.train.total_images)
+                with span(f"{player_step.player.name}: turn"):
+                    record = player_step.step(batches, list(self._noises(turn, before // self._round_images)), rate)
                 self.recorder.add(record)
                 self._track(record)
                 skipped.append(record.skipped)
-                if seat.player.fresh_batch:
+                if player_step.player.fresh_batch:
                     self.images += self.config.data.batch_size
-        with mark("averages"):
-            self._settle_norms()
-            for average in self.averages.values():
-                average.update(self.images - before, self.images)
+        with span("averages"):
+            self._update_running_stats()
+            for ema in self.ema.values():
+                ema.update(self.images - before, self.images)
         self.skipped = torch.stack(skipped).sum()
 
-    def _place(self, batch: RawBatch) -> Batch:
+    def _to_device(self, batch: RawBatch) -> Batch:
         """To the device, beside its work; images from bytes to [-1, 1]."""
-        return {name: self._place_field(field) for name, field in batch.items()}
+        return {name: self._field_to_device(field) for name, field in batch.items()}
 
-    def _place_field(self, field: Field) -> Field:
+    def _field_to_device(self, field: Field) -> Field:
         if not isinstance(field, Tensor):
             return field
         field = field.to(self.device, non_blocking=True)
@@ -90,29 +90,29 @@ class Play:
             return images.to(self.dtype).div_(127.5).sub_(1)
         return field.to(self.dtype) if field.is_floating_point() else field
 
-    def _draws(self, turn: int, number: int) -> Iterator[Draw]:
+    def _noises(self, turn: int, number: int) -> Iterator[KeyedNoise]:
         """For each owned slot, in this turn of a player in round `number`."""
         seed = self.config.run.seed
         for slot in self.slots.owned:
-            yield Draw(seed, self.generation, self.images, slot, self.device, self.dtype, turn, number)
+            yield KeyedNoise(seed, self.rollback_count, self.images, slot, self.device, self.dtype, turn, number)
 
-    def _track(self, record: TurnRecord) -> None:
+    def _track(self, record: StepResult) -> None:
         """Tells trackers the mean over the slots of what they watch."""
         for tracker in self.game.trackers.values():
             if tracker.watches in record.rows[0]:
                 seen = torch.stack([row[tracker.watches] for row in record.rows])
                 tracker.update(self.slots.gather(seen).mean(0), self.config.data.batch_size)
 
-    def _settle_norms(self) -> None:
+    def _update_running_stats(self) -> None:
         """Moves running statistics by the mean over the slots, the same bits on every worker."""
         if not self._norms:
             return
         owned, rows = len(self.slots.owned), []
         for norm, turns in self._norms:
             # Noted turn by turn, slot by slot, pass by pass: [turns, owned, passes, 2 C] -> [owned, 2 C].
-            noted = norm.take_noted()
+            noted = norm.take_batch_stats()
             rows.append(noted.reshape(turns, owned, -1, 2 * norm.num_features).mean(dim=(0, 2)))
         mean, start = self.slots.gather(torch.cat(rows, dim=1)).mean(0), 0
         for norm, _ in self._norms:
-            norm.settle(mean[start : start + 2 * norm.num_features].view(2, -1))
+            norm.update_running_stats(mean[start : start + 2 * norm.num_features].view(2, -1))
             start += 2 * norm.num_features

@@ -87,7 +87,7 @@ class Population:
         """Of a whole trial."""
         return self.config.train.total_images // self.tune.perturb_every_images
 
-    def hear(self, line: Line) -> None:
+    def handle(self, line: Line) -> None:
         """Takes a line of search.jsonl, whether new or read again."""
         match line["kind"]:
             case "report":

@@ -34,7 +34,7 @@ def read_population(config: Config, storage: Storage) -> Population:
     population = Population(config)
     for number, line in enumerate(parse_lines(_text(storage), {"time", "kind"}), 1):
         try:
-            population.hear(line)
+            population.handle(line)
         except (KeyError, TypeError) as error:
             raise RunError(
                 f"{storage.uri}/{FILE}: line {number} is not of this search ({error!r}); take it out, or choose "
@@ -43,7 +43,7 @@ def read_population(config: Config, storage: Storage) -> Population:
     return population
 
 
-def mend(storage: Storage) -> None:
+def terminate_last_line(storage: Storage) -> None:
     """Ends a line that a crash cut off, lest the next one is lost with it."""
     if (text := _text(storage)) and not text.endswith(b"\n"):
         storage.append(FILE, b"\n")
@@ -56,7 +56,7 @@ def _text(storage: Storage) -> bytes:
         return b""
 
 
-def add_lines(storage: Storage, lines: list[dict[str, Any]]) -> None:
+def append_lines(storage: Storage, lines: list[dict[str, Any]]) -> None:
     """Appends lines, all or in a crash the first of them.
 
     Raises:

@@ -4,10 +4,10 @@ from typing import Any
 
 from ganrun.tuning.population import Population, Report
 
-Message = dict[str, Any]
+Event = dict[str, Any]
 
 
-class Reporting:
+class TrialReporter:
     """Makes the reports of a trial: each of a score and the first checkpoint from there on, whichever is said first.
 
     What a trial says before it has an exploit behind it is of a state that it is about to give up, and makes none.
@@ -35,25 +35,25 @@ class Reporting:
         last = self.population.last_exploit(self.trial)
         return last is None or self.behind >= last.number
 
-    def hear(self, message: Message) -> Report | None:
+    def handle(self, event: Event) -> Report | None:
         """Takes a message of the workers; the report that it makes whole."""
-        match message["kind"]:
+        match event["kind"]:
             case "started":
-                self._begin(message["exploit"])
+                self._begin(event["exploit"])
             case "exploit":
-                self._begin(message["number"])
+                self._begin(event["number"])
             case "checkpoint" if self.up_to_date:
-                self._saved.append((message["images"], message["checkpoint"]))
+                self._saved.append((event["images"], event["checkpoint"]))
                 return self._whole()
             case "score" if self.up_to_date:
-                return self._score(message["images"], self._value(message))
+                return self._score(event["images"], self._value(event))
             case "score_failed" if self.up_to_date:
-                return self._score(message["images"], None)
+                return self._score(event["images"], None)
         return None
 
-    def _value(self, message: Message) -> float | None:
+    def _value(self, event: Event) -> float | None:
         metric = self.population.tune.metric
-        value: float | None = message["value"] if metric == "distance" else message["values"].get(metric)
+        value: float | None = event["value"] if metric == "distance" else event["values"].get(metric)
         return value
 
     def _score(self, images: int, value: float | None) -> Report | None:

@@ -12,29 +12,29 @@ from ray.tune.stopper import Stopper
 from ganrun.config.schema import Config
 from ganrun.errors import UserError
 from ganrun.ray_backend import launch
-from ganrun.ray_backend.cluster import cpus_of
+from ganrun.ray_backend.cluster import worker_cpus
 from ganrun.ray_backend.evaluation_tasks import scoring_cpus
 from ganrun.storage import Storage
 from ganrun.telemetry.search_state import STATES
 from ganrun.tuning.population import Population, Report
-from ganrun.tuning.records import add_lines, point_best
-from ganrun.tuning.reporting import Reporting
-from ganrun.tuning.trainable import begin, order_of
-from ganrun.worker.channel import Message
+from ganrun.tuning.records import append_lines, point_best
+from ganrun.tuning.reporting import TrialReporter
+from ganrun.tuning.trainable import exploit_command, write_trial_config
+from ganrun.worker.channel import Event
 
 PENDING, RUNNING, PAUSED, FINISHED, FAILED = STATES
 
 
-class Watch(Protocol):
+class SearchObserver(Protocol):
     """Who is shown what happens."""
 
-    def hear(self, trial: str, message: Message) -> None:
+    def handle(self, trial: str, event: Event) -> None:
         """A message of a trial's workers; without a trial, a line of search.jsonl."""
 
     def observe(self, states: dict[str, str]) -> None:
         """The state of each trial."""
 
-    def say(self, text: str) -> None:
+    def write_line(self, text: str) -> None:
         """A line for the user."""
 
 
@@ -57,12 +57,12 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         config: Config,
         storage: Storage,
         population: Population,
-        watch: Watch,
-        tell: Callable[[str, bool, list[Message]], None],
+        watch: SearchObserver,
+        send: Callable[[str, bool, list[Event]], None],
     ) -> None:
         super().__init__()
-        self.config, self.storage, self.population, self.watch, self.tell = config, storage, population, watch, tell
-        self.reporting = {name: Reporting(population, name) for name in population.trials}
+        self.config, self.storage, self.population, self.watch, self.send = config, storage, population, watch, send
+        self.reporting = {name: TrialReporter(population, name) for name in population.trials}
         self.tune_trials: dict[str, TuneTrial] = {}
         self.over = {name: FINISHED for name in population.trials if population.has_finished(name)}
         """Trials that do not run again, or not until they take over another: finished or failed."""
@@ -90,7 +90,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         """Has all that run save and leave, and nobody start."""
         self.stopping = True
         for name in self._running():
-            self.tell(name, True, [])
+            self.send(name, True, [])
 
     def all_over(self) -> bool:
         """Whether nobody runs and nobody is to."""
@@ -113,15 +113,15 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         """Takes what its workers said; a trial goes on until they have left."""
-        name, messages = trial.config["trial"], result["messages"]
+        name, events = trial.config["trial"], result["events"]
         try:
-            for message in messages:
-                self.watch.hear(name, message)
-                self._heed(name, message)
+            for event in events:
+                self.watch.handle(name, event)
+                self._act_on(name, event)
             self._make_room()
         except Exception as error:  # Ray Tune would make a text of it.
             self._end_with(error)
-        if messages[-1]["kind"] not in launch.ENDINGS:
+        if events[-1]["kind"] not in launch.ENDINGS:
             return str(self.CONTINUE)
         return str(self.STOP if self.over.get(name) == FINISHED else self.PAUSE)
 
@@ -157,14 +157,14 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         ahead = [name for name in running if behind and reported(name) > reported(behind[0])]
         for name in ahead[: len(behind)]:
             if self.reporting[name].up_to_date:
-                self.tell(name, True, [])
+                self.send(name, True, [])
 
     def _room(self) -> int:
         """How many trials the cluster has room for, at least one: Ray waits for nodes."""
         there: dict[str, float] = ray.cluster_resources()
         cluster = self.config.cluster
         needed = {
-            "CPU": cpus_of(self.config, cluster.most_workers) + scoring_cpus(self.config),
+            "CPU": worker_cpus(self.config, cluster.most_workers) + scoring_cpus(self.config),
             "GPU": float(cluster.most_workers * cluster.gpus_per_worker),
         }
         room = min(int(there.get(name, 0) / amount + 1e-6) for name, amount in needed.items() if amount)
@@ -173,30 +173,30 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
             turns = "they take turns of tune.perturb_every_images, each saved and started anew"
             if self.population.tune.method != "population":
                 turns = "the others wait until one ends"
-            self.watch.say(
+            self.watch.write_line(
                 f"{room} of {len(self.population.trials)} trials fit the cluster at once (a trial needs "
                 f"{needed['CPU']:g} CPUs, {needed['GPU']:g} GPUs): {turns if room else 'waiting for nodes'}"
             )
         return max(room, 1)
 
-    def _heed(self, name: str, message: Message) -> None:
+    def _act_on(self, name: str, event: Event) -> None:
         reporting = self.reporting[name]
-        if report := reporting.hear(message):
+        if report := reporting.handle(event):
             self._report(report)
-        match message["kind"]:
+        match event["kind"]:
             case "started" if not reporting.up_to_date:
-                self._order(name)  # Whoever had it may have died of it.
+                self._send_exploit(name)  # Whoever had it may have died of it.
             case "finished" if reporting.up_to_date:
                 self.over[name] = FINISHED
                 self.decide()
             case "failed":
-                if message["wrong_input"]:
-                    raise UserError(f"trial {name}: {message['text']}")
-                self._failed(name, message["text"])
+                if event["wrong_input"]:
+                    raise UserError(f"trial {name}: {event['text']}")
+                self._failed(name, event["text"])
 
     def _report(self, report: Report) -> None:
         best = self.population.best()
-        self._note([{"kind": "report", **report._asdict(), "values": self.population.values[report.trial]}])
+        self._append([{"kind": "report", **report._asdict(), "values": self.population.values[report.trial]}])
         if (now := self.population.best()) and now != best:
             point_best(self.storage, now)
         self.decide()
@@ -206,28 +206,28 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         failed, finished = ([name for name in self.over if self.over[name] == how] for how in (FAILED, FINISHED))
         found = self.population.decide(failed, finished)
         # Written before anyone acts on them: a search that is killed now does the same when it goes on.
-        self._note([{"kind": "exploit", **exploit._asdict()} for exploit in found])
+        self._append([{"kind": "exploit", **exploit._asdict()} for exploit in found])
         for exploit in found:
             self.over.pop(exploit.trial, None)
-            begin(self.config, self.population, exploit.trial)
-            self._order(exploit.trial)
+            write_trial_config(self.config, self.population, exploit.trial)
+            self._send_exploit(exploit.trial)
         best = self.population.best()
         for name in self._running():
             keep = [best.checkpoint] if best and best.trial == name else []
             before = f"{self.population.needed_from:012d}"
-            self.tell(name, False, [{"kind": "release", "before": before, "keep": keep}])
+            self.send(name, False, [{"kind": "release", "before": before, "keep": keep}])
 
-    def _order(self, name: str) -> None:
+    def _send_exploit(self, name: str) -> None:
         """Tells it whom to take over; one that does not run finds it in search.jsonl."""
-        if order := order_of(self.config, self.population.last_exploit(name)):
-            self.tell(name, False, [{"kind": "exploit", "exploit": order._asdict()}])
+        if command := exploit_command(self.config, self.population.last_exploit(name)):
+            self.send(name, False, [{"kind": "exploit", "exploit": command._asdict()}])
 
-    def _note(self, lines: list[dict[str, Any]]) -> None:
+    def _append(self, lines: list[dict[str, Any]]) -> None:
         if lines:
-            add_lines(self.storage, lines)
+            append_lines(self.storage, lines)
         for line in lines:
-            self.population.hear(line)
-            self.watch.hear("", line)
+            self.population.handle(line)
+            self.watch.handle("", line)
 
     def _failed(self, name: str, text: str) -> None:
         self.over[name], self.why = FAILED, self.why or text
@@ -235,12 +235,12 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
             self.population.tune.method == "population" and self.population.decided + 1 < self.population.intervals
         )
         hope = "; at the next comparison it takes over another" if revived else ""
-        self.watch.say(f"trial {name} failed{hope}: {text}")
-        self.watch.hear(name, {"kind": "trial_failed", "text": text})
+        self.watch.write_line(f"trial {name} failed{hope}: {text}")
+        self.watch.handle(name, {"kind": "trial_failed", "text": text})
         self.decide()
 
 
-class Queue(Searcher):  # type: ignore[misc]
+class TrialQueue(Searcher):  # type: ignore[misc]
     """Gives Ray Tune a trial when there is room for it: Ray Tune itself starts all that it has at once."""
 
     def __init__(self, scheduler: Scheduler) -> None:
@@ -256,7 +256,7 @@ class Queue(Searcher):  # type: ignore[misc]
         """Nothing to learn."""
 
 
-class End(Stopper):  # type: ignore[misc]
+class SearchEnd(Stopper):  # type: ignore[misc]
     """Tells Ray Tune when the search is over; trials it ends itself."""
 
     def __init__(self, scheduler: Scheduler) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from ganrun.tuning.population import Line, Population
 
 
-def line_of(line: Line) -> str:
+def describe_line(line: Line) -> str:
     """A line of search.jsonl as one for the terminal."""
     match line["kind"]:
         case "report":
@@ -42,12 +42,12 @@ def table(population: Population) -> str:
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    if population.tune.method == "seeds" and (spread := spread_of(population)):
+    if population.tune.method == "seeds" and (spread := score_spread(population)):
         lines.append(f"mean {spread[0]:.4g}, standard deviation {spread[1]:.4g} over {spread[2]} seeds")
     return "\n".join(lines)
 
 
-def spread_of(population: Population) -> tuple[float, float, int] | None:
+def score_spread(population: Population) -> tuple[float, float, int] | None:
     """Mean and (n - 1) standard deviation of the trials' newest scores, and their number; None of fewer than two."""
     scores = [
         each.last.score

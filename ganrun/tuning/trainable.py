@@ -14,12 +14,12 @@ from ganrun.storage import open_storage
 from ganrun.tuning.population import Exploit, Population
 from ganrun.tuning.records import read_population
 from ganrun.tuning.trial_config import trial_config
-from ganrun.worker.transitions import Exploit as Order
+from ganrun.worker.transitions import Exploit as ExploitCommand
 
 SETTLE_SECONDS = 20.0
 
 
-def train(settings: dict[str, Any], search: Config, boxes: dict[str, Any]) -> None:
+def train_trial(settings: dict[str, Any], search: Config, boxes: dict[str, Any]) -> None:
     """Trains a trial from where its folder is, and reports what its workers say to Ray Tune as it comes.
 
     Args:
@@ -34,31 +34,31 @@ def train(settings: dict[str, Any], search: Config, boxes: dict[str, Any]) -> No
     try:
         # An exploit is written down before anyone is told: one that is not there yet will come into the mailbox.
         population = read_population(search, open_storage(f"{search.run.storage}/{search.run.name}"))
-        config = begin(search, population, name)
+        config = write_trial_config(search, population, name)
     except (OSError, UserError, RunError) as error:
-        tune.report({"messages": [launch.failed(str(error), wrong_input=isinstance(error, UserError))]})
+        tune.report({"events": [launch.failed(str(error), wrong_input=isinstance(error, UserError))]})
         return
-    fitted = in_thread(launch.fit, config, boxes[name], order_of(search, population.last_exploit(name)))
-    for messages in launch.follow(config, boxes[name], fitted, lambda: False):
-        if messages and messages[-1]["kind"] in launch.ENDINGS:
+    fitted = in_thread(launch.fit, config, boxes[name], exploit_command(search, population.last_exploit(name)))
+    for events in launch.follow(config, boxes[name], fitted, lambda: False):
+        if events and events[-1]["kind"] in launch.ENDINGS:
             wait([fitted], SETTLE_SECONDS)  # Until Ray Train has put away what it keeps.
-        if messages:
-            tune.report({"messages": messages})
+        if events:
+            tune.report({"events": events})
 
 
-def begin(search: Config, population: Population, name: str) -> Config:
+def write_trial_config(search: Config, population: Population, name: str) -> Config:
     """The config of a trial as it is now, written to its folder."""
     config = trial_config(search, name, population.values[name])
     preflight.write_config(config, RunFolder(open_storage(f"{config.run.storage}/{name}")))
     return config
 
 
-def order_of(search: Config, exploit: Exploit | None) -> Order | None:
+def exploit_command(search: Config, exploit: Exploit | None) -> ExploitCommand | None:
     """An exploit as the workers of a trial are told of it; one that they have behind them they pass over."""
     if exploit is None:
         return None
     donor = f"{search.run.storage}/{search.run.name}/trials/{exploit.donor}"
-    return Order(exploit.number, donor, exploit.checkpoint, exploit.after)
+    return ExploitCommand(exploit.number, donor, exploit.checkpoint, exploit.after)
 
 
 def in_thread(work: Callable[..., Any], *arguments: Any) -> Future[Any]:

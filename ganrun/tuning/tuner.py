@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 from ganrun.config.schema import Config
 from ganrun.errors import RunError
 from ganrun.ray_backend import launch
-from ganrun.ray_backend.cluster import connected
-from ganrun.ray_backend.head_watch import Head
+from ganrun.ray_backend.cluster import ray_cluster
+from ganrun.ray_backend.head_watch import HeadWatch
 from ganrun.storage import Storage, for_ray, open_storage
 from ganrun.tuning import trainable as trial
 from ganrun.tuning.population import Population
-from ganrun.tuning.records import add_lines
-from ganrun.worker.channel import Message
+from ganrun.tuning.records import append_lines
+from ganrun.worker.channel import Event
 
 if TYPE_CHECKING:  # Ray reads its environment when it is imported: not before we are connected.
-    from ganrun.tuning.scheduler import Scheduler, Watch
+    from ganrun.tuning.scheduler import Scheduler, SearchObserver
 
 LISTEN_SECONDS = 0.2
 QUIET = {
@@ -36,7 +36,9 @@ QUIET = {
 """Ray Tune writes no records of its own beside ours, and none of ours again."""
 
 
-def run(config: Config, storage: Storage, population: Population, watch: "Watch", stop: threading.Event) -> str:
+def run(
+    config: Config, storage: Storage, population: Population, watch: "SearchObserver", stop: threading.Event
+) -> str:
     """Runs a search on a Ray of its own, or on the cluster that RAY_ADDRESS names; `finished` or `stopped`.
 
     Args:
@@ -52,8 +54,8 @@ def run(config: Config, storage: Storage, population: Population, watch: "Watch"
     """
     try:
         with (
-            connected(config, len(population.trials)) as ray,
-            contextlib.closing(Head(ray.get_runtime_context().gcs_address)) as head,
+            ray_cluster(config, len(population.trials)) as ray,
+            contextlib.closing(HeadWatch(ray.get_runtime_context().gcs_address)) as head,
         ):
             return _run(config, storage, population, watch, stop, head)
     finally:
@@ -63,16 +65,21 @@ def run(config: Config, storage: Storage, population: Population, watch: "Watch"
 
 
 def _run(
-    config: Config, storage: Storage, population: Population, watch: "Watch", stop: threading.Event, head: Head
+    config: Config,
+    storage: Storage,
+    population: Population,
+    watch: "SearchObserver",
+    stop: threading.Event,
+    head: HeadWatch,
 ) -> str:
     from ganrun.tuning.scheduler import FINISHED, Scheduler
 
     boxes = {name: launch.mailbox() for name in population.trials}
 
-    def tell(name: str, stop: bool, orders: list[Message]) -> None:
-        boxes[name].tell.remote(stop, orders)
+    def send(name: str, stop: bool, commands: list[Event]) -> None:
+        boxes[name].send.remote(stop, commands)
 
-    scheduler = Scheduler(config, storage, population, watch, tell)
+    scheduler = Scheduler(config, storage, population, watch, send)
     # Off the main thread: there Ray Tune would take SIGINT for itself.
     over = trial.in_thread(_tuner(config, scheduler, boxes).fit)
     while not wait([over], timeout=LISTEN_SECONDS).done:
@@ -91,7 +98,7 @@ def _run(
     if FINISHED not in scheduler.over.values():
         raise RunError(f"all trials failed; the first: {scheduler.why}")
     best = population.best()
-    add_lines(storage, [{"kind": "end", "best": best and best.trial}])
+    append_lines(storage, [{"kind": "end", "best": best and best.trial}])
     return "finished"
 
 
@@ -102,20 +109,20 @@ def _tuner(config: Config, scheduler: "Scheduler", boxes: dict[str, Any]) -> Any
     import ray
     from ray import tune
 
-    from ganrun.tuning.scheduler import End, Queue
+    from ganrun.tuning.scheduler import SearchEnd, TrialQueue
 
     # A trial's process only listens, here; its workers have resources of their own, by Ray Train.
     here = tune.PlacementGroupFactory([{f"node:{ray.util.get_node_ip_address()}": 0.001}])
-    trainable = tune.with_parameters(trial.train, search=config, boxes=boxes)
+    trainable = tune.with_parameters(trial.train_trial, search=config, boxes=boxes)
     trials = len(boxes) - len(scheduler.over)
     return tune.Tuner(
         tune.with_resources(trainable, here),
         tune_config=tune.TuneConfig(
-            scheduler=scheduler, search_alg=Queue(scheduler), num_samples=trials, max_concurrent_trials=trials
+            scheduler=scheduler, search_alg=TrialQueue(scheduler), num_samples=trials, max_concurrent_trials=trials
         ),
         run_config=tune.RunConfig(
             name=uuid.uuid4().hex[:12],
-            stop=End(scheduler),
+            stop=SearchEnd(scheduler),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=config.cluster.max_failures),
             **for_ray(f"{config.run.storage}/{config.run.name}/.ray"),

@@ -22,7 +22,7 @@ RETRY_SECONDS = 30.0
 logger = logging.getLogger(__name__)
 
 
-class Lines:
+class LineWriter:
     """Lines of metrics and events, and pictures. They are for people: that one cannot be written stops no run."""
 
     def __init__(self, folder: RunFolder) -> None:
@@ -97,7 +97,7 @@ class Lines:
 
 
 @dataclass(frozen=True)
-class Due:
+class PendingCheckpoint:
     """A checkpoint to be written: the state, what its manifest says of it, where the pointers go, and whether it is
     to be scored when it is there."""
 
@@ -110,16 +110,16 @@ class Due:
     to_score: bool = False
 
 
-def _may_replace(newer: Due, older: Due) -> bool:
+def _may_replace(newer: PendingCheckpoint, older: PendingCheckpoint) -> bool:
     return newer.best or not older.best
 
 
-def _heir(newer: Due, older: Due) -> Due:
+def _heir(newer: PendingCheckpoint, older: PendingCheckpoint) -> PendingCheckpoint:
     """The newer one in the place of an older one, whose score it has taken if that was to have one."""
     return replace(newer, to_score=newer.to_score or older.to_score)
 
 
-class Checkpoints:
+class CheckpointWriter:
     """Writes checkpoints one after another.
 
     At most one is being written and one waits. A newer one takes the place of the one that waits, unless that is the
@@ -135,8 +135,8 @@ class Checkpoints:
         say: (kind of event, its fields), of each that is written or fails.
     """
 
-    def __init__(self, folder: RunFolder, keep: int, lines: Lines, say: Callable[..., None]) -> None:
-        self.folder, self.keep, self.lines, self.say = folder, keep, lines, say
+    def __init__(self, folder: RunFolder, keep: int, lines: LineWriter, emit_event: Callable[..., None]) -> None:
+        self.folder, self.keep, self.lines, self.emit_event = folder, keep, lines, emit_event
         self.unsaved: str | None = None
         """What went wrong with the last one, if it failed."""
         self.fault: BaseException | None = None
@@ -149,7 +149,7 @@ class Checkpoints:
         """Names of those that another trial of a search may take over: they are not deleted either."""
         self.spare: Snapshot | None = None
         """One that is written, for the memory of the next."""
-        self._waiting: Due | None = None
+        self._waiting: PendingCheckpoint | None = None
         self._best: Pointer | None = None
         """Where `best.json` is to be moved."""
         self._refused: Pointer | None = None
@@ -159,16 +159,16 @@ class Checkpoints:
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
         self._thread.start()
 
-    def submit(self, due: Due) -> None:
+    def submit(self, pending: PendingCheckpoint) -> None:
         """Has a checkpoint written soon."""
         with self._changed:
-            if self._waiting and not _may_replace(due, self._waiting):
-                self.say("checkpoint_dropped", images=due.pointer.images)
+            if self._waiting and not _may_replace(pending, self._waiting):
+                self.emit_event("checkpoint_dropped", images=pending.pointer.images)
                 return
             if self._waiting:
-                self.say("checkpoint_dropped", images=self._waiting.pointer.images)
-                due = _heir(due, self._waiting)
-            self._waiting = due
+                self.emit_event("checkpoint_dropped", images=self._waiting.pointer.images)
+                pending = _heir(pending, self._waiting)
+            self._waiting = pending
             self._changed.notify_all()
 
     def point_best(self, pointer: Pointer) -> None:
@@ -215,19 +215,19 @@ class Checkpoints:
                 self._changed.wait_for(lambda: self._has_work or self._closing, timeout=wait)
                 if self._closing:
                     return
-                due, best, self._busy = self._waiting, self._best, True
+                pending, best, self._busy = self._waiting, self._best, True
                 self._waiting = None
             try:
                 if best:
                     self._move_best(best)
-                if due:
-                    self._persist(due)
+                if pending:
+                    self._persist(pending)
             except BaseException as error:
                 self.fault = error
             with self._changed:
-                self._busy, self.spare = False, due.snapshot if due else self.spare
+                self._busy, self.spare = False, pending.snapshot if pending else self.spare
                 self._changed.notify_all()
-            del due
+            del pending
             if self.fault:
                 return
 
@@ -241,38 +241,43 @@ class Checkpoints:
             spare, self.spare = self.spare, None
             return spare
 
-    def _persist(self, due: Due) -> None:
+    def _persist(self, pending: PendingCheckpoint) -> None:
         """Writes one, again and again until it is written, a newer one waits, or no more will come."""
         begun, size = time.monotonic(), 0
         while True:
             try:
                 # Once: after that it may be visible, though the answer to it was lost, and must not be touched again.
-                size = size or self._write_files(due)
+                size = size or self._write_files(pending)
                 self.lines.flush()
-                checkpoint.make_visible(self.folder, due.pointer, due.best)
+                checkpoint.make_visible(self.folder, pending.pointer, pending.best)
                 break
             except OSError as error:
-                self.unsaved = f"checkpoint {due.pointer.checkpoint} could not be written: {error.strerror or error}"
-                self.say("checkpoint_failed", images=due.pointer.images, message=self.unsaved)
-            if self._gives_up(due):
+                self.unsaved = (
+                    f"checkpoint {pending.pointer.checkpoint} could not be written: {error.strerror or error}"
+                )
+                self.emit_event("checkpoint_failed", images=pending.pointer.images, message=self.unsaved)
+            if self._gives_up(pending):
                 return
         self.unsaved, self.last_good, self._refused = None, time.monotonic(), None
-        seconds = {"blocked_seconds": due.blocked_seconds, "upload_seconds": self.last_good - begun}
-        self.say("checkpoint", images=due.pointer.images, checkpoint=due.pointer.checkpoint, bytes=size, **seconds)
-        if due.to_score:
-            name = due.pointer.checkpoint
-            self.unscored[name] = due.pointer
-            self.say("score_wanted", images=due.pointer.images, checkpoint=name)
-        self._delete_old(due.pointer.images)
+        seconds = {"blocked_seconds": pending.blocked_seconds, "upload_seconds": self.last_good - begun}
+        self.emit_event(
+            "checkpoint", images=pending.pointer.images, checkpoint=pending.pointer.checkpoint, bytes=size, **seconds
+        )
+        if pending.to_score:
+            name = pending.pointer.checkpoint
+            self.unscored[name] = pending.pointer
+            self.emit_event("score_wanted", images=pending.pointer.images, checkpoint=name)
+        self._delete_old(pending.pointer.images)
 
-    def _gives_up(self, due: Due) -> bool:
+    def _gives_up(self, pending: PendingCheckpoint) -> bool:
         """Whether one that failed is not to be tried again, which shows within a while."""
         with self._changed:
             over = self._changed.wait_for(
-                lambda: self._draining or (self._waiting and _may_replace(self._waiting, due)), timeout=RETRY_SECONDS
+                lambda: self._draining or (self._waiting and _may_replace(self._waiting, pending)),
+                timeout=RETRY_SECONDS,
             )
             if over and self._waiting:
-                self._waiting = _heir(self._waiting, due)
+                self._waiting = _heir(self._waiting, pending)
             return bool(over)
 
     def _move_best(self, pointer: Pointer) -> None:
@@ -283,10 +288,10 @@ class Checkpoints:
         except OSError as error:
             self._refused = pointer
             message = f"best.json could not be pointed to {pointer.checkpoint}: {error.strerror or error}"
-            self.say("best_failed", images=pointer.images, message=message)
+            self.emit_event("best_failed", images=pointer.images, message=message)
 
-    def _write_files(self, due: Due) -> int:
-        return checkpoint.write(self.folder, due.pointer.checkpoint, due.snapshot.files(), due.facts)
+    def _write_files(self, pending: PendingCheckpoint) -> int:
+        return checkpoint.write(self.folder, pending.pointer.checkpoint, pending.snapshot.files(), pending.facts)
 
     def _delete_old(self, images: int) -> None:
         awaited = {*self.unscored, *self.held}
@@ -296,4 +301,4 @@ class Checkpoints:
             checkpoint.delete_old(self.folder, self.keep, awaited)
         except OSError as error:
             message = f"an old checkpoint could not be deleted: {error.strerror or error}"
-            self.say("delete_failed", images=images, message=message)
+            self.emit_event("delete_failed", images=images, message=message)

@@ -5,15 +5,15 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-Message = dict[str, Any]
+Event = dict[str, Any]
 """{"kind": ..., ...}; the kinds are `started`, `images`, `tick`, `score`, `picture`, `note`, `rollback`, the events of
 checkpoints and of collapse, and last of all one of `finished`, `stopped`, `failed`."""
-Answer = tuple[bool, list[Message]]
+Answer = tuple[bool, list[Event]]
 """Whether to stop; and orders, of the same form as messages."""
 POLL_SECONDS = 0.5
 
 
-class Line:
+class Channel:
     """Messages out, the wish to stop and orders in, from a thread: a round never waits for it.
 
     Args:
@@ -21,23 +21,23 @@ class Line:
         listen: whether to exchange all the time, as rank 0 does; if not, only at the end.
     """
 
-    def __init__(self, exchange: Callable[[list[Message]], Answer], listen: bool) -> None:
+    def __init__(self, exchange: Callable[[list[Event]], Answer], listen: bool) -> None:
         self._exchange = exchange
-        self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self._orders: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._ending = threading.Event()
         self.stop = False
         self._thread = threading.Thread(target=self._run, name="line", daemon=True)
         if listen:
             self._thread.start()
 
-    def say(self, kind: str, **fields: Any) -> None:
+    def send(self, kind: str, **fields: Any) -> None:
         """Queues a message."""
-        self._messages.put({"kind": kind, **fields})
+        self._events.put({"kind": kind, **fields})
 
-    def orders(self) -> list[Message]:
+    def commands(self) -> list[Event]:
         """Those that came since this was last called."""
-        return [self._orders.get() for _ in range(self._orders.qsize())]
+        return [self._commands.get() for _ in range(self._commands.qsize())]
 
     def close(self) -> None:
         """Sends what is queued."""
@@ -51,14 +51,14 @@ class Line:
             self._hand_over()
 
     def _hand_over(self) -> None:
-        messages = [self._messages.get() for _ in range(self._messages.qsize())]
+        events = [self._events.get() for _ in range(self._events.qsize())]
         try:
-            stop, orders = self._exchange(messages)
+            stop, commands = self._exchange(events)
         except Exception:
             # The driver's side is away: the run goes on, and says it again when it is back.
-            for message in messages:
-                self._messages.put(message)
+            for event in events:
+                self._events.put(event)
             return
         self.stop = stop or self.stop
-        for order in orders:
-            self._orders.put(order)
+        for command in commands:
+            self._commands.put(command)

@@ -8,27 +8,27 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ganrun.config.tunable import next_change
+from ganrun.config.tunable import next_schedule_step
 from ganrun.data.decode import RawBatch
 from ganrun.data.stream import Stream
 from ganrun.errors import RunError
-from ganrun.evaluation.evaluator import Evaluation
-from ganrun.evaluation.generated_images import Generated
+from ganrun.evaluation.evaluator import Evaluator
+from ganrun.evaluation.generated_images import GeneratedImages
 from ganrun.evaluation.pictures import small_png, to_picture
-from ganrun.evaluation.point_evaluator import PointEvaluation
-from ganrun.rng import Draw
+from ganrun.evaluation.point_evaluator import PointEvaluator
+from ganrun.rng import KeyedNoise
 from ganrun.run_folder.layout import Pointer, RunFolder
 from ganrun.telemetry.collapse import ADVICE
 from ganrun.telemetry.protocol import PART_BYTES
-from ganrun.telemetry.time_accounting import Accounts, lined, spent_on
+from ganrun.telemetry.time_accounting import TimeAccounting, as_metrics, timed_as
 from ganrun.training import checkpoint
-from ganrun.training.checkpoint import Progress
-from ganrun.training.state import Play
-from ganrun.worker.async_writers import Checkpoints, Due, Lines
-from ganrun.worker.channel import POLL_SECONDS, Line
-from ganrun.worker.profile_rounds import profile_of
-from ganrun.worker.rank_stats import OF_A_RANK, Tally
-from ganrun.worker.transitions import Exploit, Leave, Turn
+from ganrun.training.checkpoint import RunProgress
+from ganrun.training.state import TrainingState
+from ganrun.worker.async_writers import CheckpointWriter, LineWriter, PendingCheckpoint
+from ganrun.worker.channel import POLL_SECONDS, Channel
+from ganrun.worker.profile_rounds import round_profiler
+from ganrun.worker.rank_stats import OF_A_RANK, RankStats
+from ganrun.worker.transitions import Drain, Exploit, ScheduleStep
 
 
 class WorkerHost:
@@ -46,165 +46,171 @@ class WorkerHost:
 
     def __init__(
         self,
-        play: Play,
+        state: TrainingState,
         folder: RunFolder,
         stream: Stream,
-        line: Line,
+        channel: Channel,
         attempt: int,
-        progress: Progress,
-        evaluation: Evaluation | PointEvaluation | None,
+        progress: RunProgress,
+        evaluator: Evaluator | PointEvaluator | None,
     ) -> None:
-        self.play, self.folder, self.line, self.attempt = play, folder, line, attempt
+        self.state, self.folder, self.channel, self.attempt = state, folder, channel, attempt
         self.stream, self.data_fingerprint = stream, stream.data.index.fingerprint
-        self.progress, self.evaluation = progress, evaluation
-        self.first = play.slots.rank == 0
-        self.lines: Lines | None = None
-        self.checkpoints: Checkpoints | None = None
+        self.progress, self.evaluator = progress, evaluator
+        self.first = state.slots.rank == 0
+        self.line_writer: LineWriter | None = None
+        self.checkpoint_writer: CheckpointWriter | None = None
         if self.first:
-            self.lines = Lines(folder)
-            self.checkpoints = Checkpoints(folder, play.config.checkpoint.keep, self.lines, self.tell)
-        if play.config.tune and self.checkpoints is not None:
-            self.checkpoints.held = frozenset(folder.storage.list("checkpoints"))
-        self.change: Exploit | Turn | Leave | None = None
+            self.line_writer = LineWriter(folder)
+            self.checkpoint_writer = CheckpointWriter(
+                folder, state.config.checkpoint.keep, self.line_writer, self.emit_event
+            )
+        if state.config.tune and self.checkpoint_writer is not None:
+            self.checkpoint_writer.held = frozenset(folder.storage.list("checkpoints"))
+        self.transition: Exploit | ScheduleStep | Drain | None = None
         """What ends this attempt before the run's end: the same on all ranks, the next one begins with it."""
-        self._ordered: Exploit | None = None
-        self._leave: Leave | None = None
-        self._turn = next_change(play.config, play.images)
+        self._exploit_command: Exploit | None = None
+        self._drain: Drain | None = None
+        self._next_schedule_step = next_schedule_step(state.config, state.images)
         self._stopping = False
-        self.accounts = Accounts()
-        self._tally = Tally(play, stream)
-        self._signs: tuple[str, ...] = ()
+        self.time_accounting = TimeAccounting()
+        self._rank_stats = RankStats(state, stream)
+        self._symptoms: tuple[str, ...] = ()
         """Of collapse, that hold."""
         self._score: tuple[int, dict[str, Any]] | None = None
         """The newest score, and at how many images: it belongs to the checkpoint of those alone."""
         self._best = self._to_score = False
         """Of the next checkpoint: whether it has the best score, whether a task is to score it."""
-        self._metrics = f"metrics/{attempt:04d}-{play.images:012d}.jsonl"
-        self._profile = profile_of(play, folder, self.tell)
+        self._metrics = f"metrics/{attempt:04d}-{state.images:012d}.jsonl"
+        self._profiler = round_profiler(state, folder, self.emit_event)
         self._begun = time.monotonic()
-        self._ticked, self._recorded = play.images, False
+        self._ticked, self._recorded = state.images, False
 
-    @spent_on("telemetry")
+    @timed_as("telemetry")
     def should_stop(self) -> bool:
         """Rank 0 hears the driver; the others hear rank 0. Comes at the end of each round."""
-        if self._profile and self._recorded:
-            self._profile.round_over()
-        if self.checkpoints is not None:
-            self.checkpoints.raise_fault(self.play.config.checkpoint.max_age_seconds)
-            self._obey(self.checkpoints)
-            self.line.say("images", images=self.play.images)
-        stopping, ordered, leaving = self.line.stop, self._ordered is not None, self._leave is not None
-        if self.play.slots.workers > 1:
-            flags = torch.tensor([stopping, ordered, leaving])  # On the CPU, so that no GPU is waited for.
+        if self._profiler and self._recorded:
+            self._profiler.end_round()
+        if self.checkpoint_writer is not None:
+            self.checkpoint_writer.raise_fault(self.state.config.checkpoint.max_age_seconds)
+            self._execute_commands(self.checkpoint_writer)
+            self.channel.send("images", images=self.state.images)
+        stopping, exploiting, draining = self.channel.stop, self._exploit_command is not None, self._drain is not None
+        if self.state.slots.workers > 1:
+            flags = torch.tensor([stopping, exploiting, draining])  # On the CPU, so that no GPU is waited for.
             dist.broadcast(flags, 0)
-            stopping, ordered, leaving = flags.tolist()
-        if ordered and not stopping:
-            self.change = self._agreed()
-        elif leaving and not stopping and not self._done:
-            self.change = self._leave or Leave(self.attempt)
-        elif self._turn is not None and self.play.images >= self._turn and not stopping:
-            self.change = Turn(self.attempt)
-        self._stopping = stopping or self.change is not None
+            stopping, exploiting, draining = flags.tolist()
+        if exploiting and not stopping:
+            self.transition = self._agreed_exploit()
+        elif draining and not stopping and not self._done:
+            self.transition = self._drain or Drain(self.attempt)
+        elif self._next_schedule_step is not None and self.state.images >= self._next_schedule_step and not stopping:
+            self.transition = ScheduleStep(self.attempt)
+        self._stopping = stopping or self.transition is not None
         return self._stopping
 
-    def _agreed(self) -> Exploit | None:
+    def _agreed_exploit(self) -> Exploit | None:
         """Rank 0's order, on all ranks."""
-        orders = [self._ordered and self._ordered._replace(attempt=self.attempt)]
-        if self.play.slots.workers > 1:
-            dist.broadcast_object_list(orders, 0)
-        return orders[0]
+        commands = [self._exploit_command and self._exploit_command._replace(attempt=self.attempt)]
+        if self.state.slots.workers > 1:
+            dist.broadcast_object_list(commands, 0)
+        return commands[0]
 
-    @spent_on("data")
+    @timed_as("data")
     def next_batches(self) -> list[RawBatch]:
         """The next batch of each owned slot."""
         return self.stream.next()
 
-    @spent_on("telemetry")
-    def record(self, values: dict[str, float], signs: tuple[str, ...]) -> None:
+    @timed_as("telemetry")
+    def record(self, values: dict[str, float], symptoms: tuple[str, ...]) -> None:
         """A line of metrics; signs of collapse that are new are told."""
-        spent, rounds = self.accounts.read(), self.play.seats[0].rounds
+        spent, rounds = self.time_accounting.read(), self.state.player_steps[0].rounds
         seconds = sum(spent.values()) - spent.get("score", 0)  # The time that a score takes is not the round's.
-        values["images_per_second"] = (self.play.images - self._ticked) / seconds
+        values["images_per_second"] = (self.state.images - self._ticked) / seconds
         values["data_wait_ratio"] = spent["data"] / seconds
         values["round_seconds"] = seconds / rounds
-        values |= {**self._tally.read(seconds, spent["data"]), **lined(spent)}
-        values |= {f"collapse_suspected/{sign}": float(sign in signs) for sign in self.play.suspicion.streaks}
-        self._ticked, self._recorded = self.play.images, True
+        values |= {**self._rank_stats.read(seconds, spent["data"]), **as_metrics(spent)}
+        values |= {
+            f"collapse_suspected/{sign}": float(sign in symptoms) for sign in self.state.collapse_detector.streaks
+        }
+        self._ticked, self._recorded = self.state.images, True
         if self.first:
             # A rank's own numbers are for the sidecar: of a thousand ranks they would be most of the file.
             kept = {name: value for name, value in values.items() if not name.startswith(OF_A_RANK)}
-            self._append(self._metrics, {"images": self.play.images, "time": time.time(), **kept})
-            self.line.say("tick", images=self.play.images, values=values)
-            for sign in set(signs) - set(self._signs):
-                message = f"collapse suspected at {self.play.images:,} images: {sign}: {ADVICE[sign]}"
-                self.tell("collapse_suspected", images=self.play.images, sign=sign, message=message)
-        self._signs = signs
+            self._append(self._metrics, {"images": self.state.images, "time": time.time(), **kept})
+            self.channel.send("tick", images=self.state.images, values=values)
+            for sign in set(symptoms) - set(self._symptoms):
+                message = f"collapse suspected at {self.state.images:,} images: {sign}: {ADVICE[sign]}"
+                self.emit_event("collapse_suspected", images=self.state.images, sign=sign, message=message)
+        self._symptoms = symptoms
 
-    @spent_on("samples")
+    @timed_as("samples")
     def picture(self) -> None:
         """Samples of the averaged generator for the same latents at every tick, as PNG, a class in each column."""
-        if self.lines is None:
+        if self.line_writer is None:
             return
-        play, name = self.play, f"samples/{self.play.images:012d}.png"
-        game, count = play.game, play.config.telemetry.sample_images
-        draw = Draw(play.config.run.seed, 0, 0, 0, play.device, play.dtype)
+        state, name = self.state, f"samples/{self.state.images:012d}.png"
+        game, count = state.game, state.config.telemetry.sample_images
+        noise = KeyedNoise(state.config.run.seed, 0, 0, 0, state.device, state.dtype)
         with torch.inference_mode():
-            z = game.latent.draw(draw, count, "samples/z")
-            images = game.sample(play.averaged_networks, z, game.labels(0, count, play.device))
-        facts = {"attempt": str(self.attempt), "images": str(play.images)}
+            z = game.latent.draw(noise, count, "samples/z")
+            images = game.sample(state.ema_networks, z, game.labels(0, count, state.device))
+        facts = {"attempt": str(self.attempt), "images": str(state.images)}
         picture = to_picture(images, self.stream.data.index, game.classes or None, facts)
         if picture is None:
             return
-        self.lines.picture(name, picture)
+        self.line_writer.picture(name, picture)
         diversity = float(images.double().std(0, correction=0).mean())
         shown = picture if len(picture) <= PART_BYTES else small_png(images)
-        self.line.say("picture", images=play.images, png=shown, diversity=diversity)
+        self.channel.send("picture", images=state.images, png=shown, diversity=diversity)
 
-    @spent_on("score")
+    @timed_as("score")
     def evaluate(self) -> bool:
         """A score of the averaged generator, on all ranks together; whether it is the best so far (lower is better).
 
         Where tasks score, a checkpoint is due for one, but at the end: then the workers have nothing else to do. In a
         search there too: it is told of scores in the order of their images.
         """
-        if self.play.config.evaluate.where == "task" and (self.play.config.tune or not self._done):
-            self._to_score = self.play.images > 0
+        if self.state.config.evaluate.where == "task" and (self.state.config.tune or not self._done):
+            self._to_score = self.state.images > 0
             return self._to_score
-        assert self.evaluation is not None
-        generated = Generated(self.play.game, self.play.averaged_networks, self.play.config.run.seed)
-        score = self.evaluation.score(generated, dist.group.WORLD if self.play.slots.workers > 1 else None)
+        assert self.evaluator is not None
+        generated = GeneratedImages(self.state.game, self.state.ema_networks, self.state.config.run.seed)
+        score = self.evaluator.score(generated, dist.group.WORLD if self.state.slots.workers > 1 else None)
         best = self._is_best(score.value)
         self._best = self._best or best
-        self._score = (self.play.images, score.to_json())
-        self._tell_score(self.play.images, score.to_json(), best)
+        self._score = (self.state.images, score.to_json())
+        self._record_score(self.state.images, score.to_json(), best)
         return best
 
-    def _obey(self, checkpoints: Checkpoints) -> None:
+    def _execute_commands(self, checkpoint_writer: CheckpointWriter) -> None:
         """Takes the scores that came, and what the driver of a search wants."""
-        for order in self.line.orders():
-            if order["kind"] == "release":
-                before, keep = order["before"], order["keep"]
-                checkpoints.held = frozenset(name for name in checkpoints.held if name >= before or name in keep)
+        for command in self.channel.commands():
+            if command["kind"] == "release":
+                before, keep = command["before"], command["keep"]
+                checkpoint_writer.held = frozenset(
+                    name for name in checkpoint_writer.held if name >= before or name in keep
+                )
                 continue
-            if order["kind"] == "leave":
-                self._leave = Leave(self.attempt, order["reason"], order["why"])
+            if command["kind"] == "leave":
+                self._drain = Drain(self.attempt, command["reason"], command["why"])
                 continue
-            if order["kind"] == "exploit":
-                exploit = Exploit(**order["exploit"])
-                self._ordered = exploit if exploit.number > self.progress.exploit else self._ordered
+            if command["kind"] == "exploit":
+                exploit = Exploit(**command["exploit"])
+                self._exploit_command = exploit if exploit.number > self.progress.exploit else self._exploit_command
                 continue
-            pointer = checkpoints.unscored.get(order["checkpoint"])
+            pointer = checkpoint_writer.unscored.get(command["checkpoint"])
             if pointer is None:  # Of an attempt before.
                 continue
-            if "why" in order:
-                message = f"no score at {pointer.images:,} images: {order['why']}"
-                self.tell("score_failed", images=pointer.images, message=message)
+            if "why" in command:
+                message = f"no score at {pointer.images:,} images: {command['why']}"
+                self.emit_event("score_failed", images=pointer.images, message=message)
             else:
-                score = order["score"]
+                score = command["score"]
                 if best := self._is_best(score["value"]):
-                    checkpoints.point_best(replace(pointer, score=score["value"]))
-                self._tell_score(pointer.images, score, best)
-            del checkpoints.unscored[pointer.checkpoint]  # At last: until then it is not deleted.
+                    checkpoint_writer.point_best(replace(pointer, score=score["value"]))
+                self._record_score(pointer.images, score, best)
+            del checkpoint_writer.unscored[pointer.checkpoint]  # At last: until then it is not deleted.
 
     def _is_best(self, value: float | None) -> bool:
         before = self.progress.best_score
@@ -213,59 +219,61 @@ class WorkerHost:
             self.progress = replace(self.progress, best_score=value)
         return best
 
-    def _tell_score(self, images: int, score: dict[str, Any], best: bool) -> None:
+    def _record_score(self, images: int, score: dict[str, Any], best: bool) -> None:
         values = {score["measure"]: score["value"], **score["metrics"]}
         self._append(self._metrics, {"images": images, "time": time.time(), **values})
         if self.first:
             about = {key: score[key] for key in ("name", "value", "extractor", "samples")}
-            self.line.say("score", images=images, best=best, values=values, **about)
+            self.channel.send("score", images=images, best=best, values=values, **about)
 
     @property
     def _done(self) -> bool:
-        return self.play.images >= self.play.config.train.total_images
+        return self.state.images >= self.state.config.train.total_images
 
-    @spent_on("checkpoint")
+    @timed_as("checkpoint")
     def save(self) -> None:
         """A checkpoint, written behind the rounds. One that cannot be written costs the run nothing but is noted."""
-        if isinstance(self.change, Exploit):
+        if isinstance(self.transition, Exploit):
             return  # What was played here is given up.
         begun = time.monotonic()
-        recorder = self.play.recorder.state()
+        recorder = self.state.recorder.state()
         best, to_score = self._best, self._to_score
         self._best = self._to_score = False
-        if self.checkpoints is None:
+        if self.checkpoint_writer is None:
             return
         if self._stopping or self._done:
-            self.checkpoints.drain()  # The last one is not to be dropped for a best one that waits.
+            self.checkpoint_writer.drain()  # The last one is not to be dropped for a best one that waits.
         seconds = self.progress.seconds + begun - self._begun
-        progress, spare = replace(self.progress, seconds=seconds), self.checkpoints.take_spare()
-        snapshot = checkpoint.snapshot(self.play, progress, recorder, spare)
-        name = f"{self.play.images:012d}-{self.attempt:04d}"
-        facts = {"images": self.play.images, "attempt": self.attempt, "data": self.data_fingerprint}
-        scores = [self._score[1]] if self._score and self._score[0] == self.play.images else []
-        pointer = Pointer(name, self.play.images, self.attempt, scores[0]["value"] if scores else None)
+        progress, spare = replace(self.progress, seconds=seconds), self.checkpoint_writer.take_spare()
+        snapshot = checkpoint.snapshot(self.state, progress, recorder, spare)
+        name = f"{self.state.images:012d}-{self.attempt:04d}"
+        facts = {"images": self.state.images, "attempt": self.attempt, "data": self.data_fingerprint}
+        scores = [self._score[1]] if self._score and self._score[0] == self.state.images else []
+        pointer = Pointer(name, self.state.images, self.attempt, scores[0]["value"] if scores else None)
         facts |= {"scores": scores}
-        if self.play.config.tune:
-            self.checkpoints.held |= {name}
-        self.checkpoints.submit(Due(snapshot, facts, pointer, best, time.monotonic() - begun, to_score))
+        if self.state.config.tune:
+            self.checkpoint_writer.held |= {name}
+        self.checkpoint_writer.submit(
+            PendingCheckpoint(snapshot, facts, pointer, best, time.monotonic() - begun, to_score)
+        )
 
-    def leave(self) -> None:
+    def end_attempt(self) -> None:
         """Waits until what is under way is written or has failed: this attempt is over, and the run is not.
 
         Raises:
             RunError: another attempt has the run.
         """
-        if self._profile:
-            self._profile.close()
-        if self.checkpoints is not None and self.lines is not None:
-            if not isinstance(self.change, Turn):  # Its lines are written and closed.
-                spent = self.accounts.read()
-                if not isinstance(self.change, Leave):
+        if self._profiler:
+            self._profiler.close()
+        if self.checkpoint_writer is not None and self.line_writer is not None:
+            if not isinstance(self.transition, ScheduleStep):  # Its lines are written and closed.
+                spent = self.time_accounting.read()
+                if not isinstance(self.transition, Drain):
                     del spent["round"]  # Since the last tick: given up.
-                self.event("left", images=self.play.images, spent=spent)
-            self.checkpoints.close()
-            self.lines.close()
-            self.checkpoints.raise_fault(0)
+                self.log_event("left", images=self.state.images, spent=spent)
+            self.checkpoint_writer.close()
+            self.line_writer.close()
+            self.checkpoint_writer.raise_fault(0)
 
     def finish(self, ending: str | None) -> None:
         """Waits until the last checkpoint and the last lines are written; `ending` is the last event, if all is well.
@@ -273,45 +281,47 @@ class WorkerHost:
         Raises:
             RunError: that checkpoint could not be written, or another attempt has the run.
         """
-        if self._profile and not self._profile.close() and ending:
-            self.tell("profile", message="the run ended before train.profile_rounds were over: nothing was profiled")
-        if self.checkpoints is None or self.lines is None:
+        if self._profiler and not self._profiler.close() and ending:
+            self.emit_event(
+                "profile", message="the run ended before train.profile_rounds were over: nothing was profiled"
+            )
+        if self.checkpoint_writer is None or self.line_writer is None:
             return
         try:
-            with self.accounts.spending("checkpoint"):
-                self.checkpoints.drain()
-            self.checkpoints.raise_fault(0)
-            self._await_scores(self.checkpoints)
-            if self.checkpoints.unsaved:
+            with self.time_accounting.measure("checkpoint"):
+                self.checkpoint_writer.drain()
+            self.checkpoint_writer.raise_fault(0)
+            self._await_scores(self.checkpoint_writer)
+            if self.checkpoint_writer.unsaved:
                 raise RunError(
-                    f"{self.checkpoints.unsaved}; the last good one stays: mend the storage and run the same command"
+                    f"{self.checkpoint_writer.unsaved}; the last good one stays: mend the storage and run the same command"
                 )
             if ending:
-                self.event(ending, images=self.play.images, spent=self.accounts.read())
+                self.log_event(ending, images=self.state.images, spent=self.time_accounting.read())
         finally:
-            self.lines.close()
+            self.line_writer.close()
 
-    def _await_scores(self, checkpoints: Checkpoints) -> None:
+    def _await_scores(self, checkpoint_writer: CheckpointWriter) -> None:
         """Those that tasks are at, unless the run is to stop."""
-        if checkpoints.unscored:
-            self.line.say("last_call")
-        with self.accounts.spending("score"):
-            while checkpoints.unscored and not self.line.stop:
+        if checkpoint_writer.unscored:
+            self.channel.send("last_call")
+        with self.time_accounting.measure("score"):
+            while checkpoint_writer.unscored and not self.channel.stop:
                 time.sleep(POLL_SECONDS)
-                self._obey(checkpoints)
-        checkpoints.drain()
+                self._execute_commands(checkpoint_writer)
+        checkpoint_writer.drain()
 
-    def event(self, kind: str, **fields: Any) -> None:
+    def log_event(self, kind: str, **fields: Any) -> None:
         """A line of this attempt's events."""
         self._append(f"events/{self.attempt:04d}.jsonl", {"time": time.time(), "kind": kind, **fields}, soon=True)
 
-    def tell(self, kind: str, **fields: Any) -> None:
+    def emit_event(self, kind: str, **fields: Any) -> None:
         """An event, for the driver too, and what is a message also on its terminal. Called by several threads."""
-        self.event(kind, **fields)
-        self.line.say(kind, time=time.time(), **fields)
+        self.log_event(kind, **fields)
+        self.channel.send(kind, time=time.time(), **fields)
         if "message" in fields:
-            self.line.say("note", text=fields["message"])
+            self.channel.send("note", text=fields["message"])
 
     def _append(self, name: str, fields: dict[str, Any], soon: bool = False) -> None:
-        if self.lines is not None:
-            self.lines.add(name, fields, soon)
+        if self.line_writer is not None:
+            self.line_writer.add(name, fields, soon)

@@ -4,11 +4,11 @@ import os
 from collections.abc import Callable
 
 from ganrun.run_folder.layout import RunFolder
-from ganrun.telemetry.profiler import Profile
-from ganrun.training.state import Play
+from ganrun.telemetry.profiler import RoundProfiler
+from ganrun.training.state import TrainingState
 
 
-def profile_of(play: Play, folder: RunFolder, tell: Callable[..., None]) -> Profile | None:
+def round_profiler(state: TrainingState, folder: RunFolder, emit_event: Callable[..., None]) -> RoundProfiler | None:
     """What is to profile `train.profile_rounds` rounds of this worker; None if nobody asked, or it is there already.
 
     Each worker writes its own trace, rank 0 the page, too.
@@ -18,7 +18,7 @@ def profile_of(play: Play, folder: RunFolder, tell: Callable[..., None]) -> Prof
         folder: of the run.
         tell: says an event with its message; see `WorkerHost.tell`.
     """
-    rounds, rank, config = play.config.train.profile_rounds, play.slots.rank, play.config
+    rounds, rank, config = state.config.train.profile_rounds, state.slots.rank, state.config
     place, trace = f"profile/{rounds}-rounds", f"rank{rank}.json.gz"
     if not rounds or trace in folder.storage.list(place):
         return None
@@ -37,12 +37,12 @@ def profile_of(play: Play, folder: RunFolder, tell: Callable[..., None]) -> Prof
                 "at https://ui.perfetto.dev or chrome://tracing"
             )
         if rank == 0:
-            tell("profile", images=play.images, files=names, message=message)
+            emit_event("profile", images=state.images, files=names, message=message)
 
     batch = f"batches of {config.data.batch_size} in {config.slots} slots, {config.train.precision}"
     about = (
         f"Run {config.run.name}, {config.model.name} of width {config.model.width}, {batch}; rank 0 of "
-        f"{play.slots.workers}, {play.device.type}, {os.cpu_count()} CPUs here, "
+        f"{state.slots.workers}, {state.device.type}, {os.cpu_count()} CPUs here, "
         f"cluster.cpus_per_worker: {config.cluster.cpus_per_worker:g}."
     )
-    return Profile(rounds, play.device, about, keep)
+    return RoundProfiler(rounds, state.device, about, keep)

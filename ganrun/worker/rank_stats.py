@@ -6,12 +6,12 @@ import torch
 import torch.distributed as dist
 
 from ganrun.data.stream import Stream
-from ganrun.training.state import Play
+from ganrun.training.state import TrainingState
 
 OF_A_RANK = ("rank_round_seconds/", "gpu_memory_bytes/")
 
 
-class Tally:
+class RankStats:
     """Of one worker; all read it at the same tick.
 
     Args:
@@ -19,8 +19,8 @@ class Tally:
         stream: where batches come from.
     """
 
-    def __init__(self, play: Play, stream: Stream) -> None:
-        self.play, self.stream = play, stream
+    def __init__(self, state: TrainingState, stream: Stream) -> None:
+        self.state, self.stream = state, stream
         self._before = Counter[str]()
 
     def read(self, seconds: float, waited: float) -> Counter[str]:
@@ -30,16 +30,16 @@ class Tally:
             seconds: since the last tick.
             waited: of them for data.
         """
-        device, rank, rounds = self.play.device, self.play.slots.rank, self.play.seats[0].rounds
+        device, rank, rounds = self.state.device, self.state.slots.rank, self.state.player_steps[0].rounds
         counted = self._counted()
         mine: dict[str, float] = {name: counted[name] - self._before[name] for name in counted}
         self._before = counted
-        working = sum(seat.stopwatch.read() * seat.player.turns for seat in self.play.seats)
+        working = sum(player_step.timer.read() * player_step.player.turns for player_step in self.state.player_steps)
         mine[f"rank_round_seconds/{rank}"] = working + waited / rounds
         if device.type == "cuda":
             mine |= {f"gpu_memory_bytes/{rank}": torch.cuda.max_memory_allocated(device), "gpu_seconds": seconds}
             torch.cuda.reset_peak_memory_stats(device)
-        found = [mine] * self.play.slots.workers
+        found = [mine] * self.state.slots.workers
         if len(found) > 1:
             dist.all_gather_object(found, mine)
         total = Counter[str]()

@@ -13,14 +13,14 @@ from ganrun.run_folder.layout import RunFolder
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
 from ganrun.training import checkpoint
-from ganrun.worker.transitions import Change, Exploit, Rollback
+from ganrun.worker.transitions import Exploit, Rollback, Transition
 
 
-class Start(NamedTuple):
+class AttemptStart(NamedTuple):
     """What a start of the workers begins with."""
 
     attempt: int
-    generation: int
+    rollback_count: int
     checkpoint: str | None
     """Its name; None before the first."""
     damaged: list[str]
@@ -29,21 +29,21 @@ class Start(NamedTuple):
     """URI of the run whose checkpoint it is, if that is another."""
 
 
-def begin(
-    folder: RunFolder, slots: Slots, change: Change | None
-) -> tuple[Start, checkpoint.Progress, checkpoint.Files]:
+def begin_attempt(
+    folder: RunFolder, slots: Slots, transition: Transition | None
+) -> tuple[AttemptStart, checkpoint.RunProgress, checkpoint.Files]:
     """A new attempt, the run's own progress, and the checkpoint to go on from: rank 0 decides for all, and has read
     it for that."""
-    found: list[tuple[Start, checkpoint.Progress] | None] = [None]
+    found: list[tuple[AttemptStart, checkpoint.RunProgress] | None] = [None]
     files: checkpoint.Files = {}
     if slots.rank == 0:
-        generation = change.generation if isinstance(change, Rollback) else folder.generation()
-        attempt = folder.begin_attempt(generation, after=change.attempt if change else None)
-        name, files, damaged = checkpoint.newest_whole(folder)
-        start, own = Start(attempt, generation, name, damaged), _own_progress(folder, files)
-        if isinstance(change, Exploit) and change.number > own.exploit:
-            files = _donated(change)
-            start = start._replace(checkpoint=change.checkpoint, donor=change.donor)
+        rollback_count = transition.rollback_count if isinstance(transition, Rollback) else folder.rollback_count()
+        attempt = folder.begin_attempt(rollback_count, after=transition.attempt if transition else None)
+        name, files, damaged = checkpoint.newest_complete(folder)
+        start, own = AttemptStart(attempt, rollback_count, name, damaged), _own_progress(folder, files)
+        if isinstance(transition, Exploit) and transition.number > own.exploit:
+            files = _donated(transition)
+            start = start._replace(checkpoint=transition.checkpoint, donor=transition.donor)
         found = [(start, own)]
     if slots.workers > 1:
         dist.broadcast_object_list(found, 0)
@@ -51,7 +51,7 @@ def begin(
     return *found[0], files
 
 
-def config_now(config: Config, files: checkpoint.Files, folder: RunFolder, exploit: Exploit | None) -> Config:
+def current_config(config: Config, files: checkpoint.Files, folder: RunFolder, exploit: Exploit | None) -> Config:
     """The config that an attempt begins with: hyper-parameters move while a run goes on.
 
     Args:
@@ -69,7 +69,7 @@ def config_now(config: Config, files: checkpoint.Files, folder: RunFolder, explo
     return with_values(config, scheduled(config, images))
 
 
-def _own_progress(folder: RunFolder, files: checkpoint.Files) -> checkpoint.Progress:
+def _own_progress(folder: RunFolder, files: checkpoint.Files) -> checkpoint.RunProgress:
     """What the run's own checkpoint keeps beside the play, but the best score that `best.json` has.
 
     A score may have come, or the checkpoint that was the best have failed, after the last one was taken.

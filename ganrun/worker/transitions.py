@@ -7,12 +7,12 @@ class Rollback(NamedTuple):
     """It diverged: the next one has other noise."""
 
     attempt: int
-    generation: int
+    rollback_count: int
     """Of the next one."""
     why: str
 
 
-class Turn(NamedTuple):
+class ScheduleStep(NamedTuple):
     """It came to where `train.schedule` changes something: the next one has the new values."""
 
     attempt: int
@@ -31,7 +31,7 @@ class Exploit(NamedTuple):
     """None for one that was ordered before this start of the workers."""
 
 
-class Leave(NamedTuple):
+class Drain(NamedTuple):
     """Ray is to start the workers anew, elsewhere or as another number: the next one is in other processes."""
 
     attempt: int
@@ -41,7 +41,7 @@ class Leave(NamedTuple):
     """For people, on rank 0."""
 
 
-class LeftError(Exception):
+class DrainedError(Exception):
     """What a worker ends with that was to leave: one that just returned would have finished."""
 
 
@@ -58,4 +58,4 @@ class Restart(NamedTuple):
     """For people; empty if they left, which they have told themselves."""
 
 
-Change = Rollback | Turn | Exploit | Leave
+Transition = Rollback | ScheduleStep | Exploit | Drain

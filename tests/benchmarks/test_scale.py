@@ -44,17 +44,17 @@ def test_norms_are_summed_once_a_round_by_the_slot(counted):
 def test_operations_are_those_of_an_image(counted):
     """Counted over two images by two ranks; here over two by one."""
     config, found = counted
-    play = units.played(units.small(config), Slots(1))
+    state = units.played(units.small(config), Slots(1))
     with FlopCounterMode(display=False) as flops:
-        units._round(play)
+        units._round(state)
     assert found.round.flops == flops.get_total_flops() / units.SLOT_IMAGES
     assert 100 < found.round.operations < 2_000
 
 
 def test_a_checkpoint_is_counted_as_it_is_written(counted):
     config, found = counted
-    play = units.played(units.small(config), Slots(1))
-    files = checkpoint.snapshot(play, checkpoint.Progress(), play.recorder.state()).files()
+    state = units.played(units.small(config), Slots(1))
+    files = checkpoint.snapshot(state, checkpoint.RunProgress(), state.recorder.state()).files()
     assert sum(map(len, files.values())) < found.stored.checkpoint_bytes < sum(map(len, files.values())) + 4_000
     assert found.stored.checkpoint_requests is None
     assert open_storage(config.run.storage).objects() == {}  # Nothing stays.

@@ -17,7 +17,7 @@ SIZES = tuple(np.random.default_rng(0).integers(20, 100, 2_000).tolist())
 BYTES = [10 * size for size in SIZES]
 
 
-def play(order, limit, node_slots=8, epochs=1):
+def state(order, limit, node_slots=8, epochs=1):
     caches = [Cache(limit) for _ in range(-(-order.slots // node_slots))]
     return [play_epoch(order, BYTES[: len(order.sizes)], node_slots, caches, epoch) for epoch in range(epochs)][-1]
 
@@ -37,7 +37,7 @@ def test_two_who_show_the_same_are_found():
         def window_at(self, slot, position):
             return super().window_at(min(slot, 6), position)
 
-    assert play(Twice(SIZES, 8, seed=3, window=4), 0).again == sum(SIZES) // 8
+    assert state(Twice(SIZES, 8, seed=3, window=4), 0).again == sum(SIZES) // 8
 
 
 def test_what_is_asked_for_is_what_readers_ask_for():
@@ -54,7 +54,7 @@ def test_what_is_asked_for_is_what_readers_ask_for():
         assert last > 0
         while reader.position <= last:  # What it asks for then is the next epoch's.
             reader.take(1)
-    reads = play(order, 0, node_slots=4)
+    reads = state(order, 0, node_slots=4)
     assert reads.wanted == reads.fetched == (len(asked),)
     assert reads.fetched_bytes == (sum(BYTES[number] for number in asked),)
 
@@ -63,7 +63,7 @@ def test_a_node_fetches_its_lanes_and_little_more():
     """2,000 shards in 256 lanes: 62.5 a node. Each of its 8 lanes begins and ends within a shard, so without a cache
     some are fetched twice."""
     order = Order(SIZES, 256, seed=3, window=4)
-    alone, shared = play(order, 0), play(order, sum(BYTES))
+    alone, shared = state(order, 0), state(order, sum(BYTES))
     assert max(alone.fetched) <= 62.5 * 1.2 + 8 + 1
     assert max(shared.fetched) <= max(alone.fetched) - 6
     assert sum(shared.fetched) < 2_000 + 32 + 2
@@ -71,9 +71,9 @@ def test_a_node_fetches_its_lanes_and_little_more():
 
 def test_a_cache_that_holds_all_spares_later_epochs_and_a_small_one_does_not():
     order = Order(SIZES, 256, seed=3, window=4)
-    first, second = play(order, sum(BYTES)), play(order, sum(BYTES), epochs=2)
+    first, second = state(order, sum(BYTES)), state(order, sum(BYTES), epochs=2)
     assert sum(second.fetched) < sum(first.fetched)
-    assert sum(play(order, sum(BYTES) // 100, epochs=2).fetched) > 0.9 * sum(first.fetched)
+    assert sum(state(order, sum(BYTES) // 100, epochs=2).fetched) > 0.9 * sum(first.fetched)
 
 
 def test_the_cache_lets_go_as_the_real_one_does(tmp_path, monkeypatch):

@@ -45,8 +45,8 @@ def storage(made, s3):
 def call(capsys):
     """Exit code, stdout, stderr of a command."""
 
-    def call(door, *arguments):
-        code = door.main([str(argument) for argument in arguments])
+    def call(entry_point, *arguments):
+        code = entry_point.main([str(argument) for argument in arguments])
         return code, *capsys.readouterr()
 
     return call
@@ -138,7 +138,7 @@ def test_orphans_are_listed_and_deleted(call, storage):
 
 
 def test_a_bucket_that_is_not_there(call):
-    for door, arguments in (
+    for entry_point, arguments in (
         (runs, ["list", "s3://nowhere/runs"]),
         (runs, ["show", "s3://nowhere/runs/a"]),
         (runs, ["gc", "s3://nowhere/runs"]),
@@ -146,7 +146,7 @@ def test_a_bucket_that_is_not_there(call):
         (export, ["s3://nowhere/runs/a", "--out", "a.pt2"]),
         (train, ["s3://nowhere/runs/a/config.yaml"]),
     ):
-        code, output, error = call(door, *arguments)
+        code, output, error = call(entry_point, *arguments)
         assert code
         assert not output
         assert error.startswith("ganrun: s3://nowhere/runs")
@@ -157,11 +157,11 @@ def test_a_bucket_that_is_not_there(call):
 
 
 def test_pictures_and_programs_are_those_of_the_run_in_a_folder(call, storage, made, tmp_path):
-    for door, file in ((sample, "a.png"), (export, "a.safetensors")):
+    for entry_point, file in ((sample, "a.png"), (export, "a.safetensors")):
         for place, name in ((made, "here"), (storage, "there")):
             out = tmp_path / name / file
             out.parent.mkdir(exist_ok=True)
-            assert call(door, f"{place}/finished", "--out", out) == (0, f"{out}\n", "")
+            assert call(entry_point, f"{place}/finished", "--out", out) == (0, f"{out}\n", "")
     assert (tmp_path / "here/a.png").read_bytes() == (tmp_path / "there/a.png").read_bytes()
     here, there = (load_file(tmp_path / name / "a.safetensors") for name in ("here", "there"))
     torch.testing.assert_close(here, there, rtol=0, atol=0)

@@ -4,7 +4,7 @@ import pytest
 
 from ganrun.config import load as configs
 from ganrun.config.schema import Config
-from ganrun.config.tunable import is_tunable, next_change, scheduled, value_of, with_values
+from ganrun.config.tunable import is_tunable, next_schedule_step, scheduled, value_of, with_values
 from ganrun.errors import UserError
 from ganrun.tuning.trial_config import trial_config
 from tests.conftest import config_of, write_yaml
@@ -43,7 +43,7 @@ def test_a_schedule_holds_from_its_images_on(values):
     assert scheduled(config, 99) == {}
     assert scheduled(config, 100) == {"objective.label_smoothing": 0.1}
     assert scheduled(config, 240) == {"objective.label_smoothing": 0.2}
-    assert [next_change(config, images) for images in (0, 100, 199, 200)] == [100, 200, 200, None]
+    assert [next_schedule_step(config, images) for images in (0, 100, 199, 200)] == [100, 200, 200, None]
 
 
 def test_a_trial_saves_where_it_is_scored(values):

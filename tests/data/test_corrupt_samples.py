@@ -12,12 +12,12 @@ from PIL import Image
 
 from ganrun.config.schema import FieldConfig
 from ganrun.data import corrupt_samples as damaged
-from ganrun.data.corrupt_samples import TOLD, Forgiving
+from ganrun.data.corrupt_samples import TOLD, CorruptSamplePolicy
 from ganrun.data.index import DataSet
 from ganrun.data.order import Order
 from ganrun.data.stream import Stream
 from ganrun.errors import UserError
-from ganrun.evaluation.real_images import Reals
+from ganrun.evaluation.real_images import RealImages
 from ganrun.slots import Slots
 from tests.data.test_order import walk
 from tests.data.test_stream import IMAGE, LABEL, config_of, data_of, fault_of, opened, stream_of
@@ -146,7 +146,7 @@ def test_the_share_is_of_an_epoch_before_one_was_shown(data):
         decoded.append([key for _, key, _ in samples])
         return {}
 
-    forgiving = Forgiving(0.05, epoch=32)
+    forgiving = CorruptSamplePolicy(0.05, epoch=32)
     shard = opened_shard(data)
     forgiving.batch([(shard, *shard.samples[1])], decode)
     assert decoded[-1] == ["00"]
@@ -186,7 +186,7 @@ def test_a_damaged_sample_keeps_no_shard_in_memory(data):
                 raise UserError("damaged")
             return {"image": torch.zeros(len(samples))}
 
-        Forgiving(0.5, 32).batch([(shard, *shard.samples[number]) for number in range(9)], decode)
+        CorruptSamplePolicy(0.5, 32).batch([(shard, *shard.samples[number]) for number in range(9)], decode)
         del shard
         assert alive() is None
     finally:
@@ -195,7 +195,7 @@ def test_a_damaged_sample_keeps_no_shard_in_memory(data):
 
 def test_the_score_passes_over_what_the_stream_passes_over(data):
     fields = {"image": FieldConfig(kind="image")}
-    shown = Reals(data, 32, fields, damaged_share=0.2).images(0, 32)[:, 0, 0, 0].tolist()
+    shown = RealImages(data, 32, fields, damaged_share=0.2).images(0, 32)[:, 0, 0, 0].tolist()
     assert shown == [stands_for(number) for number in range(32)]
     with pytest.raises(UserError, match="image of sample '07' is no readable image"):
-        Reals(data, 32, fields).images(7, 1)
+        RealImages(data, 32, fields).images(7, 1)

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from ganrun.evaluation.feature_statistics import to_uint8
-from ganrun.evaluation.moments import Statistics
+from ganrun.evaluation.moments import FeatureMoments
 from ganrun.models.extractors import Extractor, Resized
 
 
-def statistics_of(features: Tensor) -> Statistics:
-    statistics = Statistics(features.shape[1])
+def statistics_of(features: Tensor) -> FeatureMoments:
+    statistics = FeatureMoments(features.shape[1])
     statistics.update(features)
     return statistics
 

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ganrun.evaluation.feature_statistics import Keep, observe_fakes, observe_reals, to_uint8
+from ganrun.evaluation.feature_statistics import Keep, extract_generated, extract_real, to_uint8
 from ganrun.evaluation.score import Labels, score
 from tests.evaluation.making import read, sample, tiny_extractor
 from tests.ranks import as_ranks
@@ -21,8 +21,8 @@ METRICS = ("kid", "precision", "recall", "density", "coverage", "inception_score
 def scores_on_one_rank(group: dist.ProcessGroup | None) -> dict[str, float | None] | None:
     """All scores, on rank 0; None on the others."""
     extractor, keep = tiny_extractor(classes=5), Keep(features=True, logits=True)
-    real = observe_reals(read, SAMPLES, BATCH, extractor, group, keep)
-    fake = observe_fakes(sample, SAMPLES, BATCH, extractor, group, keep)
+    real = extract_real(read, SAMPLES, BATCH, extractor, group, keep)
+    fake = extract_generated(sample, SAMPLES, BATCH, extractor, group, keep)
     if group is not None and group.rank():
         assert fake.features is fake.logits is real.features is None
         return None
@@ -58,21 +58,21 @@ def test_chunks_cover_each_sample_once() -> None:
         asked.extend(range(start, start + count))
         return sample(start, count)
 
-    assert observe_fakes(recorded, SAMPLES, BATCH, tiny_extractor()).statistics.count == SAMPLES
+    assert extract_generated(recorded, SAMPLES, BATCH, tiny_extractor()).statistics.count == SAMPLES
     assert asked == list(range(SAMPLES))
 
 
 def test_a_reader_that_runs_short_is_refused() -> None:
     with pytest.raises(ValueError, match="asked for 103 images, got 91"):
-        observe_reals(lambda start, count: read(start, min(count, 7)), SAMPLES, BATCH, tiny_extractor())
+        extract_real(lambda start, count: read(start, min(count, 7)), SAMPLES, BATCH, tiny_extractor())
 
 
 def test_fakes_are_quantised_before_they_are_resized() -> None:
     def off_grid(start: int, count: int) -> Tensor:
         return sample(start, count) * 1.2  # between the 256 levels, and beyond the ends
 
-    by_hand = observe_reals(lambda *which: to_uint8(off_grid(*which)), 32, BATCH, tiny_extractor())
-    fakes = observe_fakes(off_grid, 32, BATCH, tiny_extractor())
+    by_hand = extract_real(lambda *which: to_uint8(off_grid(*which)), 32, BATCH, tiny_extractor())
+    fakes = extract_generated(off_grid, 32, BATCH, tiny_extractor())
     assert torch.equal(fakes.statistics.moments, by_hand.statistics.moments)
 
 
@@ -88,7 +88,7 @@ def test_a_generator_that_is_not_finite_is_seen_as_nan() -> None:
         images[-1, 0, 0, 0] = math.nan
         return images
 
-    seen = observe_fakes(broken, SAMPLES, BATCH, tiny_extractor(classes=5), keep=Keep(features=True, logits=True))
+    seen = extract_generated(broken, SAMPLES, BATCH, tiny_extractor(classes=5), keep=Keep(features=True, logits=True))
     assert seen.features is not None
     assert seen.logits is not None
     rows = seen.features.isnan().all(1)
@@ -97,5 +97,5 @@ def test_a_generator_that_is_not_finite_is_seen_as_nan() -> None:
 
 
 def test_nothing_is_gathered_that_is_not_asked_for() -> None:
-    seen = observe_reals(read, SAMPLES, BATCH, tiny_extractor(classes=5))
+    seen = extract_real(read, SAMPLES, BATCH, tiny_extractor(classes=5))
     assert seen.features is seen.logits is None

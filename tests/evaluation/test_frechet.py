@@ -7,13 +7,13 @@ import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 from ganrun.evaluation.frechet import frechet_distance, gaussian_distance
-from ganrun.evaluation.moments import Statistics
+from ganrun.evaluation.moments import FeatureMoments
 from tests.evaluation.making import clouds, statistics_of
 
 
-def gaussian(mean: torch.Tensor, covariance: torch.Tensor, count: int = 1_000_001) -> Statistics:
+def gaussian(mean: torch.Tensor, covariance: torch.Tensor, count: int = 1_000_001) -> FeatureMoments:
     """Statistics with just these moments."""
-    statistics = Statistics(len(mean))
+    statistics = FeatureMoments(len(mean))
     statistics.moments[0, 0] = count
     statistics.moments[0, 1:] = statistics.moments[1:, 0] = count * mean
     statistics.moments[1:, 1:] = (count - 1) * covariance + count * mean.outer(mean)
@@ -91,11 +91,11 @@ def test_a_feature_that_is_not_finite_makes_the_distance_nan(poison: float) -> N
 
 def test_features_of_different_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="of 8 and of 9"):
-        frechet_distance(Statistics(8), Statistics(9))
+        frechet_distance(FeatureMoments(8), FeatureMoments(9))
 
 
 def test_images_that_differ_by_rounding_alone_have_a_distance():
-    collapsed, real = Statistics(64), Statistics(64)
+    collapsed, real = FeatureMoments(64), FeatureMoments(64)
     features = torch.rand(64).expand(200, 64) + 1e-16 * torch.randn(200, 64, dtype=torch.float64)
     collapsed.update(features)
     others = torch.randn(200, 64)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from ganrun.evaluation.moments import Statistics
+from ganrun.evaluation.moments import FeatureMoments
 
 
-def statistics_of(features: torch.Tensor) -> Statistics:
-    statistics = Statistics(features.shape[1])
+def statistics_of(features: torch.Tensor) -> FeatureMoments:
+    statistics = FeatureMoments(features.shape[1])
     statistics.update(features)
     return statistics
 
@@ -27,7 +27,7 @@ def test_mean_and_covariance_are_numpys(features: torch.Tensor) -> None:
 
 
 def test_odd_chunks_and_merges_equal_all_at_once(features: torch.Tensor) -> None:
-    left, right = Statistics(33), Statistics(33)
+    left, right = FeatureMoments(33), FeatureMoments(33)
     for number, chunk in enumerate(features.split([1, 7, 500, 3, 488, 1])):
         (left if number % 2 else right).update(chunk)
     left.merge(right)

@@ -9,16 +9,16 @@ from PIL import Image
 
 from ganrun import evaluate, sample
 from ganrun.cli import preflight
-from ganrun.config.validate import contradictions
+from ganrun.config.validate import conflicts
 from ganrun.data.index import INDEX_NAME, open_data
 from ganrun.errors import UserError
-from ganrun.evaluation.generated_images import Generated
+from ganrun.evaluation.generated_images import GeneratedImages
 from ganrun.evaluation.modes import MIXTURES, modes
-from ganrun.evaluation.point_evaluator import PointEvaluation
+from ganrun.evaluation.point_evaluator import PointEvaluator
 from ganrun.inference.sampling import Sampler
 from ganrun.preparation.points import make_points
 from ganrun.run_folder.layout import RunFolder
-from ganrun.run_folder.status import read_run
+from ganrun.run_folder.status import read_status
 from ganrun.storage import Folder
 from tests.conftest import config_of
 from tests.ranks import run_folder, run_ranks
@@ -68,12 +68,12 @@ def test_what_is_told_are_the_modes_of_the_averaged_generator(run, capsys):
     lines, folder = scored(run), run_folder(run)
     assert [line["images"] for line in lines] == [60, 120]
     sampler = Sampler(str(folder))
-    generated = Generated(sampler.game, sampler.game.networks, run.run.seed)
+    generated = GeneratedImages(sampler.game, sampler.game.networks, run.run.seed)
     points = torch.cat([generated.images(start, min(64, SAMPLES - start)) for start in range(0, SAMPLES, 64)])
     assert lines[-1] == pytest.approx({"images": 120, **modes(points.numpy(), MIXTURES["gaussians:8"])})
     assert "frechet_distance" not in lines[-1]
     best = min(line["mode_distance"] for line in lines)
-    state = read_run(Folder(folder))
+    state = read_status(Folder(folder))
     assert state.best_score.value == best
     (manifest,) = folder.glob("checkpoints/*120-*/manifest.json")
     (told,) = json.loads(manifest.read_text())["scores"]
@@ -145,7 +145,7 @@ def test_what_images_alone_have_is_refused_at_the_door(run, capsys, options, rea
     ],
 )
 def test_what_images_alone_have_is_refused_in_the_config(values, key, value):
-    ((keys, fault),) = contradictions(config_of(values, **{f"evaluate__{key}": value}))
+    ((keys, fault),) = conflicts(config_of(values, **{f"evaluate__{key}": value}))
     assert f"evaluate.{key}" in keys
     assert fault.startswith(f"evaluate.{key}: {value} is for images")
 
@@ -169,6 +169,6 @@ def test_a_generator_that_is_not_finite_is_as_far_as_can_be(values, run):
     for parameter in sampler.game.networks["generator"].parameters():
         parameter.data.fill_(math.nan)
     index = open_data(values["data"]["shards"]).index
-    score = PointEvaluation(index, 70).score(Generated(sampler.game, sampler.game.networks, 0))
+    score = PointEvaluator(index, 70).score(GeneratedImages(sampler.game, sampler.game.networks, 0))
     assert score.value == pytest.approx(1 - math.exp(-4.5))
     assert score.values()["mode_kl"] is None

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from ganrun.evaluation.feature_statistics import Keep, Observation, observe_reals
+from ganrun.evaluation.feature_statistics import FeatureStatistics, Keep, extract_real
 from ganrun.evaluation.reference import from_bytes, reference, reference_name, to_bytes
 from ganrun.models.extractors import Extractor
 from ganrun.storage import Folder
@@ -25,8 +25,8 @@ def run_rank(rank: int, world: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=world)
     made, group, extractor = [], dist.group.WORLD, tiny_extractor()
 
-    def make() -> Observation:
-        made.append(observe_reals(read, SAMPLES, BATCH, extractor, group, KEEP))
+    def make() -> FeatureStatistics:
+        made.append(extract_real(read, SAMPLES, BATCH, extractor, group, KEEP))
         return made[-1]
 
     for _ in range(2):
@@ -38,7 +38,7 @@ def run_rank(rank: int, world: int, folder: Path) -> None:
 
 def test_ranks_make_it_together_and_once(tmp_path: Path) -> None:
     as_ranks(run_rank, (2, tmp_path), 2)
-    seen = observe_reals(read, SAMPLES, BATCH, tiny_extractor(), keep=KEEP)
+    seen = extract_real(read, SAMPLES, BATCH, tiny_extractor(), keep=KEEP)
     assert seen.features is not None
     sums = pytest.approx(seen.statistics.moments.sum().item()), pytest.approx(seen.features.sum().item())
     assert json.loads((tmp_path / "0.json").read_text()) == [1, *sums]
@@ -62,9 +62,9 @@ def changed(extractor: Extractor, field: str) -> Extractor:
     return Extractor(**fields | {field: "other"})
 
 
-def counted(made: list[Observation]) -> Callable[[], Observation]:
-    def make() -> Observation:
-        made.append(observe_reals(read, SAMPLES, BATCH, tiny_extractor()))
+def counted(made: list[FeatureStatistics]) -> Callable[[], FeatureStatistics]:
+    def make() -> FeatureStatistics:
+        made.append(extract_real(read, SAMPLES, BATCH, tiny_extractor()))
         return made[-1]
 
     return make

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ganrun.config.schema import FieldConfig
 from ganrun.data.index import open_data
-from ganrun.evaluation.feature_statistics import Keep, Observation, observe_fakes, observe_reals
+from ganrun.evaluation.feature_statistics import FeatureStatistics, Keep, extract_generated, extract_real
 from ganrun.evaluation.frechet import frechet_distance
-from ganrun.evaluation.real_images import Reals
+from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.score import Labels, needed, score, score_name
 from ganrun.models.extractors import INCEPTION_SHA256, Extractor, efficientnet_lite0
 from tests.evaluation.making import clouds, read, sample, statistics_of, tiny_extractor
@@ -20,8 +20,8 @@ SAMPLES, BATCH = 103, 8
 EVERYTHING = ("kid", "precision", "recall", "density", "coverage", "inception_score")
 
 
-def seen(features: Tensor, logits: Tensor | None = None) -> Observation:
-    return Observation(statistics_of(features), features.float(), logits)
+def seen(features: Tensor, logits: Tensor | None = None) -> FeatureStatistics:
+    return FeatureStatistics(statistics_of(features), features.float(), logits)
 
 
 def test_a_diverged_generator_scores_nan_and_null() -> None:
@@ -31,8 +31,8 @@ def test_a_diverged_generator_scores_nan_and_null() -> None:
         return images
 
     extractor, keep = tiny_extractor(classes=5), needed(EVERYTHING)
-    real = observe_reals(read, SAMPLES, BATCH, extractor, keep=keep)
-    found = score(real, observe_fakes(broken, SAMPLES, BATCH, extractor, keep=keep), extractor, 0, EVERYTHING)
+    real = extract_real(read, SAMPLES, BATCH, extractor, keep=keep)
+    found = score(real, extract_generated(broken, SAMPLES, BATCH, extractor, keep=keep), extractor, 0, EVERYTHING)
     assert math.isnan(found.value)
     told = json.loads(json.dumps(found.to_json()))
     assert told["value"] is None
@@ -41,7 +41,7 @@ def test_a_diverged_generator_scores_nan_and_null() -> None:
 
 def test_a_score_tells_where_it_came_from() -> None:
     extractor = tiny_extractor()
-    reals = observe_reals(read, SAMPLES, BATCH, extractor)
+    reals = extract_real(read, SAMPLES, BATCH, extractor)
     assert score(reals, reals, extractor, seed=7).to_json() == {
         "name": "Fréchet distance (tiny, n=103)",
         "measure": "frechet_distance",
@@ -106,11 +106,11 @@ def test_what_cannot_be_had_is_nan_and_said(metric: str, reason: str, caplog: py
 
 def test_noise_scores_worse_than_held_out_images_by_every_metric() -> None:
     extractor, keep = efficientnet_lite0(), Keep(features=True)
-    reals = Reals(open_data("package:fashion-mnist-10k"), 80, {"image": FieldConfig(kind="image")})
-    real = observe_reals(lambda start, count: reals.images(2 * start, count), 40, 40, extractor, keep=keep)
-    held_out = observe_reals(lambda start, count: reals.images(40 + start, count), 40, 40, extractor, keep=keep)
+    reals = RealImages(open_data("package:fashion-mnist-10k"), 80, {"image": FieldConfig(kind="image")})
+    real = extract_real(lambda start, count: reals.images(2 * start, count), 40, 40, extractor, keep=keep)
+    held_out = extract_real(lambda start, count: reals.images(40 + start, count), 40, 40, extractor, keep=keep)
     generator = torch.Generator().manual_seed(0)
-    noise = observe_fakes(
+    noise = extract_generated(
         lambda _, count: torch.rand(count, 1, 32, 32, generator=generator) * 2 - 1, 40, 40, extractor, keep=keep
     )
     metrics = ("kid", "precision", "recall", "density", "coverage")

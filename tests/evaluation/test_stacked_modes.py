@@ -15,9 +15,9 @@ from ganrun.config.schema import FieldConfig
 from ganrun.data.index import Index, Shard, open_data
 from ganrun.errors import UserError
 from ganrun.evaluation import stacked_modes as stacked
-from ganrun.evaluation.generated_images import Generated
+from ganrun.evaluation.generated_images import GeneratedImages
 from ganrun.evaluation.modes import mode_kl
-from ganrun.evaluation.real_images import Reals
+from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.stacked_modes import StackedModes
 from ganrun.storage import Folder
 from tests.conftest import config_of, write_data
@@ -64,7 +64,7 @@ def data_folder(tmp_path_factory):
     return folder
 
 
-class Known(Generated):
+class Known(GeneratedImages):
     """Stacks of known modes in place of generated images: 0, 7, 14, ..., and some that are not finite."""
 
     device = torch.device("cpu")
@@ -85,7 +85,7 @@ def few_steps():
 
 
 def measure(data_folder, cache, group=None):
-    reals = Reals(open_data(str(data_folder)), SAMPLES, {"image": FieldConfig(kind="image")})
+    reals = RealImages(open_data(str(data_folder)), SAMPLES, {"image": FieldConfig(kind="image")})
     return StackedModes(reals, Folder(cache)).measure(Known(None, {}, 0), SAMPLES, group)
 
 
@@ -108,7 +108,7 @@ def test_known_modes_are_counted_and_real_ones_beside_them(alone, data_folder):
     _, found = alone
     counts = np.bincount([number * 7 % 1000 for number in range(SAMPLES) if number % 50], minlength=1000)
     assert (found["modes_covered"], found["mode_kl"]) == (147, pytest.approx(mode_kl(counts)))
-    reals = Reals(open_data(str(data_folder)), SAMPLES, {"image": FieldConfig(kind="image")})
+    reals = RealImages(open_data(str(data_folder)), SAMPLES, {"image": FieldConfig(kind="image")})
     counts = np.bincount(reals.labels().numpy(), minlength=1000)
     assert (found["real_modes_covered"], found["real_mode_kl"]) == ((counts > 0).sum(), pytest.approx(mode_kl(counts)))
 

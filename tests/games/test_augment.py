@@ -23,10 +23,10 @@ from ganrun.games.augment import (
     transforms,
     translation,
 )
-from ganrun.rng import Draw
+from ganrun.rng import KeyedNoise
 
 CPU, DOUBLE = torch.device("cpu"), torch.float64
-DRAW = Draw(0, 0, 0, 0, CPU, DOUBLE)
+DRAW = KeyedNoise(0, 0, 0, 0, CPU, DOUBLE)
 
 
 def images_of(count, channels=3, size=16):
@@ -65,7 +65,7 @@ def test_the_generator_learns_through_it(name, channels):
 
 def test_color_is_the_papers_image_by_image():
     images = images_of(50)
-    drawn = DRAW.uniform(3, 50, 1, 1, 1, purpose="a/color").view(3, 50).tolist()
+    drawn = DRAW.uniform(3, 50, 1, 1, 1, name="a/color").view(3, 50).tolist()
     for image, found, brightness, saturation, contrast in zip(images, color(images, DRAW, "a"), *drawn, strict=True):
         image = image + (brightness - 0.5)
         image = torch.lerp(image.mean(0, keepdim=True).expand(3, -1, -1), image, 2 * saturation)
@@ -104,9 +104,9 @@ def test_a_cutout_is_a_square_of_half_the_size_clipped_at_the_border():
 
 def test_a_config_names_transforms_in_their_order():
     objective = ObjectiveConfig(diffaugment=["cutout", "color"], instance_noise=0.1)
-    first, second, noise = transforms(objective)
+    first, second, added = transforms(objective)
     assert (first, second) == (cutout, color)
-    assert (noise.deviation, noise.until_images) == (0.1, 100_000)
+    assert (added.deviation, added.until_images) == (0.1, 100_000)
     assert transforms(ObjectiveConfig()) == ()
 
 
@@ -115,17 +115,17 @@ def test_a_config_names_transforms_in_their_order():
 
 @pytest.mark.parametrize(("images", "deviation"), [(0, 0.4), (250, 0.3), (999, 0.0004)])
 def test_instance_noise_falls_linearly(images, deviation):
-    draw = Draw(0, 0, images, 0, CPU, DOUBLE)
+    noise = KeyedNoise(0, 0, images, 0, CPU, DOUBLE)
     shown = images_of(64)
-    noise = InstanceNoise(0.4, 1_000)(shown, draw, "a") - shown
-    assert noise.std().item() == pytest.approx(deviation, rel=0.02)
-    assert noise.mean().item() == pytest.approx(0, abs=deviation / 20)
+    added = InstanceNoise(0.4, 1_000)(shown, noise, "a") - shown
+    assert added.std().item() == pytest.approx(deviation, rel=0.02)
+    assert added.mean().item() == pytest.approx(0, abs=deviation / 20)
 
 
 @pytest.mark.parametrize("images", [1_000, 5_000])
 def test_instance_noise_ends(images):
     shown = images_of(2)
-    assert InstanceNoise(0.4, 1_000)(shown, Draw(0, 0, images, 0, CPU, DOUBLE), "a") is shown
+    assert InstanceNoise(0.4, 1_000)(shown, KeyedNoise(0, 0, images, 0, CPU, DOUBLE), "a") is shown
 
 
 # Adaptive augmentation.
@@ -213,8 +213,8 @@ def test_a_turn_that_was_not_finite_does_not_count():
 
 
 def test_in_bf16_places_and_colours_keep_their_digits():
-    images, draw = images_of(4).float(), Draw(0, 0, 0, 0, CPU, torch.float32)
+    images, noise = images_of(4).float(), KeyedNoise(0, 0, 0, 0, CPU, torch.float32)
     augmentation = adaptive(1.0).float()
-    exact = augmentation(images, draw, "a")
+    exact = augmentation(images, noise, "a")
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(augmentation(images, draw, "a"), exact)
+        assert torch.equal(augmentation(images, noise, "a"), exact)

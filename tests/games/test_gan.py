@@ -10,9 +10,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits as bce
 from ganrun.config.registry import LOSSES
 from ganrun.games.build import build_game
 from ganrun.models.normalization import SlotBatchNorm2d
-from ganrun.rng import Draw
+from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
-from ganrun.training.state import Play
+from ganrun.training.state import TrainingState
 from tests.conftest import config_of
 
 CPU = torch.device("cpu")
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 def play_of(values, **changes):
     config = config_of(values, **changes)
-    return Play(build_game(config, CPU), config, Slots(config.slots))
+    return TrainingState(build_game(config, CPU), config, Slots(config.slots))
 
 
 def bytes_of(seed, size=12):
@@ -61,33 +61,33 @@ def plain(network):
 @pytest.mark.parametrize("rounds", [1, 3])
 def test_a_round_is_that_of_the_textbook(values, rounds):
     """Goodfellow et al. 2014, algorithm 1, with the non-saturating loss, as every tutorial writes it."""
-    play = play_of(values, data__slots=1, optimizer__discriminator={"learning_rate": 1e-3})
-    generator, discriminator = plain(play.game.networks["generator"]), plain(play.game.networks["discriminator"])
+    state = play_of(values, data__slots=1, optimizer__discriminator={"learning_rate": 1e-3})
+    generator, discriminator = plain(state.game.networks["generator"]), plain(state.game.networks["discriminator"])
     generator_adam = torch.optim.Adam(generator.parameters(), lr=2e-4, betas=(0.5, 0.999))
     discriminator_adam = torch.optim.Adam(discriminator.parameters(), lr=1e-3, betas=(0.5, 0.999))
     ones, zeros = torch.ones(12, dtype=torch.float64), torch.zeros(12, dtype=torch.float64)
     source = Source()
     for number in range(rounds):
-        play.round(source)
+        state.round(source)
 
         real = source.given[number][0].double() / 127.5 - 1
-        z = Draw(0, 0, 12 * number, 0, CPU, torch.float64).normal(12, 8, purpose="discriminator/z")
+        z = KeyedNoise(0, 0, 12 * number, 0, CPU, torch.float64).normal(12, 8, name="discriminator/z")
         discriminator_adam.zero_grad()
         fake = generator(z).detach()
         (bce(discriminator(real), ones) + bce(discriminator(fake), zeros)).backward()
         gradients = [parameter.grad.clone() for parameter in discriminator.parameters()]
         discriminator_adam.step()
 
-        z = Draw(0, 0, 12 * number + 12, 0, CPU, torch.float64).normal(12, 8, purpose="generator/z")
+        z = KeyedNoise(0, 0, 12 * number + 12, 0, CPU, torch.float64).normal(12, 8, name="generator/z")
         generator_adam.zero_grad()
         bce(discriminator(generator(z)), ones).backward()
         generator_adam.step()
 
-    ours = play.game.networks
+    ours = state.game.networks
     for parameter, gradient in zip(ours["discriminator"].parameters(), gradients, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=0, atol=1e-5)
-    for mine, textbook in ((ours["generator"], generator), (ours["discriminator"], discriminator)):
-        for (name, parameter), expected in zip(mine.named_parameters(), textbook.parameters(), strict=True):
+    for mine, tutorial_step in ((ours["generator"], generator), (ours["discriminator"], discriminator)):
+        for (name, parameter), expected in zip(mine.named_parameters(), tutorial_step.parameters(), strict=True):
             torch.testing.assert_close(parameter, expected, rtol=0, atol=1e-5, msg=name)
     for parameter, expected in zip(ours["generator"].parameters(), generator.parameters(), strict=True):
         torch.testing.assert_close(parameter.grad, expected.grad, rtol=0, atol=1e-5)
@@ -96,16 +96,16 @@ def test_a_round_is_that_of_the_textbook(values, rounds):
 @pytest.mark.parametrize("mover", ["discriminator", "generator"])
 @pytest.mark.parametrize("loss", ["non_saturating", "wasserstein"])
 def test_a_turn_leaves_the_other_players_weights_and_buffers_untouched(values, mover, loss):
-    play = play_of(values, objective__loss=loss)
-    play.round(Source(6, 2))  # so that moments and running statistics are no longer at their beginning
-    before = {name: clone(network) for name, network in play.game.networks.items()}
-    (seat,) = [seat for seat in play.seats if seat.player.name == mover]
-    batches = [play._place(batch) for batch in Source(6, 2)()]
-    seat.take_turn(batches, list(play._draws(0, 0)), 1e-3)
+    state = play_of(values, objective__loss=loss)
+    state.round(Source(6, 2))  # so that moments and running statistics are no longer at their beginning
+    before = {name: clone(network) for name, network in state.game.networks.items()}
+    (player_step,) = [player_step for player_step in state.player_steps if player_step.player.name == mover]
+    batches = [state._to_device(batch) for batch in Source(6, 2)()]
+    player_step.step(batches, list(state._noises(0, 0)), 1e-3)
     (still,) = set(before) - {mover}
-    assert_same(play.game.networks[still], before[still])
-    assert all(not norm.noted for norm in play.game.networks[still].modules() if isinstance(norm, SlotBatchNorm2d))
-    moved = play.game.networks[mover]
+    assert_same(state.game.networks[still], before[still])
+    assert all(not norm.noted for norm in state.game.networks[still].modules() if isinstance(norm, SlotBatchNorm2d))
+    moved = state.game.networks[mover]
     assert not any(
         torch.equal(parameter, before[mover][name])
         for name, parameter in moved.named_parameters()
@@ -115,65 +115,65 @@ def test_a_turn_leaves_the_other_players_weights_and_buffers_untouched(values, m
 
 def test_running_statistics_come_from_a_players_own_turns(values):
     """The discriminator's see real and generated images of its turn; the generator's its own turn's."""
-    play = play_of(values, data__slots=1)
+    state = play_of(values, data__slots=1)
     source = Source()
-    first = {name: plain(network).layers for name, network in play.game.networks.items()}
-    play.round(source)
-    z = Draw(0, 0, 12, 0, CPU, torch.float64).normal(12, 8, purpose="generator/z")
+    first = {name: plain(network).layers for name, network in state.game.networks.items()}
+    state.round(source)
+    z = KeyedNoise(0, 0, 12, 0, CPU, torch.float64).normal(12, 8, name="generator/z")
     features = first["generator"][0](z[:, :, None, None])
-    found = play.game.networks["generator"].layers[1].running_mean
+    found = state.game.networks["generator"].layers[1].running_mean
     torch.testing.assert_close(found, 0.1 * features.mean((0, 2, 3)))
 
 
 @pytest.mark.parametrize("turns", [1, 2])
 def test_the_discriminators_running_statistics_move_once_a_round_by_the_mean_of_all_its_passes(values, turns):
-    play = play_of(values, objective__discriminator_turns=turns, optimizer__discriminator={"learning_rate": 1e-30})
-    first = plain(play.game.networks["discriminator"]).layers[:3]
-    generator = plain(play.game.networks["generator"])
+    state = play_of(values, objective__discriminator_turns=turns, optimizer__discriminator={"learning_rate": 1e-30})
+    first = plain(state.game.networks["discriminator"]).layers[:3]
+    generator = plain(state.game.networks["generator"])
     source = Source(6, 2)
-    play.round(source)
+    state.round(source)
     means = []
     for turn, given in enumerate(source.given):
         for slot, real in enumerate(given):
-            z = Draw(0, 0, 12 * turn, slot, CPU, torch.float64, turn).normal(2, 8, purpose="discriminator/z")
+            z = KeyedNoise(0, 0, 12 * turn, slot, CPU, torch.float64, turn).normal(2, 8, name="discriminator/z")
             means += [first(image).mean((0, 2, 3)) for image in (real.double() / 127.5 - 1, generator(z))]
-    norm = play.game.networks["discriminator"].layers[3]
+    norm = state.game.networks["discriminator"].layers[3]
     torch.testing.assert_close(norm.running_mean, 0.1 * torch.stack(means).mean(0))
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_each_discriminator_turn_takes_a_fresh_batch(values, turns):
-    play = play_of(values, objective__discriminator_turns=turns)
+    state = play_of(values, objective__discriminator_turns=turns)
     seen = []
-    for seat in play.seats:
-        take = seat.take_turn
-        seat.take_turn = lambda batches, draws, rate, seat=seat, take=take: (
-            seen.append((seat.player.name, batches[0]["image"].clone(), draws[0])),
-            take(batches, draws, rate),
+    for player_step in state.player_steps:
+        take = player_step.step
+        player_step.step = lambda batches, noises, rate, player_step=player_step, take=take: (
+            seen.append((player_step.player.name, batches[0]["image"].clone(), noises[0])),
+            take(batches, noises, rate),
         )[1]
     source = Source(6, 2)
-    play.round(source)
+    state.round(source)
     assert [name for name, _, _ in seen] == ["discriminator"] * turns + ["generator"]
     assert len(source.given) == turns
-    for number, ((_, image, draw), given) in enumerate(zip(seen, source.given, strict=False)):
+    for number, ((_, image, noise), given) in enumerate(zip(seen, source.given, strict=False)):
         torch.testing.assert_close(image, given[0].double() / 127.5 - 1)
-        assert draw.images == 12 * number
-    assert play.images == 12 * turns
+        assert noise.images == 12 * number
+    assert state.images == 12 * turns
 
 
 def test_slots_of_a_batch_see_different_noise(values):
-    play = play_of(values)
-    noise = [draw.normal(2, 8, purpose="generator/z") for draw in play._draws(0, 0)]
-    assert len({tensor.sum().item() for tensor in noise}) == 6
+    state = play_of(values)
+    drawn = [noise.normal(2, 8, name="generator/z") for noise in state._noises(0, 0)]
+    assert len({tensor.sum().item() for tensor in drawn}) == 6
 
 
 def test_the_scores_are_the_means_of_the_logits(values):
-    play = play_of(values, data__slots=1)
-    batch = play._place(Source()()[0])
-    draw = next(play._draws(0, 0))
-    networks = play.game.networks
-    loss = play.game.players[0](batch, draw, {"generator": networks["generator"]})
-    fake = networks["generator"](draw.normal(12, 8, purpose="discriminator/z"))
+    state = play_of(values, data__slots=1)
+    batch = state._to_device(Source()()[0])
+    noise = next(state._noises(0, 0))
+    networks = state.game.networks
+    loss = state.game.players[0](batch, noise, {"generator": networks["generator"]})
+    fake = networks["generator"](noise.normal(12, 8, name="discriminator/z"))
     assert loss.parts["score/real"].item() == pytest.approx(networks["discriminator"](batch["image"]).mean().item())
     assert loss.parts["score/fake"].item() == pytest.approx(networks["discriminator"](fake).mean().item())
     assert not any(part.requires_grad for part in loss.parts.values())
@@ -181,30 +181,30 @@ def test_the_scores_are_the_means_of_the_logits(values):
 
 @pytest.mark.parametrize("loss", list(LOSSES))
 def test_every_loss_moves_both_players(values, loss):
-    play = play_of(values, objective__loss=loss)
-    before = {name: clone(network) for name, network in play.game.networks.items()}
-    play.round(Source(6, 2))
-    for name, network in play.game.networks.items():
+    state = play_of(values, objective__loss=loss)
+    before = {name: clone(network) for name, network in state.game.networks.items()}
+    state.round(Source(6, 2))
+    for name, network in state.game.networks.items():
         assert all(torch.isfinite(tensor).all() for tensor in network.state_dict().values())
         assert not torch.equal(network.layers[0].weight, before[name]["layers.0.weight"])
 
 
 def test_bytes_become_numbers_from_minus_1_to_1(values):
-    play = play_of(values)
+    state = play_of(values)
     batch = {"image": torch.tensor([0, 255, 51], dtype=torch.uint8).view(1, 3, 1, 1), "label": torch.tensor([2])}
-    placed = play._place(batch)
+    placed = state._to_device(batch)
     assert placed["image"].flatten().tolist() == pytest.approx([-1.0, 1.0, -0.6])
     assert placed["image"].dtype == torch.float64
     assert placed["label"].tolist() == [2]
 
 
 def test_the_average_follows_the_generator_alone(values):
-    play = play_of(values, train__average_half_life_images=0)
-    play.round(Source(6, 2))
-    assert play.averages.keys() == {"generator"}
-    assert_same(play.averages["generator"].network, clone(play.game.networks["generator"]))
-    assert play.averaged_networks["generator"] is play.averages["generator"].network
-    assert play.averaged_networks["discriminator"] is play.game.networks["discriminator"]
+    state = play_of(values, train__average_half_life_images=0)
+    state.round(Source(6, 2))
+    assert state.ema.keys() == {"generator"}
+    assert_same(state.ema["generator"].network, clone(state.game.networks["generator"]))
+    assert state.ema_networks["generator"] is state.ema["generator"].network
+    assert state.ema_networks["discriminator"] is state.game.networks["discriminator"]
 
 
 def test_networks_are_those_of_the_seed(values):

@@ -5,9 +5,9 @@ import torch
 from scipy import stats
 
 from ganrun.games.latent import Latent
-from ganrun.rng import Draw
+from ganrun.rng import KeyedNoise
 
-DRAW = Draw(0, 0, 0, 0, torch.device("cpu"), torch.float64)
+DRAW = KeyedNoise(0, 0, 0, 0, torch.device("cpu"), torch.float64)
 DISTRIBUTIONS = {
     "normal": stats.norm(),
     "uniform": stats.uniform(-1, 2),
@@ -33,7 +33,7 @@ def test_a_hypersphere_has_the_radius_of_normal_noise_and_no_direction(size):
 @pytest.mark.parametrize("kind", [*DISTRIBUTIONS, "hypersphere"])
 def test_noise_is_that_of_its_purpose(kind):
     latent = Latent(8, kind)
-    first, again, other = (latent.draw(DRAW, 4, purpose) for purpose in ("a", "a", "b"))
+    first, again, other = (latent.draw(DRAW, 4, name) for name in ("a", "a", "b"))
     assert torch.equal(first, again)
     assert not torch.allclose(first, other)
-    assert torch.isfinite(Latent(8, kind).draw(Draw(0, 0, 0, 0, DRAW.device, torch.float32), 100_000, "z")).all()
+    assert torch.isfinite(Latent(8, kind).draw(KeyedNoise(0, 0, 0, 0, DRAW.device, torch.float32), 100_000, "z")).all()

@@ -7,7 +7,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as bce
 from ganrun.config.registry import CROSS_ENTROPIES, LOSSES
 from ganrun.games import losses
 from ganrun.games.losses import feature_matching, flip_labels, smoothing
-from ganrun.rng import Draw
+from ganrun.rng import KeyedNoise
 
 REAL = torch.tensor([-2.0, -0.5, 0.0, 0.3, 1.0, 4.0], dtype=torch.float64)
 FAKE = torch.tensor([-3.0, -1.0, -0.2, 0.0, 0.7, 2.5], dtype=torch.float64)
@@ -138,10 +138,10 @@ def test_smoothing_is_the_cross_entropy_with_a_target_below_1_for_real_images_al
 
 
 def test_flipping_is_the_cross_entropy_with_the_other_target_in_a_share_of_pairs():
-    draw = Draw(0, 0, 0, 0, torch.device("cpu"), torch.float64)
+    noise = KeyedNoise(0, 0, 0, 0, torch.device("cpu"), torch.float64)
     stream = torch.Generator().manual_seed(0)
     real, fake = torch.randn(2, 4_000, dtype=torch.float64, generator=stream)
-    told_real, told_fake = flip_labels(real, fake, 0.2, draw)
+    told_real, told_fake = flip_labels(real, fake, 0.2, noise)
     flipped = told_real == fake
     assert flipped.double().mean().item() == pytest.approx(0.2, abs=0.02)
     targets = 1 - flipped.double()

@@ -9,14 +9,14 @@ from ganrun.config.registry import PENALTIES
 from ganrun.games.build import build_game
 from ganrun.games.penalties import penalise, slope
 from ganrun.models.normalization import SlotBatchNorm2d
-from ganrun.rng import Draw
+from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
-from ganrun.training.state import Play
+from ganrun.training.state import TrainingState
 from tests.conftest import config_of
 from tests.ranks import as_ranks
 
 CPU = torch.device("cpu")
-DRAW = Draw(0, 0, 0, 0, CPU, torch.float64)
+DRAW = KeyedNoise(0, 0, 0, 0, CPU, torch.float64)
 STREAM = torch.Generator().manual_seed(1)
 REAL, FAKE = torch.randn(2, 5, 3, 4, 4, dtype=torch.float64, generator=STREAM)
 DIRECTION = torch.randn(48, dtype=torch.float64, generator=STREAM)
@@ -31,8 +31,8 @@ ON_A_LINE = {
 }
 
 # For D(x) = a |x|^2 / 2, whose gradient is a x: the images that each looks at, from what the same draw gives.
-EPSILON = DRAW.uniform(5, 1, 1, 1, purpose="penalty/between")
-DELTA = DRAW.normal(5, 3, 4, 4, purpose="penalty/dragan") * REAL.std() / 2
+EPSILON = DRAW.uniform(5, 1, 1, 1, name="penalty/between")
+DELTA = DRAW.normal(5, 3, 4, 4, name="penalty/dragan") * REAL.std() / 2
 PLACES = {
     "wgan_gp": EPSILON * REAL + (1 - EPSILON) * FAKE,
     "wgan_lp": EPSILON * REAL + (1 - EPSILON) * FAKE,
@@ -99,7 +99,7 @@ def test_weights_multiply():
 
 def play_of(values, slots=1, **changes):
     config = config_of(values, data__slots=slots, **changes)
-    return Play(build_game(config, CPU), config, Slots(slots))
+    return TrainingState(build_game(config, CPU), config, Slots(slots))
 
 
 def batches(slots=1, size=12, seed=0):
@@ -112,27 +112,27 @@ def batches(slots=1, size=12, seed=0):
 def test_penalties_leave_no_trace_in_running_statistics(values):
     kept = []
     for penalties in ({}, {"r1": 10.0, "wgan_gp": 1.0}):
-        play = play_of(
+        state = play_of(
             values,
             objective__penalties=penalties,
             optimizer__discriminator={"learning_rate": 1e-30},
             data__batch_size=12,
         )
-        play.round(batches)
+        state.round(batches)
         norms = [
-            module for module in play.game.networks["discriminator"].modules() if isinstance(module, SlotBatchNorm2d)
+            module for module in state.game.networks["discriminator"].modules() if isinstance(module, SlotBatchNorm2d)
         ]
         kept.append(torch.cat([torch.cat([norm.running_mean, norm.running_var]) for norm in norms]))
     torch.testing.assert_close(*kept)
 
 
-def records_of(play, rounds):
+def records_of(state, rounds):
     """The discriminator's records of so many rounds."""
-    found, seat = [], play.seats[0]
-    take = seat.take_turn
-    seat.take_turn = lambda *arguments: (found.append(take(*arguments)), found[-1])[1]
+    found, player_step = [], state.player_steps[0]
+    take = player_step.step
+    player_step.step = lambda *arguments: (found.append(take(*arguments)), found[-1])[1]
     for number in range(rounds):
-        play.round(lambda number=number: batches(seed=number))
+        state.round(lambda number=number: batches(seed=number))
     return [record.rows[0] for record in found]
 
 
@@ -158,28 +158,28 @@ def test_all_turns_of_a_round_have_the_penalty_or_none(values):
 
 
 def test_under_autocast_a_penalty_keeps_the_digits_of_the_weights(values):
-    play = play_of(values, train__precision="bf16", objective__penalties={"r1": 1.0, "r2": 1.0})
-    batch, draw = play._place(batches()[0]), next(play._draws(0, 0))
+    state = play_of(values, train__precision="bf16", objective__penalties={"r1": 1.0, "r2": 1.0})
+    batch, noise = state._to_device(batches()[0]), next(state._noises(0, 0))
     with torch.autocast("cpu", torch.bfloat16):
-        parts = play.game.players[0](batch, draw, {"generator": play.game.networks["generator"]}).parts
-    exact = PENALTIES["r1"](play.game.networks["discriminator"], batch["image"], batch["image"], None, draw)
+        parts = state.game.players[0](batch, noise, {"generator": state.game.networks["generator"]}).parts
+    exact = PENALTIES["r1"](state.game.networks["discriminator"], batch["image"], batch["image"], None, noise)
     assert parts["penalty/r1"].dtype == torch.float32
     assert torch.equal(parts["penalty/r1"], exact.detach())
 
 
-def turn_gradients(rank, workers, config, meeting, out):
+def turn_gradients(rank, workers, config, rendezvous, out):
     """Saves the discriminator's gradients of one turn with each penalty alone."""
     torch.set_num_threads(1)
     if workers > 1:
-        dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=workers)
+        dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=workers)
     gradients = {}
     for name in PENALTIES:
         each = config.model_copy(update={"objective": config.objective.model_copy(update={"penalties": {name: 10.0}})})
-        play = Play(build_game(each, CPU), each, Slots(each.slots, rank, workers))
-        owned = play.slots.owned
-        mine = [play._place(batch) for batch in batches(each.slots, size=2)[owned.start : owned.stop]]
-        play.seats[0].take_turn(mine, list(play._draws(0, 0)), 1e-3)
-        gradients |= {f"{name}/{key}": value.grad for key, value in play.seats[0].parameters.items()}
+        state = TrainingState(build_game(each, CPU), each, Slots(each.slots, rank, workers))
+        owned = state.slots.owned
+        mine = [state._to_device(batch) for batch in batches(each.slots, size=2)[owned.start : owned.stop]]
+        state.player_steps[0].step(mine, list(state._noises(0, 0)), 1e-3)
+        gradients |= {f"{name}/{key}": value.grad for key, value in state.player_steps[0].parameters.items()}
     if rank == 0:
         save_file({key: value.contiguous() for key, value in gradients.items()}, out)
     if workers > 1:

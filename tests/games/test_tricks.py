@@ -18,11 +18,11 @@ def counted(network):
     return calls
 
 
-def turn(play, number, batch, others=None):
+def turn(state, number, batch, others=None):
     """The loss of a player's forward pass on one slot."""
-    player = play.game.players[number]
-    others = {name: network for name, network in play.game.networks.items() if name not in player.owned}
-    return player(batch, next(play._draws(0, 0)), others)
+    player = state.game.players[number]
+    others = {name: network for name, network in state.game.networks.items() if name not in player.owned}
+    return player(batch, next(state._noises(0, 0)), others)
 
 
 def frozen(values, **changes):
@@ -35,35 +35,35 @@ def frozen(values, **changes):
     ("loss", "passes"), [("non_saturating", 3), ("hinge", 3), ("wasserstein", 3), ("relativistic", 4)]
 )
 def test_only_relativistic_losses_show_the_generator_real_images(values, loss, passes):
-    play = frozen(values, objective__loss=loss)
-    discriminator, generator = (counted(play.game.networks[name]) for name in ("discriminator", "generator"))
-    play.round(Source())
+    state = frozen(values, objective__loss=loss)
+    discriminator, generator = (counted(state.game.networks[name]) for name in ("discriminator", "generator"))
+    state.round(Source())
     assert (len(discriminator), len(generator)) == (passes, 2)
 
 
 def test_the_relativistic_generator_compares_with_the_images_of_the_batch(values):
-    play = frozen(values, objective__loss="relativistic")
-    batch, networks = play._place({"image": bytes_of(1)}), copy.deepcopy(play.game.networks)
-    z = next(play._draws(0, 0)).normal(12, 8, purpose="generator/z")
+    state = frozen(values, objective__loss="relativistic")
+    batch, networks = state._to_device({"image": bytes_of(1)}), copy.deepcopy(state.game.networks)
+    z = next(state._noises(0, 0)).normal(12, 8, name="generator/z")
     real, fake = networks["discriminator"](batch["image"]), networks["discriminator"](networks["generator"](z))
     expected = LOSSES["relativistic"].generator(real, fake)
-    torch.testing.assert_close(turn(play, 1, batch).total, expected)
+    torch.testing.assert_close(turn(state, 1, batch).total, expected)
 
 
 def test_feature_matching_takes_the_place_of_the_generators_loss(values):
-    play = frozen(values, objective__feature_matching=True)
-    batch, networks = play._place({"image": bytes_of(1)}), play.game.networks
-    z = next(play._draws(0, 0)).normal(12, 8, purpose="generator/z")
+    state = frozen(values, objective__feature_matching=True)
+    batch, networks = state._to_device({"image": bytes_of(1)}), state.game.networks
+    z = next(state._noises(0, 0)).normal(12, 8, name="generator/z")
     features = networks["discriminator"].features
     expected = feature_matching(features(batch["image"]), features(networks["generator"](z)))
-    loss = turn(play, 1, batch)
+    loss = turn(state, 1, batch)
     torch.testing.assert_close(loss.total, expected)
     gradient = torch.autograd.grad(loss.total, networks["generator"].layers[0].weight)[0]
     torch.testing.assert_close(gradient, torch.autograd.grad(expected, networks["generator"].layers[0].weight)[0])
 
 
 def test_smoothing_adds_to_the_discriminators_loss_alone(values):
-    batch = play_of(values)._place({"image": bytes_of(1)})
+    batch = play_of(values)._to_device({"image": bytes_of(1)})
     plain, smooth = (
         [turn(frozen(values, objective__label_smoothing=amount), player, batch) for player in (0, 1)]
         for amount in (0.0, 0.1)
@@ -74,7 +74,7 @@ def test_smoothing_adds_to_the_discriminators_loss_alone(values):
 
 
 def test_flipping_changes_the_discriminators_loss_alone_and_not_the_scores(values):
-    batch = play_of(values)._place({"image": bytes_of(1)})
+    batch = play_of(values)._to_device({"image": bytes_of(1)})
     plain, flipped = (
         [turn(frozen(values, objective__label_flipping=share), player, batch) for player in (0, 1)]
         for share in (0.0, 0.5)
@@ -94,12 +94,12 @@ def test_flipping_changes_the_discriminators_loss_alone_and_not_the_scores(value
     ids=["diffaugment", "noise", "adaptive"],
 )
 def test_the_discriminator_sees_no_image_as_it_is(values, changes):
-    play = frozen(values, objective__loss="relativistic", **changes)
-    if play.game.trackers:
-        play.game.trackers["augmentation"].strength.fill_(1.0)
-    discriminator, generator = (counted(play.game.networks[name]) for name in ("discriminator", "generator"))
+    state = frozen(values, objective__loss="relativistic", **changes)
+    if state.game.trackers:
+        state.game.trackers["augmentation"].strength.fill_(1.0)
+    discriminator, generator = (counted(state.game.networks[name]) for name in ("discriminator", "generator"))
     source = Source()
-    play.round(source)
+    state.round(source)
     real = source.given[0][0].double() / 127.5 - 1
     shown = [inputs[0] for inputs, _ in discriminator]
     made = [output for _, output in generator]
@@ -112,21 +112,21 @@ def test_the_discriminator_sees_no_image_as_it_is(values, changes):
 
 @pytest.mark.parametrize("bound", [0.01, 0.05])
 def test_weights_are_clipped_after_each_step(values, bound):
-    play = play_of(values, objective__weight_clip=bound, objective__discriminator_turns=2)
-    before = clone(play.game.networks["generator"])
-    play.round(Source(6, 2))
-    for parameter in play.game.networks["discriminator"].parameters():
+    state = play_of(values, objective__weight_clip=bound, objective__discriminator_turns=2)
+    before = clone(state.game.networks["generator"])
+    state.round(Source(6, 2))
+    for parameter in state.game.networks["discriminator"].parameters():
         assert parameter.abs().max() <= bound
-    generator = play.game.networks["generator"].state_dict()
+    generator = state.game.networks["generator"].state_dict()
     assert any(tensor.abs().max() > bound for tensor in generator.values())
     assert not torch.equal(generator["layers.0.weight"], before["layers.0.weight"])
 
 
 @pytest.mark.parametrize("kind", ["uniform", "truncated", "hypersphere"])
 def test_both_players_draw_z_as_the_config_says(values, kind):
-    play = frozen(values, model__latent=kind)
-    calls = counted(play.game.networks["generator"])
-    play.round(Source())
+    state = frozen(values, model__latent=kind)
+    calls = counted(state.game.networks["generator"])
+    state.round(Source())
     z = torch.cat([inputs[0] for inputs, _ in calls])
     if kind == "hypersphere":
         torch.testing.assert_close(z.norm(dim=1), torch.full((24,), 8**0.5, dtype=torch.float64))
@@ -138,27 +138,27 @@ def test_both_players_draw_z_as_the_config_says(values, kind):
 
 
 def test_the_strength_follows_the_mean_over_the_slots_of_what_the_discriminator_says_of_real_images(values):
-    play = play_of(values, objective__ada_target=0.6, objective__ada_images=96)
-    tracker, rows = play.game.trackers["augmentation"], []
-    take = play.seats[0].take_turn
-    play.seats[0].take_turn = lambda *given: (rows.append(take(*given)), rows[-1])[1]
+    state = play_of(values, objective__ada_target=0.6, objective__ada_images=96)
+    tracker, rows = state.game.trackers["augmentation"], []
+    take = state.player_steps[0].step
+    state.player_steps[0].step = lambda *given: (rows.append(take(*given)), rows[-1])[1]
     source = Source(6, 2)
     for _ in range(3):
-        play.round(source)
+        state.round(source)
     signs = [torch.stack([row["augmentation/sign"] for row in record.rows]) for record in rows]
     assert all(len(each) == 6 for each in signs)
     torch.testing.assert_close(tracker.signs, torch.stack(signs).mean(1).sum())
     assert (tracker.turns.item(), tracker.strength.item()) == (3, 0)
     with torch.no_grad():
         tracker.signs.fill_(100.0)
-    play.round(source)
+    state.round(source)
     assert (tracker.turns.item(), tracker.signs.item(), tracker.strength.item()) == (0, 0, 0.5)
 
 
 def test_without_adaptive_augmentation_nothing_is_tracked(values):
-    play = play_of(values)
-    assert play.game.trackers == {}
-    assert turn(play, 0, play._place({"image": bytes_of(1)})).parts.keys() == {"score/real", "score/fake"}
+    state = play_of(values)
+    assert state.game.trackers == {}
+    assert turn(state, 0, state._to_device({"image": bytes_of(1)})).parts.keys() == {"score/real", "score/fake"}
 
 
 # Labels.
@@ -169,29 +169,29 @@ def labelled(slots=1, size=12):
 
 
 def test_the_labels_of_the_batch_go_with_real_and_generated_images(values):
-    play = play_of(conditional(values), data__slots=1, objective__loss="relativistic")
-    calls = {name: counted(network) for name, network in play.game.networks.items()}
-    play.round(labelled)
+    state = play_of(conditional(values), data__slots=1, objective__loss="relativistic")
+    calls = {name: counted(network) for name, network in state.game.networks.items()}
+    state.round(labelled)
     assert [len(each) for each in calls.values()] == [2, 4]
     for inputs, _ in [*calls["generator"], *calls["discriminator"]]:
         assert torch.equal(inputs[1], labelled()[0]["label"])
 
 
 def test_both_networks_learn_what_labels_mean(values):
-    play = play_of(conditional(values), objective__penalties={"r1": 1.0, "wgan_gp": 1.0})
-    before = {name: clone(network) for name, network in play.game.networks.items()}
-    play.round(lambda: labelled(6, 2))
+    state = play_of(conditional(values), objective__penalties={"r1": 1.0, "wgan_gp": 1.0})
+    before = {name: clone(network) for name, network in state.game.networks.items()}
+    state.round(lambda: labelled(6, 2))
     for name, key in (("generator", "shade.weight"), ("discriminator", "label.weight")):
-        after = play.game.networks[name].state_dict()[key]
+        after = state.game.networks[name].state_dict()[key]
         assert (after != before[name][key]).any(dim=1).all()
 
 
 def test_an_unconditional_game_takes_no_notice_of_labels(values):
-    play = play_of(values, data__slots=1)
-    calls = {name: counted(network) for name, network in play.game.networks.items()}
-    play.round(labelled)
+    state = play_of(values, data__slots=1)
+    calls = {name: counted(network) for name, network in state.game.networks.items()}
+    state.round(labelled)
     assert all(inputs[1] is None for each in calls.values() for inputs, _ in each)
-    assert play.game.labels(0, 4, play.device) is None
+    assert state.game.labels(0, 4, state.device) is None
 
 
 def test_labels_to_generate_for_are_the_classes_in_turn(values):

@@ -56,7 +56,7 @@ def test_features_and_logits_are_torch_fidelitys(extractor: Extractor, weights: 
     theirs = FeatureExtractorInceptionV3("theirs", ["2048", "logits_unbiased"], str(weights))
     images = torch.randint(0, 256, (3, 3, size, size), dtype=torch.uint8)
     expected, expected_logits = theirs(images)
-    ours, logits = extractor.look(images)
+    ours, logits = extractor.extract(images)
     assert ours.shape == (3, extractor.size)
     assert logits is not None
     assert logits.shape == (3, extractor.classes)

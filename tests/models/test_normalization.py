@@ -22,8 +22,8 @@ def batch(seed, size=4):
     return torch.randn(size, 3, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) * 3 + 1
 
 
-def settle(norm):
-    norm.settle(norm.take_noted().mean(0))
+def update_running_stats(norm):
+    norm.update_running_stats(norm.take_batch_stats().mean(0))
 
 
 def test_one_slot_has_the_outputs_and_gradients_of_pytorch():
@@ -41,7 +41,7 @@ def test_one_slot_has_the_running_statistics_of_pytorch_round_after_round():
     ours, theirs = pair()
     for seed in range(5):
         ours(batch(seed))
-        settle(ours)
+        update_running_stats(ours)
         theirs(batch(seed))
     torch.testing.assert_close(ours.running_mean, theirs.running_mean)
     torch.testing.assert_close(ours.running_var, theirs.running_var)
@@ -62,7 +62,7 @@ def test_several_slots_move_the_running_statistics_by_their_mean():
     slots = [batch(seed) for seed in range(3)]
     for slot in slots:
         ours(slot)
-    settle(ours)
+    update_running_stats(ours)
     mean = torch.stack([slot.mean((0, 2, 3)) for slot in slots]).mean(0)
     variance = torch.stack([slot.var((0, 2, 3)) for slot in slots]).mean(0)
     torch.testing.assert_close(ours.running_mean, MOMENTUM * mean)
@@ -80,7 +80,7 @@ def test_running_statistics_stand_still_until_the_round_is_settled():
 def test_what_was_taken_is_not_taken_again():
     ours, _ = pair()
     ours(batch(1))
-    assert ours.take_noted().shape == (1, 2, 3)
+    assert ours.take_batch_stats().shape == (1, 2, 3)
     assert ours.noted == []
 
 
@@ -101,10 +101,10 @@ def test_a_pass_in_which_it_is_not_trained_is_normalised_alike_but_not_noted(fro
 def test_statistics_that_are_not_finite_move_nothing():
     ours, _ = pair()
     ours(batch(1))
-    settle(ours)
+    update_running_stats(ours)
     before = ours.running_mean.clone(), ours.running_var.clone()
     ours(batch(2) * torch.nan)
-    settle(ours)
+    update_running_stats(ours)
     assert torch.equal(ours.running_mean, before[0])
     assert torch.equal(ours.running_var, before[1])
 
@@ -134,7 +134,7 @@ def of_class(norm, number):
 def test_each_image_has_the_gain_and_bias_of_its_class(training):
     norm, label, x = conditional(), torch.tensor([0, 1, 1, 0]), batch(1)
     norm(x, label)
-    settle(norm)
+    update_running_stats(norm)
     norm.train(training)
     found = norm(x, label)
     for number in (0, 1):
@@ -153,8 +153,8 @@ def test_running_statistics_are_those_of_all_classes_together():
     for seed in range(3):
         norm(batch(seed), torch.tensor([0, 0, 1, 0]))
         plain(batch(seed))
-        settle(norm)
-        settle(plain)
+        update_running_stats(norm)
+        update_running_stats(plain)
     torch.testing.assert_close(norm.running_mean, plain.running_mean)
     torch.testing.assert_close(norm.running_var, plain.running_var)
 

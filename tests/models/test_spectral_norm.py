@@ -9,9 +9,9 @@ from torch import nn
 from ganrun.config.schema import AdamConfig
 from ganrun.games.game import Game, Loss, Player
 from ganrun.models.spectral_norm import SpectralNorm, normalise_spectrally
-from ganrun.rng import Draw
+from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
-from ganrun.training.player_step import Seat
+from ganrun.training.player_step import PlayerStep
 from tests.models.pairs import CLASSES, pair
 
 LAYERS = [
@@ -34,7 +34,7 @@ def largest(layer):
 def test_sigma_comes_to_the_largest_singular_value(make):
     layer = normed(make)
     for _ in range(500):
-        layer.begin_turn()
+        layer.iterate()
     torch.testing.assert_close(layer.sigma(), largest(layer), rtol=1e-10, atol=0)
 
 
@@ -48,7 +48,7 @@ def test_it_is_near_from_the_beginning_and_never_above(make):
 def test_a_step_is_the_papers():
     layer = normed(LAYERS[1])
     weight, u = layer.layer.weight.detach(), layer.u.clone()
-    layer.begin_turn()
+    layer.iterate()
     v = weight.T @ u / (weight.T @ u).norm()
     torch.testing.assert_close(layer.v, v)
     torch.testing.assert_close(layer.u, weight @ v / (weight @ v).norm())
@@ -59,7 +59,7 @@ def test_once_settled_outputs_and_gradients_are_those_of_pytorch(make):
     ours = normed(make)
     theirs = nn.utils.parametrizations.spectral_norm(copy.deepcopy(ours.layer), n_power_iterations=500)
     for _ in range(500):
-        ours.begin_turn()
+        ours.iterate()
     x = torch.tensor([0, 3, 5]) if isinstance(ours.layer, nn.Embedding) else torch.rand(2, 3, 7, 7).double()
     ours(x).square().sum().backward()
     theirs(x).square().sum().backward()
@@ -103,7 +103,7 @@ def test_a_copy_is_alike_and_goes_its_own_way():
     copied, x = copy.deepcopy(layer), torch.rand(2, 3, 4, 4).double()
     assert torch.equal(copied(x), layer(x))
     before = layer.u.clone()
-    copied.begin_turn()
+    copied.iterate()
     assert torch.equal(layer.u, before)
     assert not torch.equal(copied.u, before)
 
@@ -133,7 +133,7 @@ def test_a_network_is_bound_by_its_layers():
     normalise_spectrally(network)
     for module in network.modules():
         for _ in range(200 * isinstance(module, SpectralNorm)):
-            module.begin_turn()
+            module.iterate()
     x, y = torch.randn(2, 1000, 5, dtype=torch.float64) * 10
     assert ((network(x) - network(y)).norm(dim=1) <= (x - y).norm(dim=1) * (1 + 1e-9)).all()
 
@@ -144,7 +144,7 @@ class Judge(Player):
     def __init__(self, network):
         super().__init__(judge=network)
 
-    def forward(self, batch, draw, others):
+    def forward(self, batch, noise, others):
         passes = [others["other"](batch["image"]), *(self.owned["judge"](batch["image"]) for _ in range(2))]
         return Loss(sum(each.square().mean() for each in passes), {})
 
@@ -153,12 +153,12 @@ class Judge(Player):
 def test_a_turn_takes_one_step_whatever_its_slots_and_passes_and_none_for_others(slots):
     judge, other, alone = normed(LAYERS[1]), normed(LAYERS[1], 1), normed(LAYERS[1])
     game = Game({"judge": judge, "other": other}, (Judge(judge),), (), 1, sample=None)
-    seat = Seat(game.players[0], game, AdamConfig(), Slots(slots), bf16=False)
+    player_step = PlayerStep(game.players[0], game, AdamConfig(), Slots(slots), bf16=False)
     before = other.u.clone()
     batches = [{"image": torch.rand(4, 7, dtype=torch.float64)} for _ in range(slots)]
-    draws = [Draw(0, 0, 0, slot, torch.device("cpu"), torch.float64) for slot in range(slots)]
-    seat.take_turn(batches, draws, 1e-3)
-    alone.begin_turn()
+    noises = [KeyedNoise(0, 0, 0, slot, torch.device("cpu"), torch.float64) for slot in range(slots)]
+    player_step.step(batches, noises, 1e-3)
+    alone.iterate()
     assert torch.equal(judge.u, alone.u)
     assert torch.equal(judge.v, alone.v)
     assert torch.equal(other.u, before)

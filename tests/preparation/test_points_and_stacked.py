@@ -18,7 +18,7 @@ from ganrun.games.build import build_game
 from ganrun.preparation.points import draw
 from ganrun.preparation.published_datasets import open_fashion_mnist
 from ganrun.slots import Slots
-from ganrun.training.state import Play
+from ganrun.training.state import TrainingState
 from tests.preparation.making import bytes_of, idx, prepare, read_all
 
 
@@ -109,18 +109,18 @@ def test_a_game_over_points_is_played(points: Path) -> None:
     data = open_data(str(points))
     order = Order(tuple(shard.samples for shard in data.index.shards), 1, 0, 1)
     stream = Stream(data, config.data, order, [0], 0)
-    play = Play(build_game(config, torch.device("cpu")), config, Slots(1))
-    before = play.game.networks["generator"].layers[0].weight.clone()
+    state = TrainingState(build_game(config, torch.device("cpu")), config, Slots(1))
+    before = state.game.networks["generator"].layers[0].weight.clone()
     try:
         batch = stream.next()[0]
         assert batch["image"].shape == (20, 2, 1, 1)
         assert batch["image"].abs().max() < 1.1
         for _ in range(3):
-            play.round(stream.next)
+            state.round(stream.next)
     finally:
         stream.close()
-    assert not torch.equal(play.game.networks["generator"].layers[0].weight, before)
-    assert play.skipped == 0
+    assert not torch.equal(state.game.networks["generator"].layers[0].weight, before)
+    assert state.skipped == 0
 
 
 def test_stacks_are_three_images_with_their_digits(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from ganrun.ray_backend import evaluation_tasks as scores
 from ganrun.run_folder.curve import read_curve, read_events
 from ganrun.storage import Folder
-from ganrun.worker.worker import work
+from ganrun.worker.worker import run_worker
 from tests.commands import LOCAL_RAY, Train
 from tests.conftest import config_of, write_yaml
 from tests.ranks import StopAt, checkpoints_awaited, run_folder, run_ranks
@@ -37,14 +37,14 @@ class Answering(StopAt):
         super().__init__()
         self.config, self.failing, self.late, self.wanted = config, failing, late, []
 
-    def say(self, kind, **fields):
-        super().say(kind, **fields)
+    def send(self, kind, **fields):
+        super().send(kind, **fields)
         if kind == "score_wanted":
             self.wanted.append(fields)
         if kind == "last_call":
             self.late = 0
 
-    def orders(self):
+    def commands(self):
         answered = self.wanted[: max(0, len(self.wanted) - self.late)]
         del self.wanted[: len(answered)]
         return [{"kind": "score_found", **each, **self.answer(each)} for each in answered]
@@ -59,9 +59,9 @@ def scored(config, at):
     """The scores in the metrics by images, without the time."""
     curve = read_curve(Folder(run_folder(config)))[0]
     return {
-        line["images"]: {name: line[name] for name in ("frechet_distance", "kid")}
-        for line in curve
-        if "frechet_distance" in line and line["images"] in at
+        channel["images"]: {name: channel[name] for name in ("frechet_distance", "kid")}
+        for channel in curve
+        if "frechet_distance" in channel and channel["images"] in at
     }
 
 
@@ -69,9 +69,9 @@ def kinds(config):
     return [event["kind"] for event in read_events(Folder(run_folder(config)))[0]]
 
 
-def play(config, line):
+def train_with(config, channel):
     with checkpoints_awaited():  # Of one that is not written nobody takes a score.
-        work(config, 0, 1, torch.device("cpu"), line)
+        run_worker(config, 0, 1, torch.device("cpu"), channel)
 
 
 @pytest.mark.parametrize("late", [0, 2])
@@ -79,7 +79,7 @@ def test_a_task_finds_what_the_workers_would_and_best_json_follows_it(values, tm
     inline = config_of(values, run__name="inline", checkpoint__keep=1, **EVALUATED)
     run_ranks(inline, 1, tmp_path / "meeting")
     config = config_of(values, evaluate__where="task", checkpoint__keep=1, **EVALUATED)
-    play(config, Answering(config, late=late))
+    train_with(config, Answering(config, late=late))
     times = [60, 120, 180]
     found = scored(config, times)
     assert list(found) == times
@@ -93,8 +93,8 @@ def test_a_task_finds_what_the_workers_would_and_best_json_follows_it(values, tm
 class Crashing(Answering):
     """One that says of the first checkpoint that it is the best there can be, and dies later."""
 
-    def say(self, kind, **fields):
-        super().say(kind, **fields)
+    def send(self, kind, **fields):
+        super().send(kind, **fields)
         if kind == "images" and fields["images"] == 108:
             raise ConnectionError("the driver is gone")
 
@@ -107,8 +107,8 @@ def test_a_best_score_that_came_after_its_checkpoint_is_still_the_best_after_a_c
     """The checkpoint that the run goes on from does not know of it."""
     config = config_of(values, evaluate__where="task", **EVALUATED)
     with pytest.raises(ConnectionError):
-        play(config, Crashing(config))
-    play(config, Answering(config))
+        train_with(config, Crashing(config))
+    train_with(config, Answering(config))
     best = json.loads((run_folder(config) / "best.json").read_text())
     assert (best["images"], best["score"]) == (60, -1.0)
     assert list(scored(config, range(999))) == [60, 120, 180]
@@ -116,19 +116,19 @@ def test_a_best_score_that_came_after_its_checkpoint_is_still_the_best_after_a_c
 
 def test_a_task_that_fails_costs_its_score_alone(values):
     config = config_of(values, evaluate__where="task", **EVALUATED)
-    line = Answering(config, failing=(120,))
-    play(config, line)
+    channel = Answering(config, failing=(120,))
+    train_with(config, channel)
     assert list(scored(config, range(999))) == [60, 180]
     assert kinds(config).count("score_failed") == 1
-    assert {"kind": "note", "text": "no score at 120 images: Out of memory"} in line.messages
+    assert {"kind": "note", "text": "no score at 120 images: Out of memory"} in channel.events
     assert kinds(config)[-1] == "finish"
 
 
 def test_who_is_asked_to_stop_does_not_wait_for_scores(values):
     config = config_of(values, evaluate__where="task", **EVALUATED)
-    line = Answering(config, late=9)
-    line.images = 120
-    play(config, line)
+    channel = Answering(config, late=9)
+    channel.images = 120
+    train_with(config, channel)
     assert not scored(config, range(999))
     assert kinds(config)[-1] == "stop"
 
@@ -157,15 +157,15 @@ ASKED = """
 import json, sys, time
 import ray
 from ganrun.config.schema import Config
-from ganrun.ray_backend.evaluation_tasks import Scores
+from ganrun.ray_backend.evaluation_tasks import EvaluationTasks
 
 ray.init(logging_level=50, log_to_driver=False)
 found = []
 for values in json.loads(sys.argv[1]):
-    asked, answers = Scores(Config.model_validate(values)), []
+    asked, answers = EvaluationTasks(Config.model_validate(values)), []
     for images in (60, 120):
-        asked.hear({"kind": "score_wanted", "images": images, "checkpoint": f"{images:012d}-0001"})
-    asked.hear({"kind": "last_call"})
+        asked.handle({"kind": "score_wanted", "images": images, "checkpoint": f"{images:012d}-0001"})
+    asked.handle({"kind": "last_call"})
     while len(answers) < 2:
         answers += asked.poll()
         time.sleep(0.1)

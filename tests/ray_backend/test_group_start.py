@@ -17,8 +17,8 @@ from ray.train.v2._internal.exceptions import (
 )
 from ray.train.v2._internal.execution.failure_handling import FailureDecision
 
-from ganrun.ray_backend.policies import Failures, cause, room, unreachable
-from ganrun.worker.transitions import FAILURE, PREEMPTION, LeftError
+from ganrun.ray_backend.policies import FailurePolicy, count_room, restart_cause, unreachable
+from ganrun.worker.transitions import FAILURE, PREEMPTION, DrainedError
 from tests.commands import LOCAL_RAY
 from tests.waiting import WAIT
 
@@ -39,12 +39,12 @@ ADDRESSES = {0: "10.0.0.1", 1: "10.0.0.2"}
     ],
 )
 def test_there_is_room_for_whole_workers_on_each_node(needed, workers):
-    assert room(IDLE, {}, needed) == workers
+    assert count_room(IDLE, {}, needed) == workers
 
 
 def test_what_the_run_itself_has_is_room_too_but_not_on_nodes_that_do_not_count():
-    assert room(IDLE, {"a": 1, "d": 2}, {"CPU": 3.0}) == 3 + 3
-    assert room({"b": {}}, {"a": 1, "b": 2}, {"CPU": 3.0, "GPU": 0.0}) == 2
+    assert count_room(IDLE, {"a": 1, "d": 2}, {"CPU": 3.0}) == 3 + 3
+    assert count_room({"b": {}}, {"a": 1, "b": 2}, {"CPU": 3.0, "GPU": 0.0}) == 2
 
 
 def test_a_node_that_takes_no_connection_is_not_there():
@@ -73,20 +73,20 @@ def died(preempted=False):
             "worker 0 on 10.0.0.1 failed: gloo: closed by peer",
         ),
         ({7: RuntimeError()}, FAILURE, "worker 7 failed: RuntimeError"),
-        ({0: LeftError(), 1: RuntimeError("gloo: closed by peer")}, None, ""),
+        ({0: DrainedError(), 1: RuntimeError("gloo: closed by peer")}, None, ""),
     ],
 )
 def test_why_workers_ended_is_told_by_whoever_did_not_fail_of_another(failures, reason, why):
-    assert cause(WorkerGroupError("it failed", failures), ADDRESSES) == (reason, why)
+    assert restart_cause(WorkerGroupError("it failed", failures), ADDRESSES) == (reason, why)
 
 
 def decisions(max_failures, *errors):
-    policy = Failures(FailureConfig(max_failures=max_failures))
+    policy = FailurePolicy(FailureConfig(max_failures=max_failures))
     return [policy.make_decision(error) == FailureDecision.RETRY for error in errors]
 
 
 def test_leaving_is_no_failure_and_dying_is_one():
-    left, dead = WorkerGroupError("", {0: LeftError()}), WorkerGroupError("", {0: died()})
+    left, dead = WorkerGroupError("", {0: DrainedError()}), WorkerGroupError("", {0: died()})
     assert decisions(1, left, left, dead, left, dead) == [True, True, True, True, False]
 
 

@@ -4,7 +4,7 @@ import socket
 from types import SimpleNamespace
 
 from ganrun.ray_backend import head_watch as heads
-from ganrun.ray_backend.head_watch import Head
+from ganrun.ray_backend.head_watch import HeadWatch
 from tests.waiting import until
 
 
@@ -14,7 +14,7 @@ def test_a_head_is_missed_when_it_was_silent_for_long(monkeypatch):
     monkeypatch.setattr(heads, "ASK_SECONDS", 0.05)
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    head = Head(f"127.0.0.1:{port}")
+    head = HeadWatch(f"127.0.0.1:{port}")
     listener.accept()[0].close()
     listener.close()
     # Time passes second by second, as long as an answer that was under way may still be heard.

@@ -106,9 +106,9 @@ def attempt(config, workers, gate, records, tmp_path, dice=None):
     record = records.begin(start)
     environment = {name: os.environ[name] for name in os.environ if name.startswith("AWS_")}
     environment["XDG_CACHE_HOME"] = str(tmp_path / "cache")
-    meeting = str(tmp_path / f"meeting-{config.run.name}-{len(records.starts)}")
+    rendezvous = str(tmp_path / f"meeting-{config.run.name}-{len(records.starts)}")
     ranks = [
-        context.Process(target=show, args=(rank, config, workers, meeting, gate, record, environment))
+        context.Process(target=show, args=(rank, config, workers, rendezvous, gate, record, environment))
         for rank in range(workers)
     ]
     for rank in ranks:
@@ -135,14 +135,14 @@ def images_of(folder):
     return latest.images if latest else 0
 
 
-def show(rank, config, workers, meeting, gate, record, environment):
+def show(rank, config, workers, rendezvous, gate, record, environment):
     """A rank that notes the key of every sample it is given."""
     os.environ.update(environment)
     from ganrun.worker import worker
 
     class Noting(Stream):
-        def __init__(self, data, config, order, owned, images, *rest):
-            super().__init__(data, config, order, owned, images, *rest)
+        def __init__(self, data, config, command, owned, images, *rest):
+            super().__init__(data, config, command, owned, images, *rest)
             self.images, self.owned = images, owned
             self.notes = (record / str(rank)).open("a", buffering=1)
 
@@ -157,13 +157,13 @@ def show(rank, config, workers, meeting, gate, record, environment):
             return batches
 
     worker.Stream = Noting
-    work_unawaited(rank, config, workers, meeting, None)
+    work_unawaited(rank, config, workers, rendezvous, None)
 
 
 def tensors(config):
     """All tensors of the newest checkpoint, which must be that of the run's end."""
     folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}"))
-    name, files, faults = checkpoint.newest_whole(folder)
+    name, files, faults = checkpoint.newest_complete(folder)
     assert int(name[:12]) == TOTAL
     assert faults == []
     return {

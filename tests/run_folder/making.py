@@ -12,7 +12,7 @@ from ganrun.cli.preflight import settle, write_config
 from ganrun.config.schema import Config
 from ganrun.run_folder.layout import RunFolder
 from ganrun.storage import open_storage
-from ganrun.worker.worker import work
+from ganrun.worker.worker import run_worker
 from tests.ranks import StopAt, checkpoints_awaited, run_ranks
 
 TOTAL, TICK, SAVED, CRASHED = 120, 24, 48, 84
@@ -22,7 +22,7 @@ TOTAL, TICK, SAVED, CRASHED = 120, 24, 48, 84
 class Crash(StopAt):
     """A line at which its worker dies."""
 
-    def say(self, kind: str, **fields: Any) -> None:
+    def send(self, kind: str, **fields: Any) -> None:
         if kind == "images" and fields["images"] >= CRASHED:
             raise ConnectionError("the driver is gone")
 
@@ -37,7 +37,7 @@ def make_runs(data: Path) -> Path:
         write_config(settle(config, folder), folder)
         if name in ("resumed", "crashed"):
             with contextlib.suppress(ConnectionError), checkpoints_awaited():
-                work(config, 0, 1, torch.device("cpu"), Crash())  # type: ignore[arg-type]
+                run_worker(config, 0, 1, torch.device("cpu"), Crash())  # type: ignore[arg-type]
         if name in ("finished", "resumed"):
             run_ranks(config, 1, storage / "unused")
     return storage

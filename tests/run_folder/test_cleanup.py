@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from ganrun.errors import RunError, UserError
-from ganrun.run_folder import cleanup as removal
+from ganrun.run_folder import cleanup as cleanup
 from ganrun.run_folder.status import live_holder
 from ganrun.storage import Folder
 from tests.run_folder.making import SAVED, TOTAL, make_runs, write_lease
@@ -28,7 +28,7 @@ def files(path):
 
 
 def test_a_deleted_run_leaves_nothing(run):
-    assert removal.delete_run(Folder(run)) == []
+    assert cleanup.delete_run(Folder(run)) == []
     assert not run.exists()
     assert run.parent.exists()
 
@@ -37,7 +37,7 @@ def test_what_ganrun_did_not_write_stays(run):
     (run / "notes.txt").write_text("mine")
     (run / ".git").mkdir()
     (run / ".git/HEAD").write_text("mine too")
-    assert removal.delete_run(Folder(run)) == [".git", "notes.txt"]
+    assert cleanup.delete_run(Folder(run)) == [".git", "notes.txt"]
     assert files(run) == {"notes.txt", ".git/HEAD"}
 
 
@@ -46,7 +46,7 @@ def test_a_live_run_is_not_touched(run):
     (run / ".ray").mkdir()
     (run / ".ray/x").write_text("")
     before = files(run)
-    for act in (removal.delete_run, removal.delete_orphans):
+    for act in (cleanup.delete_run, cleanup.delete_orphans):
         with pytest.raises(RunError, match=r"is running: process 7 on far holds its lease until \d\d:\d\d:\d\d"):
             act(Folder(run))
     assert files(run) == before
@@ -54,11 +54,11 @@ def test_a_live_run_is_not_touched(run):
 
 def test_a_dead_lease_is_in_nobodys_way(run):
     write_lease(run, -1)
-    removal.delete_run(Folder(run))
+    cleanup.delete_run(Folder(run))
     assert not run.exists()
 
 
-@pytest.mark.parametrize("act", [removal.delete_run, removal.delete_orphans])
+@pytest.mark.parametrize("act", [cleanup.delete_run, cleanup.delete_orphans])
 def test_nobody_can_start_the_run_meanwhile(run, act):
     class Watched(Folder):
         held = None
@@ -84,9 +84,9 @@ def test_a_deletion_that_was_cut_off_can_be_done_again(run):
             super().delete(name)
 
     with pytest.raises(OSError, match="away"):
-        removal.delete_run(Failing(run))
+        cleanup.delete_run(Failing(run))
     assert not (run / "checkpoints").exists()
-    removal.delete_run(Folder(run))
+    cleanup.delete_run(Folder(run))
     assert not run.exists()
 
 
@@ -96,7 +96,7 @@ def test_a_project_with_a_config_of_its_own_is_no_run(run, tmp_path):
     (project / "checkpoints/precious").write_text("mine")
     shutil.copy(run / "config.yaml", project)
     with pytest.raises(UserError, match="is no run"):
-        removal.delete_run(Folder(project))
+        cleanup.delete_run(Folder(project))
     assert files(project) == {"config.yaml", "checkpoints/precious"}
 
 
@@ -104,7 +104,7 @@ def test_a_project_with_a_config_of_its_own_is_no_run(run, tmp_path):
 
 
 def orphan_names(path):
-    return [orphan.name for orphan in removal.orphans(Folder(path))]
+    return [orphan.name for orphan in cleanup.orphans(Folder(path))]
 
 
 def test_a_healthy_run_has_no_orphans(made):
@@ -121,13 +121,13 @@ def test_orphans_are_found_with_their_sizes_and_deleted_alone(run):
     (run / "samples/.part-a").write_bytes(bytes(5))
     (run / ".ray/session").mkdir(parents=True)
     (run / ".ray/session/marker").write_bytes(bytes(3))
-    found = {orphan.name: orphan for orphan in removal.orphans(Folder(run))}
+    found = {orphan.name: orphan for orphan in cleanup.orphans(Folder(run))}
     assert list(found) == [incomplete, newer, ".ray", "samples/.part-a"]
     assert [found[name].bytes for name in (incomplete, ".ray", "samples/.part-a")] == [11, 3, 5]
     assert found[newer].bytes == sum(path.stat().st_size for path in (run / newer).iterdir())
     assert "no manifest" in found[incomplete].reason
     assert "newer than" in found[newer].reason
-    assert removal.delete_orphans(Folder(run)) == list(found.values())
+    assert cleanup.delete_orphans(Folder(run)) == list(found.values())
     assert files(run) == healthy
 
 
@@ -149,5 +149,5 @@ def test_where_a_pointer_is_damaged_nothing_is_an_orphan(run):
     (run / "latest.json").write_text("{")
     before = files(run)
     with pytest.raises(RunError, match=r"latest\.json is damaged"):
-        removal.delete_orphans(Folder(run))
+        cleanup.delete_orphans(Folder(run))
     assert files(run) == before

@@ -70,14 +70,14 @@ def test_attempts_are_numbered_from_1(folder):
 
 
 def test_an_attempt_after_a_rollback_keeps_its_generation_and_follows_none_but_its_own(folder):
-    assert folder.generation() == 0
+    assert folder.rollback_count() == 0
     first = folder.begin_attempt()
     assert folder.begin_attempt(1, after=first) == 2
-    assert folder.generation() == 1
+    assert folder.rollback_count() == 1
     with pytest.raises(RunError, match="attempt 1 was overtaken by attempt 2"):
         folder.begin_attempt(1, after=first)
     folder.storage.append("events/0002.jsonl", b'{"kind": "rollback"}\n')
-    assert folder.generation() == 1
+    assert folder.rollback_count() == 1
 
 
 def test_attempts_are_unique_under_a_race(folder):

@@ -8,8 +8,8 @@ import pytest
 
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder.curve import read_curve, read_events
-from ganrun.run_folder.report import paragraph, size, span, table
-from ganrun.run_folder.status import Run, Score, live_holder, read_run
+from ganrun.run_folder.report import describe_run, format_bytes, format_duration, table
+from ganrun.run_folder.status import RunStatus, ScorePoint, live_holder, read_status
 from ganrun.storage import Folder
 from tests.run_folder.making import CRASHED, SAVED, TICK, TOTAL, make_runs, write_lease
 
@@ -24,8 +24,8 @@ def runs(made, tmp_path):
     return shutil.copytree(made, tmp_path / "runs")
 
 
-def read(path) -> Run:
-    return read_run(Folder(path))
+def read(path) -> RunStatus:
+    return read_status(Folder(path))
 
 
 def test_the_states(runs):
@@ -56,7 +56,7 @@ def test_a_finished_run(made):
     assert run.latest.checkpoint == f"{TOTAL:012d}-0001"
     assert run.latest.time == (made / f"finished/checkpoints/{TOTAL:012d}-0001/manifest.json").stat().st_mtime
     curve = [json.loads(line) for line in (made / f"finished/metrics/0001-{0:012d}.jsonl").read_text().splitlines()]
-    scores = [Score(line["images"], line["frechet_distance"]) for line in curve if "frechet_distance" in line]
+    scores = [ScorePoint(line["images"], line["frechet_distance"]) for line in curve if "frechet_distance" in line]
     assert run.last_score == scores[-1]
     assert run.best_score == min(scores, key=lambda score: score.value)
     assert run.images_per_second == curve[-2]["images_per_second"]
@@ -85,7 +85,7 @@ def test_starts_that_were_planned_are_no_failures(runs):
         events.write(json.dumps({"time": 1.0, "kind": "resize", "message": "2 workers became 3"}) + "\n")
     run = read(runs / "crashed")
     assert (run.attempts.starts, run.attempts.restarted, run.attempts.moved, run.attempts.workers) == (2, 0, 1, 3)
-    text = paragraph(run, 2.0)
+    text = describe_run(run, 2.0)
     assert "2: 0 after a stop, 0 after a failure, 1 to move or resize" in text
     assert "2 workers became 3" in text
 
@@ -99,7 +99,7 @@ def test_failures_are_noted_with_the_checkpoints_that_a_start_found_damaged(runs
     events.write_text("\n".join(map(json.dumps, lines)))
     run = read(runs / "crashed")
     assert [note["kind"] for note in run.notes] == ["checkpoint_damaged", "checkpoint_failed", "rollback"]
-    text = paragraph(run, start["time"])
+    text = describe_run(run, start["time"])
     assert "a.safetensors is damaged" in text
     assert "disk full" in text
     assert "rollback (generation: 1)" in text
@@ -195,14 +195,14 @@ def test_what_is_not_finite_is_null(runs):
     ],
 )
 def test_sizes(count, text):
-    assert size(count) == text
+    assert format_bytes(count) == text
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(-3, "0 s"), (90, "90 s"), (600, "10 min"), (9000, "2 h"), (200_000, "2 days")]
 )
 def test_spans(seconds, text):
-    assert span(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_the_table_lines_up(made):
@@ -216,18 +216,18 @@ def test_the_table_lines_up(made):
 
 
 def test_the_paragraph_tells_how_to_go_on(made, runs):
-    crashed = paragraph(read(made / "crashed"), 0)
+    crashed = describe_run(read(made / "crashed"), 0)
     assert "none" not in crashed.lower()
     assert f"resume      ganrun train {made}/crashed/config.yaml\n" in crashed + "\n"
-    moved = paragraph(read(runs / "crashed"), 0)
+    moved = describe_run(read(runs / "crashed"), 0)
     assert f"{runs}/crashed/config.yaml run.storage={runs} run.name=crashed" in moved
-    assert f"train.total_images={2 * TOTAL}" in paragraph(read(made / "finished"), 0)
+    assert f"train.total_images={2 * TOTAL}" in describe_run(read(made / "finished"), 0)
 
 
 def test_the_paragraph_of_a_live_run(runs):
     write_lease(runs / "crashed", 50)
     run = read(runs / "crashed")
-    text = paragraph(run, run.attempts.time + 300)
+    text = describe_run(run, run.attempts.time + 300)
     assert text.startswith(f"crashed: running, 72 of {TOTAL} images (60 %)")
     assert "on 1 worker since" in text
     assert "(5 min)" in text
@@ -242,5 +242,5 @@ def test_a_run_says_where_its_time_went(runs):
     assert run.spent["round"] > sum(
         line.get("seconds/round", 0) for line in curve
     )  # With what came after the last tick.
-    text = paragraph(replace(run, spent={"score": 1.0, "round": 3.0}), 0)
+    text = describe_run(replace(run, spent={"score": 1.0, "round": 3.0}), 0)
     assert "  time        round 75.0%, score 25.0%" in text

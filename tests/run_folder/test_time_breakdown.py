@@ -2,7 +2,7 @@
 
 import json
 
-from ganrun.run_folder.time_breakdown import shares, time_of, time_of_trials
+from ganrun.run_folder.time_breakdown import format_shares, time_breakdown, trials_time_breakdown
 from ganrun.storage import Folder
 
 
@@ -18,22 +18,22 @@ def test_it_is_that_of_all_parts_while_the_workers_were_up():
     events = [event(100, "attempt"), event(110, "start"), event(150, "stop", spent={"round": 3, "checkpoint": 2})]
     curve = [tick(132, 100, round=10, score=2), tick(142, 200, round=9, data=1)]
     first = {"round": 22, "score": 2, "data": 1, "checkpoint": 2, "other": 13}
-    assert time_of(curve, events) == first
+    assert time_breakdown(curve, events) == first
     # Down for 1,000 s, and 10 s of starting.
     events += [event(1140, "attempt"), event(1150, "start")]
     curve += [tick(1170, 300, round=18, score=2)]
-    spent = time_of(curve, events)
+    spent = time_breakdown(curve, events)
     assert spent == first | {"round": 40, "score": 4}
-    assert shares(spent) == "round 66.7%, other 21.7%, score 6.7%, checkpoint 3.3%, data 1.7%"
+    assert format_shares(spent) == "round 66.7%, other 21.7%, score 6.7%, checkpoint 3.3%, data 1.7%"
 
 
 def test_what_was_given_up_is_no_time_of_rounds():
     events = [event(0, "attempt"), event(0, "start"), event(31, "attempt"), event(33, "exploit"), event(43, "finish")]
-    assert time_of([tick(10, 100, round=10), tick(43, 200, round=10)], events) == {"round": 20, "other": 23}
+    assert time_breakdown([tick(10, 100, round=10), tick(43, 200, round=10)], events) == {"round": 20, "other": 23}
 
 
 def test_before_a_tick_there_is_none():
-    assert time_of([], [event(0, "start")]) == {}
+    assert time_breakdown([], [event(0, "start")]) == {}
 
 
 def test_a_search_has_that_of_all_its_trials(tmp_path):
@@ -43,4 +43,4 @@ def test_a_search_has_that_of_all_its_trials(tmp_path):
         lines["metrics/0001-000000000000.jsonl"] = [tick(10, 100, round=10)]
         for name, found in lines.items():
             storage.write(f"trials/{trial}/{name}", "".join(json.dumps(line) + "\n" for line in found).encode())
-    assert time_of_trials(storage) == {"round": 20, "other": 40}
+    assert trials_time_breakdown(storage) == {"round": 20, "other": 40}

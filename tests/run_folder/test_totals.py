@@ -2,7 +2,7 @@
 
 import json
 
-from ganrun.run_folder.totals import past
+from ganrun.run_folder.totals import read_history
 from ganrun.storage import Folder
 from ganrun.telemetry.state import POINTS
 
@@ -14,8 +14,8 @@ def write(folder, name, *lines):
 
 
 def test_a_new_run_has_none(tmp_path):
-    assert past(Folder(tmp_path)).last is None
-    assert past(Folder(tmp_path)).totals == {}
+    assert read_history(Folder(tmp_path)).last is None
+    assert read_history(Folder(tmp_path)).totals == {}
 
 
 def test_totals_are_sums_over_all_attempts_also_of_what_was_lost(tmp_path):
@@ -32,7 +32,7 @@ def test_totals_are_sums_over_all_attempts_also_of_what_was_lost(tmp_path):
     write(tmp_path, "events/0005.jsonl", {"kind": "start", "reason": "preemption"}, {"kind": "resize"})
     (tmp_path / "samples").mkdir()
     (tmp_path / "samples/000000000000.png").write_bytes(b"PNG")
-    found = past(Folder(tmp_path))
+    found = read_history(Folder(tmp_path))
     assert found.totals == {
         "images": 120 + 60,
         "nonfinite": 3,
@@ -52,6 +52,6 @@ def test_totals_are_sums_over_all_attempts_also_of_what_was_lost(tmp_path):
 
 def test_of_a_long_curve_so_many_points_come(tmp_path):
     write(tmp_path, "metrics/0001-000000000000.jsonl", *({"images": 60 * n, "loss/generator": 1.0} for n in range(999)))
-    curve = past(Folder(tmp_path)).curve
+    curve = read_history(Folder(tmp_path)).curve
     assert POINTS // 2 <= len(curve) <= POINTS
     assert curve[-1]["images"] == 60 * 998

@@ -83,11 +83,13 @@ def put(run: Path, file: str, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("hostile", [pickled, saved_by_torch])
-@pytest.mark.parametrize("door", [sample, export, evaluate])
-def test_a_pickle_for_weights_is_refused(run, mark, hostile, door, tmp_path, capsys):
+@pytest.mark.parametrize("entry_point", [sample, export, evaluate])
+def test_a_pickle_for_weights_is_refused(run, mark, hostile, entry_point, tmp_path, capsys):
     put(run, "generator_average.safetensors", hostile(mark))
-    out = {sample: ["--out", str(tmp_path / "a.png")], export: ["--out", str(tmp_path / "a.safetensors")]}.get(door, [])
-    assert door.main([str(run), *out]) == 1
+    out = {sample: ["--out", str(tmp_path / "a.png")], export: ["--out", str(tmp_path / "a.safetensors")]}.get(
+        entry_point, []
+    )
+    assert entry_point.main([str(run), *out]) == 1
     error = capsys.readouterr().err
     assert "generator_average.safetensors does not fit" in error
     assert "Traceback" not in error

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ganrun.telemetry.collapse import ADVICE, TICKS, Suspicion
+from ganrun.telemetry.collapse import ADVICE, TICKS, CollapseDetector
 
 GOOD = {"loss/discriminator": 1.0, "score/real": 1.0, "score/fake": -1.0, "gradient_norm/generator": 1.0}
 SIGNS = {
@@ -16,13 +16,13 @@ def test_every_sign_has_advice_and_a_case():
     assert SIGNS.keys() == ADVICE.keys()
 
 
-@pytest.mark.parametrize("sign", SIGNS)
-def test_a_sign_holds_after_so_many_ticks_in_a_row_and_while_they_last(sign):
-    suspicion, bad = Suspicion(), GOOD | SIGNS[sign]
-    assert [suspicion.look(bad) for _ in range(TICKS - 1)] == [()] * (TICKS - 1)
-    assert suspicion.look(GOOD) == ()
-    assert [suspicion.look(bad) for _ in range(TICKS + 1)] == [()] * (TICKS - 1) + [(sign,)] * 2
-    assert suspicion.look(GOOD) == ()
+@pytest.mark.parametrize("symptom", SIGNS)
+def test_a_sign_holds_after_so_many_ticks_in_a_row_and_while_they_last(symptom):
+    collapse_detector, bad = CollapseDetector(), GOOD | SIGNS[symptom]
+    assert [collapse_detector.update(bad) for _ in range(TICKS - 1)] == [()] * (TICKS - 1)
+    assert collapse_detector.update(GOOD) == ()
+    assert [collapse_detector.update(bad) for _ in range(TICKS + 1)] == [()] * (TICKS - 1) + [(symptom,)] * 2
+    assert collapse_detector.update(GOOD) == ()
 
 
 @pytest.mark.parametrize(
@@ -34,5 +34,5 @@ def test_a_sign_holds_after_so_many_ticks_in_a_row_and_while_they_last(sign):
     ],
 )
 def test_what_looks_alike_is_none(values):
-    suspicion = Suspicion()
-    assert [suspicion.look(values) for _ in range(2 * TICKS)] == [()] * 2 * TICKS
+    collapse_detector = CollapseDetector()
+    assert [collapse_detector.update(values) for _ in range(2 * TICKS)] == [()] * 2 * TICKS

@@ -41,8 +41,8 @@ def where():
         values["run"]["name"] = name
         state = heard(values)
         png = to_png(torch.linspace(-1, 1, 16 * 3 * 256).view(16, 3, 16, 16))
-        state.hear({"kind": "picture", "images": 120, "png": png, "diversity": 0.5})
-        state.hear({"kind": "note", "text": "<img src=x onerror=alert(1)> is text"})
+        state.handle({"kind": "picture", "images": 120, "png": png, "diversity": 0.5})
+        state.handle({"kind": "note", "text": "<img src=x onerror=alert(1)> is text"})
         if ending:
             state.end(ending)
         Pusher(state, address, False, 60, lambda text: None).close()

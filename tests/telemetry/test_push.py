@@ -15,7 +15,7 @@ from ganrun.telemetry import protocol, push
 from ganrun.telemetry.protocol import Address
 from ganrun.telemetry.push import Pusher
 from ganrun.telemetry.sidecar.runs import Runs
-from ganrun.telemetry.state import POINTS, Past, RunState
+from ganrun.telemetry.state import POINTS, RunHistory, RunState
 from tests.conftest import config_of
 from tests.waiting import WAIT, until
 
@@ -40,10 +40,10 @@ NO_SCORE = {"frechet_distance": None}
 SCORES = {"frechet_distance": 7.0, "kid": 0.5, "recall": None, "density": 0.75, "class_frechet_distance/cat": 9.0}
 
 
-def heard(values, past=None):
+def heard(values, history=None):
     """A state that has heard of two ticks."""
-    state = RunState(config_of(values), past or Past())
-    for message in (
+    state = RunState(config_of(values), history or RunHistory())
+    for event in (
         {"kind": "started", "images": 0, "workers": 2, "faults": []},
         {"kind": "picture", "images": 0, "png": b"first", "diversity": 0.5},
         {"kind": "images", "images": 12},
@@ -63,7 +63,7 @@ def heard(values, past=None):
         {"kind": "picture", "images": 120, "png": b"latest", "diversity": 0.25},
         {"kind": "of a newer ganrun"},
     ):
-        state.hear(message)
+        state.handle(event)
     return state
 
 
@@ -105,7 +105,7 @@ def test_a_run_on_1024_gpus_is_taken(values):
     several = {
         f"{name}/{rank}": 1 / (rank + 3) for name in ("rank_round_seconds", "gpu_memory_bytes") for rank in ranks
     }
-    state.hear({"kind": "tick", "images": 180, "values": TICK | several})
+    state.handle({"kind": "tick", "images": 180, "values": TICK | several})
     pushed = json.dumps(state.report()).encode()
     assert len(pushed) <= protocol.STATE_BYTES
     runs = Runs()
@@ -115,13 +115,15 @@ def test_a_run_on_1024_gpus_is_taken(values):
 
 
 def test_counters_are_sums_over_the_whole_life(values):
-    past = Past({"images": 500, "nonfinite": 1, "restarts/failure": 2, "shard_errors/timeout": 5}, last="start")
-    state = heard(values, past)
-    state.hear({"kind": "started", "images": 60, "workers": 1, "faults": []})
-    state.hear({"kind": "restart", "reason": "resize", "workers": 1, "why": ""})
+    history = RunHistory(
+        {"images": 500, "nonfinite": 1, "restarts/failure": 2, "shard_errors/timeout": 5}, last="start"
+    )
+    state = heard(values, history)
+    state.handle({"kind": "started", "images": 60, "workers": 1, "faults": []})
+    state.handle({"kind": "restart", "reason": "resize", "workers": 1, "why": ""})
     assert series(state)["workers",] == 0
-    state.hear({"kind": "started", "images": 60, "workers": 3, "faults": [], "reason": "resize", "before": 1})
-    state.hear({"kind": "images", "images": 72})
+    state.handle({"kind": "started", "images": 60, "workers": 3, "faults": [], "reason": "resize", "before": 1})
+    state.handle({"kind": "images", "images": 72})
     found = series(state)
     assert found["workers",] == 3
     assert found["restarts_total", "resize"] == 1
@@ -137,7 +139,7 @@ def test_counters_are_sums_over_the_whole_life(values):
 def test_a_curve_stays_short_and_even_and_keeps_its_scores(values):
     state = heard(values)
     for number in range(3, 4_000):
-        state.hear({"kind": "tick", "images": 60 * number, "values": {"loss/generator": 1 / number}})
+        state.handle({"kind": "tick", "images": 60 * number, "values": {"loss/generator": 1 / number}})
     curve = json.loads(state.part("curve"))
     assert POINTS // 2 <= len(curve) <= POINTS
     assert [point["frechet_distance"] for point in curve if "frechet_distance" in point] == [7.0]
@@ -146,7 +148,7 @@ def test_a_curve_stays_short_and_even_and_keeps_its_scores(values):
 
 def test_what_is_not_finite_is_left_out(values):
     state = heard(values)
-    state.hear({"kind": "score", "images": 60, "name": "n", "values": NO_SCORE, "extractor": "e", "samples": 20})
+    state.handle({"kind": "score", "images": 60, "name": "n", "values": NO_SCORE, "extractor": "e", "samples": 20})
     assert ("frechet_distance", "e", "20") not in series(state)
     json.dumps(state.report(), allow_nan=False)
 
@@ -249,7 +251,7 @@ def test_who_hears_the_workers_does_not_wait_for_a_push(values, monkeypatch, nam
     try:
         assert bad.met.wait(WAIT)
         for number in range(1_000):
-            state.hear({"kind": "images", "images": 120 + number})
+            state.handle({"kind": "images", "images": 120 + number})
         pusher.close()
         assert pusher._thread.is_alive()
         assert len(bad.plugs) == 1

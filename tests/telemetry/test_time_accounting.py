@@ -2,8 +2,8 @@
 
 import pytest
 
-from ganrun.telemetry import time_accounting as accounts
-from ganrun.telemetry.time_accounting import Accounts, lined, spent_on
+from ganrun.telemetry import time_accounting as time_accounting
+from ganrun.telemetry.time_accounting import TimeAccounting, as_metrics, timed_as
 
 
 @pytest.fixture
@@ -17,16 +17,16 @@ def clock(monkeypatch):
             return self.now
 
     clock = Clock()
-    monkeypatch.setattr(accounts, "time", clock)
+    monkeypatch.setattr(time_accounting, "time", clock)
     return clock
 
 
 def test_what_is_no_part_is_the_rounds(clock):
-    spent = Accounts()
+    spent = TimeAccounting()
     clock.now += 5
-    with spent.spending("data"):
+    with spent.measure("data"):
         clock.now += 2
-    with spent.spending("score"):
+    with spent.measure("score"):
         clock.now += 3
     assert spent.read() == {"round": 5.0, "data": 2.0, "score": 3.0}
     clock.now += 1
@@ -36,9 +36,9 @@ def test_what_is_no_part_is_the_rounds(clock):
 def test_a_method_s_time_is_a_part_also_if_it_fails(clock):
     class Host:
         def __init__(self):
-            self.accounts = Accounts()
+            self.time_accounting = TimeAccounting()
 
-        @spent_on("checkpoint")
+        @timed_as("checkpoint")
         def save(self, seconds, *, fails=False):
             """Saves."""
             clock.now += seconds
@@ -51,4 +51,8 @@ def test_a_method_s_time_is_a_part_also_if_it_fails(clock):
     with pytest.raises(OSError):
         host.save(3, fails=True)
     assert host.save.__doc__ == "Saves."
-    assert lined(host.accounts.read()) == {"seconds/round": 0.0, "seconds/data": 0.0, "seconds/checkpoint": 5.0}
+    assert as_metrics(host.time_accounting.read()) == {
+        "seconds/round": 0.0,
+        "seconds/data": 0.0,
+        "seconds/checkpoint": 5.0,
+    }

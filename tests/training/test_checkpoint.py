@@ -14,8 +14,8 @@ from ganrun.run_folder.layout import Pointer, RunFolder
 from ganrun.slots import Slots
 from ganrun.storage import Folder
 from ganrun.training import checkpoint
-from ganrun.training.checkpoint import MANIFEST, Progress
-from ganrun.training.state import Play
+from ganrun.training.checkpoint import MANIFEST, RunProgress
+from ganrun.training.state import TrainingState
 from tests.conftest import config_of
 from tests.training.test_loop import source
 
@@ -49,17 +49,17 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def play(values):
+def state(values):
     """A play after two rounds, the first since its last tick."""
     return played(values)
 
 
 def played(values, rounds=2, **changes):
     config = config_of(values, **changes)
-    play, batches = Play(build_game(config, CPU), config, Slots(config.slots)), source()
+    state, batches = TrainingState(build_game(config, CPU), config, Slots(config.slots)), source()
     for _ in range(rounds):
-        play.round(batches)
-    return play
+        state.round(batches)
+    return state
 
 
 def save(folder, name, files=FILES, best=False, attempt=1):
@@ -103,37 +103,37 @@ def test_the_manifest_is_written_last(tmp_path):
     assert sorted(written) == sorted([*FILES, MANIFEST])
 
 
-def test_a_play_is_restored_whole(values, play):
-    play.generation = 3
-    play.suspicion.streaks["gradient_vanished"] = 4
-    files = checkpoint.snapshot(play, Progress(12.5, 99.0), play.recorder.state()).files()
+def test_a_play_is_restored_whole(values, state):
+    state.rollback_count = 3
+    state.collapse_detector.streaks["gradient_vanished"] = 4
+    files = checkpoint.snapshot(state, RunProgress(12.5, 99.0), state.recorder.state()).files()
     fresh = played(values, rounds=0, run__name="fresh")
     with torch.no_grad():
         for network in fresh.game.networks.values():
             for parameter in network.parameters():
                 parameter.normal_()
-    assert checkpoint.restore(fresh, files) == Progress(12.5, 99.0)
-    assert (fresh.images, fresh.generation) == (24, 3)
-    again = checkpoint.snapshot(fresh, Progress(12.5, 99.0), fresh.recorder.state()).files()
+    assert checkpoint.restore(fresh, files) == RunProgress(12.5, 99.0)
+    assert (fresh.images, fresh.rollback_count) == (24, 3)
+    again = checkpoint.snapshot(fresh, RunProgress(12.5, 99.0), fresh.recorder.state()).files()
     assert {name for name in files if files[name] != again[name]} == {"config.yaml"}
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64", "bf16"])
 def test_a_restored_play_goes_on_as_if_it_had_not_stopped(values, precision):
-    play = played(values, train__precision=precision)
+    state = played(values, train__precision=precision)
     fresh = played(values, rounds=0, train__precision=precision)
-    checkpoint.restore(fresh, checkpoint.snapshot(play, Progress(), play.recorder.state()).files())
-    for each in (play, fresh):
+    checkpoint.restore(fresh, checkpoint.snapshot(state, RunProgress(), state.recorder.state()).files())
+    for each in (state, fresh):
         batches = source()
         for _ in range(3):
             each.round(batches)
-    states = [checkpoint.snapshot(each, Progress(), each.recorder.state()).files() for each in (play, fresh)]
+    states = [checkpoint.snapshot(each, RunProgress(), each.recorder.state()).files() for each in (state, fresh)]
     assert states[0] == states[1]
-    assert play.recorder.read() == fresh.recorder.read()
+    assert state.recorder.read() == fresh.recorder.read()
 
 
-def test_a_snapshot_holds_every_network_average_optimizer_and_the_config(play):
-    files = checkpoint.snapshot(play, Progress(), play.recorder.state()).files()
+def test_a_snapshot_holds_every_network_average_optimizer_and_the_config(state):
+    files = checkpoint.snapshot(state, RunProgress(), state.recorder.state()).files()
     assert set(files) == {
         "generator.safetensors",
         "discriminator.safetensors",
@@ -146,61 +146,61 @@ def test_a_snapshot_holds_every_network_average_optimizer_and_the_config(play):
     }
 
 
-def test_a_snapshot_does_not_change_when_the_play_goes_on(play):
-    taken = checkpoint.snapshot(play, Progress(), play.recorder.state())
+def test_a_snapshot_does_not_change_when_the_play_goes_on(state):
+    taken = checkpoint.snapshot(state, RunProgress(), state.recorder.state())
     before = taken.files()
-    play.round(source())
+    state.round(source())
     assert taken.files() == before
 
 
 def test_equal_plays_have_equal_tensors_whatever_the_clock(values):
     first, second = (
-        checkpoint.snapshot(played(values), Progress(seconds=seconds), played(values).recorder.state()).files()
+        checkpoint.snapshot(played(values), RunProgress(seconds=seconds), played(values).recorder.state()).files()
         for seconds in (1.0, 2.0)
     )
     assert {name for name in first if first[name] != second[name]} == {"state.json"}
 
 
-def test_nothing_is_unpickled(values, play, folder, monkeypatch):
+def test_nothing_is_unpickled(values, state, folder, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("unpickled")
 
     for module, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
         monkeypatch.setattr(module, name, refuse)
-    save(folder, *names(24), files=checkpoint.snapshot(play, Progress(), play.recorder.state()).files())
-    name, _, _ = checkpoint.newest_whole(folder)
+    save(folder, *names(24), files=checkpoint.snapshot(state, RunProgress(), state.recorder.state()).files())
+    name, _, _ = checkpoint.newest_complete(folder)
     checkpoint.restore(played(values, rounds=0), checkpoint.read(folder.storage, f"checkpoints/{name}"))
 
 
-def test_a_pickle_in_place_of_tensors_is_refused(values, play):
+def test_a_pickle_in_place_of_tensors_is_refused(values, state):
     file = io.BytesIO()
-    torch.save(play.game.networks["generator"].state_dict(), file)
-    files = checkpoint.snapshot(play, Progress(), play.recorder.state()).files()
+    torch.save(state.game.networks["generator"].state_dict(), file)
+    files = checkpoint.snapshot(state, RunProgress(), state.recorder.state()).files()
     files["generator.safetensors"] = file.getvalue()
     with pytest.raises(RunError, match="does not fit"):
         checkpoint.restore(played(values, rounds=0), files)
 
 
 @pytest.mark.parametrize("change", [{"model__width": 8}, {"model__latent_size": 4}, {"data__channels": 3}])
-def test_a_checkpoint_of_other_networks_is_refused(values, play, change):
-    files = checkpoint.snapshot(play, Progress(), play.recorder.state()).files()
+def test_a_checkpoint_of_other_networks_is_refused(values, state, change):
+    files = checkpoint.snapshot(state, RunProgress(), state.recorder.state()).files()
     with pytest.raises(RunError, match="does not fit the networks of this config"):
         checkpoint.restore(played(values, rounds=0, **change), files)
 
 
 @pytest.mark.parametrize("file", ["generator", "generator_average", "optimizer_discriminator", "recorder"])
-def test_a_checkpoint_without_a_part_is_refused(values, play, file):
-    files = checkpoint.snapshot(play, Progress(), play.recorder.state()).files()
+def test_a_checkpoint_without_a_part_is_refused(values, state, file):
+    files = checkpoint.snapshot(state, RunProgress(), state.recorder.state()).files()
     del files[f"{file}.safetensors"]
     with pytest.raises(RunError, match=file):
         checkpoint.restore(played(values, rounds=0), files)
 
 
-def test_one_network_is_loaded_by_name(values, play, folder):
-    save(folder, *names(24), files=checkpoint.snapshot(play, Progress(), play.recorder.state()).files())
+def test_one_network_is_loaded_by_name(values, state, folder):
+    save(folder, *names(24), files=checkpoint.snapshot(state, RunProgress(), state.recorder.state()).files())
     network = build_game(config_of(values, run__seed=9), CPU).networks["generator"]
     checkpoint.load_network(folder.storage, f"checkpoints/{names(24)[0]}", "generator_average", network)
-    expected = play.averages["generator"].network.state_dict()
+    expected = state.ema["generator"].network.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
     with pytest.raises(RunError, match="critic"):
         checkpoint.load_network(folder.storage, f"checkpoints/{names(24)[0]}", "critic", network)
@@ -247,7 +247,7 @@ def test_from_a_damaged_checkpoint_the_run_goes_back_to_the_one_before(folder, k
     for name in (first, second, third):
         save(folder, name)
     file = harm(folder, third, kind)
-    found, files, faults = checkpoint.newest_whole(folder)
+    found, files, faults = checkpoint.newest_complete(folder)
     assert found == second
     assert files == FILES
     assert len(faults) == 1
@@ -261,7 +261,7 @@ def test_a_run_none_of_whose_checkpoints_is_whole_does_not_begin_anew(folder, ki
         save(folder, name)
         harm(folder, name, kind)
     with pytest.raises(RunError, match=r"no checkpoint of .* is whole") as caught:
-        checkpoint.newest_whole(folder)
+        checkpoint.newest_complete(folder)
     assert all(name in str(caught.value) for name in names(100, 200))
 
 
@@ -269,17 +269,17 @@ def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(folder):
     save(folder, *names(100))
     folder.storage.delete("checkpoints")
     with pytest.raises(RunError, match=r"no checkpoint of .* is whole"):
-        checkpoint.newest_whole(folder)
+        checkpoint.newest_complete(folder)
 
 
 def test_a_run_without_a_checkpoint_begins(folder):
-    assert checkpoint.newest_whole(folder) == (None, {}, [])
+    assert checkpoint.newest_complete(folder) == (None, {}, [])
 
 
 def test_a_checkpoint_that_no_pointer_made_visible_is_not_taken(folder):
     save(folder, *names(100))
     checkpoint.write(folder, *names(200), FILES, {})
-    assert checkpoint.newest_whole(folder) == (names(100)[0], FILES, [])
+    assert checkpoint.newest_complete(folder) == (names(100)[0], FILES, [])
 
 
 # A storage that fails.
@@ -295,7 +295,7 @@ def test_a_write_that_fails_leaves_nothing_to_go_on_from(folder, k, deletes):
     if deletes:
         assert folder.storage.list("checkpoints") == names(100)
     assert folder.pointer("latest").checkpoint == names(100)[0]
-    assert checkpoint.newest_whole(folder) == (names(100)[0], FILES, [])
+    assert checkpoint.newest_complete(folder) == (names(100)[0], FILES, [])
 
 
 def test_a_pointer_that_cannot_be_moved_stays(folder):
@@ -306,7 +306,7 @@ def test_a_pointer_that_cannot_be_moved_stays(folder):
     assert folder.pointer("latest").checkpoint == folder.pointer("best").checkpoint == names(100)[0]
     folder.storage.writes = 100
     save(folder, *names(300))
-    assert checkpoint.newest_whole(folder) == (names(300)[0], FILES, [])
+    assert checkpoint.newest_complete(folder) == (names(300)[0], FILES, [])
 
 
 # What is kept.

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ganrun.training.ema import RAMP, Average
+from ganrun.training.ema import EMA, RAMP
 
 LONG_AFTER = 10**9
 """So many images that the ramp at the beginning does not enter."""
@@ -14,11 +14,11 @@ def step_response(half_life, rounds, images=10, images_shown=LONG_AFTER):
     """A weight that jumps from 0 to 1: what its average has become after some rounds."""
     network = nn.Linear(1, 1, bias=False).double()
     nn.init.zeros_(network.weight)
-    average = Average(network, half_life)
+    ema = EMA(network, half_life)
     nn.init.ones_(network.weight)
     for _ in range(rounds):
-        average.update(images, images_shown)
-    return average.network.weight.item()
+        ema.update(images, images_shown)
+    return ema.network.weight.item()
 
 
 def test_after_one_half_life_half_the_way_is_gone():
@@ -45,29 +45,29 @@ def test_without_a_half_life_the_average_is_the_network():
 
 def test_running_statistics_are_averaged_and_counts_are_copied():
     network = nn.BatchNorm1d(2)
-    average = Average(network, 10)
+    ema = EMA(network, 10)
     network.running_mean.fill_(4.0)
     network.num_batches_tracked.fill_(7)
-    average.update(10, LONG_AFTER)
-    assert average.network.running_mean.tolist() == [2.0, 2.0]
-    assert average.network.num_batches_tracked.item() == 7
+    ema.update(10, LONG_AFTER)
+    assert ema.network.running_mean.tolist() == [2.0, 2.0]
+    assert ema.network.num_batches_tracked.item() == 7
 
 
 def test_the_average_is_a_copy_for_inference():
     network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    average = Average(network, 10)
-    assert not average.network.training
-    assert not any(parameter.requires_grad for parameter in average.network.parameters())
+    ema = EMA(network, 10)
+    assert not ema.network.training
+    assert not any(parameter.requires_grad for parameter in ema.network.parameters())
     assert network.training
     assert all(parameter.requires_grad for parameter in network.parameters())
-    average.network[0].weight.zero_()
+    ema.network[0].weight.zero_()
     assert network[0].weight.abs().sum() > 0
 
 
 def test_the_average_goes_on_from_loaded_weights():
     network = nn.Linear(1, 1, bias=False)
-    average = Average(network, 10)
-    average.network.load_state_dict({"weight": torch.zeros(1, 1)})
+    ema = EMA(network, 10)
+    ema.network.load_state_dict({"weight": torch.zeros(1, 1)})
     network.load_state_dict({"weight": torch.ones(1, 1)})
-    average.update(10, LONG_AFTER)
-    assert average.network.weight.item() == 0.5
+    ema.update(10, LONG_AFTER)
+    assert ema.network.weight.item() == 0.5

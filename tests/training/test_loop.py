@@ -7,7 +7,7 @@ from ganrun.errors import RunError
 from ganrun.games.build import build_game
 from ganrun.slots import Slots
 from ganrun.training.loop import train
-from ganrun.training.state import Play
+from ganrun.training.state import TrainingState
 from tests.conftest import config_of
 
 CPU = torch.device("cpu")
@@ -16,14 +16,14 @@ CPU = torch.device("cpu")
 class PlainHost:
     """Notes what is asked of it, and at which images."""
 
-    def __init__(self, play, stop_at=None, best_at=()):
-        self.play, self.stop_at, self.best_at = play, stop_at, best_at
+    def __init__(self, state, stop_at=None, best_at=()):
+        self.state, self.stop_at, self.best_at = state, stop_at, best_at
         self.events, self.values = [], []
 
     def should_stop(self):
-        return self.stop_at is not None and self.play.images >= self.stop_at
+        return self.stop_at is not None and self.state.images >= self.stop_at
 
-    def record(self, values, signs):
+    def record(self, values, symptoms):
         self.note("tick")
         self.values.append(values)
 
@@ -32,13 +32,13 @@ class PlainHost:
 
     def evaluate(self):
         self.note("evaluate")
-        return self.play.images in self.best_at
+        return self.state.images in self.best_at
 
     def save(self):
         self.note("save")
 
     def note(self, kind):
-        self.events.append((self.play.images, kind))
+        self.events.append((self.state.images, kind))
 
     def at(self, kind):
         return [images for images, event in self.events if event == kind]
@@ -64,14 +64,14 @@ def play_of(values):
             checkpoint__every_images=checkpoint,
             **changes,
         )
-        return Play(build_game(config, CPU), config, Slots(config.slots))
+        return TrainingState(build_game(config, CPU), config, Slots(config.slots))
 
     return make
 
 
-def run(play, **options):
-    host = PlainHost(play, **options)
-    return host, train(play, source(), host)
+def run(state, **options):
+    host = PlainHost(state, **options)
+    return host, train(state, source(), host)
 
 
 def test_everything_comes_in_its_order(play_of):
@@ -108,9 +108,9 @@ def test_an_interval_of_0_is_off_but_the_end_is_saved(play_of):
 
 
 def test_a_run_ends_with_the_round_that_reaches_its_total(play_of):
-    play = play_of(total=50)
-    run(play)
-    assert play.images == 60
+    state = play_of(total=50)
+    run(state)
+    assert state.images == 60
 
 
 def test_a_best_score_is_saved_whatever_the_interval(play_of):
@@ -119,10 +119,10 @@ def test_a_best_score_is_saved_whatever_the_interval(play_of):
 
 
 def test_a_run_that_is_asked_to_stop_saves_and_leaves(play_of):
-    play = play_of()
-    host, finished = run(play, stop_at=36)
+    state = play_of()
+    host, finished = run(state, stop_at=36)
     assert not finished
-    assert play.images == 36
+    assert state.images == 36
     assert host.events[-1] == (36, "save")
 
 
@@ -134,18 +134,18 @@ def test_a_run_that_is_asked_to_stop_at_its_end_is_finished(play_of):
 
 def test_a_run_that_goes_on_does_the_rest_and_nothing_twice(play_of):
     whole, _ = run(play_of(evaluate=30, checkpoint=40))
-    play = play_of(evaluate=30, checkpoint=40)
-    first, _ = run(play, stop_at=36)
-    second, finished = run(play)
+    state = play_of(evaluate=30, checkpoint=40)
+    first, _ = run(state, stop_at=36)
+    second, finished = run(state)
     assert finished
     rest = [event for event in first.events if event != (36, "save")] + second.events
     assert rest == whole.events
 
 
 def test_a_finished_run_has_nothing_left_to_do(play_of):
-    play = play_of(total=24)
-    run(play)
-    host, finished = run(play)
+    state = play_of(total=24)
+    run(state)
+    host, finished = run(state)
     assert finished
     assert host.events == []
 
@@ -162,55 +162,55 @@ def test_a_tick_has_the_means_since_the_last_one(play_of):
     assert [values["nonfinite"] for values in host.values] == [0, 0]
 
 
-def break_at(play, images, until=None):
+def break_at(state, images, until=None):
     """A source that puts a NaN into the discriminator at some images, whose turns all fail until it is mended."""
     good = source()
 
     def next_batches():
-        if play.images >= images:
+        if state.images >= images:
             with torch.no_grad():
-                broken = until is None or play.images < until
-                play.game.networks["discriminator"].layers[0].weight[0, 0, 0, 0] = torch.nan if broken else 0.0
+                broken = until is None or state.images < until
+                state.game.networks["discriminator"].layers[0].weight[0, 0, 0, 0] = torch.nan if broken else 0.0
         return good()
 
     return next_batches
 
 
 def test_a_run_that_diverged_ends_without_a_checkpoint_of_it(play_of):
-    play = play_of(tick=24, checkpoint=12, train__nonfinite_tolerance=3)
-    host = PlainHost(play)
+    state = play_of(tick=24, checkpoint=12, train__nonfinite_tolerance=3)
+    host = PlainHost(state)
     with pytest.raises(RunError, match=r"4 turns before 48 images .* train\.nonfinite_tolerance: 3"):
-        train(play, break_at(play, 24), host)
+        train(state, break_at(state, 24), host)
     assert host.at("save") == [12, 24]  # and none of those rounds in which a turn was skipped
     assert host.values[-1]["nonfinite"] == 4
 
 
 def test_as_many_faults_as_are_tolerated_end_nothing(play_of):
-    play = play_of(total=72, tick=24, train__nonfinite_tolerance=4)
-    host = PlainHost(play)
-    assert train(play, break_at(play, 24), host)
+    state = play_of(total=72, tick=24, train__nonfinite_tolerance=4)
+    host = PlainHost(state)
+    assert train(state, break_at(state, 24), host)
     assert [values["nonfinite"] for values in host.values] == [0, 4, 4]
 
 
 def test_skipped_turns_leave_the_other_networks_finite(play_of):
-    play = play_of(total=48, train__nonfinite_tolerance=100)
-    train(play, break_at(play, 24), PlainHost(play))
-    generator = play.game.networks["generator"].state_dict() | play.averages["generator"].network.state_dict()
+    state = play_of(total=48, train__nonfinite_tolerance=100)
+    train(state, break_at(state, 24), PlainHost(state))
+    generator = state.game.networks["generator"].state_dict() | state.ema["generator"].network.state_dict()
     assert all(torch.isfinite(tensor).all() for tensor in generator.values())
 
 
 def test_equal_runs_are_equal(play_of):
     results = []
     for _ in range(2):
-        play = play_of()
-        run(play)
-        results.append(play.averages["generator"].network.state_dict())
+        state = play_of()
+        run(state)
+        results.append(state.ema["generator"].network.state_dict())
     assert all(torch.equal(tensor, results[1][name]) for name, tensor in results[0].items())
 
 
 def test_a_stop_waits_for_a_round_in_which_nothing_was_skipped(play_of):
-    play = play_of(total=600, tick=600, checkpoint=600, train__nonfinite_tolerance=100)
-    host = PlainHost(play)
+    state = play_of(total=600, tick=600, checkpoint=600, train__nonfinite_tolerance=100)
+    host = PlainHost(state)
     host.stop_at = 36
-    assert not train(play, break_at(play, 24, until=48), host)
+    assert not train(state, break_at(state, 24, until=48), host)
     assert host.at("save") == [60]

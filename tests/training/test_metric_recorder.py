@@ -4,20 +4,20 @@ import pytest
 import torch
 
 from ganrun.slots import Slots
-from ganrun.training.metric_recorder import Recorder
-from ganrun.training.player_step import TurnRecord
+from ganrun.training.metric_recorder import MetricRecorder
+from ganrun.training.player_step import StepResult
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def recorder():
-    return Recorder(Slots(2), CPU)
+    return MetricRecorder(Slots(2), CPU)
 
 
 def turn(*rows, skipped=False):
     """What a turn of two slots left."""
-    return TurnRecord(
+    return StepResult(
         [{name: torch.tensor(value) for name, value in row.items()} for row in rows], torch.tensor(float(skipped))
     )
 
@@ -66,7 +66,7 @@ def test_sums_are_exact_enough_for_long_ticks(recorder):
 
 def test_a_tick_that_a_stop_falls_into_is_none_the_poorer(recorder):
     recorder.add(turn({"loss": 1.0}, {"loss": 2.0}, skipped=True))
-    resumed = Recorder(Slots(2), CPU)
+    resumed = MetricRecorder(Slots(2), CPU)
     resumed.load(recorder.names, recorder.state())
     for each in (recorder, resumed):
         each.add(turn({"loss": 4.0, "new": 1.0}, {"loss": 5.0, "new": 3.0}))
@@ -76,24 +76,24 @@ def test_a_tick_that_a_stop_falls_into_is_none_the_poorer(recorder):
 def test_a_state_does_not_change_afterwards(recorder):
     recorder.add(turn({"loss": 1.0}, {"loss": 2.0}, skipped=True))
     state, names = recorder.state(), list(recorder.names)
-    resumed = Recorder(Slots(2), CPU)
+    resumed = MetricRecorder(Slots(2), CPU)
     resumed.load(names, state)
     for each in (recorder, resumed):
         each.add(turn({"loss": 100.0}, {"loss": 100.0}, skipped=True))
         each.read()
-    again = Recorder(Slots(2), CPU)
+    again = MetricRecorder(Slots(2), CPU)
     again.load(names, state)
     assert again.read() == ({"loss": 1.5}, 1)
 
 
 def test_a_worker_goes_on_with_its_own_slots():
-    whole = Recorder(Slots(3), CPU)
+    whole = MetricRecorder(Slots(3), CPU)
     whole.add(turn({"loss": 1.0}, {"loss": 2.0}, {"loss": 3.0}))
     state = whole.state()
     for rank, owned in enumerate(([0], [1, 2])):
-        part = Recorder(Slots(3, rank, 2), CPU)
+        part = MetricRecorder(Slots(3, rank, 2), CPU)
         part.load(whole.names, state)
         part.add(turn(*({"loss": 0.0} for _ in owned)))  # its table has one row for each owned slot
-        alone = Recorder(Slots(len(owned)), CPU)
+        alone = MetricRecorder(Slots(len(owned)), CPU)
         alone.load(part.names, {"sums": part._sums, "nonfinite": part.nonfinite})
         assert alone.read()[0]["loss"] == pytest.approx(sum(slot + 1 for slot in owned) / (2 * len(owned)))

@@ -12,9 +12,9 @@ from ganrun.config.schema import AdamConfig
 from ganrun.games.build import build_game
 from ganrun.games.game import Game, Loss, Player
 from ganrun.games.latent import Latent
-from ganrun.rng import Draw
+from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
-from ganrun.training.player_step import Seat, learning_rate
+from ganrun.training.player_step import PlayerStep, learning_rate
 from tests.conftest import config_of
 
 CPU = torch.device("cpu")
@@ -28,7 +28,7 @@ class Line(Player):
     def __init__(self):
         super().__init__(line=nn.Linear(3, 1, bias=False).double())
 
-    def forward(self, batch, draw, others):
+    def forward(self, batch, noise, others):
         error = self.owned["line"](batch["image"]) + others["other"](batch["image"]) - 1
         return Loss(error.square().mean(), {})
 
@@ -37,7 +37,7 @@ def seat_of(slots=1, **settings):
     torch.manual_seed(0)
     player, other = Line(), nn.Linear(3, 1, bias=False).double()
     game = Game({"line": player.owned["line"], "other": other}, (player,), (), Latent(1), sample=None)
-    return Seat(player, game, AdamConfig(**settings), Slots(slots), bf16=False)
+    return PlayerStep(player, game, AdamConfig(**settings), Slots(slots), bf16=False)
 
 
 def batches(slots, seed=0):
@@ -45,15 +45,15 @@ def batches(slots, seed=0):
     return [{"image": torch.randn(4, 3, dtype=torch.float64, generator=stream)} for _ in range(slots)]
 
 
-def turn(seat, batches, rate=1e-3):
-    draw = Draw(0, 0, 0, 0, CPU, torch.float64)
-    return seat.take_turn(batches, [replace(draw, slot=slot) for slot in range(len(batches))], rate)
+def turn(player_step, batches, rate=1e-3):
+    noise = KeyedNoise(0, 0, 0, 0, CPU, torch.float64)
+    return player_step.step(batches, [replace(noise, slot=slot) for slot in range(len(batches))], rate)
 
 
-def state(seat):
+def state(player_step):
     """Weights, and the optimizer's moments and step count."""
-    weights = {name: parameter.detach().clone() for name, parameter in seat.parameters.items()}
-    return [weights, copy.deepcopy(list(seat.optimizer.state.values()))]
+    weights = {name: parameter.detach().clone() for name, parameter in player_step.parameters.items()}
+    return [weights, copy.deepcopy(list(player_step.optimizer.state.values()))]
 
 
 def test_the_gradient_is_the_mean_over_slots():
@@ -67,23 +67,23 @@ def test_the_gradient_is_the_mean_over_slots():
 
 
 def test_a_turn_is_a_step_of_adam():
-    seat = seat_of(beta1=0.6, beta2=0.9, epsilon=1e-3)
-    weight = seat.parameters["line.weight"].detach().clone()
+    player_step = seat_of(beta1=0.6, beta2=0.9, epsilon=1e-3)
+    weight = player_step.parameters["line.weight"].detach().clone()
     first, second = torch.zeros_like(weight), torch.zeros_like(weight)
     for step in range(1, 5):
-        turn(seat, batches(1, seed=step), rate=0.01 * step)
-        gradient = seat.parameters["line.weight"].grad
+        turn(player_step, batches(1, seed=step), rate=0.01 * step)
+        gradient = player_step.parameters["line.weight"].grad
         first, second = 0.6 * first + 0.4 * gradient, 0.9 * second + 0.1 * gradient**2
         weight -= 0.01 * step * (first / (1 - 0.6**step)) / ((second / (1 - 0.9**step)).sqrt() + 1e-3)
-    torch.testing.assert_close(seat.parameters["line.weight"].detach(), weight)
+    torch.testing.assert_close(player_step.parameters["line.weight"].detach(), weight)
 
 
 def test_a_turn_leaves_what_is_not_its_own_without_a_gradient():
-    seat = seat_of()
-    before = copy.deepcopy(seat.others["other"].state_dict())
-    turn(seat, batches(1))
-    assert torch.equal(seat.others["other"].weight, before["weight"])
-    assert seat.others["other"].weight.grad is None
+    player_step = seat_of()
+    before = copy.deepcopy(player_step.others["other"].state_dict())
+    turn(player_step, batches(1))
+    assert torch.equal(player_step.others["other"].weight, before["weight"])
+    assert player_step.others["other"].weight.grad is None
 
 
 def test_gradients_of_the_turn_before_do_not_count():
@@ -95,11 +95,11 @@ def test_gradients_of_the_turn_before_do_not_count():
 
 
 def test_a_turn_reports_the_loss_of_each_slot_and_the_norm_of_the_gradient():
-    seat, slots = seat_of(slots=2), batches(2)
-    expected = [seat.player(batch, None, seat.others).total.item() for batch in slots]
-    record = turn(seat, slots)
+    player_step, slots = seat_of(slots=2), batches(2)
+    expected = [player_step.player(batch, None, player_step.others).total.item() for batch in slots]
+    record = turn(player_step, slots)
     assert [row["loss/line"].item() for row in record.rows] == pytest.approx(expected)
-    norm = seat.parameters["line.weight"].grad.norm().item()
+    norm = player_step.parameters["line.weight"].grad.norm().item()
     assert [row["gradient_norm/line"].item() for row in record.rows] == pytest.approx([norm, norm])
     assert record.skipped.item() == 0
 
@@ -107,15 +107,15 @@ def test_a_turn_reports_the_loss_of_each_slot_and_the_norm_of_the_gradient():
 @pytest.mark.parametrize("odd", [float("nan"), float("inf")])
 @pytest.mark.parametrize("turns_before", [0, 2])
 def test_a_gradient_that_is_not_finite_moves_nothing(odd, turns_before):
-    seat = seat_of(slots=2)
+    player_step = seat_of(slots=2)
     for number in range(turns_before):
-        turn(seat, batches(2, seed=number))
-    weights, moments = state(seat)
+        turn(player_step, batches(2, seed=number))
+    weights, moments = state(player_step)
     bad = batches(2, seed=9)
     bad[1]["image"][0, 0] = odd  # in one slot alone
-    record = turn(seat, bad)
+    record = turn(player_step, bad)
     assert record.skipped.item() == 1
-    after, after_moments = state(seat)
+    after, after_moments = state(player_step)
     assert torch.equal(after["line.weight"], weights["line.weight"])
     if turns_before:
         assert all(torch.equal(after_moments[0][key], value) for key, value in moments[0].items())
@@ -124,30 +124,30 @@ def test_a_gradient_that_is_not_finite_moves_nothing(odd, turns_before):
 
 
 def test_the_run_goes_on_after_a_skipped_turn_as_if_it_had_not_been():
-    seat, undisturbed = seat_of(), seat_of()
-    for each in (seat, undisturbed):
+    player_step, undisturbed = seat_of(), seat_of()
+    for each in (player_step, undisturbed):
         turn(each, batches(1))
-    turn(seat, [{"image": torch.full((4, 3), torch.nan, dtype=torch.float64)}])
-    for each in (seat, undisturbed):
+    turn(player_step, [{"image": torch.full((4, 3), torch.nan, dtype=torch.float64)}])
+    for each in (player_step, undisturbed):
         assert turn(each, batches(1, seed=1)).skipped.item() == 0
-    assert torch.equal(seat.parameters["line.weight"], undisturbed.parameters["line.weight"])
+    assert torch.equal(player_step.parameters["line.weight"], undisturbed.parameters["line.weight"])
 
 
 def test_bf16_computes_in_bf16_and_keeps_float32_weights(values):
     config = config_of(values, train__precision="bf16")
     game = build_game(config, CPU)
-    seats = [Seat(player, game, AdamConfig(), Slots(1), bf16=True) for player in game.players]
+    player_steps = [PlayerStep(player, game, AdamConfig(), Slots(1), bf16=True) for player in game.players]
     seen = []
     for network in game.networks.values():
         network.layers[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    draw = Draw(0, 0, 0, 0, CPU, torch.float32)
-    for seat in seats:
-        before = state(seat)[0]
-        record = seat.take_turn([{"image": torch.rand(4, 1, 16, 16)}], [draw], 1e-3)
-        assert record.rows[0][f"loss/{seat.player.name}"].dtype == torch.float32
-        for name, parameter in seat.parameters.items():
+    noise = KeyedNoise(0, 0, 0, 0, CPU, torch.float32)
+    for player_step in player_steps:
+        before = state(player_step)[0]
+        record = player_step.step([{"image": torch.rand(4, 1, 16, 16)}], [noise], 1e-3)
+        assert record.rows[0][f"loss/{player_step.player.name}"].dtype == torch.float32
+        for name, parameter in player_step.parameters.items():
             assert parameter.dtype == parameter.grad.dtype == torch.float32
-            assert {value.dtype for value in seat.optimizer.state[parameter].values()} == {torch.float32}
+            assert {value.dtype for value in player_step.optimizer.state[parameter].values()} == {torch.float32}
             assert not torch.equal(parameter, before[name])
     assert set(seen) == {torch.bfloat16}
     assert {tensor.dtype for network in game.networks.values() for tensor in network.buffers()} == {
@@ -203,7 +203,7 @@ def test_a_longer_gradient_is_shortened_to_the_length(clip, share):
     free, clipped = seat_of(slots=2), seat_of(slots=2, clip_norm=clip)
     turn(free, batches(2))
     record = turn(clipped, batches(2))
-    gradient, found = (seat.parameters["line.weight"].grad for seat in (free, clipped))
+    gradient, found = (player_step.parameters["line.weight"].grad for player_step in (free, clipped))
     length = gradient.norm().item()
     assert length > 1
     expected = gradient * share / length if share else gradient
@@ -212,11 +212,11 @@ def test_a_longer_gradient_is_shortened_to_the_length(clip, share):
 
 
 def test_a_gradient_that_is_not_finite_is_skipped_and_not_clipped():
-    seat = seat_of(clip_norm=0.1)
-    turn(seat, batches(1))
-    weights, moments = state(seat)
-    record = turn(seat, [{"image": torch.full((4, 3), torch.inf, dtype=torch.float64)}])
+    player_step = seat_of(clip_norm=0.1)
+    turn(player_step, batches(1))
+    weights, moments = state(player_step)
+    record = turn(player_step, [{"image": torch.full((4, 3), torch.inf, dtype=torch.float64)}])
     assert record.skipped.item() == 1
-    after, after_moments = state(seat)
+    after, after_moments = state(player_step)
     assert torch.equal(after["line.weight"], weights["line.weight"])
     assert all(torch.equal(after_moments[0][key], value) for key, value in moments[0].items())

@@ -3,19 +3,19 @@
 import pytest
 
 from ganrun.tuning.population import Population, Segment
-from ganrun.tuning.summary import spread_of, table
+from ganrun.tuning.summary import score_spread, table
 from ganrun.tuning.trial_config import schedule_config
 from tests.tuning.making import search
 
 
 def report(population, trial, interval, score, checkpoint="x"):
     line = {"trial": trial, "interval": interval, "images": 60 * interval, "score": score, "checkpoint": checkpoint}
-    population.hear({"kind": "report", **line})
+    population.handle({"kind": "report", **line})
 
 
 def exploit(population, number, trial, donor, interval, **after):
     line = {"number": number, "trial": trial, "donor": donor, "interval": interval, "images": 60 * interval}
-    population.hear({"kind": "exploit", "checkpoint": "x", "before": {}, "after": after, **line})
+    population.handle({"kind": "exploit", "checkpoint": "x", "before": {}, "after": after, **line})
 
 
 def test_the_worst_quarter_takes_over_one_of_the_best_quarter(values):
@@ -128,7 +128,7 @@ def test_the_table_and_a_sweep_over_seeds(values):
     population = Population(search(values, method="seeds"))
     for trial, score in zip(population.trials, (1.0, 2.0, 4.0, None), strict=True):
         report(population, trial, 4, score)
-    assert spread_of(population) == (pytest.approx(7 / 3), pytest.approx((7 / 3) ** 0.5), 3)
+    assert score_spread(population) == (pytest.approx(7 / 3), pytest.approx((7 / 3) ** 0.5), 3)
     lines = table(population).splitlines()
     assert [line.split()[0] for line in lines[1:5]] == ["00", "01", "02", "03"]
     assert lines[5] == "mean 2.333, standard deviation 1.528 over 3 seeds"

@@ -8,15 +8,15 @@ from PIL import Image
 
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder.cleanup import delete_run
-from ganrun.run_folder.report import paragraph
-from ganrun.run_folder.status import read_run
+from ganrun.run_folder.report import describe_run
+from ganrun.run_folder.status import read_status
 from ganrun.storage import Folder
 from ganrun.telemetry.search_state import SearchState
 from ganrun.telemetry.sidecar.runs import parse
-from ganrun.telemetry.state import Past, RunState
+from ganrun.telemetry.state import RunHistory, RunState
 from ganrun.tuning.plots import draw_hyperparameters, draw_samples, draw_scores
 from ganrun.tuning.population import Exploit, Report
-from ganrun.tuning.records import add_lines, mend, point_best, read_population, settle
+from ganrun.tuning.records import append_lines, point_best, read_population, settle, terminate_last_line
 from ganrun.tuning.trial_config import trial_config
 from tests.tuning.making import search
 
@@ -40,15 +40,15 @@ def begun(values, tmp_path):
     """A search and its folder, with two intervals behind it."""
     config, storage = search(values), Folder(tmp_path / "runs" / "search")
     storage.write("config.yaml", config.to_yaml().encode())
-    add_lines(storage, lines_of(read_population(config, storage)))
+    append_lines(storage, lines_of(read_population(config, storage)))
     return config, storage
 
 
 def test_the_population_is_what_the_lines_say_but_for_one_that_was_cut_off(begun):
     config, storage = begun
     storage.append("search.jsonl", b'{"kind": "report", "tri')
-    mend(storage)
-    add_lines(storage, [{"kind": "end"}])
+    terminate_last_line(storage)
+    append_lines(storage, [{"kind": "end"}])
     assert storage.read("search.jsonl").splitlines()[-1].endswith(b'"kind": "end"}')
     population = read_population(config, storage)
     assert population.decided == 1
@@ -59,7 +59,7 @@ def test_the_population_is_what_the_lines_say_but_for_one_that_was_cut_off(begun
 
 def test_a_line_of_another_search_is_named(begun):
     config, storage = begun
-    add_lines(storage, [{"kind": "report", "trial": "../77"}])
+    append_lines(storage, [{"kind": "report", "trial": "../77"}])
     with pytest.raises(RunError, match=r"search\.jsonl: line 14 is not of this search"):
         read_population(config, storage)
 
@@ -88,7 +88,7 @@ def test_slots_stay_those_that_the_search_was_begun_with(values, tmp_path):
     settled = settle(config, storage)
     assert settled.data.slots == 1
     storage.write("config.yaml", settled.to_yaml().encode())
-    add_lines(storage, [{"kind": "end"}])
+    append_lines(storage, [{"kind": "end"}])
     more = config.model_copy(update={"cluster": config.cluster.model_copy(update={"workers": 2})})
     assert settle(more, storage).data.slots == 1
 
@@ -114,9 +114,9 @@ def test_pictures_show_all_trials(begun):
 
 def test_a_search_is_shown_with_the_images_that_all_trials_have(begun):
     _, storage = begun
-    run = read_run(storage)
+    run = read_status(storage)
     assert (run.state, run.images, run.trials) == ("stopped", 120, 4)
-    assert f"ganrun tune {storage.uri}/config.yaml" in paragraph(run, storage.now())
+    assert f"ganrun tune {storage.uri}/config.yaml" in describe_run(run, storage.now())
 
 
 def test_a_search_is_deleted_with_its_trials(begun):
@@ -136,11 +136,11 @@ def test_a_sidecar_takes_the_search_and_its_trials_by_their_labels(values):
     series = {tuple(labels.values()): value for name, labels, value in state.report()["series"] if name == "trials"}
     assert series == {("pending",): 0, ("running",): 2, ("paused",): 1, ("finished",): 0, ("failed",): 1}
 
-    trial = RunState(trial_config(config, "02", {}), Past(), "search")
-    trial.hear({"kind": "started", "images": 0, "workers": 1, "faults": []})
-    trial.hear({"kind": "images", "images": 120})
-    trial.hear({"kind": "exploit", "images": 60})
-    trial.hear({"kind": "images", "images": 180})
+    trial = RunState(trial_config(config, "02", {}), RunHistory(), "search")
+    trial.handle({"kind": "started", "images": 0, "workers": 1, "faults": []})
+    trial.handle({"kind": "images", "images": 120})
+    trial.handle({"kind": "exploit", "images": 60})
+    trial.handle({"kind": "images", "images": 180})
     pushed = parse(json.dumps(trial.report()).encode())
     assert (pushed.name, pushed.trial) == ("search", "02")
     series = {name: value for name, _, value in trial.report()["series"]}

@@ -3,7 +3,7 @@
 import pytest
 
 from ganrun.tuning.population import Population, Report
-from ganrun.tuning.reporting import Reporting
+from ganrun.tuning.reporting import TrialReporter
 from tests.tuning.making import search
 
 
@@ -14,26 +14,26 @@ def population(values):
 
 @pytest.fixture
 def trial(population):
-    return Reporting(population, "01")
+    return TrialReporter(population, "01")
 
 
 def score(trial, images, value, kind="score"):
-    return trial.hear({"kind": kind, "images": images, "value": value, "values": {"kid": 7.0}})
+    return trial.handle({"kind": kind, "images": images, "value": value, "values": {"kid": 7.0}})
 
 
 def checkpoint(trial, images, attempt=1):
-    return trial.hear({"kind": "checkpoint", "images": images, "checkpoint": f"{images:012d}-{attempt:04d}"})
+    return trial.handle({"kind": "checkpoint", "images": images, "checkpoint": f"{images:012d}-{attempt:04d}"})
 
 
 def taken_over(population, number=1, interval=1, images=60):
     """That 01 is to take over 00."""
     about = {"number": number, "trial": "01", "donor": "00", "interval": interval, "images": images}
     values = population.values["01"]
-    population.hear({"kind": "exploit", "checkpoint": "c", "before": values, "after": values, **about})
+    population.handle({"kind": "exploit", "checkpoint": "c", "before": values, "after": values, **about})
 
 
 def heard(population, report):
-    population.hear({"kind": "report", **report._asdict()})
+    population.handle({"kind": "report", **report._asdict()})
 
 
 def test_a_report_needs_a_score_and_a_checkpoint_in_either_order(trial, population):
@@ -57,7 +57,7 @@ def test_the_first_score_has_no_checkpoint_and_comes_once(trial, population):
 def test_an_interval_is_reported_once(trial, population):
     score(trial, 60, 1.0)
     heard(population, checkpoint(trial, 60))
-    trial.hear({"kind": "started", "exploit": 0})
+    trial.handle({"kind": "started", "exploit": 0})
     assert score(trial, 60, 1.0) is None
     assert checkpoint(trial, 60, attempt=2) is None
 
@@ -95,7 +95,7 @@ def test_a_score_that_failed_is_reported_without_one(trial):
 
 
 def test_the_metric_is_the_one_that_the_search_names(values):
-    trial = Reporting(Population(search(values, population=2, metric="kid")), "01")
+    trial = TrialReporter(Population(search(values, population=2, metric="kid")), "01")
     score(trial, 60, 1.0)
     assert checkpoint(trial, 60).score == 7.0
 
@@ -108,7 +108,7 @@ def test_what_is_about_to_be_given_up_is_not_reported(trial, population):
     assert not trial.up_to_date
     assert checkpoint(trial, 120) is None
     assert score(trial, 120, 0.1) is None
-    trial.hear({"kind": "exploit", "number": 1, "images": 60})
+    trial.handle({"kind": "exploit", "number": 1, "images": 60})
     assert trial.up_to_date
     assert checkpoint(trial, 120, attempt=2) is None  # Its score was of the state before.
     assert score(trial, 120, 0.5) == Report("01", 2, 120, 0.5, f"{120:012d}-0002")
@@ -116,8 +116,8 @@ def test_what_is_about_to_be_given_up_is_not_reported(trial, population):
 
 def test_who_died_before_it_was_saved_is_not_up_to_date(trial, population):
     taken_over(population)
-    trial.hear({"kind": "exploit", "number": 1, "images": 60})
-    trial.hear({"kind": "started", "exploit": 0})
+    trial.handle({"kind": "exploit", "number": 1, "images": 60})
+    trial.handle({"kind": "started", "exploit": 0})
     assert not trial.up_to_date
-    trial.hear({"kind": "started", "exploit": 1})
+    trial.handle({"kind": "started", "exploit": 1})
     assert trial.up_to_date

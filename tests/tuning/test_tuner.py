@@ -7,7 +7,7 @@ import pytest
 from ganrun.errors import UserError
 from ganrun.storage import Folder
 from ganrun.tuning.records import read_population
-from ganrun.tuning.scheduler import FAILED, FINISHED, PAUSED, PENDING, RUNNING, End, Queue, Scheduler
+from ganrun.tuning.scheduler import FAILED, FINISHED, PAUSED, PENDING, RUNNING, Scheduler, SearchEnd, TrialQueue
 from tests.tuning.making import search
 
 
@@ -15,24 +15,24 @@ class Quiet:
     def __init__(self):
         self.said = []
 
-    def hear(self, trial, message):
+    def handle(self, trial, event):
         pass
 
     def observe(self, states):
         pass
 
-    def say(self, text):
+    def write_line(self, text):
         self.said.append(text)
 
 
 class Told(dict):
     """By trial, what its workers were told."""
 
-    def __call__(self, name, stop, orders):
-        self.setdefault(name, []).extend([{"kind": "stop"}] * stop + orders)
+    def __call__(self, name, stop, commands):
+        self.setdefault(name, []).extend([{"kind": "stop"}] * stop + commands)
 
     def kinds(self, name):
-        return [order["kind"] for order in self.get(name, [])]
+        return [command["kind"] for command in self.get(name, [])]
 
 
 class Made:
@@ -42,7 +42,11 @@ class Made:
         self.config, self.storage = config, Folder(f"{config.run.storage}/{config.run.name}")
         self.told, self.watch = Told(), Quiet()
         self.scheduler = Scheduler(config, self.storage, read_population(config, self.storage), self.watch, self.told)
-        self.population, self.queue, self.end = self.scheduler.population, Queue(self.scheduler), End(self.scheduler)
+        self.population, self.queue, self.end = (
+            self.scheduler.population,
+            TrialQueue(self.scheduler),
+            SearchEnd(self.scheduler),
+        )
         monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": float(room)})
 
     def start(self, *names):
@@ -51,17 +55,17 @@ class Made:
             assert self.queue.suggest("id") == {"trial": name}
             self.scheduler.on_trial_add(None, SimpleNamespace(config={"trial": name}, status="RUNNING"))
 
-    def say(self, name, *messages):
+    def write_line(self, name, *events):
         """A report of a trial; what Ray Tune is told, and does."""
         trial = self.scheduler.tune_trials[name]
-        decision = self.scheduler.on_trial_result(None, trial, {"messages": list(messages)})
+        decision = self.scheduler.on_trial_result(None, trial, {"messages": list(events)})
         trial.status = {"CONTINUE": "RUNNING", "PAUSE": "PAUSED", "STOP": "TERMINATED"}[decision]
         return decision
 
     def reported(self, name, images, value, attempt=1):
         score = {"kind": "score", "images": images, "value": value, "values": {}}
         checkpoint = {"kind": "checkpoint", "images": images, "checkpoint": f"{images:012d}-{attempt:04d}"}
-        assert self.say(name, score, checkpoint) == "CONTINUE"
+        assert self.write_line(name, score, checkpoint) == "CONTINUE"
 
     def decided(self):
         """Both have reported the first interval, and 01 is the worse."""
@@ -102,25 +106,25 @@ def test_the_worse_is_told_and_reports_nothing_until_it_has_taken_over(running):
     running.decided()
     assert running.told.kinds("00") == ["release"] * len(running.told["00"])
     assert running.told.kinds("01").count("exploit") == 1
-    (order,) = [each["exploit"] for each in running.told["01"] if each["kind"] == "exploit"]
-    assert order["donor"].endswith("/search/trials/00")
-    assert (order["number"], order["checkpoint"]) == (1, f"{60:012d}-0001")
-    assert order["values"] == running.population.values["01"]
+    (command,) = [each["exploit"] for each in running.told["01"] if each["kind"] == "exploit"]
+    assert command["donor"].endswith("/search/trials/00")
+    assert (command["number"], command["checkpoint"]) == (1, f"{60:012d}-0001")
+    assert command["values"] == running.population.values["01"]
 
     running.reported("01", 120, 0.1)  # Of what it is about to give up.
     assert running.population.reported("01") == 1
-    running.say("01", {"kind": "exploit", "number": 1, "images": 60})
+    running.write_line("01", {"kind": "exploit", "number": 1, "images": 60})
     running.reported("01", 120, 0.5, attempt=2)
     assert running.population.reported("01") == 2
 
 
 def test_who_died_with_an_order_is_told_again(running):
     running.decided()
-    running.say("01", {"kind": "exploit", "number": 1, "images": 60})
+    running.write_line("01", {"kind": "exploit", "number": 1, "images": 60})
     running.told.clear()
-    running.say("01", started(60, exploit=1))
+    running.write_line("01", started(60, exploit=1))
     assert "exploit" not in running.told.kinds("01")
-    running.say("01", started(60, exploit=0))
+    running.write_line("01", started(60, exploit=0))
     assert running.told.kinds("01") == ["exploit"]
     running.reported("01", 120, 0.1)
     assert running.population.reported("01") == 1
@@ -128,16 +132,16 @@ def test_who_died_with_an_order_is_told_again(running):
 
 def test_who_was_done_before_it_was_told_starts_again(running):
     running.decided()
-    assert running.say("01", ended("finished")) == "PAUSE"
+    assert running.write_line("01", ended("finished")) == "PAUSE"
     assert running.scheduler.states()["01"] == PAUSED
     assert running.scheduler.choose_trial_to_run(None) is running.scheduler.tune_trials["01"]
-    assert running.say("00", ended("finished")) == "STOP"
+    assert running.write_line("00", ended("finished")) == "STOP"
     assert running.scheduler.states() == {"00": FINISHED, "01": PAUSED}
     assert not running.end.stop_all()
 
 
 def test_who_failed_takes_over_at_the_next_comparison(running):
-    assert running.say("01", started(), failed()) == "PAUSE"
+    assert running.write_line("01", started(), failed()) == "PAUSE"
     assert running.scheduler.states()["01"] == FAILED
     assert running.scheduler.choose_trial_to_run(None) is None
     running.reported("00", 60, 1.0)
@@ -159,30 +163,30 @@ def test_whose_process_died_is_started_again_by_ray_tune_and_has_failed_when_tha
 
 def test_who_failed_at_the_end_has_failed_and_the_others_end_the_search(running):
     running.population.decided = 3
-    running.say("01", failed())
+    running.write_line("01", failed())
     assert running.scheduler.states()["01"] == FAILED
     assert not running.end.stop_all()
-    running.say("00", ended("finished"))
+    running.write_line("00", ended("finished"))
     assert running.end.stop_all()
 
 
 def test_wrong_input_ends_the_search_and_the_others_save_and_leave(running):
-    assert running.say("00", failed("run.imports: no", wrong_input=True)) == "PAUSE"
+    assert running.write_line("00", failed("run.imports: no", wrong_input=True)) == "PAUSE"
     assert isinstance(running.scheduler.fault, UserError)
     assert str(running.scheduler.fault) == "trial 00: run.imports: no"
     assert running.told.kinds("01") == ["stop"]
     assert not running.end.stop_all()
-    assert running.say("01", ended("stopped", 60)) == "PAUSE"
+    assert running.write_line("01", ended("stopped", 60)) == "PAUSE"
     assert running.end.stop_all()
 
 
 def test_who_is_to_stop_leaves_and_nobody_starts(running):
     running.scheduler.stop()
     assert (running.told.kinds("00"), running.told.kinds("01")) == (["stop"], ["stop"])
-    assert running.say("00", ended("stopped", 60)) == "PAUSE"
+    assert running.write_line("00", ended("stopped", 60)) == "PAUSE"
     assert running.scheduler.choose_trial_to_run(None) is None
     assert not running.end.stop_all()
-    running.say("01", ended("stopped", 60))
+    running.write_line("01", ended("stopped", 60))
     assert running.end.stop_all()
 
 
@@ -195,15 +199,15 @@ def test_trials_that_do_not_fit_take_turns_those_behind_first(config, monkeypatc
     assert "1 of 2 trials fit the cluster at once (a trial needs 1 CPUs, 0 GPUs): they take turns" in made.watch.said[0]
     made.reported("00", 60, 1.0)
     assert "stop" in made.told.kinds("00")
-    made.say("00", ended("stopped", 72))
+    made.write_line("00", ended("stopped", 72))
     assert made.scheduler.choose_trial_to_run(None) is None
     made.start("01")
     made.reported("01", 60, 2.0)
     assert "stop" not in made.told.kinds("01")  # It is to take over first, and is not ahead.
-    made.say("01", {"kind": "exploit", "number": 1, "images": 60})
+    made.write_line("01", {"kind": "exploit", "number": 1, "images": 60})
     made.reported("01", 120, 2.0)
     assert "stop" in made.told.kinds("01")
-    made.say("01", ended("stopped", 132))
+    made.write_line("01", ended("stopped", 132))
     assert made.scheduler.choose_trial_to_run(None) is made.scheduler.tune_trials["00"]
 
 
@@ -212,11 +216,11 @@ def test_a_search_that_goes_on_gives_an_order_again_that_a_trial_may_not_have_be
     again = running.again(monkeypatch)
     assert again.population.last_exploit("01") == running.population.last_exploit("01")
     again.start("00", "01")
-    again.say("01", started(60, exploit=0))
+    again.write_line("01", started(60, exploit=0))
     assert again.told.kinds("01") == ["exploit"]
     once_more = running.again(monkeypatch)
     once_more.start("00", "01")
-    once_more.say("01", started(60, exploit=1))
+    once_more.write_line("01", started(60, exploit=1))
     assert "exploit" not in once_more.told.kinds("01")
 
 

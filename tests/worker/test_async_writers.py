@@ -16,9 +16,9 @@ from ganrun.run_folder.layout import Pointer, RunFolder
 from ganrun.storage import Folder
 from ganrun.storage.retry import Traffic
 from ganrun.training import checkpoint
-from ganrun.training.checkpoint import MANIFEST, Progress, Snapshot
+from ganrun.training.checkpoint import MANIFEST, RunProgress, Snapshot
 from ganrun.worker import async_writers as behind
-from ganrun.worker.async_writers import PICTURES, Checkpoints, Due, Lines
+from ganrun.worker.async_writers import PICTURES, CheckpointWriter, LineWriter, PendingCheckpoint
 from ganrun.worker.host import WorkerHost
 from tests.ranks import StopAt
 from tests.training.test_checkpoint import played
@@ -76,7 +76,7 @@ def lines(storage):
 
 def quiet_lines(storage):
     traffic, storage.traffic = storage.traffic, Traffic()
-    made = Lines(RunFolder(storage))
+    made = LineWriter(RunFolder(storage))
     storage.traffic = traffic
     return made
 
@@ -116,7 +116,7 @@ def test_an_urgent_line_takes_those_before_it_along(storage, lines):
 
 
 def test_a_line_waits_for_a_moment_where_files_can_grow(storage):
-    lines = Lines(RunFolder(storage))
+    lines = LineWriter(RunFolder(storage))
     lines.add("a.jsonl", {"number": 1})
     until(lambda: content(storage, "a.jsonl"))
     lines.close()
@@ -213,20 +213,20 @@ class Written:
         self.folder = RunFolder(storage)
         self.attempt = self.folder.begin_attempt()
         self.events, self.alive = [], []
-        self.checkpoints = Checkpoints(self.folder, keep, lines, self.say)
+        self.checkpoints = CheckpointWriter(self.folder, keep, lines, self.emit_event)
         storage.calls.clear()
 
-    def say(self, kind, **fields):
+    def emit_event(self, kind, **fields):
         self.events.append((kind, fields["images"]))
 
-    def due(self, images, best=False, to_score=False):
+    def pending(self, images, best=False, to_score=False):
         pointer = Pointer(self.name(images), images, self.attempt, float(images))
         snapshot = Snapshot({"weights": {"w": torch.full((10,), float(images))}}, {"state.json": b"{}"})
         self.alive.append(weakref.ref(snapshot))
-        return Due(snapshot, {"images": images, "attempt": self.attempt}, pointer, best, 0.0, to_score)
+        return PendingCheckpoint(snapshot, {"images": images, "attempt": self.attempt}, pointer, best, 0.0, to_score)
 
     def submit(self, images, best=False, to_score=False):
-        self.checkpoints.submit(self.due(images, best, to_score))
+        self.checkpoints.submit(self.pending(images, best, to_score))
 
     def begin(self, images, best=False):
         """One that is being written, and stays so."""
@@ -313,10 +313,10 @@ def test_three_snapshots_are_alive_at_most_and_in_the_end_the_spare_one(written)
     try:
         written.begin(1)
         for images in range(2, 12):
-            due = written.due(images, best=images % 3 == 0)  # Three: in writing, waiting, and just taken.
+            pending = written.pending(images, best=images % 3 == 0)  # Three: in writing, waiting, and just taken.
             assert sum(ref() is not None for ref in written.alive) <= 3
-            written.checkpoints.submit(due)
-            del due
+            written.checkpoints.submit(pending)
+            del pending
             assert sum(ref() is not None for ref in written.alive) <= 2
         written.finish()
         until(lambda: sum(ref() is not None for ref in written.alive) == 1)
@@ -336,7 +336,7 @@ def test_one_that_fails_is_tried_again_until_it_is_written(written):
 @pytest.mark.parametrize("part", ["weights", "state.json", MANIFEST])
 def test_one_that_fails_leaves_nothing_behind(written, part):
     written.storage.faults = {part: 1}
-    written.checkpoints.submit(written.due(1))
+    written.checkpoints.submit(written.pending(1))
     written.checkpoints.drain()
     assert written.there() in ([], [1])
     assert bool(written.there()) == (written.latest() == 1)
@@ -553,20 +553,20 @@ def test_old_ones_go_and_that_they_cannot_is_no_failure(storage, lines, monkeypa
 
 @pytest.mark.parametrize("ending", ["done", "stopped"])
 def test_the_last_one_is_written_though_the_best_waits(storage, values, data_folder, ending):
-    play = played(values, rounds=0)
+    state = played(values, rounds=0)
     line = StopAt()
     stream = SimpleNamespace(data=open_data(str(data_folder)))
     storage.free.clear()
-    host = WorkerHost(play, RunFolder(Folder(storage.path)), stream, line, 1, Progress(), None)
+    host = WorkerHost(state, RunFolder(Folder(storage.path)), stream, line, 1, RunProgress(), None)
     host.folder.begin_attempt()
     host.folder.storage = storage
     for images, best in ((12, False), (24, True), (36, False)):
-        play.images = images
+        state.images = images
         assert not host.should_stop()
         host._best = best
         host.save()
         assert storage.began.acquire(timeout=WAIT)
-    play.images = 240 if ending == "done" else 48
+    state.images = 240 if ending == "done" else 48
     line.stop = ending == "stopped"
     assert host.should_stop() == line.stop
     last = threading.Thread(target=host.save)
@@ -575,4 +575,4 @@ def test_the_last_one_is_written_though_the_best_waits(storage, values, data_fol
     last.join(WAIT)
     host.finish("finish")
     found = [host.folder.pointer(name).images for name in ("best", "latest")]
-    assert found == [24, play.images]
+    assert found == [24, state.images]

@@ -85,8 +85,8 @@ def test_stop_and_resume_equals_never_stopped_bit_for_bit(values, tmp_path, work
 
 
 def work_through(rank, workers, runs):
-    for config, meeting, stop in runs:
-        work_rank(rank, config, workers, meeting, stop)
+    for config, rendezvous, stop in runs:
+        work_rank(rank, config, workers, rendezvous, stop)
 
 
 def test_tricks_too_are_the_same_on_any_number_of_workers_stopped_or_not(values, tmp_path):

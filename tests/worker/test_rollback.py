@@ -14,21 +14,21 @@ MODULE = """
 import torch
 from ganrun.games import losses
 from ganrun.games.losses import AdversarialLoss
-from ganrun.rng import Draw
+from ganrun.rng import KeyedNoise
 from ganrun.config.registry import LOSSES
 
-turn = {"generation": 0, "images": 0}
-uniform, normal = Draw.uniform, Draw.normal
+turn = {"rollback_count": 0, "images": 0}
+uniform, normal = KeyedNoise.uniform, KeyedNoise.normal
 
-def noted(self, *size, purpose):
-    turn.update(generation=self.generation, images=self.images)
-    return normal(self, *size, purpose=purpose)
+def noted(self, *size, name):
+    turn.update(rollback_count=self.rollback_count, images=self.images)
+    return normal(self, *size, name=name)
 
-Draw.normal = noted
+KeyedNoise.normal = noted
 
 def breaking(real, fake):
     loss = losses.non_saturating.discriminator(real, fake)
-    broken = turn["images"] >= %(at)d and turn["generation"] < %(until)d
+    broken = turn["images"] >= %(at)d and turn["rollback_count"] < %(until)d
     return loss * torch.nan if broken else loss
 
 LOSSES["breaking_%(at)d_%(until)d"] = AdversarialLoss(breaking, losses.non_saturating.generator)
@@ -63,7 +63,7 @@ def values_of(values):
 
 def events(config):
     files = sorted((run_folder(config) / "events").iterdir())
-    return [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
+    return [[json.loads(channel) for channel in file.read_text().splitlines()] for file in files]
 
 
 def kinds(config):
@@ -78,7 +78,7 @@ def test_it_goes_on_from_the_checkpoint_with_other_noise_the_same_on_one_and_two
     for config in (one, two):
         assert [attempt[0] for attempt in kinds(config)] == ["start", "rollback"]
         told = events(config)[1][1]
-        assert (told["attempt"], told["images"], told["generation"]) == (2, 36, 1)
+        assert (told["attempt"], told["images"], told["rollback_count"]) == (2, 36, 1)
         assert "rolled back to 36 images (rollback 1 of train.max_rollbacks: 2), since 2 turns" in told["message"]
         latest = json.loads((run_folder(config) / "latest.json").read_text())
         assert (latest["images"], latest["attempt"]) == (144, 2)
@@ -127,15 +127,15 @@ def test_the_driver_hears_of_it(values_of, breaking, tmp_path, monkeypatch):
     monkeypatch.setattr("tests.ranks.StopAt", lambda stop_at: lines.append(StopAt(stop_at)) or lines[-1])
     config = values_of("told", breaking(60, until=1), checkpoint__every_images=36)
     work_rank(0, config, 1, str(tmp_path / "a"), None)
-    (line,) = lines
-    heard = [message["kind"] for message in line.messages]
+    (channel,) = lines
+    heard = [event["kind"] for event in channel.events]
     assert heard.count("rollback") == 1
     assert heard[-1] == "finished"
-    from ganrun.telemetry.state import Past, RunState
+    from ganrun.telemetry.state import RunHistory, RunState
 
-    state = RunState(config, Past())
-    for message in line.messages:
-        state.hear(message)
+    state = RunState(config, RunHistory())
+    for event in channel.events:
+        state.handle(event)
     series = {(name, *labels.values()): value for name, labels, value in state.report()["series"]}
     assert series["rollbacks_total",] == 1
     assert series["nonfinite_total",] == 3

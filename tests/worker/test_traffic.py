@@ -10,7 +10,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from ganrun.games.build import build_game
 from ganrun.models.normalization import SlotBatchNorm2d
 from ganrun.slots import Slots
-from ganrun.training.state import Play
+from ganrun.training.state import TrainingState
 from tests.conftest import config_of
 from tests.ranks import as_ranks
 
@@ -21,9 +21,9 @@ def play_counted(rank, config, folder):
     """Plays rounds; writes down the bytes of each collective of the last one, and of each storage of gradients."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    play = Play(build_game(config, torch.device("cpu")), config, Slots(config.slots, rank, 2))
-    for seat in play.seats:
-        seat.module.register_comm_hook(None, allreduce_hook)  # What DDP does by itself, where it can be counted.
+    state = TrainingState(build_game(config, torch.device("cpu")), config, Slots(config.slots, rank, 2))
+    for player_step in state.player_steps:
+        player_step.module.register_comm_hook(None, allreduce_hook)  # What DDP does by itself, where it can be counted.
     sent = []
     inner = dist.all_reduce
 
@@ -34,15 +34,18 @@ def play_counted(rank, config, folder):
     dist.all_reduce = counted
     stream = torch.Generator().manual_seed(rank)
     shape = (config.data.batch_size // config.slots, 1, config.data.image_size, config.data.image_size)
-    batches = [{"image": torch.randint(0, 256, shape, dtype=torch.uint8, generator=stream)} for _ in play.slots.owned]
+    batches = [{"image": torch.randint(0, 256, shape, dtype=torch.uint8, generator=stream)} for _ in state.slots.owned]
     for _ in range(ROUNDS):
         sent.clear()
-        play.round(lambda: batches)
+        state.round(lambda: batches)
     storages = [
         sorted(
-            {(grad.data_ptr(), grad.nbytes()) for grad in (p.grad.untyped_storage() for p in seat.parameters.values())}
+            {
+                (grad.data_ptr(), grad.nbytes())
+                for grad in (p.grad.untyped_storage() for p in player_step.parameters.values())
+            }
         )
-        for seat in play.seats
+        for player_step in state.player_steps
     ]
     if rank == 0:
         found = {"sent": sent, "storages": [[size for _, size in each] for each in storages]}

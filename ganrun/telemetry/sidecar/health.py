@@ -43,7 +43,7 @@ def _life(run: Run, now: float) -> Iterator[Word]:
         case "silent":
             yield Word(
                 "bad",
-                f"No word for {span(now - run.heard)}: its command was killed, its machine is gone, or the network is. "
+                f"No word for {format_duration(now - run.heard)}: its command was killed, its machine is gone, or the network is. "
                 f"`ganrun runs show {run.place}` tells whether it lives; the same command goes on with it.",
             )
         case "failed":
@@ -76,7 +76,7 @@ def _checkpoints(run: Run, now: float) -> Iterator[Word]:
         yield Word("good", "No checkpoint in this command yet: checkpoint.every_images says when.")
         return
     age = time.time() - saved
-    text = f"The last checkpoint is {span(age)} old"
+    text = f"The last checkpoint is {format_duration(age)} old"
     if age > CHECKPOINT_SECONDS:
         yield Word("warning", f"{text}: so much a crash would cost; lower checkpoint.every_images.")
     else:
@@ -115,7 +115,7 @@ def times(count: float) -> str:
     return "once" if count == 1 else f"{count:,.0f} times"
 
 
-def span(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration for people."""
     for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * size:
