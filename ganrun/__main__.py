@@ -20,7 +20,7 @@ VERBS = {
 
 
 def main() -> int:
-    """Calls the door that the first argument names; returns its exit code."""
+    """Calls the command that the first argument names; returns its exit code."""
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if verb in VERBS:
         # As `python -m` has it, so that modules of run.imports are found here; Ray hands the path to its workers.

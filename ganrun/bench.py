@@ -38,7 +38,7 @@ Only ratios mean something: both sides run in turn, and the machine may be share
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The door; returns the exit code."""
+    """Parse the command line and run; returns the exit code."""
     parser = entry_point.parser("bench", __doc__, EXAMPLES)
     listed = "; ".join(f"{what}: {meaning}" for what, meaning in MEASURES.items())
     parser.add_argument("what", choices=MEASURES, help=listed)

@@ -1,4 +1,4 @@
-"""Faults whose message a user can act on: doors print them in one line, without a traceback."""
+"""Errors whose message a user can act on: commands print them in one line, without a traceback."""
 
 
 class UserError(ValueError):
@@ -13,4 +13,4 @@ class RunError(RuntimeError):
 
 
 class DivergedError(RunError):
-    """What training leads to is worth nothing; from the last checkpoint with other noise it may go well."""
+    """Training diverged; from the last checkpoint with other noise it may go well."""

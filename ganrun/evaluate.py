@@ -21,7 +21,7 @@ ALIASES = ("fid", "frechet_distance")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The door; returns the exit code."""
+    """Parse the command line and run; returns the exit code."""
     parser = entry_point.parser("evaluate", __doc__, EXAMPLES)
     add = parser.add_argument
     add("run", metavar="RUN_OR_CHECKPOINT", help="folder of a run (its newest checkpoint), or of a checkpoint")

@@ -19,7 +19,7 @@ ENDINGS = (".safetensors", ".pt2")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The door; returns the exit code."""
+    """Parse the command line and run; returns the exit code."""
     parser = entry_point.parser("export", __doc__, EXAMPLES)
     parser.add_argument("run", metavar="RUN_OR_CHECKPOINT", help="folder of a run, or of one of its checkpoints")
     parser.add_argument("--out", required=True, metavar="FILE", help="ending in .safetensors or .pt2")

@@ -1,6 +1,6 @@
 """Every random stream of a run, keyed by what it is for and never by the rank that draws from it.
 
-A stream is a function of (seed, generation, images, slot, turn, purpose): the run's seed, how often it has been
+A stream is a function of (seed, rollback_count, images, slot, turn, name): the run's seed, how often it has been
 rolled back, the real images shown so far, the slot of the batch, the player's turn in the round and a word. So a
 run on any number of workers, stopped and resumed or not, draws the same numbers.
 """

@@ -29,7 +29,7 @@ STORAGE is run.storage of a config, RUN is run.storage/run.name."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The door; returns the exit code."""
+    """Parse the command line and run; returns the exit code."""
     options = _parser().parse_args(arguments)
     return entry_point.run(lambda: _main(options))
 
@@ -68,7 +68,7 @@ def _main(options: argparse.Namespace) -> int:
     try:
         return int(options.act(open_storage(options.place), options))
     except BrokenPipeError:
-        raise  # No fault of the storage: door.run knows what to do.
+        raise  # No fault of the storage: entry_point.run knows what to do.
     except OSError as error:
         raise RunError(f"{error.filename or options.place}: {error.strerror or error}") from error
 

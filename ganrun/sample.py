@@ -18,7 +18,7 @@ The newest checkpoint of a run is taken, or the one given. The same seed gives t
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The door; returns the exit code."""
+    """Parse the command line and run; returns the exit code."""
     parser = entry_point.parser("sample", __doc__, EXAMPLES)
     parser.add_argument("run", metavar="RUN_OR_CHECKPOINT", help="folder of a run, or of one of its checkpoints")
     parser.add_argument(

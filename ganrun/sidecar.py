@@ -23,7 +23,7 @@ STOP_SECONDS = 20.0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The door; returns the exit code."""
+    """Parse the command line and run; returns the exit code."""
     parser = entry_point.parser("sidecar", __doc__, EXAMPLES)
     parser.add_argument("--listen", metavar="ADDR:PORT", default=f"{HOST}:{PORT}", help="default: %(default)s")
     parser.add_argument("--stop", action="store_true", help="end the one that listens there")

@@ -33,7 +33,7 @@ Run it again to resume; a run that has all its images says so. Ctrl-C saves a ch
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The door; returns the exit code."""
+    """Parse the command line and run; returns the exit code."""
     parser = entry_point.parser("train", __doc__, EXAMPLES)
     parser.add_argument("config", metavar="CONFIG", help="YAML file of the run")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="lay a value over the file's")
@@ -133,7 +133,8 @@ def _summarise(display: ProgressDisplay, folder: RunFolder, ending: str) -> None
     if display.scores:
         (first, _, begin), (last, name, end) = display.scores[0], display.scores[-1]
         display.write_line(
-            f"score    {name}: {format_score(begin)} at {first:,} images, {format_score(end)} at {last:,} (lower is better)"
+            f"score    {name}: {format_score(begin)} at {first:,} images, {format_score(end)} at {last:,} "
+            "(lower is better)"
         )
     if pictures := folder.storage.list("samples"):
         display.write_line(f"samples  {folder.storage.uri}/samples/{pictures[-1]}")

@@ -35,7 +35,7 @@ Run it again to resume. Ctrl-C saves a checkpoint of each trial and leaves."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The door; returns the exit code."""
+    """Parse the command line and run; returns the exit code."""
     parser = entry_point.parser("tune", __doc__, EXAMPLES)
     parser.add_argument("config", metavar="CONFIG", help="YAML file of the run, with a tune section")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="lay a value over the file's")

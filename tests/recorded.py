@@ -21,7 +21,7 @@ GOLDEN = ROOT / "tests/data/golden"
 RECORD = "RECORD_GOLDEN"
 """The environment variable under which the tests write their recordings in place of comparing with them."""
 
-RENAMED: dict[str, str] = {}
+RENAMED = {"logit/": "score/", "_ema": "_average"}
 """Parts of keys of metrics and of names of files: as ganrun has them now -> as they are recorded."""
 
 

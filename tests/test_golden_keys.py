@@ -36,7 +36,7 @@ TICK = {
     "loss/generator": 1.5,
     "loss/discriminator/penalty": 0.5,
     "own/thing": 3.0,
-    "score/real": 2.0,
+    "logit/real": 2.0,
     "images_per_second": 100.0,
     "rank_round_seconds/1": 0.2,
     "nonfinite": 2,

@@ -40,7 +40,7 @@ def test_a_run_on_this_machine_alone(values, tmp_path):
     lines = [json.loads(line) for line in (folder / "metrics/0001-000000000000.jsonl").read_text().splitlines()]
     ticks = [line for line in lines if "loss/generator" in line]
     assert [tick["images"] for tick in ticks] == [60, 120, 180, 240]
-    assert {"time", "loss/discriminator", "score/real", "images_per_second"} <= ticks[0].keys()
+    assert {"time", "loss/discriminator", "logit/real", "images_per_second"} <= ticks[0].keys()
     scores = [line["images"] for line in lines if "frechet_distance" in line]
     assert scores == [60, 120, 240]
 

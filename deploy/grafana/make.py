@@ -74,7 +74,7 @@ def run_rows() -> Rows:
         "At a glance": glance(),
         "Does it learn?": [
             curve("Losses", "loss"),
-            curve("Discriminator's score of real and generated images", "score"),
+            curve("Discriminator's logit of real and generated images", "logit"),
             curve("Gradient norms", "gradient_norm").logarithmic(),
             curve("Fréchet distance", "frechet_distance"),
             curve("Distance from a mixture whose modes are known", "mode_distance").min(0).max(1),

@@ -74,7 +74,7 @@ def describe(result: dict[str, Any]) -> str:
 
 
 def _played(config: Config) -> TrainingState:
-    """A play whose optimizers have their moments."""
+    """A training state whose optimizers have their moments."""
     slots = Slots(config.slots)
     state = TrainingState(build_game(config, torch.device("cpu")), config, slots)
     size, count = config.data.image_size, config.data.batch_size // config.slots

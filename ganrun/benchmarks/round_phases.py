@@ -12,7 +12,7 @@ ROUNDS = 5
 
 
 def phases(state: TrainingState, play_round: Callable[[], None]) -> dict[str, float]:
-    """Shares of a round by what is done, in the order that it is done in. The play is not to be used again.
+    """Shares of a round by what is done, in the order that it is done in. The state is not to be used again.
 
     Backward is what is left of a turn; `other` what is left of a round: noise, bookkeeping, running statistics.
     """
@@ -27,7 +27,7 @@ def phases(state: TrainingState, play_round: Callable[[], None]) -> dict[str, fl
 
 
 class _Clock:
-    """Takes the time of a play's parts, by a wrapper around each."""
+    """Takes the time of a training state's parts, by a wrapper around each."""
 
     def __init__(self, state: TrainingState) -> None:
         self.seconds: dict[str, float] = defaultdict(float)

@@ -9,7 +9,7 @@ from ganrun.run_folder.report import format_score
 
 
 class ProgressDisplay:
-    """Shows the workers' messages on stderr and remembers the scores.
+    """Shows the workers' events on stderr and remembers the scores.
 
     Args:
         total_images: length of the run.
@@ -24,7 +24,7 @@ class ProgressDisplay:
         self._terminal = sys.stderr.isatty()
 
     def handle(self, event: dict[str, Any]) -> None:
-        """Shows one message."""
+        """Shows one event."""
         match event["kind"]:
             case "started":
                 self._started(event)

@@ -3,7 +3,7 @@
 Entries are "module:attribute" and are imported when first looked up, so that names can be checked
 without loading torch. A module named in `run.imports` adds its own:
 
-    from ganrun.config.registry import LOSSES
+    from ganrun.extend import LOSSES
     LOSSES["my_loss"] = my_loss
 """
 

@@ -65,7 +65,7 @@ class RunConfig(Section):
     start_from: str | None = None
     """Another run, or one of its checkpoints, with whose weights this one begins; what does not fit is named."""
     imports: Names = ()
-    """Modules of yours that add networks, losses or games to ganrun.config.registry."""
+    """Modules of yours that add networks, losses or games to the registries of ganrun.extend."""
     patience_seconds: Whole = 120
     """So long a storage that does not answer is asked again before the run gives up."""
 

@@ -25,7 +25,7 @@ class Loss(NamedTuple):
     total: Tensor
     """Scalar."""
     parts: dict[str, Tensor]
-    """Detached scalars to record, by metric name such as `score/real`."""
+    """Detached scalars to record, by metric name such as `logit/real`."""
 
 
 class Player(nn.Module, ABC):

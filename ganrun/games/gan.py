@@ -44,7 +44,7 @@ class DiscriminatorPlayer(Player):
         return Loss(sum(penalties.values(), start=loss), self._parts(real_logits, fake_logits, penalties))
 
     def _parts(self, real_logits: Tensor, fake_logits: Tensor, penalties: dict[str, Tensor]) -> dict[str, Tensor]:
-        parts = {"score/real": real_logits.detach().mean(), "score/fake": fake_logits.detach().mean()}
+        parts = {"logit/real": real_logits.detach().mean(), "logit/fake": fake_logits.detach().mean()}
         if adaptive := self.rules.adaptive:
             parts[adaptive.watches] = real_logits.detach().sign().mean()
             parts["augmentation/strength"] = adaptive.strength

@@ -27,7 +27,7 @@ class Latent:
     kind: str = "normal"
 
     def draw(self, noise: KeyedNoise, count: int, name: str) -> Tensor:
-        """`count` of them, [count, Z]; the same at every call with the same purpose."""
+        """`count` of them, [count, Z]; the same at every call with the same name."""
         match self.kind:
             case "uniform":
                 return 2 * noise.uniform(count, self.size, name=name) - 1

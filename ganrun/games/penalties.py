@@ -16,7 +16,7 @@ from ganrun.rng import KeyedNoise
 Discriminator = Callable[[Tensor, Tensor | None], Tensor]
 """(images [B, C, H, W], labels [B] or None) -> logits [B]."""
 Penalty = Callable[[Discriminator, Tensor, Tensor, Tensor | None, KeyedNoise], Tensor]
-"""(discriminator, x, x', labels, draw) -> scalar, to be weighted and minimised."""
+"""(discriminator, x, x', labels, noise) -> scalar, to be weighted and minimised."""
 
 
 def wgan_gp(

@@ -43,7 +43,7 @@ class Sampler:
         self.config = parse(files["config.yaml"], f"{storage.uri}/{directory}/config.yaml")
         self.game = build_game(self.config, torch.device("cpu"))
         for name, network in self.game.networks.items():
-            file = f"{name}_average" if name in self.game.averaged else name
+            file = f"{name}_ema" if name in self.game.averaged else name
             checkpoint.load_network(storage, directory, file, network)
             network.eval()
         self.label = label

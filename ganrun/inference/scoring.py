@@ -46,7 +46,7 @@ def score_checkpoint(where: str, request: ScoreRequest, seen: Callable[[int, int
 
     Args:
         where: the folder of a run or of a checkpoint.
-        wishes: what and how.
+        request: what and how.
         seen: is called with images that were looked at, and the number there will be at most.
     """
     storage, directory = find_checkpoint(where)

@@ -35,7 +35,7 @@ class SampleCounts:
 def convert_all(
     items: Iterable[Item], rule: Rule, counts: SampleCounts, strict: str | None
 ) -> Iterator[tuple[Item, Picture]]:
-    """Each sample with its picture, counted in `tally`; unreadable ones are left out and noted.
+    """Each sample with its picture, counted in `counts`; unreadable ones are left out and noted.
 
     Raises:
         UserError: a picture does not fit the rule, a .cls is no number, or, where `strict` says why that is

@@ -12,7 +12,7 @@ LAST_CALL_SECONDS = 30.0
 
 
 class EvaluationTasks:
-    """Has checkpoints scored, one at a time, and gives the workers the answers as orders.
+    """Has checkpoints scored, one at a time, and gives the workers the answers as commands.
 
     Each `score_wanted` is answered by a `score_found`, with values or with why there are none. Of several that wait
     for idle resources the newest stays; in a search all do, since trials are compared at every one.
@@ -30,7 +30,7 @@ class EvaluationTasks:
         """When those that wait are given up."""
 
     def handle(self, event: Event) -> None:
-        """Takes a message of the workers."""
+        """Takes an event of the workers."""
         match event["kind"]:
             case "score_wanted":
                 if not self.config.tune:

@@ -30,7 +30,7 @@ start the workers again would only repeat it. (A ValueError or RuntimeError may 
 
 
 class Mailbox:
-    """The actor between the driver and the workers: messages one way, the wish to stop and orders the other."""
+    """The actor between driver and workers: events one way, the wish to stop and commands the other."""
 
     def __init__(self) -> None:
         self.clear()
@@ -43,7 +43,7 @@ class Mailbox:
         self._restart: Restart | None = None
 
     def exchange(self, events: list[Event], listens: bool) -> Answer:
-        """A worker's side: takes its messages, says whether it should stop, and gives orders to the one who listens."""
+        """A worker's side: takes its events, says whether it should stop, and gives commands to the one who listens."""
         self._events += events
         if not listens:
             return self._stop, []
@@ -51,18 +51,18 @@ class Mailbox:
         return self._stop, commands
 
     def send(self, stop: bool, commands: list[Event]) -> None:
-        """The driver's side: takes the wish to stop and orders."""
+        """The driver's side: takes the wish to stop and commands."""
         self._stop = self._stop or stop
         self._commands += commands
 
     def collect(self, stop: bool, commands: list[Event]) -> list[Event]:
-        """The same, and hands the messages over."""
+        """The same, and hands the events over."""
         self.send(stop, commands)
         events, self._events = self._events, []
         return events
 
     def command(self, command: Event) -> None:
-        """The side of Ray's controller: an order."""
+        """The side of Ray's controller: a command."""
         self._commands.append(command)
 
     def restart(self, restart: Restart) -> None:
@@ -81,7 +81,7 @@ def run(config: Config, handle: Callable[[Event], None], stop: threading.Event) 
 
     Args:
         config: resolved.
-        hear: is called in this thread with each message of the workers.
+        handle: is called in this thread with each event of the workers.
         stop: set to have the workers save and leave.
 
     Raises:
@@ -124,7 +124,7 @@ def mailbox() -> Any:
 
 
 def _on_this_node() -> dict[str, Any]:
-    """On this host and not on one that may be lost; nor does a message get lost with it."""
+    """On this host and not on one that may be lost; nor does an event get lost with it."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -133,7 +133,7 @@ def _on_this_node() -> dict[str, Any]:
 
 
 def follow(config: Config, box: Any, fitted: Future[str | None], stop: Callable[[], bool]) -> Iterator[list[Event]]:
-    """What the workers of a run say, a few messages at a time; the last of all is one of ENDINGS.
+    """What the workers of a run say, a few events at a time; the last of all is one of ENDINGS.
 
     Args:
         config: of the run.
@@ -164,7 +164,7 @@ def fit(config: Config, box: Any, command: Exploit | None = None) -> str | None:
     Args:
         config: of the run.
         box: their mailbox.
-        order: see `worker.work`.
+        command: see `worker.run_worker`.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
 
@@ -215,7 +215,7 @@ def _ray_gave_up(config: Config, why: str | None) -> Event:
 
 
 def failed(text: str, wrong_input: bool) -> Event:
-    """The message that a run has failed."""
+    """The event that a run has failed."""
     return {"kind": "failed", "text": text, "wrong_input": wrong_input}
 
 

@@ -37,7 +37,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ganrun.worker.transitions import FAILURE, PREEMPTION, RESIZE, DrainedError, Restart
 
 ASK_SECONDS = 60.0
-"""An order to leave that nobody followed is given again."""
+"""A command to drain that nobody followed is given again."""
 WAIT_SECONDS, REACH_SECONDS, REACH_THREADS = 1.0, 2.0, 64
 """Between looks for room; how long a node may take to answer; so many are asked at a time."""
 RESIZE_SECONDS = 30.0
@@ -64,7 +64,7 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc]
 class CleanWorkerGroup(WorkerGroup):  # type: ignore[misc]
     """Ray's, but that nothing stays of one whose start failed.
 
-    Ray puts away what it had started only until the workers are there. When one dies after that, as they meet or are
+    Ray releases what it had started only until the workers are there. When one dies after that, as they meet or are
     given their work, the others would live on with their resources, known to nobody, and the next group would wait for
     room for ever.
     """
@@ -139,7 +139,7 @@ class _DrainPolicy(ScalingPolicy):  # type: ignore[misc]
             self._workers, self._waiting = self._decided, False
 
     def _ask(self, reason: str, why: str) -> None:
-        """Orders the workers to save and leave; again if nobody has for long."""
+        """Commands the workers to save and leave; again if nobody has for long."""
         now = time.monotonic()
         if self._asked is None or now - self._asked[1] > ASK_SECONDS:
             self._asked = (reason, now)

@@ -1,4 +1,4 @@
-"""Where the workers of a run meet: a store that listens at one address of rank 0's machine, and at no other.
+"""Rendezvous of the workers of a run: a store that listens at one address of rank 0's machine, and at no other.
 
 What Ray Train and torch do by themselves listens at every address that the machine has. And theirs needs torch in each
 process on the way to the workers, which takes seconds to import: here the workers alone import it, all at once.

@@ -22,16 +22,16 @@ def read_curve(storage: Storage) -> tuple[list[Line], list[str]]:
     for name in storage.list("metrics"):
         if match := METRICS_NAME.fullmatch(name):
             start = int(match["start_images"])
-            # From 0 the run began anew.
+            # From 0 the run restarts.
             curve = [line for line in curve if start and line["images"] <= start]
-            lines = _read(storage, f"metrics/{name}", {"images", "time"}, faults)
+            lines = _read_metrics(storage, f"metrics/{name}", faults)
             curve += sorted(lines, key=lambda line: line["images"])  # A task's score comes after later ticks.
     return curve, faults
 
 
 def read_lines(storage: Storage, name: str) -> list[Line]:
     """The whole lines of one file of metrics."""
-    return _read(storage, name, {"images", "time"}, [])
+    return _read_metrics(storage, name, [])
 
 
 def read_events(storage: Storage) -> tuple[list[Line], list[str]]:
@@ -54,6 +54,16 @@ def parse_lines(data: bytes, keys: set[str], faults: list[str] | None = None, wh
         elif faults is not None:
             faults.append(f"{where}: line {number} is damaged (a write cut off?) and is passed over")
     return lines
+
+
+def new_metric_name(name: str) -> str:
+    """Today's name of a metric: the discriminator's logits were called `score/real` and `score/fake`."""
+    return {"score/real": "logit/real", "score/fake": "logit/fake"}.get(name, name)
+
+
+def _read_metrics(storage: Storage, name: str, faults: list[str]) -> list[Line]:
+    lines = _read(storage, name, {"images", "time"}, faults)
+    return [{new_metric_name(key): value for key, value in line.items()} for line in lines]
 
 
 def _read(storage: Storage, name: str, keys: set[str], faults: list[str]) -> list[Line]:

@@ -70,14 +70,14 @@ class RunFolder:
         """The number of a new attempt, which no other has. From now on older ones cannot move the pointers.
 
         Args:
-            generation: of its noise.
+            rollback_count: of its noise.
             after: the attempt that is to go on as the new one; unset, any.
 
         Raises:
             RunError: a later one than `after` has the run.
         """
         attempt = 1 + (self._newest_attempt() if after is None else after)
-        fields = {"time": time.time(), "kind": "attempt", "generation": rollback_count}
+        fields = {"time": time.time(), "kind": "attempt", "rollback_count": rollback_count}
         while not self.storage.create(f"events/{attempt:04d}.jsonl", (json.dumps(fields) + "\n").encode()):
             if after is not None:
                 raise RunError(f"{self.storage.uri}: attempt {after} was overtaken by attempt {attempt}")
@@ -93,7 +93,8 @@ class RunFolder:
             return 0
         line = self.storage.read(f"events/{attempt:04d}.jsonl").partition(b"\n")[0]
         try:
-            return int(json.loads(line).get("generation", 0))
+            fields = json.loads(line)
+            return int(fields.get("rollback_count", fields.get("generation", 0)))  # The latter in format 1.
         except (ValueError, AttributeError, TypeError):
             return 0  # The line of an older ganrun, or damaged; the checkpoint has its own.
 

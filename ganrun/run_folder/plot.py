@@ -12,7 +12,7 @@ from ganrun.telemetry.series import DISTANCES
 
 PANELS: tuple[tuple[str, str, str | tuple[str, ...]], ...] = (
     ("Losses of the players", "mean loss", "loss/"),
-    ("Discriminator's output on real and fake", "mean logit", "score/"),
+    ("Discriminator's output on real and fake", "mean logit", "logit/"),
     ("Quality of the samples (lower is better)", "distance", DISTANCES),
     ("Speed", "images/s", "images_per_second"),
 )

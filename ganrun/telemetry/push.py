@@ -47,7 +47,7 @@ class Pusher:
         address: of the sidecar.
         beside: whether the sidecar is ours to start if none answers.
         seconds: between two pushes.
-        say: a line for the user.
+        write_line: shows the user a line.
     """
 
     def __init__(

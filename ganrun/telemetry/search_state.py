@@ -53,7 +53,7 @@ class SearchPush:
     Args:
         config: of the search.
         trials: the state of each, by name.
-        address, beside, say: as of a `Pusher`.
+        address, beside, write_line: as of a `Pusher`.
     """
 
     def __init__(

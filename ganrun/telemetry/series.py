@@ -53,12 +53,12 @@ SERIES = (
     ),
     # The game.
     _gauge("loss", "1", "Mean of a player's loss since the last tick, and of its parts.", "player", "part"),
-    _gauge("score", "1", "The discriminator's mean output on real and on generated images.", "side"),
+    _gauge("logit", "1", "The discriminator's mean logit of real and of generated images.", "side"),
     _gauge("gradient_norm", "1", "Mean norm of a player's gradient since the last tick.", "player"),
     _gauge("learning_rate", "1", "A player's learning rate.", "player"),
     _gauge("sample_diversity", "1", "Mean over pixels of the samples' standard deviation over latents; in [0, 1]."),
     _counter("nonfinite_total", "turns", "Turns skipped because a gradient was not finite."),
-    _gauge("collapse_suspected", "bool", "1 while a sign of collapse holds (ganrun/telemetry/collapse.py).", "sign"),
+    _gauge("collapse_suspected", "bool", "1 while a sign of collapse holds (ganrun/training/collapse.py).", "sign"),
     # Scores of the averaged generator.
     _gauge("frechet_distance", "1", "Newest Fréchet distance; lower is better.", "extractor", "samples"),
     _gauge("mode_distance", "1", "Newest distance from a mixture whose modes are known; lower is better."),

@@ -62,13 +62,13 @@ class PushedState:
 
 
 class RunState(PushedState):
-    """Hears the workers' messages in the driver and knows the run's state at any moment.
+    """Handles the workers' events in the driver and knows the run's state at any moment.
 
     Counters are sums over the run's whole life.
 
     Args:
         config: of the run.
-        past: what came before this command.
+        history: what came before this command.
         search: name of the search whose trial the run is; empty outside one.
     """
 
@@ -89,7 +89,7 @@ class RunState(PushedState):
             self._count(name, total)
 
     def handle(self, event: dict[str, Any]) -> None:
-        """Takes one message of the workers."""
+        """Takes one event of the workers."""
         with self._lock:
             handle = getattr(self, f"_handle_{event['kind']}", None)
             if handle is not None:
@@ -246,7 +246,7 @@ def point(images: float, when: float, values: Mapping[str, float | None]) -> Poi
     shown = {
         name: float(f"{value:.5g}")
         for name, value in values.items()
-        if name.startswith(("loss/", "score/", "gradient_norm/")) or name in ("images_per_second", *DISTANCES)
+        if name.startswith(("loss/", "logit/", "gradient_norm/")) or name in ("images_per_second", *DISTANCES)
         if isinstance(value, int | float) and math.isfinite(value)
     }
     return {"images": images, "time": round(when), **shown}

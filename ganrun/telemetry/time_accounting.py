@@ -29,7 +29,7 @@ class TimeAccounting:
             self._spent[part] += time.monotonic() - begun  # type: ignore[assignment]
 
     def read(self) -> dict[str, float]:
-        """Seconds of each part and of the rounds, which are the rest of the time. Begins anew."""
+        """Seconds of each part and of the rounds, which are the rest of the time; starts again from zero."""
         now = time.monotonic()
         rest = max(now - self._begun - sum(self._spent.values()), 0.0)
         spent: dict[str, float] = {"round": rest, "data": 0.0, **self._spent}
@@ -42,7 +42,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def timed_as(part: Part) -> Callable[[Method], Method]:
-    """Makes a method of who has `accounts` one whose time is for that part."""
+    """Decorates a method of an object with `time_accounting`: its time counts for that part."""
 
     def accounted(method: Method) -> Method:
         @wraps(method)

@@ -5,11 +5,11 @@ import time
 import torch
 
 PAIRS = 1_000
-"""So many laps between two readings are measured on a GPU."""
+"""So many steps between two readings are measured on a GPU."""
 
 
 class Timer:
-    """Measures laps; on a GPU by events in its stream, which nothing waits for until they are read."""
+    """Measures steps; on a GPU by events in its stream, which nothing waits for until they are read."""
 
     def __init__(self, device: torch.device) -> None:
         self._gpu = device.type == "cuda"
@@ -19,7 +19,7 @@ class Timer:
         """Since the last reading."""
 
     def start(self) -> None:
-        """A lap begins."""
+        """A step begins."""
         self.steps += 1
         if not self._gpu:
             self._begun = time.perf_counter()
@@ -34,7 +34,7 @@ class Timer:
             self._pairs[-1].append(self._event())
 
     def read(self) -> float:
-        """Mean seconds of a lap since the last reading; 0 without one. Begins anew."""
+        """Mean seconds of a step since the last reading, 0 without one; starts again from zero."""
         seconds, steps = self._seconds, self.steps
         if self._pairs:
             self._pairs[-1][1].synchronize()

@@ -23,10 +23,12 @@ import ganrun
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder.layout import Pointer, RunFolder, find_checkpoint
 from ganrun.storage import RECORD_BYTES, Storage, TooLargeError
+from ganrun.training import checkpoint_format1
 from ganrun.training.player_step import PlayerStep
 from ganrun.training.state import TrainingState
 
-FORMAT = 1
+FORMAT = 2
+"""Of the checkpoints that are written; those of format 1 are read too (checkpoint_format1.py)."""
 STATE, MANIFEST = "state.json", "manifest.json"
 WRITERS = 4
 Files = dict[str, bytes]
@@ -66,7 +68,7 @@ def snapshot(
         spare: one that nobody needs any more, whose memory is written over: new memory costs more than the copying.
     """
     tensors = {name: network.state_dict() for name, network in state.game.networks.items()}
-    tensors |= {f"{name}_average": ema.network.state_dict() for name, ema in state.ema.items()}
+    tensors |= {f"{name}_ema": ema.network.state_dict() for name, ema in state.ema.items()}
     tensors |= {
         f"optimizer_{player_step.player.name}": _optimizer_state(player_step) for player_step in state.player_steps
     }
@@ -74,7 +76,7 @@ def snapshot(
     tensors["recorder"] = recorder
     record = {
         "images": state.images,
-        "generation": state.rollback_count,
+        "rollback_count": state.rollback_count,
         "recorded": state.recorder.names,
         "suspected": state.collapse_detector.streaks,
         "best_score": progress.best_score,
@@ -95,7 +97,7 @@ def restore(state: TrainingState, files: Files) -> RunProgress:
         for name, network in state.game.networks.items():
             network.load_state_dict(load_tensors(files[f"{name}.safetensors"]))
         for name, ema in state.ema.items():
-            ema.network.load_state_dict(load_tensors(files[f"{name}_average.safetensors"]))
+            ema.network.load_state_dict(load_tensors(files[f"{name}_ema.safetensors"]))
         for player_step in state.player_steps:
             _load_optimizer(player_step, load_tensors(files[f"optimizer_{player_step.player.name}.safetensors"]))
         for name, tracker in state.game.trackers.items():
@@ -105,7 +107,7 @@ def restore(state: TrainingState, files: Files) -> RunProgress:
         state.collapse_detector.streaks |= record.get("suspected", {})
     except (KeyError, RuntimeError, SafetensorError) as error:
         raise RunError(f"the checkpoint does not fit the networks of this config: {error}") from error
-    state.images, state.rollback_count = record["images"], record["generation"]
+    state.images, state.rollback_count = record["images"], record["rollback_count"]
     return progress_of(files)
 
 
@@ -150,16 +152,21 @@ def read(storage: Storage, directory: str, only: tuple[str, ...] | None = None) 
     """
     try:
         manifest = json.loads(storage.read(f"{directory}/{MANIFEST}", RECORD_BYTES))
-        if manifest["format"] != FORMAT:
-            raise RunError(f"{directory}: its format is {manifest['format']}, this ganrun reads {FORMAT}")
+        if manifest["format"] not in (1, FORMAT):
+            raise RunError(f"{directory}: its format is {manifest['format']}, this ganrun reads 1 and {FORMAT}")
+        names = {file: file for file in manifest["files"]}
+        if manifest["format"] == 1:
+            names = checkpoint_format1.file_names(names)
         files = {}
-        for file, listed in manifest["files"].items():
+        for name, file in names.items():
             if "/" in file:
                 raise ValueError(f"{file!r} is no name of a file")
-            if only is None or file in only:
-                files[file] = storage.read(f"{directory}/{file}", listed["bytes"])
-                if _hash(files[file]) != listed["sha256"]:
+            if only is None or name in only:
+                files[name] = storage.read(f"{directory}/{file}", manifest["files"][file]["bytes"])
+                if _hash(files[name]) != manifest["files"][file]["sha256"]:
                     raise RunError(f"{storage.uri}/{directory}/{file} is damaged: its sha256 is not the manifest's")
+        if manifest["format"] == 1 and STATE in files:
+            files[STATE] = checkpoint_format1.upgrade_state(files[STATE])
     except FileNotFoundError as error:
         missing = str(error.filename).rpartition("/")[2] if error.filename else "a file"
         raise RunError(f"{storage.uri}/{directory} is not complete: {missing} is missing") from error
@@ -171,7 +178,7 @@ def read(storage: Storage, directory: str, only: tuple[str, ...] | None = None) 
 
 
 def load_network(storage: Storage, directory: str, name: str, network: nn.Module) -> None:
-    """Loads one network (such as `generator_average`) of a checkpoint.
+    """Loads one network (such as `generator_ema`) of a checkpoint.
 
     Raises:
         RunError: the file is damaged, missing, or does not fit.
@@ -185,7 +192,7 @@ def load_network(storage: Storage, directory: str, name: str, network: nn.Module
 
 
 def load_weights_from(state: TrainingState, where: str) -> list[str]:
-    """Gives a play that has not begun the weights of another run's checkpoint, averages too.
+    """Gives a training state that has not begun the weights of another run's checkpoint, those of the EMA too.
 
     Returns:
         The tensors that keep their first values since they are not there, or of another shape.
@@ -196,7 +203,7 @@ def load_weights_from(state: TrainingState, where: str) -> list[str]:
     """
     storage, directory = find_checkpoint(where)
     files = read(storage, directory)
-    networks = dict(state.game.networks) | {f"{name}_average": each.network for name, each in state.ema.items()}
+    networks = dict(state.game.networks) | {f"{name}_ema": each.network for name, each in state.ema.items()}
     unfit, fitting = [], 0
     for name, network in networks.items():
         theirs = load_tensors(files.get(f"{name}.safetensors", save_tensors({})))

@@ -1,4 +1,4 @@
-"""The averaged generator: an exponential moving average of its weights, with a half-life in images."""
+"""Exponential moving average (EMA) of a network's weights, with a half-life in images."""
 
 import copy
 

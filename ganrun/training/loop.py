@@ -16,7 +16,7 @@ class Host(Protocol):
         """Whether the run is asked to save and leave; the same on all workers."""
 
     def record(self, values: dict[str, float], symptoms: tuple[str, ...]) -> None:
-        """A tick: means since the last one, by metric name, and the signs of collapse that hold."""
+        """A tick: means since the last one, by metric name, and the symptoms of collapse that hold."""
 
     def picture(self) -> None:
         """Samples of the averaged generator."""

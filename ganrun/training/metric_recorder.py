@@ -39,7 +39,7 @@ class MetricRecorder:
         self.nonfinite += turn.skipped.long()
 
     def read(self) -> tuple[dict[str, float], int]:
-        """The mean of each name over all slots, and the turns skipped, since the last call; begins anew.
+        """The mean of each name over all slots, and the turns skipped, since the last call; starts again from zero.
 
         All workers call it together. A name that never was finite is left out.
         """

@@ -26,7 +26,7 @@ _NO_BUFFER_SYNC: dict[str, Any] = {_SWITCH: False}
 
 
 class StepResult(NamedTuple):
-    """What a turn leaves to be read at the tick."""
+    """Scalars of one turn, to be read at the tick."""
 
     rows: list[dict[str, Tensor]]
     """Scalars by metric name, for each slot."""
@@ -35,7 +35,7 @@ class StepResult(NamedTuple):
 
 
 class PlayerStep:
-    """A player at the table, with all its turn needs."""
+    """One player with its optimizer: takes its turns."""
 
     def __init__(self, player: Player, game: Game, settings: AdamConfig, slots: Slots, bf16: bool) -> None:
         self.player, self.settings, self.slots, self.bf16 = player, settings, slots, bf16
@@ -84,7 +84,7 @@ class PlayerStep:
 
     @property
     def rounds(self) -> int:
-        """Played since the stopwatch was last read."""
+        """Rounds since the timer was last read."""
         return self.timer.steps // self.player.turns
 
     def _step(self, rows: list[dict[str, Tensor]], learning_rate: float) -> StepResult:

@@ -1,4 +1,4 @@
-"""A game being played: the round, and all that a checkpoint keeps."""
+"""The state of training: a round of the game, and all that a checkpoint keeps."""
 
 from collections.abc import Callable, Iterator
 
@@ -11,15 +11,15 @@ from ganrun.games.game import Batch, Game, Networks
 from ganrun.models.normalization import SlotBatchNorm2d
 from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
-from ganrun.telemetry.collapse import CollapseDetector
 from ganrun.telemetry.spans import span
+from ganrun.training.collapse import CollapseDetector
 from ganrun.training.ema import EMA
 from ganrun.training.metric_recorder import MetricRecorder
 from ganrun.training.player_step import PlayerStep, StepResult, has_bf16, learning_rate
 
 
 class TrainingState:
-    """A game being played: all that a checkpoint keeps is here.
+    """All that a checkpoint keeps: networks, EMA, optimizers, sums of metrics, images shown.
 
     Args:
         game: its networks, on the device and in the precision of the run.
@@ -51,7 +51,7 @@ class TrainingState:
 
     @property
     def ema_networks(self) -> Networks:
-        """The networks, in place of those that are averaged their averages."""
+        """The networks, in place of those that have an EMA these."""
         return self.game.networks | {name: ema.network for name, ema in self.ema.items()}
 
     def round(self, next_batches: Callable[[], list[RawBatch]]) -> None:

@@ -36,7 +36,7 @@ class TrialReporter:
         return last is None or self.behind >= last.number
 
     def handle(self, event: Event) -> Report | None:
-        """Takes a message of the workers; the report that it makes whole."""
+        """Takes an event of the workers; the report that it makes whole."""
         match event["kind"]:
             case "started":
                 self._begin(event["exploit"])

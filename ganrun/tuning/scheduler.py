@@ -49,7 +49,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         storage: of its folder.
         population: what its records say.
         watch: is told of everything.
-        tell: tells a trial's workers whether to save and leave, and orders.
+        send: tells a trial's workers whether to save and leave, and commands.
     """
 
     def __init__(

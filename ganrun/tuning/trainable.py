@@ -41,7 +41,7 @@ def train_trial(settings: dict[str, Any], search: Config, boxes: dict[str, Any])
     fitted = in_thread(launch.fit, config, boxes[name], exploit_command(search, population.last_exploit(name)))
     for events in launch.follow(config, boxes[name], fitted, lambda: False):
         if events and events[-1]["kind"] in launch.ENDINGS:
-            wait([fitted], SETTLE_SECONDS)  # Until Ray Train has put away what it keeps.
+            wait([fitted], SETTLE_SECONDS)  # Until Ray Train has released its resources.
         if events:
             tune.report({"events": events})
 

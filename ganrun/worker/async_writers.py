@@ -132,7 +132,7 @@ class CheckpointWriter:
         folder: of the run.
         keep: so many newest stay.
         lines: are written before a checkpoint is made visible, so that a crash does not cut them off.
-        say: (kind of event, its fields), of each that is written or fails.
+        emit_event: (kind of event, its fields), of each that is written or fails.
     """
 
     def __init__(self, folder: RunFolder, keep: int, lines: LineWriter, emit_event: Callable[..., None]) -> None:

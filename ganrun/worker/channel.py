@@ -1,4 +1,4 @@
-"""What a worker says to the driver, and what it hears: whether to stop, and orders."""
+"""The channel of a worker to the driver: events out; the wish to stop, and commands, in."""
 
 import queue
 import threading
@@ -9,15 +9,15 @@ Event = dict[str, Any]
 """{"kind": ..., ...}; the kinds are `started`, `images`, `tick`, `score`, `picture`, `note`, `rollback`, the events of
 checkpoints and of collapse, and last of all one of `finished`, `stopped`, `failed`."""
 Answer = tuple[bool, list[Event]]
-"""Whether to stop; and orders, of the same form as messages."""
+"""Whether to stop; and commands, of the same form as events."""
 POLL_SECONDS = 0.5
 
 
 class Channel:
-    """Messages out, the wish to stop and orders in, from a thread: a round never waits for it.
+    """Sends events and receives the wish to stop and commands, from a thread: a round never waits for it.
 
     Args:
-        exchange: hands messages over for an answer; may raise.
+        exchange: hands events over for an answer; may raise.
         listen: whether to exchange all the time, as rank 0 does; if not, only at the end.
     """
 
@@ -32,11 +32,11 @@ class Channel:
             self._thread.start()
 
     def send(self, kind: str, **fields: Any) -> None:
-        """Queues a message."""
+        """Queues an event."""
         self._events.put({"kind": kind, **fields})
 
     def commands(self) -> list[Event]:
-        """Those that came since this was last called."""
+        """The commands that came since this was last called."""
         return [self._commands.get() for _ in range(self._commands.qsize())]
 
     def close(self) -> None:

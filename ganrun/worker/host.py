@@ -18,8 +18,8 @@ from ganrun.evaluation.pictures import small_png, to_picture
 from ganrun.evaluation.point_evaluator import PointEvaluator
 from ganrun.rng import KeyedNoise
 from ganrun.run_folder.layout import Pointer, RunFolder
-from ganrun.telemetry.collapse import ADVICE
 from ganrun.telemetry.protocol import PART_BYTES
+from ganrun.telemetry.symptoms import ADVICE
 from ganrun.telemetry.time_accounting import TimeAccounting, as_metrics, timed_as
 from ganrun.training import checkpoint
 from ganrun.training.checkpoint import RunProgress
@@ -35,13 +35,13 @@ class WorkerHost:
     """Writes what rank 0 has to write; agrees with the other ranks on what all must know.
 
     Args:
-        play: the game.
+        state: of training.
         folder: of the run.
         stream: where batches come from; the fingerprint of its data goes into checkpoints.
-        line: to the driver.
+        channel: to the driver.
         attempt: number of this start of the worker group.
         progress: of the attempts before.
-        evaluation: scores the averaged generator; None if the config has no scores.
+        evaluator: scores the averaged generator; None if the config has no scores.
     """
 
     def __init__(
@@ -294,7 +294,8 @@ class WorkerHost:
             self._await_scores(self.checkpoint_writer)
             if self.checkpoint_writer.unsaved:
                 raise RunError(
-                    f"{self.checkpoint_writer.unsaved}; the last good one stays: mend the storage and run the same command"
+                    f"{self.checkpoint_writer.unsaved}; the last good one stays: mend the storage and run the same "
+                    "command"
                 )
             if ending:
                 self.log_event(ending, images=self.state.images, spent=self.time_accounting.read())

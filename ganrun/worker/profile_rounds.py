@@ -14,9 +14,9 @@ def round_profiler(state: TrainingState, folder: RunFolder, emit_event: Callable
     Each worker writes its own trace, rank 0 the page, too.
 
     Args:
-        play: of this worker.
+        state: of this worker.
         folder: of the run.
-        tell: says an event with its message; see `WorkerHost.tell`.
+        emit_event: see `WorkerHost.emit_event`.
     """
     rounds, rank, config = state.config.train.profile_rounds, state.slots.rank, state.config
     place, trace = f"profile/{rounds}-rounds", f"rank{rank}.json.gz"

@@ -1,4 +1,4 @@
-"""What an attempt begins with: its number, the checkpoint that it goes on from, and the hyper-parameters then."""
+"""What an attempt begins with: its number, the checkpoint that it resumes from, and the hyper-parameters then."""
 
 import json
 from dataclasses import replace
@@ -56,7 +56,7 @@ def current_config(config: Config, files: checkpoint.Files, folder: RunFolder, e
 
     Args:
         config: of the run as it was started.
-        files: of the checkpoint that it goes on from.
+        files: of the checkpoint that it resumes from.
         folder: of the run.
         exploit: what is taken over now.
     """
@@ -70,7 +70,7 @@ def current_config(config: Config, files: checkpoint.Files, folder: RunFolder, e
 
 
 def _own_progress(folder: RunFolder, files: checkpoint.Files) -> checkpoint.RunProgress:
-    """What the run's own checkpoint keeps beside the play, but the best score that `best.json` has.
+    """What the run's own checkpoint keeps beside the training state, but the best score that `best.json` has.
 
     A score may have come, or the checkpoint that was the best have failed, after the last one was taken.
     """

@@ -24,8 +24,8 @@ from ganrun.models.extractors import open_extractor
 from ganrun.run_folder.layout import RunFolder
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
-from ganrun.telemetry.collapse import CollapseDetector
 from ganrun.training import checkpoint
+from ganrun.training.collapse import CollapseDetector
 from ganrun.training.loop import train
 from ganrun.training.player_step import has_bf16
 from ganrun.training.state import TrainingState
@@ -53,8 +53,8 @@ def run_worker(
         rank: of this worker.
         workers: how many there are.
         device: what it computes on.
-        line: to the driver.
-        order: of a trial, the exploit that it may not have behind it.
+        channel: to the driver.
+        command: of a trial, the exploit that it may not have behind it.
         restart: why workers were started anew, if they were; on rank 0.
 
     Raises:
@@ -247,7 +247,7 @@ def _warnings_to_channel(channel: Channel) -> Iterator[None]:
 
 
 def _restore(state: TrainingState, files: checkpoint.Files) -> list[str]:
-    """Puts the play where it left off, or gives it the weights of `run.start_from` and names what did not fit."""
+    """Puts the training state where it left off, or loads `run.start_from`; names the weights that did not fit."""
     if files:
         checkpoint.restore(state, files)
     elif state.config.run.start_from:
@@ -256,7 +256,7 @@ def _restore(state: TrainingState, files: checkpoint.Files) -> list[str]:
 
 
 def _stream(state: TrainingState, data: DataSet) -> Stream:
-    """Batches from where the play is."""
+    """Batches from where the training state is."""
     config, slots = state.config, state.slots
     sizes = tuple(shard.samples for shard in data.index.shards)
     order = Order(sizes, slots.total, config.run.seed, config.data.shuffle_shards)

@@ -172,13 +172,13 @@ def test_pictures_and_programs_are_those_of_the_run_in_a_folder(call, storage, m
 
 def test_a_damaged_checkpoint_is_named(call, storage, tmp_path):
     run = open_storage(f"{storage}/finished")
-    file = f"checkpoints/{TOTAL:012d}-0001/generator_average.safetensors"
+    file = f"checkpoints/{TOTAL:012d}-0001/generator_ema.safetensors"
     run.write(file, run.read(file)[:-1] + b"?")
     code, _, error = call(sample, f"{storage}/finished", "--out", tmp_path / "a.png")
     assert (code, error) == (1, f"ganrun: {storage}/finished/{file} is damaged: its sha256 is not the manifest's\n")
     run.delete(file)
     error = call(sample, f"{storage}/finished", "--out", tmp_path / "a.png")[2]
-    assert "is not complete: generator_average.safetensors is missing" in error
+    assert "is not complete: generator_ema.safetensors is missing" in error
 
 
 def test_a_run_begins_with_the_weights_of_one_in_a_bucket(storage, values, tmp_path, made):

@@ -174,8 +174,8 @@ def test_the_scores_are_the_means_of_the_logits(values):
     networks = state.game.networks
     loss = state.game.players[0](batch, noise, {"generator": networks["generator"]})
     fake = networks["generator"](noise.normal(12, 8, name="discriminator/z"))
-    assert loss.parts["score/real"].item() == pytest.approx(networks["discriminator"](batch["image"]).mean().item())
-    assert loss.parts["score/fake"].item() == pytest.approx(networks["discriminator"](fake).mean().item())
+    assert loss.parts["logit/real"].item() == pytest.approx(networks["discriminator"](batch["image"]).mean().item())
+    assert loss.parts["logit/fake"].item() == pytest.approx(networks["discriminator"](fake).mean().item())
     assert not any(part.requires_grad for part in loss.parts.values())
 
 

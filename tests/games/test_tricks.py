@@ -68,7 +68,7 @@ def test_smoothing_adds_to_the_discriminators_loss_alone(values):
         [turn(frozen(values, objective__label_smoothing=amount), player, batch) for player in (0, 1)]
         for amount in (0.0, 0.1)
     )
-    added = 0.1 * plain[0].parts["score/real"]
+    added = 0.1 * plain[0].parts["logit/real"]
     torch.testing.assert_close(smooth[0].total - plain[0].total, added)
     assert torch.equal(smooth[1].total, plain[1].total)
 
@@ -80,7 +80,7 @@ def test_flipping_changes_the_discriminators_loss_alone_and_not_the_scores(value
         for share in (0.0, 0.5)
     )
     assert not torch.equal(flipped[0].total, plain[0].total)
-    assert torch.equal(flipped[0].parts["score/real"], plain[0].parts["score/real"])
+    assert torch.equal(flipped[0].parts["logit/real"], plain[0].parts["logit/real"])
     assert torch.equal(flipped[1].total, plain[1].total)
 
 
@@ -158,7 +158,7 @@ def test_the_strength_follows_the_mean_over_the_slots_of_what_the_discriminator_
 def test_without_adaptive_augmentation_nothing_is_tracked(values):
     state = play_of(values)
     assert state.game.trackers == {}
-    assert turn(state, 0, state._to_device({"image": bytes_of(1)})).parts.keys() == {"score/real", "score/fake"}
+    assert turn(state, 0, state._to_device({"image": bytes_of(1)})).parts.keys() == {"logit/real", "logit/fake"}
 
 
 # Labels.

@@ -82,12 +82,12 @@ def test_a_wrong_request_is_one_clear_line(run, tmp_path, capsys, arguments, cod
 
 
 def test_a_damaged_generator_is_named(run, tmp_path, capsys):
-    (file,) = run.glob("checkpoints/*/generator_average.safetensors")
+    (file,) = run.glob("checkpoints/*/generator_ema.safetensors")
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
     assert sample.main([str(run), "--out", str(tmp_path / "a.png")]) == 1
-    assert "generator_average.safetensors is damaged" in capsys.readouterr().err
+    assert "generator_ema.safetensors is damaged" in capsys.readouterr().err
 
 
 PROGRAM = """
@@ -219,7 +219,7 @@ def test_what_does_not_fit_is_named(run, values, tmp_path):
     (file,) = (run_folder(config) / "events").iterdir()
     events = [json.loads(line) for line in file.read_text().splitlines()]
     (event,) = [event for event in events if event["kind"] == "start_from"]
-    assert event["unfit"] == ["generator.layers.0.weight", "generator_average.layers.0.weight"]
+    assert event["unfit"] == ["generator.layers.0.weight", "generator_ema.layers.0.weight"]
 
 
 MODULE = """

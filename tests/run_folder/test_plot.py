@@ -10,7 +10,7 @@ from PIL import Image
 from ganrun.run_folder import plot
 
 TICKS = [
-    {"images": n, "loss/discriminator": 1.0 + n, "loss/generator": 2.0, "score/real": 1.0, "score/fake": -1.0}
+    {"images": n, "loss/discriminator": 1.0 + n, "loss/generator": 2.0, "logit/real": 1.0, "logit/fake": -1.0}
     | {"images_per_second": 100.0}
     for n in (10, 20, 30)
 ]

@@ -85,13 +85,13 @@ def put(run: Path, file: str, data: bytes) -> None:
 @pytest.mark.parametrize("hostile", [pickled, saved_by_torch])
 @pytest.mark.parametrize("entry_point", [sample, export, evaluate])
 def test_a_pickle_for_weights_is_refused(run, mark, hostile, entry_point, tmp_path, capsys):
-    put(run, "generator_average.safetensors", hostile(mark))
+    put(run, "generator_ema.safetensors", hostile(mark))
     out = {sample: ["--out", str(tmp_path / "a.png")], export: ["--out", str(tmp_path / "a.safetensors")]}.get(
         entry_point, []
     )
     assert entry_point.main([str(run), *out]) == 1
     error = capsys.readouterr().err
-    assert "generator_average.safetensors does not fit" in error
+    assert "generator_ema.safetensors does not fit" in error
     assert "Traceback" not in error
 
 
@@ -192,7 +192,7 @@ def _little_memory():
 @pytest.mark.usefixtures("_little_memory")
 def test_records_of_a_gb_are_not_read(run, values, tmp_path, capsys):
     directory = next((run / "checkpoints").iterdir())
-    for file in (run / "latest.json", directory / "manifest.json", directory / "generator_average.safetensors"):
+    for file in (run / "latest.json", directory / "manifest.json", directory / "generator_ema.safetensors"):
         before = file.read_bytes()
         grow(file)
         assert sample.main([str(run), "--out", str(tmp_path / "a.png")]) == 1

@@ -158,7 +158,7 @@ def test_what_is_no_state_is_refused(sidecar, data, status, why):
 
 
 def test_label_values_and_samples_that_are_not_in_order_are_left_out():
-    series = [["score", {"side": "x" * 101}, 1], ["score", {"side": 5}, 1], ["score", {}, 1], ["images", {}, "5"]]
+    series = [["logit", {"side": "x" * 101}, 1], ["logit", {"side": 5}, 1], ["logit", {}, 1], ["images", {}, "5"]]
     assert parse(body(series=[*series, [5, {}, 1], ["up", {}, 1]])).samples == []
 
 

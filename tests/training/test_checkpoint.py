@@ -137,7 +137,7 @@ def test_a_snapshot_holds_every_network_average_optimizer_and_the_config(state):
     assert set(files) == {
         "generator.safetensors",
         "discriminator.safetensors",
-        "generator_average.safetensors",
+        "generator_ema.safetensors",
         "optimizer_generator.safetensors",
         "optimizer_discriminator.safetensors",
         "recorder.safetensors",
@@ -188,7 +188,7 @@ def test_a_checkpoint_of_other_networks_is_refused(values, state, change):
         checkpoint.restore(played(values, rounds=0, **change), files)
 
 
-@pytest.mark.parametrize("file", ["generator", "generator_average", "optimizer_discriminator", "recorder"])
+@pytest.mark.parametrize("file", ["generator", "generator_ema", "optimizer_discriminator", "recorder"])
 def test_a_checkpoint_without_a_part_is_refused(values, state, file):
     files = checkpoint.snapshot(state, RunProgress(), state.recorder.state()).files()
     del files[f"{file}.safetensors"]
@@ -199,7 +199,7 @@ def test_a_checkpoint_without_a_part_is_refused(values, state, file):
 def test_one_network_is_loaded_by_name(values, state, folder):
     save(folder, *names(24), files=checkpoint.snapshot(state, RunProgress(), state.recorder.state()).files())
     network = build_game(config_of(values, run__seed=9), CPU).networks["generator"]
-    checkpoint.load_network(folder.storage, f"checkpoints/{names(24)[0]}", "generator_average", network)
+    checkpoint.load_network(folder.storage, f"checkpoints/{names(24)[0]}", "generator_ema", network)
     expected = state.ema["generator"].network.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
     with pytest.raises(RunError, match="critic"):
@@ -227,7 +227,7 @@ DAMAGES = {
     "manifest null": (MANIFEST, lambda data: b"null"),
     "manifest without files": (MANIFEST, lambda data: b'{"format": 1}'),
     "manifest with odd files": (MANIFEST, lambda data: b'{"format": 1, "files": ["a"]}'),
-    "manifest of another format": (MANIFEST, lambda data: data.replace(b'"format": 1', b'"format": 99')),
+    "manifest of another format": (MANIFEST, lambda data: data.replace(b'"format": 2', b'"format": 99')),
 }
 
 

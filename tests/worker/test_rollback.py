@@ -118,7 +118,7 @@ def test_it_fails_when_it_was_rolled_back_as_often_as_allowed_also_over_restarts
         with pytest.raises(RunError, match=r"the run diverged: 2 turns .* train\.max_rollbacks: 1 allows"):
             run_ranks(config, 1, tmp_path / f"{again}")
     assert [attempt[-1] for attempt in kinds(config)] == ["left", "failed", "failed"]
-    assert [attempt[1]["generation"] for attempt in events(config)] == [0, 1, 1]
+    assert [attempt[1]["rollback_count"] for attempt in events(config)] == [0, 1, 1]
     assert all(torch.isfinite(tensor).all() for tensor in latest_tensors(config).values())
 
 

@@ -4,9 +4,9 @@ import time
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
-from ganrun.telemetry.collapse import ADVICE
 from ganrun.telemetry.series import DISTANCES
 from ganrun.telemetry.sidecar.runs import Run
+from ganrun.telemetry.symptoms import ADVICE
 
 DATA_WAIT_RATIO, STRAGGLING, CHECKPOINT_SECONDS = 0.3, 1.5, 3_600.0
 """From these on, it is worth a word: share of time; rank over median; age while running."""
@@ -43,8 +43,8 @@ def _life(run: Run, now: float) -> Iterator[Word]:
         case "silent":
             yield Word(
                 "bad",
-                f"No word for {format_duration(now - run.heard)}: its command was killed, its machine is gone, or the network is. "
-                f"`ganrun runs show {run.place}` tells whether it lives; the same command goes on with it.",
+                f"No word for {format_duration(now - run.heard)}: its command was killed, its machine is gone, or the "
+                f"network is. `ganrun runs show {run.place}` tells whether it lives; the same command goes on with it.",
             )
         case "failed":
             text = run.notes[-1]["text"] if run.notes else "its terminal says why"

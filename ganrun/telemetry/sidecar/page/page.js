@@ -121,7 +121,7 @@ function charts(points, run) {
   const wanted = [
     ["Losses", named("loss/")],
     [run.score_name || "Score (lower is better)", [[score, "lower is better"]]],
-    ["Discriminator's mean output", named("score/")],
+    ["Discriminator's mean output", named("logit/")],
     ["Gradient norms", named("gradient_norm/")],
     ["Images/s", [["images_per_second", "images/s"]]],
   ];

@@ -2,9 +2,10 @@
 
 import pytest
 
-from ganrun.telemetry.collapse import ADVICE, TICKS, CollapseDetector
+from ganrun.telemetry.symptoms import ADVICE
+from ganrun.training.collapse import TICKS, CollapseDetector
 
-GOOD = {"loss/discriminator": 1.0, "score/real": 1.0, "score/fake": -1.0, "gradient_norm/generator": 1.0}
+GOOD = {"loss/discriminator": 1.0, "logit/real": 1.0, "logit/fake": -1.0, "gradient_norm/generator": 1.0}
 SIGNS = {
     "discriminator_saturated": {"loss/discriminator": 0.01},
     "gradient_vanished": {"gradient_norm/generator": 1e-9},
@@ -28,8 +29,8 @@ def test_a_sign_holds_after_so_many_ticks_in_a_row_and_while_they_last(symptom):
 @pytest.mark.parametrize(
     "values",
     [
-        {"loss/discriminator": -3.0, "score/real": 5.0, "score/fake": -5.0},  # a critic that does well
-        {"loss/discriminator": 0.01, "score/real": -1.0, "score/fake": 1.0},
+        {"loss/discriminator": -3.0, "logit/real": 5.0, "logit/fake": -5.0},  # a critic that does well
+        {"loss/discriminator": 0.01, "logit/real": -1.0, "logit/fake": 1.0},
         {"loss/generator": 0.01},  # a game without a discriminator
     ],
 )

@@ -1,35 +1,31 @@
-"""Signs that a game has collapsed, by stated rules over the values of a tick.
+"""Detector of a collapsed game, by stated rules over the values of a tick.
 
-A sign holds when its rule has been true at TICKS ticks in a row. The rules need no knowledge of the data:
+A symptom holds when its rule has been true at TICKS ticks in a row. The rules need no knowledge of the data:
 
-    discriminator_saturated   0 <= its loss < 0.02 and it scores real above fake: the cross-entropy, least-squares and
-                              hinge losses end at 0, where it is sure of everything and learns no more. (A critic's
-                              loss falls below 0 as it learns.)
+    discriminator_saturated   0 <= its loss < 0.02 and its mean logit of real images is above that of fake ones: the
+                              cross-entropy, least-squares and hinge losses end at 0, where it is sure of everything
+                              and learns no more. (A critic's loss falls below 0 as it learns.)
     gradient_vanished         a player's gradient norm is below 1e-6
     gradient_exploded         a player's gradient norm is above 1e4
 """
 
 from collections.abc import Mapping
 
+from ganrun.telemetry.symptoms import ADVICE
+
 TICKS = 5
 SATURATED_LOSS, VANISHED_NORM, EXPLODED_NORM = 0.02, 1e-6, 1e4
-ADVICE = {
-    "discriminator_saturated": "the discriminator tells real from generated without fail, and the generator learns "
-    "nothing: lower optimizer.discriminator.learning_rate, or choose another objective.loss",
-    "gradient_vanished": "a player hardly learns: raise its optimizer.*.learning_rate, or go back to a checkpoint",
-    "gradient_exploded": "a player's steps are wild: lower optimizer.*.learning_rate",
-}
 
 
 class CollapseDetector:
-    """Watches ticks; the same on all workers. `streaks` is part of a checkpoint."""
+    """Counts ticks with a symptom; the same on all workers. `streaks` is part of a checkpoint."""
 
     def __init__(self) -> None:
         self.streaks = dict.fromkeys(ADVICE, 0)
         """Ticks in a row at which each rule was true."""
 
     def update(self, values: Mapping[str, float]) -> tuple[str, ...]:
-        """The signs that hold after a tick with these values."""
+        """The symptoms that hold after a tick with these values."""
         norms = [value for name, value in values.items() if name.startswith("gradient_norm/")]
         now = {
             "discriminator_saturated": _saturated(values),
@@ -41,7 +37,7 @@ class CollapseDetector:
 
 
 def _saturated(values: Mapping[str, float]) -> bool:
-    loss, real, fake = (values.get(name) for name in ("loss/discriminator", "score/real", "score/fake"))
+    loss, real, fake = (values.get(name) for name in ("loss/discriminator", "logit/real", "logit/fake"))
     if loss is None or real is None or fake is None:
         return False
     return 0 <= loss < SATURATED_LOSS and real > fake
