@@ -8,37 +8,68 @@ without loading torch. A module named in `run.imports` adds its own:
 """
 
 from collections import UserDict
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
+
+
+def _import(entry: Any) -> Any:
+    """The object of an entry that is given as "module:attribute"; any other entry as it is."""
+    if not isinstance(entry, str):
+        return entry
+    module, _, attribute = entry.partition(":")
+    return getattr(import_module(module), attribute)
 
 
 class Registry(UserDict[str, Any]):
     """Name -> object, imported at the first look-up when it is given as "module:attribute"."""
 
     def __getitem__(self, name: str) -> Any:
-        entry = super().__getitem__(name)
-        if isinstance(entry, str):
-            module, _, attribute = entry.partition(":")
-            entry = self.data[name] = getattr(import_module(module), attribute)
+        entry = self.data[name] = _import(super().__getitem__(name))
         return entry
 
 
-NETWORKS = Registry({name: f"ganrun.models.{name}:{name}" for name in ("dcgan", "resnet", "r3gan", "mlp")})
-"""`model.name` -> function(ModelConfig, DataConfig) -> dict of networks by name."""
+@dataclass(frozen=True)
+class NetworkFamily:
+    """A generator and a discriminator that belong together.
 
-IMAGE_SIZES = {
-    "dcgan": (16, 32, 64, 128, 256),
-    "resnet": (16, 32, 48, 64, 96, 128, 256),
-    "r3gan": (8, 16, 32, 64, 128, 256),
-    "mlp": (1,),
-}
-"""`model.name` -> the only values of `data.image_size` that it is made for; left out, any."""
+    Attributes:
+        build: function(ModelConfig, DataConfig) -> dict of networks by name, or where it lives.
+        image_sizes: the only values of `data.image_size` that it is made for; None: any.
+        width_multiple: `model.width` must be a multiple of it.
+        without: switches of `model` that it does not have.
+    """
 
-WIDTH_STEPS = {"r3gan": 8}
-"""`model.name` -> what `model.width` must be a multiple of; left out, 1."""
+    build: Callable[..., dict[str, Any]] | str
+    image_sizes: tuple[int, ...] | None = None
+    width_multiple: int = 1
+    without: tuple[str, ...] = ()
 
-NOT_BUILT = {"r3gan": ("spectral_norm", "minibatch_stddev"), "mlp": ("minibatch_stddev",)}
-"""`model.name` -> the switches of `model` that it does not have."""
+    def __call__(self, model: Any, data: Any) -> dict[str, Any]:
+        """Networks with fresh weights, by name, from the sections `model` and `data`."""
+        return _import(self.build)(model, data)  # type: ignore[no-any-return]
+
+
+class NetworkRegistry(Registry):
+    """Name -> NetworkFamily; a bare function becomes a family that is made for everything."""
+
+    def __setitem__(self, name: str, entry: Any) -> None:
+        super().__setitem__(name, entry if isinstance(entry, NetworkFamily) else NetworkFamily(entry))
+
+
+NETWORKS = NetworkRegistry(
+    dcgan=NetworkFamily("ganrun.models.dcgan:dcgan", image_sizes=(16, 32, 64, 128, 256)),
+    resnet=NetworkFamily("ganrun.models.resnet:resnet", image_sizes=(16, 32, 48, 64, 96, 128, 256)),
+    r3gan=NetworkFamily(
+        "ganrun.models.r3gan:r3gan",
+        image_sizes=(8, 16, 32, 64, 128, 256),
+        width_multiple=8,
+        without=("spectral_norm", "minibatch_stddev"),
+    ),
+    mlp=NetworkFamily("ganrun.models.mlp:mlp", image_sizes=(1,), without=("minibatch_stddev",)),
+)
+"""`model.name` -> NetworkFamily."""
 
 GAMES = Registry({"gan": "ganrun.games.gan:gan"})
 """`objective.game` -> function(networks, ObjectiveConfig, ModelConfig) -> Game."""

@@ -12,12 +12,10 @@ from ganrun.config.registry import (
     DIFFERENCES,
     EXTRACTORS,
     GAMES,
-    IMAGE_SIZES,
     LOSSES,
     NETWORKS,
-    NOT_BUILT,
     PENALTIES,
-    WIDTH_STEPS,
+    NetworkFamily,
     is_script,
 )
 from ganrun.config.schema import (
@@ -210,16 +208,17 @@ def _score_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
 def _model_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
     """What the networks are not made for."""
     size, name, width = config.data.image_size, config.model.name, config.model.width
-    if size not in IMAGE_SIZES.get(name, [size]):
-        allowed = ", ".join(map(str, IMAGE_SIZES[name]))
+    family = NETWORKS.get(name) or NetworkFamily("")  # One of run.imports may be made for anything.
+    if family.image_sizes and size not in family.image_sizes:
+        allowed = ", ".join(map(str, family.image_sizes))
         yield (
             {"data.image_size", "model.name"},
             f"data.image_size: {size} does not fit model.name: {name}; allowed: {allowed}",
         )
-    if width % (step := WIDTH_STEPS.get(name, 1)):
+    if width % family.width_multiple:
         yield (
             {"model.width", "model.name"},
-            f"model.width: {width} does not fit model.name: {name}; allowed are multiples of {step}",
+            f"model.width: {width} does not fit model.name: {name}; allowed are multiples of {family.width_multiple}",
         )
     if config.model.classes and ("label" not in config.data.fields or config.data.fields["label"].kind != "label"):
         yield (
@@ -227,9 +226,9 @@ def _model_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
             f"model.classes: {config.model.classes} needs the labels of the images; "
             "set data.fields: {image: image, label: label}",
         )
-    for switch in NOT_BUILT.get(name, ()):
+    for switch in family.without:
         if getattr(config.model, switch):
-            others = ", ".join(each for each in NETWORKS if switch not in NOT_BUILT.get(each, ()))
+            others = ", ".join(other for other in NETWORKS if switch not in NETWORKS[other].without)
             yield (
                 {f"model.{switch}", "model.name"},
                 f"model.{switch}: true does not go with model.name: {name}; it goes with {others}",

@@ -1,7 +1,7 @@
-"""What is done to real and generated images alike before the discriminator sees them.
+"""Augmentation of real and generated images alike before the discriminator sees them.
 
-Shapes: B batch, C channels, S size. A transform takes (images [B, C, S, S], draw, purpose) and gives images of the
-same shape; all can be differentiated, so that the generator learns through them. `purpose` is unlike in each call.
+Shapes: B batch, C channels, S size. A transform takes (images [B, C, S, S], noise, name) and gives images of the same
+shape; all can be differentiated, so that the generator learns through them. Each call has a `name` of its own.
 """
 
 import math
@@ -17,10 +17,28 @@ from ganrun.rng import KeyedNoise
 Transform = Callable[[Tensor, KeyedNoise, str], Tensor]
 
 
-def transforms(objective: ObjectiveConfig) -> tuple[Transform, ...]:
-    """Those of a config that keep no state, in their order."""
-    noise = InstanceNoise(objective.instance_noise, objective.instance_noise_images)
-    return (*(DIFFAUGMENT[name] for name in objective.diffaugment), *((noise,) if objective.instance_noise else ()))
+class Augmentation:
+    """T, the transforms of a config, one after the other; without any the images as they are.
+
+    Args:
+        objective: the section of the config.
+    """
+
+    def __init__(self, objective: ObjectiveConfig) -> None:
+        self.adaptive: AdaptiveAugmentation | None = None
+        """The one whose strength follows the discriminator, if there is one."""
+        self.transforms: list[Transform] = [DIFFAUGMENT[name] for name in objective.diffaugment]
+        if objective.instance_noise:
+            self.transforms.append(InstanceNoise(objective.instance_noise, objective.instance_noise_images))
+        if objective.ada_target:
+            self.adaptive = AdaptiveAugmentation(objective.ada_target, objective.ada_images)
+            self.transforms.insert(0, self.adaptive)
+
+    def __call__(self, images: Tensor, noise: KeyedNoise, name: str) -> Tensor:
+        """The images [B, C, S, S] as the discriminator sees them."""
+        for transform in self.transforms:
+            images = transform(images, noise, name)
+        return images
 
 
 # DiffAugment: Zhao et al. 2020 (arXiv:2006.10738), with the paper's ranges.

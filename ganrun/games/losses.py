@@ -65,6 +65,28 @@ relativistic = AdversarialLoss(
 )
 
 
+@dataclass(frozen=True)
+class DiscriminatorLoss:
+    """L_D, with noise on what the discriminator is told is real.
+
+    Attributes:
+        adversarial: the pair of losses.
+        flipping: share of pairs for which the discriminator is told the reverse.
+        smoothing: real images count as real to 1 minus this.
+    """
+
+    adversarial: AdversarialLoss
+    flipping: float = 0.0
+    smoothing: float = 0.0
+
+    def __call__(self, real: Logits, fake: Logits, noise: KeyedNoise) -> Tensor:
+        """The loss of logits [B] of real and of generated images, a scalar."""
+        if self.flipping:
+            real, fake = flip_labels(real, fake, self.flipping, noise)
+        loss = self.adversarial.discriminator(real, fake)
+        return loss + smoothing(real, self.smoothing) if self.smoothing else loss
+
+
 def flip_labels(real: Logits, fake: Logits, share: float, noise: KeyedNoise) -> tuple[Logits, Logits]:
     """What the discriminator is told is real, and what is not: in a random `share` of pairs it is told the reverse.
 

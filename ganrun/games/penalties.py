@@ -6,9 +6,10 @@ they are: what is penalised is the slope where D is trained. An image's label is
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ganrun.models.normalization import without_batch_stats
 from ganrun.rng import KeyedNoise
@@ -66,22 +67,41 @@ def slope(discriminator: Discriminator, images: Tensor, label: Tensor | None) ->
     return torch.linalg.vector_norm(gradient.flatten(1), dim=1)  # type: ignore[no-any-return]
 
 
-def penalise(
-    penalties: Mapping[str, tuple[Penalty, float]],
-    discriminator: Discriminator,
-    real: Tensor,
-    fake: Tensor,
-    label: Tensor | None,
-    noise: KeyedNoise,
-) -> dict[str, Tensor]:
-    """Each penalty, by its name, times its weight.
+@dataclass(frozen=True)
+class Penalties:
+    """The penalties of a config with their weights.
 
-    Computed in the precision of the weights even where the losses are not: squares of second derivatives need more
-    digits than bfloat16 has. Its passes leave no trace in the running statistics of batch normalisation.
+    Lazily, after Karras et al. 2020 (arXiv:1912.04958), section 3.1: every k-th round, times k. Their Adam is corrected
+    because a penalty takes a step of its own there; here it shares the loss's, and Adam stays as it is.
+
+    Attributes:
+        weighted: penalty and weight, by name.
+        every_rounds: k.
     """
-    real, fake = real.to(noise.dtype), fake.to(noise.dtype)
-    with torch.autocast(noise.device.type, enabled=False), without_batch_stats():
-        return {
-            name: weight * penalty(discriminator, real, fake, label, noise)
-            for name, (penalty, weight) in penalties.items()
-        }
+
+    weighted: Mapping[str, tuple[Penalty, float]]
+    every_rounds: int = 1
+
+    def __call__(
+        self, discriminator: Discriminator, real: Tensor, fake: Tensor, label: Tensor | None, noise: KeyedNoise
+    ) -> dict[str, Tensor]:
+        """The penalties of this round by name, as they enter the loss; empty in a round without them.
+
+        Computed in the precision of the weights even where the losses are not: squares of second derivatives need more
+        digits than bfloat16 has. Their passes leave no trace in the running statistics of batch normalisation.
+        """
+        if not self.weighted or noise.round % self.every_rounds:
+            return {}
+        real, fake = real.to(noise.dtype), fake.to(noise.dtype)
+        with torch.autocast(noise.device.type, enabled=False), without_batch_stats():
+            return {
+                name: weight * penalty(discriminator, real, fake, label, noise) * self.every_rounds
+                for name, (penalty, weight) in self.weighted.items()
+            }
+
+
+def clip_weights(critic: nn.Module, bound: float) -> None:
+    """Weight clipping to [-bound, bound]: Arjovsky et al. 2017 (arXiv:1701.07875), algorithm 1, after each step."""
+    with torch.no_grad():
+        for parameter in critic.parameters():
+            parameter.clamp_(-bound, bound)

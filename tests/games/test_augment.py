@@ -11,6 +11,7 @@ from ganrun.games.augment import (
     DIFFAUGMENT,
     TURNS,
     AdaptiveAugmentation,
+    Augmentation,
     InstanceNoise,
     color,
     cutout,
@@ -20,7 +21,6 @@ from ganrun.games.augment import (
     rotation,
     scaling,
     shift,
-    transforms,
     translation,
 )
 from ganrun.rng import KeyedNoise
@@ -104,10 +104,10 @@ def test_a_cutout_is_a_square_of_half_the_size_clipped_at_the_border():
 
 def test_a_config_names_transforms_in_their_order():
     objective = ObjectiveConfig(diffaugment=["cutout", "color"], instance_noise=0.1)
-    first, second, added = transforms(objective)
+    first, second, added = Augmentation(objective).transforms
     assert (first, second) == (cutout, color)
     assert (added.deviation, added.until_images) == (0.1, 100_000)
-    assert transforms(ObjectiveConfig()) == ()
+    assert Augmentation(ObjectiveConfig()).transforms == []
 
 
 # Instance noise.

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from ganrun.config.registry import PENALTIES
 from ganrun.games.build import build_game
-from ganrun.games.penalties import penalise, slope
+from ganrun.games.penalties import Penalties, slope
 from ganrun.models.normalization import SlotBatchNorm2d
 from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
@@ -87,7 +87,7 @@ def test_a_label_goes_with_its_image():
 
 def test_weights_multiply():
     penalties = {name: (PENALTIES[name], weight) for name, weight in (("r1", 3.0), ("wgan_gp", 10.0))}
-    found = penalise(penalties, lambda images, label: images.flatten(1) @ DIRECTION, REAL, FAKE, None, DRAW)
+    found = Penalties(penalties)(lambda images, label: images.flatten(1) @ DIRECTION, REAL, FAKE, None, DRAW)
     norm = DIRECTION.norm().item()
     assert {name: value.item() for name, value in found.items()} == pytest.approx(
         {"r1": 3 * norm**2 / 2, "wgan_gp": 10 * (norm - 1) ** 2}

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from ganrun.config.registry import IMAGE_SIZES, NETWORKS
+from ganrun.config.registry import NETWORKS
 from ganrun.config.schema import DataConfig, ModelConfig
 
 WIDTHS = {"dcgan": 4, "resnet": 4, "r3gan": 8, "mlp": 16}
@@ -21,7 +21,7 @@ def pair(name: str, image_size: int | None = None, channels: int = 3, **model: A
 
 
 def smallest(name: str) -> int:
-    return min(IMAGE_SIZES[name])
+    return min(NETWORKS[name].image_sizes)
 
 
 def parameters(network: nn.Module) -> int:

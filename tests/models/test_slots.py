@@ -4,7 +4,7 @@ the number of workers nor a stop enters."""
 import pytest
 import torch
 
-from ganrun.config.registry import NOT_BUILT
+from ganrun.config.registry import NETWORKS
 from tests.conftest import config_of
 from tests.models.pairs import CLASSES, LATENT, WIDTHS
 from tests.ranks import latest_tensors, run_ranks
@@ -17,7 +17,7 @@ def config(values, name="resnet", **changes):
     values["data"]["fields"] = {"image": "image", "label": "label"}
     values["model"] = {"name": name, "width": WIDTHS[name], "latent_size": LATENT, "classes": CLASSES}
     for switch in ("spectral_norm", "minibatch_stddev"):
-        values["model"][switch] = switch not in NOT_BUILT.get(name, ())
+        values["model"][switch] = switch not in NETWORKS[name].without
     return config_of(values, objective__loss="hinge", **changes)
 
 
