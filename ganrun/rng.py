@@ -6,7 +6,9 @@ run on any number of workers, stopped and resumed or not, draws the same numbers
 """
 
 import hashlib
+import logging
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -24,9 +26,15 @@ def numpy_stream(*parts: int | str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key(*parts)))
 
 
+@cache
+def _note_deprecated_purpose() -> None:
+    """Say once a process that modules of before 0.2 call the name of random numbers their purpose."""
+    logging.getLogger("ganrun").warning("noise.normal(..., purpose=...) is deprecated: write name=...")
+
+
 @dataclass(frozen=True)
 class KeyedNoise:
-    """What one player may draw in one turn for one slot.
+    """Random numbers of one player in one turn for one slot.
 
     Numbers are drawn on the CPU and copied, so that a GPU sees the same ones as the CPU.
     """
@@ -42,15 +50,20 @@ class KeyedNoise:
     round: int = 0
     """Rounds before this one, a function of `images`: for what happens in some rounds alone. Keys no stream."""
 
-    def normal(self, *size: int, name: str) -> Tensor:
-        """Standard normal numbers; the same at every call with the same purpose."""
-        return self._to_device(torch.randn(size, generator=self._stream(name), dtype=self.dtype))
+    def normal(self, *size: int, name: str = "", purpose: str = "") -> Tensor:
+        """Standard normal numbers; the same at every call with the same name (formerly `purpose`)."""
+        return self._to_device(torch.randn(size, generator=self._stream(name, purpose), dtype=self.dtype))
 
-    def uniform(self, *size: int, name: str) -> Tensor:
-        """Uniform numbers in [0, 1); the same at every call with the same purpose."""
-        return self._to_device(torch.rand(size, generator=self._stream(name), dtype=self.dtype))
+    def uniform(self, *size: int, name: str = "", purpose: str = "") -> Tensor:
+        """Uniform numbers in [0, 1); the same at every call with the same name (formerly `purpose`)."""
+        return self._to_device(torch.rand(size, generator=self._stream(name, purpose), dtype=self.dtype))
 
-    def _stream(self, name: str) -> torch.Generator:
+    def _stream(self, name: str, purpose: str) -> torch.Generator:
+        if purpose:
+            _note_deprecated_purpose()
+        name = name or purpose
+        if not name:
+            raise TypeError("random numbers need a name of their own: noise.normal(8, name='my_loss/z')")
         seed = key(self.seed, self.rollback_count, self.images, self.slot, self.turn, name)
         return torch.Generator().manual_seed(seed)
 

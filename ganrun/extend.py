@@ -1,0 +1,35 @@
+"""What modules of your own (`run.imports`) may import. These names stay; all others of ganrun may move.
+
+    from ganrun.extend import LOSSES, AdversarialLoss
+    LOSSES["my_loss"] = AdversarialLoss(discriminator=..., generator=...)
+
+docs/extending.md shows a network, a loss and a game.
+"""
+
+from ganrun.config.registry import EXTRACTORS, GAMES, LOSSES, NETWORKS, PENALTIES, NetworkFamily
+from ganrun.games.game import Batch, Game, Loss, Networks, Player, Tracker
+from ganrun.games.latent import Latent
+from ganrun.games.losses import AdversarialLoss
+from ganrun.models.extractors import Extractor
+from ganrun.models.normalization import SlotBatchNorm2d
+from ganrun.rng import KeyedNoise
+
+__all__ = [
+    "EXTRACTORS",
+    "GAMES",
+    "LOSSES",
+    "NETWORKS",
+    "PENALTIES",
+    "AdversarialLoss",
+    "Batch",
+    "Extractor",
+    "Game",
+    "KeyedNoise",
+    "Latent",
+    "Loss",
+    "NetworkFamily",
+    "Networks",
+    "Player",
+    "SlotBatchNorm2d",
+    "Tracker",
+]
