@@ -6,7 +6,7 @@ import sys
 from typing import Any, get_args
 
 from ganrun.cli import entry_point as entry_point
-from ganrun.config.schema import Metric
+from ganrun.config.field_types import Metric
 
 EXAMPLES = """examples:
   ganrun evaluate runs/quickstart                                   all scores, as in training

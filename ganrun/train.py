@@ -14,7 +14,8 @@ from ganrun.cli.signals import stop_on_signals
 from ganrun.config import load as configs
 from ganrun.config.schema import Config
 from ganrun.errors import RunError
-from ganrun.run_folder.layout import Lease, RunFolder
+from ganrun.run_folder.layout import RunFolder
+from ganrun.run_folder.lease import Lease
 from ganrun.run_folder.report import format_score
 from ganrun.run_folder.totals import read_history
 from ganrun.storage import open_storage

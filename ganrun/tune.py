@@ -12,7 +12,8 @@ from ganrun.cli.signals import stop_on_signals
 from ganrun.config import load as configs
 from ganrun.config.schema import Config
 from ganrun.errors import RunError, UserError
-from ganrun.run_folder.layout import Lease, RunFolder
+from ganrun.run_folder.layout import RunFolder
+from ganrun.run_folder.lease import Lease
 from ganrun.run_folder.time_breakdown import format_shares, trials_time_breakdown
 from ganrun.run_folder.totals import read_history
 from ganrun.storage import Storage, open_storage

@@ -25,7 +25,8 @@ from ganrun.data.decode import Decoder, RawBatch
 from ganrun.data.fetch import Fetcher
 from ganrun.data.index import DataSet
 from ganrun.games.build import build_game
-from ganrun.run_folder.layout import Lease, Pointer, RunFolder
+from ganrun.run_folder.layout import Pointer, RunFolder
+from ganrun.run_folder.lease import Lease
 from ganrun.slots import Slots
 from ganrun.storage import Storage, open_storage
 from ganrun.telemetry.state import RunHistory, RunState

@@ -6,51 +6,22 @@ Each part of ganrun is given its own section. Keys marked `FIXED` cannot change 
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
-
-def _whole(value: Any) -> Any:
-    """1e6 is a whole number, though YAML reads it as a float."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _listed(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _workers(value: Any) -> Any:
-    """A number, or the fewest and the most; anything else is one fault, not one of each kind."""
-    ends = [_whole(end) for end in (value if isinstance(value, list | tuple) else [value])]
-    if len(ends) > 2 or not ends or any(type(end) is not int or end < 1 for end in ends) or ends != sorted(ends):
-        raise ValueError("a whole number from 1, or [fewest, most]")
-    return tuple(ends) if len(ends) == 2 else ends[0]
-
-
-Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
-Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Metric = Literal[
-    "kid",
-    "precision",
-    "recall",
-    "density",
-    "coverage",
-    "inception_score",
-    "class_frechet_distance",
-    "classes_hit",
-    "modes",
-]
-Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-FIXED = {"fixed": True}
-
-
-class Section(BaseModel):
-    """A section of the config: unknown keys and wrong types are faults."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+from ganrun.config.field_types import (
+    FIXED,
+    Count,
+    Metric,
+    Names,
+    NotNegative,
+    Positive,
+    Section,
+    Share,
+    Whole,
+    Workers,
+    listed,
+)
+from ganrun.config.schema_tune import TuneConfig
 
 
 class RunConfig(Section):
@@ -159,7 +130,7 @@ class ObjectiveConfig(Section):
     instance_noise_images: Annotated[Count, Field(json_schema_extra=FIXED)] = 100_000
     """Instance noise falls linearly to 0 over so many images."""
     diffaugment: Annotated[
-        tuple[Literal["color", "translation", "cutout"], ...], BeforeValidator(_listed), Field(json_schema_extra=FIXED)
+        tuple[Literal["color", "translation", "cutout"], ...], BeforeValidator(listed), Field(json_schema_extra=FIXED)
     ] = ()
     """Random changes to all images that the discriminator sees: color, translation, cutout; for few images."""
     ada_target: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
@@ -227,7 +198,7 @@ class TrainConfig(Section):
     """Whether a suspected collapse, which is always told, also rolls the run back."""
     profile_rounds: Whole = 0
     """So many rounds after the first tick are profiled, once, into profile/ of the run's folder; 0: none."""
-    schedule: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_listed)] = ()
+    schedule: Annotated[tuple[dict[str, Any], ...], BeforeValidator(listed)] = ()
     """Hyper-parameters that change on the way, as `- {images: N, optimizer.generator.learning_rate: 1e-4}`; a search
     writes one."""
 
@@ -245,7 +216,7 @@ class EvaluateConfig(Section):
     """Whose features scores are taken on; or the path or URI of a TorchScript program, ending in .pt."""
     extractor_weights: Annotated[str | None, Field(json_schema_extra=FIXED)] = None
     """Path or URI of the weights of inception-v3-compat; #sha256=... may follow. Unset: they are downloaded."""
-    metrics: Annotated[tuple[Metric, ...], BeforeValidator(_listed)] = ()
+    metrics: Annotated[tuple[Metric, ...], BeforeValidator(listed)] = ()
     """Scores beside the Fréchet distance; modes: of stacked images, those covered and their divergence."""
 
 
@@ -263,7 +234,7 @@ class CheckpointConfig(Section):
 class ClusterConfig(Section):
     """How many machines' worth."""
 
-    workers: Annotated[int | tuple[int, int], BeforeValidator(_workers)] = 1
+    workers: Workers = 1
     """Processes that train, at most data.slots; or [fewest, most]: as many as there are machines for."""
     gpus_per_worker: Literal[0, 1] = 0
     """0: on the CPU."""
@@ -292,46 +263,6 @@ class TelemetryConfig(Section):
     """How often the state goes to the sidecar that GANRUN_SIDECAR names, or the one beside the command; 0: never."""
 
 
-class MutationConfig(Section):
-    """How a hyper-parameter is drawn: exactly one of the three."""
-
-    log_uniform: Annotated[tuple[Positive, Positive] | None, BeforeValidator(_listed)] = None
-    """Between two positive numbers, evenly in the logarithm."""
-    uniform: Annotated[tuple[Finite, Finite] | None, BeforeValidator(_listed)] = None
-    """Between two numbers, evenly."""
-    choice: Annotated[tuple[Any, ...] | None, BeforeValidator(_listed)] = None
-    """One of a list, in which neighbours are alike."""
-
-    @property
-    def ends(self) -> tuple[Any, ...]:
-        """The least and the greatest value; of a choice all."""
-        return self.log_uniform or self.uniform or self.choice or ()
-
-
-class TuneConfig(Section):
-    """A search over hyper-parameters by `ganrun tune`: several runs of this config, its trials, side by side."""
-
-    method: Literal["population", "random", "seeds"] = "population"
-    """population: the worst take over the best and vary (arXiv:1711.09846); random: each keeps what it drew first;
-    seeds: the same config, each trial with another seed."""
-    population: Annotated[Count, Field(le=100)] = 4
-    """Trials; each has cluster.workers of its own."""
-    perturb_every_images: Count
-    """How often trials are compared; train.total_images is a multiple of it, and it one of evaluate.every_images."""
-    quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25
-    """So large a part of the population, but at least one, takes over one of the equally many best."""
-    metric: Literal["distance", Metric] = "distance"
-    """Which score decides. distance: the run's own, of images a Fréchet distance; or one of evaluate.metrics."""
-    mode: Literal["min", "max"] = "min"
-    """Whether less of it is better, or more."""
-    mutations: dict[str, MutationConfig] = {}
-    """What is searched, by dotted key: `optimizer.generator.learning_rate: {log_uniform: [1e-5, 1e-3]}`."""
-    resample_probability: Annotated[float, Field(ge=0, le=1)] = 0.25
-    """So often a hyper-parameter of who takes over is drawn anew; else the donor's times one of the factors."""
-    perturbation_factors: Annotated[tuple[Positive, Positive], BeforeValidator(_listed)] = (0.8, 1.2)
-    """Either is as likely."""
-
-
 class Config(Section):
     """One run, whole."""
 
@@ -352,6 +283,12 @@ class Config(Section):
     def slots(self) -> int:
         """Portions of the global batch."""
         return self.data.slots or self.cluster.most_workers
+
+    @property
+    def scoring_cpus(self) -> float:
+        """CPUs for scores taken beside the workers; 0 if the workers take them, or nobody."""
+        wanted = self.evaluate.every_images and self.evaluate.where == "task"
+        return self.cluster.cpus_per_worker if wanted else 0
 
     def to_yaml(self) -> str:
         """As YAML, every key written out."""

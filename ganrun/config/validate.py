@@ -18,15 +18,8 @@ from ganrun.config.registry import (
     NetworkFamily,
     is_script,
 )
-from ganrun.config.schema import (
-    AdamConfig,
-    Config,
-    EvaluateConfig,
-    FieldConfig,
-    MutationConfig,
-    OptimizerConfig,
-    TuneConfig,
-)
+from ganrun.config.schema import AdamConfig, Config, EvaluateConfig, FieldConfig, OptimizerConfig
+from ganrun.config.schema_tune import MutationConfig, TuneConfig
 from ganrun.config.tunable import candidates, is_tunable, with_values
 from ganrun.config.validate_search import schedule_conflicts, search_conflicts
 

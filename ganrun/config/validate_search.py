@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from ganrun.config.schema import Config, MutationConfig, TuneConfig
+from ganrun.config.schema import Config
+from ganrun.config.schema_tune import MutationConfig, TuneConfig
 from ganrun.config.tunable import TUNABLE, is_tunable, value_of
 
 Faults = Iterator[tuple[set[str], str]]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch.distributed as dist
 from torch import Tensor
 
-from ganrun.config.schema import Metric
+from ganrun.config.field_types import Metric
 from ganrun.errors import UserError
 from ganrun.evaluation.feature_statistics import FeatureStatistics, extract_generated, extract_real
 from ganrun.evaluation.generated_images import BATCH, GeneratedImages

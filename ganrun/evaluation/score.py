@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
-from ganrun.config.schema import Metric
+from ganrun.config.field_types import Metric
 from ganrun.evaluation.feature_statistics import FeatureStatistics, Keep
 from ganrun.evaluation.frechet import frechet_distance
 from ganrun.evaluation.inception_score import inception_score

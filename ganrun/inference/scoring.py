@@ -7,7 +7,8 @@ from typing import Any, get_args
 
 import torch
 
-from ganrun.config.schema import EvaluateConfig, Metric
+from ganrun.config.field_types import Metric
+from ganrun.config.schema import EvaluateConfig
 from ganrun.data.index import open_data
 from ganrun.errors import UserError
 from ganrun.evaluation.classifier_accuracy import classification_accuracy_score

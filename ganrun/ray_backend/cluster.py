@@ -12,7 +12,6 @@ from typing import Any
 
 from ganrun.config.schema import Config
 from ganrun.errors import UserError
-from ganrun.ray_backend.evaluation_tasks import scoring_cpus
 from ganrun.storage import open_storage
 
 LOOPBACK = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
@@ -68,7 +67,7 @@ def ray_cluster(config: Config, trials: int = 1) -> Iterator[Any]:
         os.environ.setdefault("RAY_worker_niceness", "0")
         for library in ("GLOO", "NCCL"):
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", LOOPBACK)
-        cpus = trials * (worker_cpus(config, config.cluster.most_workers) + scoring_cpus(config))
+        cpus = trials * (worker_cpus(config, config.cluster.most_workers) + config.scoring_cpus)
         options |= {
             "address": "local",
             "num_cpus": max(os.cpu_count() or 1, math.ceil(cpus)),

@@ -65,7 +65,7 @@ class EvaluationTasks:
     def _begin(self, wanted: Event) -> None:
         import ray
 
-        options = {"num_cpus": scoring_cpus(self.config), "num_gpus": self.config.cluster.gpus_per_worker}
+        options = {"num_cpus": self.config.scoring_cpus, "num_gpus": self.config.cluster.gpus_per_worker}
         # What Ray Tune reserves for a trial's process is not for what that starts.
         scorer = ray.remote(_score).options(max_retries=0, scheduling_strategy="DEFAULT", **options)
         self._running = wanted, scorer.remote(self.config, wanted["checkpoint"])
@@ -83,13 +83,7 @@ class EvaluationTasks:
 
         idle: dict[str, float] = ray.available_resources()
         gpus = self.config.cluster.gpus_per_worker
-        return idle.get("CPU", 0) >= scoring_cpus(self.config) and idle.get("GPU", 0) >= gpus
-
-
-def scoring_cpus(config: Config) -> float:
-    """CPUs for scores beside the workers."""
-    wanted = config.evaluate.every_images and config.evaluate.where == "task"
-    return config.cluster.cpus_per_worker if wanted else 0
+        return idle.get("CPU", 0) >= self.config.scoring_cpus and idle.get("GPU", 0) >= gpus
 
 
 def _score(config: Config, checkpoint: str) -> dict[str, Any]:

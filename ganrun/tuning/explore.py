@@ -8,7 +8,8 @@ import math
 from random import Random
 from typing import Any
 
-from ganrun.config.schema import Config, MutationConfig, TuneConfig
+from ganrun.config.schema import Config
+from ganrun.config.schema_tune import MutationConfig, TuneConfig
 from ganrun.config.tunable import Values, value_of
 
 

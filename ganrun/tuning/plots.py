@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from PIL import Image
 
-from ganrun.config.schema import MutationConfig
+from ganrun.config.schema_tune import MutationConfig
 from ganrun.run_folder.plot import dress
 from ganrun.storage import Storage, open_storage
 from ganrun.telemetry.palette import COLOURS

@@ -13,7 +13,6 @@ from ganrun.config.schema import Config
 from ganrun.errors import UserError
 from ganrun.ray_backend import launch
 from ganrun.ray_backend.cluster import worker_cpus
-from ganrun.ray_backend.evaluation_tasks import scoring_cpus
 from ganrun.storage import Storage
 from ganrun.telemetry.search_state import STATES
 from ganrun.tuning.population import Population, Report
@@ -164,7 +163,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         there: dict[str, float] = ray.cluster_resources()
         cluster = self.config.cluster
         needed = {
-            "CPU": worker_cpus(self.config, cluster.most_workers) + scoring_cpus(self.config),
+            "CPU": worker_cpus(self.config, cluster.most_workers) + self.config.scoring_cpus,
             "GPU": float(cluster.most_workers * cluster.gpus_per_worker),
         }
         room = min(int(there.get(name, 0) / amount + 1e-6) for name, amount in needed.items() if amount)

@@ -11,6 +11,7 @@ from tests.models.pairs import CLASSES, LATENT, WIDTHS, pair, smallest
 
 SWITCHES = ("spectral_norm", "minibatch_stddev")
 PAIRS = [(name, classes) for name in sorted(WIDTHS) for classes in (0, CLASSES)]
+SIZES = [(name, size) for name in sorted(WIDTHS) for size in NETWORKS[name].image_sizes]
 SWITCHED = [(name, switch) for name in sorted(WIDTHS) for switch in SWITCHES if switch not in NETWORKS[name].without]
 
 

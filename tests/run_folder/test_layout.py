@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ganrun.errors import RunError
-from ganrun.run_folder.layout import Lease, Pointer, RunFolder
+from ganrun.run_folder.layout import Pointer, RunFolder
+from ganrun.run_folder.lease import Lease
 from ganrun.storage import Folder
 from tests.waiting import WAIT, until
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from ganrun.config.schema import Config, MutationConfig
+from ganrun.config.schema import Config
+from ganrun.config.schema_tune import MutationConfig
 from ganrun.tuning.explore import explored, first_values, perturb, sample, stream
 from tests.tuning.making import search
 

@@ -1,0 +1,52 @@
+"""Types of a config's values, each with what it allows."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def whole(value: Any) -> Any:
+    """Make 1e6, which YAML reads as a float, a whole number; leave all else to the validator."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def listed(value: Any) -> Any:
+    """Make a list a tuple, which no one can change."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def fewest_and_most(value: Any) -> Any:
+    """A number, or the fewest and the most; anything else is one fault, not one of each kind."""
+    ends = [whole(end) for end in (value if isinstance(value, list | tuple) else [value])]
+    if len(ends) > 2 or not ends or any(type(end) is not int or end < 1 for end in ends) or ends != sorted(ends):
+        raise ValueError("a whole number from 1, or [fewest, most]")
+    return tuple(ends) if len(ends) == 2 else ends[0]
+
+
+Whole = Annotated[int, BeforeValidator(whole), Field(ge=0)]
+Count = Annotated[int, BeforeValidator(whole), Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Metric = Literal[
+    "kid",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "inception_score",
+    "class_frechet_distance",
+    "classes_hit",
+    "modes",
+]
+Workers = Annotated[int | tuple[int, int], BeforeValidator(fewest_and_most)]
+Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
+FIXED = {"fixed": True}
+"""Marks a key that cannot change once a run has begun."""
+
+
+class Section(BaseModel):
+    """A section of the config: unknown keys and wrong types are faults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
