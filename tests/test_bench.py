@@ -115,7 +115,7 @@ def test_what_is_taken_away_is_gone(values):
     discriminator = state.game.networks["discriminator"]
     own = [parameter.grad.clone() for parameter in discriminator.parameters()]
     assert all(parameter.requires_grad for parameter in discriminator.parameters())
-    state.player_steps[1].step([state._to_device(a_batch(state.config, 12))], list(state._noises(0, 0)), 1e-3)
+    state.player_steps[1].step([state.normalise(a_batch(state.config, 12))], list(state._noises(0, 0)), 1e-3)
     assert not any(
         torch.equal(parameter.grad, mine) for parameter, mine in zip(discriminator.parameters(), own, strict=True)
     )
@@ -138,7 +138,7 @@ def test_phases_are_shares_of_a_round(values):
     assert sum(found.values()) == pytest.approx(1)
     assert found["generator: backward"] > 0
     assert found["other"] > 0
-    assert {"discriminator: forward generator", "generator: optimizer", "average", "data: place"} < found.keys()
+    assert {"discriminator: forward generator", "generator: optimizer", "ema", "data: normalise"} < found.keys()
 
 
 def test_a_job_ticks_and_saves_as_often_as_said_and_does_not_score(values):

@@ -62,13 +62,13 @@ def _contiguous(state: TrainingState) -> None:
     """Networks and images as PyTorch lays them out by default."""
     for network in state.game.networks.values():
         network.to(memory_format=torch.contiguous_format)
-    inner = state._field_to_device
+    inner = state._normalise_field
 
     def place(field: Field) -> Field:
         placed = inner(field)
         return placed.contiguous() if isinstance(placed, torch.Tensor) else placed
 
-    state._field_to_device = place  # type: ignore[method-assign]
+    state._normalise_field = place  # type: ignore[method-assign]
 
 
 def _unfrozen(state: TrainingState) -> None:

@@ -18,7 +18,8 @@ from ganrun.games.build import build_game
 from ganrun.run_folder.layout import RunFolder
 from ganrun.slots import Slots
 from ganrun.storage import check_rights, open_storage
-from ganrun.training.checkpoint import RunProgress, snapshot, write
+from ganrun.training.checkpoint import write
+from ganrun.training.snapshot import RunProgress, take_snapshot
 from ganrun.training.state import TrainingState
 
 REPEATS = 7
@@ -36,7 +37,7 @@ def measure(config: Config) -> dict[str, Any]:
     try:
         for repeat in range(REPEATS + 1):  # The first warms up.
             begun = time.perf_counter()
-            taken = snapshot(state, RunProgress(), state.recorder.state(), taken)
+            taken = take_snapshot(state, RunProgress(), state.recorder.state(), taken)
             blocked.append(time.perf_counter() - begun)
             begun = time.perf_counter()
             size = write(folder, f"{repeat}", taken.files(), {})

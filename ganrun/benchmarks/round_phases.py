@@ -32,14 +32,14 @@ class _Clock:
     def __init__(self, state: TrainingState) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self._turn = ""
-        self._wrap(state, "_to_device", lambda: "data: place")
+        self._wrap(state, "normalise", lambda: "data: normalise")
         for player_step in state.player_steps:
             self._time_turn(player_step)
             self._wrap(player_step, "_step", lambda: f"{self._turn}: optimizer")
         for name, network in state.game.networks.items():
             self._wrap(network, "forward", lambda name=name: f"{self._turn}: forward {name}")  # type: ignore[misc]
         for ema in state.ema.values():
-            self._wrap(ema, "update", lambda: "average")
+            self._wrap(ema, "update", lambda: "ema")
 
     def _wrap(self, owner: Any, method: str, name: Callable[[], str]) -> None:
         inner = getattr(owner, method)

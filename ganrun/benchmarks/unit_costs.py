@@ -31,7 +31,7 @@ from ganrun.slots import Slots
 from ganrun.storage import Storage, open_storage
 from ganrun.telemetry.state import RunHistory, RunState
 from ganrun.training import checkpoint
-from ganrun.training.checkpoint import RunProgress
+from ganrun.training.snapshot import RunProgress, take_snapshot
 from ganrun.training.state import TrainingState
 
 RANKS, SLOT_IMAGES, DECODED_TOGETHER = 2, 2, 64
@@ -106,7 +106,7 @@ def count_stored(config: Config, state: TrainingState) -> Stored:
         for number in range(config.checkpoint.keep + 1):
             before = _requests(storage)
             name = f"{number:012d}-{attempt:04d}"
-            files = checkpoint.snapshot(state, RunProgress(), state.recorder.state()).files()
+            files = take_snapshot(state, RunProgress(), state.recorder.state()).files()
             size = checkpoint.write(folder, name, files, {})
             checkpoint.make_visible(folder, Pointer(name, number, attempt), best=False)
             checkpoint.delete_old(folder, config.checkpoint.keep)

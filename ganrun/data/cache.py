@@ -27,6 +27,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ganrun" / "shards"
 
 
+def open_cache(mib: int) -> "ShardCache | None":
+    """This machine's cache of so many MiB (`data.cache_mib`); None if that is 0."""
+    return ShardCache(cache_folder(), mib * 2**20) if mib else None
+
+
 class ShardCache:
     """At most so many bytes of shards; those not used for longest go first.
 

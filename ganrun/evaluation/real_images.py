@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ganrun.config.schema import FieldConfig
+from ganrun.data.cache import ShardCache
 from ganrun.data.corrupt_samples import CorruptSamplePolicy
 from ganrun.data.decode import Decoder, Located, RawBatch
 from ganrun.data.fetch import Fetcher
@@ -23,22 +24,31 @@ class RealImages:
         samples: how many; all, if there are fewer.
         fields: of the run's samples; the labels are its first field of that kind, or else where they usually are.
         damaged_share: of images that may be passed over, as in training.
+        cache: where shards of object storage are kept, as in training; None: nowhere.
     """
 
-    def __init__(self, data: DataSet, samples: int, fields: dict[str, FieldConfig], damaged_share: float = 0.0) -> None:
+    def __init__(
+        self,
+        data: DataSet,
+        samples: int,
+        fields: dict[str, FieldConfig],
+        damaged_share: float = 0.0,
+        cache: ShardCache | None = None,
+    ) -> None:
         self.data, self.samples, self.fields = data, min(samples, data.index.samples), fields
+        self.damaged_share, self.cache = damaged_share, cache
         self.classes = data.index.classes
         kinds = {field.kind: (name, field) for name, field in reversed(fields.items())}
         self._image = Decoder("image", fields["image"], data.index)
         self._label = Decoder(*kinds.get("label", ("label", FieldConfig(kind="label"))), data.index)
         self._damaged = CorruptSamplePolicy(damaged_share, data.index.samples)
         self._starts = np.cumsum([0, *(shard.samples for shard in data.index.shards)])
-        fetcher = Fetcher(data)
+        fetcher = Fetcher(data, cache)
         self._open = functools.lru_cache(maxsize=2)(lambda number: fetcher.request(number).result())
 
     def of(self, samples: int) -> "RealImages":
         """Another number of images of the same data."""
-        return RealImages(self.data, samples, self.fields)
+        return RealImages(self.data, samples, self.fields, self.damaged_share, self.cache)
 
     @property
     def origin(self) -> dict[str, str | int]:

@@ -9,6 +9,7 @@ import torch
 
 from ganrun.config.field_types import Metric
 from ganrun.config.schema import EvaluateConfig
+from ganrun.data.cache import open_cache
 from ganrun.data.index import open_data
 from ganrun.errors import UserError
 from ganrun.evaluation.classifier_accuracy import classification_accuracy_score
@@ -124,7 +125,7 @@ def _reals(sampler: Sampler, request: ScoreRequest, samples: int) -> RealImages:
             f"--data {request.data}: {data.index.channels} channels of {data.index.image_size} pixels a side, but the "
             f"run generates {config.channels} of {config.image_size}; make it again with ganrun.prepare --size"
         )
-    return RealImages(data, samples, config.fields, config.damaged_share)
+    return RealImages(data, samples, config.fields, config.damaged_share, open_cache(config.cache_mib))
 
 
 def _generated(sampler: Sampler, seed: int) -> GeneratedImages:

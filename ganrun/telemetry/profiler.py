@@ -105,7 +105,7 @@ def summary(averages: Sequence[Any], rounds: int, gpu: bool, about: str) -> str:
 def _phases(spans: Sequence[Any], rounds: int, whole: float, gpu: bool) -> str:
     """The spans of training/player_step.py and state.py, in the order in which they first came."""
     lines = ["## Phases", "| phase | ms | share |" + " GPU ms |" * gpu, "|---|---|---|" + "---|" * gpu]
-    for each in (each for each in spans if ": " in each.key or each.key in ("data", "averages")):
+    for each in (each for each in spans if ": " in each.key or each.key in ("data", "ema")):
         took = each.cpu_time_total / 1000 / rounds
         line = f"| {each.key} | {took:.2f} | {took / whole:.1%} |"
         lines.append(line + f" {each.device_time_total / 1000 / rounds:.2f} |" * gpu)

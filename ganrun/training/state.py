@@ -62,7 +62,7 @@ class TrainingState:
             for turn in range(player_step.player.turns):
                 if player_step.player.fresh_batch or not batches:
                     with span("data"):
-                        batches = [self._to_device(batch) for batch in next_batches()]
+                        batches = [self.normalise(batch) for batch in next_batches()]
                 rate = learning_rate(player_step.settings, self.images, self.config.train.total_images)
                 with span(f"{player_step.player.name}: turn"):
                     record = player_step.step(batches, list(self._noises(turn, before // self._round_images)), rate)
@@ -71,20 +71,19 @@ class TrainingState:
                 skipped.append(record.skipped)
                 if player_step.player.fresh_batch:
                     self.images += self.config.data.batch_size
-        with span("averages"):
+        with span("ema"):
             self._update_running_stats()
             for ema in self.ema.values():
                 ema.update(self.images - before, self.images)
         self.skipped = torch.stack(skipped).sum()
 
-    def _to_device(self, batch: RawBatch) -> Batch:
-        """To the device, beside its work; images from bytes to [-1, 1]."""
-        return {name: self._field_to_device(field) for name, field in batch.items()}
+    def normalise(self, batch: RawBatch) -> Batch:
+        """A batch that is on the device, with images from bytes to [-1, 1] and numbers in the precision of the run."""
+        return {name: self._normalise_field(field) for name, field in batch.items()}
 
-    def _field_to_device(self, field: Field) -> Field:
+    def _normalise_field(self, field: Field) -> Field:
         if not isinstance(field, Tensor):
             return field
-        field = field.to(self.device, non_blocking=True)
         if field.dtype == torch.uint8:
             images = field.contiguous(memory_format=torch.channels_last)
             return images.to(self.dtype).div_(127.5).sub_(1)

@@ -12,7 +12,7 @@ from typing import Any
 from ganrun.errors import RunError
 from ganrun.run_folder.layout import Pointer, RunFolder
 from ganrun.training import checkpoint
-from ganrun.training.checkpoint import Snapshot
+from ganrun.training.snapshot import Snapshot
 
 SOON_SECONDS, REWRITE_SECONDS = 0.2, 30.0
 """How long a line may wait; where files cannot grow, each time they are written anew."""

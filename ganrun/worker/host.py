@@ -21,8 +21,7 @@ from ganrun.run_folder.layout import Pointer, RunFolder
 from ganrun.telemetry.protocol import PART_BYTES
 from ganrun.telemetry.symptoms import ADVICE
 from ganrun.telemetry.time_accounting import TimeAccounting, as_metrics, timed_as
-from ganrun.training import checkpoint
-from ganrun.training.checkpoint import RunProgress
+from ganrun.training.snapshot import RunProgress, take_snapshot
 from ganrun.training.state import TrainingState
 from ganrun.worker.async_writers import CheckpointWriter, LineWriter, PendingCheckpoint
 from ganrun.worker.channel import POLL_SECONDS, Channel
@@ -245,7 +244,7 @@ class WorkerHost:
             self.checkpoint_writer.drain()  # The last one is not to be dropped for a best one that waits.
         seconds = self.progress.seconds + begun - self._begun
         progress, spare = replace(self.progress, seconds=seconds), self.checkpoint_writer.take_spare()
-        snapshot = checkpoint.snapshot(self.state, progress, recorder, spare)
+        snapshot = take_snapshot(self.state, progress, recorder, spare)
         name = f"{self.state.images:012d}-{self.attempt:04d}"
         facts = {"images": self.state.images, "attempt": self.attempt, "data": self.data_fingerprint}
         scores = [self._score[1]] if self._score and self._score[0] == self.state.images else []

@@ -13,6 +13,7 @@ from ganrun.run_folder.layout import RunFolder
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
 from ganrun.training import checkpoint
+from ganrun.training.snapshot import RunProgress, progress_of
 from ganrun.worker.transitions import Exploit, Rollback, Transition
 
 
@@ -31,10 +32,10 @@ class AttemptStart(NamedTuple):
 
 def begin_attempt(
     folder: RunFolder, slots: Slots, transition: Transition | None
-) -> tuple[AttemptStart, checkpoint.RunProgress, checkpoint.Files]:
+) -> tuple[AttemptStart, RunProgress, checkpoint.Files]:
     """A new attempt, the run's own progress, and the checkpoint to go on from: rank 0 decides for all, and has read
     it for that."""
-    found: list[tuple[AttemptStart, checkpoint.RunProgress] | None] = [None]
+    found: list[tuple[AttemptStart, RunProgress] | None] = [None]
     files: checkpoint.Files = {}
     if slots.rank == 0:
         rollback_count = transition.rollback_count if isinstance(transition, Rollback) else folder.rollback_count()
@@ -69,12 +70,12 @@ def current_config(config: Config, files: checkpoint.Files, folder: RunFolder, e
     return with_values(config, scheduled(config, images))
 
 
-def _own_progress(folder: RunFolder, files: checkpoint.Files) -> checkpoint.RunProgress:
+def _own_progress(folder: RunFolder, files: checkpoint.Files) -> RunProgress:
     """What the run's own checkpoint keeps beside the training state, but the best score that `best.json` has.
 
     A score may have come, or the checkpoint that was the best have failed, after the last one was taken.
     """
-    own, best = checkpoint.progress_of(files), folder.pointer("best")
+    own, best = progress_of(files), folder.pointer("best")
     if best is None or not files:
         return replace(own, best_score=None)
     if best.score is None or best.images > json.loads(files[checkpoint.STATE])["images"]:

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from ganrun.config.schema import Config
 from ganrun.config.tunable import scheduled
-from ganrun.data.cache import ShardCache, cache_folder
+from ganrun.data.cache import open_cache
 from ganrun.data.index import DataSet, open_data
 from ganrun.data.order import Order
 from ganrun.data.stream import Stream
@@ -28,6 +28,7 @@ from ganrun.training import checkpoint
 from ganrun.training.collapse import CollapseDetector
 from ganrun.training.loop import train
 from ganrun.training.player_step import has_bf16
+from ganrun.training.snapshot import load_weights_from, restore
 from ganrun.training.state import TrainingState
 from ganrun.worker.channel import Channel
 from ganrun.worker.host import WorkerHost
@@ -249,9 +250,9 @@ def _warnings_to_channel(channel: Channel) -> Iterator[None]:
 def _restore(state: TrainingState, files: checkpoint.Files) -> list[str]:
     """Puts the training state where it left off, or loads `run.start_from`; names the weights that did not fit."""
     if files:
-        checkpoint.restore(state, files)
+        restore(state, files)
     elif state.config.run.start_from:
-        return checkpoint.load_weights_from(state, state.config.run.start_from)
+        return load_weights_from(state, state.config.run.start_from)
     return []
 
 
@@ -260,7 +261,7 @@ def _stream(state: TrainingState, data: DataSet) -> Stream:
     config, slots = state.config, state.slots
     sizes = tuple(shard.samples for shard in data.index.shards)
     order = Order(sizes, slots.total, config.run.seed, config.data.shuffle_shards)
-    cache = ShardCache(cache_folder(), config.data.cache_mib * 2**20) if config.data.cache_mib else None
+    cache = open_cache(config.data.cache_mib)
     decoders = max(2, int(config.cluster.cpus_per_worker))
     return Stream(data, config.data, order, slots.owned, state.images, state.device, cache, decoders)
 
@@ -270,7 +271,8 @@ def _evaluation(config: Config, data: DataSet) -> Evaluator | PointEvaluator:
     if config.data.fields["image"].kind == "point":
         return PointEvaluator(data.index, settings.samples)
     extractor = open_extractor(settings.extractor, settings.extractor_weights)
-    reals = RealImages(data, settings.samples, config.data.fields, config.data.damaged_share)
+    cache = open_cache(config.data.cache_mib)
+    reals = RealImages(data, settings.samples, config.data.fields, config.data.damaged_share, cache)
     return Evaluator(
         extractor,
         reals,

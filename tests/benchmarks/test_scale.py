@@ -12,7 +12,7 @@ from ganrun.games.build import build_game
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
 from ganrun.telemetry.sidecar.runs import SAMPLES
-from ganrun.training import checkpoint
+from ganrun.training.snapshot import RunProgress, take_snapshot
 from tests.conftest import config_of, write_yaml
 
 
@@ -54,7 +54,7 @@ def test_operations_are_those_of_an_image(counted):
 def test_a_checkpoint_is_counted_as_it_is_written(counted):
     config, found = counted
     state = units.played(units.small(config), Slots(1))
-    files = checkpoint.snapshot(state, checkpoint.RunProgress(), state.recorder.state()).files()
+    files = take_snapshot(state, RunProgress(), state.recorder.state()).files()
     assert sum(map(len, files.values())) < found.stored.checkpoint_bytes < sum(map(len, files.values())) + 4_000
     assert found.stored.checkpoint_requests is None
     assert open_storage(config.run.storage).objects() == {}  # Nothing stays.

@@ -3,8 +3,10 @@
 import torch
 
 from ganrun.config.schema import FieldConfig
+from ganrun.data.cache import ShardCache
 from ganrun.data.index import open_data
 from ganrun.evaluation.real_images import RealImages
+from ganrun.storage import open_storage
 from tests.conftest import SIZES
 
 IMAGE = {"image": FieldConfig(kind="image")}
@@ -29,3 +31,16 @@ def test_fewer_are_evenly_spaced_and_the_same_however_they_are_read(data_folder)
 def test_labels_are_read_from_the_runs_own_field(data_folder):
     fields = IMAGE | {"kind_of_thing": FieldConfig(kind="label", extension="cls")}
     assert RealImages(open_data(str(data_folder)), 9, fields).labels().shape == (9,)
+
+
+def test_shards_in_a_bucket_are_fetched_once_for_all_that_score_on_this_machine(data_folder, s3, tmp_path):
+    for file in data_folder.iterdir():
+        open_storage(f"{s3}/data").write(file.name, file.read_bytes())
+    cache, fetched = ShardCache(tmp_path / "cache", 2**20), []
+    for _ in range(2):
+        data = open_data(f"{s3}/data")
+        before = data.places[0].traffic.bytes_read
+        images = RealImages(data, 1000, IMAGE, cache=cache).of(sum(SIZES)).images(0, sum(SIZES))
+        fetched.append(data.places[0].traffic.bytes_read - before)
+        assert torch.equal(images, RealImages(open_data(str(data_folder)), 1000, IMAGE).images(0, sum(SIZES)))
+    assert fetched == [sum(shard.bytes for shard in data.index.shards), 0]

@@ -100,7 +100,7 @@ def test_a_turn_leaves_the_other_players_weights_and_buffers_untouched(values, m
     state.round(Source(6, 2))  # so that moments and running statistics are no longer at their beginning
     before = {name: clone(network) for name, network in state.game.networks.items()}
     (player_step,) = [player_step for player_step in state.player_steps if player_step.player.name == mover]
-    batches = [state._to_device(batch) for batch in Source(6, 2)()]
+    batches = [state.normalise(batch) for batch in Source(6, 2)()]
     player_step.step(batches, list(state._noises(0, 0)), 1e-3)
     (still,) = set(before) - {mover}
     assert_same(state.game.networks[still], before[still])
@@ -169,7 +169,7 @@ def test_slots_of_a_batch_see_different_noise(values):
 
 def test_the_scores_are_the_means_of_the_logits(values):
     state = play_of(values, data__slots=1)
-    batch = state._to_device(Source()()[0])
+    batch = state.normalise(Source()()[0])
     noise = next(state._noises(0, 0))
     networks = state.game.networks
     loss = state.game.players[0](batch, noise, {"generator": networks["generator"]})
@@ -192,7 +192,7 @@ def test_every_loss_moves_both_players(values, loss):
 def test_bytes_become_numbers_from_minus_1_to_1(values):
     state = play_of(values)
     batch = {"image": torch.tensor([0, 255, 51], dtype=torch.uint8).view(1, 3, 1, 1), "label": torch.tensor([2])}
-    placed = state._to_device(batch)
+    placed = state.normalise(batch)
     assert placed["image"].flatten().tolist() == pytest.approx([-1.0, 1.0, -0.6])
     assert placed["image"].dtype == torch.float64
     assert placed["label"].tolist() == [2]

@@ -159,7 +159,7 @@ def test_all_turns_of_a_round_have_the_penalty_or_none(values):
 
 def test_under_autocast_a_penalty_keeps_the_digits_of_the_weights(values):
     state = play_of(values, train__precision="bf16", objective__penalties={"r1": 1.0, "r2": 1.0})
-    batch, noise = state._to_device(batches()[0]), next(state._noises(0, 0))
+    batch, noise = state.normalise(batches()[0]), next(state._noises(0, 0))
     with torch.autocast("cpu", torch.bfloat16):
         parts = state.game.players[0](batch, noise, {"generator": state.game.networks["generator"]}).parts
     exact = PENALTIES["r1"](state.game.networks["discriminator"], batch["image"], batch["image"], None, noise)
@@ -177,7 +177,7 @@ def turn_gradients(rank, workers, config, rendezvous, out):
         each = config.model_copy(update={"objective": config.objective.model_copy(update={"penalties": {name: 10.0}})})
         state = TrainingState(build_game(each, CPU), each, Slots(each.slots, rank, workers))
         owned = state.slots.owned
-        mine = [state._to_device(batch) for batch in batches(each.slots, size=2)[owned.start : owned.stop]]
+        mine = [state.normalise(batch) for batch in batches(each.slots, size=2)[owned.start : owned.stop]]
         state.player_steps[0].step(mine, list(state._noises(0, 0)), 1e-3)
         gradients |= {f"{name}/{key}": value.grad for key, value in state.player_steps[0].parameters.items()}
     if rank == 0:

@@ -43,7 +43,7 @@ def test_only_relativistic_losses_show_the_generator_real_images(values, loss, p
 
 def test_the_relativistic_generator_compares_with_the_images_of_the_batch(values):
     state = frozen(values, objective__loss="relativistic")
-    batch, networks = state._to_device({"image": bytes_of(1)}), copy.deepcopy(state.game.networks)
+    batch, networks = state.normalise({"image": bytes_of(1)}), copy.deepcopy(state.game.networks)
     z = next(state._noises(0, 0)).normal(12, 8, name="generator/z")
     real, fake = networks["discriminator"](batch["image"]), networks["discriminator"](networks["generator"](z))
     expected = LOSSES["relativistic"].generator(real, fake)
@@ -52,7 +52,7 @@ def test_the_relativistic_generator_compares_with_the_images_of_the_batch(values
 
 def test_feature_matching_takes_the_place_of_the_generators_loss(values):
     state = frozen(values, objective__feature_matching=True)
-    batch, networks = state._to_device({"image": bytes_of(1)}), state.game.networks
+    batch, networks = state.normalise({"image": bytes_of(1)}), state.game.networks
     z = next(state._noises(0, 0)).normal(12, 8, name="generator/z")
     features = networks["discriminator"].features
     expected = feature_matching(features(batch["image"]), features(networks["generator"](z)))
@@ -63,7 +63,7 @@ def test_feature_matching_takes_the_place_of_the_generators_loss(values):
 
 
 def test_smoothing_adds_to_the_discriminators_loss_alone(values):
-    batch = play_of(values)._to_device({"image": bytes_of(1)})
+    batch = play_of(values).normalise({"image": bytes_of(1)})
     plain, smooth = (
         [turn(frozen(values, objective__label_smoothing=amount), player, batch) for player in (0, 1)]
         for amount in (0.0, 0.1)
@@ -74,7 +74,7 @@ def test_smoothing_adds_to_the_discriminators_loss_alone(values):
 
 
 def test_flipping_changes_the_discriminators_loss_alone_and_not_the_scores(values):
-    batch = play_of(values)._to_device({"image": bytes_of(1)})
+    batch = play_of(values).normalise({"image": bytes_of(1)})
     plain, flipped = (
         [turn(frozen(values, objective__label_flipping=share), player, batch) for player in (0, 1)]
         for share in (0.0, 0.5)
@@ -158,7 +158,7 @@ def test_the_strength_follows_the_mean_over_the_slots_of_what_the_discriminator_
 def test_without_adaptive_augmentation_nothing_is_tracked(values):
     state = play_of(values)
     assert state.game.trackers == {}
-    assert turn(state, 0, state._to_device({"image": bytes_of(1)})).parts.keys() == {"logit/real", "logit/fake"}
+    assert turn(state, 0, state.normalise({"image": bytes_of(1)})).parts.keys() == {"logit/real", "logit/fake"}
 
 
 # Labels.

@@ -61,7 +61,7 @@ def test_the_page_has_every_phase_and_its_shares_are_of_a_whole(run):
     page = (run() / f"profile/{ROUNDS}-rounds/summary.md").read_text()
     assert page.startswith(f"# {ROUNDS} rounds, ")
     shares = {name: float(share) for name, share in re.findall(r"^\| ([a-z: ]+) \| [\d.]+ \| ([\d.]+)% \|", page, re.M)}
-    assert {"data", "averages", *PHASES} <= shares.keys()
+    assert {"data", "ema", *PHASES} <= shares.keys()
     turns = shares["discriminator: turn"] + shares["generator: turn"]
     assert sum(shares[phase] for phase in PHASES) <= turns <= 100
     assert "aten::" in page

@@ -16,7 +16,8 @@ from ganrun.run_folder.layout import Pointer, RunFolder
 from ganrun.storage import Folder
 from ganrun.storage.retry import Traffic
 from ganrun.training import checkpoint
-from ganrun.training.checkpoint import MANIFEST, RunProgress, Snapshot
+from ganrun.training.checkpoint import MANIFEST
+from ganrun.training.snapshot import RunProgress, Snapshot
 from ganrun.worker import async_writers as behind
 from ganrun.worker.async_writers import PICTURES, CheckpointWriter, LineWriter, PendingCheckpoint
 from ganrun.worker.host import WorkerHost

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ganrun.training import state as state
+from ganrun.training import state
 from ganrun.worker import worker
 from tests.conftest import config_of
 from tests.ranks import StopAt
