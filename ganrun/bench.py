@@ -4,21 +4,18 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 
-from ganrun.cli import entry_point as entry_point
-from ganrun.cli import preflight
+from ganrun.cli import entry_point, preflight
 from ganrun.config import load as configs
 from ganrun.config.schema import Config
 from ganrun.errors import UserError
 
 MEASURES = {
     "step": "the round of a game, data in memory, and the whole loop, against a textbook DCGAN step",
-    "ablation": "the round without each of the things that make it fast, against the round",
-    "ddp": "the round of two workers, against two processes that have nothing to do with each other",
     "data": "samples/s from data.shards to a tensor, stage by stage, against plain webdataset",
     "checkpoint": "how long a checkpoint to run.storage holds up the round, against torch.save and a put",
-    "telemetry": "CPU seconds that a sidecar and what is told it take, beside those of the rounds",
     "scale": "what a run would ask of network, storage and sidecar on 8 to 1,024 GPUs, and what gives out first",
     "job": "the whole job through Ray, against the round alone",
     "startup": "from the command to the first round, against a bare TorchTrainer",
@@ -37,26 +34,34 @@ EXAMPLES = """examples:
 Only ratios mean something: both sides run in turn, and the machine may be shared."""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line and run; returns the exit code."""
+def main(
+    arguments: list[str] | None = None, measures: Mapping[str, str] = MEASURES, package: str = "ganrun.benchmarks"
+) -> int:
+    """Parse the command line and run; returns the exit code.
+
+    Args:
+        arguments: of the command line; None: the process's own.
+        measures: what can be measured, with a line of help for each.
+        package: where each of them is a module with `measure` and `describe`.
+    """
     parser = entry_point.parser("bench", __doc__, EXAMPLES)
-    listed = "; ".join(f"{what}: {meaning}" for what, meaning in MEASURES.items())
-    parser.add_argument("what", choices=MEASURES, help=listed)
+    listed = "; ".join(f"{what}: {meaning}" for what, meaning in measures.items())
+    parser.add_argument("what", choices=measures, help=listed)
     parser.add_argument("config", metavar="CONFIG", help="YAML file of a run")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="lay a value over the file's")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
     parser.add_argument("--plot", metavar="FILE", help="write the rates of all sides as a PNG, too")
     options = parser.parse_intermixed_args(arguments)
-    return entry_point.run(lambda: _main(options))
+    return entry_point.run(lambda: _main(options, package))
 
 
-def _main(options: argparse.Namespace) -> int:
+def _main(options: argparse.Namespace, package: str) -> int:
     config = configs.load(options.config, options.overrides)
     if config.cluster.gpus_per_worker and options.what != "scale":  # Which counts, whatever it runs on.
         raise UserError("cluster.gpus_per_worker: 1, but bench measures the CPU; set it to 0")
     # Before numpy is loaded, whose matrix products then have as many threads as torch's.
     os.environ["OPENBLAS_NUM_THREADS"] = str(max(1, int(config.cluster.cpus_per_worker)))
-    bench = import_module(f"ganrun.benchmarks.{options.what}")
+    bench = import_module(f"{package}.{options.what}")
     result = bench.measure(preflight.absolute(config))
     if options.what == "step":
         result["job_over_step"] = _job_over_step(config)

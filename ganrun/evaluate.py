@@ -5,7 +5,7 @@ import json
 import sys
 from typing import Any, get_args
 
-from ganrun.cli import entry_point as entry_point
+from ganrun.cli import entry_point
 from ganrun.config.field_types import Metric
 
 EXAMPLES = """examples:

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from ganrun.cli import entry_point as entry_point
+from ganrun.cli import entry_point
 from ganrun.errors import UserError
 
 EXAMPLES = """examples:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ganrun.cli import entry_point as entry_point
+from ganrun.cli import entry_point
 from ganrun.errors import RunError, UserError
 
 if TYPE_CHECKING:  # at run time they are imported where they are used: --help must answer at once

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from ganrun.cli import entry_point as entry_point
+from ganrun.cli import entry_point
 from ganrun.errors import RunError, UserError
-from ganrun.run_folder import cleanup as cleanup
-from ganrun.run_folder import report as report
+from ganrun.run_folder import cleanup, report
 from ganrun.run_folder.curve import read_curve
 from ganrun.run_folder.status import RunStatus, read_config, read_status
 from ganrun.run_folder.time_breakdown import trials_time_breakdown

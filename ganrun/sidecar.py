@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 
-from ganrun.cli import entry_point as entry_point
+from ganrun.cli import entry_point
 from ganrun.errors import RunError, UserError
 from ganrun.telemetry.protocol import HOST, PORT, TOKEN_VARIABLE, Address, token
 

@@ -7,8 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ganrun.cli import entry_point as entry_point
-from ganrun.cli import preflight
+from ganrun.cli import entry_point, preflight
 from ganrun.cli.progress import ProgressDisplay
 from ganrun.cli.signals import stop_on_signals
 from ganrun.config import load as configs

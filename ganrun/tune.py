@@ -6,8 +6,7 @@ import sys
 import threading
 from typing import Any
 
-from ganrun.cli import entry_point as entry_point
-from ganrun.cli import preflight
+from ganrun.cli import entry_point, preflight
 from ganrun.cli.signals import stop_on_signals
 from ganrun.config import load as configs
 from ganrun.config.schema import Config
@@ -20,8 +19,7 @@ from ganrun.storage import Storage, open_storage
 from ganrun.telemetry import protocol
 from ganrun.telemetry.search_state import SearchPush
 from ganrun.telemetry.state import RunHistory, RunState
-from ganrun.tuning import records
-from ganrun.tuning import summary as summary
+from ganrun.tuning import records, summary
 from ganrun.tuning.population import Population
 from ganrun.tuning.trial_config import schedule_config, trial_config
 

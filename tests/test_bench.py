@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from ganrun import bench
-from ganrun.benchmarks import ablation, ddp, job, startup, step
-from ganrun.benchmarks import tutorial_step as tutorial_step
+from ganrun.benchmarks import job, startup, step, tutorial_step
 from ganrun.benchmarks.comparison import in_turn, ratio, result, spread
 from ganrun.benchmarks.round_phases import phases
 from ganrun.benchmarks.rounds import a_batch, flops, rounds
 from ganrun.errors import UserError
 from ganrun.training.state import TrainingState
+from tests.benchmarks import ablation, ddp
+from tests.benchmarks.__main__ import MEASURES
 from tests.conftest import config_of, write_yaml
 
 SHAPE = {"what", "peer", "ours", "theirs", "unit", "ratio", "limit_share", "repeats", "spread", "sides"}
@@ -73,7 +74,7 @@ def test_step_does_without_data(small, quick, capsys):
 
 
 def test_two_workers_are_measured_beside_two_processes(small, quick, capsys):
-    assert bench.main(["ddp", str(small), "--json"]) == 0
+    assert bench.main(["ddp", str(small), "--json"], MEASURES, "tests.benchmarks") == 0
     found = json.loads(capsys.readouterr().out)
     assert found.keys() >= SHAPE
     assert {len(rates) for rates in found["sides"].values()} == {2}
@@ -81,7 +82,7 @@ def test_two_workers_are_measured_beside_two_processes(small, quick, capsys):
 
 
 def test_each_ablation_is_measured(small, quick, capsys):
-    assert bench.main(["ablation", str(small)]) == 0
+    assert bench.main(["ablation", str(small)], MEASURES, "tests.benchmarks") == 0
     said = capsys.readouterr().out
     assert all(name in said for name in ablation.WITHOUT)
 

@@ -11,8 +11,10 @@ import pytest
 import torch
 from prometheus_client.parser import text_string_to_metric_families
 
+from ganrun import bench
 from ganrun.telemetry.state import RunHistory, RunState
 from ganrun.worker.worker import run_worker
+from tests.benchmarks.__main__ import MEASURES
 from tests.conftest import config_of, small_run, write_yaml
 from tests.families import values_of
 from tests.format1 import copy_to, write_extractor
@@ -92,16 +94,18 @@ def test_evaluate_of_points(tmp_path):
 
 
 @pytest.mark.parametrize("what", QUICK)
-def test_bench(what, data_folder, tmp_path, monkeypatch):
+def test_bench(what, data_folder, tmp_path, monkeypatch, capsys):
     values = small_run(tmp_path / "runs", data_folder)
     values["train"]["precision"] = "float32"
-    bench = import_module(f"ganrun.benchmarks.{what}")
+    package = "tests.benchmarks" if what in MEASURES else "ganrun.benchmarks"
+    module = import_module(f"{package}.{what}")
     for name, value in QUICK[what].items():
-        monkeypatch.setattr(bench, name, value)
+        monkeypatch.setattr(module, name, value)
     if what == "step":
-        monkeypatch.setattr("ganrun.bench._job_over_step", lambda config: 0.5)
-    found = json.loads(said("bench", what, write_yaml(tmp_path / "small.yaml", values), "--json"))
-    expect_json(f"keys/bench_{what}.json", shape(without(found)))
+        monkeypatch.setattr(bench, "_job_over_step", lambda config: 0.5)
+    measures = MEASURES if what in MEASURES else bench.MEASURES
+    assert bench.main([what, str(write_yaml(tmp_path / "small.yaml", values)), "--json"], measures, package) == 0
+    expect_json(f"keys/bench_{what}.json", shape(without(json.loads(capsys.readouterr().out))))
 
 
 def without(value):

@@ -1,6 +1,5 @@
 """What the project says of itself holds: file map, configs, schema, commands, direction of imports."""
 
-import ast
 import re
 import shlex
 import subprocess
@@ -24,17 +23,6 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 def commands(verb: str) -> list[str]:
     texts = [README, *(path.read_text() for path in (ROOT / "docs").glob("*.md"))]
     return [line for text in texts for line in re.findall(rf"^ganrun {verb} [^#\n]+", text, re.MULTILINE)]
-
-
-def test_the_readme_maps_the_tree():
-    block = README.split("## Where things are")[1].split("```")[1]
-    mapped = set(re.findall(r"[\w-]+\.py|[\w-]+/", block))
-    there = {path.name + "/" * path.is_dir() for path in PACKAGE.iterdir() if not path.name.startswith("_")} | {
-        f"{name}/" for name in ("ganrun", "configs", "docs", "tests")
-    }
-    assert there - mapped == set()
-    everywhere = {path.name + "/" * path.is_dir() for path in ROOT.rglob("*") if ".venv" not in path.parts}
-    assert mapped - everywhere == set()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
@@ -94,32 +82,3 @@ def test_nothing_on_the_way_to_the_workers_imports_torch():
     code += "print({'torch', 'torchvision'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=WAIT)
     assert done.stdout == "set()\n", done.stderr
-
-
-def imports(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
-
-
-def test_only_distributed_knows_ray():
-    others = [path for path in PACKAGE.rglob("*.py") if path.parent.name not in ("ray_backend", "tuning")]
-    assert [path.name for path in others if any(name.split(".")[0] == "ray" for name in imports(path))] == []
-
-
-def test_nobody_imports_a_door():
-    entry_points = {f"ganrun.{verb}" for verb in VERBS}
-    assert [path.name for path in PACKAGE.rglob("*.py") if imports(path) & entry_points] == []
-
-
-def test_the_algorithm_knows_neither_storage_nor_ranks():
-    for path in [
-        *(PACKAGE / "games").glob("ga*.py"),
-        PACKAGE / "games/losses.py",
-        *(PACKAGE / "training").glob("[lp]*.py"),
-    ]:
-        assert not [name for name in imports(path) if re.search(r"storage|checkpoint|worker|ray_backend|time", name)]

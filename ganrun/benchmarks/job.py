@@ -17,7 +17,7 @@ from typing import Any
 
 from ganrun.benchmarks.comparison import rate, ratio, result
 from ganrun.benchmarks.rounds import changed, rounds, use_threads
-from ganrun.benchmarks.telemetry import Sidecar
+from ganrun.benchmarks.sidecar_process import SidecarProcess
 from ganrun.config.schema import Config
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder.curve import Line, read_curve
@@ -46,7 +46,7 @@ def measure(config: Config) -> dict[str, Any]:
     job, place = _job(config, rate(step, size, ROUND_SECONDS)), f"{config.run.storage}/.bench-{uuid.uuid4().hex[:12]}"
     ours, alone, spent = list[float](), list[float](), Counter[str]()
     try:
-        with Sidecar() as sidecar, tempfile.TemporaryDirectory() as folder:
+        with SidecarProcess() as sidecar, tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "config.yaml"
             file.write_text(job.to_yaml())
             for repeat in range(REPEATS):

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ganrun.benchmarks import tutorial_step as tutorial_step
+from ganrun.benchmarks import tutorial_step
 from ganrun.benchmarks.comparison import in_turn, rate, ratio, result
 from ganrun.benchmarks.round_phases import phases
 from ganrun.benchmarks.rounds import a_batch, changed, flops, peak_flops, product_share, rounds, use_threads

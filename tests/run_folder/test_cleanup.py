@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from ganrun.errors import RunError, UserError
-from ganrun.run_folder import cleanup as cleanup
+from ganrun.run_folder import cleanup
 from ganrun.run_folder.status import live_holder
 from ganrun.storage import Folder
 from tests.run_folder.making import SAVED, TOTAL, make_runs, write_lease

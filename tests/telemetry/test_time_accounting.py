@@ -2,7 +2,7 @@
 
 import pytest
 
-from ganrun.telemetry import time_accounting as time_accounting
+from ganrun.telemetry import time_accounting
 from ganrun.telemetry.time_accounting import TimeAccounting, as_metrics, timed_as
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ganrun.telemetry import timer as timer
+from ganrun.telemetry import timer
 from ganrun.telemetry.timer import Timer
 
 

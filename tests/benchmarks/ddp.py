@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
-from ganrun.benchmarks import tutorial_step as tutorial_step
+from ganrun.benchmarks import tutorial_step
 from ganrun.benchmarks.comparison import in_turn, ratio, result
 from ganrun.benchmarks.rounds import a_batch, changed, rounds
 from ganrun.config.schema import Config

@@ -5,27 +5,22 @@ CPU seconds and not images a second: of a machine that others use, a percent of 
 """
 
 import math
-import os
-import socket
 import statistics
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ganrun.benchmarks.comparison import ratio, result
+from ganrun.benchmarks.sidecar_process import SidecarProcess
 from ganrun.config.schema import Config
 from ganrun.data.decode import RawBatch
 from ganrun.evaluation.pictures import to_png
 from ganrun.games.build import build_game
 from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
-from ganrun.telemetry.protocol import OFF, VARIABLE, Address
-from ganrun.telemetry.push import Pusher, health
+from ganrun.telemetry.push import Pusher
 from ganrun.telemetry.state import RunHistory, RunState
 from ganrun.training.state import TrainingState
 
@@ -39,7 +34,7 @@ def measure(config: Config) -> dict[str, Any]:
     """CPU seconds of rounds, and of pushes every `telemetry.push_seconds` to a real sidecar beside them."""
     torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
     state = TrainingState(build_game(config, torch.device("cpu")), config, Slots(1))
-    with Sidecar() as sidecar, _Watched(state, sidecar) as watched:
+    with SidecarProcess() as sidecar, _Watched(state, sidecar) as watched:
         watched.stretch()
         stretches = [watched.stretch() for _ in range(REPEATS)]
     watched_rates = [rounds / (own + watching) for rounds, own, watching in stretches]
@@ -66,33 +61,10 @@ def describe(result: dict[str, Any]) -> str:
     )
 
 
-class Sidecar:
-    """A sidecar of this measurement alone."""
-
-    def __enter__(self) -> "Sidecar":
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.address = Address(port=free.getsockname()[1])
-        command = [sys.executable, "-m", "ganrun.sidecar", "--listen", f"{self.address.host}:{self.address.port}"]
-        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | {VARIABLE: OFF})
-        while health(self.address) is None:
-            time.sleep(0.1)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait()
-
-    @property
-    def cpu_seconds(self) -> float:
-        """So far, by the system's own count."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 class _Watched:
     """A play with all that a driver does to have it shown."""
 
-    def __init__(self, state: TrainingState, sidecar: Sidecar) -> None:
+    def __init__(self, state: TrainingState, sidecar: SidecarProcess) -> None:
         self.state, self.sidecar = state, sidecar
         self.run_state = RunState(state.config, RunHistory())
         self._heard = 0.0
