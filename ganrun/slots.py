@@ -1,9 +1,13 @@
 """Which slots of the global batch a worker owns, and how their values come together."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,3 +48,18 @@ class Slots:
         table[self.owned.start : self.owned.stop] = rows
         dist.all_reduce(table)
         return table
+
+    def from_rank_0(self, value: T) -> T:
+        """Rank 0's value, on every worker; all call it together."""
+        values = [value]
+        if self.workers > 1:
+            dist.broadcast_object_list(values, 0)
+        return values[0]
+
+    def flags_from_rank_0(self, *flags: bool) -> list[bool]:
+        """The same for flags, cheap enough for every round: on the CPU, so that no GPU is waited for."""
+        if self.workers == 1:
+            return list(flags)
+        values = torch.tensor(flags)
+        dist.broadcast(values, 0)
+        return values.tolist()  # type: ignore[no-any-return]

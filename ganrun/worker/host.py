@@ -5,7 +5,6 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
 from ganrun.config.tunable import next_schedule_step
@@ -14,11 +13,8 @@ from ganrun.data.stream import Stream
 from ganrun.errors import RunError
 from ganrun.evaluation.evaluator import Evaluator
 from ganrun.evaluation.generated_images import GeneratedImages
-from ganrun.evaluation.pictures import small_png, to_picture
 from ganrun.evaluation.point_evaluator import PointEvaluator
-from ganrun.rng import KeyedNoise
 from ganrun.run_folder.layout import Pointer, RunFolder
-from ganrun.telemetry.protocol import PART_BYTES
 from ganrun.telemetry.symptoms import ADVICE
 from ganrun.telemetry.time_accounting import TimeAccounting, as_metrics, timed_as
 from ganrun.training.snapshot import RunProgress, take_snapshot
@@ -27,6 +23,7 @@ from ganrun.worker.async_writers import CheckpointWriter, LineWriter, PendingChe
 from ganrun.worker.channel import POLL_SECONDS, Channel
 from ganrun.worker.profile_rounds import round_profiler
 from ganrun.worker.rank_stats import OF_A_RANK, RankStats
+from ganrun.worker.sample_picture import draw_samples
 from ganrun.worker.transitions import Drain, Exploit, ScheduleStep
 
 
@@ -83,7 +80,7 @@ class WorkerHost:
         self._metrics = f"metrics/{attempt:04d}-{state.images:012d}.jsonl"
         self._profiler = round_profiler(state, folder, self.emit_event)
         self._begun = time.monotonic()
-        self._ticked, self._recorded = state.images, False
+        self._recorded = False
 
     @timed_as("telemetry")
     def should_stop(self) -> bool:
@@ -94,26 +91,18 @@ class WorkerHost:
             self.checkpoint_writer.raise_fault(self.state.config.checkpoint.max_age_seconds)
             self._execute_commands(self.checkpoint_writer)
             self.channel.send("images", images=self.state.images)
-        stopping, exploiting, draining = self.channel.stop, self._exploit_command is not None, self._drain is not None
-        if self.state.slots.workers > 1:
-            flags = torch.tensor([stopping, exploiting, draining])  # On the CPU, so that no GPU is waited for.
-            dist.broadcast(flags, 0)
-            stopping, exploiting, draining = flags.tolist()
+        stopping, exploiting, draining = self.state.slots.flags_from_rank_0(
+            self.channel.stop, self._exploit_command is not None, self._drain is not None
+        )
         if exploiting and not stopping:
-            self.transition = self._agreed_exploit()
+            exploit = self._exploit_command and self._exploit_command._replace(attempt=self.attempt)
+            self.transition = self.state.slots.from_rank_0(exploit)
         elif draining and not stopping and not self._done:
             self.transition = self._drain or Drain(self.attempt)
         elif self._next_schedule_step is not None and self.state.images >= self._next_schedule_step and not stopping:
             self.transition = ScheduleStep(self.attempt)
         self._stopping = stopping or self.transition is not None
         return self._stopping
-
-    def _agreed_exploit(self) -> Exploit | None:
-        """Rank 0's order, on all ranks."""
-        commands = [self._exploit_command and self._exploit_command._replace(attempt=self.attempt)]
-        if self.state.slots.workers > 1:
-            dist.broadcast_object_list(commands, 0)
-        return commands[0]
 
     @timed_as("data")
     def next_batches(self) -> list[RawBatch]:
@@ -122,17 +111,13 @@ class WorkerHost:
 
     @timed_as("telemetry")
     def record(self, values: dict[str, float], symptoms: tuple[str, ...]) -> None:
-        """A line of metrics; signs of collapse that are new are told."""
-        spent, rounds = self.time_accounting.read(), self.state.player_steps[0].rounds
-        seconds = sum(spent.values()) - spent.get("score", 0)  # The time that a score takes is not the round's.
-        values["images_per_second"] = (self.state.images - self._ticked) / seconds
-        values["data_wait_ratio"] = spent["data"] / seconds
-        values["round_seconds"] = seconds / rounds
-        values |= {**self._rank_stats.read(seconds, spent["data"]), **as_metrics(spent)}
+        """A line of metrics; symptoms of collapse that are new are told."""
+        spent = self.time_accounting.read()
+        values |= {**self._rank_stats.read(spent), **as_metrics(spent)}
         values |= {
             f"collapse_suspected/{sign}": float(sign in symptoms) for sign in self.state.collapse_detector.streaks
         }
-        self._ticked, self._recorded = self.state.images, True
+        self._recorded = True
         if self.first:
             # A rank's own numbers are for the sidecar: of a thousand ranks they would be most of the file.
             kept = {name: value for name, value in values.items() if not name.startswith(OF_A_RANK)}
@@ -145,23 +130,13 @@ class WorkerHost:
 
     @timed_as("samples")
     def picture(self) -> None:
-        """Samples of the averaged generator for the same latents at every tick, as PNG, a class in each column."""
+        """Samples of the EMA networks, into the run's folder and to the driver."""
         if self.line_writer is None:
             return
-        state, name = self.state, f"samples/{self.state.images:012d}.png"
-        game, count = state.game, state.config.telemetry.sample_images
-        noise = KeyedNoise(state.config.run.seed, 0, 0, 0, state.device, state.dtype)
-        with torch.inference_mode():
-            z = game.latent.draw(noise, count, "samples/z")
-            images = game.sample(state.ema_networks, z, game.labels(0, count, state.device))
-        facts = {"attempt": str(self.attempt), "images": str(state.images)}
-        picture = to_picture(images, self.stream.data.index, game.classes or None, facts)
-        if picture is None:
-            return
-        self.line_writer.picture(name, picture)
-        diversity = float(images.double().std(0, correction=0).mean())
-        shown = picture if len(picture) <= PART_BYTES else small_png(images)
-        self.channel.send("picture", images=state.images, png=shown, diversity=diversity)
+        images = self.state.images
+        if drawn := draw_samples(self.state, self.stream.data.index, self.attempt):
+            self.line_writer.picture(f"samples/{images:012d}.png", drawn.png)
+            self.channel.send("picture", images=images, png=drawn.pushed, diversity=drawn.diversity)
 
     @timed_as("score")
     def evaluate(self) -> bool:
@@ -252,9 +227,8 @@ class WorkerHost:
         facts |= {"scores": scores}
         if self.state.config.tune:
             self.checkpoint_writer.held |= {name}
-        self.checkpoint_writer.submit(
-            PendingCheckpoint(snapshot, facts, pointer, best, time.monotonic() - begun, to_score)
-        )
+        seconds = time.monotonic() - begun
+        self.checkpoint_writer.submit(PendingCheckpoint(snapshot, facts, pointer, best, seconds, to_score))
 
     def end_attempt(self) -> None:
         """Waits until what is under way is written or has failed: this attempt is over, and the run is not.
@@ -281,9 +255,8 @@ class WorkerHost:
             RunError: that checkpoint could not be written, or another attempt has the run.
         """
         if self._profiler and not self._profiler.close() and ending:
-            self.emit_event(
-                "profile", message="the run ended before train.profile_rounds were over: nothing was profiled"
-            )
+            message = "the run ended before train.profile_rounds were over: nothing was profiled"
+            self.emit_event("profile", message=message)
         if self.checkpoint_writer is None or self.line_writer is None:
             return
         try:

@@ -1,6 +1,7 @@
 """What all workers of a run counted and measured since the last tick, as numbers of one line of metrics."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 import torch
 import torch.distributed as dist
@@ -15,22 +16,32 @@ class RankStats:
     """Of one worker; all read it at the same tick.
 
     Args:
-        play: the game.
+        state: of the run.
         stream: where batches come from.
     """
 
     def __init__(self, state: TrainingState, stream: Stream) -> None:
         self.state, self.stream = state, stream
-        self._before = Counter[str]()
+        self._before, self._images = Counter[str](), state.images
 
-    def read(self, seconds: float, waited: float) -> Counter[str]:
-        """Sums over all workers, and each rank's own numbers under its name.
+    def read(self, spent: Mapping[str, float]) -> dict[str, float]:
+        """Speed and waiting on this rank, counts summed over all ranks, and each rank's own numbers under its name.
 
         Args:
-            seconds: since the last tick.
-            waited: of them for data.
+            spent: seconds since the last tick, by part.
         """
-        device, rank, rounds = self.state.device, self.state.slots.rank, self.state.player_steps[0].rounds
+        seconds = sum(spent.values()) - spent.get("score", 0)  # The time that a score takes is not the round's.
+        rounds, images = self.state.player_steps[0].rounds, self.state.images - self._images
+        self._images = self.state.images
+        speed = {
+            "images_per_second": images / seconds,
+            "data_wait_ratio": spent["data"] / seconds,
+            "round_seconds": seconds / rounds,
+        }
+        return {**speed, **self._of_all_ranks(seconds, spent["data"], rounds)}
+
+    def _of_all_ranks(self, seconds: float, waited: float, rounds: int) -> Counter[str]:
+        device, rank = self.state.device, self.state.slots.rank
         counted = self._counted()
         mine: dict[str, float] = {name: counted[name] - self._before[name] for name in counted}
         self._before = counted

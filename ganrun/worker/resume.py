@@ -4,8 +4,6 @@ import json
 from dataclasses import replace
 from typing import NamedTuple
 
-import torch.distributed as dist
-
 from ganrun.config.load import parse
 from ganrun.config.schema import Config
 from ganrun.config.tunable import scheduled, value_of, with_values
@@ -35,7 +33,7 @@ def begin_attempt(
 ) -> tuple[AttemptStart, RunProgress, checkpoint.Files]:
     """A new attempt, the run's own progress, and the checkpoint to go on from: rank 0 decides for all, and has read
     it for that."""
-    found: list[tuple[AttemptStart, RunProgress] | None] = [None]
+    decided: tuple[AttemptStart, RunProgress] | None = None
     files: checkpoint.Files = {}
     if slots.rank == 0:
         rollback_count = transition.rollback_count if isinstance(transition, Rollback) else folder.rollback_count()
@@ -45,11 +43,10 @@ def begin_attempt(
         if isinstance(transition, Exploit) and transition.number > own.exploit:
             files = _donated(transition)
             start = start._replace(checkpoint=transition.checkpoint, donor=transition.donor)
-        found = [(start, own)]
-    if slots.workers > 1:
-        dist.broadcast_object_list(found, 0)
-    assert found[0] is not None
-    return *found[0], files
+        decided = start, own
+    decided = slots.from_rank_0(decided)
+    assert decided is not None
+    return *decided, files
 
 
 def current_config(config: Config, files: checkpoint.Files, folder: RunFolder, exploit: Exploit | None) -> Config:

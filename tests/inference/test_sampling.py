@@ -299,7 +299,7 @@ def test_a_player_of_another_name_with_weights_unused_and_tied_resumes(values, t
     values["objective"] = {"game": "encoding"}
     values["optimizer"] = {"encoder": {"learning_rate": 1e-2}}
     values["telemetry"] = {"sample_images": 4}
-    monkeypatch.setattr("ganrun.worker.host.to_picture", lambda *_: b"")  # z is no picture
+    monkeypatch.setattr("ganrun.worker.sample_picture.to_picture", lambda *_: None)  # z is no picture
     whole, parts = config_of(values, run__name="whole"), config_of(values, run__name="parts")
     run_ranks(whole, 1, tmp_path / "whole")
     run_ranks(parts, 1, tmp_path / "first", stop_at=120)

@@ -1,0 +1,48 @@
+"""The picture of samples at a tick: the same latents at every tick, so that pictures of a run can be compared."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ganrun.data.index import Index
+from ganrun.evaluation.pictures import small_png, to_picture
+from ganrun.rng import KeyedNoise
+from ganrun.telemetry.protocol import PART_BYTES
+from ganrun.training.state import TrainingState
+
+
+class SamplePicture(NamedTuple):
+    """Samples of the EMA networks as PNG, a class in each column."""
+
+    png: bytes
+    pushed: bytes
+    """The same, or a small one where that is more than a sidecar takes."""
+    diversity: float
+    """Mean over pixels of the samples' standard deviation over latents, in [0, 1]."""
+
+
+def draw_samples(state: TrainingState, index: Index, attempt: int) -> SamplePicture | None:
+    """The picture of this moment; None for points whose modes are not known.
+
+    Args:
+        state: between two rounds.
+        index: of the run's data.
+        attempt: written into the file's text, with the images shown.
+    """
+    images = _samples(state)
+    facts = {"attempt": str(attempt), "images": str(state.images)}
+    png = to_picture(images, index, state.game.classes or None, facts)
+    if png is None:
+        return None
+    diversity = float(images.double().std(0, correction=0).mean())
+    return SamplePicture(png, png if len(png) <= PART_BYTES else small_png(images), diversity)
+
+
+def _samples(state: TrainingState) -> Tensor:
+    """[B, C, H, W] in [-1, 1]."""
+    game, count = state.game, state.config.telemetry.sample_images
+    noise = KeyedNoise(state.config.run.seed, 0, 0, 0, state.device, state.dtype)
+    with torch.inference_mode():
+        z = game.latent.draw(noise, count, "samples/z")
+        return game.sample(state.ema_networks, z, game.labels(0, count, state.device))
