@@ -80,7 +80,7 @@ def read_samples(data: bytes, where: str, known: bool = False) -> list[tuple[str
         known: whether the hash of the file says that it is one whose headers were checked before.
 
     Raises:
-        UserError: it is no whole tar, or a key comes twice.
+        UserError: it is no whole tar, or a key or a member of one comes twice.
     """
     if data[:2] == b"\x1f\x8b":
         data = _unpacked(data, where)
@@ -121,7 +121,9 @@ def _samples(data: bytes, where: str, known: bool) -> list[tuple[str, Sample]]:
             keys.add(stem)
             key, members = stem, Sample()
             samples.append((key, members))
-        members[extension.lower()] = content
+        if (extension := extension.lower()) in members:
+            raise UserError(f"{where}: sample {stem!r} has two members {extension!r}")
+        members[extension] = content
     return samples
 
 

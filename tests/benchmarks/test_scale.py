@@ -11,7 +11,6 @@ from ganrun.benchmarks import unit_costs as units
 from ganrun.games.build import build_game
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
-from ganrun.telemetry.sidecar.runs import SAMPLES
 from ganrun.training.snapshot import RunProgress, take_snapshot
 from tests.conftest import config_of, write_yaml
 
@@ -47,7 +46,7 @@ def test_operations_are_those_of_an_image(counted):
     state = units.played(units.small(config), Slots(1))
     with FlopCounterMode(display=False) as flops:
         units._round(state)
-    assert found.round.flops == flops.get_total_flops() / units.SLOT_IMAGES
+    assert found.round.flops == flops.get_total_flops() / 2
     assert 100 < found.round.operations < 2_000
 
 
@@ -64,7 +63,7 @@ def test_a_run_of_many_gpus_is_loaded_with_what_it_has_of_each(counted):
     config, found = counted
     few, many = scale.load(found, 8), scale.load(found, 64)
     assert many["all-reduce"] > few["all-reduce"]
-    assert many["series of the sidecar"] * SAMPLES - few["series of the sidecar"] * SAMPLES == pytest.approx(2 * 56)
+    assert 4_000 * (many["series of the sidecar"] - few["series of the sidecar"]) == pytest.approx(2 * 56)
     assert many["CPUs that decode"] == few["CPUs that decode"]
     assert many["GETs of shards"] > few["GETs of shards"]
     assert "GETs of shards" not in scale.load(found, 1024)  # More GPUs than the 141 samples.
@@ -86,9 +85,9 @@ def test_the_command_counts_requests_on_object_storage(s3, values, tmp_path, mon
     assert found["lanes"]["shown_again"] == 0
     assert found["lanes"]["lane_lengths"] == [2_000 * 10 // 1024]
     assert found["loads"][str(found["bottleneck_gpus"])][found["bottleneck"]] == found["limit_share"] > 1
-    assert all(
-        share <= 1 for gpus, loads in found["loads"].items() for share in loads.values() if int(gpus) <= found["ours"]
-    )
+    within = [loads for gpus, loads in found["loads"].items() if int(gpus) <= found["ours"]]
+    assert within
+    assert max(share for loads in within for share in loads.values()) <= 1
     assert open_storage(s3).objects() == {}
 
 

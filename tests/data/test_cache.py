@@ -87,8 +87,9 @@ def test_what_a_killed_writer_left_goes_after_an_hour_and_not_before(cache):
     old, new = cache.folder / ".part-old", cache.folder / ".part-new"
     for path in (old, new):
         path.write_bytes(b"half")
-    status = old.stat()
-    os.utime(old, (status.st_mtime - caches.STALE_SECONDS - 60,) * 2)
+    written = old.stat().st_mtime
+    os.utime(old, (written - 3_660,) * 2)
+    os.utime(new, (written - 3_540,) * 2)
     cache.put(*shard(2))
     assert not old.exists()
     assert new.exists()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ganrun.data.index import INDEX_NAME, Index, Shard, open_data
+from ganrun.data.index import Index, Shard, open_data
 from ganrun.data.shard import open_shard
 from ganrun.errors import UserError
 
@@ -18,7 +18,7 @@ def place(root: Path, *names: str, size: int = 8) -> Path:
     root.mkdir()
     for name in names:
         (root / name).write_bytes(name.encode())
-    (root / INDEX_NAME).write_bytes(index_of(*names, size=size).to_json())
+    (root / "index.json").write_bytes(index_of(*names, size=size).to_json())
     return root
 
 
@@ -96,7 +96,7 @@ def test_two_data_sets_become_one_if_they_are_alike(tmp_path: Path) -> None:
 )
 def test_wrong_names(tmp_path: Path, shards: str | list[str], message: str) -> None:
     place(tmp_path / "bare", "0.tar")
-    (tmp_path / "bare" / INDEX_NAME).unlink()
+    (tmp_path / "bare" / "index.json").unlink()
     place(tmp_path / "good", "0.tar")
     with pytest.raises(UserError, match=message):
         open_data(shards.replace("{}", str(tmp_path)) if isinstance(shards, str) else shards)

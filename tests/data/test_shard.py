@@ -9,10 +9,10 @@ import pytest
 
 from ganrun.data.index import Shard
 from ganrun.data.shard import _walk, open_shard, read_samples
-from ganrun.data.ustar import BLOCK, plain_members
+from ganrun.data.ustar import plain_members
 from ganrun.errors import UserError
 
-LONG = "folder/" * 30 + "name"
+LONG, BLOCK = "folder/" * 30 + "name", 512
 
 
 def tar_of(names: list[str], kind: int = tarfile.USTAR_FORMAT, mtime: float = 0) -> bytes:
@@ -125,6 +125,12 @@ def test_what_differs_from_the_index_is_named() -> None:
 def test_a_key_in_two_places_is_refused() -> None:
     with pytest.raises(UserError, match="members of sample 'a' do not stand together"):
         read_samples(tar_of(["a.png", "b.png", "a.cls"]), "x")
+
+
+@pytest.mark.parametrize("names", [["a.png", "a.png"], ["a.png", "a.cls", "a.PNG"]])
+def test_a_member_that_comes_twice_is_refused(names: list[str]) -> None:
+    with pytest.raises(UserError, match="x: sample 'a' has two members 'png'"):
+        read_samples(tar_of(names), "x")
 
 
 def members_of(data: bytes) -> list[tuple[str, bytes]] | None:

@@ -232,7 +232,7 @@ def test_nothing_of_the_aws_cluster_is_public():
         assert node["SubnetIds"]
         assert node["IamInstanceProfile"]["Name"] == f"ganrun-{'head' if name == 'head' else 'worker'}"
         assert node["MetadataOptions"]["HttpTokens"] == "required"
-        assert all(disk["Ebs"]["Encrypted"] for disk in node["BlockDeviceMappings"])
+        assert {disk["Ebs"]["Encrypted"] for disk in node["BlockDeviceMappings"]} == {True}
     assert AWS["available_node_types"]["gpu"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
     assert "InstanceMarketOptions" not in AWS["available_node_types"]["head"]["node_config"]
     assert "--env=RAY_AUTH_MODE=token" in AWS["docker"]["run_options"]

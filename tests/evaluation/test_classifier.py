@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ganrun.evaluation.classifier import accuracy, predict, stacked_labels, train_classifier
-from ganrun.preparation.stacked import PACKAGE, open_stacked
+from ganrun.preparation.stacked import open_stacked
 
 CLASSES = 4
 
@@ -67,7 +67,7 @@ def test_stacks_are_numbered_by_their_channels(network):
 
 
 def test_it_knows_real_garments():
-    source = open_stacked(PACKAGE, 1, 0, False)
+    source = open_stacked("package:fashion-mnist-10k", 1, 0, False)
     images, labels = torch.from_numpy(source.images.copy())[:, None], torch.from_numpy(source.labels)
     network = train_classifier(images[:8_000], labels[:8_000], 10, seed=0)
     assert accuracy(network, images[8_000:], labels[8_000:]) > 0.8

@@ -10,7 +10,7 @@ from PIL import Image
 from ganrun import evaluate, sample
 from ganrun.cli import preflight
 from ganrun.config.validate import conflicts
-from ganrun.data.index import INDEX_NAME, open_data
+from ganrun.data.index import open_data
 from ganrun.errors import UserError
 from ganrun.evaluation.generated_images import GeneratedImages
 from ganrun.evaluation.modes import MIXTURES, modes
@@ -151,7 +151,7 @@ def test_what_images_alone_have_is_refused_in_the_config(values, key, value):
 
 
 def test_points_of_ones_own_are_trained_but_not_scored(values, tmp_path):
-    index = tmp_path / "ring" / INDEX_NAME
+    index = tmp_path / "ring" / "index.json"
     fields = json.loads(index.read_text())
     fields["made"] = {}
     index.write_text(json.dumps(fields))

@@ -13,10 +13,12 @@ from ganrun.evaluation.feature_statistics import FeatureStatistics, Keep, extrac
 from ganrun.evaluation.frechet import frechet_distance
 from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.score import Labels, needed, score, score_name
-from ganrun.models.extractors import INCEPTION_SHA256, Extractor, efficientnet_lite0
+from ganrun.models.extractors import Extractor, efficientnet_lite0
 from tests.evaluation.making import clouds, read, sample, statistics_of, tiny_extractor
 
 SAMPLES, BATCH = 103, 8
+INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+"""Of torch-fidelity's port of the weights that the published FIDs are measured with."""
 EVERYTHING = ("kid", "precision", "recall", "density", "coverage", "inception_score")
 
 

@@ -18,7 +18,7 @@ from ray.train.v2._internal.exceptions import (
 from ray.train.v2._internal.execution.failure_handling import FailureDecision
 
 from ganrun.ray_backend.policies import FailurePolicy, count_room, restart_cause, unreachable
-from ganrun.worker.transitions import FAILURE, PREEMPTION, DrainedError
+from ganrun.worker.transitions import DrainedError
 from tests.commands import LOCAL_RAY
 from tests.waiting import WAIT
 
@@ -64,15 +64,15 @@ def died(preempted=False):
 @pytest.mark.parametrize(
     ("failures", "reason", "why"),
     [
-        ({0: RuntimeError("gloo: closed by peer"), 1: died()}, FAILURE, "worker 1 on 10.0.0.2 died"),
-        ({0: died(), 1: died(preempted=True)}, PREEMPTION, "worker 0 on 10.0.0.1, worker 1 on 10.0.0.2 died"),
-        ({1: WorkerHealthCheckTimeoutError("60 s")}, FAILURE, "worker 1 on 10.0.0.2 does not answer"),
+        ({0: RuntimeError("gloo: closed by peer"), 1: died()}, "failure", "worker 1 on 10.0.0.2 died"),
+        ({0: died(), 1: died(preempted=True)}, "preemption", "worker 0 on 10.0.0.1, worker 1 on 10.0.0.2 died"),
+        ({1: WorkerHealthCheckTimeoutError("60 s")}, "failure", "worker 1 on 10.0.0.2 does not answer"),
         (
             {0: RuntimeError("first\ngloo: closed by peer\n")},
-            FAILURE,
+            "failure",
             "worker 0 on 10.0.0.1 failed: gloo: closed by peer",
         ),
-        ({7: RuntimeError()}, FAILURE, "worker 7 failed: RuntimeError"),
+        ({7: RuntimeError()}, "failure", "worker 7 failed: RuntimeError"),
         ({0: DrainedError(), 1: RuntimeError("gloo: closed by peer")}, None, ""),
     ],
 )

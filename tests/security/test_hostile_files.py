@@ -18,7 +18,7 @@ from ganrun.data.index import Index, Shard, open_data
 from ganrun.errors import RunError, UserError
 from ganrun.models.extractors import inception_v3, torchscript
 from ganrun.run_folder.layout import RunFolder
-from ganrun.storage import RECORD_BYTES, TooLargeError, open_storage
+from ganrun.storage import TooLargeError, open_storage
 from ganrun.training import checkpoint
 from tests.conftest import config_of, write_data, write_yaml
 from tests.ranks import run_folder, run_ranks
@@ -223,7 +223,7 @@ def test_a_shard_of_a_gb_is_not_read(tmp_path):
 
 def test_a_record_in_a_bucket_is_bounded(s3):
     storage = open_storage(s3)
-    storage.write("latest.json", bytes(RECORD_BYTES + 1))
+    storage.write("latest.json", bytes(16 * 2**20 + 1))
     with pytest.raises(TooLargeError, match="16,777,217 bytes, where at most 16,777,216 belong"):
         RunFolder(storage).pointer("latest")
 

@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ganrun.telemetry import push
-from ganrun.telemetry.protocol import PART_BYTES, PARTS, PUSH, STATE_BYTES, Address
+from ganrun.telemetry.protocol import Address
 from ganrun.telemetry.series import SERIES
 from ganrun.telemetry.sidecar import runs as limits
 from ganrun.telemetry.sidecar import server as servers
@@ -23,6 +23,8 @@ from ganrun.telemetry.sidecar.health import words
 from ganrun.telemetry.sidecar.runs import RefusedError, Runs, parse
 from ganrun.telemetry.sidecar.server import Server
 from tests.waiting import WAIT, until
+
+PUSH, PART_BYTES = "/push/v1", 2**20
 
 
 class Clock:
@@ -105,10 +107,14 @@ def test_a_silent_run_is_down_and_an_ended_one_goes_after_its_time(sidecar):
     assert json.loads(ask(sidecar, "GET", "/runs")[1])["runs"][0]["state"] == "silent"
     sidecar.clock.now += 300
     assert metrics(sidecar)["ganrun_images", labelled("b")] == 7  # At least 5 minutes after its end.
-    sidecar.clock.now += limits.EXPIRE_SECONDS - 320
+    sidecar.clock.now += 578
+    assert ("ganrun_images", labelled("b")) in metrics(sidecar)
+    sidecar.clock.now += 2  # 15 minutes are over.
     assert metrics(sidecar) == {("ganrun_up", ()): 1}
     assert len(json.loads(ask(sidecar, "GET", "/runs")[1])["runs"]) == 2  # The page remembers a night's run.
-    sidecar.clock.now += limits.KEEP_SECONDS
+    sidecar.clock.now += 7 * 86_400 - 902
+    assert len(json.loads(ask(sidecar, "GET", "/runs")[1])["runs"]) == 2
+    sidecar.clock.now += 2  # So are 7 days.
     assert json.loads(ask(sidecar, "GET", "/runs")[1])["runs"] == []
 
 
@@ -121,10 +127,14 @@ def test_what_a_newer_run_adds_is_passed_over_and_another_version_is_refused_cle
     assert "this sidecar takes /push/v1 and not /push/v2" in json.loads(answer)["error"]
 
 
+def kind_of(part):
+    return "application/json" if part == "curve" else "image/png"
+
+
 def test_parts_are_asked_for_when_they_are_new(sidecar):
     push_it = lambda parts: json.loads(ask(sidecar, "POST", PUSH, body(parts=parts))[1])["want"]  # noqa: E731
     put = lambda part, digest, data: ask(  # noqa: E731
-        sidecar, "PUT", f"{PUSH}/part?run=a&trial=&part={part}&digest={digest}", data, PARTS[part]
+        sidecar, "PUT", f"{PUSH}/part?run=a&trial=&part={part}&digest={digest}", data, kind_of(part)
     )[0]
     assert push_it({"curve": "1", "first": "2"}) == ["curve", "first"]
     assert put("curve", "1", b'[{"images": 5, "time": 7, "loss/generator": 1.5}]') == 204
@@ -147,14 +157,22 @@ def test_parts_are_asked_for_when_they_are_new(sidecar):
         (b'{"run": "a"}', 400, "not the state of a run"),
         (body("../a"), 400, "letters, digits"),
         (body("a" * 101), 400, "letters, digits"),
-        (body(series=[["rank_round_seconds", {"rank": str(r)}, 1] for r in range(limits.SAMPLES + 1)]), 413, "at most"),
-        (b" " * (STATE_BYTES + 1), 413, "at most"),
+        (body(series=[["rank_round_seconds", {"rank": str(r)}, 1] for r in range(4_001)]), 413, "at most"),
+        (b" " * 256 * 2**10, 400, "not the state of a run"),
+        (b" " * (256 * 2**10 + 1), 413, "at most"),
     ],
 )
 def test_what_is_no_state_is_refused(sidecar, data, status, why):
     found, answer = ask(sidecar, "POST", PUSH, data)
     assert (found, why in json.loads(answer)["error"]) == (status, True)
     assert metrics(sidecar) == {("ganrun_up", ()): 1}
+
+
+def test_as_many_samples_as_1900_gpus_have_are_taken():
+    assert (
+        len(parse(body(series=[["rank_round_seconds", {"rank": str(rank)}, 1] for rank in range(4_000)])).samples)
+        == 4_000
+    )
 
 
 def test_label_values_and_samples_that_are_not_in_order_are_left_out():
@@ -169,14 +187,14 @@ def test_a_page_of_another_site_cannot_push(sidecar):
 def test_numbers_of_runs_and_bytes_are_bounded_and_those_that_are_over_make_room(monkeypatch):
     clock = Clock()
     runs = Runs(clock)
-    for number in range(limits.RUNS):
+    for number in range(100):
         runs.push(body(f"r{number}"))
     with pytest.raises(RefusedError, match="100 runs at once"):
         runs.push(body("more"))
     clock.now += 1
     runs.push(body("r7", ending="finished"))
     runs.push(body("more"))
-    assert {"more"} == {run.name for run in runs.known()} - {f"r{number}" for number in range(limits.RUNS)}
+    assert {"more"} == {run.name for run in runs.known()} - {f"r{number}" for number in range(100)}
     assert "r7" not in {run.name for run in runs.known()}
 
     monkeypatch.setattr(limits, "ALL_PARTS_BYTES", 2 * PART_BYTES)
@@ -229,8 +247,8 @@ def trickle(plugs):
 def test_so_many_connections_and_no_more(sidecar, monkeypatch):
     monkeypatch.setattr(servers, "CONNECTION_SECONDS", WAIT)
     monkeypatch.setattr(servers.Handler, "timeout", WAIT)
-    with Plugs(sidecar.port, servers.CONNECTIONS) as plugs:
-        until(lambda: len(sidecar._open) == servers.CONNECTIONS)
+    with Plugs(sidecar.port, 32) as plugs:
+        until(lambda: len(sidecar._open) == 32)
         with pytest.raises((OSError, http.client.HTTPException)):
             ask(sidecar, "GET", "/healthz")
         for plug in plugs:
@@ -343,7 +361,7 @@ def test_killed_and_begun_again_it_has_its_state_back_within_one_push(values):
             pusher = pusher or Pusher(state, address, False, 0.2, lambda text: None)
             until(lambda: [run for run in runs_at(address) if len(run["parts"]) == 3])
             (run,) = runs_at(address)
-            assert run["parts"].keys() == PARTS.keys()
+            assert run["parts"].keys() == {"curve", "first", "latest"}
             assert run["images"] == 120
         finally:
             process.send_signal(kill)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ganrun.training.ema import EMA, RAMP
+from ganrun.training.ema import EMA
 
 LONG_AFTER = 10**9
 """So many images that the ramp at the beginning does not enter."""
@@ -36,7 +36,7 @@ def test_the_half_life_does_not_depend_on_the_size_of_a_round():
 
 def test_at_the_beginning_the_half_life_is_a_share_of_the_images_shown():
     found = step_response(half_life=10_000, rounds=1, images=10, images_shown=1_000)
-    assert found == pytest.approx(1 - 0.5 ** (10 / (RAMP * 1_000)), abs=1e-12)
+    assert found == pytest.approx(1 - 0.5 ** (10 / (0.05 * 1_000)), abs=1e-12)
 
 
 def test_without_a_half_life_the_average_is_the_network():

@@ -28,8 +28,9 @@ def test_the_worst_quarter_takes_over_one_of_the_best_quarter(values):
     assert {each.donor for each in found} <= {"01", "04"}  # 1 and 2.
     for each in found:
         assert each.before == population.values[each.trial]
+        assert each.after.keys() == population.values[each.donor].keys() != set()
         for key, value in each.after.items():
-            assert each.after[key] != population.values[each.donor][key] or value in (0.0, 1e-5, 1e-2)
+            assert value != population.values[each.donor][key] or value in (0.0, 1e-5, 1e-2)
     assert [each.number for each in found] == [1, 2]
     assert population.decide() == []  # An interval is decided once.
 

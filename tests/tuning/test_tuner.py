@@ -7,7 +7,7 @@ import pytest
 from ganrun.errors import UserError
 from ganrun.storage import Folder
 from ganrun.tuning.records import read_population
-from ganrun.tuning.scheduler import FAILED, FINISHED, PAUSED, PENDING, RUNNING, Scheduler, SearchEnd, TrialQueue
+from ganrun.tuning.scheduler import Scheduler, SearchEnd, TrialQueue
 from tests.tuning.making import search
 
 
@@ -58,7 +58,7 @@ class Made:
     def write_line(self, name, *events):
         """A report of a trial; what Ray Tune is told, and does."""
         trial = self.scheduler.tune_trials[name]
-        decision = self.scheduler.on_trial_result(None, trial, {"messages": list(events)})
+        decision = self.scheduler.on_trial_result(None, trial, {"events": list(events)})
         trial.status = {"CONTINUE": "RUNNING", "PAUSE": "PAUSED", "STOP": "TERMINATED"}[decision]
         return decision
 
@@ -133,19 +133,19 @@ def test_who_died_with_an_order_is_told_again(running):
 def test_who_was_done_before_it_was_told_starts_again(running):
     running.decided()
     assert running.write_line("01", ended("finished")) == "PAUSE"
-    assert running.scheduler.states()["01"] == PAUSED
+    assert running.scheduler.states()["01"] == "paused"
     assert running.scheduler.choose_trial_to_run(None) is running.scheduler.tune_trials["01"]
     assert running.write_line("00", ended("finished")) == "STOP"
-    assert running.scheduler.states() == {"00": FINISHED, "01": PAUSED}
+    assert running.scheduler.states() == {"00": "finished", "01": "paused"}
     assert not running.end.stop_all()
 
 
 def test_who_failed_takes_over_at_the_next_comparison(running):
     assert running.write_line("01", started(), failed()) == "PAUSE"
-    assert running.scheduler.states()["01"] == FAILED
+    assert running.scheduler.states()["01"] == "failed"
     assert running.scheduler.choose_trial_to_run(None) is None
     running.reported("00", 60, 1.0)
-    assert running.scheduler.states()["01"] == PAUSED
+    assert running.scheduler.states()["01"] == "paused"
     assert running.scheduler.choose_trial_to_run(None) is running.scheduler.tune_trials["01"]
     assert running.population.last_exploit("01").checkpoint == f"{60:012d}-0001"
     assert running.watch.said == ["trial 01 failed; at the next comparison it takes over another: the run diverged"]
@@ -155,16 +155,16 @@ def test_whose_process_died_is_started_again_by_ray_tune_and_has_failed_when_tha
     trial = running.scheduler.tune_trials["01"]
     trial.should_recover = lambda: True
     running.scheduler.on_trial_error(None, trial)
-    assert running.scheduler.states()["01"] == RUNNING
+    assert running.scheduler.states()["01"] == "running"
     trial.should_recover = lambda: False
     running.scheduler.on_trial_error(None, trial)
-    assert running.scheduler.states()["01"] == FAILED
+    assert running.scheduler.states()["01"] == "failed"
 
 
 def test_who_failed_at_the_end_has_failed_and_the_others_end_the_search(running):
     running.population.decided = 3
     running.write_line("01", failed())
-    assert running.scheduler.states()["01"] == FAILED
+    assert running.scheduler.states()["01"] == "failed"
     assert not running.end.stop_all()
     running.write_line("00", ended("finished"))
     assert running.end.stop_all()
@@ -194,7 +194,7 @@ def test_trials_that_do_not_fit_take_turns_those_behind_first(config, monkeypatc
     made = Made(config, monkeypatch, room=1)
     made.start("00")
     assert made.queue.suggest("id") is None
-    assert made.scheduler.states() == {"00": RUNNING, "01": PENDING}
+    assert made.scheduler.states() == {"00": "running", "01": "pending"}
     assert len(made.watch.said) == 1
     assert "1 of 2 trials fit the cluster at once (a trial needs 1 CPUs, 0 GPUs): they take turns" in made.watch.said[0]
     made.reported("00", 60, 1.0)
@@ -229,6 +229,6 @@ def test_a_search_that_goes_on_leaves_those_alone_that_are_done(running, monkeyp
     for images in (120, 180, 240):
         running.reported("00", images, 1.0)
     again = running.again(monkeypatch)
-    assert again.scheduler.states() == {"00": FINISHED, "01": PENDING}
+    assert again.scheduler.states() == {"00": "finished", "01": "pending"}
     again.start("01")
     assert again.queue.suggest("id") is None

@@ -16,10 +16,9 @@ from ganrun.run_folder.layout import Pointer, RunFolder
 from ganrun.storage import Folder
 from ganrun.storage.retry import Traffic
 from ganrun.training import checkpoint
-from ganrun.training.checkpoint import MANIFEST
 from ganrun.training.snapshot import RunProgress, Snapshot
 from ganrun.worker import async_writers as behind
-from ganrun.worker.async_writers import PICTURES, CheckpointWriter, LineWriter, PendingCheckpoint
+from ganrun.worker.async_writers import CheckpointWriter, LineWriter, PendingCheckpoint
 from ganrun.worker.host import WorkerHost
 from tests.ranks import StopAt
 from tests.training.test_checkpoint import played
@@ -191,11 +190,11 @@ def test_a_storage_that_is_away_is_asked_once_at_a_time(storage, lines):
     assert storage.list() == sorted(f"{number}.{kind}" for number in range(5) for kind in ("jsonl", "png"))
 
 
-def test_of_many_pictures_the_newest_wait(storage, lines):
-    for number in range(3 * PICTURES):
+def test_of_many_pictures_the_newest_eight_wait(storage, lines):
+    for number in range(24):
         lines.picture(f"{number:02d}.png", bytes([number]))
     lines.flush()
-    assert storage.list() == [f"{number:02d}.png" for number in range(2 * PICTURES, 3 * PICTURES)]
+    assert storage.list() == [f"{number:02d}.png" for number in range(16, 24)]
 
 
 # Checkpoints.
@@ -247,7 +246,7 @@ class Written:
     def there(self):
         """The images of complete checkpoints."""
         names = self.storage.list("checkpoints")
-        return [int(name[:12]) for name in names if MANIFEST in self.storage.list(f"checkpoints/{name}")]
+        return [int(name[:12]) for name in names if "manifest.json" in self.storage.list(f"checkpoints/{name}")]
 
     def latest(self, name="latest"):
         pointer = self.folder.pointer(name)
@@ -275,7 +274,7 @@ def test_a_checkpoint_is_whole_before_it_is_seen_and_lines_before_that(written, 
     files = {f"checkpoints/{written.name(1)}/{file}" for file in ("weights.safetensors", "state.json")}
     assert set(names[:2]) == files
     assert names[2:] == [
-        f"checkpoints/{written.name(1)}/{MANIFEST}", "metrics/a.jsonl", "latest.json", "best.json",
+        f"checkpoints/{written.name(1)}/manifest.json", "metrics/a.jsonl", "latest.json", "best.json",
     ]  # fmt: skip
     assert written.latest() == written.latest("best") == 1
     found = checkpoint.read(written.storage, f"checkpoints/{written.name(1)}")
@@ -334,7 +333,7 @@ def test_one_that_fails_is_tried_again_until_it_is_written(written):
     assert written.checkpoints.unsaved is None
 
 
-@pytest.mark.parametrize("part", ["weights", "state.json", MANIFEST])
+@pytest.mark.parametrize("part", ["weights", "state.json", "manifest.json"])
 def test_one_that_fails_leaves_nothing_behind(written, part):
     written.storage.faults = {part: 1}
     written.checkpoints.submit(written.pending(1))
