@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
-from ganrun.config import load as configs
+from ganrun.config.load import load_config
 from ganrun.config.schema import Config
 from ganrun.data.index import open_data
 from ganrun.data.order import Order
@@ -210,7 +210,7 @@ def need_cuda() -> int:
 def settings(precision: str) -> Config:
     """The quickstart; on a CPU small."""
     changes = [] if torch.cuda.is_available() else ["model.width=16", "data.batch_size=16"]
-    return configs.load(CONFIG, [f"data.slots={SLOTS}", f"train.precision={precision}", *changes])
+    return load_config(CONFIG, [f"data.slots={SLOTS}", f"train.precision={precision}", *changes])
 
 
 def play_of(precision: str, device: torch.device) -> TrainingState:

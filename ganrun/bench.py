@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib import import_module
 
 from ganrun.cli import entry_point, preflight
-from ganrun.config import load as configs
+from ganrun.config.load import load_config
 from ganrun.config.schema import Config
 from ganrun.errors import UserError
 
@@ -56,7 +56,7 @@ def main(
 
 
 def _main(options: argparse.Namespace, package: str) -> int:
-    config = configs.load(options.config, options.overrides)
+    config = load_config(options.config, options.overrides)
     if config.cluster.gpus_per_worker and options.what != "scale":  # Which counts, whatever it runs on.
         raise UserError("cluster.gpus_per_worker: 1, but bench measures the CPU; set it to 0")
     # Before numpy is loaded, whose matrix products then have as many threads as torch's.

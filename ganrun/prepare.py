@@ -182,21 +182,20 @@ def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index",
 
 
 def _open_source(options: argparse.Namespace, scheme: str, path: str) -> "Source":
-    from ganrun.preparation import folder, sources, stacked
-    from ganrun.preparation import published_datasets as published
+    from ganrun.preparation import folder, published_datasets, sources, stacked
 
     if scheme == "folder":
         return folder.open_folder(path, options.fields, options.limit)
     if scheme == "shards":
         return sources.open_shards(path)
     if scheme == "fashion-mnist":
-        return published.open_fashion_mnist(path, options.limit, options.download)
+        return published_datasets.open_fashion_mnist(path, options.limit, options.download)
     if scheme == "cifar10":
-        return published.open_cifar10(path, options.limit, options.download)
+        return published_datasets.open_cifar10(path, options.limit, options.download)
     if scheme == "stacked":
         samples = options.samples or DEFAULT_SAMPLES
         return stacked.open_stacked(path, samples, options.seed or 0, options.download)
-    return published.open_celeba(path, options.limit, options.download)
+    return published_datasets.open_celeba(path, options.limit, options.download)
 
 
 def _how(options: argparse.Namespace, source: "Source", rule: "Rule") -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from ganrun.cli import entry_point, preflight
 from ganrun.cli.progress import ProgressDisplay
 from ganrun.cli.signals import stop_on_signals
-from ganrun.config import load as configs
+from ganrun.config.load import load_config
 from ganrun.config.schema import Config
 from ganrun.errors import RunError
 from ganrun.run_folder.layout import RunFolder
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    config = configs.load(options.config, options.overrides, resolve=not options.dry_run)
+    config = load_config(options.config, options.overrides, resolve=not options.dry_run)
     if options.dry_run:
         print(config.to_yaml(), end="")
         return entry_point.OK

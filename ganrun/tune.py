@@ -8,7 +8,7 @@ from typing import Any
 
 from ganrun.cli import entry_point, preflight
 from ganrun.cli.signals import stop_on_signals
-from ganrun.config import load as configs
+from ganrun.config.load import load_config
 from ganrun.config.schema import Config
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder.layout import RunFolder
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    config = configs.load(options.config, options.overrides, resolve=not options.dry_run)
+    config = load_config(options.config, options.overrides, resolve=not options.dry_run)
     if config.tune is None:
         raise UserError(
             f"{options.config}: tune: missing; without that section there is nothing to search: ganrun train"
@@ -84,11 +84,11 @@ def _search(config: Config, storage: Storage, population: Population, stop: thre
         return entry_point.OK
     watch = _Watch(config, population, storage)
     watch.write_line("starting Ray and the workers ...")
-    from ganrun.tuning import tuner as search
+    from ganrun.tuning import tuner
 
     ending = "failed"
     try:
-        ending = search.run(config, storage, population, watch, stop)
+        ending = tuner.run(config, storage, population, watch, stop)
     finally:
         watch.close(ending)
     if ending == "stopped":

@@ -17,7 +17,7 @@ from torch import Tensor
 from ganrun.config.schema import Config
 from ganrun.run_folder.layout import find_checkpoint
 from ganrun.training import checkpoint
-from ganrun.worker.async_writers import CheckpointWriter, PendingCheckpoint
+from ganrun.worker.checkpoint_writer import CheckpointWriter, PendingCheckpoint
 
 
 class StopAt:

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from ganrun.cli.preflight import settle, write_config
-from ganrun.config.load import load
+from ganrun.config.load import load_config
 from ganrun.run_folder.layout import RunFolder
 from ganrun.storage import open_storage
 from tests.format1 import STOPPED, copy_to
@@ -90,7 +90,7 @@ def test_scores_are_what_they_were(place, name):
 
 
 def test_the_run_goes_on_from_its_checkpoint_and_ends_as_it_did(place):
-    config, folder = load("run/config.yaml"), RunFolder(open_storage("run"))
+    config, folder = load_config("run/config.yaml"), RunFolder(open_storage("run"))
     config = settle(config, folder)
     write_config(config, folder)
     run_ranks(config, 1, place / "meeting")
@@ -108,7 +108,7 @@ def events():
 
 
 def test_another_run_begins_with_its_weights(place):
-    config = load("run/config.yaml", ["run.name=other", "run.start_from=run", "train.total_images=24"])
+    config = load_config("run/config.yaml", ["run.name=other", "run.start_from=run", "train.total_images=24"])
     run_ranks(config, 1, place / "meeting")
     text = Path("other/events/0001.jsonl").read_text()
     assert '"unfit"' not in text

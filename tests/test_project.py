@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ganrun.__main__ import VERBS
-from ganrun.config import load as config
+from ganrun.config.load import json_schema, load_config
 from ganrun.config.registry import NETWORKS
 from tests.waiting import WAIT
 
@@ -28,7 +28,7 @@ def commands(verb: str) -> list[str]:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_config_builds_and_opens_with_its_command(path, monkeypatch):
     monkeypatch.setenv("GANRUN_BUCKET", "bucket")
-    whole = config.load(path)
+    whole = load_config(path)
     with torch.device("meta"):
         assert NETWORKS[whole.model.name](whole.model, whole.data)
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
@@ -42,18 +42,18 @@ def test_every_config_builds_and_opens_with_its_command(path, monkeypatch):
 def test_the_overrides_of_headers_are_right(path, monkeypatch):
     monkeypatch.setenv("GANRUN_BUCKET", "bucket")
     header = " ".join(line[1:] for line in path.read_text().splitlines() if line.startswith("#"))
-    config.load(path, re.findall(r"\b[a-z]+\.[a-z_]+=[\w.]*\w", header))
+    load_config(path, re.findall(r"\b[a-z]+\.[a-z_]+=[\w.]*\w", header))
 
 
 def test_the_schema_is_that_of_the_sections():
-    assert (ROOT / "configs/schema.json").read_text() == config.schema()
+    assert (ROOT / "configs/schema.json").read_text() == json_schema()
 
 
 @pytest.mark.parametrize("command", [each for each in commands("train") + commands("tune") if " runs/" not in each])
 def test_training_commands_of_the_documents_are_right(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     path, *overrides = shlex.split(command)[2:]
-    config.load(path, [part for part in overrides if not part.startswith("--")])
+    load_config(path, [part for part in overrides if not part.startswith("--")])
 
 
 @pytest.mark.parametrize("verb", VERBS)

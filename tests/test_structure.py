@@ -132,6 +132,30 @@ def test_files_and_functions_are_short(name):
     assert [node.name for node in functions if node.end_lineno - node.lineno >= 50] == []
 
 
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings_name_arguments_that_there_are(name):
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            assert documented(node) <= arguments(node), node.name
+
+
+def documented(node: ast.FunctionDef | ast.ClassDef) -> set[str]:
+    """The names in the sections Args and Attributes of a docstring."""
+    sections = re.findall(r"(?:Args|Attributes):\n((?:    .*\n?|\n)+)", ast.get_docstring(node) or "")
+    found = [names for section in sections for names in re.findall(r"^    (\w[\w, ]*):", section, re.MULTILINE)]
+    return {name for names in found for name in names.split(", ")}
+
+
+def arguments(node: ast.FunctionDef | ast.ClassDef) -> set[str]:
+    """The arguments of a function, or the fields and the arguments of a class."""
+    if isinstance(node, ast.ClassDef):
+        fields = {each.target.id for each in node.body if isinstance(each, ast.AnnAssign)}
+        methods = [each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"]
+        own = {each.attr for each in ast.walk(node) if isinstance(each, ast.Attribute) and each.attr[0] != "_"}
+        return fields.union(own, *(arguments(method) for method in methods))
+    return {each.arg for each in [*node.args.args, *node.args.kwonlyargs]}
+
+
 def test_few_files_lie_directly_in_the_package():
     assert len(list(PACKAGE.glob("*.py"))) <= 18  # Today's 15; project, paint and doctor come.
     assert not (PACKAGE / "utils.py").exists()

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import yaml
 
-from ganrun.config import load as configs
+from ganrun.config.load import parse
 from ganrun.config.schema import Config
 from ganrun.config.tunable import value_of
 from ganrun.run_folder.curve import read_events
@@ -94,7 +94,7 @@ def assert_exploits_copied(folder):
         tensors = [name for name in theirs if name.endswith(".safetensors")]
         assert len(tensors) >= 6
         assert [name for name in tensors if own[name]["sha256"] != theirs[name]["sha256"]] == []
-        config = configs.parse(trial.read(f"checkpoints/{name}/config.yaml"), "x")
+        config = parse(trial.read(f"checkpoints/{name}/config.yaml"), "x")
         assert {key: value_of(config, key) for key in exploit["after"]} == exploit["after"]
     return exploits
 

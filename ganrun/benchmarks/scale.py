@@ -1,8 +1,8 @@
 """What a run would ask of its network, storage, CPUs and sidecar on many GPUs, and which of them gives out first.
 
-What one round, sample, checkpoint and push take is counted here (units.py), the reads of many ranks are played through
-(lanes.py); only the rest is assumed, and stands below. The batch grows with the GPUs, a slot each, and with it the
-intervals of ticks, scores and checkpoints, so that their number of rounds stays that of the config.
+What one round, sample, checkpoint and push take is counted here (unit_costs.py), the reads of many ranks are played
+through (simulated_reads.py); only the rest is assumed, and stands below. The batch grows with the GPUs, a slot each,
+and with it the intervals of ticks, scores and checkpoints, so that their number of rounds stays that of the config.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ganrun.benchmarks import unit_costs as units
+from ganrun.benchmarks import unit_costs
 from ganrun.benchmarks.simulated_reads import Cache, Reads, play_epoch
 from ganrun.config.schema import Config
 from ganrun.data.index import DataSet, open_data
@@ -42,10 +42,10 @@ class Units:
 
     config: Config
     data: DataSet
-    round: units.Round
-    stored: units.Stored
+    round: unit_costs.Round
+    stored: unit_costs.Stored
     sample_seconds: float
-    shown: dict[int, units.PushedState]
+    shown: dict[int, unit_costs.PushedState]
 
     @property
     def slot_images(self) -> int:
@@ -119,15 +119,17 @@ def measure(config: Config) -> dict[str, Any]:
 
 def count(config: Config) -> Units:
     """Counts the units of a config."""
-    data, counted = open_data(config.data.shards), units.count_round(config)
-    state = units.played(units.small(config), Slots(1))  # After it, so that no more than two plays are in memory.
+    data, counted = open_data(config.data.shards), unit_costs.count_round(config)
+    state = unit_costs.played(
+        unit_costs.small(config), Slots(1)
+    )  # After it, so that no more than two training states are in memory.
     return Units(
         config,
         data,
         counted,
-        units.count_stored(config, state),
-        units.sample_seconds(config, data),
-        units.count_shown(config, state, GPUS),
+        unit_costs.count_stored(config, state),
+        unit_costs.sample_seconds(config, data),
+        unit_costs.count_shown(config, state, GPUS),
     )
 
 

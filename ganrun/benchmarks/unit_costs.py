@@ -150,7 +150,7 @@ def sample_seconds(config: Config, data: DataSet) -> float:
 
 
 def played(config: Config, slots: Slots) -> TrainingState:
-    """A play of a `small` config after a round, so that its optimizers have their moments."""
+    """The training state of a `small` config after a round, so that its optimizers have their moments."""
     state = TrainingState(build_game(config, torch.device("cpu")), config, slots)
     _round(state)
     return state

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 from pydantic import BaseModel, ValidationError
 
-from ganrun.config import safe_yaml as plain_yaml
+from ganrun.config import safe_yaml
 from ganrun.config.schema import Config
 from ganrun.config.validate import conflicts, dotted, faults_of, unknown_names
 from ganrun.errors import RunError, UserError
@@ -33,7 +33,7 @@ MOST_VARIABLES = 16
 SECRET = re.compile("SECRET|TOKEN|PASSWORD|CREDENTIAL", re.IGNORECASE)
 
 
-def load(path: str | Path, overrides: list[str] | None = None, resolve: bool = True) -> Config:
+def load_config(path: str | Path, overrides: list[str] | None = None, resolve: bool = True) -> Config:
     """Reads a YAML file, lays `key=value` overrides over it and checks everything.
 
     Args:
@@ -69,7 +69,7 @@ def parse(text: bytes, where: str) -> Config:
         RunError: it is damaged, or of another version of ganrun.
     """
     try:
-        return Config.model_validate(plain_yaml.load(text))
+        return Config.model_validate(safe_yaml.load(text))
     except (ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RunError(
@@ -116,7 +116,7 @@ def is_fixed(key: str) -> bool:
     return bool(isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("fixed"))
 
 
-def schema() -> str:
+def json_schema() -> str:
     """JSON schema of the YAML file, for editors."""
     return json.dumps(Config.model_json_schema(), indent=1, ensure_ascii=False) + "\n"
 
@@ -124,7 +124,7 @@ def schema() -> str:
 def _read(path: str | Path, overrides: list[str]) -> DictConfig:
     try:
         text = _fetched(str(path)).decode()
-        plain_yaml.check(text, aliases=True)
+        safe_yaml.check(text, aliases=True)
         tree = OmegaConf.load(io.StringIO(text))
     except FileNotFoundError:
         raise UserError(f"{path}: no such config file") from None

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from ganrun.config import safe_yaml as plain_yaml
+from ganrun.config import safe_yaml
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder.curve import SEARCH_FILE, Line, parse_lines, read_curve, read_events
 from ganrun.run_folder.layout import Pointer, RunFolder
@@ -170,7 +170,7 @@ def read_config(storage: Storage) -> dict[str, Any]:
         RunError: the config is damaged.
     """
     try:
-        config = plain_yaml.load(storage.read("config.yaml", RECORD_BYTES))
+        config = safe_yaml.load(storage.read("config.yaml", RECORD_BYTES))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{storage.uri} is no run: there is no config.yaml; runs are at run.storage/run.name") from None
     except yaml.YAMLError as error:

@@ -19,7 +19,7 @@ from ganrun.ray_backend import launch
 from ganrun.ray_backend.cluster import ray_cluster
 from ganrun.ray_backend.head_watch import HeadWatch
 from ganrun.storage import Storage, for_ray, open_storage
-from ganrun.tuning import trainable as trial
+from ganrun.tuning import trainable
 from ganrun.tuning.population import Population
 from ganrun.tuning.records import append_lines
 from ganrun.worker.channel import Event
@@ -81,7 +81,7 @@ def _run(
 
     scheduler = Scheduler(config, storage, population, watch, send)
     # Off the main thread: there Ray Tune would take SIGINT for itself.
-    over = trial.in_thread(_tuner(config, scheduler, boxes).fit)
+    over = trainable.in_thread(_tuner(config, scheduler, boxes).fit)
     while not wait([over], timeout=LISTEN_SECONDS).done:
         if stop.is_set() or head.lost:
             scheduler.stop()
@@ -113,10 +113,10 @@ def _tuner(config: Config, scheduler: "Scheduler", boxes: dict[str, Any]) -> Any
 
     # A trial's process only listens, here; its workers have resources of their own, by Ray Train.
     here = tune.PlacementGroupFactory([{f"node:{ray.util.get_node_ip_address()}": 0.001}])
-    trainable = tune.with_parameters(trial.train_trial, search=config, boxes=boxes)
+    bound = tune.with_parameters(trainable.train_trial, search=config, boxes=boxes)
     trials = len(boxes) - len(scheduler.over)
     return tune.Tuner(
-        tune.with_resources(trainable, here),
+        tune.with_resources(bound, here),
         tune_config=tune.TuneConfig(
             scheduler=scheduler, search_alg=TrialQueue(scheduler), num_samples=trials, max_concurrent_trials=trials
         ),

@@ -19,8 +19,9 @@ from ganrun.telemetry.symptoms import ADVICE
 from ganrun.telemetry.time_accounting import TimeAccounting, as_metrics, timed_as
 from ganrun.training.snapshot import RunProgress, take_snapshot
 from ganrun.training.state import TrainingState
-from ganrun.worker.async_writers import CheckpointWriter, LineWriter, PendingCheckpoint
 from ganrun.worker.channel import POLL_SECONDS, Channel
+from ganrun.worker.checkpoint_writer import CheckpointWriter, PendingCheckpoint
+from ganrun.worker.line_writer import LineWriter
 from ganrun.worker.profile_rounds import round_profiler
 from ganrun.worker.rank_stats import OF_A_RANK, RankStats
 from ganrun.worker.sample_picture import draw_samples
@@ -264,11 +265,8 @@ class WorkerHost:
                 self.checkpoint_writer.drain()
             self.checkpoint_writer.raise_fault(0)
             self._await_scores(self.checkpoint_writer)
-            if self.checkpoint_writer.unsaved:
-                raise RunError(
-                    f"{self.checkpoint_writer.unsaved}; the last good one stays: mend the storage and run the same "
-                    "command"
-                )
+            if unsaved := self.checkpoint_writer.unsaved:
+                raise RunError(f"{unsaved}; the last good one stays: mend the storage and run the same command")
             if ending:
                 self.log_event(ending, images=self.state.images, spent=self.time_accounting.read())
         finally:

@@ -3,7 +3,7 @@
 import pytest
 
 from ganrun.cli import preflight
-from ganrun.config.load import load
+from ganrun.config.load import load_config
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder.layout import Pointer, RunFolder
 from ganrun.storage import open_storage
@@ -88,7 +88,7 @@ def test_all_that_is_wrong_comes_in_one_message(values, tmp_path):
 def test_the_beginning_writes_the_whole_config(values, tmp_path):
     config = settle(values)
     path = tmp_path / "runs" / "small" / "config.yaml"
-    assert load(path) == config
+    assert load_config(path) == config
     assert path.read_text() == config.to_yaml()
 
 
@@ -124,7 +124,7 @@ def test_a_refused_config_is_not_written(values, tmp_path):
 def test_what_may_change_is_written(values, tmp_path):
     settle(values)
     settle(values, train__total_images=480, cluster__workers=3)
-    assert load(tmp_path / "runs/small/config.yaml").train.total_images == 480
+    assert load_config(tmp_path / "runs/small/config.yaml").train.total_images == 480
 
 
 @pytest.mark.parametrize("content", ["run: {name: [", "run: {}\n", "- a\n", "run: {name: a}\nfuture: {}\n"])

@@ -7,7 +7,7 @@ import sys
 import pytest
 import yaml
 
-from ganrun.config.load import check_names, differences, is_fixed, load, parse, schema
+from ganrun.config.load import check_names, differences, is_fixed, json_schema, load_config, parse
 from ganrun.config.registry import NETWORKS
 from ganrun.config.schema import Config
 from ganrun.errors import UserError
@@ -21,14 +21,14 @@ def file(tmp_path, values):
 
 def faults_of(file, *overrides, **options):
     with pytest.raises(UserError) as caught:
-        load(file, list(overrides), **options)
+        load_config(file, list(overrides), **options)
     heading, *faults = str(caught.value).split("\n  ")
     assert f"{len(faults)} fault" in heading
     return faults
 
 
 def test_a_file_becomes_typed_sections(file, values):
-    config = load(file)
+    config = load_config(file)
     assert config.run.name == "small"
     assert config.data.batch_size == 12
     assert config.optimizer.generator.beta1 == 0.5
@@ -97,7 +97,7 @@ def test_only_points_are_of_one_pixel(file):
     (fault,) = faults_of(file, "model.name=mlp", "data.image_size=1")
     assert "data.image_size: 1 is not allowed; it should be: at least 8 pixels" in fault
     points = ["model.name=mlp", "data.image_size=1", "data.channels=2", "data.fields={image: point}"]
-    assert load(file, points).data.channels == 2
+    assert load_config(file, points).data.channels == 2
 
 
 @pytest.mark.parametrize(
@@ -145,23 +145,23 @@ def test_a_wrong_value_is_not_blamed_on_the_keys_that_depend_on_it(file):
 def test_what_is_no_config_is_named_as_such(tmp_path, text, part):
     (tmp_path / "odd.yaml").write_text(text)
     with pytest.raises(UserError, match=part):
-        load(tmp_path / "odd.yaml")
+        load_config(tmp_path / "odd.yaml")
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"nothing\.yaml: no such config file"):
-        load(tmp_path / "nothing.yaml")
+        load_config(tmp_path / "nothing.yaml")
 
 
 @pytest.mark.parametrize("override", ["run.name", "=3", "a b=3", "--x=3"])
 def test_an_override_is_key_equals_value(file, override):
     with pytest.raises(UserError, match="key=value"):
-        load(file, [override])
+        load_config(file, [override])
 
 
 def test_numbers_in_short_notation_are_numbers(tmp_path, file, values):
     file.write_text(file.read_text() + "optimizer: {generator: {learning_rate: 2e-4}}\n")
-    config = load(file, ["optimizer.discriminator.learning_rate=1e-5", "train.total_images=1e6"])
+    config = load_config(file, ["optimizer.discriminator.learning_rate=1e-5", "train.total_images=1e6"])
     assert config.optimizer.generator.learning_rate == 2e-4
     assert config.optimizer.discriminator.learning_rate == 1e-5
     assert config.train.total_images == 1_000_000
@@ -170,20 +170,20 @@ def test_numbers_in_short_notation_are_numbers(tmp_path, file, values):
 
 def test_a_mapping_takes_the_place_of_the_file_s(file):
     penalised = ["objective.penalties={r1: 1, r2: 2}"]
-    assert load(file, [*penalised, "objective.penalties={r1: 3}"]).objective.penalties == {"r1": 3}
-    assert load(file, [*penalised, "objective.penalties.r1=3"]).objective.penalties == {"r1": 3, "r2": 2}
-    assert load(file, [*penalised, "objective.penalties={}"]).objective.penalties == {}
+    assert load_config(file, [*penalised, "objective.penalties={r1: 3}"]).objective.penalties == {"r1": 3}
+    assert load_config(file, [*penalised, "objective.penalties.r1=3"]).objective.penalties == {"r1": 3, "r2": 2}
+    assert load_config(file, [*penalised, "objective.penalties={}"]).objective.penalties == {}
 
 
 def test_overrides_lie_over_the_file_and_the_last_one_wins(file):
-    config = load(file, ["cluster.workers=2", "model.width=8", "cluster.workers=3", "run.name=other"])
+    config = load_config(file, ["cluster.workers=2", "model.width=8", "cluster.workers=3", "run.name=other"])
     assert (config.cluster.workers, config.model.width, config.run.name) == (3, 8, "other")
     assert config.data.batch_size == 12
 
 
 def test_the_environment_is_read(file, monkeypatch):
     monkeypatch.setenv("GANRUN_TEST_PLACE", "there")
-    config = load(
+    config = load_config(
         file, ["run.storage=${oc.env:GANRUN_TEST_PLACE}/runs", "data.shards=[a,'${oc.env:GANRUN_TEST_PLACE}']"]
     )
     assert config.run.storage == "there/runs"
@@ -191,7 +191,7 @@ def test_the_environment_is_read(file, monkeypatch):
 
 
 def test_one_section_may_stand_for_another(file):
-    config = load(file, ["optimizer.generator.beta1=0.25", "optimizer.discriminator=${optimizer.generator}"])
+    config = load_config(file, ["optimizer.generator.beta1=0.25", "optimizer.discriminator=${optimizer.generator}"])
     assert config.optimizer.discriminator.beta1 == 0.25
 
 
@@ -205,7 +205,7 @@ def test_a_variable_that_is_not_set_is_a_fault(file):
     "key", ["run.name", "run.storage", "cluster.workers", "data.image_size", "model.name", "optimizer.generator.beta1"]
 )
 def test_a_dry_run_prints_a_variable_that_is_not_set(file, key, recwarn):
-    config = load(file, [key + "=${oc.env:GANRUN_TEST_UNSET}", "model.width=2e1"], resolve=False)
+    config = load_config(file, [key + "=${oc.env:GANRUN_TEST_UNSET}", "model.width=2e1"], resolve=False)
     value = yaml.safe_load(config.to_yaml())
     assert value["model"]["width"] == 20
     assert value["optimizer"]["generator"].keys() == value["optimizer"]["discriminator"].keys()
@@ -227,11 +227,11 @@ def test_a_dry_run_still_finds_other_faults(file):
 
 
 def test_the_resolved_config_reads_back_as_itself(tmp_path, file):
-    config = load(
+    config = load_config(
         file, ["data.shards=[a,b]", "data.fields={image: image, label: label}", "optimizer.generator.epsilon=1e-8"]
     )
     (tmp_path / "again.yaml").write_text(config.to_yaml())
-    assert load(tmp_path / "again.yaml") == config
+    assert load_config(tmp_path / "again.yaml") == config
     assert Config.model_validate(yaml.safe_load(config.to_yaml())) == config
 
 
@@ -256,7 +256,7 @@ def test_other_keys_are_free(key):
 
 
 def test_names_of_imported_modules_are_checked_after_the_import(file, monkeypatch):
-    config = load(file, ["run.imports=[mine]", "model.name=my_gan"])
+    config = load_config(file, ["run.imports=[mine]", "model.name=my_gan"])
     with pytest.raises(UserError, match=r"model\.name: 'my_gan'"):
         check_names(config)
     monkeypatch.setitem(NETWORKS.data, "my_gan", object())
@@ -269,7 +269,7 @@ def test_slots_are_the_workers_unless_said_otherwise(values):
 
 
 def test_the_schema_describes_every_key():
-    tree = json.loads(schema())
+    tree = json.loads(json_schema())
 
     def leaves(node, path):
         if "$ref" in node:
@@ -288,7 +288,7 @@ def test_the_schema_describes_every_key():
 
 def test_reading_a_config_imports_neither_torch_nor_ray(file):
     code = (
-        "import sys; from ganrun.config.load import load; load(sys.argv[1], ['cluster.workers=2']); "
+        "import sys; from ganrun.config.load import load_config; load_config(sys.argv[1], ['cluster.workers=2']); "
         "import ganrun.storage, ganrun.run_folder.layout, ganrun.cli.preflight; "
         "print([name for name in ('torch', 'ray', 'torchvision') if name in sys.modules])"
     )
@@ -307,13 +307,13 @@ def test_reading_a_config_imports_neither_torch_nor_ray(file):
 )
 def test_keys_below_names_of_the_users_own_are_checked_too(file, override, fault):
     with pytest.raises(UserError) as caught:
-        load(file, [override])
+        load_config(file, [override])
     assert fault in str(caught.value)
 
 
 @pytest.mark.parametrize(("written", "fewest", "most"), [("3", 3, 3), ("[1,3]", 1, 3), ("[2,2]", 2, 2), ("3.0", 3, 3)])
 def test_workers_are_a_number_or_a_range(file, written, fewest, most):
-    cluster = load(file, [f"cluster.workers={written}"]).cluster
+    cluster = load_config(file, [f"cluster.workers={written}"]).cluster
     assert (cluster.fewest_workers, cluster.most_workers) == (fewest, most)
 
 
@@ -333,6 +333,6 @@ def test_trials_of_a_search_have_one_number_of_workers(file):
 def test_the_most_workers_are_bounded_by_the_slots_and_set_them(file):
     (fault,) = faults_of(file, "cluster.workers=[1,7]", "data.slots=6")
     assert "cluster.workers: 7 is more than data.slots: 6" in fault
-    config = load(file, ["cluster.workers=[1,4]", "data.slots=null"])
+    config = load_config(file, ["cluster.workers=[1,4]", "data.slots=null"])
     assert config.slots == 4
     assert parse(config.to_yaml().encode(), "x").cluster == config.cluster

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ganrun.config import load as configs
+from ganrun.config.load import load_config, parse
 from ganrun.config.schema import Config
 from ganrun.config.tunable import is_tunable, next_schedule_step, scheduled, value_of, with_values
 from ganrun.errors import UserError
@@ -55,7 +55,7 @@ def test_a_trial_saves_where_it_is_scored(values):
     assert trial.objective.label_smoothing == 0.25
     finer = config.model_copy(update={"checkpoint": config.checkpoint.model_copy(update={"every_images": 20})})
     assert trial_config(finer, "00", {}).checkpoint.every_images == 20
-    assert configs.parse(trial.to_yaml().encode(), "x") == trial
+    assert parse(trial.to_yaml().encode(), "x") == trial
 
 
 def test_all_faults_come_at_once_by_name(values, tmp_path):
@@ -74,7 +74,7 @@ def test_all_faults_come_at_once_by_name(values, tmp_path):
     }
     values["train"]["schedule"] = [{"images": 5, "model.width": 3}, {"images": 5, "optimizer.generator.beta1": 2}]
     with pytest.raises(UserError) as found:
-        configs.load(write_yaml(tmp_path / "wrong.yaml", values))
+        load_config(write_yaml(tmp_path / "wrong.yaml", values))
     text = str(found.value)
     for part in (
         "train.total_images: 240 is no multiple of tune.perturb_every_images: 70",
@@ -101,7 +101,7 @@ def test_a_mistyped_key_is_named(values, tmp_path):
         "mutations": {"objective.ada_target": {"choices": []}},
     }
     with pytest.raises(UserError) as found:
-        configs.load(write_yaml(tmp_path / "wrong.yaml", values))
+        load_config(write_yaml(tmp_path / "wrong.yaml", values))
     assert "tune.populaton: unknown key; did you mean tune.population?" in str(found.value)
     assert "did you mean tune.mutations.objective.ada_target.choice?" in str(found.value)
 
@@ -109,5 +109,5 @@ def test_a_mistyped_key_is_named(values, tmp_path):
 def test_a_config_without_a_search_says_so_and_is_read_again(values):
     config = config_of(values)
     assert config.tune is None
-    assert configs.parse(config.to_yaml().encode(), "x") == config
+    assert parse(config.to_yaml().encode(), "x") == config
     assert Config.model_validate(config.model_dump(mode="json")) == config

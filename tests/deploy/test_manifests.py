@@ -14,7 +14,7 @@ import pytest
 import ray
 import yaml
 
-from ganrun.config import load as config
+from ganrun.config.load import load_config
 from tests.deploy.stack import DEPLOY, ROOT, needs
 
 SCHEMAS = Path(__file__).with_name("schemas")
@@ -200,7 +200,7 @@ def test_policies_services_and_monitors_select_pods_that_there_are():
 
 @needs("kubectl")
 def test_the_run_of_the_job_is_a_config_that_fits_its_workers():
-    run = config.load(DEPLOY / "kubernetes/run.yaml")
+    run = load_config(DEPLOY / "kubernetes/run.yaml")
     job = next(each for each in built("deploy/kubernetes") if each["kind"] == "RayJob")
     (group,) = ray_spec(job)["workerGroupSpecs"]
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ganrun import evaluate, export, runs, sample, train
-from ganrun.config import load as config
+from ganrun.config.load import parse
 from ganrun.data.index import Index, Shard, open_data
 from ganrun.errors import RunError, UserError
 from ganrun.models.extractors import inception_v3, torchscript
@@ -153,7 +153,7 @@ def test_what_unfolds_without_end_is_refused(hostile, run, tmp_path, capsys):
     (run / "config.yaml").write_text(hostile)
     assert runs.main(["show", str(run)]) in (1, 2)
     with pytest.raises(RunError, match="is damaged"):
-        config.parse(hostile.encode(), "config.yaml")
+        parse(hostile.encode(), "config.yaml")
     assert time.process_time() - begun < 20  # It would be centuries.
     assert "Traceback" not in capsys.readouterr().err
 

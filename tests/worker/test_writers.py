@@ -17,9 +17,10 @@ from ganrun.storage import Folder
 from ganrun.storage.retry import Traffic
 from ganrun.training import checkpoint
 from ganrun.training.snapshot import RunProgress, Snapshot
-from ganrun.worker import async_writers as behind
-from ganrun.worker.async_writers import CheckpointWriter, LineWriter, PendingCheckpoint
+from ganrun.worker import checkpoint_writer, line_writer
+from ganrun.worker.checkpoint_writer import CheckpointWriter, PendingCheckpoint
 from ganrun.worker.host import WorkerHost
+from ganrun.worker.line_writer import LineWriter
 from tests.ranks import StopAt
 from tests.training.test_checkpoint import played
 from tests.waiting import WAIT, until
@@ -203,7 +204,8 @@ def test_of_many_pictures_the_newest_eight_wait(storage, lines):
 @pytest.fixture
 def written(storage, lines, monkeypatch):
     """A maker of due checkpoints, and `Checkpoints` over the storage."""
-    monkeypatch.setattr(behind, "RETRY_SECONDS", 0.01)
+    for module in (checkpoint_writer, line_writer):
+        monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
     return Written(storage, lines)
 
 
@@ -478,7 +480,7 @@ def test_what_may_be_visible_is_not_touched_again(written, pointer, late):
 
 def test_max_age_ends_the_run_only_when_checkpoints_fail(written, monkeypatch):
     clock = [1000.0]
-    monkeypatch.setattr(behind.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(checkpoint_writer.time, "monotonic", lambda: clock[0])
     written.submit(1)
     written.checkpoints.drain()
     clock[0] += 10_000
