@@ -28,8 +28,8 @@ class SlotBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167) over one slot's batch.
 
     In training, each forward normalises with the statistics of its own batch and, while its weight is being
-    trained and the pass is not `unnoted`, notes them. `settle` then moves the running statistics once a round by
-    the mean over the slots.
+    trained and the pass is not `without_batch_stats`, keeps them. `update_running_stats` then moves the running
+    statistics once a round by the mean over the slots.
     """
 
     def __init__(self, channels: int) -> None:

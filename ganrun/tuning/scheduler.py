@@ -102,7 +102,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         return waiting[0] if room else None
 
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
-        """Ray Tune has made a trial of what `Queue` suggested."""
+        """Ray Tune has made a trial of what `TrialQueue` suggested."""
         self.tune_trials[trial.config["trial"]] = trial
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:

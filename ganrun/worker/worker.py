@@ -59,7 +59,7 @@ def run_worker(
         restart: why workers were started anew, if they were; on rank 0.
 
     Raises:
-        LeftError: the workers were to leave, and have saved.
+        DrainedError: the workers were to leave, and have saved.
         UserError: the data is damaged or not what the config says.
         RunError: the run cannot go on.
     """
@@ -112,7 +112,7 @@ def _attempt(
 ) -> Transition | None:
     """From the newest checkpoint, a donor's, or from nothing, to an end, or to what begins another attempt.
 
-    One after a change has nothing of the one before: it is made as one in a new process would be.
+    One after a transition has nothing of the one before: it is made as one in a new process would be.
     """
     start, own, files = begin_attempt(setup.folder, slots, transition)
     if start.checkpoint and not files:
