@@ -7,7 +7,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 MOVED = {
     "ganrun.latent": "ganrun.games.latent",

@@ -10,11 +10,11 @@ VERBS = {
     "train": "train a game from a YAML file; the same command resumes",
     "tune": "search hyper-parameters: a population of runs, of which the worst take over the best",
     "prepare": "turn images into shards with an index",
-    "sample": "draw images from a run's averaged generator",
+    "sample": "draw images from a run's EMA generator",
     "evaluate": "score a run: Fréchet distance, KID, precision, recall and others",
     "runs": "list, show, plot and delete runs",
     "sidecar": "show runs to Prometheus and browsers",
-    "export": "write the averaged generator to one file",
+    "export": "write the EMA generator to one file",
     "bench": "measure this machine, peers beside it",
 }
 

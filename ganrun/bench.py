@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from importlib import import_module
 
-from ganrun.cli import entry_point, preflight
+from ganrun.cli import command, preflight
 from ganrun.config.load import load_config
 from ganrun.config.schema import Config
 from ganrun.errors import UserError
@@ -44,7 +44,7 @@ def main(
         measures: what can be measured, with a line of help for each.
         package: where each of them is a module with `measure` and `describe`.
     """
-    parser = entry_point.parser("bench", __doc__, EXAMPLES)
+    parser = command.parser("bench", __doc__, EXAMPLES)
     listed = "; ".join(f"{what}: {meaning}" for what, meaning in measures.items())
     parser.add_argument("what", choices=measures, help=listed)
     parser.add_argument("config", metavar="CONFIG", help="YAML file of a run")
@@ -52,7 +52,7 @@ def main(
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
     parser.add_argument("--plot", metavar="FILE", help="write the rates of all sides as a PNG, too")
     options = parser.parse_intermixed_args(arguments)
-    return entry_point.run(lambda: _main(options, package))
+    return command.run(lambda: _main(options, package))
 
 
 def _main(options: argparse.Namespace, package: str) -> int:
@@ -70,7 +70,7 @@ def _main(options: argparse.Namespace, package: str) -> int:
     print(json.dumps(result) if options.json else bench.describe(result))
     if options.what == "step" and not options.json and result["job_over_step"]:
         print(f"the whole job through Ray: {result['job_over_step']:.3f} of its round")
-    return entry_point.OK
+    return command.OK
 
 
 def _job_over_step(config: Config) -> float | None:

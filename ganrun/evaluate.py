@@ -1,11 +1,11 @@
-"""Scores a run or a checkpoint: its averaged generator against data."""
+"""Scores a run or a checkpoint: its EMA generator against data."""
 
 import argparse
 import json
 import sys
 from typing import Any, get_args
 
-from ganrun.cli import entry_point
+from ganrun.cli import command
 from ganrun.config.field_types import Metric
 
 EXAMPLES = """examples:
@@ -22,7 +22,7 @@ ALIASES = ("fid", "frechet_distance")
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and run; returns the exit code."""
-    parser = entry_point.parser("evaluate", __doc__, EXAMPLES)
+    parser = command.parser("evaluate", __doc__, EXAMPLES)
     add = parser.add_argument
     add("run", metavar="RUN_OR_CHECKPOINT", help="folder of a run (its newest checkpoint), or of a checkpoint")
     add("--metrics", type=_metrics, metavar="A,B,...", help=f"of fid, {', '.join(get_args(Metric))}; default: all")
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add("--json", action="store_true", help="one JSON object on stdout and nothing else")
     options = parser.parse_args(arguments)
-    return entry_point.run(lambda: _main(options))
+    return command.run(lambda: _main(options))
 
 
 def _metrics(text: str) -> tuple[str, ...]:
@@ -72,7 +72,7 @@ def _main(options: argparse.Namespace) -> int:
 
         result = score_checkpoint(options.run, ScoreRequest(**request), seen)
     print(json.dumps(result) if options.json else _describe(result))
-    return entry_point.OK
+    return command.OK
 
 
 def _describe(result: dict[str, Any]) -> str:

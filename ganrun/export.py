@@ -1,9 +1,9 @@
-"""Writes the averaged generator of a run or a checkpoint to one file, for use without ganrun."""
+"""Writes the EMA generator of a run or a checkpoint to one file, for use without ganrun."""
 
 import sys
 from pathlib import Path
 
-from ganrun.cli import entry_point
+from ganrun.cli import command
 from ganrun.errors import UserError
 
 EXAMPLES = """examples:
@@ -20,11 +20,11 @@ ENDINGS = (".safetensors", ".pt2")
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and run; returns the exit code."""
-    parser = entry_point.parser("export", __doc__, EXAMPLES)
+    parser = command.parser("export", __doc__, EXAMPLES)
     parser.add_argument("run", metavar="RUN_OR_CHECKPOINT", help="folder of a run, or of one of its checkpoints")
     parser.add_argument("--out", required=True, metavar="FILE", help="ending in .safetensors or .pt2")
     options = parser.parse_args(arguments)
-    return entry_point.run(lambda: _main(options.run, Path(options.out)))
+    return command.run(lambda: _main(options.run, Path(options.out)))
 
 
 def _main(run: str, out: Path) -> int:
@@ -35,7 +35,7 @@ def _main(run: str, out: Path) -> int:
     write = write_weights if out.suffix == ".safetensors" else write_program
     write(Sampler(run), out)
     print(out)
-    return entry_point.OK
+    return command.OK
 
 
 if __name__ == "__main__":

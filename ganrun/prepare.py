@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ganrun.cli import entry_point
+from ganrun.cli import command
 from ganrun.errors import RunError, UserError
 
 if TYPE_CHECKING:  # at run time they are imported where they are used: --help must answer at once
     from ganrun.data.index import Index
-    from ganrun.preparation.convert import Rule
+    from ganrun.preparation.convert_image import Rule
     from ganrun.preparation.sources import Source
 
 EXAMPLES = """\
@@ -56,11 +56,11 @@ SHOWN_SKIPPED, SHOWN_CLASSES = 20, 10
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = _parser().parse_args(arguments)
-    return entry_point.run(lambda: _prepare(options))
+    return command.run(lambda: _prepare(options))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = entry_point.parser(
+    parser = command.parser(
         "prepare", "Make a data set for ganrun.train: shards of images and an index.json.", EXAMPLES
     )
     parser.add_argument("source", metavar="SOURCE", help=f"{_SOURCES}; gaussians:8 or gaussians:25 need no PATH")
@@ -130,7 +130,7 @@ def _prepare(options: argparse.Namespace) -> int:
         index = verify(dest, options.workers)
     _report(index, skipped, dest, time.monotonic() - begin)
     print(dest)
-    return entry_point.OK
+    return command.OK
 
 
 def _check(options: argparse.Namespace, scheme: str, path: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from ganrun.cli import entry_point
+from ganrun.cli import command
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder import cleanup, report
 from ganrun.run_folder.curve import read_curve
@@ -30,11 +30,11 @@ STORAGE is run.storage of a config, RUN is run.storage/run.name."""
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and run; returns the exit code."""
     options = _parser().parse_args(arguments)
-    return entry_point.run(lambda: _main(options))
+    return command.run(lambda: _main(options))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = entry_point.parser("runs", __doc__, EXAMPLES)
+    parser = command.parser("runs", __doc__, EXAMPLES)
     verbs = parser.add_subparsers(metavar="{list,show,curve,delete,gc}", required=True)
     for verb, place, act, text in (
         ("list", "STORAGE", _list, "a table of the runs in a storage folder, newest first"),
@@ -67,7 +67,7 @@ def _main(options: argparse.Namespace) -> int:
     try:
         return int(options.act(open_storage(options.place), options))
     except BrokenPipeError:
-        raise  # No fault of the storage: entry_point.run knows what to do.
+        raise  # No fault of the storage: command.run knows what to do.
     except OSError as error:
         raise RunError(f"{error.filename or options.place}: {error.strerror or error}") from error
 
@@ -82,7 +82,7 @@ def _list(storage: Storage, options: argparse.Namespace) -> int:
     else:
         itself = f"; it is a run itself: ganrun runs show {options.place}" if _is_run(storage) else ""
         print(f"{storage.uri}: no runs in it{itself}", file=sys.stderr)
-    return entry_point.OK
+    return command.OK
 
 
 def _show(storage: Storage, options: argparse.Namespace) -> int:
@@ -91,7 +91,7 @@ def _show(storage: Storage, options: argparse.Namespace) -> int:
         run = replace(run, spent=trials_time_breakdown(storage))
     _say_faults(run.faults)
     print(json.dumps(asdict(run)) if options.json else report.describe_run(run, storage.now()))
-    return entry_point.OK
+    return command.OK
 
 
 def _curve(storage: Storage, options: argparse.Namespace) -> int:
@@ -101,7 +101,7 @@ def _curve(storage: Storage, options: argparse.Namespace) -> int:
     if options.plot is None:
         for line in curve:
             print(json.dumps(line))
-        return entry_point.OK
+        return command.OK
     if options.plot.suffix.lower() != ".png":
         raise UserError(f"--plot {options.plot}: only PNG is drawn; name a .png file")
     if not curve:
@@ -114,7 +114,7 @@ def _curve(storage: Storage, options: argparse.Namespace) -> int:
     options.plot.parent.mkdir(parents=True, exist_ok=True)
     options.plot.write_bytes(draw_curve(curve, title))
     print(options.plot)
-    return entry_point.OK
+    return command.OK
 
 
 def _delete(storage: Storage, options: argparse.Namespace) -> int:
@@ -126,7 +126,7 @@ def _delete(storage: Storage, options: argparse.Namespace) -> int:
     if foreign := cleanup.delete_run(storage):
         print(f"these are not ganrun's and stay in {storage.uri}: {', '.join(foreign)}", file=sys.stderr)
     print(f"deleted {storage.uri}, {size}")
-    return entry_point.OK
+    return command.OK
 
 
 def _ask(storage: Storage, size: str) -> None:
@@ -156,7 +156,7 @@ def _gc(storage: Storage, options: argparse.Namespace) -> int:
         count, total = count + len(found), total + sum(orphan.bytes for orphan in found)
     told = f"{count} orphan{'s' * (count != 1)}, {report.format_bytes(total)}" if count else "no orphans"
     print(told + ("; nothing is deleted: --yes does" if count and not options.yes else " deleted" * bool(count)))
-    return entry_point.OK
+    return command.OK
 
 
 def _is_run(storage: Storage) -> bool:

@@ -1,10 +1,10 @@
-"""Draws images from the averaged generator of a run or a checkpoint."""
+"""Draws images from the EMA generator of a run or a checkpoint."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from ganrun.cli import entry_point
+from ganrun.cli import command
 from ganrun.errors import UserError
 
 EXAMPLES = """examples:
@@ -19,7 +19,7 @@ The newest checkpoint of a run is taken, or the one given. The same seed gives t
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and run; returns the exit code."""
-    parser = entry_point.parser("sample", __doc__, EXAMPLES)
+    parser = command.parser("sample", __doc__, EXAMPLES)
     parser.add_argument("run", metavar="RUN_OR_CHECKPOINT", help="folder of a run, or of one of its checkpoints")
     parser.add_argument(
         "--out", required=True, metavar="FILE_OR_DIR", help="a .png file, or a folder for single images"
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--grid", action="store_true", help="one picture of all (implied where --out is a .png file)")
     parser.add_argument("--interpolate", action="store_true", help="rows of 8 images, each from one noise to another")
     options = parser.parse_args(arguments)
-    return entry_point.run(lambda: _main(options))
+    return command.run(lambda: _main(options))
 
 
 def _count(text: str) -> int:
@@ -55,7 +55,7 @@ def _main(options: argparse.Namespace) -> int:
     else:
         draw_singles(sampler, out, options.count, options.seed)
     print(out)
-    return entry_point.OK
+    return command.OK
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 
-from ganrun.cli import entry_point
+from ganrun.cli import command
 from ganrun.errors import RunError, UserError
 from ganrun.telemetry.protocol import HOST, PORT, TOKEN_VARIABLE, Address, token
 
@@ -24,11 +24,11 @@ STOP_SECONDS = 20.0
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and run; returns the exit code."""
-    parser = entry_point.parser("sidecar", __doc__, EXAMPLES)
+    parser = command.parser("sidecar", __doc__, EXAMPLES)
     parser.add_argument("--listen", metavar="ADDR:PORT", default=f"{HOST}:{PORT}", help="default: %(default)s")
     parser.add_argument("--stop", action="store_true", help="end the one that listens there")
     options = parser.parse_args(arguments)
-    return entry_point.run(lambda: _main(options))
+    return command.run(lambda: _main(options))
 
 
 def _main(options: argparse.Namespace) -> int:
@@ -62,13 +62,13 @@ def _serve(where: Address) -> int:
     except OSError as error:
         if error.errno == errno.EADDRINUSE and health(where):
             print(f"a sidecar is at {where.url} already", file=sys.stderr)
-            return entry_point.OK
+            return command.OK
         raise RunError(f"--listen: {where.host}:{where.port}: {error.strerror}; choose another port") from error
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(f"http://{where.host}:{server.port} (process {os.getpid()})", file=sys.stderr, flush=True)
     with server:
         server.serve_forever()
-    return entry_point.OK
+    return command.OK
 
 
 def _stop(where: Address) -> int:
@@ -77,7 +77,7 @@ def _stop(where: Address) -> int:
     found = health(where)
     if found is None:
         print(f"no sidecar is at {where.url}", file=sys.stderr)
-        return entry_point.OK
+        return command.OK
     try:
         status, answer = request(where, "DELETE", "/")
     except FAULTS as error:
@@ -90,7 +90,7 @@ def _stop(where: Address) -> int:
             raise RunError(f"the sidecar at {where.url} does not end: end process {found['pid']}")
         time.sleep(0.1)
     print(f"the sidecar at {where.url} ended", file=sys.stderr)
-    return entry_point.OK
+    return command.OK
 
 
 if __name__ == "__main__":

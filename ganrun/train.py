@@ -7,20 +7,21 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ganrun.cli import entry_point, preflight
+from ganrun.cli import command, preflight
 from ganrun.cli.progress import ProgressDisplay
 from ganrun.cli.signals import stop_on_signals
 from ganrun.config.load import load_config
 from ganrun.config.schema import Config
 from ganrun.errors import RunError
-from ganrun.run_folder.layout import RunFolder
+from ganrun.run_folder import run_config
 from ganrun.run_folder.lease import Lease
 from ganrun.run_folder.report import format_score
+from ganrun.run_folder.run_folder import RunFolder
 from ganrun.run_folder.totals import read_history
 from ganrun.storage import open_storage
 from ganrun.telemetry import protocol
 from ganrun.telemetry.push import Pusher
-from ganrun.telemetry.state import RunHistory, RunState
+from ganrun.telemetry.run_state import RunHistory, RunState
 
 EXAMPLES = """examples:
   ganrun train configs/quickstart.yaml                       on this machine, with a Ray of its own
@@ -34,20 +35,20 @@ Run it again to resume; a run that has all its images says so. Ctrl-C saves a ch
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and run; returns the exit code."""
-    parser = entry_point.parser("train", __doc__, EXAMPLES)
+    parser = command.parser("train", __doc__, EXAMPLES)
     parser.add_argument("config", metavar="CONFIG", help="YAML file of the run")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="lay a value over the file's")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config as YAML and stop")
     parser.add_argument("--validate", action="store_true", help="check config, data, storage and hardware and stop")
     options = parser.parse_intermixed_args(arguments)
-    return entry_point.run(lambda: _main(options))
+    return command.run(lambda: _main(options))
 
 
 def _main(options: argparse.Namespace) -> int:
     config = load_config(options.config, options.overrides, resolve=not options.dry_run)
     if options.dry_run:
         print(config.to_yaml(), end="")
-        return entry_point.OK
+        return command.OK
     protocol.address()  # It may be wrong.
     config = preflight.absolute(config.model_copy(update={"tune": None}))
     preflight.check(config)
@@ -57,14 +58,14 @@ def _main(options: argparse.Namespace) -> int:
 
         from ganrun.games.build import build_game
 
-        build_game(preflight.settle(config, folder), torch.device("cpu"))
+        build_game(run_config.settle(config, folder), torch.device("cpu"))
         print(f"{options.config}: config, data, storage and hardware are in order")
-        return entry_point.OK
+        return command.OK
     stop = stop_on_signals()
     lease = Lease(folder.storage, on_loss=stop.set)
     try:
-        config = preflight.settle(config, folder)
-        preflight.write_config(config, folder)
+        config = run_config.settle(config, folder)
+        run_config.write_config(config, folder)
         code = _train(config, folder, stop)
     finally:
         lease.release()
@@ -81,7 +82,7 @@ def _train(config: Config, folder: RunFolder, stop: threading.Event) -> int:
             file=sys.stderr,
         )
         print(folder.storage.uri)
-        return entry_point.OK
+        return command.OK
     display = ProgressDisplay(total)
     display.write_line("starting Ray and the workers ...")
     from ganrun.ray_backend import launch
@@ -92,7 +93,7 @@ def _train(config: Config, folder: RunFolder, stop: threading.Event) -> int:
     finally:
         display.close()
     _summarise(display, folder, ending)
-    return entry_point.OK if ending == "finished" else entry_point.INTERRUPTED
+    return command.OK if ending == "finished" else command.INTERRUPTED
 
 
 @contextlib.contextmanager

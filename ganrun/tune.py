@@ -6,19 +6,20 @@ import sys
 import threading
 from typing import Any
 
-from ganrun.cli import entry_point, preflight
+from ganrun.cli import command, preflight
 from ganrun.cli.signals import stop_on_signals
 from ganrun.config.load import load_config
 from ganrun.config.schema import Config
 from ganrun.errors import RunError, UserError
-from ganrun.run_folder.layout import RunFolder
+from ganrun.run_folder import run_config
 from ganrun.run_folder.lease import Lease
+from ganrun.run_folder.run_folder import RunFolder
 from ganrun.run_folder.time_breakdown import format_shares, trials_time_breakdown
 from ganrun.run_folder.totals import read_history
 from ganrun.storage import Storage, open_storage
 from ganrun.telemetry import protocol
+from ganrun.telemetry.run_state import RunHistory, RunState
 from ganrun.telemetry.search_state import SearchPush
-from ganrun.telemetry.state import RunHistory, RunState
 from ganrun.tuning import records, summary
 from ganrun.tuning.population import Population
 from ganrun.tuning.trial_config import schedule_config, trial_config
@@ -35,12 +36,12 @@ Run it again to resume. Ctrl-C saves a checkpoint of each trial and leaves."""
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and run; returns the exit code."""
-    parser = entry_point.parser("tune", __doc__, EXAMPLES)
+    parser = command.parser("tune", __doc__, EXAMPLES)
     parser.add_argument("config", metavar="CONFIG", help="YAML file of the run, with a tune section")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="lay a value over the file's")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config as YAML and stop")
     options = parser.parse_intermixed_args(arguments)
-    return entry_point.run(lambda: _main(options))
+    return command.run(lambda: _main(options))
 
 
 def _main(options: argparse.Namespace) -> int:
@@ -51,7 +52,7 @@ def _main(options: argparse.Namespace) -> int:
         )
     if options.dry_run:
         print(config.to_yaml(), end="")
-        return entry_point.OK
+        return command.OK
     protocol.address()  # It may be wrong.
     config = preflight.absolute(config)
     preflight.check(config)
@@ -60,7 +61,7 @@ def _main(options: argparse.Namespace) -> int:
     with contextlib.ExitStack() as leases:
         held = [_lease(leases, storage, stop)]
         config = records.settle(config, storage)
-        preflight.write_config(config, RunFolder(storage))
+        run_config.write_config(config, RunFolder(storage))
         records.terminate_last_line(storage)
         population = records.read_population(config, storage)
         # Nobody is to train a trial by itself meanwhile.
@@ -81,7 +82,7 @@ def _search(config: Config, storage: Storage, population: Population, stop: thre
     if all(map(population.has_finished, population.trials)):
         print(f"nothing left to do: each trial has its {config.train.total_images:,} images", file=sys.stderr)
         print(storage.uri)
-        return entry_point.OK
+        return command.OK
     watch = _Watch(config, population, storage)
     watch.write_line("starting Ray and the workers ...")
     from ganrun.tuning import tuner
@@ -96,7 +97,7 @@ def _search(config: Config, storage: Storage, population: Population, stop: thre
     else:
         _summarise(config, storage, population, watch)
     print(storage.uri)
-    return entry_point.OK if ending == "finished" else entry_point.INTERRUPTED
+    return command.OK if ending == "finished" else command.INTERRUPTED
 
 
 def _summarise(config: Config, storage: Storage, population: Population, watch: "_Watch") -> None:

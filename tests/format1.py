@@ -88,8 +88,8 @@ def copy_to(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def make_run() -> None:
     """In this folder, where the data is: a run that was stopped at a checkpoint."""
-    from ganrun.cli.preflight import settle, write_config
-    from ganrun.run_folder.layout import RunFolder
+    from ganrun.run_folder.run_config import settle, write_config
+    from ganrun.run_folder.run_folder import RunFolder
     from ganrun.storage import open_storage
     from tests.ranks import run_ranks
 

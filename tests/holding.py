@@ -11,7 +11,7 @@ from ganrun.worker.host import WorkerHost
 
 class HoldingHost(WorkerHost):
     def should_stop(self) -> bool:
-        while self.first and self._is_held():
+        while self.is_rank_0 and self._is_held():
             time.sleep(0.05)
         return super().should_stop()
 

@@ -15,7 +15,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from ganrun.config.schema import Config
-from ganrun.run_folder.layout import find_checkpoint
+from ganrun.run_folder.run_folder import find_checkpoint
 from ganrun.training import checkpoint
 from ganrun.worker.checkpoint_writer import CheckpointWriter, PendingCheckpoint
 

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
-from ganrun.cli.preflight import settle, write_config
 from ganrun.config.load import load_config
-from ganrun.run_folder.layout import RunFolder
+from ganrun.run_folder.run_config import settle, write_config
+from ganrun.run_folder.run_folder import RunFolder
 from ganrun.storage import open_storage
 from tests.format1 import STOPPED, copy_to
 from tests.ranks import latest_tensors, run_ranks

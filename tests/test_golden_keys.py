@@ -12,7 +12,7 @@ import torch
 from prometheus_client.parser import text_string_to_metric_families
 
 from ganrun import bench
-from ganrun.telemetry.state import RunHistory, RunState
+from ganrun.telemetry.run_state import RunHistory, RunState
 from ganrun.worker.worker import run_worker
 from tests.benchmarks.__main__ import MEASURES
 from tests.conftest import config_of, small_run, write_yaml

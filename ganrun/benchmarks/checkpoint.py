@@ -15,12 +15,12 @@ from ganrun.benchmarks.comparison import result
 from ganrun.config.schema import Config
 from ganrun.data.decode import RawBatch
 from ganrun.games.build import build_game
-from ganrun.run_folder.layout import RunFolder
+from ganrun.run_folder.run_folder import RunFolder
 from ganrun.slots import Slots
 from ganrun.storage import check_rights, open_storage
 from ganrun.training.checkpoint import write
-from ganrun.training.snapshot import RunProgress, take_snapshot
 from ganrun.training.state import TrainingState
+from ganrun.training.state_files import RunProgress, take_snapshot
 
 REPEATS = 7
 

@@ -25,14 +25,14 @@ from ganrun.data.decode import Decoder, RawBatch
 from ganrun.data.fetch import Fetcher
 from ganrun.data.index import DataSet
 from ganrun.games.build import build_game
-from ganrun.run_folder.layout import Pointer, RunFolder
 from ganrun.run_folder.lease import Lease
+from ganrun.run_folder.run_folder import Pointer, RunFolder
 from ganrun.slots import Slots
 from ganrun.storage import Storage, open_storage
-from ganrun.telemetry.state import RunHistory, RunState
+from ganrun.telemetry.run_state import RunHistory, RunState
 from ganrun.training import checkpoint
-from ganrun.training.snapshot import RunProgress, take_snapshot
 from ganrun.training.state import TrainingState
+from ganrun.training.state_files import RunProgress, take_snapshot
 
 RANKS, SLOT_IMAGES, DECODED_TOGETHER = 2, 2, 64
 """Enough to count by: what is summed does not depend on the batch, and operations are counted by the image."""

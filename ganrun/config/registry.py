@@ -101,5 +101,5 @@ EXTRACTORS = Registry(
 
 
 def is_script(extractor: str) -> bool:
-    """Whether `evaluate.extractor` is the path or URI of a TorchScript program, which is in no table."""
+    """Whether `evaluate.extractor` is the path or URI of a TorchScript program, which is in no registry."""
     return extractor.partition("#")[0].endswith(".pt")

@@ -187,7 +187,7 @@ class TrainConfig(Section):
     precision: Annotated[Literal["float32", "bf16", "float64"], Field(json_schema_extra=FIXED)] = "float32"
     """bf16: autocast over float32 weights, where the device computes in bf16; where not, float32, and a note."""
     average_half_life_images: Whole = 10_000
-    """Half-life of the averaged generator; 0: the average is the generator itself."""
+    """Half-life of the EMA generator; 0: the average is the generator itself."""
     tick_images: Count = 5_000
     """How often losses are read, and samples drawn."""
     nonfinite_tolerance: Whole = 10

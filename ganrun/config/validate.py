@@ -110,7 +110,7 @@ def _run_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
     """Those of one run whose hyper-parameters stay as they are."""
     slots, batch, workers = config.slots, config.data.batch_size, config.cluster.most_workers
     if config.data.slots is None:
-        pass  # They may be those of a run that is begun: preflight.settle looks.
+        pass  # They may be those of a run that is begun: run_folder/run_config.py looks.
     elif workers > slots:
         yield (
             {"cluster.workers", "data.slots"},
@@ -229,7 +229,7 @@ def _model_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
 
 
 def unknown_names(config: Config) -> Iterator[tuple[set[str], str]]:
-    """Names that are in no table: the key, and the message."""
+    """Names that are in no registry: the key, and the message."""
     for key, name, table in (
         ("model.name", config.model.name, NETWORKS),
         ("objective.game", config.objective.game, GAMES),

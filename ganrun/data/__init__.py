@@ -1,1 +1,1 @@
-"""Data in: index, order, shards, stream; and how data sets are made."""
+"""Data in: index, order, shards, batches."""

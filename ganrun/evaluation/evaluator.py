@@ -12,7 +12,7 @@ from ganrun.errors import UserError
 from ganrun.evaluation.feature_statistics import FeatureStatistics, extract_generated, extract_real
 from ganrun.evaluation.generated_images import BATCH, GeneratedImages
 from ganrun.evaluation.real_images import RealImages
-from ganrun.evaluation.reference import reference
+from ganrun.evaluation.reference_statistics import reference
 from ganrun.evaluation.score import OF_CLASSES, Labels, Score, needed, score
 from ganrun.evaluation.stacked_modes import StackedModes, is_stacked
 from ganrun.models.extractors import Extractor

@@ -94,7 +94,7 @@ def extract_real(
     group: dist.ProcessGroup | None = None,
     keep: Keep = NOTHING,
 ) -> FeatureStatistics:
-    """As `observe_fakes`, of data: `read` gives uint8 images [count, C, H, W]."""
+    """As `extract_generated`, of data: `read` gives uint8 images [count, C, H, W]."""
     return _observe(lambda start, count: extractor.extract(read(start, count)), samples, batch, extractor, group, keep)
 
 

@@ -15,7 +15,7 @@ from ganrun.evaluation.feature_statistics import to_uint8
 from ganrun.evaluation.generated_images import BATCH, GeneratedImages
 from ganrun.evaluation.modes import label_modes
 from ganrun.evaluation.real_images import RealImages
-from ganrun.evaluation.reference import read_kept, write_kept
+from ganrun.evaluation.reference_statistics import read_kept, write_kept
 from ganrun.storage import Storage
 
 CLASSES = 10

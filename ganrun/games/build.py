@@ -16,7 +16,7 @@ def build_game(config: Config, device: torch.device) -> Game:
     """Networks in the precision of the run, with the same weights on every worker and device.
 
     Raises:
-        UserError: a module of run.imports cannot be imported, or a name of the config is in no table.
+        UserError: a module of run.imports cannot be imported, or a name of the config is in no registry.
     """
     for module in config.run.imports:
         try:

@@ -1,4 +1,4 @@
-"""Images from a checkpoint: builds its averaged generator and draws from it."""
+"""Images from a checkpoint: builds its EMA generator and draws from it."""
 
 import io
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from ganrun.evaluation.feature_statistics import to_uint8
 from ganrun.evaluation.pictures import to_picture, to_png
 from ganrun.games.build import build_game
 from ganrun.rng import KeyedNoise
-from ganrun.run_folder.layout import find_checkpoint
+from ganrun.run_folder.run_folder import find_checkpoint
 from ganrun.training import checkpoint
 
 BATCH = 64
@@ -26,7 +26,7 @@ STEPS = 8
 
 
 class Sampler:
-    """The averaged generator of a run's newest checkpoint, or of a given one, on the CPU.
+    """The EMA generator of a run's newest checkpoint, or of a given one, on the CPU.
 
     Args:
         where: the folder of a run or of a checkpoint.
@@ -129,7 +129,7 @@ def draw_singles(sampler: Sampler, out: Path, count: int, seed: int) -> None:
 
 
 def write_weights(sampler: Sampler, out: Path) -> None:
-    """The averaged networks as safetensors; the metadata says how to build them."""
+    """The EMA networks as safetensors; the metadata says how to build them."""
     tensors = {
         (key if len(sampler.game.averaged) == 1 else f"{name}.{key}"): value.contiguous()
         for name in sampler.game.averaged

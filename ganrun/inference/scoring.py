@@ -1,4 +1,4 @@
-"""Scores of a checkpoint: builds its averaged generator and compares what it draws with data."""
+"""Scores of a checkpoint: builds its EMA generator and compares what it draws with data."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.score import Score
 from ganrun.inference.sampling import Sampler
 from ganrun.models.extractors import Extractor, open_extractor
-from ganrun.run_folder.layout import find_checkpoint
+from ganrun.run_folder.run_folder import find_checkpoint
 from ganrun.storage import RECORD_BYTES, open_storage
 
 

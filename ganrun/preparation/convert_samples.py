@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from ganrun.errors import UserError
-from ganrun.preparation.convert import EXTENSIONS, Picture, Rule, UnreadableError, convert, read_shape
+from ganrun.preparation.convert_image import EXTENSIONS, Picture, Rule, UnreadableError, convert, read_shape
 from ganrun.preparation.fields import Members
 from ganrun.preparation.sources import Item
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from ganrun.data.index import INDEX_NAME, Index, Shard
 from ganrun.data.shard import open_shard
 from ganrun.errors import UserError
-from ganrun.preparation.convert import Rule
+from ganrun.preparation.convert_image import Rule
 from ganrun.preparation.convert_samples import SampleCounts, convert_all
 from ganrun.preparation.process_pool import parallel_map
 from ganrun.preparation.sources import ShardsSource

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from ganrun.errors import UserError
-from ganrun.preparation.convert import Stored, UnreadableError, read_shape
+from ganrun.preparation.convert_image import Stored, UnreadableError, read_shape
 from ganrun.preparation.fields import Members, Rows, read_fields, to_members
 from ganrun.preparation.process_pool import parallel_map
 from ganrun.preparation.sources import ORDER_SEED, Item, Part, Shape, hash_of, key_of, shuffled_parts

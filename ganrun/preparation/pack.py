@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ganrun.data.index import INDEX_NAME, Index, Shard
 from ganrun.errors import UserError
-from ganrun.preparation.convert import Rule
+from ganrun.preparation.convert_image import Rule
 from ganrun.preparation.convert_samples import SampleCounts, convert_all
 from ganrun.preparation.preview import PREVIEW_NAME
 from ganrun.preparation.process_pool import parallel_map

@@ -1,7 +1,7 @@
 """Finds the one size and the one number of channels that all images of a data set will have."""
 
 from ganrun.errors import UserError
-from ganrun.preparation.convert import Rule
+from ganrun.preparation.convert_image import Rule
 from ganrun.preparation.sources import Shape, Source
 
 

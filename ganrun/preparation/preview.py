@@ -7,7 +7,7 @@ from PIL import Image
 
 from ganrun.data.index import Index
 from ganrun.data.shard import read_samples
-from ganrun.preparation.convert import EXTENSIONS
+from ganrun.preparation.convert_image import EXTENSIONS
 from ganrun.storage import Storage
 
 PREVIEW_NAME = "preview.png"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ganrun.errors import RunError, UserError
-from ganrun.preparation.convert import Pixels
+from ganrun.preparation.convert_image import Pixels
 from ganrun.preparation.folder import FolderSource, find_images
 from ganrun.preparation.sources import ArraySource
 

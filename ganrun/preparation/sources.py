@@ -10,7 +10,7 @@ from typing import Protocol
 from ganrun.data.index import INDEX_NAME, Index
 from ganrun.data.shard import read_samples
 from ganrun.errors import UserError
-from ganrun.preparation.convert import EXTENSIONS, Pixels, Stored, UnreadableError, read_shape
+from ganrun.preparation.convert_image import EXTENSIONS, Pixels, Stored, UnreadableError, read_shape
 from ganrun.preparation.fields import Members
 from ganrun.storage import INDEX_BYTES, open_storage
 

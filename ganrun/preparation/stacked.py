@@ -11,7 +11,7 @@ from PIL import Image
 
 from ganrun.data.index import open_data
 from ganrun.data.shard import open_shard
-from ganrun.preparation.convert import Pixels
+from ganrun.preparation.convert_image import Pixels
 from ganrun.preparation.published_datasets import open_fashion_mnist
 from ganrun.preparation.sources import Item, Part, Shape, hash_of, key_of, shuffled_parts
 

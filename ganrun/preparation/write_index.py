@@ -7,7 +7,7 @@ from typing import Any
 from ganrun import __version__
 from ganrun.data.index import INDEX_NAME, Index, Shard
 from ganrun.errors import UserError
-from ganrun.preparation.convert import Rule
+from ganrun.preparation.convert_image import Rule
 from ganrun.preparation.convert_samples import SampleCounts
 from ganrun.preparation.preview import PREVIEW_NAME, preview
 from ganrun.preparation.sources import Source

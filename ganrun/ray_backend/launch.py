@@ -68,7 +68,7 @@ class Mailbox:
     def restart(self, restart: Restart) -> None:
         """The side of Ray's controller: workers are started anew; what the ones before were to do is void."""
         self._restart = restart
-        self._commands = [command for command in self._commands if command["kind"] != "leave"]
+        self._commands = [command for command in self._commands if command["kind"] != "drain"]
         self._events.append({"kind": "restart", **restart._asdict()})
 
     def restarted(self) -> Restart | None:

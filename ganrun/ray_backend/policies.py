@@ -143,7 +143,7 @@ class _DrainPolicy(ScalingPolicy):  # type: ignore[misc]
         now = time.monotonic()
         if self._asked is None or now - self._asked[1] > ASK_SECONDS:
             self._asked = (reason, now)
-            self._mailbox.command.remote({"kind": "leave", "reason": reason, "why": why})
+            self._mailbox.command.remote({"kind": "drain", "reason": reason, "why": why})
 
     def _tell(self, error: Exception) -> None:
         """Why the workers are started anew, for the driver and for the next ones."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ganrun.errors import RunError
-from ganrun.run_folder.layout import RunFolder
 from ganrun.run_folder.lease import Lease
+from ganrun.run_folder.run_folder import RunFolder
 from ganrun.run_folder.status import live_holder, read_config
 from ganrun.storage import Entry, Storage
 

@@ -10,8 +10,8 @@ import yaml
 from ganrun.config import safe_yaml
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder.curve import SEARCH_FILE, Line, parse_lines, read_curve, read_events
-from ganrun.run_folder.layout import Pointer, RunFolder
 from ganrun.run_folder.lease import Lease
+from ganrun.run_folder.run_folder import Pointer, RunFolder
 from ganrun.run_folder.time_breakdown import time_breakdown
 from ganrun.storage import RECORD_BYTES, Entry, Storage, open_storage
 from ganrun.telemetry.series import DISTANCES

@@ -7,7 +7,7 @@ from collections import Counter
 from ganrun.run_folder.curve import METRICS_NAME, Line, read_curve, read_events, read_lines
 from ganrun.storage import Storage
 from ganrun.telemetry.protocol import PART_BYTES
-from ganrun.telemetry.state import RunHistory, point, thinned
+from ganrun.telemetry.run_state import RunHistory, point, thinned
 
 SUMMED = re.compile(r"nonfinite|shard_bytes|shard_errors/.*|samples_skipped|gpu_seconds|seconds/.*")
 COUNTED = {"rollback": "rollbacks", "checkpoint_failed": "checkpoint_failures", "exploit": "exploits"}

@@ -9,7 +9,7 @@ from typing import Any
 from ganrun.config.schema import Config
 from ganrun.telemetry.protocol import Address
 from ganrun.telemetry.push import Pusher
-from ganrun.telemetry.state import PushedState, RunState
+from ganrun.telemetry.run_state import PushedState, RunState
 
 STATES = ("pending", "running", "paused", "finished", "failed")
 

@@ -59,7 +59,7 @@ SERIES = (
     _gauge("sample_diversity", "1", "Mean over pixels of the samples' standard deviation over latents; in [0, 1]."),
     _counter("nonfinite_total", "turns", "Turns skipped because a gradient was not finite."),
     _gauge("collapse_suspected", "bool", "1 while a sign of collapse holds (ganrun/training/collapse.py).", "sign"),
-    # Scores of the averaged generator.
+    # Scores of the EMA generator.
     _gauge("frechet_distance", "1", "Newest Fréchet distance; lower is better.", "extractor", "samples"),
     _gauge("mode_distance", "1", "Newest distance from a mixture whose modes are known; lower is better."),
     _gauge("kid", "1", "Newest kernel distance; lower is better."),

@@ -1,7 +1,7 @@
 """Checkpoints in storage: one directory each, complete or absent.
 
 Files are written to a place never used before, the manifest with their hashes last; only then does `latest.json` point
-to it. `snapshot.py` says what is in them.
+to it. `state_files.py` says what is in them.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from torch import nn
 
 import ganrun
 from ganrun.errors import RunError
-from ganrun.run_folder.layout import Pointer, RunFolder
+from ganrun.run_folder.run_folder import Pointer, RunFolder
 from ganrun.storage import RECORD_BYTES, Storage, TooLargeError
 from ganrun.training import checkpoint_format1
 

@@ -19,10 +19,10 @@ class Host(Protocol):
         """A tick: means since the last one, by metric name, and the symptoms of collapse that hold."""
 
     def picture(self) -> None:
-        """Samples of the averaged generator."""
+        """Samples of the EMA generator."""
 
     def evaluate(self) -> bool:
-        """Has the averaged generator scored; whether a checkpoint is due for that."""
+        """Has the EMA generator scored; whether a checkpoint is due for that."""
 
     def save(self) -> None:
         """A checkpoint."""

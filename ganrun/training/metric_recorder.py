@@ -22,21 +22,21 @@ class MetricRecorder:
         self.nonfinite = torch.zeros((), dtype=torch.int64, device=device)
         """Turns skipped since the last tick; the same on all workers."""
 
-    def add(self, turn: StepResult) -> None:
+    def add(self, result: StepResult) -> None:
         """Adds a turn's scalars, slot by slot; those that are not finite do not count."""
-        for name in turn.rows[0]:
+        for name in result.rows[0]:
             if name not in self.names:
                 self.names.append(name)
         if len(self.names) > self._sums.shape[2]:
             wider = self._table(len(self.names))
             wider[:, :, : self._sums.shape[2]] = self._sums
             self._sums = wider
-        columns = self._columns_of(tuple(turn.rows[0]))
-        values = torch.stack([torch.stack([value.double() for value in row.values()]) for row in turn.rows])
+        columns = self._columns_of(tuple(result.rows[0]))
+        values = torch.stack([torch.stack([value.double() for value in row.values()]) for row in result.rows])
         finite = torch.isfinite(values)
         self._sums[:, 0].index_add_(1, columns, torch.where(finite, values, 0.0))
         self._sums[:, 1].index_add_(1, columns, finite.double())
-        self.nonfinite += turn.skipped.long()
+        self.nonfinite += result.skipped.long()
 
     def read(self) -> tuple[dict[str, float], int]:
         """The mean of each name over all slots, and the turns skipped, since the last call; starts again from zero.

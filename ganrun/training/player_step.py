@@ -18,11 +18,11 @@ from ganrun.slots import Slots
 from ganrun.telemetry.spans import span
 from ganrun.telemetry.timer import Timer
 
-# Running statistics are settled once a round (state.py); torch 2.13 gave the switch another name.
-_SWITCH = "forward_sync_buffers"
-if _SWITCH not in inspect.signature(DistributedDataParallel).parameters:
-    _SWITCH = "broadcast_buffers"
-_NO_BUFFER_SYNC: dict[str, Any] = {_SWITCH: False}
+# Running statistics move once a round (state.py); torch 2.13 gave the argument another name.
+_SYNC_ARGUMENT = "forward_sync_buffers"
+if _SYNC_ARGUMENT not in inspect.signature(DistributedDataParallel).parameters:
+    _SYNC_ARGUMENT = "broadcast_buffers"
+_NO_BUFFER_SYNC: dict[str, Any] = {_SYNC_ARGUMENT: False}
 
 
 class StepResult(NamedTuple):
@@ -47,7 +47,7 @@ class PlayerStep:
         for network in self.others.values():
             network.requires_grad_(False)
         player.owned.requires_grad_(True)
-        self._iterated = [module for module in player.owned.modules() if isinstance(module, SpectralNorm)]
+        self._spectral_norms = [module for module in player.owned.modules() if isinstance(module, SpectralNorm)]
         self.timer = Timer(self.device)
         self.module: nn.Module = player
         if slots.workers > 1:
@@ -65,7 +65,7 @@ class PlayerStep:
         for network in self.others.values():
             network.requires_grad_(False)
         self.player.owned.requires_grad_(True)
-        for module in self._iterated:
+        for module in self._spectral_norms:
             module.iterate()
         self.timer.start()
         self.optimizer.zero_grad(set_to_none=True)

@@ -65,10 +65,10 @@ class TrainingState:
                         batches = [self.normalise(batch) for batch in next_batches()]
                 rate = learning_rate(player_step.settings, self.images, self.config.train.total_images)
                 with span(f"{player_step.player.name}: turn"):
-                    record = player_step.step(batches, list(self._noises(turn, before // self._round_images)), rate)
-                self.recorder.add(record)
-                self._track(record)
-                skipped.append(record.skipped)
+                    result = player_step.step(batches, list(self._noises(turn, before // self._round_images)), rate)
+                self.recorder.add(result)
+                self._track(result)
+                skipped.append(result.skipped)
                 if player_step.player.fresh_batch:
                     self.images += self.config.data.batch_size
         with span("ema"):
@@ -95,11 +95,11 @@ class TrainingState:
         for slot in self.slots.owned:
             yield KeyedNoise(seed, self.rollback_count, self.images, slot, self.device, self.dtype, turn, number)
 
-    def _track(self, record: StepResult) -> None:
+    def _track(self, result: StepResult) -> None:
         """Tells trackers the mean over the slots of what they watch."""
         for tracker in self.game.trackers.values():
-            if tracker.watches in record.rows[0]:
-                seen = torch.stack([row[tracker.watches] for row in record.rows])
+            if tracker.watches in result.rows[0]:
+                seen = torch.stack([row[tracker.watches] for row in result.rows])
                 tracker.update(self.slots.gather(seen).mean(0), self.config.data.batch_size)
 
     def _update_running_stats(self) -> None:

@@ -4,12 +4,12 @@ import json
 import time
 from typing import Any
 
-from ganrun.cli.preflight import with_slots
 from ganrun.config.load import flat, parse
 from ganrun.config.schema import Config
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder.curve import SEARCH_FILE as FILE
 from ganrun.run_folder.curve import parse_lines
+from ganrun.run_folder.run_config import with_slots
 from ganrun.storage import Storage
 from ganrun.tuning.population import Population, Report
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any
 
-from ganrun.cli import preflight
 from ganrun.config.schema import Config
 from ganrun.errors import RunError, UserError
 from ganrun.ray_backend import launch
-from ganrun.run_folder.layout import RunFolder
+from ganrun.run_folder import run_config
+from ganrun.run_folder.run_folder import RunFolder
 from ganrun.storage import open_storage
 from ganrun.tuning.population import Exploit, Population
 from ganrun.tuning.records import read_population
@@ -49,7 +49,7 @@ def train_trial(settings: dict[str, Any], search: Config, boxes: dict[str, Any])
 def write_trial_config(search: Config, population: Population, name: str) -> Config:
     """The config of a trial as it is now, written to its folder."""
     config = trial_config(search, name, population.values[name])
-    preflight.write_config(config, RunFolder(open_storage(f"{config.run.storage}/{name}")))
+    run_config.write_config(config, RunFolder(open_storage(f"{config.run.storage}/{name}")))
     return config
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 Event = dict[str, Any]
-"""{"kind": ..., ...}; the kinds are `started`, `images`, `tick`, `score`, `picture`, `note`, `rollback`, the events of
-checkpoints and of collapse, and last of all one of `finished`, `stopped`, `failed`."""
+"""{"kind": ..., ...}; the kinds are `started`, `images`, `tick`, `score`, `picture`, `note`, `profile`, those of
+checkpoints, scores, transitions and collapse, and last of all one of `finished`, `stopped`, `failed`."""
 Answer = tuple[bool, list[Event]]
-"""Whether to stop; and commands, of the same form as events."""
+"""Whether to stop; and commands, of the same form as events: `score_found`, `exploit`, `release`, `drain`."""
 POLL_SECONDS = 0.5
 
 
@@ -27,7 +27,7 @@ class Channel:
         self._commands: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._ending = threading.Event()
         self.stop = False
-        self._thread = threading.Thread(target=self._run, name="line", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="channel", daemon=True)
         if listen:
             self._thread.start()
 

@@ -14,11 +14,11 @@ from ganrun.errors import RunError
 from ganrun.evaluation.evaluator import Evaluator
 from ganrun.evaluation.generated_images import GeneratedImages
 from ganrun.evaluation.point_evaluator import PointEvaluator
-from ganrun.run_folder.layout import Pointer, RunFolder
+from ganrun.run_folder.run_folder import Pointer, RunFolder
 from ganrun.telemetry.symptoms import ADVICE
 from ganrun.telemetry.time_accounting import TimeAccounting, as_metrics, timed_as
-from ganrun.training.snapshot import RunProgress, take_snapshot
 from ganrun.training.state import TrainingState
+from ganrun.training.state_files import RunProgress, take_snapshot
 from ganrun.worker.channel import POLL_SECONDS, Channel
 from ganrun.worker.checkpoint_writer import CheckpointWriter, PendingCheckpoint
 from ganrun.worker.line_writer import LineWriter
@@ -38,7 +38,7 @@ class WorkerHost:
         channel: to the driver.
         attempt: number of this start of the worker group.
         progress: of the attempts before.
-        evaluator: scores the averaged generator; None if the config has no scores.
+        evaluator: scores the EMA generator; None if the config has no scores.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class WorkerHost:
         self.state, self.folder, self.channel, self.attempt = state, folder, channel, attempt
         self.stream, self.data_fingerprint = stream, stream.data.index.fingerprint
         self.progress, self.evaluator = progress, evaluator
-        self.first = state.slots.rank == 0
+        self.is_rank_0 = state.slots.rank == 0
         self.line_writer: LineWriter | None = None
         self.checkpoint_writer: CheckpointWriter | None = None
-        if self.first:
+        if self.is_rank_0:
             self.line_writer = LineWriter(folder)
             self.checkpoint_writer = CheckpointWriter(
                 folder, state.config.checkpoint.keep, self.line_writer, self.emit_event
@@ -119,7 +119,7 @@ class WorkerHost:
             f"collapse_suspected/{sign}": float(sign in symptoms) for sign in self.state.collapse_detector.streaks
         }
         self._recorded = True
-        if self.first:
+        if self.is_rank_0:
             # A rank's own numbers are for the sidecar: of a thousand ranks they would be most of the file.
             kept = {name: value for name, value in values.items() if not name.startswith(OF_A_RANK)}
             self._append(self._metrics, {"images": self.state.images, "time": time.time(), **kept})
@@ -141,7 +141,7 @@ class WorkerHost:
 
     @timed_as("score")
     def evaluate(self) -> bool:
-        """A score of the averaged generator, on all ranks together; whether it is the best so far (lower is better).
+        """A score of the EMA generator, on all ranks together; whether it is the best so far (lower is better).
 
         Where tasks score, a checkpoint is due for one, but at the end: then the workers have nothing else to do. In a
         search there too: it is told of scores in the order of their images.
@@ -167,7 +167,7 @@ class WorkerHost:
                     name for name in checkpoint_writer.held if name >= before or name in keep
                 )
                 continue
-            if command["kind"] == "leave":
+            if command["kind"] == "drain":
                 self._drain = Drain(self.attempt, command["reason"], command["why"])
                 continue
             if command["kind"] == "exploit":
@@ -197,7 +197,7 @@ class WorkerHost:
     def _record_score(self, images: int, score: dict[str, Any], best: bool) -> None:
         values = {score["measure"]: score["value"], **score["metrics"]}
         self._append(self._metrics, {"images": images, "time": time.time(), **values})
-        if self.first:
+        if self.is_rank_0:
             about = {key: score[key] for key in ("name", "value", "extractor", "samples")}
             self.channel.send("score", images=images, best=best, values=values, **about)
 

@@ -6,7 +6,7 @@ import threading
 from collections import defaultdict
 from typing import Any
 
-from ganrun.run_folder.layout import RunFolder
+from ganrun.run_folder.run_folder import RunFolder
 
 SOON_SECONDS, REWRITE_SECONDS = 0.2, 30.0
 """How long a line may wait; where files cannot grow, each time they are written anew."""

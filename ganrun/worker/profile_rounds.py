@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 
-from ganrun.run_folder.layout import RunFolder
+from ganrun.run_folder.run_folder import RunFolder
 from ganrun.telemetry.profiler import RoundProfiler
 from ganrun.training.state import TrainingState
 

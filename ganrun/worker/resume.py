@@ -7,11 +7,11 @@ from typing import NamedTuple
 from ganrun.config.load import parse
 from ganrun.config.schema import Config
 from ganrun.config.tunable import scheduled, value_of, with_values
-from ganrun.run_folder.layout import RunFolder
+from ganrun.run_folder.run_folder import RunFolder
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
 from ganrun.training import checkpoint
-from ganrun.training.snapshot import RunProgress, progress_of
+from ganrun.training.state_files import RunProgress, progress_of
 from ganrun.worker.transitions import Exploit, Rollback, Transition
 
 

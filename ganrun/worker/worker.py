@@ -21,15 +21,15 @@ from ganrun.evaluation.point_evaluator import PointEvaluator
 from ganrun.evaluation.real_images import RealImages
 from ganrun.games.build import build_game
 from ganrun.models.extractors import open_extractor
-from ganrun.run_folder.layout import RunFolder
+from ganrun.run_folder.run_folder import RunFolder
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
 from ganrun.training import checkpoint
 from ganrun.training.collapse import CollapseDetector
 from ganrun.training.loop import train
 from ganrun.training.player_step import has_bf16
-from ganrun.training.snapshot import load_weights_from, restore
 from ganrun.training.state import TrainingState
+from ganrun.training.state_files import load_weights_from, restore
 from ganrun.worker.channel import Channel
 from ganrun.worker.host import WorkerHost
 from ganrun.worker.resume import AttemptStart, begin_attempt, current_config
@@ -103,7 +103,7 @@ def _set_up(config: Config, channel: Channel, restart: Restart | None) -> _Setup
     patience = config.run.patience_seconds
     folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}", patience))
     data = open_data(config.data.shards, patience)
-    evaluator = _evaluation(config, data) if config.evaluate.every_images else None
+    evaluator = _open_evaluator(config, data) if config.evaluate.every_images else None
     return _Setup(folder, data, evaluator, channel, restart)
 
 
@@ -114,7 +114,7 @@ def _attempt(
 
     One after a transition has nothing of the one before: it is made as one in a new process would be.
     """
-    start, own, files = begin_attempt(setup.folder, slots, transition)
+    start, own_progress, files = begin_attempt(setup.folder, slots, transition)
     if start.checkpoint and not files:
         files = checkpoint.read(
             open_storage(start.donor or setup.folder.storage.uri), f"checkpoints/{start.checkpoint}"
@@ -122,15 +122,15 @@ def _attempt(
     exploit = transition if isinstance(transition, Exploit) and start.donor else None
     config = current_config(config, files, setup.folder, exploit)
     state = TrainingState(build_game(config, device), config, slots)
-    unfit, progress = _restore(state, files), own
+    unfit, progress = _restore(state, files), own_progress
     if exploit:
-        progress, state.rollback_count = replace(own, exploit=exploit.number), start.rollback_count
+        progress, state.rollback_count = replace(own_progress, exploit=exploit.number), start.rollback_count
     state.rollback_count = max(state.rollback_count, start.rollback_count)
     if isinstance(transition, Rollback):
         state.collapse_detector = CollapseDetector()
-    stream = _stream(state, setup.data)
+    stream = _open_stream(state, setup.data)
     host = WorkerHost(state, setup.folder, stream, setup.channel, start.attempt, progress, setup.evaluator)
-    if host.first:
+    if host.is_rank_0:
         _report_start(host, start, unfit, transition, setup.restart)
     if exploit:
         host.save()  # Lest a crash brings back what was given up.
@@ -138,7 +138,7 @@ def _attempt(
         finished = _train(state, host)
     except DivergedError as error:
         return Rollback(start.attempt, state.rollback_count + 1, str(error))
-    if host.transition is None and host.first:
+    if host.transition is None and host.is_rank_0:
         setup.channel.send("finished" if finished else "stopped", images=state.images)
     return host.transition
 
@@ -158,7 +158,7 @@ def _report_start(
         host.emit_event("schedule", images=state.images, values=values, **start._asdict())
         return
     if transition is None or transition.attempt is None:
-        _report_first_start(host, start, restart)
+        _report_worker_start(host, start, restart)
     if isinstance(transition, Exploit) and start.donor:
         host.emit_event(
             "exploit", images=state.images, number=transition.number, values=transition.values, **start._asdict()
@@ -169,7 +169,7 @@ def _report_start(
         channel.send("note", text=f"run.start_from: {len(unfit)} tensors did not fit: {', '.join(unfit)}")
 
 
-def _report_first_start(host: WorkerHost, start: AttemptStart, restart: Restart | None) -> None:
+def _report_worker_start(host: WorkerHost, start: AttemptStart, restart: Restart | None) -> None:
     state, workers = host.state, host.state.slots.workers
     reason, before, why = restart or (None, None, None)
     about = {"images": state.images, "workers": workers, "before": before, "reason": reason}
@@ -181,13 +181,13 @@ def _report_first_start(host: WorkerHost, start: AttemptStart, restart: Restart 
 
 
 def _train(state: TrainingState, host: WorkerHost) -> bool:
-    """Plays to the end, whether that is the run's or one that was asked for, and waits for what is being written.
+    """Trains to the end, whether that is the run's or one that was asked for, and waits for what is being written.
 
     Raises:
         DivergedError: it did, and may be rolled back.
     """
     try:
-        finished = _play(state, host)
+        finished = _train_or_fail(state, host)
     except DivergedError:
         host.end_attempt()
         raise
@@ -204,15 +204,15 @@ def _train(state: TrainingState, host: WorkerHost) -> bool:
     else:
         if isinstance(host.transition, ScheduleStep):
             host.finish(None)  # The next attempt begins with this checkpoint, so it must be there.
-        if isinstance(host.transition, Drain) and host.first:
+        if isinstance(host.transition, Drain) and host.is_rank_0:
             message = f"{host.transition.why}: the workers save at {state.images:,} images and start anew"
             host.emit_event("leave", images=state.images, reason=host.transition.reason, message=message)
         host.end_attempt()
     return finished
 
 
-def _play(state: TrainingState, host: WorkerHost) -> bool:
-    """Plays; one that diverged and was rolled back often enough has failed."""
+def _train_or_fail(state: TrainingState, host: WorkerHost) -> bool:
+    """Trains; a run that diverged and was rolled back often enough has failed."""
     try:
         return train(state, host.next_batches, host)
     except DivergedError as error:
@@ -256,7 +256,7 @@ def _restore(state: TrainingState, files: checkpoint.Files) -> list[str]:
     return []
 
 
-def _stream(state: TrainingState, data: DataSet) -> Stream:
+def _open_stream(state: TrainingState, data: DataSet) -> Stream:
     """Batches from where the training state is."""
     config, slots = state.config, state.slots
     sizes = tuple(shard.samples for shard in data.index.shards)
@@ -266,7 +266,7 @@ def _stream(state: TrainingState, data: DataSet) -> Stream:
     return Stream(data, config.data, order, slots.owned, state.images, state.device, cache, decoders)
 
 
-def _evaluation(config: Config, data: DataSet) -> Evaluator | PointEvaluator:
+def _open_evaluator(config: Config, data: DataSet) -> Evaluator | PointEvaluator:
     settings = config.evaluate
     if config.data.fields["image"].kind == "point":
         return PointEvaluator(data.index, settings.samples)

@@ -120,5 +120,5 @@ WITHOUT: dict[str, Change] = {
     "with Adam a tensor at a time": _adam(foreach=False),
     NOTHING: _all(_contiguous, _unfrozen, _adam(foreach=False)),
     "with foreach Adam": _adam(foreach=True),
-    "without the averaged generator": _without_average,
+    "without the EMA generator": _without_average,
 }

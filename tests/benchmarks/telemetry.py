@@ -21,7 +21,7 @@ from ganrun.games.build import build_game
 from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
 from ganrun.telemetry.push import Pusher
-from ganrun.telemetry.state import RunHistory, RunState
+from ganrun.telemetry.run_state import RunHistory, RunState
 from ganrun.training.state import TrainingState
 
 REPEATS, SECONDS = 6, 10.0

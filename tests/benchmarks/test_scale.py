@@ -11,7 +11,7 @@ from ganrun.benchmarks import unit_costs as units
 from ganrun.games.build import build_game
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
-from ganrun.training.snapshot import RunProgress, take_snapshot
+from ganrun.training.state_files import RunProgress, take_snapshot
 from tests.conftest import config_of, write_yaml
 
 

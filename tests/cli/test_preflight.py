@@ -5,7 +5,8 @@ import pytest
 from ganrun.cli import preflight
 from ganrun.config.load import load_config
 from ganrun.errors import RunError, UserError
-from ganrun.run_folder.layout import Pointer, RunFolder
+from ganrun.run_folder import run_config
+from ganrun.run_folder.run_folder import Pointer, RunFolder
 from ganrun.storage import open_storage
 from tests.conftest import config_of, write_data
 
@@ -18,8 +19,8 @@ def settle(values, **changes):
     """What a command does first; and then the run has a checkpoint."""
     config = config_of(values, **changes)
     folder = folder_of(config)
-    config = preflight.settle(config, folder)
-    preflight.write_config(config, folder)
+    config = run_config.settle(config, folder)
+    run_config.write_config(config, folder)
     if not folder.pointer("latest"):
         folder.move_pointer("latest", Pointer("000000000012-0001", 12, 1))
     return config
@@ -137,7 +138,7 @@ def test_a_damaged_config_of_the_run_is_named(values, tmp_path, content):
 
 def test_a_run_without_a_checkpoint_may_begin_otherwise(values):
     config = config_of(values)
-    preflight.write_config(preflight.settle(config, folder_of(config)), folder_of(config))
+    run_config.write_config(run_config.settle(config, folder_of(config)), folder_of(config))
     assert settle(values, model__width=8, data__slots=3).slots == 3
 
 

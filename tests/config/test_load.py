@@ -289,7 +289,7 @@ def test_the_schema_describes_every_key():
 def test_reading_a_config_imports_neither_torch_nor_ray(file):
     code = (
         "import sys; from ganrun.config.load import load_config; load_config(sys.argv[1], ['cluster.workers=2']); "
-        "import ganrun.storage, ganrun.run_folder.layout, ganrun.cli.preflight; "
+        "import ganrun.storage, ganrun.run_folder.run_folder, ganrun.cli.preflight; "
         "print([name for name in ('torch', 'ray', 'torchvision') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True, check=True)

@@ -17,7 +17,8 @@ from ganrun.evaluation.modes import MIXTURES, modes
 from ganrun.evaluation.point_evaluator import PointEvaluator
 from ganrun.inference.sampling import Sampler
 from ganrun.preparation.points import make_points
-from ganrun.run_folder.layout import RunFolder
+from ganrun.run_folder import run_config
+from ganrun.run_folder.run_folder import RunFolder
 from ganrun.run_folder.status import read_status
 from ganrun.storage import Folder
 from tests.conftest import config_of
@@ -59,7 +60,7 @@ def scored(config):
 @pytest.fixture
 def run(values, tmp_path):
     config = config_of(values)
-    preflight.write_config(config, RunFolder(Folder(run_folder(config))))
+    run_config.write_config(config, RunFolder(Folder(run_folder(config))))
     run_ranks(config, 1, tmp_path / "meeting")
     return config
 

@@ -18,7 +18,7 @@ import torch
 from cluster.local.hosts import STATE, LocalCluster
 from ganrun.config.schema import Config
 from ganrun.errors import RunError
-from ganrun.run_folder.layout import RunFolder
+from ganrun.run_folder.run_folder import RunFolder
 from ganrun.storage import open_storage
 from tests.faults.history import Note, read_notes, recomputed, standstill, what_counts
 from tests.keys import what_order_says

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ganrun.data.index import open_data
 from ganrun.data.shard import open_shard
-from ganrun.preparation.convert import Picture, Rule, Stored, convert
+from ganrun.preparation.convert_image import Picture, Rule, Stored, convert
 from ganrun.preparation.pack import write_tar
 from ganrun.prepare import main
 from tests.preparation.making import bytes_of, folder_of, idx, noise, png, prepare, read_all, shards_of

@@ -11,7 +11,7 @@ from safetensors.torch import load
 
 from ganrun.data.decode import RawBatch
 from ganrun.data.stream import Stream
-from ganrun.run_folder.layout import RunFolder
+from ganrun.run_folder.run_folder import RunFolder
 from ganrun.storage import open_storage
 from ganrun.training import checkpoint
 from tests.conftest import SIZES, config_of

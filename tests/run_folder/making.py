@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from ganrun.cli.preflight import settle, write_config
 from ganrun.config.schema import Config
-from ganrun.run_folder.layout import RunFolder
+from ganrun.run_folder.run_config import settle, write_config
+from ganrun.run_folder.run_folder import RunFolder
 from ganrun.storage import open_storage
 from ganrun.worker.worker import run_worker
 from tests.ranks import StopAt, checkpoints_awaited, run_ranks

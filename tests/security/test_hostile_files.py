@@ -17,7 +17,7 @@ from ganrun.config.load import parse
 from ganrun.data.index import Index, Shard, open_data
 from ganrun.errors import RunError, UserError
 from ganrun.models.extractors import inception_v3, torchscript
-from ganrun.run_folder.layout import RunFolder
+from ganrun.run_folder.run_folder import RunFolder
 from ganrun.storage import TooLargeError, open_storage
 from ganrun.training import checkpoint
 from tests.conftest import config_of, write_data, write_yaml

@@ -14,8 +14,8 @@ from ganrun.errors import UserError
 from ganrun.telemetry import protocol, push
 from ganrun.telemetry.protocol import Address
 from ganrun.telemetry.push import Pusher
+from ganrun.telemetry.run_state import RunHistory, RunState
 from ganrun.telemetry.sidecar.runs import Runs
-from ganrun.telemetry.state import RunHistory, RunState
 from tests.conftest import config_of
 from tests.waiting import WAIT, until
 

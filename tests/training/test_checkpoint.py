@@ -10,12 +10,12 @@ import torch
 
 from ganrun.errors import RunError
 from ganrun.games.build import build_game
-from ganrun.run_folder.layout import Pointer, RunFolder
+from ganrun.run_folder.run_folder import Pointer, RunFolder
 from ganrun.slots import Slots
 from ganrun.storage import Folder
 from ganrun.training import checkpoint
-from ganrun.training.snapshot import RunProgress, restore, take_snapshot
 from ganrun.training.state import TrainingState
+from ganrun.training.state_files import RunProgress, restore, take_snapshot
 from tests.conftest import config_of
 from tests.training.test_loop import source
 

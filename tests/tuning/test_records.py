@@ -11,9 +11,9 @@ from ganrun.run_folder.cleanup import delete_run
 from ganrun.run_folder.report import describe_run
 from ganrun.run_folder.status import read_status
 from ganrun.storage import Folder
+from ganrun.telemetry.run_state import RunHistory, RunState
 from ganrun.telemetry.search_state import SearchState
 from ganrun.telemetry.sidecar.runs import parse
-from ganrun.telemetry.state import RunHistory, RunState
 from ganrun.tuning.plots import draw_hyperparameters, draw_samples, draw_scores
 from ganrun.tuning.population import Exploit, Report
 from ganrun.tuning.records import append_lines, point_best, read_population, settle, terminate_last_line

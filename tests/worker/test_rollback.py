@@ -131,7 +131,7 @@ def test_the_driver_hears_of_it(values_of, breaking, tmp_path, monkeypatch):
     heard = [event["kind"] for event in channel.events]
     assert heard.count("rollback") == 1
     assert heard[-1] == "finished"
-    from ganrun.telemetry.state import RunHistory, RunState
+    from ganrun.telemetry.run_state import RunHistory, RunState
 
     state = RunState(config, RunHistory())
     for event in channel.events:

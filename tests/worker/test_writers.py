@@ -12,11 +12,11 @@ import torch
 
 from ganrun.data.index import open_data
 from ganrun.errors import RunError
-from ganrun.run_folder.layout import Pointer, RunFolder
+from ganrun.run_folder.run_folder import Pointer, RunFolder
 from ganrun.storage import Folder
 from ganrun.storage.retry import Traffic
 from ganrun.training import checkpoint
-from ganrun.training.snapshot import RunProgress, Snapshot
+from ganrun.training.state_files import RunProgress, Snapshot
 from ganrun.worker import checkpoint_writer, line_writer
 from ganrun.worker.checkpoint_writer import CheckpointWriter, PendingCheckpoint
 from ganrun.worker.host import WorkerHost

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ganrun.preparation.convert import Rule, convert
+from ganrun.preparation.convert_image import Rule, convert
 from tests.preparation.making import noise
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from ganrun.evaluation.feature_statistics import FeatureStatistics, Keep, extract_real
-from ganrun.evaluation.reference import from_bytes, reference, reference_name, to_bytes
+from ganrun.evaluation.reference_statistics import from_bytes, reference, reference_name, to_bytes
 from ganrun.models.extractors import Extractor
 from ganrun.storage import Folder
 from tests.evaluation.making import read, statistics_of, tiny_extractor

@@ -13,7 +13,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from ganrun.errors import RunError, UserError
-from ganrun.run_folder.layout import find_checkpoint
+from ganrun.run_folder.run_folder import find_checkpoint
 from ganrun.training.checkpoint import STATE, Files, read
 from ganrun.training.player_step import PlayerStep
 from ganrun.training.state import TrainingState

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from ganrun.errors import RunError
-from ganrun.run_folder.layout import Pointer, RunFolder
 from ganrun.run_folder.lease import Lease
+from ganrun.run_folder.run_folder import Pointer, RunFolder
 from ganrun.storage import Folder
 from tests.waiting import WAIT, until
 
