@@ -26,7 +26,8 @@ class PackedShard:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "PackedShard":
         """From what `asdict` made of one."""
-        return cls(Shard(**fields["shard"]) if fields["shard"] else None, SampleCounts(**fields["tally"]))
+        counts = fields.get("counts") or fields["tally"]  # The latter of ganrun 0.1.
+        return cls(Shard(**fields["shard"]) if fields["shard"] else None, SampleCounts(**counts))
 
 
 def finish(dest: Storage, source: Source, rule: Rule, made: dict[str, Any], results: Sequence[PackedShard]) -> Index:

@@ -14,6 +14,7 @@ import pytest
 import ray
 import yaml
 
+import ganrun
 from ganrun.config.load import load_config
 from tests.deploy.stack import DEPLOY, ROOT, needs
 
@@ -168,7 +169,7 @@ def test_pods_are_bounded_not_roots_and_given_no_secret_in_the_open(folder):
             for container in pod["spec"]["containers"]:
                 assert {"requests", "limits"} <= container["resources"].keys()
                 assert not container["securityContext"]["allowPrivilegeEscalation"]
-                assert re.fullmatch(r"ganrun:0\.1\.0-(cpu|cuda)", container["image"])
+                assert container["image"] in (f"ganrun:{ganrun.__version__}-cpu", f"ganrun:{ganrun.__version__}-cuda")
                 assert not [each for each in container.get("env", ()) if re.search("TOKEN|SECRET|KEY", each["name"])]
                 mounted = {mount["name"] for mount in container.get("volumeMounts", ())}
                 assert mounted <= {volume["name"] for volume in pod["spec"].get("volumes", ())}

@@ -20,9 +20,9 @@ from ganrun.config.registry import LOSSES
 turn = {"rollback_count": 0, "images": 0}
 uniform, normal = KeyedNoise.uniform, KeyedNoise.normal
 
-def noted(self, *size, name):
+def noted(self, *size, **options):
     turn.update(rollback_count=self.rollback_count, images=self.images)
-    return normal(self, *size, name=name)
+    return normal(self, *size, **options)
 
 KeyedNoise.normal = noted
 
