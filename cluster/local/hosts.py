@@ -19,7 +19,7 @@ STATE = Path("/var/tmp/ganrun-local")
 """Short: Ray's sockets are below it, whose paths may have 107 characters."""
 PORT, DASHBOARD, S3 = 6379, 8265, 8333
 BUCKET = "ganrun"
-READY_SECONDS = 300
+READY_SECONDS = 600
 PROGRAMS = Path(sys.executable).parent
 KEPT = ("PYTHONPATH", "LANG", "TERM", "OMP_NUM_THREADS", "GANRUN_SIDECAR")
 """What hosts see of the environment of the one who starts them."""
@@ -142,7 +142,10 @@ class LocalCluster:
             for host, (process, log, before) in list(begun.items()):
                 if self._answers(host, log, before):
                     del begun[host]
-                elif process.poll() is not None:  # Ray gives a raylet half a minute, which a busy machine may not have.
+                elif process.poll() is not None:
+                    # Ray gives a raylet half a minute, which a busy machine may not have. What it leaves would slow
+                    # the next one down.
+                    self.network.kill(host)
                     begun[host] = self._begin(host)
             if time.monotonic() > deadline:
                 raise SystemExit("\n".join(f"{host} does not answer; see {self.folder / host}/log" for host in begun))

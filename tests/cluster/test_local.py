@@ -42,7 +42,7 @@ def name():
 def local(name, *arguments):
     """`python -m cluster.local ...`; what it says."""
     command = [sys.executable, "-m", "cluster.local", "--name", name, *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * WAIT)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
