@@ -60,14 +60,32 @@ def glance() -> list[Builder[Panel]]:
     ]
 
 
-def run_rows() -> Rows:
-    """Is it alive, does it learn, is it fast, is it safe."""
+def speed() -> list[Builder[Panel]]:
+    """The row that says what the time goes into."""
     pace = {
         of("images_per_second"): "now {{run}} {{trial}}",
         rule("run:ganrun_images_per_second:median6h"): "median of 6 h {{run}} {{trial}}",
     }
     spent = of("seconds_total")
     shares = f"{spent} / ignoring (part) group_left sum without (part) ({spent})"
+    return [
+        Graph("Pace", pace).min(0),
+        curve("Share of time spent waiting for data", "data_wait_ratio").min(0).max(1).limit(0.3),
+        curve("A round, and each rank's part of it", "round_seconds", "rank_round_seconds").min(0),
+        Graph(
+            "Stragglers: a rank's time over the others'",
+            {rule("rank:ganrun_rank_round_seconds:over_others"): "{{rank}} {{run}} {{trial}}"},
+            "none",
+            "A rank's time a round over the mean of the others'. All wait for the slowest.",
+        ).limit(1.5),
+        Graph("Read from storage", {f"rate({of('shard_bytes_total')}[$__rate_interval])": "{{run}} {{trial}}"}, "Bps"),
+        Graph("Where rank 0's time goes", {shares: "{{part}} {{run}} {{trial}}"}, "percentunit", SHARES).min(0).max(1),
+        curve("Progress", "images", "images_total"),
+    ]
+
+
+def run_rows() -> Rows:
+    """Is it alive, does it learn, is it fast, is it safe."""
     counted = ("nonfinite_total", "rollbacks_total", "checkpoint_failures_total", "samples_skipped_total")
     titles = ("Turns not finite", "Rollbacks", "Checkpoints failed", "Samples skipped")
     return {
@@ -85,24 +103,7 @@ def run_rows() -> Rows:
             curve("Diversity of samples", "sample_diversity").min(0),
             curve("Collapse suspected", "collapse_suspected").min(0).max(1).limit(1),
         ],
-        "Is it fast?": [
-            Graph("Pace", pace).min(0),
-            curve("Share of time spent waiting for data", "data_wait_ratio").min(0).max(1).limit(0.3),
-            curve("A round, and each rank's part of it", "round_seconds", "rank_round_seconds").min(0),
-            Graph(
-                "Stragglers: a rank's time over the others'",
-                {rule("rank:ganrun_rank_round_seconds:over_others"): "{{rank}} {{run}} {{trial}}"},
-                "none",
-                "A rank's time a round over the mean of the others'. All wait for the slowest.",
-            ).limit(1.5),
-            Graph(
-                "Read from storage", {f"rate({of('shard_bytes_total')}[$__rate_interval])": "{{run}} {{trial}}"}, "Bps"
-            ),
-            Graph("Where rank 0's time goes", {shares: "{{part}} {{run}} {{trial}}"}, "percentunit", SHARES)
-            .min(0)
-            .max(1),
-            curve("Progress", "images", "images_total"),
-        ],
+        "Is it fast?": speed(),
         "Is it safe?": [
             *[Figure(title, of(name), GOOD_AT_0) for title, name in zip(titles, counted, strict=True)],
             Figure("Restarts", of("restarts_total"), GOOD_AT_0, legend="{{reason}}").span(6),

@@ -1,4 +1,4 @@
-"""The host of a run's loop: storage, clock and the driver's ear, seen from one worker."""
+"""The host of a run's loop: storage, clock and channel to the driver, as one worker sees them."""
 
 import math
 import time
