@@ -14,7 +14,7 @@ from ganrun.config.load import load_config
 from ganrun.config.schema import Config
 from ganrun.errors import RunError
 from ganrun.run_folder import run_config
-from ganrun.run_folder.lease import Lease
+from ganrun.run_folder.lease import take_lease
 from ganrun.run_folder.report import format_score
 from ganrun.run_folder.run_folder import RunFolder
 from ganrun.run_folder.totals import read_history
@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="lay a value over the file's")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config as YAML and stop")
     parser.add_argument("--validate", action="store_true", help="check config, data, storage and hardware and stop")
+    parser.add_argument("--wait", action="store_true", help="wait while another process holds the run")
     options = parser.parse_intermixed_args(arguments)
     return command.run(lambda: _main(options))
 
@@ -62,7 +63,7 @@ def _main(options: argparse.Namespace) -> int:
         print(f"{options.config}: config, data, storage and hardware are in order")
         return command.OK
     stop = stop_on_signals()
-    lease = Lease(folder.storage, on_loss=stop.set)
+    lease = take_lease(folder.storage, stop, options.wait, lambda text: print(text, file=sys.stderr, flush=True))
     try:
         config = run_config.settle(config, folder)
         run_config.write_config(config, folder)

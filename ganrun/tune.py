@@ -12,7 +12,7 @@ from ganrun.config.load import load_config
 from ganrun.config.schema import Config
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder import run_config
-from ganrun.run_folder.lease import Lease
+from ganrun.run_folder.lease import Lease, take_lease
 from ganrun.run_folder.run_folder import RunFolder
 from ganrun.run_folder.time_breakdown import format_shares, trials_time_breakdown
 from ganrun.run_folder.totals import read_history
@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", metavar="CONFIG", help="YAML file of the run, with a tune section")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="lay a value over the file's")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config as YAML and stop")
+    parser.add_argument("--wait", action="store_true", help="wait while another process holds the search")
     options = parser.parse_intermixed_args(arguments)
     return command.run(lambda: _main(options))
 
@@ -59,21 +60,24 @@ def _main(options: argparse.Namespace) -> int:
     storage = open_storage(f"{config.run.storage}/{config.run.name}")
     stop = stop_on_signals()
     with contextlib.ExitStack() as leases:
-        held = [_lease(leases, storage, stop)]
+        held = [_lease(leases, storage, stop, options.wait)]
         config = records.settle(config, storage)
         run_config.write_config(config, RunFolder(storage))
         records.terminate_last_line(storage)
         population = records.read_population(config, storage)
         # Nobody is to train a trial by itself meanwhile.
-        held += [_lease(leases, open_storage(f"{storage.uri}/trials/{name}"), stop) for name in population.trials]
+        held += [
+            _lease(leases, open_storage(f"{storage.uri}/trials/{name}"), stop, options.wait)
+            for name in population.trials
+        ]
         code = _search(config, storage, population, stop)
     if any(lease.lost for lease in held):
         raise RunError(f"{storage.uri}: the lease could not be kept, so the workers were stopped; run it again")
     return code
 
 
-def _lease(leases: contextlib.ExitStack, storage: Storage, stop: threading.Event) -> Lease:
-    lease = Lease(storage, on_loss=stop.set)
+def _lease(leases: contextlib.ExitStack, storage: Storage, stop: threading.Event, wait: bool) -> Lease:
+    lease = take_lease(storage, stop, wait, lambda text: print(text, file=sys.stderr, flush=True))
     leases.callback(lease.release)
     return lease
 

@@ -1,4 +1,4 @@
-"""The lease of a run: who may run it, taken and renewed by conditional writes to lease.json."""
+"""The lease of a run: the right to run it, taken and renewed by conditional writes to lease.json."""
 
 import contextlib
 import json
@@ -7,21 +7,36 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from ganrun.errors import RunError
+from ganrun.run_folder.process_identity import ProcessIdentity
 from ganrun.storage import Storage
 
 LEASE_SECONDS = 60.0
+WAIT_SECONDS = 2.0
+"""Time between two attempts of a command that waits for a lease."""
+
+
+class LeaseHeldError(RunError):
+    """Another process holds the lease of the run."""
 
 
 class Lease:
-    """The right to run one run: taken by a conditional write, renewed from a thread, free when it expires.
+    """The right to run one run: taken by a conditional write and renewed from a thread.
+
+    Free when it expires, or when this machine proves that its holder is dead.
 
     Args:
-        storage: of the run.
-        on_loss: called once if the lease could not be kept.
+        storage: the run's folder.
+        on_loss: called once if the lease could not be renewed before another process took it.
+        seconds: time until an unrenewed lease expires.
+
+    Raises:
+        LeaseHeldError: another process holds the lease.
+        RunError: lease.json is corrupt.
     """
 
     NAME = "lease.json"
@@ -31,29 +46,35 @@ class Lease:
         self._id = uuid.uuid4().hex
         self._take()
         self.lost = False
-        """Whether it could not be kept."""
+        """True once another process has taken the lease."""
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
 
     @staticmethod
     def parse(data: bytes) -> dict[str, Any]:
-        """The content of lease.json.
+        """Parse the content of lease.json.
 
         Raises:
-            RunError: it is damaged.
+            RunError: the content is corrupt.
         """
         try:
             lease = json.loads(data)
             float(lease["expires"]), str(lease["id"]), str(lease["holder"])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunError(
-                f"lease.json of the run is damaged ({error}); delete it if no process runs the run"
+                f"lease.json of the run is corrupt ({error}); delete it if no process runs the run"
             ) from error
         return dict(lease)
 
+    @staticmethod
+    def is_live(lease: dict[str, Any], now: float) -> bool:
+        """Return True unless the lease has expired or its holder is provably dead."""
+        holder = ProcessIdentity.parse(lease.get("process"))
+        return bool(lease["expires"] > now) and not (holder and holder.is_dead())
+
     def release(self) -> None:
-        """Frees the run for others, if it is still ours."""
+        """Stop renewing and delete the lease, if it is still ours."""
         self._released.set()
         self._thread.join()
         with contextlib.suppress(OSError, RunError):  # It expires by itself.
@@ -62,7 +83,7 @@ class Lease:
                 self.storage.delete(self.NAME)
 
     def _take(self) -> None:
-        """Writes the lease; whoever was faster is looked at again."""
+        """Write the lease; check the holder again if another process was faster."""
         while True:
             found = self.storage.read_version(self.NAME)
             if found is None:
@@ -75,18 +96,20 @@ class Lease:
                 return
 
     def _refuse_if_live(self, data: bytes) -> None:
-        lease = self.parse(data)
-        left = lease["expires"] - self.storage.now()
-        if left > 0 and not self._is_mine(data):
+        lease, now = self.parse(data), self.storage.now()
+        if self.is_live(lease, now) and not self._is_mine(data):
             until = datetime.fromtimestamp(lease["expires"]).strftime("%H:%M:%S")
-            raise RunError(
-                f"{self.storage.uri} is held by {lease['holder']} until {until} ({left:.0f} s from now; a live "
-                "one renews it): stop that process, or wait until then, or choose another run.name"
+            raise LeaseHeldError(
+                f"{self.storage.uri} is held by {lease['holder']} until {until} ({lease['expires'] - now:.0f} s from "
+                "now; a live process renews it): stop that process, run the same command with --wait, or choose "
+                "another run.name"
             )
 
     def _content(self) -> bytes:
         holder = f"process {os.getpid()} on {socket.gethostname()}"
-        lease = {"id": self._id, "holder": holder, "expires": self.storage.now() + self.seconds}
+        lease: dict[str, Any] = {"id": self._id, "holder": holder, "expires": self.storage.now() + self.seconds}
+        if identity := ProcessIdentity.of_this_process():
+            lease["process"] = asdict(identity)
         return json.dumps(lease).encode()
 
     def _renew(self) -> None:
@@ -95,7 +118,7 @@ class Lease:
                 if not self._renew_once():
                     break
             except OSError:
-                continue  # Nobody else can take it while the storage is away; whether one has, it will tell.
+                continue  # While the storage is away nobody else can take the lease either.
             except RunError:
                 break
         else:
@@ -104,7 +127,7 @@ class Lease:
         self._on_loss()
 
     def _renew_once(self) -> bool:
-        """Gives the lease its full time again, if it still is ours; whether it is."""
+        """Renew the lease; return False if it is no longer ours."""
         found = self.storage.read_version(self.NAME)
         if not found or not self._is_mine(found[0]):
             return False
@@ -112,3 +135,30 @@ class Lease:
 
     def _is_mine(self, data: bytes) -> bool:
         return bool(self.parse(data)["id"] == self._id)
+
+
+def take_lease(storage: Storage, stop: threading.Event, wait: bool, say: Callable[[str], None]) -> Lease:
+    """Take the lease of a run for a command; `stop` is set if the lease is lost.
+
+    Args:
+        storage: the run's folder.
+        stop: the command's stop event; ends the waiting too.
+        wait: wait while another process holds the lease.
+        say: told once who is waited for.
+
+    Raises:
+        LeaseHeldError: another process holds the lease, and `wait` is False.
+        KeyboardInterrupt: the command was stopped while it waited.
+    """
+    said = False
+    while True:
+        try:
+            return Lease(storage, on_loss=stop.set)
+        except LeaseHeldError as error:
+            if not wait:
+                raise
+            if not said:
+                holder, said = str(error).partition(" until ")[0], True
+                say(f"{holder}: waiting until it is free")
+        if stop.wait(WAIT_SECONDS):
+            raise KeyboardInterrupt

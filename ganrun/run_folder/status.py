@@ -191,12 +191,12 @@ def read_config(storage: Storage) -> dict[str, Any]:
 
 
 def live_holder(storage: Storage) -> LeaseHolder | None:
-    """Who runs the run just now."""
+    """Return the live holder of the run's lease, or None."""
     found = storage.read_version(Lease.NAME)
     if found is None:
         return None
     lease = Lease.parse(found[0])
-    return LeaseHolder(lease["holder"], lease["expires"]) if lease["expires"] > storage.now() else None
+    return LeaseHolder(lease["holder"], lease["expires"]) if Lease.is_live(lease, storage.now()) else None
 
 
 def _course(events: list[Line]) -> list[Line]:
