@@ -1,4 +1,4 @@
-"""Scores a run or a checkpoint: its EMA generator against data."""
+"""Scores a run, a checkpoint or a folder of pictures against real images."""
 
 import argparse
 import json
@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from ganrun.cli import command
 from ganrun.config.field_types import Metric
+from ganrun.errors import UserError
 
 EXAMPLES = """examples:
   ganrun evaluate runs/quickstart                                   all scores, as in training
@@ -14,6 +15,7 @@ EXAMPLES = """examples:
   ganrun evaluate runs/gaussians-25 --samples 10000                 of points: the modes that they cover
   ganrun evaluate runs/quickstart --samples 50000 --extractor inception-v3-compat --json     FID
   ganrun evaluate runs/quickstart/checkpoints/000000150016-0001 --data data/held-out
+  ganrun evaluate --images pictures --data data/held-out            a folder of pictures, from any program
 
 Scores compare only if extractor, resize filter and number of samples are the same."""
 ALIASES = ("fid", "frechet_distance")
@@ -24,7 +26,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and run; returns the exit code."""
     parser = command.parser("evaluate", __doc__, EXAMPLES)
     add = parser.add_argument
-    add("run", metavar="RUN_OR_CHECKPOINT", help="folder of a run (its newest checkpoint), or of a checkpoint")
+    add(
+        "run",
+        metavar="RUN_OR_CHECKPOINT",
+        nargs="?",
+        help="folder of a run (its newest checkpoint), or of a checkpoint; with --images, whose data to compare with",
+    )
+    add("--images", metavar="FOLDER", help="score the pictures of a folder, in place of a run's")
     add("--metrics", type=_metrics, metavar="A,B,...", help=f"of fid, {', '.join(get_args(Metric))}; default: all")
     add("--samples", type=_samples, metavar="N", help="generated images, and as many real ones; default: the run's")
     add("--seed", type=int, metavar="S", help="of the noise; default: the run's")
@@ -59,9 +67,12 @@ def _samples(text: str) -> int:
 def _main(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from ganrun.inference.scoring import ScoreRequest, score_checkpoint
+    if not options.run and not options.images:
+        raise UserError("nothing to score: name a run, a checkpoint, or --images FOLDER")
+    from ganrun.inference.scoring import ScoreRequest, score_checkpoint, score_pictures
 
-    request = {name: value for name, value in vars(options).items() if name not in ("run", "json")}
+    fields = {name: value for name, value in vars(options).items() if name not in ("run", "images", "json")}
+    request = ScoreRequest(**fields)
     with tqdm(unit=" images", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()) as bar:
 
         def seen(count: int, total: int) -> None:
@@ -70,20 +81,24 @@ def _main(options: argparse.Namespace) -> int:
             bar.total = total
             bar.update(count)
 
-        result = score_checkpoint(options.run, ScoreRequest(**request), seen)
-    print(json.dumps(result) if options.json else _describe(result))
+        if options.images:
+            result = score_pictures(options.images, options.run, request, seen)
+        else:
+            result = score_checkpoint(options.run, request, seen)
+    print(json.dumps(result) if options.json else _describe(result, options.images))
     return command.OK
 
 
-def _describe(result: dict[str, Any]) -> str:
-    """A line a score, and where they come from."""
+def _describe(result: dict[str, Any], folder: str | None) -> str:
+    """Return a line for each score, and their provenance."""
     value = next(name for name in ("frechet_distance", "mode_distance") if name in result)
     facts = ("images", "samples", "seed", "name", "extractor", "extractor_sha256", "resize", "fid", value)
     rows = {result["name"]: result[value]}
     rows |= {name: value for name, value in result.items() if name not in facts}
     width = max(map(len, rows))
     lines = [f"{name:{width}}  {'not to be had' if value is None else f'{value:.4g}'}" for name, value in rows.items()]
-    told = f"checkpoint at {result['images']:,} images; {result['samples']:,} samples of seed {result['seed']}"
+    of = f"pictures of {folder}" if folder else f"checkpoint at {result['images']:,} images"
+    told = f"{of}; {result['samples']:,} samples of seed {result['seed']}"
     if result["extractor"]:
         told += f"; resized {result['resize']}; {result['extractor']} {result['extractor_sha256'][:12]}"
     return "\n".join([*lines, told])

@@ -3,11 +3,15 @@
 import json
 import warnings
 
+import numpy as np
 import pytest
 import torch
+import webdataset
+from PIL import Image
 
-from ganrun import evaluate
+from ganrun import evaluate, prepare, sample
 from ganrun.errors import UserError
+from tests.conditional import conditional
 from tests.conftest import config_of, write_data
 from tests.models.test_extractors import Brightness
 from tests.ranks import run_folder, run_ranks
@@ -55,7 +59,8 @@ def test_the_door_gives_the_scores_of_the_training_and_says_where_they_come_from
     (file,) = (run / "metrics").iterdir()
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     (end,) = [line for line in lines if line["images"] == 60 and "kid" in line]
-    for metric in ("frechet_distance", "kid", "kid_deviation", "precision", "coverage", "classes_hit"):
+    assert found["kid_deviation"] is end["kid_deviation"] is None  # One subset: all samples.
+    for metric in ("frechet_distance", "kid", "precision", "coverage", "classes_hit"):
         assert found[metric] == pytest.approx(end[metric], rel=1e-9), metric
     (manifest,) = run.glob("checkpoints/*/manifest.json")
     (told,) = json.loads(manifest.read_text())["scores"]
@@ -149,8 +154,137 @@ def test_two_workers_score_in_training_as_one_does(config, values, tmp_path):
         run_ranks(config, workers, tmp_path / f"meeting{workers}")
         (file,) = (run_folder(config) / "metrics").iterdir()
         lines = [json.loads(line) for line in file.read_text().splitlines()]
-        both.append([{k: v for k, v in line.items() if k not in ("time", "images")} for line in lines if "kid" in line])
+        left_out = ("time", "images", "kid_deviation")
+        both.append([{k: v for k, v in line.items() if k not in left_out} for line in lines if "kid" in line])
     alone, together = both
     assert len(alone) == 2
     for one, other in zip(alone, together, strict=True):
         assert one == {name: pytest.approx(value, rel=1e-6) for name, value in other.items()}
+
+
+# Pictures in a folder.
+
+
+@pytest.mark.parametrize("label", [None, 2])
+def test_a_folder_that_sample_wrote_scores_exactly_as_the_run(values, extractor, tmp_path, capsys, label):
+    values["evaluate"] = {"every_images": 0, "extractor": str(extractor)}
+    config = config_of(conditional(values), train__total_images=60, run__name="labelled")
+    run_ranks(config, 1, tmp_path / "meeting")
+    run, options = run_folder(config), ["--metrics", "kid,precision,coverage", "--seed", "3"]
+    pictures = str(tmp_path / "pictures")
+    chosen = [] if label is None else ["--label", str(label)]
+    assert sample.main([str(run), "--out", pictures, "--count", "70", "--seed", "3", *chosen]) == 0
+    capsys.readouterr()
+    of_folder = scores(run, capsys, "--images", pictures, *options)
+    assert of_folder["images"] is None
+    assert of_folder["samples"] == 70
+    if label is None:
+        of_run = scores(run, capsys, "--samples", "70", *options)
+        assert {**of_folder, "images": 60} == of_run
+        data = str(values["data"]["shards"])
+        assert (
+            evaluate.main(["--images", pictures, "--data", data, "--extractor", str(extractor), "--json", *options])
+            == 0
+        )
+        assert json.loads(capsys.readouterr().out) == of_folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--images", "{tmp}/none", "--data", "{data}"], "none: no such folder"),
+        (["--images", "{tmp}/empty", "--data", "{data}"], "0 pictures, but a score needs at least 2"),
+        (["--images", "{tmp}/large"], "name the real images to compare with: --data"),
+        (["--images", "{tmp}/large", "--data", "{data}"], "a.png has 20x20 pixels, but the data 16x16"),
+        (["--images", "{tmp}/broken", "--data", "{data}"], "a.png cannot be read as a picture"),
+        (["--images", "{tmp}/same", "--data", "{data}", "--metrics", "class_frechet_distance"], "does not generate by"),
+        ([], "nothing to score: name a run, a checkpoint, or --images"),
+    ],
+)
+def test_a_folder_that_cannot_be_scored_is_one_clear_line(extractor, data_folder, tmp_path, capsys, arguments, reason):
+    for name, size in (("large", 20), ("same", 16), ("broken", 16), ("empty", 0)):
+        (tmp_path / name).mkdir()
+        for file in ("a", "b") if size else ():
+            Image.new("L", (size, size), 100).save(tmp_path / name / f"{file}.png")
+    (tmp_path / "broken" / "a.png").write_bytes(b"no picture")
+    (tmp_path / "empty" / "notes.txt").write_text("none")
+    filled = [part.format(tmp=tmp_path, data=data_folder) for part in arguments]
+    assert evaluate.main([*filled, "--extractor", str(extractor)]) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert reason in error[-1]
+    assert not any("Traceback" in line for line in error)
+
+
+# Classes of other data.
+
+
+@pytest.fixture
+def of_classes(values, tmp_path, capsys):
+    """A run that knows apple and sky, in this order."""
+    write_classes(tmp_path / "photos", {"apple": 200, "sky": 60})
+    write_classes(tmp_path / "others", {"apple": 200, "grass": 120, "sky": 60})
+    write_classes(tmp_path / "turned", {"a": 60, "b": 200})
+    for name in ("photos", "others", "turned"):
+        assert prepare.main([f"folder:{tmp_path / name}", str(tmp_path / f"{name}-set")]) == 0
+    index = json.loads((tmp_path / "turned-set" / "index.json").read_text())
+    index["classes"] = ["sky", "apple"]  # The same pictures as in photos, numbered the other way round.
+    (tmp_path / "turned-set" / "index.json").write_text(json.dumps(index))
+    values = conditional(values)
+    values["data"] |= {"shards": str(tmp_path / "photos-set")}
+    values["model"] |= {"classes": 2}
+    values["evaluate"] = {"every_images": 0, "samples": 24}
+    config = config_of(values, train__total_images=24)
+    run_ranks(config, 1, tmp_path / "meeting")
+    capsys.readouterr()
+    return run_folder(config)
+
+
+def write_classes(place, shades):
+    for name, shade in shades.items():
+        (place / name).mkdir(parents=True)
+        for number in range(24):
+            Image.new("L", (16, 16), shade + number % 7).save(place / name / f"{number}.png")
+
+
+def test_classes_are_paired_by_name(of_classes, extractor, tmp_path, capsys):
+    options = ["--samples", "48", "--metrics", "class_frechet_distance", "--extractor", str(extractor)]
+    own = scores(of_classes, capsys, *options)
+    other = scores(of_classes, capsys, "--data", str(tmp_path / "turned-set"), *options)
+    for name in ("apple", "sky"):
+        key = f"class_frechet_distance/{name}"
+        assert other[key] == pytest.approx(own[key], rel=1e-6)
+
+
+def test_data_with_other_classes_is_refused_with_both_lists(of_classes, extractor, tmp_path, capsys):
+    options = ["--data", str(tmp_path / "others-set"), "--extractor", str(extractor)]
+    assert evaluate.main([str(of_classes), *options, "--metrics", "class_frechet_distance"]) == 2
+    assert "the classes apple, grass, sky, but the run has apple, sky" in capsys.readouterr().err
+    found = scores(of_classes, capsys, *options)  # All metrics that can be had.
+    assert "kid" in found
+    assert not any("class" in name for name in found)
+
+
+# Statistics of real images kept for all runs.
+
+
+def test_two_fields_of_one_data_set_do_not_share_their_statistics(values, extractor, tmp_path, capsys):
+    random = np.random.default_rng(0)
+    data = tmp_path / "two"
+    data.mkdir()
+    with webdataset.TarWriter(str(data / "a.tar")) as tar:
+        for number in range(48):
+            dark, light = (Image.fromarray(random.integers(low, low + 40, (16, 16), np.uint8)) for low in (0, 200))
+            tar.write({"__key__": f"{number:04d}", "png": dark, "seg.png": light})
+    assert prepare.main([f"shards:{data}"]) == 0
+    values["data"] |= {"shards": str(data)}
+    values["evaluate"] = {"every_images": 0, "samples": 24, "extractor": str(extractor), "metrics": []}
+    found = {}
+    for name, image in (("seg", {"kind": "image", "extension": "seg.png"}), ("plain", "image"), ("seg2", None)):
+        field = image or {"kind": "image", "extension": "seg.png"}
+        config = config_of(values, run__name=name, data__fields={"image": field}, train__total_images=24)
+        run_ranks(config, 1, tmp_path / f"meeting-{name}")
+        capsys.readouterr()
+        found[name] = scores(run_folder(config), capsys, "--metrics", "fid")["frechet_distance"]
+    assert len(list((run_folder(config).parent / ".statistics").iterdir())) == 2
+    assert found["seg"] == found["seg2"]
+    assert found["plain"] != found["seg"]

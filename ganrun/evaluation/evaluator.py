@@ -10,7 +10,7 @@ from torch import Tensor
 from ganrun.config.field_types import Metric
 from ganrun.errors import UserError
 from ganrun.evaluation.feature_statistics import FeatureStatistics, extract_generated, extract_real
-from ganrun.evaluation.generated_images import BATCH, GeneratedImages
+from ganrun.evaluation.generated_images import BATCH, ScoredImages
 from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.reference_statistics import reference
 from ganrun.evaluation.score import OF_CLASSES, Labels, Score, needed, score
@@ -19,7 +19,7 @@ from ganrun.models.extractors import Extractor
 from ganrun.storage import Storage
 
 
-def unavailable(extractor: Extractor, reals: RealImages, generated: GeneratedImages) -> dict[Metric, str]:
+def unavailable(extractor: Extractor, reals: RealImages, generated: ScoredImages) -> dict[Metric, str]:
     """The metrics that cannot be had of these, and why."""
     reasons: dict[Metric, str] = {}
     if not extractor.classes:
@@ -61,7 +61,7 @@ class Evaluator:
         self._labels: Tensor | None = None
         self._modes = StackedModes(reals, cache) if "modes" in metrics else None
 
-    def score(self, generated: GeneratedImages, group: dist.ProcessGroup | None = None) -> Score:
+    def score(self, generated: ScoredImages, group: dist.ProcessGroup | None = None) -> Score:
         """The scores, on each rank; all ranks of the group call it together.
 
         Raises:
@@ -84,7 +84,7 @@ class Evaluator:
             return found[0]
         return replace(found[0], metrics=found[0].metrics | self._modes.measure(generated, self.samples, group))
 
-    def _score(self, fake: FeatureStatistics, generated: GeneratedImages) -> Score:
+    def _score(self, fake: FeatureStatistics, generated: ScoredImages) -> Score:
         labels = None
         if self.reals.classes and set(self.metrics) & {*OF_CLASSES}:
             if self._labels is None:

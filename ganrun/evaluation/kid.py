@@ -3,6 +3,7 @@
 n, m: samples in a subset; D: features an image.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ SUBSETS, SUBSET_SIZE = 100, 1_000
 
 
 class KernelDistance(NamedTuple):
-    """Mean and standard deviation over the subsets."""
+    """Mean and standard deviation over the subsets; the deviation is NaN where there is but one subset."""
 
     mean: float
     deviation: float
@@ -32,13 +33,17 @@ def kernel_distance(real: Tensor, fake: Tensor, subsets: Iterable[tuple[Tensor, 
         subsets: which rows of each, as `draw_subsets` gives them.
     """
     distances = torch.stack([_squared_mmd(real[rows].double(), fake[others].double()) for rows, others in subsets])
-    return KernelDistance(float(distances.mean()), float(distances.std(correction=0)))
+    deviation = float(distances.std(correction=0)) if len(distances) > 1 else math.nan
+    return KernelDistance(float(distances.mean()), deviation)
 
 
 def draw_subsets(real: int, fake: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows of `real` and of `fake` features, without repetition within a subset; smaller ones if there are fewer."""
+    """Draw rows of `real` and of `fake` features without repetition within a subset.
+
+    Subsets are smaller where there are fewer samples; where a subset is all samples of both, there is only one.
+    """
     random, size = numpy_stream(seed, "evaluate/kid"), min(SUBSET_SIZE, real, fake)
-    for _ in range(SUBSETS):
+    for _ in range(1 if real == fake == size else SUBSETS):
         rows, others = (random.choice(count, size, replace=False) for count in (real, fake))
         yield torch.from_numpy(rows), torch.from_numpy(others)
 

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 
 from ganrun.data.index import Index
-from ganrun.evaluation.generated_images import BATCH, GeneratedImages
+from ganrun.evaluation.generated_images import BATCH, ScoredImages
 from ganrun.evaluation.modes import known_mixture, modes
 from ganrun.evaluation.score import Score
 
@@ -26,7 +26,7 @@ class PointEvaluator:
             raise ValueError("the modes of these points are not known")
         self.mixture, self.source, self.samples, self._seen = of, index.made["source"], samples, seen
 
-    def score(self, generated: GeneratedImages, group: dist.ProcessGroup | None = None) -> Score:
+    def score(self, generated: ScoredImages, group: dist.ProcessGroup | None = None) -> Score:
         """The scores, the same on each rank; all ranks of the group call it together."""
         rank, world = (0, 1) if group is None else (group.rank(), group.size())
         points = torch.zeros(self.samples, 2, dtype=torch.float64, device=generated.device)

@@ -14,17 +14,23 @@ from ganrun.data.decode import Decoder, Located, RawBatch
 from ganrun.data.fetch import Fetcher
 from ganrun.data.index import DataSet
 from ganrun.data.shard import OpenShard
+from ganrun.errors import UserError
 
 
 class RealImages:
     """Images and labels by number.
 
     Args:
-        data: whose they are.
-        samples: how many; all, if there are fewer.
-        fields: of the run's samples; the labels are its first field of that kind, or else where they usually are.
-        damaged_share: of images that may be passed over, as in training.
-        cache: where shards of object storage are kept, as in training; None: nowhere.
+        data: the data set.
+        samples: number of images; the size of the data set if that is smaller.
+        fields: fields of the run's samples; labels are read from its first label field, or else from `cls`.
+        damaged_share: share of corrupt images that may be skipped, as in training.
+        cache: cache of shards from object storage, as in training; None: no cache.
+        classes: the run's class names by label; the data set's labels are renumbered to them. None: the data set's own
+            classes; empty: images without labels.
+
+    Raises:
+        UserError: the data set has other class names than `classes`.
     """
 
     def __init__(
@@ -34,10 +40,17 @@ class RealImages:
         fields: dict[str, FieldConfig],
         damaged_share: float = 0.0,
         cache: ShardCache | None = None,
+        classes: tuple[str, ...] | None = None,
     ) -> None:
         self.data, self.samples, self.fields = data, min(samples, data.index.samples), fields
         self.damaged_share, self.cache = damaged_share, cache
-        self.classes = data.index.classes
+        self.classes = data.index.classes if classes is None else classes
+        if self.classes and set(self.classes) != set(data.index.classes):
+            raise UserError(
+                f"the data has the classes {', '.join(data.index.classes) or 'none'}, but the run has "
+                f"{', '.join(self.classes) or 'none'}: name data with the same classes, or metrics without classes"
+            )
+        self._renumbered = torch.tensor([self.classes.index(name) for name in data.index.classes if self.classes])
         kinds = {field.kind: (name, field) for name, field in reversed(fields.items())}
         self._image = Decoder("image", fields["image"], data.index)
         self._label = Decoder(*kinds.get("label", ("label", FieldConfig(kind="label"))), data.index)
@@ -48,12 +61,20 @@ class RealImages:
 
     def of(self, samples: int) -> "RealImages":
         """Another number of images of the same data."""
-        return RealImages(self.data, samples, self.fields, self.damaged_share, self.cache)
+        return RealImages(self.data, samples, self.fields, self.damaged_share, self.cache, self.classes)
 
     @property
-    def origin(self) -> dict[str, str | int]:
-        """What they depend on, for a cache."""
-        return {"data": self.data.index.fingerprint, "samples": self.samples, "order": "evenly spaced"}
+    def origin(self) -> dict[str, str | int | float | None]:
+        """Everything that decides which pixels are seen: the key of what a cache keeps of them."""
+        image = self.fields["image"]
+        return {
+            "data": self.data.index.fingerprint,
+            "samples": self.samples,
+            "order": "evenly spaced",
+            "extension": image.extension,
+            "channels": image.channels,
+            "damaged_share": self.damaged_share,
+        }
 
     def images(self, start: int, count: int) -> Tensor:
         """uint8 [count, C, H, W]."""
@@ -67,9 +88,10 @@ class RealImages:
         return {"image": torch.stack([self._image.image(*sample) for sample in samples])}
 
     def labels(self) -> Tensor:
-        """Of all, int64 [N]."""
+        """Return the labels of all images, int64 [N], in the run's numbering."""
         located = (self._locate(number) for number in range(self.samples))
-        return torch.tensor([self._label.label(opened, *opened.samples[place]) for opened, place in located])
+        labels = torch.tensor([self._label.label(opened, *opened.samples[place]) for opened, place in located])
+        return self._renumbered[labels] if self.classes else labels
 
     def _locate(self, number: int) -> tuple[OpenShard, int]:
         """The shard of a sample, and its place in there."""

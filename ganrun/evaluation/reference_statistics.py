@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 def reference(
     storage: Storage,
-    origin: Mapping[str, str | int],
+    origin: Mapping[str, str | int | float | None],
     make: Callable[[], FeatureStatistics],
     extractor: Extractor,
     group: dist.ProcessGroup | None = None,
@@ -53,7 +53,7 @@ def reference(
     return made
 
 
-def reference_name(origin: Mapping[str, str | int], extractor: Extractor, keep: Keep = NOTHING) -> str:
+def reference_name(origin: Mapping[str, str | int | float | None], extractor: Extractor, keep: Keep = NOTHING) -> str:
     """`.statistics/{hash}.safetensors`, the hash being of all that the content depends on."""
     kept = {"keeps": "features"} if keep.features else {}
     made_of = json.dumps({**origin, **kept, **extractor.provenance}, sort_keys=True)

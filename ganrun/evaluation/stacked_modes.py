@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ganrun.evaluation.classifier import STEPS, Classifier, stacked_labels, train_classifier
 from ganrun.evaluation.feature_statistics import to_uint8
-from ganrun.evaluation.generated_images import BATCH, GeneratedImages
+from ganrun.evaluation.generated_images import BATCH, ScoredImages
 from ganrun.evaluation.modes import label_modes
 from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.reference_statistics import read_kept, write_kept
@@ -42,7 +42,7 @@ class StackedModes:
         self._real: dict[str, float] = {}
 
     def measure(
-        self, generated: GeneratedImages, samples: int, group: dist.ProcessGroup | None = None
+        self, generated: ScoredImages, samples: int, group: dist.ProcessGroup | None = None
     ) -> dict[str, float]:
         """`modes_covered` and `mode_kl` of generated images, and as `real_...` those of the real ones.
 
@@ -85,7 +85,7 @@ class StackedModes:
         return network
 
     def _weights(self) -> dict[str, Tensor]:
-        facts = {"data": self.reals.data.index.fingerprint, "stacks": STACKS, "steps": STEPS, "what": "classifier"}
+        facts = {**self.reals.of(STACKS).origin, "steps": STEPS, "what": "classifier"}
         name = f".statistics/{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()}.safetensors"
         if found := read_kept(self.cache, name):
             return found

@@ -11,18 +11,31 @@ from torchvision.io import encode_png
 
 import ganrun
 from ganrun.config.load import parse
+from ganrun.config.schema import Config
 from ganrun.data.index import open_data
 from ganrun.errors import UserError
 from ganrun.evaluation.feature_statistics import to_uint8
+from ganrun.evaluation.generated_images import BATCH, GeneratedImages
 from ganrun.evaluation.pictures import to_picture, to_png
 from ganrun.games.build import build_game
-from ganrun.rng import KeyedNoise
 from ganrun.run_folder.run_folder import find_checkpoint
+from ganrun.storage import Storage
 from ganrun.training import checkpoint
 
-BATCH = 64
 STEPS = 8
-"""Images of a walk from one noise to another."""
+"""Images of an interpolation between two noises."""
+LEAST_SINE = 1e-3
+"""Sine of an angle below which the great circle is lost in rounding; a straight line differs from it by 1e-7 there."""
+
+
+def read_config(storage: Storage, directory: str) -> Config:
+    """Read the config of a checkpoint.
+
+    Raises:
+        RunError: it is corrupt.
+    """
+    files = checkpoint.read(storage, directory, only=("config.yaml",))
+    return parse(files["config.yaml"], f"{storage.uri}/{directory}/config.yaml")
 
 
 class Sampler:
@@ -39,8 +52,7 @@ class Sampler:
 
     def __init__(self, where: str, label: int | None = None) -> None:
         storage, directory = find_checkpoint(where)
-        files = checkpoint.read(storage, directory, only=("config.yaml",))
-        self.config = parse(files["config.yaml"], f"{storage.uri}/{directory}/config.yaml")
+        self.config = read_config(storage, directory)
         self.game = build_game(self.config, torch.device("cpu"))
         for name, network in self.game.networks.items():
             file = f"{name}_ema" if name in self.game.averaged else name
@@ -61,25 +73,15 @@ class Sampler:
         """Noise [B, Z] and, if the game is conditional, labels [B] to images [B, C, H, W] in [-1, 1]."""
         return self.game.sample(self.game.networks, z, label)
 
-    def labels(self, start: int, count: int) -> Tensor | None:
-        """Of the images numbered from `start` on, [count]."""
-        labels = self.game.labels(start, count, torch.device("cpu"))
-        return labels if labels is None or self.label is None else torch.full_like(labels, self.label)
-
-    def noise(self, start: int, count: int, seed: int) -> Tensor:
-        """Noise of the images numbered from `start` on, [count, Z]: each depends on the seed and its number alone."""
-        dtype = next(next(iter(self.game.networks.values())).parameters()).dtype
-        rows = [
-            self.game.latent.draw(KeyedNoise(seed, 0, number, 0, torch.device("cpu"), dtype), 1, "sample/z")
-            for number in range(start, start + count)
-        ]
-        return torch.cat(rows)
+    def generated(self, seed: int) -> GeneratedImages:
+        """Return the images of a seed, by number: the same that `ganrun evaluate` scores."""
+        return GeneratedImages(self.game, self.game.networks, seed, self.label)
 
     def draw(self, count: int, seed: int) -> Iterator[Tensor]:
-        """`count` images in batches."""
+        """Yield `count` images in batches [B, C, H, W]."""
+        generated = self.generated(seed)
         for start in range(0, count, BATCH):
-            some = min(BATCH, count - start)
-            yield self.images(self.noise(start, some, seed), self.labels(start, some))
+            yield generated.images(start, min(BATCH, count - start))
 
 
 def draw_grid(sampler: Sampler, out: Path, count: int, seed: int, interpolate: bool) -> None:
@@ -108,8 +110,9 @@ def draw_grid(sampler: Sampler, out: Path, count: int, seed: int, interpolate: b
 
 
 def _walk(sampler: Sampler, row: int, seed: int) -> Tensor:
-    begin, end = sampler.noise(2 * row, 2, seed)
-    label = sampler.labels(row, 1)
+    generated = sampler.generated(seed)
+    begin, end = generated.noise(2 * row, 2)
+    label = generated.labels(1, row)
     return sampler.images(slerp(begin, end, STEPS), None if label is None else label.expand(STEPS))
 
 
@@ -141,7 +144,8 @@ def write_weights(sampler: Sampler, out: Path) -> None:
 
 def write_program(sampler: Sampler, out: Path) -> None:
     """The way from noise [B, Z] (and labels [B]) to images [B, C, H, W], as a torch.export program for any B."""
-    inputs = [tensor for tensor in (sampler.noise(0, 2, 0), sampler.labels(0, 2)) if tensor is not None]
+    generated = sampler.generated(0)
+    inputs = [tensor for tensor in (generated.noise(0, 2), generated.labels(2)) if tensor is not None]
     batch = {0: torch.export.Dim("batch", min=1)}
     program = torch.export.export(_Program(sampler), tuple(inputs), dynamic_shapes=[batch] * len(inputs))
     buffer = io.BytesIO()
@@ -161,9 +165,14 @@ class _Program(nn.Module):
 
 
 def slerp(begin: Tensor, end: Tensor, steps: int) -> Tensor:
-    """From one noise to another along the great circle, [steps, Z] (White 2016, arXiv:1609.04468)."""
-    angle = torch.arccos((begin @ end / (begin.norm() * end.norm())).clamp(-1, 1))
+    """Interpolate from one noise [Z] to another along the great circle, [steps, Z] (White 2016, arXiv:1609.04468).
+
+    Linear where no great circle is defined: between (nearly) equal or opposite directions, and from or to zero.
+    """
     share = torch.linspace(0, 1, steps, dtype=begin.dtype)[:, None]
+    angle = torch.arccos((begin @ end / (begin.norm() * end.norm())).clamp(-1, 1))
+    if not angle.sin() > LEAST_SINE:  # Also if the angle is NaN.
+        return (1 - share) * begin + share * end
     return (torch.sin((1 - share) * angle) * begin + torch.sin(share * angle) * end) / torch.sin(angle)
 
 

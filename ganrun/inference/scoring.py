@@ -8,21 +8,22 @@ from typing import Any, get_args
 import torch
 
 from ganrun.config.field_types import Metric
-from ganrun.config.schema import EvaluateConfig
-from ganrun.data.cache import open_cache
-from ganrun.data.index import open_data
+from ganrun.config.schema import EvaluateConfig, FieldConfig
+from ganrun.data.cache import cache_folder, open_cache
+from ganrun.data.index import DataSet, open_data
 from ganrun.errors import UserError
 from ganrun.evaluation.classifier_accuracy import classification_accuracy_score
 from ganrun.evaluation.evaluator import Evaluator, unavailable
-from ganrun.evaluation.generated_images import GeneratedImages
+from ganrun.evaluation.generated_images import GeneratedImages, ScoredImages
 from ganrun.evaluation.modes import MIXTURES, known_mixture
+from ganrun.evaluation.picture_folder import PictureFolder
 from ganrun.evaluation.point_evaluator import PointEvaluator
 from ganrun.evaluation.real_images import RealImages
-from ganrun.evaluation.score import Score
-from ganrun.inference.sampling import Sampler
+from ganrun.evaluation.score import OF_CLASSES, Score
+from ganrun.inference.sampling import Sampler, read_config
 from ganrun.models.extractors import Extractor, open_extractor
 from ganrun.run_folder.run_folder import find_checkpoint
-from ganrun.storage import RECORD_BYTES, open_storage
+from ganrun.storage import RECORD_BYTES, Storage, open_storage
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,34 @@ class ScoreRequest:
     classifier_accuracy: bool = False
 
 
+def score_pictures(
+    folder: str, run: str | None, request: ScoreRequest, seen: Callable[[int, int], None]
+) -> dict[str, Any]:
+    """Score the pictures of a folder in place of generated images; provenance as in `score_checkpoint`.
+
+    Args:
+        folder: folder of pictures.
+        run: run or checkpoint whose data, extractor and seed are the defaults; None: `request.data` is needed.
+        request: what to score and how.
+        seen: called with images that were looked at, and the most there will be.
+
+    Raises:
+        UserError: folder, data or extractor are missing or do not fit each other.
+    """
+    config = read_config(*find_checkpoint(run)) if run else None
+    if not (shards := request.data or (config and config.data.shards)):
+        raise UserError("--images: name the real images to compare with: --data URI, or a run")
+    settings, data = config.evaluate if config else EvaluateConfig(), open_data(shards)
+    seed = request.seed if request.seed is not None else config.run.seed if config else 0
+    pictures = PictureFolder(folder, data.index.image_size, data.index.channels, seed)
+    samples = min(request.samples or len(pictures.paths), len(pictures.paths))
+    fields = config.data.fields if config else {"image": FieldConfig(kind="image")}
+    share, mib = (config.data.damaged_share, config.data.cache_mib) if config else (0.0, 0)
+    reals = RealImages(data, samples, fields, share, open_cache(mib))
+    found = _compare(pictures, reals, samples, settings, request, open_storage(str(cache_folder().parent)), seen)
+    return {"images": None, **_described(found)}
+
+
 def score_checkpoint(where: str, request: ScoreRequest, seen: Callable[[int, int], None]) -> dict[str, Any]:
     """The scores by metric, their provenance, and at how many `images` of training the checkpoint is; else as `score`.
 
@@ -54,7 +83,12 @@ def score_checkpoint(where: str, request: ScoreRequest, seen: Callable[[int, int
     storage, directory = find_checkpoint(where)
     found = score(f"{storage.uri}/{directory}", request, seen)
     images = json.loads(storage.read(f"{directory}/manifest.json", RECORD_BYTES))["images"]
-    values: dict[str, Any] = {"images": images, "samples": found.samples, "seed": found.seed, "name": found.name}
+    return {"images": images, **_described(found)}
+
+
+def _described(found: Score) -> dict[str, Any]:
+    """Return a score's values by metric, and its provenance."""
+    values: dict[str, Any] = {"samples": found.samples, "seed": found.seed, "name": found.name}
     values |= found.provenance | found.values()
     if found.name == "FID":
         values["fid"] = values["frechet_distance"]
@@ -75,15 +109,31 @@ def score(where: str, request: ScoreRequest, seen: Callable[[int, int], None]) -
     generated = _generated(sampler, run.seed if request.seed is None else request.seed)
     if sampler.of_points:
         return _score_points(sampler, request, generated, samples, seen)
-    extractor = _extractor(settings, request)
     reals = _reals(sampler, request, samples)
+    folder = storage.uri if directory.startswith("checkpoints/") else storage.uri.rpartition("/")[0]
+    return _compare(generated, reals, samples, settings, request, open_storage(folder.rpartition("/")[0]), seen)
+
+
+def _compare(
+    generated: ScoredImages,
+    reals: RealImages,
+    samples: int,
+    settings: EvaluateConfig,
+    request: ScoreRequest,
+    cache: Storage,
+    seen: Callable[[int, int], None],
+) -> Score:
+    """Score images against real ones.
+
+    Raises:
+        UserError: a metric that was asked for cannot be had of them.
+    """
+    extractor = _extractor(settings, request)
     if request.classifier_accuracy and not (generated.labels(samples) is not None and reals.classes):
         raise UserError("--classifier-accuracy: needs a run that generates by class, and data with classes")
     metrics = request.metrics
     if metrics is None:
         metrics = tuple(name for name in get_args(Metric) if name not in unavailable(extractor, reals, generated))
-    folder = storage.uri if directory.startswith("checkpoints/") else storage.uri.rpartition("/")[0]
-    cache = open_storage(folder.rpartition("/")[0])
     evaluator = Evaluator(extractor, reals, samples, metrics, cache, lambda count: seen(count, samples + reals.samples))
     found = evaluator.score(generated)
     if request.classifier_accuracy:
@@ -125,7 +175,18 @@ def _reals(sampler: Sampler, request: ScoreRequest, samples: int) -> RealImages:
             f"--data {request.data}: {data.index.channels} channels of {data.index.image_size} pixels a side, but the "
             f"run generates {config.channels} of {config.image_size}; make it again with ganrun.prepare --size"
         )
-    return RealImages(data, samples, config.fields, config.damaged_share, open_cache(config.cache_mib))
+    classes = _classes(sampler, request, data)
+    return RealImages(data, samples, config.fields, config.damaged_share, open_cache(config.cache_mib), classes)
+
+
+def _classes(sampler: Sampler, request: ScoreRequest, data: DataSet) -> tuple[str, ...] | None:
+    """Return the run's class names by label, to which the labels of other data are renumbered; None: the data's own."""
+    asked = bool(set(request.metrics or ()) & {*OF_CLASSES}) or request.classifier_accuracy
+    if request.data is None or not sampler.game.classes or (request.metrics is not None and not asked):
+        return None
+    classes = open_data(sampler.config.data.shards).index.classes
+    # The default metrics leave out those of classes where the classes differ; who asks for them is told.
+    return classes if asked or set(classes) == set(data.index.classes) else ()
 
 
 def _generated(sampler: Sampler, seed: int) -> GeneratedImages:

@@ -1,5 +1,7 @@
 """Against torch-fidelity on the same subsets, and the sums of the paper written out."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -80,3 +82,13 @@ def test_a_whole_set_against_itself_in_another_order_is_below_zero_by_the_diagon
     order = torch.randperm(50, generator=torch.Generator().manual_seed(0))
     ours = kernel_distance(real, real[order], [(torch.arange(50), torch.arange(50))]).mean
     assert ours == pytest.approx(float(expected), rel=1e-9)
+
+
+def test_one_subset_of_all_samples_has_no_deviation():
+    real, fake = clouds(50, 8)
+    subsets = list(draw_subsets(50, 50, seed=3))
+    assert len(subsets) == 1
+    mean, deviation = kernel_distance(real, fake, subsets)
+    assert math.isfinite(mean)
+    assert math.isnan(deviation)
+    assert len(list(draw_subsets(50, 60, seed=3))) == 100

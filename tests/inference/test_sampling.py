@@ -60,6 +60,29 @@ def test_an_interpolation_has_its_ends_and_keeps_the_norm():
     torch.testing.assert_close(walk.norm(dim=1), torch.full((5,), 3.0))
 
 
+@pytest.mark.parametrize("angle", [0.0, 1e-6, 1e-3, 0.5, 3.14159, torch.pi])
+def test_an_interpolation_is_finite_and_within_its_ends_at_any_angle(angle):
+    begin = torch.tensor([3.0, 0.0])
+    end = 2 * torch.tensor([torch.tensor(angle).cos(), torch.tensor(angle).sin()])
+    walk = slerp(begin, end, 9)
+    torch.testing.assert_close(walk[0], begin)
+    torch.testing.assert_close(walk[-1], end, atol=1e-5, rtol=0)
+    assert walk.norm(dim=1).max() <= 3 + 1e-5
+
+
+@pytest.mark.parametrize(("begin", "end"), [([1.5], [-0.5]), ([1.5], [1.5]), ([0.0], [2.0]), ([0.0, 0.0], [1.0, 2.0])])
+def test_an_interpolation_is_linear_where_there_is_no_great_circle(begin, end):
+    begin, end = torch.tensor(begin), torch.tensor(end)
+    share = torch.linspace(0, 1, 5)[:, None]
+    torch.testing.assert_close(slerp(begin, end, 5), begin + share * (end - begin))
+
+
+@pytest.mark.parametrize(("start", "count"), [(0, 3), (60, 10), (63, 1), (64, 70), (130, 5)])
+def test_noise_does_not_depend_on_how_much_is_drawn(run, start, count):
+    generated = Sampler(str(run)).generated(5)
+    assert torch.equal(generated.noise(start, count), generated.noise(0, 192)[start : start + count])
+
+
 def test_a_checkpoint_is_sampled_like_its_run(run, tmp_path):
     (checkpoint,) = (run / "checkpoints").iterdir()
     for where, name in ((run, "run"), (checkpoint, "checkpoint")):
@@ -120,7 +143,7 @@ def test_an_export_gives_the_same_images_in_a_process_without_the_training_code(
     out, noise, images = (str(tmp_path / name) for name in (f"g.{ending}", "z", "images"))
     assert export.main([str(run), "--out", out]) == 0
     sampler = Sampler(str(run))
-    z = sampler.noise(0, 5, seed=3)
+    z = sampler.generated(3).noise(0, 5)
     save_file({"z": z}, noise)
     code = script.format(program=out, weights=out, noise=noise, images=images)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=WAIT)
@@ -158,7 +181,7 @@ def test_single_images_and_walks_take_a_label(labelled, tmp_path):
     assert sample.main([str(labelled), "--out", str(tmp_path / "some"), "--count", "5", "--label", "2"]) == 0
     sampler = Sampler(str(labelled), label=2)
     (images,) = sampler.draw(5, seed=0)
-    torch.testing.assert_close(images, sampler.images(sampler.noise(0, 5, 0), torch.full((5,), 2)))
+    torch.testing.assert_close(images, sampler.images(sampler.generated(0).noise(0, 5), torch.full((5,), 2)))
     assert len(list((tmp_path / "some").iterdir())) == 5
     walk = ["--interpolate", "--count", "24", "--out"]
     assert sample.main([str(labelled), *walk, str(tmp_path / "walk.png")]) == 0
@@ -183,7 +206,7 @@ def test_a_label_that_is_not_there_is_one_clear_line(request, tmp_path, capsys, 
 def test_an_exported_program_of_a_conditional_run_takes_labels(labelled, tmp_path):
     assert export.main([str(labelled), "--out", str(tmp_path / "g.pt2")]) == 0
     sampler = Sampler(str(labelled))
-    z, label = sampler.noise(0, 5, seed=3), torch.tensor([2, 0, 1, 1, 2])
+    z, label = sampler.generated(3).noise(0, 5), torch.tensor([2, 0, 1, 1, 2])
     program = torch.export.load(tmp_path / "g.pt2").module()
     torch.testing.assert_close(program(z, label), sampler.images(z, label), rtol=0, atol=1e-6)
 

@@ -1,0 +1,66 @@
+"""Pictures in a folder, as images to be scored: those that `ganrun sample` wrote, or those of any other program."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image, read_file
+
+from ganrun.errors import UserError
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+MODES = {1: ImageReadMode.GRAY, 3: ImageReadMode.RGB}
+
+
+class PictureFolder:
+    """Images from files, in the order of their names.
+
+    Args:
+        folder: a folder; pictures in its sub-folders are not read.
+        image_size: their height and width in pixels.
+        channels: 1 or 3; other pictures are converted.
+        seed: seed of the subsets of a score.
+
+    Raises:
+        UserError: there are fewer than two pictures.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, folder: str, image_size: int, channels: int, seed: int) -> None:
+        self.image_size, self.channels, self.seed = image_size, channels, seed
+        place = Path(folder)
+        if not place.is_dir():
+            raise UserError(f"--images {folder}: no such folder")
+        self.paths = sorted(path for path in place.iterdir() if path.suffix.lower() in ENDINGS and path.is_file())
+        if len(self.paths) < 2:
+            raise UserError(
+                f"--images {folder}: {len(self.paths)} pictures, but a score needs at least 2; pictures end in "
+                f"{', '.join(ENDINGS)}"
+            )
+
+    def images(self, start: int, count: int) -> Tensor:
+        """Return the images numbered from `start`, [count, C, H, W] in [-1, 1].
+
+        Raises:
+            UserError: a picture cannot be read, or is of another size.
+        """
+        # From 0..255 to [-1, 1] and back, to the very pixels of the files.
+        return torch.stack([self._read(path) for path in self.paths[start : start + count]]).div(127.5).sub(1)
+
+    def labels(self, samples: int) -> None:
+        """Return None: pictures in a folder have no labels."""
+
+    def _read(self, path: Path) -> Tensor:
+        try:
+            image: Tensor = decode_image(read_file(str(path)), MODES[self.channels])
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"--images: {path} cannot be read as a picture: {reason}") from error
+        if image.shape[1:] != (self.image_size, self.image_size):
+            size = f"{image.shape[2]}x{image.shape[1]}"
+            raise UserError(
+                f"--images: {path} has {size} pixels, but the data {self.image_size}x{self.image_size}: "
+                "resize the pictures, or make the data again with ganrun.prepare --size"
+            )
+        return image
