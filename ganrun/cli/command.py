@@ -1,6 +1,7 @@
 """What every command shares: its exit codes and how its faults are printed."""
 
 import argparse
+import io
 import os
 import sys
 import traceback
@@ -12,7 +13,8 @@ OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def parser(verb: str, description: str | None, examples: str) -> argparse.ArgumentParser:
-    """The parser of `ganrun VERB`, whose help ends with examples."""
+    """Return the parser of `ganrun VERB`, whose help ends with examples."""
+    _escape_what_cannot_be_encoded()
     raw = argparse.RawDescriptionHelpFormatter
     return argparse.ArgumentParser(prog=f"ganrun {verb}", description=description, epilog=examples, formatter_class=raw)
 
@@ -47,3 +49,10 @@ def run(body: Callable[[], int]) -> int:
     except Exception:
         traceback.print_exc()
         return FAILED
+
+
+def _escape_what_cannot_be_encoded() -> None:
+    """Have a character that the terminal's encoding lacks printed as an escape, in place of a UnicodeEncodeError."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
