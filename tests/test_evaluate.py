@@ -106,8 +106,8 @@ def test_words_for_people(run, capsys):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--metrics", "inception_score"], "brightness.pt gives no logits"),
-        (["--metrics", "class_frechet_distance"], "the run does not generate by class"),
+        (["--metrics", "inception_score"], "brightness.pt has no logits"),
+        (["--metrics", "class_frechet_distance"], "the run is unconditional"),
         (["--data", "{tmp}/nowhere"], "no shards and no index"),
         (["--data", "{tmp}/large"], "1 channels of 32 pixels a side"),
         (["--extractor", "nothing.pt"], "cannot read nothing.pt"),
@@ -126,7 +126,7 @@ def test_a_wrong_request_is_one_clear_line(run, tmp_path, capsys, options, reaso
 
 def test_a_metric_that_cannot_be_had_ends_the_training_at_its_first_score(config, values, tmp_path):
     values["evaluate"]["metrics"] = ["inception_score"]
-    with pytest.raises(UserError, match=r"metrics: inception_score cannot be had: .*gives no logits"):
+    with pytest.raises(UserError, match=r"metrics: inception_score cannot be computed: .*has no logits"):
         run_ranks(config_of(values), 1, tmp_path / "meeting")
 
 

@@ -78,5 +78,5 @@ def test_the_document_imports_from_extend_alone():
 def test_old_keyword_of_noise_gives_the_same_numbers(values):
     noise = extend.KeyedNoise(1, 0, 0, 0, torch.device("cpu"), torch.float64)
     assert torch.equal(noise.normal(4, purpose="a"), noise.normal(4, name="a"))
-    with pytest.raises(TypeError, match="need a name"):
+    with pytest.raises(TypeError, match="name is empty"):
         noise.uniform(4)

@@ -150,7 +150,7 @@ def test_a_fault_in_the_users_module_ends_the_run_at_once_with_its_traceback(val
 def test_validate_finds_what_a_run_would_be_refused_for(values, tmp_path):
     yaml = write_yaml(tmp_path / "small.yaml", values)
     for override, reason in (
-        ("run.imports=[no_such_module]", "run.imports: 'no_such_module' cannot be imported"),
+        ("run.imports=[no_such_module]", "run.imports: cannot import 'no_such_module'"),
         ("run.start_from=nowhere", "neither a run with a checkpoint nor a checkpoint"),
     ):
         code, _, error = Train(yaml, "--validate", override).wait()

@@ -1,4 +1,4 @@
-"""Real images that scores compare with: so many of a data set, evenly spaced in the order of its index."""
+"""Real images that scores compare with: a subset of the data, evenly spaced in the order of its index."""
 
 import functools
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from ganrun.data.shard import OpenShard
 
 
 class RealImages:
-    """Images and labels by number.
+    """Reads real images and labels by number.
 
     Args:
-        data: whose they are.
-        samples: how many; all, if there are fewer.
-        fields: of the run's samples; the labels are its first field of that kind, or else where they usually are.
-        damaged_share: of images that may be passed over, as in training.
-        cache: where shards of object storage are kept, as in training; None: nowhere.
+        data: the data set.
+        samples: size of the subset; all samples if the data has fewer.
+        fields: `data.fields` of the run. Labels are read from its first field of kind `label`, or from `cls`.
+        damaged_share: `data.damaged_share`, the share of corrupt images that may be skipped.
+        cache: local cache of shards in object storage; None: no cache.
     """
 
     def __init__(
@@ -41,25 +41,29 @@ class RealImages:
         kinds = {field.kind: (name, field) for name, field in reversed(fields.items())}
         self._image = Decoder("image", fields["image"], data.index)
         self._label = Decoder(*kinds.get("label", ("label", FieldConfig(kind="label"))), data.index)
-        self._damaged = CorruptSamplePolicy(damaged_share, data.index.samples)
+        self._corrupt = CorruptSamplePolicy(damaged_share, data.index.samples)
         self._starts = np.cumsum([0, *(shard.samples for shard in data.index.shards)])
         fetcher = Fetcher(data, cache)
         self._open = functools.lru_cache(maxsize=2)(lambda number: fetcher.request(number).result())
 
     def of(self, samples: int) -> "RealImages":
-        """Another number of images of the same data."""
+        """Return a subset of another size of the same data."""
         return RealImages(self.data, samples, self.fields, self.damaged_share, self.cache)
 
     @property
     def origin(self) -> dict[str, str | int]:
-        """What they depend on, for a cache."""
+        """Key of the subset for caches: fingerprint of the data, number of samples and order."""
         return {"data": self.data.index.fingerprint, "samples": self.samples, "order": "evenly spaced"}
 
     def images(self, start: int, count: int) -> Tensor:
-        """uint8 [count, C, H, W]."""
+        """Return images start to start + count - 1, uint8 [count, C, H, W].
+
+        Raises:
+            UserError: more samples are corrupt than `damaged_share` allows.
+        """
         located = [self._locate(number) for number in range(start, start + count)]
         samples = [(opened, *opened.samples[place]) for opened, place in located]
-        images = self._damaged.batch(samples, self._decode)["image"]
+        images = self._corrupt.batch(samples, self._decode)["image"]
         assert isinstance(images, Tensor)
         return images
 
@@ -67,12 +71,12 @@ class RealImages:
         return {"image": torch.stack([self._image.image(*sample) for sample in samples])}
 
     def labels(self) -> Tensor:
-        """Of all, int64 [N]."""
+        """Return the labels of the whole subset, int64 [N]."""
         located = (self._locate(number) for number in range(self.samples))
         return torch.tensor([self._label.label(opened, *opened.samples[place]) for opened, place in located])
 
     def _locate(self, number: int) -> tuple[OpenShard, int]:
-        """The shard of a sample, and its place in there."""
+        """Return the shard of image `number`, and its index in the shard."""
         sample = number * self.data.index.samples // self.samples
         shard = int(np.searchsorted(self._starts, sample, side="right")) - 1
         return self._open(shard), sample - int(self._starts[shard])
