@@ -51,7 +51,7 @@ def test_the_door_gives_the_scores_of_the_training_and_says_where_they_come_from
     assert evaluate.main([str(run), "--json"]) == 0
     said = capsys.readouterr()
     found = json.loads(said.out)
-    assert said.err.count("looking at 40 images") == 1
+    assert said.err.count("scoring up to 40 images") == 1
     (file,) = (run / "metrics").iterdir()
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     (end,) = [line for line in lines if line["images"] == 60 and "kid" in line]
@@ -112,7 +112,7 @@ def test_words_for_people(run, capsys):
         (["--data", "{tmp}/large"], "1 channels of 32 pixels a side"),
         (["--extractor", "nothing.pt"], "cannot read nothing.pt"),
         (["--extractor", "effnet"], "efficientnet-lite0, inception-v3-compat"),
-        (["--classifier-accuracy"], "needs a run that generates by class"),
+        (["--classifier-accuracy"], "needs a conditional run"),
     ],
 )
 def test_a_wrong_request_is_one_clear_line(run, tmp_path, capsys, options, reason):
@@ -134,7 +134,7 @@ def test_a_metric_that_is_none_is_refused_at_once(capsys):
     with pytest.raises(SystemExit) as ended:
         evaluate.main(["runs/none", "--metrics", "fidd"])
     assert ended.value.code == 2
-    assert "no metric 'fidd'" in capsys.readouterr().err
+    assert "unknown metric 'fidd'" in capsys.readouterr().err
 
 
 def test_no_run_is_one_clear_line(tmp_path, capsys):

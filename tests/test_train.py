@@ -76,8 +76,8 @@ def test_interrupted_killed_and_resumed_it_ends_as_if_undisturbed(values, tmp_pa
     hold_of(disturbed).unlink()
     code, _, error = second.wait()
     assert code == 0, error
-    assert error.count("; the workers are started again") == 1
-    assert error.count("going on with 2 workers from") == 2
+    assert error.count("; restarting the workers") == 1
+    assert error.count("resuming with 2 workers from") == 2
     kinds = [
         json.loads(line)["kind"]
         for file in sorted((run_folder(disturbed) / "events").iterdir())
@@ -144,7 +144,7 @@ def test_a_fault_in_the_users_module_ends_the_run_at_once_with_its_traceback(val
     code, _, error = Train(yaml, address=ray_here[0]).wait()
     assert code == 1
     assert "no attribute 'no_such_method'" in error
-    assert "started again" not in error
+    assert "restarting the workers" not in error
 
 
 def test_validate_finds_what_a_run_would_be_refused_for(values, tmp_path):

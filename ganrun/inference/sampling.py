@@ -1,4 +1,4 @@
-"""Images from a checkpoint: builds its EMA generator and draws from it."""
+"""Samples and exports the EMA generator of a checkpoint."""
 
 import io
 from collections.abc import Iterator
@@ -22,19 +22,19 @@ from ganrun.training import checkpoint
 
 BATCH = 64
 STEPS = 8
-"""Images of a walk from one noise to another."""
+"""Images per interpolation."""
 
 
 class Sampler:
-    """The EMA generator of a run's newest checkpoint, or of a given one, on the CPU.
+    """EMA generator of a checkpoint, on the CPU.
 
     Args:
-        where: the folder of a run or of a checkpoint.
-        label: of all images; None: each class of a conditional game in turn.
+        where: folder of a run (its newest checkpoint) or of a checkpoint.
+        label: label of all images; None: image i of a conditional game has label i mod K.
 
     Raises:
-        UserError: there is no checkpoint, or no such label.
-        RunError: it is damaged.
+        UserError: no checkpoint, or no such label.
+        RunError: the checkpoint is corrupt.
     """
 
     def __init__(self, where: str, label: int | None = None) -> None:
@@ -48,26 +48,27 @@ class Sampler:
             network.eval()
         self.label = label
         if label is not None and not 0 <= label < self.game.classes:
-            allowed = f"0 to {self.game.classes - 1}" if self.game.classes else "none, since it is not conditional"
-            raise UserError(f"--label {label}: labels of {where} are {allowed}")
+            if not self.game.classes:
+                raise UserError(f"--label {label}: {where} is unconditional; leave --label out")
+            raise UserError(f"--label {label}: labels of {where} are 0 to {self.game.classes - 1}")
 
     @property
     def of_points(self) -> bool:
-        """Whether points are generated instead of images."""
+        """True if the run generates points instead of images."""
         return self.config.data.fields["image"].kind == "point"
 
     @torch.inference_mode()
     def images(self, z: Tensor, label: Tensor | None) -> Tensor:
-        """Noise [B, Z] and, if the game is conditional, labels [B] to images [B, C, H, W] in [-1, 1]."""
+        """Return images [B, C, H, W] in [-1, 1] for z [B, Z] and labels int64 [B] (None if unconditional)."""
         return self.game.sample(self.game.networks, z, label)
 
     def labels(self, start: int, count: int) -> Tensor | None:
-        """Of the images numbered from `start` on, [count]."""
+        """Return labels of images start to start + count - 1, int64 [count]; None if unconditional."""
         labels = self.game.labels(start, count, torch.device("cpu"))
         return labels if labels is None or self.label is None else torch.full_like(labels, self.label)
 
     def noise(self, start: int, count: int, seed: int) -> Tensor:
-        """Noise of the images numbered from `start` on, [count, Z]: each depends on the seed and its number alone."""
+        """Return z of images start to start + count - 1, [count, Z]. A row depends on the seed and its number only."""
         dtype = next(next(iter(self.game.networks.values())).parameters()).dtype
         rows = [
             self.game.latent.draw(KeyedNoise(seed, 0, number, 0, torch.device("cpu"), dtype), 1, "sample/z")
@@ -76,24 +77,24 @@ class Sampler:
         return torch.cat(rows)
 
     def draw(self, count: int, seed: int) -> Iterator[Tensor]:
-        """`count` images in batches."""
+        """Yield batches [B, C, H, W] of `count` images in total."""
         for start in range(0, count, BATCH):
             some = min(BATCH, count - start)
             yield self.images(self.noise(start, some, seed), self.labels(start, some))
 
 
 def draw_grid(sampler: Sampler, out: Path, count: int, seed: int, interpolate: bool) -> None:
-    """One PNG of all images: where classes differ, each has a column of its own, or of walks a row.
+    """Write `count` images to one PNG. A conditional game has one class per column.
 
-    Points are drawn over the modes of the run's data.
+    With `interpolate` each row is an interpolation of 8 images. Points are plotted over the modes of the run's data.
 
     Raises:
-        UserError: of points, the data is not there, or its modes are not known.
+        UserError: `out` cannot be written; for points, the data cannot be read or its modes are unknown.
     """
     if interpolate:
         columns: int | None = STEPS
-        walks = [_walk(sampler, row, seed) for row in range(-(-count // STEPS))]
-        images = torch.cat(walks)[:count]
+        rows = [_interpolation(sampler, row, seed) for row in range(-(-count // STEPS))]
+        images = torch.cat(rows)[:count]
     else:
         columns = sampler.game.classes if sampler.game.classes and sampler.label is None else None
         images = torch.cat(list(sampler.draw(count, seed)))
@@ -101,26 +102,26 @@ def draw_grid(sampler: Sampler, out: Path, count: int, seed: int, interpolate: b
         shards = sampler.config.data.shards
         png = to_picture(images, open_data(shards).index, None, {})
         if png is None:
-            raise UserError(f"--out {out}: no modes are known of the points of {shards}, to draw them over")
+            raise UserError(f"--out {out}: cannot plot points of {shards}: their modes are unknown")
         _write(out, png)
     else:
         _write(out, to_png(images, columns))
 
 
-def _walk(sampler: Sampler, row: int, seed: int) -> Tensor:
+def _interpolation(sampler: Sampler, row: int, seed: int) -> Tensor:
     begin, end = sampler.noise(2 * row, 2, seed)
     label = sampler.labels(row, 1)
     return sampler.images(slerp(begin, end, STEPS), None if label is None else label.expand(STEPS))
 
 
 def draw_singles(sampler: Sampler, out: Path, count: int, seed: int) -> None:
-    """A folder with one PNG an image: 000000.png, 000001.png, ...
+    """Write each image to a PNG of its own in folder `out`: 000000.png, 000001.png, ...
 
     Raises:
-        UserError: what is generated are points.
+        UserError: the run generates points, or `out` cannot be written.
     """
     if sampler.of_points:
-        raise UserError(f"--out {out}: points make one picture; name a .png file")
+        raise UserError(f"--out {out}: points are plotted in one picture; give a .png file")
     number = 0
     for batch in sampler.draw(count, seed):
         for image in to_uint8(batch):
@@ -129,7 +130,7 @@ def draw_singles(sampler: Sampler, out: Path, count: int, seed: int) -> None:
 
 
 def write_weights(sampler: Sampler, out: Path) -> None:
-    """The EMA networks as safetensors; the metadata says how to build them."""
+    """Write the EMA weights as safetensors. The metadata holds the version of ganrun and the config as JSON."""
     tensors = {
         (key if len(sampler.game.averaged) == 1 else f"{name}.{key}"): value.contiguous()
         for name in sampler.game.averaged
@@ -140,7 +141,7 @@ def write_weights(sampler: Sampler, out: Path) -> None:
 
 
 def write_program(sampler: Sampler, out: Path) -> None:
-    """The way from noise [B, Z] (and labels [B]) to images [B, C, H, W], as a torch.export program for any B."""
+    """Write z [B, Z] (and labels [B]) -> images [B, C, H, W] as a torch.export program with dynamic B."""
     inputs = [tensor for tensor in (sampler.noise(0, 2, 0), sampler.labels(0, 2)) if tensor is not None]
     batch = {0: torch.export.Dim("batch", min=1)}
     program = torch.export.export(_Program(sampler), tuple(inputs), dynamic_shapes=[batch] * len(inputs))
@@ -152,7 +153,7 @@ def write_program(sampler: Sampler, out: Path) -> None:
 class _Program(nn.Module):
     def __init__(self, sampler: Sampler) -> None:
         super().__init__()
-        # A program is packed without complaint only in the plain memory layout.
+        # torch.export warns about channels_last weights.
         self.networks = nn.ModuleDict(sampler.game.networks).to(memory_format=torch.contiguous_format)
         self._sample = sampler.game.sample
 
@@ -161,7 +162,7 @@ class _Program(nn.Module):
 
 
 def slerp(begin: Tensor, end: Tensor, steps: int) -> Tensor:
-    """From one noise to another along the great circle, [steps, Z] (White 2016, arXiv:1609.04468)."""
+    """Interpolate between z vectors [Z] along the great circle, [steps, Z] (White 2016, arXiv:1609.04468)."""
     angle = torch.arccos((begin @ end / (begin.norm() * end.norm())).clamp(-1, 1))
     share = torch.linspace(0, 1, steps, dtype=begin.dtype)[:, None]
     return (torch.sin((1 - share) * angle) * begin + torch.sin(share * angle) * end) / torch.sin(angle)
@@ -172,4 +173,4 @@ def _write(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     except OSError as error:
-        raise UserError(f"--out {path}: cannot be written: {error.strerror}") from error
+        raise UserError(f"--out {path}: cannot write it: {error.strerror}") from error
