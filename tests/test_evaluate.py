@@ -1,4 +1,4 @@
-"""Scores from the door: those of the training, provenance, and wrong requests in one line."""
+"""`ganrun evaluate`: equals the scores of training, reports provenance, and refuses invalid requests in one line."""
 
 import json
 import warnings
@@ -17,7 +17,7 @@ SAMPLES = 20
 
 @pytest.fixture(scope="module")
 def extractor(tmp_path_factory):
-    """A TorchScript program that is quick."""
+    """A fast TorchScript extractor."""
     path = tmp_path_factory.mktemp("extractor") / "brightness.pt"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""The door to runs, as a user knocks at it."""
+"""`ganrun runs` as a user calls it."""
 
 import io
 import json
@@ -20,7 +20,7 @@ def made(data_folder):
 
 @pytest.fixture
 def storage(made, tmp_path):
-    """A copy with what is no run beside the runs."""
+    """Copy of the storage, with files beside the runs that are not runs."""
     storage = shutil.copytree(made, tmp_path / "runs")
     (storage / "empty").mkdir()
     (storage / "notes.txt").write_text("mine")
@@ -29,7 +29,7 @@ def storage(made, tmp_path):
 
 @pytest.fixture
 def call(capsys):
-    """Exit code, stdout, stderr of a command."""
+    """Run a command; return exit code, stdout and stderr."""
 
     def call(*arguments):
         code = entry_point.main([str(argument) for argument in arguments])

@@ -1,4 +1,4 @@
-"""The main command, as a user runs it: real processes, real Ray."""
+"""`ganrun train` as a user runs it: real processes, real Ray."""
 
 import contextlib
 import json

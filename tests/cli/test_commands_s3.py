@@ -1,4 +1,4 @@
-"""The commands on runs and data in a bucket of a real server: what they say of a folder they say of it."""
+"""Commands on runs and data in a bucket of a real server: the same output as for a folder."""
 
 import json
 import shutil

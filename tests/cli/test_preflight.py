@@ -1,4 +1,4 @@
-"""What is checked before a run costs anything, and what its beginning settles for good."""
+"""Checks before a run starts, and settings that its start fixes."""
 
 import pytest
 

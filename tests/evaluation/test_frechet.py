@@ -1,4 +1,4 @@
-"""Against torch-fidelity, closed forms, and the covariances on which other codes fail."""
+"""Fréchet distance against torch-fidelity and closed forms, and on near-singular covariances."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Streaming and merging change nothing."""
+"""Moments are independent of batches and merging."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A run over points, whole: its modes are counted, drawn and the same on any number of workers."""
+"""A complete run over points: modes are counted, plotted and equal for any number of workers."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What was seen of real images is made once for all runs; a cache may fail, but never lies."""
+"""Cache of reference statistics: computed once for all runs; failures and corrupt files are harmless."""
 
 import json
 import logging

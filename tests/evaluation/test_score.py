@@ -1,4 +1,4 @@
-"""Honest names, scores that fail without harm, and real images that score better than noise."""
+"""Names of scores, metrics that fail without ending a run, and real images that score better than noise."""
 
 import json
 import math

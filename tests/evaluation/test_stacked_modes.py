@@ -1,4 +1,4 @@
-"""Modes of stacked images: by hand-made stacks whose modes are known, on any number of workers, and in a run."""
+"""Modes of stacked images: on stacks with known modes, on any number of workers, and in a run."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The GAN's round against a plain textbook one, and who moves in whose turn."""
+"""A round of the GAN against a textbook implementation; a turn updates only its own networks."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Models out: samples, exports that need no ganrun, and runs that begin from others."""
+"""Samples, exports that work without ganrun, and runs that start from another run."""
 
 import json
 import subprocess

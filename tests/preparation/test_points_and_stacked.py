@@ -1,4 +1,4 @@
-"""Data sets whose modes are known: points of a mixture, and stacks of three grey images."""
+"""Data sets with known modes: points of a mixture, and stacks of three grey images."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""`ganrun.prepare`: what it makes, and that it goes on where it stopped."""
+"""`ganrun prepare`: its data sets, and continuing an interrupted command."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Bad input to `ganrun.prepare` is one clear line and exit code 2, and leaves nothing half-made."""
+"""Invalid input to `ganrun prepare` gives one line and exit code 2, and leaves no partial data set."""
 
 import struct
 import zlib

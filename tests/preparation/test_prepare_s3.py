@@ -1,4 +1,4 @@
-"""`ganrun.prepare` from and to a bucket of a real server: the same bytes as from and to a folder."""
+"""`ganrun prepare` with buckets of a real server: the same bytes as with folders."""
 
 import os
 import re

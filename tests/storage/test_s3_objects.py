@@ -106,7 +106,7 @@ def test_a_bucket_alone(s3):
 
 
 def test_slashes_that_are_too_many_mean_nothing(s3):
-    """As in a path: `run.storage` may end with one."""
+    """Repeated and trailing slashes are ignored, as in a path."""
     place = open_storage(f"{s3}//runs///a/")
     assert place.uri == f"{s3}/runs/a"
     place.write("x", b"1")

@@ -44,7 +44,7 @@ def test_a_pickled_storage_works(s3):
 
 
 def test_many_threads_share_one(s3, proxy):
-    """More than there are connections, and a fault now and then."""
+    """There are more threads than connections, and some requests fail."""
     place = open_storage(s3)
     proxy.faults = [Fault(kind, times=3) for kind in ("reset", 500, "lost", 503)]
 
@@ -97,7 +97,7 @@ def test_a_storage_used_before_a_fork_works_after_it(s3, busy):
 
 
 def test_ctrl_c_ends_a_request_at_once(s3, proxy):
-    """And in the loop's thread too: what was interrupted is not done later."""
+    """The request ends in the event loop too: it is not sent later."""
     code = """
 import signal, sys, time
 from ganrun.storage import open_storage

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("client_of_the_server")
 
 
 def refused_once(place, proxy):
-    """A read fails, and was asked for once alone."""
+    """Return the error of a read that must fail without a retry."""
     proxy.seen = []
     error = fails(place.read, "x")
     assert len(proxy.seen) == 1
@@ -61,7 +61,7 @@ def test_a_profile_that_is_not_there(s3, proxy, nobody, monkeypatch):
 
 @pytest.mark.parametrize("minutes", [-20, 20])
 def test_a_clock_that_is_off(s3, proxy, monkeypatch, minutes):
-    """Ours; the server is real, and refuses."""
+    """The local clock is off; the real server refuses the request."""
     import botocore.auth
     import botocore.compat
 

@@ -83,7 +83,7 @@ def test_a_conditional_write_is_made_once_and_its_maker_told_so(s3, proxy, impat
 
 
 def test_of_two_equal_creations_with_lost_answers_one_wins(s3, proxy):
-    """Whose it is cannot be told by the bytes."""
+    """The bytes are equal, so the winner is known only by the id in the object's metadata."""
     proxy.faults = [Fault("lost", "^PUT", times=4)]
     places = [open_storage(s3) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
@@ -91,7 +91,7 @@ def test_of_two_equal_creations_with_lost_answers_one_wins(s3, proxy):
 
 
 class Clock:
-    """Takes the place of `time`, and of what waits: it passes when it is told to."""
+    """Replacement of the module `time` in retry.py. The test moves it."""
 
     seconds = 100.0
 
