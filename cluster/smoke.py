@@ -1,9 +1,9 @@
-"""The first day on real GPUs: runs what a CPU cannot show, and prints what to compare.
+"""Smoke test for new GPU machines: compares ranks, devices, precisions and layouts, and prints a table.
 
-    python cluster/smoke.py                              on a machine with GPUs; without, what a CPU can show
-    python cluster/smoke.py --storage s3://BUCKET/runs   with RAY_ADDRESS set, a run over all GPUs of all nodes too
+    python cluster/smoke.py                              on a machine with GPUs; without, only the checks of a CPU
+    python cluster/smoke.py --storage s3://BUCKET/runs   with RAY_ADDRESS set: also a run over all GPUs of all nodes
 
-Takes a few minutes, on a CPU too, and ends with 0 if nothing differs or failed. What was skipped says why.
+Takes a few minutes, on a CPU too. Exits with 0 if nothing differs or fails. Skipped checks print the reason.
 """
 
 import argparse
@@ -41,11 +41,11 @@ CONFIG = Path(__file__).parent.parent / "configs/quickstart.yaml"
 SLOTS, ROUNDS, SECONDS = 2, 5, 1.0
 CPU = torch.device("cpu")
 EXACT, ROUNDED, HALF = 1e-6, 1e-3, 5e-2
-"""Largest differences, of the largest value: of float64 in another order, of float32 likewise, of bf16."""
+"""Tolerances relative to the largest value: float64 summed in another order, float32 likewise, bf16."""
 
 
 class Row(NamedTuple):
-    """A line of the table."""
+    """Row of the table: check, result, verdict (same, DIFFERS, FAILED, skipped: REASON or empty)."""
 
     what: str
     found: str
@@ -53,16 +53,16 @@ class Row(NamedTuple):
 
 
 class SkippedError(Exception):
-    """Why a check cannot be made here."""
+    """The check cannot run on this machine. The message says why."""
 
 
 def main() -> int:
-    """Runs every check; 1 if one of them failed."""
+    """Run all checks. Return 1 if one differs or fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--storage", metavar="URI", help="that all nodes see, for the run over two nodes")
+    parser.add_argument("--storage", metavar="URI", help="storage that all nodes can reach, for the run over all nodes")
     options = parser.parse_args()
     device = torch.device("cuda", 0) if torch.cuda.is_available() else CPU
-    name = torch.cuda.get_device_name(0) if device.type == "cuda" else "no CUDA device: what follows is the CPU's"
+    name = torch.cuda.get_device_name(0) if device.type == "cuda" else "no CUDA device: checks run on the CPU"
     print(f"torch {torch.__version__}, {torch.cuda.device_count()} GPUs ({name})", flush=True)
     checks: dict[str, Callable[[], Iterator[Row]]] = {
         "2 ranks over gloo against 1": lambda: ranks("cpu"),
@@ -77,25 +77,25 @@ def main() -> int:
     }
     failed = False
     for what, check in checks.items():
-        for row in made(what, check):
+        for row in rows_of(what, check):
             print(f"{row.what:<36} {row.found:<62} {row.verdict}", flush=True)
             failed = failed or row.verdict in ("DIFFERS", "FAILED")
     return int(failed)
 
 
-def made(what: str, check: Callable[[], Iterator[Row]]) -> Iterator[Row]:
-    """The rows of a check, whatever becomes of it."""
+def rows_of(what: str, check: Callable[[], Iterator[Row]]) -> Iterator[Row]:
+    """Run a check and yield its rows, or one row if it is skipped or raises."""
     try:
         yield from check()
     except SkippedError as why:
         yield Row(what, "", f"skipped: {why}")
-    except Exception as error:  # The next check may say more.
+    except Exception as error:  # Later checks must still run.
         traceback.print_exc()
         yield Row(what, f"{type(error).__name__}: {error}".splitlines()[0][:200], "FAILED")
 
 
 def ranks(kind: str) -> Iterator[Row]:
-    """The same slots on two ranks and on one."""
+    """Compare two ranks with one rank that owns the same slots."""
     if kind == "cuda" and need_cuda() < 2:
         raise SkippedError("one CUDA device")
     what = f"2 ranks over {'NCCL' if kind == 'cuda' else 'gloo'} against 1"
@@ -103,7 +103,7 @@ def ranks(kind: str) -> Iterator[Row]:
 
 
 def against_cpu() -> Iterator[Row]:
-    """The same run on both kinds of device: noise is drawn on the CPU."""
+    """Compare the same run on CUDA and on the CPU. Noise is drawn on the CPU in both."""
     need_cuda()
     yield same(
         "CUDA against the CPU", f"weights, {ROUNDS} rounds in float64", trained(1, "cuda"), trained(1, "cpu"), EXACT
@@ -111,21 +111,21 @@ def against_cpu() -> Iterator[Row]:
 
 
 def precisions(device: torch.device) -> Iterator[Row]:
-    """Losses of the first rounds, which are not yet chaos; and images/s."""
-    plays = {name: play_of(name, device) for name in ("float32", "bf16")}
-    losses = {name: losses_of(state) for name, state in plays.items()}
+    """Compare losses of bf16 and float32 in the first rounds, before runs diverge chaotically; measure images/s."""
+    states = {name: state_of(name, device) for name in ("float32", "bf16")}
+    losses = {name: losses_of(state) for name, state in states.items()}
     yield same("bf16 against float32", "losses of 3 rounds", losses["bf16"], losses["float32"], HALF)
-    for name, state in plays.items():
+    for name, state in states.items():
         batch = batch_of(state)
-        rate = state.config.data.batch_size * often(partial(state.round, lambda: [batch]), device)  # noqa: B023
+        rate = state.config.data.batch_size * per_second(partial(state.round, lambda: [batch]), device)  # noqa: B023
         yield Row("", f"{rate:,.0f} images/s of rounds in {name}", "")
 
 
 def layouts(device: torch.device) -> Iterator[Row]:
-    """Networks are channels_last; the same in the usual layout gives the same."""
+    """Compare channels_last, the layout of training, with the contiguous layout."""
     found = []
     for layout in (torch.contiguous_format, torch.channels_last):
-        state = play_of("float32", device)
+        state = state_of("float32", device)
         for network in state.game.networks.values():
             network.to(memory_format=layout)
         found.append(losses_of(state))
@@ -133,7 +133,7 @@ def layouts(device: torch.device) -> Iterator[Row]:
 
 
 def compiled(device: torch.device) -> Iterator[Row]:
-    """Each network's forward and backward pass, as in turns without a gradient penalty."""
+    """Compare forward and backward pass of each network with its compiled form; measure images/s."""
     config, random = settings("float32"), torch.Generator().manual_seed(0)
     networks, data = build_game(config, device).networks, config.data
     shapes = {
@@ -141,16 +141,17 @@ def compiled(device: torch.device) -> Iterator[Row]:
         "discriminator": (data.batch_size, data.channels, data.image_size, data.image_size),
     }
     for name, shape in shapes.items():
-        given, eager = torch.randn(shape, generator=random).to(device), networks[name]
-        quick = torch.compile(copy.deepcopy(eager))
-        outputs = [gradients(network, given) for network in (eager, quick)]
+        inputs, eager = torch.randn(shape, generator=random).to(device), networks[name]
+        compiled_network = torch.compile(copy.deepcopy(eager))
+        outputs = [gradients(network, inputs) for network in (eager, compiled_network)]
         yield same(f"torch.compile of the {name}", "output and gradients in float32", *outputs, ROUNDED)
-        rates = [data.batch_size * often(partial(gradients, network, given), device) for network in (eager, quick)]
+        calls = [partial(gradients, network, inputs) for network in (eager, compiled_network)]
+        rates = [data.batch_size * per_second(call, device) for call in calls]
         yield Row("", f"{rates[1]:,.0f} images/s compiled, {rates[0]:,.0f} eager: {rates[1] / rates[0]:.2f} times", "")
 
 
 def pinned() -> Iterator[Row]:
-    """The stream's own copy stream brings the bytes that a stream to the CPU gives."""
+    """Compare batches that go through pinned memory and a CUDA copy stream with batches on the CPU."""
     need_cuda()
     config, differing = settings("float32"), 0
     streams = [stream(config, Slots(SLOTS), device) for device in (torch.device("cuda", 0), CPU)]
@@ -163,9 +164,9 @@ def pinned() -> Iterator[Row]:
 
 
 def no_sync() -> Iterator[Row]:
-    """A round whose batch is on the GPU waits for nothing."""
+    """Check that a round whose batch is on the GPU never syncs the device."""
     need_cuda()
-    state = play_of("bf16", torch.device("cuda", 0))
+    state = state_of("bf16", torch.device("cuda", 0))
     batch = batch_of(state)
     for _ in range(3):
         state.round(lambda: [batch])
@@ -179,7 +180,7 @@ def no_sync() -> Iterator[Row]:
 
 
 def nodes(storage: str | None) -> Iterator[Row]:
-    """A run over all GPUs of the cluster."""
+    """Train a short run over all GPUs of the cluster."""
     if "RAY_ADDRESS" not in os.environ:
         raise SkippedError("RAY_ADDRESS is not set")
     import ray
@@ -201,25 +202,29 @@ def nodes(storage: str | None) -> Iterator[Row]:
 
 
 def need_cuda() -> int:
-    """The GPUs that there are."""
+    """Return the number of CUDA devices.
+
+    Raises:
+        SkippedError: there is none.
+    """
     if not torch.cuda.is_available():
         raise SkippedError("no CUDA device")
     return torch.cuda.device_count()
 
 
 def settings(precision: str) -> Config:
-    """The quickstart; on a CPU small."""
+    """Return the quickstart config; smaller without CUDA."""
     changes = [] if torch.cuda.is_available() else ["model.width=16", "data.batch_size=16"]
     return load_config(CONFIG, [f"data.slots={SLOTS}", f"train.precision={precision}", *changes])
 
 
-def play_of(precision: str, device: torch.device) -> TrainingState:
-    """With all its slots on one device."""
+def state_of(precision: str, device: torch.device) -> TrainingState:
+    """Return a training state with all slots on one device."""
     return TrainingState(build_game(settings(precision), device), settings(precision), Slots(1))
 
 
 def stream(config: Config, slots: Slots, device: torch.device) -> Stream:
-    """Batches of the real data."""
+    """Open the stream of real batches of a rank's slots."""
     data = open_data(config.data.shards)
     order = Order(
         tuple(shard.samples for shard in data.index.shards), SLOTS, config.run.seed, config.data.shuffle_shards
@@ -228,7 +233,7 @@ def stream(config: Config, slots: Slots, device: torch.device) -> Stream:
 
 
 def trained(count: int, kind: str) -> list[Tensor]:
-    """Weights after some rounds on so many ranks, in float64."""
+    """Return the weights after 5 rounds in float64 on `count` ranks."""
     with tempfile.TemporaryDirectory() as folder:
         if count == 1:
             train(0, 1, kind, folder)
@@ -238,14 +243,14 @@ def trained(count: int, kind: str) -> list[Tensor]:
 
 
 def train(rank: int, count: int, kind: str, folder: str) -> None:
-    """What a rank does."""
+    """Train as one rank; rank 0 saves the weights to `folder`."""
     config, slots = settings("float64"), Slots(SLOTS, rank, count)
     device = torch.device("cuda", rank) if kind == "cuda" else CPU
     if kind == "cuda":
         torch.cuda.set_device(device)
     if count > 1:
         backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
-        dist.init_process_group(backend, init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
+        dist.init_process_group(backend, init_method=f"file://{folder}/rendezvous", rank=rank, world_size=count)
     state, batches = TrainingState(build_game(config, device), config, slots), stream(config, slots, device)
     for _ in range(ROUNDS):
         state.round(batches.next)
@@ -261,14 +266,14 @@ def train(rank: int, count: int, kind: str, folder: str) -> None:
 
 
 def batch_of(state: TrainingState) -> dict[str, Tensor | list[str]]:
-    """A whole batch, on the play's device."""
+    """Return a random global batch, uint8 [B, C, S, S], on the device of the state."""
     data, random = state.config.data, torch.Generator().manual_seed(0)
     shape = (data.batch_size, data.channels, data.image_size, data.image_size)
     return {"image": torch.randint(0, 256, shape, dtype=torch.uint8, generator=random).to(state.device)}
 
 
 def losses_of(state: TrainingState) -> list[Tensor]:
-    """Of three rounds."""
+    """Return the losses of three rounds, a tensor for each."""
     batch, found = batch_of(state), []
     for _ in range(3):
         state.round(lambda: [batch])
@@ -277,27 +282,27 @@ def losses_of(state: TrainingState) -> list[Tensor]:
     return found
 
 
-def gradients(network: nn.Module, given: Tensor) -> list[Tensor]:
-    """Output and gradients of its square's mean."""
+def gradients(network: nn.Module, inputs: Tensor) -> list[Tensor]:
+    """Return the output and the gradients of its mean square."""
     network.zero_grad(set_to_none=True)
-    output = network(given, None)
+    output = network(inputs, None)
     output.square().mean().backward()
     for module in network.modules():
         if isinstance(module, SlotBatchNorm2d):
-            module.take_batch_stats()  # As at the end of a round: to a compiler a longer list is another program.
+            module.take_batch_stats()  # As after a round: torch.compile recompiles if the list grows.
     return [output.detach(), *(p.grad.clone() for p in network.parameters() if p.grad is not None)]
 
 
 def same(what: str, of: str, one: list[Tensor], other: list[Tensor], limit: float) -> Row:
-    """Compares lists of tensors by their largest difference, as a share of the largest value."""
+    """Compare lists of tensors by their largest difference, relative to the largest value."""
     pairs = [(a.double().cpu(), b.double().cpu()) for a, b in zip(one, other, strict=True)]
     most = max(float((a - b).abs().max()) for a, b in pairs)
     share = most / max(float(b.abs().max()) for _, b in pairs)
     return Row(what, f"{of}: {share:.1e} (at most {limit:.0e})", "same" if share <= limit else "DIFFERS")
 
 
-def often(call: Callable[[], object], device: torch.device) -> float:
-    """Calls a second, after two that do not count."""
+def per_second(call: Callable[[], object], device: torch.device) -> float:
+    """Measure calls per second over at least 1 s, after two warm-up calls."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     begun, calls = 0.0, -2
     while calls < 1 or time.perf_counter() - begun < SECONDS:

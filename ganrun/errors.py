@@ -1,16 +1,16 @@
-"""Errors whose message a user can act on: commands print them in one line, without a traceback."""
+"""Errors that a user can act on. Commands print the message as one line, without a traceback."""
 
 
 class UserError(ValueError):
-    """The user's input is wrong (config, data, credentials): exit code 2.
+    """Invalid input (config, data, credentials): exit code 2.
 
-    The message names the field or file, its value, what is allowed and what to do.
+    The message names the field or file, its value, the allowed values and the fix.
     """
 
 
 class RunError(RuntimeError):
-    """The run cannot go on though its input was right (held lease, full disk, diverged): exit code 1."""
+    """Failure of a run with valid input (lease held by another process, disk full, diverged): exit code 1."""
 
 
 class DivergedError(RunError):
-    """Training diverged; from the last checkpoint with other noise it may go well."""
+    """Training diverged. A rollback to the last checkpoint, with other noise, may recover it."""

@@ -1,4 +1,4 @@
-"""Scores a run, a checkpoint or a folder of pictures against real images."""
+"""Score a run, a checkpoint or a folder of pictures against real images."""
 
 import argparse
 import json
@@ -10,20 +10,20 @@ from ganrun.config.field_types import Metric
 from ganrun.errors import UserError
 
 EXAMPLES = """examples:
-  ganrun evaluate runs/quickstart                                   all scores, as in training
-  ganrun evaluate runs/quickstart --metrics kid,precision,recall    these, and the Fréchet distance
-  ganrun evaluate runs/gaussians-25 --samples 10000                 of points: the modes that they cover
+  ganrun evaluate runs/quickstart                                   all metrics, with the settings of training
+  ganrun evaluate runs/quickstart --metrics kid,precision,recall    Fréchet distance, KID, precision and recall
+  ganrun evaluate runs/gaussians-25 --samples 10000                 mode coverage of generated points
   ganrun evaluate runs/quickstart --samples 50000 --extractor inception-v3-compat --json     FID
   ganrun evaluate runs/quickstart/checkpoints/000000150016-0001 --data data/held-out
   ganrun evaluate --images pictures --data data/held-out            a folder of pictures, from any program
 
-Scores compare only if extractor, resize filter and number of samples are the same."""
+Scores are comparable only if extractor, resize filter and number of samples are the same."""
 ALIASES = ("fid", "frechet_distance")
-"""What the Fréchet distance may be asked for by, though it is always measured."""
+"""Accepted names of the Fréchet distance, which is always measured."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line and run; returns the exit code."""
+    """Run the command and return its exit code."""
     parser = command.parser("evaluate", __doc__, EXAMPLES)
     add = parser.add_argument
     add(
@@ -33,16 +33,18 @@ def main(arguments: list[str] | None = None) -> int:
         help="folder of a run (its newest checkpoint), or of a checkpoint; with --images, whose data to compare with",
     )
     add("--images", metavar="FOLDER", help="score the pictures of a folder, in place of a run's")
-    add("--metrics", type=_metrics, metavar="A,B,...", help=f"of fid, {', '.join(get_args(Metric))}; default: all")
-    add("--samples", type=_samples, metavar="N", help="generated images, and as many real ones; default: the run's")
-    add("--seed", type=int, metavar="S", help="of the noise; default: the run's")
+    add("--metrics", type=_metrics, metavar="A,B,...", help=f"fid, {', '.join(get_args(Metric))} (default: all)")
+    add(
+        "--samples", type=_samples, metavar="N", help="number of generated images and of real ones (default: the run's)"
+    )
+    add("--seed", type=int, metavar="S", help="seed of the noise (default: run.seed)")
     add("--extractor", metavar="NAME_OR_URI", help="efficientnet-lite0, inception-v3-compat, or a TorchScript .pt file")
-    add("--extractor-weights", metavar="URI", help="of inception-v3-compat; default: downloaded")
-    add("--data", metavar="URI", help="real images to compare with; default: the run's")
+    add("--extractor-weights", metavar="URI", help="weights of inception-v3-compat (default: download)")
+    add("--data", metavar="URI", help="real images to compare with (default: data.shards of the run)")
     add(
         "--classifier-accuracy",
         action="store_true",
-        help="of a classifier of generated images on real ones",
+        help="train a classifier on generated images and report its accuracy on real ones, 0 to 1",
     )
     add("--json", action="store_true", help="one JSON object on stdout and nothing else")
     options = parser.parse_args(arguments)
@@ -53,14 +55,14 @@ def _metrics(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names:
         if name not in (*ALIASES, *get_args(Metric)):
-            raise argparse.ArgumentTypeError(f"no metric {name!r}; there are fid, {', '.join(get_args(Metric))}")
+            raise argparse.ArgumentTypeError(f"unknown metric {name!r}; use fid, {', '.join(get_args(Metric))}")
     return tuple(name for name in names if name not in ALIASES)
 
 
 def _samples(text: str) -> int:
     samples = int(text)
     if samples < 2:
-        raise argparse.ArgumentTypeError(f"{text} is not allowed: at least 2")
+        raise argparse.ArgumentTypeError(f"{text} is not allowed; give at least 2")
     return samples
 
 
@@ -76,8 +78,8 @@ def _main(options: argparse.Namespace) -> int:
     with tqdm(unit=" images", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()) as bar:
 
         def seen(count: int, total: int) -> None:
-            if bar.disable and bar.total is None:  # nobody waits without a word
-                print(f"looking at {total:,} images, or fewer where real ones were seen before ...", file=sys.stderr)
+            if bar.disable and bar.total is None:  # no terminal, so no bar: say how much there is to wait for
+                print(f"scoring up to {total:,} images (statistics of real ones may be cached) ...", file=sys.stderr)
             bar.total = total
             bar.update(count)
 
@@ -96,12 +98,12 @@ def _describe(result: dict[str, Any], folder: str | None) -> str:
     rows = {result["name"]: result[value]}
     rows |= {name: value for name, value in result.items() if name not in facts}
     width = max(map(len, rows))
-    lines = [f"{name:{width}}  {'not to be had' if value is None else f'{value:.4g}'}" for name, value in rows.items()]
+    lines = [f"{name:{width}}  {'not finite' if value is None else f'{value:.4g}'}" for name, value in rows.items()]
     of = f"pictures of {folder}" if folder else f"checkpoint at {result['images']:,} images"
-    told = f"{of}; {result['samples']:,} samples of seed {result['seed']}"
+    source = f"{of}; {result['samples']:,} samples of seed {result['seed']}"
     if result["extractor"]:
-        told += f"; resized {result['resize']}; {result['extractor']} {result['extractor_sha256'][:12]}"
-    return "\n".join([*lines, told])
+        source += f"; resized {result['resize']}; {result['extractor']} {result['extractor_sha256'][:12]}"
+    return "\n".join([*lines, source])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes the EMA generator of a run or a checkpoint to one file, for use without ganrun."""
+"""Export the EMA generator of a run or a checkpoint to one file, for use without ganrun."""
 
 import sys
 from pathlib import Path
@@ -7,29 +7,29 @@ from ganrun.cli import command
 from ganrun.errors import UserError
 
 EXAMPLES = """examples:
-  ganrun export runs/quickstart --out generator.safetensors     its weights, with the config in the metadata
-  ganrun export runs/quickstart --out generator.pt2             a program: noise [B, Z] to images in [-1, 1]
+  ganrun export runs/quickstart --out generator.safetensors     weights, with the config in the metadata
+  ganrun export runs/quickstart --out generator.pt2             torch.export program: z [B, Z] to images in [-1, 1]
 
-A program needs torch alone:
+A .pt2 program needs only torch:
   generator = torch.export.load("generator.pt2").module()
-  images = generator(torch.randn(16, 100))
-that of a conditional run takes labels too: generator(torch.randn(16, 100), torch.arange(16) % 10)
-and z is as model.latent says: here N(0, 1)."""
+  images = generator(torch.randn(16, 100))                                  # [16, C, H, W]
+  images = generator(torch.randn(16, 100), torch.arange(16) % 10)           # conditional run
+Draw z from the distribution in model.latent, by default N(0, 1)."""
 ENDINGS = (".safetensors", ".pt2")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line and run; returns the exit code."""
+    """Run the command and return its exit code."""
     parser = command.parser("export", __doc__, EXAMPLES)
     parser.add_argument("run", metavar="RUN_OR_CHECKPOINT", help="folder of a run, or of one of its checkpoints")
-    parser.add_argument("--out", required=True, metavar="FILE", help="ending in .safetensors or .pt2")
+    parser.add_argument("--out", required=True, metavar="FILE", help="file that ends in .safetensors or .pt2")
     options = parser.parse_args(arguments)
     return command.run(lambda: _main(options.run, Path(options.out)))
 
 
 def _main(run: str, out: Path) -> int:
     if out.suffix not in ENDINGS:
-        raise UserError(f"--out {out}: allowed endings are {' and '.join(ENDINGS)}")
+        raise UserError(f"--out {out}: unsupported ending; use {' or '.join(ENDINGS)}")
     from ganrun.inference.sampling import Sampler, write_program, write_weights
 
     write = write_weights if out.suffix == ".safetensors" else write_program

@@ -1,4 +1,4 @@
-"""What modules of your own (`run.imports`) may import. These names stay; all others of ganrun may move.
+"""Public API for user modules (`run.imports`). These names are stable; every other name in ganrun may change.
 
     from ganrun.extend import LOSSES, AdversarialLoss
     LOSSES["my_loss"] = AdversarialLoss(discriminator=..., generator=...)

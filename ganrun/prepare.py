@@ -1,4 +1,4 @@
-"""`ganrun.prepare`: images to WebDataset shards with an index."""
+"""Make a data set: images from a folder, bucket or published data set to WebDataset shards with an index."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ganrun.cli import command
 from ganrun.errors import RunError, UserError
 
-if TYPE_CHECKING:  # at run time they are imported where they are used: --help must answer at once
+if TYPE_CHECKING:  # imported where they are used: --help must answer at once
     from ganrun.data.index import Index
     from ganrun.preparation.convert_image import Rule
     from ganrun.preparation.sources import Source
@@ -20,15 +20,15 @@ EXAMPLES = """\
 examples:
   ganrun prepare folder:photos data/photos --size 64       sub-folders become classes
   ganrun prepare fashion-mnist:downloads data/fashion --download
-  ganrun prepare celeba:downloads data/celeba              64x64, the centre 178 pixels
+  ganrun prepare celeba:downloads data/celeba              64x64, from the centre square of 178 pixels
   ganrun prepare gaussians:25 data/gaussians25             points of a mixture, for model.name=mlp
-  ganrun prepare stacked:package:fashion-mnist-10k data/stacked   three grey images as one: 1,000 modes
-  ganrun prepare shards:data/faces                         writes data/faces/index.json
-  ganrun prepare shards:data/faces data/faces32 --size 32  copies, resized
-  ganrun prepare folder:photos s3://bucket/photos --size 64  a folder, shards and DEST may be in a bucket
+  ganrun prepare stacked:package:fashion-mnist-10k data/stacked   three grey images as RGB: 1,000 modes
+  ganrun prepare shards:data/faces                         index existing shards: writes data/faces/index.json
+  ganrun prepare shards:data/faces data/faces32 --size 32  copy and resize existing shards
+  ganrun prepare folder:photos s3://bucket/photos --size 64  folder:, shards: and DEST may be in a bucket
 
-The same command again goes on where a cut-off one stopped. The path of the data set is the last line on
-stdout; all else is on stderr. preview.png beside the index shows 64 samples: look at it before you train.
+The same command continues an interrupted one. The last line on stdout is the path of the data set;
+everything else goes to stderr. preview.png beside the index shows 64 samples: look before you train.
 """
 
 SCHEMES = ("folder", "fashion-mnist", "cifar10", "celeba", "stacked", "gaussians", "shards")
@@ -47,14 +47,14 @@ DEFAULT_SAMPLES = 50_000
 FILTERS = ("box", "bilinear", "bicubic", "lanczos")
 FORMATS = ("png", "jpg", "webp")
 _SOURCES = ", ".join(f"{name}:PATH" for name in IMAGES)
-_FIELDS_HELP = """of a folder's images: a .csv (path in the first column) or a .jsonl (path under "file");
+_FIELDS_HELP = """fields of a folder's images: a .csv (path in the first column) or a .jsonl (path under "file");
 label becomes .cls, text .txt, the rest .json"""
-_DEST_HELP = "a new folder, or s3://BUCKET/PREFIX; without it, index shards: in place"
+_DEST_HELP = "new folder or s3://BUCKET/PREFIX; without it, shards: are indexed in place"
 SHOWN_SKIPPED, SHOWN_CLASSES = 20, 10
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
+    """Run the command and return its exit code."""
     options = _parser().parse_args(arguments)
     return command.run(lambda: _prepare(options))
 
@@ -71,45 +71,45 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_image_options(add: Callable[..., Any]) -> None:
-    add("--size", type=_size, metavar="N", help="cut out the centre square and resize it to NxN")
-    add("--channels", type=int, choices=(1, 3), help="make all images grey or all coloured")
-    # Lanczos is what StyleGAN's data sets were made with; what matters most is that Pillow's filters widen
-    # when they shrink, so that nothing aliases (Parmar et al. 2022, arXiv:2104.11222).
-    add("--filter", choices=FILTERS, default="lanczos", help="how to resize (%(default)s); moves scores")
-    add("--format", choices=FORMATS, help="default: a file that needs no change stays, others become png")
+    add("--size", type=_size, metavar="N", help="crop the centre square and resize it to NxN pixels")
+    add("--channels", type=int, choices=(1, 3), help="convert all images to grey (1) or RGB (3)")
+    # StyleGAN's data sets were made with Lanczos. All of Pillow's filters antialias when they shrink an image, which
+    # matters more than the choice (Parmar et al. 2022, arXiv:2104.11222).
+    add("--filter", choices=FILTERS, default="lanczos", help="resize filter (default: %(default)s); affects scores")
+    add("--format", choices=FORMATS, help="image format (default: keep files that need no conversion, others png)")
     add("--fields", type=Path, metavar="FILE", help=_FIELDS_HELP)
 
 
 def _add_run_options(add: Callable[..., Any]) -> None:
-    add("--limit", type=_positive, metavar="N", help="the first N images; of a folder, N by lot")
-    add("--samples", type=_positive, metavar="N", help="of stacked: and gaussians:, how many to draw (50,000)")
-    add("--seed", type=int, metavar="S", help="of what is drawn (0)")
+    add("--limit", type=_positive, metavar="N", help="take the first N images; of folder:, N at random (default: all)")
+    add("--samples", type=_positive, metavar="N", help="samples to draw for stacked: and gaussians: (default: 50,000)")
+    add("--seed", type=int, metavar="S", help="seed of stacked: and gaussians: (default: 0)")
     add(
         "--shard-samples",
         type=_positive,
         metavar="N",
-        help="images a shard at most (4096, less if large or few)",
+        help="maximum number of images per shard (default: 4096, at most 128 MiB decoded, at least 8 shards)",
     )
-    add("--gzip", action="store_true", help="write .tar.gz, where tar headers outweigh the images")
-    add("--download", action="store_true", help="let torchvision fetch a published data set to PATH")
-    add("--workers", type=_positive, default=os.cpu_count() or 1, metavar="N", help="processes (%(default)s)")
+    add("--gzip", action="store_true", help="write .tar.gz, for images smaller than their tar headers")
+    add("--download", action="store_true", help="let torchvision download a published data set to PATH")
+    add("--workers", type=_positive, default=os.cpu_count() or 1, metavar="N", help="processes (default: %(default)s)")
     add("--strict", action="store_true", help="fail on an unreadable image instead of skipping it")
     add(
         "--verify",
         action="store_true",
-        help="read everything again and check it; an indexed shards: only that",
+        help="check sizes, hashes and every image at the end; for shards: with an index, do nothing else",
     )
 
 
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed is a whole number from 1")
+        raise argparse.ArgumentTypeError(f"{text!r}; give an integer from 1")
     return int(text)
 
 
 def _size(text: str) -> int:
     if not text.isdigit() or not 4 <= int(text) <= 4096:
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed is a whole number from 4 to 4096")
+        raise argparse.ArgumentTypeError(f"{text!r}; give an integer from 4 to 4096")
     return int(text)
 
 
@@ -134,25 +134,29 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace, scheme: str, path: str) -> None:
-    """What is wrong with the command line itself."""
+    """Check options against each other.
+
+    Raises:
+        UserError: an unknown source, a missing DEST, or options that do not go together.
+    """
     if scheme not in SCHEMES or not path:
-        raise UserError(f"SOURCE {options.source!r}: allowed are {_SOURCES}, gaussians:8, gaussians:25")
+        raise UserError(f"SOURCE {options.source!r}: unknown; use {_SOURCES}, gaussians:8 or gaussians:25")
     for name, schemes in ONLY_FOR.items():
         if getattr(options, name) and scheme not in schemes:
-            raise UserError(f"--{name.replace('_', '-')}: goes with {', '.join(schemes)} only, not with {scheme}:")
+            raise UserError(f"--{name.replace('_', '-')}: only for {', '.join(schemes)}, not for {scheme}:")
     if options.dest is None:
         if scheme != "shards":
-            raise UserError(f"DEST is missing: the folder to write the shards of {options.source} to")
+            raise UserError(f"DEST is missing; give a folder or s3://BUCKET/PREFIX for the shards of {options.source}")
         if changing := [name for name in ("size", "channels", "format", "gzip") if getattr(options, name)]:
-            raise UserError(f"--{changing[0]}: needs a DEST, since shards are not changed where they are")
+            raise UserError(f"--{changing[0]}: needs a DEST, since shards are never changed in place")
     elif scheme not in ("fashion-mnist", *DRAWN):
         source, dest = (_address(place) for place in (path, options.dest))
         if dest.is_relative_to(source):
-            raise UserError(f"DEST {options.dest}: lies inside SOURCE {path}; choose a folder outside it")
+            raise UserError(f"DEST {options.dest}: is inside SOURCE {path}; choose a folder outside it")
 
 
 def _address(place: str) -> PurePath:
-    """The place as it can be compared with others."""
+    """Normalise a path or URI for comparison."""
     if place.startswith("s3://"):
         return PurePosixPath(place)
     return Path(place.removeprefix("file://")).expanduser().resolve()
@@ -178,7 +182,7 @@ def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index",
         return pack(packer, how, options.shard_samples, options.workers)
     except OSError as error:
         where = error.filename or options.dest
-        raise RunError(f"{where}: {error.strerror or error}; when that is mended, the same command goes on") from error
+        raise RunError(f"{where}: {error.strerror or error}; fix it and run the same command to continue") from error
 
 
 def _open_source(options: argparse.Namespace, scheme: str, path: str) -> "Source":
@@ -199,7 +203,7 @@ def _open_source(options: argparse.Namespace, scheme: str, path: str) -> "Source
 
 
 def _how(options: argparse.Namespace, source: "Source", rule: "Rule") -> dict[str, Any]:
-    """What the index says about how it was made; a data set made otherwise is another."""
+    """Return the options that determine the content. The index records them, to recognise the same data set."""
     if options.dest is None:
         return {"source": "shards, where they are"}
     return {
@@ -217,7 +221,7 @@ def _how(options: argparse.Namespace, source: "Source", rule: "Rule") -> dict[st
 
 
 def _report(index: "Index", skipped: list[str], dest: str, seconds: float) -> None:
-    """Says on stderr what was made."""
+    """Print a summary of the data set to stderr."""
     made, mib = index.made, sum(shard.bytes for shard in index.shards) / 2**20
     lines = [f"skipped {line}" for line in skipped[:SHOWN_SKIPPED]]
     if len(skipped) > SHOWN_SKIPPED:
@@ -229,14 +233,14 @@ def _report(index: "Index", skipped: list[str], dest: str, seconds: float) -> No
         what = f"{index.samples:,} images, {made.get('skipped', 0):,} skipped; {size}, channels: {index.channels}"
     lines.append(f"{what}, shards: {len(index.shards)} ({mib:.1f} MiB); {seconds:.1f} s")
     if made.get("enlarged"):
-        lines.append(f"{made['enlarged']:,} images were smaller than that and were enlarged: they will look soft")
+        lines.append(f"{made['enlarged']:,} images were smaller and were enlarged: they will look blurred")
     if index.classes:
         counts = [f"{name} {n:,}" for name, n in zip(index.classes, made.get("images_of_class", ()), strict=False)]
         more = f", and {len(counts) - SHOWN_CLASSES} more" if len(counts) > SHOWN_CLASSES else ""
         lines.append(f"classes: {len(index.classes)} ({', '.join(counts[:SHOWN_CLASSES])}{more})")
     if means := " ".join(f"{mean:.1f}" for mean in made.get("channel_means", ())):
         lines.append(f"channel means (0 to 255): {means}")
-    lines.append(f"have a look: {dest}/preview.png")
+    lines.append(f"preview: {dest}/preview.png")
     print("\n".join(lines), file=sys.stderr)
 
 

@@ -1,8 +1,8 @@
-"""Every random stream of a run, keyed by what it is for and never by the rank that draws from it.
+"""Random streams of a run, keyed by their purpose and never by the rank.
 
-A stream is a function of (seed, rollback_count, images, slot, turn, name): the run's seed, how often it has been
-rolled back, the real images shown so far, the slot of the batch, the player's turn in the round and a word. So a
-run on any number of workers, stopped and resumed or not, draws the same numbers.
+A stream is a function of (seed, rollback_count, images, slot, turn, name): `run.seed`, the number of rollbacks, the
+real images shown so far, the slot of the batch, the turn of the player in the round and a name such as
+`generator/z`. A run therefore draws the same numbers on any number of workers, also after a resume.
 """
 
 import hashlib
@@ -16,27 +16,35 @@ from torch import Tensor
 
 
 def key(*parts: int | str) -> int:
-    """A 63-bit seed from whole numbers and words; equal parts give equal seeds on every machine."""
+    """Hash integers and strings to a 63-bit seed, the same on every machine and Python version."""
     text = "\0".join(f"{type(part).__name__}:{part}" for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def numpy_stream(*parts: int | str) -> np.random.Generator:
-    """A stream for the order of samples."""
+    """Return a NumPy stream keyed by `parts`, for shuffling and subsets."""
     return np.random.Generator(np.random.Philox(key(*parts)))
 
 
 @cache
 def _note_deprecated_purpose() -> None:
-    """Say once a process that modules of before 0.2 call the name of random numbers their purpose."""
+    """Warn once per process about the keyword `purpose` of ganrun 0.1, now `name`."""
     logging.getLogger("ganrun").warning("noise.normal(..., purpose=...) is deprecated: write name=...")
 
 
 @dataclass(frozen=True)
 class KeyedNoise:
-    """Random numbers of one player in one turn for one slot.
+    """Random numbers for one slot in one turn of one player.
 
-    Numbers are drawn on the CPU and copied, so that a GPU sees the same ones as the CPU.
+    They are drawn on the CPU and copied to the device: CPU and CUDA generators give different numbers for one seed.
+
+    Attributes:
+        seed: `run.seed`.
+        rollback_count: rollbacks of the run so far; a rolled-back run must draw other numbers.
+        images: real images shown before this turn.
+        slot: index in the global batch, 0 .. `data.slots` - 1.
+        device: device of the returned tensors.
+        dtype: their dtype.
     """
 
     seed: int
@@ -46,16 +54,22 @@ class KeyedNoise:
     device: torch.device
     dtype: torch.dtype
     turn: int = 0
-    """Of the player in this round; turns that take no fresh batch differ in nothing else."""
+    """Index of the player's turn in the round. Turns that reuse a batch have equal `images` and differ only in this."""
     round: int = 0
-    """Rounds before this one, a function of `images`: for what happens in some rounds alone. Keys no stream."""
+    """Rounds before this one, for work that is done every k-th round. Not part of the key."""
 
     def normal(self, *size: int, name: str = "", purpose: str = "") -> Tensor:
-        """Standard normal numbers; the same at every call with the same name (formerly `purpose`)."""
+        """Return N(0, 1) numbers of shape `size`. Calls with equal name and size return equal numbers.
+
+        `purpose` is the deprecated spelling of `name`.
+
+        Raises:
+            TypeError: no name.
+        """
         return self._to_device(torch.randn(size, generator=self._stream(name, purpose), dtype=self.dtype))
 
     def uniform(self, *size: int, name: str = "", purpose: str = "") -> Tensor:
-        """Uniform numbers in [0, 1); the same at every call with the same name (formerly `purpose`)."""
+        """Return U[0, 1) numbers of shape `size`, see `normal`."""
         return self._to_device(torch.rand(size, generator=self._stream(name, purpose), dtype=self.dtype))
 
     def _stream(self, name: str, purpose: str) -> torch.Generator:
@@ -63,7 +77,7 @@ class KeyedNoise:
             _note_deprecated_purpose()
         name = name or purpose
         if not name:
-            raise TypeError("random numbers need a name of their own: noise.normal(8, name='my_loss/z')")
+            raise TypeError("name is empty: give each draw in a turn its own, as in noise.normal(8, name='my_loss/z')")
         seed = key(self.seed, self.rollback_count, self.images, self.slot, self.turn, name)
         return torch.Generator().manual_seed(seed)
 

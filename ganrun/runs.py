@@ -1,4 +1,4 @@
-"""Lists, shows, plots and deletes runs; reads their folders only, so that it works beside a run and without Ray."""
+"""List, show, plot and delete runs. Reads their folders only, so it works without Ray and while a run trains."""
 
 import argparse
 import json
@@ -17,18 +17,18 @@ from ganrun.storage import Folder, Storage, open_storage
 from ganrun.telemetry.series import DISTANCES
 
 EXAMPLES = """examples:
-  ganrun runs list runs                                  the runs in a storage folder, newest first
-  ganrun runs show runs/quickstart                       one run's state, and the command to resume it
-  ganrun runs curve runs/quickstart > curve.jsonl        losses and scores of all its attempts
-  ganrun runs curve runs/quickstart --plot curve.png     the same as a picture
-  ganrun runs delete runs/quickstart                     asks first; never a run that is running
-  ganrun runs gc runs                                    what crashes left behind; --yes deletes it
+  ganrun runs list runs                                  all runs in a storage, newest first
+  ganrun runs show runs/quickstart                       state of a run, and the command to resume it
+  ganrun runs curve runs/quickstart > curve.jsonl        losses and scores over all attempts, as JSON lines
+  ganrun runs curve runs/quickstart --plot curve.png     the same as a plot
+  ganrun runs delete runs/quickstart                     asks first; refuses while the run is training
+  ganrun runs gc runs                                    files left by crashes; --yes deletes them
 
 STORAGE is run.storage of a config, RUN is run.storage/run.name."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line and run; returns the exit code."""
+    """Run the command and return its exit code."""
     options = _parser().parse_args(arguments)
     return command.run(lambda: _main(options))
 
@@ -37,37 +37,39 @@ def _parser() -> argparse.ArgumentParser:
     parser = command.parser("runs", __doc__, EXAMPLES)
     verbs = parser.add_subparsers(metavar="{list,show,curve,delete,gc}", required=True)
     for verb, place, act, text in (
-        ("list", "STORAGE", _list, "a table of the runs in a storage folder, newest first"),
-        ("show", "RUN", _show, "one run's state in words"),
-        ("curve", "RUN", _curve, "the merged curve of a run's attempts, as JSON lines or as a picture"),
+        ("list", "STORAGE", _list, "list the runs in a storage, newest first"),
+        ("show", "RUN", _show, "show the state of a run"),
+        ("curve", "RUN", _curve, "print losses and scores over all attempts of a run as JSON lines, or plot them"),
         ("delete", "RUN", _delete, "delete a run and all its checkpoints"),
-        ("gc", "STORAGE_OR_RUN", _gc, "list, and with --yes delete, what crashes left behind"),
+        ("gc", "STORAGE_OR_RUN", _gc, "list, and with --yes delete, files left by crashes"),
     ):
         sub = verbs.add_parser(verb, help=text, description=text[0].upper() + text[1:] + ".")
         sub.set_defaults(act=act)
         sub.add_argument("place", metavar=place, help=_PLACES[place])
         if verb in ("list", "show"):
-            sub.add_argument("--json", action="store_true", help="one JSON object; times in seconds since the epoch")
+            sub.add_argument(
+                "--json", action="store_true", help="print one JSON object; times are seconds since the epoch"
+            )
         elif verb == "curve":
-            sub.add_argument("--plot", type=Path, metavar="FILE", help="draw it into a .png file instead")
+            sub.add_argument("--plot", type=Path, metavar="FILE", help="plot to a .png file instead")
         else:
             sub.add_argument("--yes", action="store_true", help=_YES[verb])
     return parser
 
 
 _PLACES = {
-    "STORAGE": "the folder that runs are in: run.storage of their configs",
-    "RUN": "folder of a run: run.storage/run.name",
-    "STORAGE_OR_RUN": "a folder that runs are in, or one run's",
+    "STORAGE": "folder or URI that holds runs: run.storage of their configs",
+    "RUN": "folder or URI of a run: run.storage/run.name",
+    "STORAGE_OR_RUN": "folder or URI that holds runs, or of one run",
 }
-_YES = {"delete": "do not ask", "gc": "delete what is listed; without it nothing is deleted"}
+_YES = {"delete": "do not ask for confirmation", "gc": "delete the listed files (default: list only)"}
 
 
 def _main(options: argparse.Namespace) -> int:
     try:
         return int(options.act(open_storage(options.place), options))
     except BrokenPipeError:
-        raise  # No fault of the storage: command.run knows what to do.
+        raise  # Not a storage failure; command.run handles it.
     except OSError as error:
         raise RunError(f"{error.filename or options.place}: {error.strerror or error}") from error
 
@@ -80,8 +82,8 @@ def _list(storage: Storage, options: argparse.Namespace) -> int:
     elif runs:
         print(report.table(runs, storage.now()))
     else:
-        itself = f"; it is a run itself: ganrun runs show {options.place}" if _is_run(storage) else ""
-        print(f"{storage.uri}: no runs in it{itself}", file=sys.stderr)
+        itself = f"; it is a run itself, see ganrun runs show {options.place}" if _is_run(storage) else ""
+        print(f"{storage.uri}: no runs{itself}", file=sys.stderr)
     return command.OK
 
 
@@ -103,9 +105,9 @@ def _curve(storage: Storage, options: argparse.Namespace) -> int:
             print(json.dumps(line))
         return command.OK
     if options.plot.suffix.lower() != ".png":
-        raise UserError(f"--plot {options.plot}: only PNG is drawn; name a .png file")
+        raise UserError(f"--plot {options.plot}: unsupported ending; give a .png file")
     if not curve:
-        raise RunError(f"{storage.uri}: nothing is recorded yet, so there is nothing to plot")
+        raise RunError(f"{storage.uri}: nothing to plot yet; the first tick comes after train.tick_images images")
     from ganrun.run_folder.plot import draw_curve
 
     title = f"{storage.uri.rpartition('/')[2]}: {curve[-1]['images']:,} of {config['train']['total_images']:,} images"
@@ -124,21 +126,26 @@ def _delete(storage: Storage, options: argparse.Namespace) -> int:
     if not options.yes:
         _ask(storage, size)
     if foreign := cleanup.delete_run(storage):
-        print(f"these are not ganrun's and stay in {storage.uri}: {', '.join(foreign)}", file=sys.stderr)
+        print(f"kept in {storage.uri}, not written by ganrun: {', '.join(foreign)}", file=sys.stderr)
     print(f"deleted {storage.uri}, {size}")
     return command.OK
 
 
 def _ask(storage: Storage, size: str) -> None:
-    """Raises an error unless the run's name is typed."""
+    """Ask for the name of the run as confirmation.
+
+    Raises:
+        UserError: stdin is closed.
+        RunError: another answer.
+    """
     name = storage.uri.rpartition("/")[2]
     print(f"{storage.uri}: {len(storage.list('checkpoints'))} checkpoints, {size}", file=sys.stderr)
     print(f"type {name} to delete all of it: ", end="", flush=True, file=sys.stderr)
     answer = sys.stdin.readline()
     if not answer:
-        raise UserError("nobody is there to ask; --yes deletes without asking")
+        raise UserError("stdin is closed, so nobody can confirm; use --yes to delete without confirmation")
     if answer.strip() != name:
-        raise RunError(f"{answer.strip()!r} is not {name}: nothing is deleted")
+        raise RunError(f"{answer.strip()!r} is not {name!r}; nothing was deleted")
 
 
 def _gc(storage: Storage, options: argparse.Namespace) -> int:
@@ -154,8 +161,8 @@ def _gc(storage: Storage, options: argparse.Namespace) -> int:
         for orphan in found:
             print(f"{place.uri}/{orphan.name}  {report.format_bytes(orphan.bytes)}  {orphan.reason}")
         count, total = count + len(found), total + sum(orphan.bytes for orphan in found)
-    told = f"{count} orphan{'s' * (count != 1)}, {report.format_bytes(total)}" if count else "no orphans"
-    print(told + ("; nothing is deleted: --yes does" if count and not options.yes else " deleted" * bool(count)))
+    summary = f"{count} orphan{'s' * (count != 1)}, {report.format_bytes(total)}" if count else "no orphans"
+    print(summary + ("; nothing deleted, use --yes" if count and not options.yes else " deleted" * bool(count)))
     return command.OK
 
 
@@ -168,7 +175,7 @@ def _is_run(storage: Storage) -> bool:
 
 
 def _runs_in(storage: Storage) -> Iterator[Storage]:
-    """The runs directly in a storage folder; what is no run is passed over."""
+    """Yield the runs directly below a storage. Other folders are skipped."""
     if isinstance(storage, Folder) and not storage.path.is_dir():
         raise UserError(f"{storage.uri}: no such folder; give run.storage of a config")
     for name in storage.list():
@@ -181,7 +188,7 @@ def _runs_in(storage: Storage) -> Iterator[Storage]:
 
 
 def _tolerantly_read(place: Storage) -> RunStatus | None:
-    """One run that cannot be read hides no other."""
+    """Read the status of a run. If that fails, warn and return None, so that the other runs are still listed."""
     try:
         run = read_status(place)
     except (RunError, OSError) as error:
@@ -193,7 +200,7 @@ def _tolerantly_read(place: Storage) -> RunStatus | None:
 
 def _say_passed_over(place: Storage, error: Exception) -> None:
     text = str(error) if isinstance(error, RunError) else f"{place.uri}: {error}"
-    print(f"passed over: {text}", file=sys.stderr)
+    print(f"skipped: {text}", file=sys.stderr)
 
 
 def _say_faults(faults: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Which slots of the global batch a worker owns, and how their values come together."""
+"""Assigns slots of the global batch to workers, and gathers per-slot values."""
 
 from dataclasses import dataclass
 from typing import TypeVar
@@ -12,12 +12,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Slots:
-    """The S slots seen from one of W workers, which owns a run of them.
+    """Slots of the global batch, as one worker sees them. Each worker owns a contiguous range.
 
     Attributes:
-        total: S, the number of slots.
-        rank: of this worker, 0 to W - 1.
-        workers: W, at most S.
+        total: S, number of slots (`data.slots`).
+        rank: rank of this worker, 0 .. W - 1.
+        workers: W, number of workers, at most S.
     """
 
     total: int
@@ -26,7 +26,7 @@ class Slots:
 
     @property
     def owned(self) -> range:
-        """The slots of this worker; workers own equal numbers of them, or one more or less."""
+        """Slots of this worker. Sizes of two workers' ranges differ by at most 1."""
         return range(
             self.rank * self.total // self.workers,
             (self.rank + 1) * self.total // self.workers,
@@ -34,13 +34,14 @@ class Slots:
 
     @property
     def weight(self) -> float:
-        """What to multiply a slot's loss by, so that the mean of gradients over W workers is that over S slots."""
+        """Factor of a slot's loss, W / S: DDP's mean over W workers is then the mean over S slots."""
         return self.workers / self.total
 
     def gather(self, rows: Tensor) -> Tensor:
-        """One row of each owned slot, [owned, ...], to the rows of all slots in their order, [S, ...].
+        """Gather one row per owned slot, [owned, ...], to [S, ...] in slot order. Collective.
 
-        Adding zeros is exact, so the result is the same bits on every worker and for every W.
+        It is an all-reduce of rows padded with zeros. Adding zeros is exact, so the result is bitwise the same on every
+        worker and for every W.
         """
         if self.workers == 1:
             return rows
@@ -50,14 +51,14 @@ class Slots:
         return table
 
     def from_rank_0(self, value: T) -> T:
-        """Rank 0's value, on every worker; all call it together."""
+        """Return rank 0's value on every worker. Collective; the value is pickled."""
         values = [value]
         if self.workers > 1:
             dist.broadcast_object_list(values, 0)
         return values[0]
 
     def flags_from_rank_0(self, *flags: bool) -> list[bool]:
-        """The same for flags, cheap enough for every round: on the CPU, so that no GPU is waited for."""
+        """Return rank 0's flags on every worker. Collective; a CPU tensor, so cheap enough for every round."""
         if self.workers == 1:
             return list(flags)
         values = torch.tensor(flags)

@@ -1,4 +1,4 @@
-"""Commands as a user runs them: real processes, real Ray."""
+"""Helpers that run commands as a user does: in real processes, on a real Ray."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ LOCAL_RAY = {
 
 
 class Command:
-    """`ganrun VERB` on a config, in a process of its own."""
+    """A running `ganrun VERB CONFIG` in its own process."""
 
     def __init__(
         self, verb: str, config: Path, *arguments: str, address: str | None = None, env: dict[str, str] | None = None
@@ -39,7 +39,7 @@ class Command:
             )
 
     def wait(self) -> tuple[int, str, str]:
-        """Exit code, stdout, stderr."""
+        """Wait for the end; return exit code, stdout and stderr."""
         try:
             output, _ = self.process.communicate(timeout=WAIT)
         except subprocess.TimeoutExpired:
@@ -48,11 +48,11 @@ class Command:
         return self.process.returncode, output, self.error.read_text()
 
     def wait_for(self, text: str, times: int = 1) -> None:
-        """Until it has said something so often."""
+        """Wait until the output contains a text so many times."""
         self._until(lambda: self.error.read_text().count(text) >= times)
 
     def wait_for_images(self, images: int) -> None:
-        """Until the run says that it has shown so many."""
+        """Wait until the run reports that it has shown so many images."""
         self._until(lambda: self._shown() >= images)
 
     def _shown(self) -> int:
@@ -60,13 +60,13 @@ class Command:
         return max((int(each.replace(",", "")) for each in found), default=0)
 
     def _until(self, is_so: Callable[[], bool]) -> None:
-        """Waits, while the process lives."""
+        """Wait for a condition; fail if the process exits first."""
         until(lambda: is_so() or self.process.poll() is not None, self.error.read_text)
         assert is_so(), self.error.read_text()
 
 
 class Train(Command):
-    """`ganrun train`."""
+    """A running `ganrun train CONFIG`."""
 
     def __init__(
         self, config: Path, *arguments: str, address: str | None = None, env: dict[str, str] | None = None
@@ -75,7 +75,7 @@ class Train(Command):
 
 
 def ray_workers(head: int) -> list[psutil.Process]:
-    """Processes in which the Ray of that head runs workers."""
+    """Return the worker processes of the Ray with this head."""
     found = []
     with contextlib.suppress(psutil.Error):  # It may be gone.
         for process in psutil.Process(head).children(recursive=True):

@@ -1,4 +1,4 @@
-"""A small conditional pair for tests, `model.name: labelled` once it is in `run.imports`: each label has its shade."""
+"""Small conditional networks for tests, `model.name: labelled` if the module is in `run.imports`: a shade per label."""
 
 import torch
 from torch import nn
@@ -42,9 +42,9 @@ SECTIONS = {
     "model": {"name": "labelled", "classes": 3},
     "data": {"fields": {"image": "image", "label": "label"}},
 }
-"""Laid over the `values` of a small run."""
+"""Sections that override the `values` of a small run."""
 
 
 def conditional(values):
-    """The values of a conditional run."""
+    """Return the config values of a conditional run."""
     return {name: section | SECTIONS.get(name, {}) for name, section in values.items()}

@@ -1,4 +1,4 @@
-"""A small data set and configs over it; and ranks as processes, without Ray."""
+"""Shared fixtures: a small data set, configs over it, and a local Ray."""
 
 import contextlib
 import io
@@ -35,7 +35,7 @@ SIZES = (30, 25, 35, 20, 31)
 
 
 def write_data(folder: Path, sizes: tuple[int, ...] = SIZES, image_size: int = 16, channels: int = 1) -> Path:
-    """Shards of blobs that differ from image to image, with labels; and their index."""
+    """Write shards of labelled images of random blobs, with their index."""
     import hashlib
 
     random, shards, number = np.random.default_rng(0), [], 0
@@ -60,24 +60,24 @@ def write_data(folder: Path, sizes: tuple[int, ...] = SIZES, image_size: int = 1
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """On tensors this small, threads wait for each other more than they compute; on a busy machine much more."""
+    """Use one thread: on tensors this small, threads wait for each other more than they compute."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small data set; not to be changed."""
+    """Folder of the small data set, shared by all tests: read only."""
     return write_data(tmp_path_factory.mktemp("data") / "small")
 
 
 @pytest.fixture
 def values(tmp_path: Path, data_folder: Path) -> dict[str, dict[str, Any]]:
-    """What a YAML file of a small run holds; tests change it and give it to `Config`."""
+    """Config values of a small run. Tests change them before they build a `Config`."""
     return small_run(tmp_path / "runs", data_folder)
 
 
 def small_run(storage: Path, data_folder: Path) -> dict[str, dict[str, Any]]:
-    """The values of a small run over the small data set."""
+    """Return the config values of a small run over the small data set."""
     return {
         "run": {"name": "small", "storage": str(storage)},
         "data": {
@@ -95,7 +95,7 @@ def small_run(storage: Path, data_folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def config_of(values: dict[str, dict[str, Any]], **changes: Any) -> Config:
-    """The config of these values; `changes` are written section__key=value."""
+    """Build a config from values and changes, written section__key=value."""
     values = json.loads(json.dumps(values))
     for name, value in changes.items():
         section, key = name.split("__")
@@ -104,7 +104,7 @@ def config_of(values: dict[str, dict[str, Any]], **changes: Any) -> Config:
 
 
 def write_yaml(path: Path, values: dict[str, dict[str, Any]]) -> Path:
-    """Writes the values as a config file."""
+    """Write values as a YAML config file."""
     import yaml
 
     path.write_text(yaml.safe_dump(values))
@@ -113,7 +113,7 @@ def write_yaml(path: Path, values: dict[str, dict[str, Any]]) -> Path:
 
 @pytest.fixture(scope="session")
 def ray_here(tmp_path_factory):
-    """A Ray of this machine for the whole module, so that not every test starts one: address, process."""
+    """Local Ray shared by the tests of a module: (address, process)."""
     with ray_head(tmp_path_factory.mktemp("ray") / "log", "--include-dashboard=false") as found:
         yield found
 
@@ -125,7 +125,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def ray_head(log: Path, *options: str, **variables: str) -> Iterator[tuple[str, int]]:
-    """A Ray of this machine with 8 CPUs: address, process."""
+    """Start a local Ray with 8 CPUs; yield (address, process)."""
     environment = os.environ | LOCAL_RAY | variables
     for _ in range(RAY_STARTS):
         port = free_port()
@@ -148,7 +148,7 @@ def _has_started(process: "subprocess.Popen[bytes]", log: Path) -> bool:
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """With all that it started."""
+    """Kill a process and all its descendants."""
     children: list[psutil.Process] = []
     with contextlib.suppress(psutil.NoSuchProcess):
         children = psutil.Process(process.pid).children(recursive=True)

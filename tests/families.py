@@ -1,4 +1,4 @@
-"""The families of configs whose loss curves are recorded: what each lays over the small run of conftest.py."""
+"""Configs whose loss curves are recorded, as changes to the small run of conftest.py."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ BASE: Sections = {
     "train": {"average_half_life_images": 100},
     "telemetry": {"sample_images": 4},
 }
-"""Of all families, over the small run: 20 rounds, as many ticks, in float64."""
+"""Sections of all families that override the small run: 20 rounds with a tick each, in float64."""
 ADAM = {"learning_rate": 1e-3, "beta1": 0, "beta2": 0.9}
 LABELS = {"image": "image", "label": "label"}
 
@@ -84,7 +84,7 @@ FAMILIES: dict[str, Sections] = {
 
 
 def values_of(family: str, small: Sections) -> Sections:
-    """The values of a family's config, over those of a small run; a tick each round."""
+    """Return the config values of a family, with a tick each round."""
     values = {section: dict(keys) for section, keys in small.items()}
     for layer in (BASE, FAMILIES[family]):
         for section, keys in layer.items():

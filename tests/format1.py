@@ -1,7 +1,7 @@
-"""How tests/data/format1 was made, by ganrun 0.1.0: a run stopped half way, a search that finished, and their data.
+"""Made tests/data/format1 with ganrun 0.1.0: a run stopped half-way, a finished search, and their data.
 
-`python -m tests.format1 /srv/format1` makes the like in a new folder. What is in the repository stays as it is: it
-stands for the folders that people have.
+`python -m tests.format1 /srv/format1` makes similar ones in a new folder. Those in the repository must not change: they
+represent folders of users.
 """
 
 import os
@@ -22,7 +22,7 @@ from tests.recorded import ROOT
 
 FORMAT1 = ROOT / "tests/data/format1"
 MADE = "/srv/format1"
-"""Where it was made."""
+"""Folder that it was made in; the search's config has this path."""
 STOPPED = 120
 """Images after which the run was stopped, of 240."""
 RUN: dict[str, dict[str, Any]] = {
@@ -59,7 +59,7 @@ SEARCH = RUN | {
 
 
 class Means(nn.Module):
-    """An extractor that is quick: means and deviations of the quarters of an image."""
+    """Fast extractor: mean and standard deviation of each quarter of an image."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         quarters = (images.to(torch.float32) / 64).unflatten(3, [2, -1]).unflatten(2, [2, -1])
@@ -67,16 +67,16 @@ class Means(nn.Module):
 
 
 def write_extractor(path: Path) -> None:
-    """It is no part of what is kept: its file names the machine that it was made on."""
+    """Write the extractor. It is not in the repository, since TorchScript files contain paths of the machine."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.script(Means()), path)
 
 
 def copy_to(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of what is in the repository, as the working directory: paths in the run are relative.
+    """Copy the folders of the repository to a new working directory: paths in the run are relative.
 
-    `ganrun tune` makes paths absolute, and a search that was moved is none; so its config is told where it is.
+    `ganrun tune` makes paths absolute and refuses a moved search, so the path in its config is updated.
     """
     shutil.copytree(FORMAT1, place)
     monkeypatch.chdir(place)
@@ -87,7 +87,7 @@ def copy_to(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make_run() -> None:
-    """In this folder, where the data is: a run that was stopped at a checkpoint."""
+    """Make a run that stopped at a checkpoint, in the working directory."""
     from ganrun.run_folder.run_config import settle, write_config
     from ganrun.run_folder.run_folder import RunFolder
     from ganrun.storage import open_storage
@@ -99,14 +99,14 @@ def make_run() -> None:
 
 
 def make_search() -> None:
-    """In this folder, by the command itself."""
+    """Make a search with the command itself, in the working directory."""
     environment = os.environ | {"GANRUN_SIDECAR": "off"}
     path = write_yaml(Path("search.yaml"), SEARCH)
     subprocess.run([sys.executable, "-m", "ganrun", "tune", str(path)], check=True, env=environment)
 
 
 def prune() -> None:
-    """Takes away what makes it large and is not looked at: caches, and checkpoints that no pointer needs."""
+    """Delete large files that no test reads: caches, and checkpoints without a pointer."""
     for folder in (".statistics", "search/trials/.statistics"):
         shutil.rmtree(folder)
     for trial, kept in (("00", ("120-0001", "240-0001")), ("01", ("120-0002", "240-0002"))):

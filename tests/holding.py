@@ -1,5 +1,7 @@
-"""Named in `run.imports`, it has workers hold still where a test says: however long the test's next step takes, the
-run is not over before. They go on when they are to stop or leave."""
+"""Pauses a run where a test wants it, so that it does not end before the test's next step. Use it in `run.imports`.
+
+A paused worker continues when it is told to stop or leave.
+"""
 
 import time
 from pathlib import Path
@@ -22,12 +24,12 @@ class HoldingHost(WorkerHost):
 
 
 def hold_of(config: Config) -> Path:
-    """The file that has a run hold still: it says at how many images."""
+    """Return the file that pauses a run; it contains the number of images."""
     return Path(config.run.storage) / f"{config.run.name}.hold"
 
 
 def hold_at(config: Config, images: int) -> None:
-    """From so many images on, until the file is gone."""
+    """Pause a run from so many images on, until the file is deleted."""
     hold = hold_of(config)
     hold.parent.mkdir(parents=True, exist_ok=True)
     hold.with_suffix(".new").write_text(str(images))

@@ -1,4 +1,4 @@
-"""A data set that shows which of its samples is which: the key of each is a text beside it."""
+"""A data set whose samples can be identified: the text field of each is its key."""
 
 import hashlib
 import io
@@ -14,13 +14,13 @@ from tests.conftest import SIZES
 from tests.data.test_order import walk
 
 FIELDS = {"image": "image", "text": "text"}
-"""What to set `data.fields` to."""
+"""Value of `data.fields` that reads the keys."""
 History = dict[tuple[int, int], list[str]]
 """(images, slot) -> the keys shown there."""
 
 
 def upload_with_keys(folder: Path, uri: str) -> None:
-    """The small data set to a bucket, with each sample's key as a text beside it."""
+    """Upload the small data set to a bucket, with the key of each sample as its text."""
     storage, shards = open_storage(uri), []
     index = Index.from_json((folder / "index.json").read_bytes(), "index")
     for shard in index.shards:
@@ -38,7 +38,7 @@ def upload_with_keys(folder: Path, uri: str) -> None:
 
 
 def what_order_says(config: Config) -> History:
-    """The history of a run of the small data set from its first image to its last."""
+    """Return the sample keys of each (images, slot) that a run over the small data set must read."""
     slots, turn = config.slots, config.data.batch_size
     order, turns = Order(SIZES, slots, config.run.seed, config.data.shuffle_shards), config.train.total_images // turn
     before = [sum(SIZES[:shard]) for shard in range(len(SIZES))]

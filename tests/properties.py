@@ -1,8 +1,8 @@
-"""Tests over examples that are made up: the same ones each time, and as slow as the machine is."""
+"""Settings of property-based tests: deterministic examples and no deadline."""
 
 from hypothesis import settings
 
 
 def examples(number):
-    """Runs a test on so many examples, none of which is kept for the next time."""
+    """Run a test on so many examples, without a database of failures."""
     return settings(max_examples=number, derandomize=True, deadline=None, database=None)

@@ -1,4 +1,4 @@
-"""Runs the workers of a run as plain processes over gloo: what Ray Train does, without Ray."""
+"""Runs the workers of a run as plain processes over gloo, without Ray."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ from ganrun.worker.checkpoint_writer import CheckpointWriter, PendingCheckpoint
 
 
 class StopAt:
-    """A line to a driver that asks to stop once the run has shown so many images."""
+    """Channel to a driver that asks to stop after so many images."""
 
     def __init__(self, images: int | None = None) -> None:
         self.images, self.stop = images, False
@@ -33,12 +33,12 @@ class StopAt:
             self.stop = fields["images"] >= self.images
 
     def commands(self) -> list[dict[str, Any]]:
-        """None come."""
+        """Return no commands."""
         return []
 
 
 class Awaited(CheckpointWriter):
-    """Each is written before the run goes on: on a busy machine too, none takes the place of another."""
+    """Checkpoint writer that blocks until each checkpoint is written, so that none is skipped for a newer one."""
 
     def submit(self, pending: PendingCheckpoint) -> None:
         super().submit(pending)
@@ -47,23 +47,23 @@ class Awaited(CheckpointWriter):
 
 @contextlib.contextmanager
 def checkpoints_awaited() -> Iterator[None]:
-    """Has the runs of this process wait for each of their checkpoints, so that a test may count on any of them."""
+    """Make runs of this process wait for each checkpoint, so that a test can rely on every one."""
     with mock.patch("ganrun.worker.host.CheckpointWriter", Awaited):
         yield
 
 
 def forking() -> ForkServerContext:
-    """Begins processes that have loaded torch and ganrun already, which takes seconds in each."""
+    """Return a context that forks from a server with torch and ganrun loaded, which saves seconds per process."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.conftest", "ganrun.worker.worker", "ganrun.evaluate", "s3fs"])
     return context
 
 
 def as_ranks(function: Callable[..., None], arguments: tuple[Any, ...], ranks: int) -> None:
-    """Calls it with a rank and the arguments in a process for each rank, and waits for all.
+    """Call a function with (rank, *arguments) in a process per rank, and wait for all.
 
     Raises:
-        ProcessRaisedException: one did.
+        ProcessRaisedException: a process raised.
     """
     forking()
     multiprocessing.start_processes(
@@ -77,7 +77,7 @@ def _as_rank(rank: int, function: Callable[..., None], arguments: tuple[Any, ...
 
 
 def run_ranks(config: Config, workers: int, rendezvous: Path, stop_at: int | None = None) -> None:
-    """Trains with so many workers until the end, or until `stop_at` images are shown. `meeting` is an unused file."""
+    """Train with so many workers to the end or to `stop_at` images. `meeting` is a new file for the rendezvous."""
     if workers == 1:
         work_rank(0, config, 1, str(rendezvous), stop_at)
     else:
@@ -85,13 +85,13 @@ def run_ranks(config: Config, workers: int, rendezvous: Path, stop_at: int | Non
 
 
 def work_rank(rank: int, config: Config, workers: int, rendezvous: str, stop_at: int | None) -> None:
-    """One worker, whose checkpoints are awaited."""
+    """Run one worker that waits for each checkpoint."""
     with checkpoints_awaited():
         work_unawaited(rank, config, workers, rendezvous, stop_at)
 
 
 def work_unawaited(rank: int, config: Config, workers: int, rendezvous: str, stop_at: int | None) -> None:
-    """One worker, whose checkpoints are written behind the rounds, as they are in a real run."""
+    """Run one worker that writes checkpoints in the background, as in a real run."""
     from ganrun.worker.worker import run_worker
 
     torch.set_num_threads(1)
@@ -107,7 +107,7 @@ def run_folder(config: Config) -> Path:
 
 
 def latest_tensors(config: Config) -> dict[str, Tensor]:
-    """All tensors of the newest checkpoint."""
+    """Return all tensors of the newest checkpoint."""
     storage, directory = find_checkpoint(f"{config.run.storage}/{config.run.name}")
     files = checkpoint.read(storage, directory)
     return {

@@ -1,4 +1,4 @@
-"""Recordings of what ganrun says and computes, in tests/data/golden: compares with them, or makes them anew."""
+"""Compares output and numbers of ganrun with recordings in tests/data/golden, or records them again."""
 
 import contextlib
 import io
@@ -26,7 +26,7 @@ RENAMED = {"logit/": "score/", "_ema": "_average"}
 
 
 def ganrun(*arguments: object) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a command on a terminal of 100 columns, run in this process."""
+    """Run a command in this process with 100 columns; return exit code, stdout and stderr."""
     output, error, code = io.StringIO(), io.StringIO(), 0
     with contextlib.ExitStack() as stack:
         for number in (signal.SIGINT, signal.SIGTERM):  # Commands that train take these over.
@@ -44,14 +44,14 @@ def ganrun(*arguments: object) -> tuple[int, str, str]:
 
 
 def said(*arguments: object) -> str:
-    """Stdout of a command that has to succeed."""
+    """Return stdout of a command that must succeed."""
     code, output, error = ganrun(*arguments)
     assert code == 0, error
     return output
 
 
 def expect_text(name: str, text: str) -> None:
-    """Compares with a recorded text, character by character."""
+    """Compare with a recorded text, character by character."""
     path = GOLDEN / name
     if os.environ.get(RECORD):
         _write(path, text)
@@ -59,12 +59,12 @@ def expect_text(name: str, text: str) -> None:
 
 
 def expect_json(name: str, value: Any) -> None:
-    """Compares with recorded JSON, exactly."""
+    """Compare with recorded JSON, exactly."""
     expect_text(name, _dumped(value))
 
 
 def expect_numbers(name: str, value: Any, relative: float, absolute: float = 0.0) -> None:
-    """Compares with recorded JSON: the same keys and words, and numbers within a tolerance."""
+    """Compare with recorded JSON: equal keys and strings, and numbers within a tolerance."""
     path = GOLDEN / name
     if os.environ.get(RECORD):
         _write(path, _dumped(value))
@@ -86,7 +86,7 @@ def _alike(now: Any, then: Any, relative: float, absolute: float) -> bool:
 
 
 def leaves(value: Any, where: str = "") -> dict[str, Any]:
-    """Every value that holds no others, by the keys that lead to it."""
+    """Return all leaf values of JSON by their path of keys."""
     if not isinstance(value, Mapping | list | tuple):
         return {where: value}
     items = value.items() if isinstance(value, Mapping) else enumerate(value)
@@ -95,14 +95,14 @@ def leaves(value: Any, where: str = "") -> dict[str, Any]:
 
 
 def recorded(name: str) -> str:
-    """The key or name that stands in the recordings for one of now."""
+    """Return the name in the recordings for a current key or name."""
     for now, then in RENAMED.items():
         name = name.replace(now, then)
     return name
 
 
 def shape(value: Any) -> Any:
-    """The keys of a JSON value and the types of its values, all the way down; those of a list's items laid together."""
+    """Return the keys of a JSON value and the types of its values, recursively; the items of a list are merged."""
     if isinstance(value, Mapping):
         return {recorded(key): shape(each) for key, each in sorted(value.items())}
     if isinstance(value, list | tuple):
@@ -111,7 +111,7 @@ def shape(value: Any) -> Any:
 
 
 def _together(shapes: list[Any]) -> list[Any]:
-    """Objects as one with the keys of all; other shapes as those that differ."""
+    """Merge objects to one with the keys of all; return the distinct shapes of other values."""
     if shapes and all(isinstance(each, dict) for each in shapes):
         keys = sorted({key for each in shapes for key in each})
         merged = {key: _together([each[key] for each in shapes if key in each]) for key in keys}
@@ -120,7 +120,7 @@ def _together(shapes: list[Any]) -> list[Any]:
 
 
 def masked(text: str, *places: Path) -> str:
-    """A text without what differs from run to run: paths, times of day, durations."""
+    """Mask what differs from run to run: paths, times of day, durations."""
     for place in places:
         text = text.replace(str(place), "PLACE")
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", text)
@@ -129,7 +129,7 @@ def masked(text: str, *places: Path) -> str:
 
 
 def _dumped(value: Any) -> str:
-    """A line for each item of a list; other JSON with a line for each value."""
+    """Format JSON for diffs: a line per item of a list, else a line per value."""
     if not isinstance(value, list):
         return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
     items = ",\n".join(json.dumps(each, ensure_ascii=False) for each in value)

@@ -1,4 +1,4 @@
-"""A real S3 server, SeaweedFS, on the loopback address and ports of its own; and what to say to it."""
+"""A real S3 server, SeaweedFS, on the loopback address with its own ports and credentials."""
 
 import contextlib
 import json
@@ -21,11 +21,11 @@ BUCKET = "ganrun-test"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "GANRUNTESTKEY", "AWS_SECRET_ACCESS_KEY": "marked-secret-of-the-tests"}
 UNSET = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION")
 GRPC = 10_000
-"""So far above a port SeaweedFS takes a second one."""
+"""Offset of the gRPC port that SeaweedFS opens beside each port."""
 
 
 class Server:
-    """SeaweedFS with one bucket. Data outlives `kill` and `start`."""
+    """SeaweedFS with one bucket. Data survives `kill` and `start`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -35,7 +35,7 @@ class Server:
         self.environment = {**CREDENTIALS, "AWS_ENDPOINT_URL": self.url, "AWS_REGION": "us-east-1"}
 
     def start(self, ready_seconds: float = WAIT) -> None:
-        """Starts it; ready means that it takes an object and gives it back."""
+        """Start the server, and wait until an object can be written and read."""
         self.folder.mkdir(exist_ok=True)
         program = shutil.which("weed", path=str(Path(sys.executable).parent)) or "weed"
         options = [
@@ -64,13 +64,13 @@ class Server:
             time.sleep(0.2)
 
     def kill(self) -> None:
-        """SIGKILL, as a machine that loses power."""
+        """SIGKILL the server, as if its machine lost power."""
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
     def client(self, service: str = "s3", **credentials: str) -> Any:
-        """botocore's own client, of the administrator unless told otherwise; it asks once."""
+        """Return a botocore client without retries, by default with the rights of the administrator."""
         from botocore.config import Config
         from botocore.session import Session
 
@@ -79,7 +79,7 @@ class Server:
         return Session().create_client(service, "us-east-1", endpoint_url=self.url, config=config, **credentials)
 
     def user(self, policy: dict[str, Any]) -> dict[str, str]:
-        """Credentials, as AWS variables, of a new user with this policy alone."""
+        """Create a user with this policy. Return its credentials as AWS variables."""
         from botocore.exceptions import ClientError
 
         iam, name = self.client("iam"), f"user-{time.monotonic_ns()}"
@@ -107,7 +107,7 @@ class Server:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that are free, and so are those 10,000 above; below those that the system deals out."""
+    """Return free ports below the ephemeral range; port + 10,000 is free too, for gRPC."""
     found: list[int] = []
     while len(found) < count:
         port = random.randrange(11_000, 22_000)
@@ -120,7 +120,7 @@ def _free_ports(count: int) -> list[int]:
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory):
-    """The server that tests share."""
+    """Server that all tests share."""
     server = Server(tmp_path_factory.mktemp("s3") / "data")
     server.start()
     try:
@@ -131,7 +131,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture
 def s3(s3_server: Server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """A prefix of this test alone; the environment names server and credentials."""
+    """URI of a prefix for this test only. The environment has the endpoint and credentials."""
     for name in UNSET:
         monkeypatch.delenv(name, raising=False)
     for name, value in s3_server.environment.items():

@@ -1,4 +1,4 @@
-"""What `ganrun bench` prints has one shape; what its sides compute is what they say."""
+"""`ganrun bench`: one shape of results, and both sides of a comparison compute the same."""
 
 import copy
 import json
@@ -23,14 +23,14 @@ SHAPE = {"what", "peer", "ours", "theirs", "unit", "ratio", "limit_share", "repe
 
 @pytest.fixture
 def small(values, tmp_path):
-    """The config file of a small run."""
+    """Config file of a small run."""
     values["train"]["precision"] = "float32"
     return write_yaml(tmp_path / "small.yaml", values)
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Measures for a moment only."""
+    """Shorten the measurements."""
     for measure in (step, ablation, ddp):
         monkeypatch.setattr(measure, "REPEATS", 2)
         monkeypatch.setattr(measure, "SECONDS", 0.02)

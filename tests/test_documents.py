@@ -1,4 +1,4 @@
-"""The commands and the code of the documents do what they say."""
+"""The commands and the code in the documents work."""
 
 import re
 import shlex
@@ -28,7 +28,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 @pytest.fixture
 def place(tmp_path, monkeypatch, ray_here):
-    """A working directory with the configs and some photographs."""
+    """Working directory with the configs and some photographs."""
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     random = np.random.default_rng(0)
     for number in range(80):

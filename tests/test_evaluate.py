@@ -1,4 +1,4 @@
-"""Scores from the door: those of the training, provenance, and wrong requests in one line."""
+"""`ganrun evaluate`: equals the scores of training, reports provenance, and refuses invalid requests in one line."""
 
 import json
 import warnings
@@ -21,7 +21,7 @@ SAMPLES = 20
 
 @pytest.fixture(scope="module")
 def extractor(tmp_path_factory):
-    """A TorchScript program that is quick."""
+    """A fast TorchScript extractor."""
     path = tmp_path_factory.mktemp("extractor") / "brightness.pt"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -55,7 +55,7 @@ def test_the_door_gives_the_scores_of_the_training_and_says_where_they_come_from
     assert evaluate.main([str(run), "--json"]) == 0
     said = capsys.readouterr()
     found = json.loads(said.out)
-    assert said.err.count("looking at 40 images") == 1
+    assert said.err.count("scoring up to 40 images") == 1
     (file,) = (run / "metrics").iterdir()
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     (end,) = [line for line in lines if line["images"] == 60 and "kid" in line]
@@ -111,13 +111,13 @@ def test_words_for_people(run, capsys):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--metrics", "inception_score"], "brightness.pt gives no logits"),
-        (["--metrics", "class_frechet_distance"], "the run does not generate by class"),
+        (["--metrics", "inception_score"], "brightness.pt has no logits"),
+        (["--metrics", "class_frechet_distance"], "the run is unconditional"),
         (["--data", "{tmp}/nowhere"], "no shards and no index"),
         (["--data", "{tmp}/large"], "1 channels of 32 pixels a side"),
         (["--extractor", "nothing.pt"], "cannot read nothing.pt"),
         (["--extractor", "effnet"], "efficientnet-lite0, inception-v3-compat"),
-        (["--classifier-accuracy"], "needs a run that generates by class"),
+        (["--classifier-accuracy"], "needs a conditional run"),
     ],
 )
 def test_a_wrong_request_is_one_clear_line(run, tmp_path, capsys, options, reason):
@@ -131,7 +131,7 @@ def test_a_wrong_request_is_one_clear_line(run, tmp_path, capsys, options, reaso
 
 def test_a_metric_that_cannot_be_had_ends_the_training_at_its_first_score(config, values, tmp_path):
     values["evaluate"]["metrics"] = ["inception_score"]
-    with pytest.raises(UserError, match=r"metrics: inception_score cannot be had: .*gives no logits"):
+    with pytest.raises(UserError, match=r"metrics: inception_score cannot be computed: .*has no logits"):
         run_ranks(config_of(values), 1, tmp_path / "meeting")
 
 
@@ -139,7 +139,7 @@ def test_a_metric_that_is_none_is_refused_at_once(capsys):
     with pytest.raises(SystemExit) as ended:
         evaluate.main(["runs/none", "--metrics", "fidd"])
     assert ended.value.code == 2
-    assert "no metric 'fidd'" in capsys.readouterr().err
+    assert "unknown metric 'fidd'" in capsys.readouterr().err
 
 
 def test_no_run_is_one_clear_line(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""What users' own modules import stays, and what they imported before it still works."""
+"""Public names for user modules stay, and modules for ganrun 0.1 still work."""
 
 import ast
 import importlib.util
@@ -24,7 +24,7 @@ OLD = ROOT / "tests/data/format1/mine_of_format1.py"
 
 @pytest.fixture
 def old(monkeypatch, caplog):
-    """A user's module of format 1, imported as `run.imports` does it: what was said meanwhile."""
+    """Import a user module for ganrun 0.1 as `run.imports` does; return the warnings."""
     monkeypatch.syspath_prepend(OLD.parent)
     for name in (*ganrun.MOVED, OLD.stem):
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -78,5 +78,5 @@ def test_the_document_imports_from_extend_alone():
 def test_old_keyword_of_noise_gives_the_same_numbers(values):
     noise = extend.KeyedNoise(1, 0, 0, 0, torch.device("cpu"), torch.float64)
     assert torch.equal(noise.normal(4, purpose="a"), noise.normal(4, name="a"))
-    with pytest.raises(TypeError, match="need a name"):
+    with pytest.raises(TypeError, match="name is empty"):
         noise.uniform(4)

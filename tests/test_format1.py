@@ -1,4 +1,4 @@
-"""Folders that ganrun 0.1.0 wrote, in tests/data/format1, are read, resumed and drawn from; format1.py made them."""
+"""Folders of ganrun 0.1.0 in tests/data/format1 can be read, resumed and sampled; format1.py made them."""
 
 import json
 import os
@@ -20,12 +20,12 @@ from tests.recorded import GOLDEN, RECORD, expect_numbers, expect_text, ganrun, 
 from tests.test_golden import curve, figures
 
 RELATIVE, ABSOLUTE = 1e-12, 1e-12
-"""Of what goes on from a checkpoint in float64."""
+"""Tolerances of losses after a resume in float64."""
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A copy of all of it, as the working directory."""
+    """Working directory with a copy of all folders."""
     return copy_to(tmp_path / "format1", monkeypatch)
 
 
@@ -82,7 +82,7 @@ def test_the_exported_generator_has_its_weights_and_its_config(place):
 
 @pytest.mark.parametrize("name", ["run", "checkpoint"])
 def test_scores_are_what_they_were(place, name):
-    """The features are of 8 bits an image: a pixel may be rounded in another way."""
+    """Features come from 8-bit images, where a pixel may be rounded differently."""
     run = {"run": "run", "checkpoint": "run/checkpoints/000000000060-0001"}[name]
     scores = json.loads(said("evaluate", run, "--json"))
     assert len(scores.pop("extractor_sha256")) == 64

@@ -28,12 +28,12 @@ TIMED = (
     *("time", "seconds/", "images_per_second", "data_wait_ratio", "round_seconds", "rank_round_seconds/"),
     "shard_bytes",
 )
-"""Keys, or beginnings of keys, whose values no two runs share: shards are read ahead of the rounds."""
+"""Keys, or prefixes of keys, with values that differ from run to run (shards are prefetched, so their bytes too)."""
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """The data of each shape: (image_size, channels) -> folder."""
+    """Folders of data sets by (image_size, channels)."""
     root = tmp_path_factory.mktemp("golden")
     folders = {(size, channels): root / f"{size}x{channels}" for size, channels in ((16, 1), (16, 3), (8, 1))}
     for (size, channels), folder in folders.items():
@@ -43,14 +43,14 @@ def data(tmp_path_factory):
 
 
 def curve(run: Path) -> list[dict[str, float]]:
-    """The lines of all metrics of a run, without what is timed."""
+    """Return all lines of metrics of a run, without timings."""
     text = "".join(file.read_text() for file in sorted((run / "metrics").iterdir()))
     lines = map(json.loads, text.splitlines())
     return [{recorded(key): line[key] for key in line if not key.startswith(TIMED)} for line in lines]
 
 
 def summary(tensors: dict[str, Tensor]) -> dict[str, dict[str, float]]:
-    """Of each file of a checkpoint, and each kind of moment in it: how many numbers, their norm, their sum over it."""
+    """Return figures (count, norm, sum) of each file of a checkpoint, and of each kind of optimizer moment."""
     groups: dict[str, list[Tensor]] = {}
     for name, tensor in tensors.items():
         file, kind = recorded(name.partition("/")[0]), name.rpartition(".")[2]
@@ -92,7 +92,7 @@ def test_every_network_loss_and_penalty_is_in_a_family():
 
 
 def record() -> int:
-    """Runs the tests so that they write what they find."""
+    """Run the golden tests in recording mode."""
     os.environ[RECORD] = "1"
     modules = [*sorted((ROOT / "tests").glob("test_golden*.py")), ROOT / "tests/test_format1.py"]
     return pytest.main(["-q", *map(str, modules)])

@@ -1,4 +1,4 @@
-"""What each command says with --help and with --dry-run is what was recorded."""
+"""Output of each command with --help and --dry-run equals the recording."""
 
 import re
 import subprocess

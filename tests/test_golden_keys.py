@@ -30,7 +30,7 @@ QUICK = {
     "telemetry": {"REPEATS": 2, "SECONDS": 0.3},
     "fid": {"REPEATS": 1, "SIZE": 16, "SAMPLES": 100, "IMAGES": 2},
 }
-"""What is measured here, and how little of it; `ddp`, `job` and `startup` take many processes, and so too long."""
+"""Benchmarks to run, with minimal settings. `ddp`, `job` and `startup` need many processes and take too long."""
 
 DIFFERING = ("bf16", "bottleneck_gpus", "over_lightning")
 """In keys of bench: what not every processor computes in, what may be none, what is not always installed."""
@@ -63,7 +63,7 @@ MADE_UP = (
     {"kind": "picture", "images": 120, "png": b"latest", "diversity": 0.25},
     {"kind": "of a newer ganrun"},
 )
-"""What workers with GPUs might say."""
+"""Events that workers with GPUs might send."""
 
 
 # Commands.
@@ -120,7 +120,7 @@ def without(value):
 
 @pytest.fixture(scope="module")
 def states(tmp_path_factory, data_folder):
-    """The state of a run whose workers were real, and of one that has all that no CPU has."""
+    """State of a real run, and of a made-up run with everything that needs GPUs."""
     root = tmp_path_factory.mktemp("pushed")
     write_extractor(root / "means.pt")
     values = values_of("tricks", small_run(root / "runs", data_folder))
@@ -140,7 +140,7 @@ def heard(config, events):
 
 @pytest.fixture(scope="module")
 def sidecar(states):
-    """The address of one that was pushed both."""
+    """Address of a sidecar that has received both states."""
     command = [sys.executable, "-m", "ganrun", "sidecar", "--listen", "127.0.0.1:0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         address = re.match(r"(http://\S+) ", process.stderr.readline())[1]

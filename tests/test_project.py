@@ -1,4 +1,4 @@
-"""What the project says of itself holds: file map, configs, schema, commands, direction of imports."""
+"""Claims of the project about itself hold: file map, configs, schema, commands, direction of imports."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""Random streams are functions of their keys, whoever draws."""
+"""Random streams are functions of their keys, independent of the rank."""
 
 import inspect
 from dataclasses import replace

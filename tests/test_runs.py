@@ -1,4 +1,4 @@
-"""The door to runs, as a user knocks at it."""
+"""`ganrun runs` as a user calls it."""
 
 import io
 import json
@@ -20,7 +20,7 @@ def made(data_folder):
 
 @pytest.fixture
 def storage(made, tmp_path):
-    """A copy with what is no run beside the runs."""
+    """Copy of the storage, with files beside the runs that are not runs."""
     storage = shutil.copytree(made, tmp_path / "runs")
     (storage / "empty").mkdir()
     (storage / "notes.txt").write_text("mine")
@@ -29,7 +29,7 @@ def storage(made, tmp_path):
 
 @pytest.fixture
 def call(capsys):
-    """Exit code, stdout, stderr of a command."""
+    """Run a command; return exit code, stdout and stderr."""
 
     def call(*arguments):
         code = entry_point.main([str(argument) for argument in arguments])
@@ -59,14 +59,14 @@ def test_a_damaged_run_hides_no_other(call, storage):
     code, output, error = call("list", storage)
     assert code == 0
     assert [line.split()[0] for line in output.splitlines()] == ["NAME", "crashed"]
-    assert "passed over" in error
+    assert "skipped: " in error
     assert "resumed/latest.json is damaged" in error
     assert "finished/config.yaml is damaged" in error
 
 
 def test_a_storage_without_runs(call, storage):
-    assert call("list", storage / "empty") == (0, "", f"{storage}/empty: no runs in it\n")
-    assert "it is a run itself: ganrun runs show" in call("list", storage / "finished")[2]
+    assert call("list", storage / "empty") == (0, "", f"{storage}/empty: no runs\n")
+    assert "it is a run itself, see ganrun runs show" in call("list", storage / "finished")[2]
     code, output, error = call("list", storage / "typo")
     assert (code, output) == (2, "")
     assert "typo: no such folder" in error
@@ -113,7 +113,7 @@ def test_curve_is_plotted(call, storage, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
     code, _, error = call("curve", storage / "finished", "--plot", tmp_path / "curve.pdf")
     assert code == 2
-    assert "name a .png file" in error
+    assert "give a .png file" in error
     shutil.rmtree(storage / "crashed/metrics")
     assert call("curve", storage / "crashed", "--plot", picture)[0] == 1
 
@@ -159,7 +159,7 @@ def test_gc_lists_and_only_with_yes_deletes(call, storage):
     assert code == 0
     assert output.splitlines() == [
         f"{storage}/finished/samples/.part-x  2.0 KiB  a write that was cut off",
-        "1 orphan, 2.0 KiB; nothing is deleted: --yes does",
+        "1 orphan, 2.0 KiB; nothing deleted, use --yes",
     ]
     assert "crashed is running" in error
     assert (storage / "finished/samples/.part-x").exists()

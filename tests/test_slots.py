@@ -1,4 +1,4 @@
-"""Which slots a worker owns, for every number of slots and workers."""
+"""Assignment of slots to workers, for all numbers of slots and workers."""
 
 import statistics
 
@@ -13,7 +13,7 @@ from tests.properties import examples
 
 @st.composite
 def groups(draw):
-    """All workers of a run."""
+    """Return the slots of all workers of a run."""
     total = draw(st.integers(1, 2_000))
     workers = draw(st.integers(1, total))
     return [Slots(total, rank, workers) for rank in range(workers)]

@@ -36,7 +36,7 @@ def trees() -> Iterator[tuple[str, ast.Module]]:
 
 
 def imported(tree: ast.AST) -> set[str]:
-    """Every module that is imported anywhere in the tree, in functions too."""
+    """Return all modules that are imported anywhere in the tree, also within functions."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -48,7 +48,7 @@ def imported(tree: ast.AST) -> set[str]:
 
 
 def part(module: str) -> str:
-    """The package, or the module directly in ganrun, that a module belongs to."""
+    """Return the package, or the module directly in ganrun, that a module belongs to."""
     return [*module.split("."), ""][1]
 
 
@@ -140,14 +140,14 @@ def test_docstrings_name_arguments_that_there_are(name):
 
 
 def documented(node: ast.FunctionDef | ast.ClassDef) -> set[str]:
-    """The names in the sections Args and Attributes of a docstring."""
+    """Return the names in the sections Args and Attributes of a docstring."""
     sections = re.findall(r"(?:Args|Attributes):\n((?:    .*\n?|\n)+)", ast.get_docstring(node) or "")
     found = [names for section in sections for names in re.findall(r"^    (\w[\w, ]*):", section, re.MULTILINE)]
     return {name for names in found for name in names.split(", ")}
 
 
 def arguments(node: ast.FunctionDef | ast.ClassDef) -> set[str]:
-    """The arguments of a function, or the fields and the arguments of a class."""
+    """Return the arguments of a function, or the fields and arguments of a class."""
     if isinstance(node, ast.ClassDef):
         fields = {each.target.id for each in node.body if isinstance(each, ast.AnnAssign)}
         methods = [each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"]

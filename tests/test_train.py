@@ -1,4 +1,4 @@
-"""The main command, as a user runs it: real processes, real Ray."""
+"""`ganrun train` as a user runs it: real processes, real Ray."""
 
 import contextlib
 import json
@@ -76,8 +76,8 @@ def test_interrupted_killed_and_resumed_it_ends_as_if_undisturbed(values, tmp_pa
     hold_of(disturbed).unlink()
     code, _, error = second.wait()
     assert code == 0, error
-    assert error.count("; the workers are started again") == 1
-    assert error.count("going on with 2 workers from") == 2
+    assert error.count("; restarting the workers") == 1
+    assert error.count("resuming with 2 workers from") == 2
     kinds = [
         json.loads(line)["kind"]
         for file in sorted((run_folder(disturbed) / "events").iterdir())
@@ -144,13 +144,13 @@ def test_a_fault_in_the_users_module_ends_the_run_at_once_with_its_traceback(val
     code, _, error = Train(yaml, address=ray_here[0]).wait()
     assert code == 1
     assert "no attribute 'no_such_method'" in error
-    assert "started again" not in error
+    assert "restarting the workers" not in error
 
 
 def test_validate_finds_what_a_run_would_be_refused_for(values, tmp_path):
     yaml = write_yaml(tmp_path / "small.yaml", values)
     for override, reason in (
-        ("run.imports=[no_such_module]", "run.imports: 'no_such_module' cannot be imported"),
+        ("run.imports=[no_such_module]", "run.imports: cannot import 'no_such_module'"),
         ("run.start_from=nowhere", "neither a run with a checkpoint nor a checkpoint"),
     ):
         code, _, error = Train(yaml, "--validate", override).wait()

@@ -1,4 +1,4 @@
-"""The search, as a user runs it: real processes, real Ray."""
+"""`ganrun tune` as a user runs it: real processes, real Ray."""
 
 import json
 import os
@@ -34,7 +34,7 @@ print(json.dumps([len(groups), living, ray.available_resources().get("CPU")]))
 
 @pytest.fixture
 def values_of_search(values):
-    """A search of two trials, each DDP over two workers, with one interval to decide."""
+    """Return the config values of a search with two trials of two workers each, and one exploit decision."""
     values["train"] |= {"total_images": 1_200, "tick_images": 300}
     values["evaluate"] = {"every_images": 600, "samples": 12}
     values["cluster"] = {"workers": 2, "cpus_per_worker": 1}
@@ -44,7 +44,7 @@ def values_of_search(values):
 
 
 def left_behind(address):
-    """Placement groups, actors that live, and free CPUs of a Ray."""
+    """Return placement groups, live actors and free CPUs of a Ray."""
     environment = os.environ | LOCAL_RAY | {"RAY_ADDRESS": address}
     done = subprocess.run([sys.executable, "-c", LISTED], env=environment, capture_output=True, text=True, timeout=WAIT)
     assert done.returncode == 0, done.stderr
@@ -52,7 +52,7 @@ def left_behind(address):
 
 
 def assert_nothing_left(address, head, before=()):
-    """But for the actors that were there before."""
+    """Check that no placement group and no actor is left, except actors that existed before."""
     deadline = time.monotonic() + WAIT
     while True:
         groups, living, cpus = left_behind(address)
@@ -66,13 +66,13 @@ def assert_nothing_left(address, head, before=()):
 
 
 def processes(head, name):
-    """Those of the Ray of that head that are called so."""
+    """Return processes of the Ray with this head, by name."""
     children = psutil.Process(head).children(recursive=True)
     return [each for each in children if name in " ".join(each.cmdline())]
 
 
 def lines(folder, kind):
-    """Of search.jsonl, in a folder or a bucket."""
+    """Return the records of one kind in search.jsonl, in a folder or bucket."""
     found = map(json.loads, open_storage(str(folder)).read("search.jsonl").splitlines())
     return [line for line in found if line["kind"] == kind]
 
@@ -82,7 +82,7 @@ def files(folder, trial, checkpoint):
 
 
 def assert_exploits_copied(folder):
-    """Each trial that took over another has saved the donor's tensors, and goes on with the new values."""
+    """Check that each exploiting trial has saved the donor's tensors and continues with the new hyper-parameters."""
     exploits = lines(folder, "exploit")
     for exploit in exploits:
         trial = open_storage(f"{folder}/trials/{exploit['trial']}")
@@ -136,7 +136,7 @@ def test_without_the_section_there_is_nothing_to_search(values, tmp_path):
 
 @pytest.fixture
 def whole_ray(tmp_path):
-    """A Ray with its dashboard, which Ray Train asks whether those are alive whose placement groups it cleans up."""
+    """Ray with a dashboard, which Ray Train needs to clean up placement groups of dead drivers."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     options = ("--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}")

@@ -1,4 +1,4 @@
-"""Waiting for what another thread or process does. On a busy machine that takes its time: a deadline is for hangs."""
+"""Waits for another thread or process. The deadline is generous: it only catches hangs, not a slow machine."""
 
 import threading
 from collections.abc import Callable
@@ -10,10 +10,10 @@ LOOK_SECONDS = 0.02
 
 
 def until(is_so: Callable[[], Any], why_not: Callable[[], Any] = lambda: "it did not happen") -> None:
-    """Returns when it is so. Knows no clock, since a test may have one of its own.
+    """Return once a condition is true. Uses no clock, since a test may have replaced it.
 
     Raises:
-        AssertionError: it does not become so; with what `why_not` says.
+        AssertionError: it never became true; the message is that of `why_not`.
     """
     for _ in range(int(WAIT / LOOK_SECONDS)):
         if is_so():

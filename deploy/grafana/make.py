@@ -1,4 +1,7 @@
-"""Writes the dashboards from the table of series: `python deploy/grafana/make.py`, after a change of either."""
+"""Generate the dashboards from the series in ganrun/telemetry/series.py: run `python deploy/grafana/make.py`.
+
+Run it after a change of this file, of panels.py or of series.py.
+"""
 
 from pathlib import Path
 
@@ -15,29 +18,29 @@ FOLDER = Path(__file__).parent / "dashboards"
 Rows = dict[str, list[Builder[Panel]]]
 SHARES = "Rounds, waiting for data, scores, checkpoints' copies, samples and telemetry, since the run began."
 NODE = '{ip=~"$node"}'
-"""Of Ray's metrics."""
+"""Label filter of Ray's metrics for the selected nodes."""
 
 
 def of(name: str, **labels: str) -> str:
-    """A series of the run and the trials that are chosen."""
+    """Return the PromQL selector of a series for the selected runs and trials."""
     more = "".join(f',{label}="{value}"' for label, value in labels.items())
     return f'{BY_NAME[name].full_name}{{run=~"$run",trial=~"$trial"{more}}}'
 
 
 def rule(name: str) -> str:
-    """A recording rule, of the same."""
+    """Return the PromQL selector of a recording rule for the selected runs and trials."""
     return f'{name}{{run=~"$run",trial=~"$trial"}}'
 
 
 def curve(title: str, *names: str, unit: str = "") -> Graph:
-    """Series with a curve for each value of their labels, and each trial."""
+    """Return a graph of series, with a curve for each value of their labels and each trial."""
     parts = {name: " ".join(f"{{{{{label}}}}}" for label in BY_NAME[name].labels) for name in names}
     prefix = {name: name.replace("_", " ") + " " if len(names) > 1 else "" for name in names}
     return Graph(title, {of(name): f"{prefix[name]}{parts[name]} {{{{run}}}} {{{{trial}}}}" for name in names}, unit)
 
 
 def glance() -> list[Builder[Panel]]:
-    """The row that says whether all is well."""
+    """Return panels of the state of a run at a glance."""
     return [
         Figure("State", of("up"), ((None, "text"),)).words({1: ("running", "green"), 0: ("not running", "#808080")}),
         Figure("Ended", of("ended"), ((None, "text"),), legend="{{ending}}").text_mode(TextMode.NAME).no_value("no"),
@@ -55,13 +58,13 @@ def glance() -> list[Builder[Panel]]:
             "Checkpoint's age",
             f"time() - {of('checkpoint_last_success_timestamp_seconds')}",
             ((None, "green"), (1800, "orange"), (3600, "red")),
-            help="So much work a crash would cost now.",
+            help="Work that a crash would lose now.",
         ),
     ]
 
 
 def speed() -> list[Builder[Panel]]:
-    """The row that says what the time goes into."""
+    """Return panels of throughput, and of the time that each part takes."""
     pace = {
         of("images_per_second"): "now {{run}} {{trial}}",
         rule("run:ganrun_images_per_second:median6h"): "median of 6 h {{run}} {{trial}}",
@@ -85,7 +88,7 @@ def speed() -> list[Builder[Panel]]:
 
 
 def run_rows() -> Rows:
-    """Is it alive, does it learn, is it fast, is it safe."""
+    """Return the rows of dashboard Run: state, learning, speed, safety."""
     counted = ("nonfinite_total", "rollbacks_total", "checkpoint_failures_total", "samples_skipped_total")
     titles = ("Turns not finite", "Rollbacks", "Checkpoints failed", "Samples skipped")
     return {
@@ -116,7 +119,7 @@ def run_rows() -> Rows:
 
 
 def search_rows() -> Rows:
-    """Is the population better than its parents."""
+    """Return the rows of dashboard Search: population and lineage."""
     images = Column("images", f"max by (trial) ({of('images')})")
     score = Column("score", f"min by (trial) ({of('frechet_distance')})")
     rates = tuple(
@@ -148,7 +151,7 @@ def search_rows() -> Rows:
 
 
 def cluster_rows() -> Rows:
-    """Do the GPUs earn their money; the machines, as Ray sees them."""
+    """Return the rows of dashboard Cluster: use of GPUs, and nodes as Ray reports them."""
     hours, gpu = f"sum by (run) ({of('gpu_seconds_total')}) / 3600", "{{ip}} GPU {{GpuIndex}}"
     per_million = f"{hours} / (sum by (run) ({of('images_total')}) / 1e6)"
     memory = f"ray_node_mem_used{NODE} / ray_node_mem_total{NODE}"
@@ -197,7 +200,7 @@ def cluster_rows() -> Rows:
 
 
 def dashboard(name: str, about: str, rows: Rows) -> Dashboard:
-    """With the variables, marks and links that all have."""
+    """Return a dashboard with these rows, and the links and annotations that all have."""
     made = Dashboard(f"ganrun: {name}").uid(f"ganrun-{name.lower()}").description(about).tags(["ganrun"])
     made.time("now-6h", "now").refresh("30s").timezone("browser").tooltip(DashboardCursorSync.CROSSHAIR)
     made.link(
@@ -223,7 +226,7 @@ def dashboard(name: str, about: str, rows: Rows) -> Dashboard:
 
 
 def dashboards() -> dict[str, str]:
-    """File names with their JSON."""
+    """Return the JSON of each dashboard by file name."""
     of_runs = variable("run", 'label_values(ganrun_up{run!=""}, run)')
     searches = variable("run", "label_values(ganrun_trials, run)")
     all_runs = variable("run", 'label_values(ganrun_up{run!=""}, run)', ".+")

@@ -1,4 +1,4 @@
-"""How a panel looks. What series.py says of a metric becomes the panel's description and unit."""
+"""Panels of the dashboards. Their descriptions and units come from ganrun/telemetry/series.py."""
 
 import re
 from dataclasses import dataclass
@@ -34,46 +34,46 @@ from ganrun.telemetry.series import BY_NAME, PREFIX, Series
 
 SOURCE = common.DataSourceRef("prometheus", "prometheus")
 UNITS = {"seconds": "s", "bytes": "bytes", "ratio": "percentunit", "images/s": "suffix: images/s"}
-"""Grafana's names of the units of series.py; others are plain numbers."""
+"""Grafana's unit ids by unit in series.py; other units are shown as plain numbers."""
 Steps = tuple[tuple[float | None, str], ...]
 GOOD_AT_0: Steps = ((None, "green"), (1, "orange"))
 
 
 def series_of(expression: str) -> list[Series]:
-    """Those whose names stand in it."""
+    """Return the ganrun series that a PromQL expression names."""
     names = dict.fromkeys(re.findall(rf"{PREFIX}(\w+)(?!\w|:)", expression))
     return [BY_NAME[name] for name in names if name in BY_NAME]
 
 
 def unit_of(expression: str) -> str:
-    """Grafana's name of the first series' unit."""
+    """Return Grafana's unit id for the first series in an expression."""
     return next((UNITS[series.unit] for series in series_of(expression) if series.unit in UNITS), "short")
 
 
 def help_of(*expressions: str) -> str:
-    """What the series of these expressions mean."""
+    """Return the help texts of the series in these expressions."""
     helps = [series.help for expression in expressions for series in series_of(expression)]
     return "\n\n".join(dict.fromkeys(helps))
 
 
 def query(expression: str, legend: str = "", letter: str = "A") -> prometheus.Dataquery:
-    """A range query."""
+    """Return a range query."""
     return prometheus.Dataquery().expr(expression).legend_format(legend).ref_id(letter).range()
 
 
 def thresholds(steps: Steps) -> board.ThresholdsConfig:
-    """Colours from these values up; None is minus infinity."""
+    """Return thresholds from (lower bound, colour) pairs; bound None is minus infinity."""
     return board.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps([Threshold(*step) for step in steps])
 
 
 class Graph(timeseries.Panel):
-    """Curves over time.
+    """Time series panel.
 
     Args:
-        title: of the panel.
-        curves: expressions with their legends.
-        unit: Grafana's name; that of the first series unless given.
-        help: further description, for what is not in series.py.
+        title: title of the panel.
+        curves: legends by PromQL expression.
+        unit: Grafana's unit id; empty: that of the first series.
+        help: description; empty: help texts of the series.
     """
 
     def __init__(self, title: str, curves: dict[str, str], unit: str = "", help: str = "") -> None:
@@ -88,29 +88,29 @@ class Graph(timeseries.Panel):
             self.with_target(query(expression, name, letter))
 
     def logarithmic(self) -> Self:
-        """For what spans decades."""
+        """Use a logarithmic axis."""
         return self.scale_distribution(ScaleDistributionConfig().type(common.ScaleDistribution.LOG).log(10))
 
     def limit(self, value: float) -> Self:
-        """A dashed line from which on it is bad, the alert's."""
+        """Draw a dashed line at the threshold of the alert."""
         self.thresholds(thresholds(((None, "green"), (value, "red"))))
         return self.thresholds_style(GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.DASHED))
 
     def stacked(self) -> Self:
-        """Parts of a sum."""
+        """Stack the curves, for parts of a sum."""
         return self.fill_opacity(40).stacking(StackingConfig().mode(common.StackingMode.NORMAL))
 
 
 class Figure(stat.Panel):
-    """The newest value, large.
+    """Panel with the newest value in large digits.
 
     Args:
-        title: of the panel.
-        expression: its value.
-        steps: what each colour means.
-        unit: Grafana's name; that of the first series unless given.
-        legend: shown before run and trial where there are several.
-        help: further description, for what is not in series.py.
+        title: title of the panel.
+        expression: PromQL expression.
+        steps: (lower bound, colour) pairs; empty: no colours.
+        unit: Grafana's unit id; empty: that of the first series.
+        legend: text before run and trial if there are several values.
+        help: description; empty: help texts of the series.
     """
 
     def __init__(
@@ -125,14 +125,14 @@ class Figure(stat.Panel):
         self.with_target(query(expression, f"{legend} {{{{run}}}} {{{{trial}}}}".strip()))
 
     def words(self, texts: dict[int, tuple[str, str]]) -> Self:
-        """Text and colour in place of these values."""
+        """Show (text, colour) instead of these values."""
         results = {str(value): ValueMappingResult(text, colour) for value, (text, colour) in texts.items()}
         return self.mappings([ValueMap(results)])
 
 
 @dataclass(frozen=True)
 class Column:
-    """A value a trial."""
+    """Column with one value per trial."""
 
     name: str
     expression: str
@@ -140,7 +140,7 @@ class Column:
 
 
 def population(title: str, columns: tuple[Column, ...]) -> table.Panel:
-    """A table with a line a trial."""
+    """Return a table with one row per trial."""
     panel = table.Panel().title(title).datasource(SOURCE).span(24).height(8)
     panel.description(help_of(*(column.expression for column in columns)))
     for letter, column in zip("ABCDEFGH", columns, strict=False):
@@ -151,7 +151,7 @@ def population(title: str, columns: tuple[Column, ...]) -> table.Panel:
 
 
 def over_images(title: str, columns: tuple[Column, ...]) -> xychart.Panel:
-    """Curves a trial over the first column, which is its images."""
+    """Return an XY chart per trial; the x axis is the first column, the images of the trial."""
     panel = xychart.Panel().title(title).datasource(SOURCE).span(12).height(9)
     panel.description(help_of(*(column.expression for column in columns[1:])) + "\n\nOver the trial's images.")
     panel.mapping(SeriesMapping.AUTO).show(XYShowMode.POINTS_AND_LINES).line_width(2)
@@ -163,7 +163,7 @@ def over_images(title: str, columns: tuple[Column, ...]) -> xychart.Panel:
 
 
 def _one_frame(columns: tuple[Column, ...]) -> list[DataTransformerConfig]:
-    """The answers side by side, under the columns' names."""
+    """Return transformations that join the results of all queries into one table with the names of the columns."""
     answers = [f"Value #{letter}" for letter, _ in zip("ABCDEFGH", columns, strict=False)]
     organize = {
         "excludeByName": {"Time": True},
@@ -174,7 +174,13 @@ def _one_frame(columns: tuple[Column, ...]) -> list[DataTransformerConfig]:
 
 
 def variable(name: str, values: str, all_of_them: str = "") -> board.QueryVariable:
-    """A choice at the top of a dashboard: of one, or, with a pattern for all of them, of several."""
+    """Return a drop-down at the top of a dashboard.
+
+    Args:
+        name: name of the variable.
+        values: query of its values.
+        all_of_them: pattern that matches all values; it allows several choices. Empty: one choice.
+    """
     made = board.QueryVariable(name).datasource(SOURCE).query(values).definition(values)
     made.refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
     made.sort(VariableSort.ALPHABETICAL_ASC)
@@ -185,6 +191,6 @@ def variable(name: str, values: str, all_of_them: str = "") -> board.QueryVariab
 
 
 def mark(name: str, expression: str, colour: str, text: str) -> board.AnnotationQuery:
-    """A vertical line in all graphs wherever the expression has a value."""
+    """Return an annotation: a vertical line in all graphs at each time the expression has a value."""
     made = board.AnnotationQuery().name(name).datasource(SOURCE).enable(True).icon_color(colour)
     return made.expr(expression).step("60s").title_format(name).text_format(text)

@@ -1,1 +1,1 @@
-"""What commands share: entry point, preflight, progress, signals."""
+"""Shared by all commands: entry point, preflight checks, progress and signals."""

@@ -1,4 +1,4 @@
-"""What every command shares: its exit codes and how its faults are printed."""
+"""Argument parser, exit codes and error output of all commands."""
 
 import argparse
 import io
@@ -20,10 +20,12 @@ def parser(verb: str, description: str | None, examples: str) -> argparse.Argume
 
 
 def run(body: Callable[[], int]) -> int:
-    """Runs a command's body and turns what it raises into an exit code and a message on stderr.
+    """Run the body of a command. Print errors to stderr and return the exit code.
 
-    A fault that the user or the operator can mend is its message alone; anything else is ours, with its
-    traceback.
+    Errors that the user or operator can fix are printed as one line. Any other is a bug and gets a traceback.
+
+    Returns:
+        The result of `body`; 2 for invalid input, 130 after Ctrl-C, 1 for all other failures.
     """
     try:
         return body()
@@ -37,11 +39,11 @@ def run(body: Callable[[], int]) -> int:
         print("ganrun: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output left (`| head`): nothing more can be said to it, at exit neither.
+        # The reader closed the pipe (`| head`). Without this Python fails again when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except OSError as error:
-        if error.filename is None or error.strerror is None:  # Of a socket or a pipe: no place that a user named.
+        if error.filename is None or error.strerror is None:  # A socket or pipe, not a path that the user gave.
             traceback.print_exc()
             return FAILED
         print(f"ganrun: {error.filename}: {error.strerror}", file=sys.stderr)

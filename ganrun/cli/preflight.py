@@ -1,4 +1,4 @@
-"""What is checked and settled before a run costs anything. Imports neither ray nor, without GPUs, torch."""
+"""Checks of data, storage and hardware before a run starts. Imports no ray, and torch only for a config with GPUs."""
 
 import os
 
@@ -9,19 +9,20 @@ from ganrun.errors import UserError
 from ganrun.storage import check_rights, open_storage
 
 PATIENCE_SECONDS = 10.0
-"""A storage that does not answer before a run begins is more often misspelt than away."""
+"""Retry budget for storage requests. Short: before a run a storage that does not answer is more often misspelt than
+down."""
 
 
 def check(config: Config) -> None:
-    """Checks data, storage and hardware against the config.
+    """Check the config against data, storage and hardware.
 
     Raises:
-        UserError: all that is wrong, in one message.
+        UserError: one message with all errors, a line each.
     """
     faults = []
-    for what in (_check_data, _check_storage, _check_gpus):
+    for check_part in (_check_data, _check_storage, _check_gpus):
         try:
-            what(config)
+            check_part(config)
         except UserError as error:
             faults.append(str(error))
     if faults:
@@ -29,7 +30,7 @@ def check(config: Config) -> None:
 
 
 def absolute(config: Config) -> Config:
-    """The config with relative paths made absolute here: workers have other working directories."""
+    """Return the config with absolute paths, since workers have another working directory."""
     shards = config.data.shards
     paths = _absolute(shards) if isinstance(shards, str) else [_absolute(shard) for shard in shards]
     places = {"storage": config.run.storage, "start_from": config.run.start_from}
@@ -58,7 +59,7 @@ def _check_data(config: Config) -> None:
         if (wanted := getattr(config.data, name)) != found:
             raise UserError(
                 f"data.{name}: {wanted}, but the index of {config.data.shards} says {found}; "
-                f"set data.{name}={found}, or make the data set again with ganrun.prepare"
+                f"set data.{name}={found}, or make the data set again with ganrun prepare"
             )
     if config.model.classes and config.model.classes != len(data.index.classes):
         raise UserError(
@@ -68,17 +69,20 @@ def _check_data(config: Config) -> None:
     if config.data.fields["image"].kind == "point" and config.evaluate.every_images:
         _check_modes(config, data)
     if config.slots > data.index.samples:
-        raise UserError(f"data.slots: {config.slots} is more than the {data.index.samples} samples of data.shards")
+        raise UserError(
+            f"data.slots: {config.slots}, but data.shards has only {data.index.samples} samples; "
+            f"set at most data.slots={data.index.samples}"
+        )
     _check_shards(data)
 
 
 def _check_modes(config: Config, data: DataSet) -> None:
-    from ganrun.evaluation.modes import MIXTURES, known_mixture  # With numpy, which other runs do not wait for.
+    from ganrun.evaluation.modes import MIXTURES, known_mixture  # imports numpy, needed for points only
 
     if not known_mixture(data.index):
         raise UserError(
-            f"evaluate.every_images: {config.evaluate.every_images}, but no modes are known of the points of "
-            f"{config.data.shards}; set it to 0, or make the data with ganrun prepare: {' or '.join(MIXTURES)}"
+            f"evaluate.every_images: {config.evaluate.every_images}, but the modes of the points in "
+            f"{config.data.shards} are unknown; set it to 0, or use data of ganrun prepare {' or '.join(MIXTURES)}"
         )
 
 
@@ -87,7 +91,9 @@ def _check_shards(data: DataSet) -> None:
         there = set(place.list())
         for shard, where in zip(data.index.shards, data.places, strict=True):
             if where.uri == place.uri and shard.name not in there:
-                raise UserError(f"{place.uri}/{shard.name}: the index names this shard, but it is not there")
+                raise UserError(
+                    f"{place.uri}/{shard.name}: the index names this shard, but it does not exist; restore it"
+                )
 
 
 def _check_storage(config: Config) -> None:
@@ -102,5 +108,5 @@ def _check_gpus(config: Config) -> None:
     if (there := torch.cuda.device_count()) < config.cluster.fewest_workers:
         raise UserError(
             f"cluster.workers: {config.cluster.fewest_workers} with a GPU each, but this machine has {there}; "
-            "take fewer, or cluster.gpus_per_worker=0, or name a cluster in RAY_ADDRESS"
+            "use fewer workers, set cluster.gpus_per_worker=0, or set RAY_ADDRESS to a cluster"
         )

@@ -1,4 +1,4 @@
-"""What a person sees of a run while it trains: a progress bar, or on no terminal a line a tick."""
+"""Progress of a training run on stderr: a progress bar in a terminal, else a line per tick."""
 
 import sys
 from typing import Any
@@ -9,27 +9,27 @@ from ganrun.run_folder.report import format_score
 
 
 class ProgressDisplay:
-    """Shows the workers' events on stderr and remembers the scores.
+    """Shows events of the workers and records scores.
 
     Args:
-        total_images: length of the run.
+        total_images: length of the run, `train.total_images`.
     """
 
     def __init__(self, total_images: int) -> None:
         self.total_images = total_images
         self.scores: list[tuple[int, str, float]] = []
-        """(images, name, value) of each score of this command."""
+        """(images, name, value) of each score since the command started."""
         self.attempts = 0
         self._bar: tqdm[Any] | None = None
         self._terminal = sys.stderr.isatty()
 
     def handle(self, event: dict[str, Any]) -> None:
-        """Shows one event."""
+        """Show one event, see `worker/channel.py`."""
         match event["kind"]:
             case "started":
                 self._started(event)
             case "restart" if event["why"]:
-                self.write_line(f"{event['why']}; the workers are started again")
+                self.write_line(f"{event['why']}; restarting the workers")
             case "images":
                 if self._bar is not None:
                     self._bar.update(event["images"] - self._bar.n)
@@ -43,24 +43,24 @@ class ProgressDisplay:
                 self.write_line(event["text"])
 
     def write_line(self, text: str) -> None:
-        """A line of its own, above the bar."""
+        """Print a line above the bar."""
         tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
-        """Leaves the bar as it stands."""
+        """Close the bar and leave it on the screen."""
         if self._bar is not None:
             self._bar.close()
 
     def _started(self, event: dict[str, Any]) -> None:
         for fault in event["faults"]:
-            self.write_line(f"{fault}; the checkpoint before it is taken")
+            self.write_line(f"{fault}; falling back to the checkpoint before it")
         workers = f"{event['workers']} worker{'s' * (event['workers'] > 1)}"
         self.attempts += 1
         if event["before"] not in (None, event["workers"]):
             there = "there is" if event["workers"] == 1 else "there are"
-            self.write_line(f"{there} {workers} now; going on from {event['images']:,} images")
+            self.write_line(f"{there} {workers} now; resuming from {event['images']:,} images")
         elif event["images"]:
-            self.write_line(f"going on with {workers} from {event['images']:,} images")
+            self.write_line(f"resuming with {workers} from {event['images']:,} images")
         else:
             self.write_line(f"training with {workers}")
         self.close()
@@ -77,7 +77,7 @@ class ProgressDisplay:
         losses = {name[5:]: value for name, value in values.items() if name.startswith("loss/")}
         shown = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
         if values["nonfinite"]:
-            self.write_line(f"{values['nonfinite']} turns before {images:,} images were not finite and were skipped")
+            self.write_line(f"skipped {values['nonfinite']} turns before {images:,} images: not finite")
         if self._terminal and self._bar is not None:
             self._bar.set_postfix_str(shown)
         else:

@@ -1,4 +1,4 @@
-"""How a command is asked to stop."""
+"""Graceful stop on SIGINT and SIGTERM."""
 
 import signal
 import sys
@@ -7,14 +7,17 @@ from types import FrameType
 
 
 def stop_on_signals() -> threading.Event:
-    """Set by the first SIGINT or SIGTERM: finish the round, save, leave. The second one leaves at once."""
+    """Install signal handlers, and return the event that the first SIGINT or SIGTERM sets.
+
+    The caller then finishes the round, saves a checkpoint and exits. A second signal raises KeyboardInterrupt.
+    """
     stop = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        print("\nsaving a checkpoint and leaving (once more: leave at once) ...", file=sys.stderr)
+        print("\nsaving a checkpoint, then stopping (press again to stop at once) ...", file=sys.stderr)
 
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)

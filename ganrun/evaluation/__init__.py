@@ -1,1 +1,1 @@
-"""How good generated images are: feature statistics, and the scores made of them."""
+"""Scores of generated images: features, their statistics, and the metrics computed from them."""

@@ -1,8 +1,9 @@
-"""A small classifier of images, trained in seconds on a CPU: names the modes of stacked images, and gives the
-classification accuracy score (Ravuri & Vinyals 2019, arXiv:1905.10887): train it on generated images and
-their labels, and take its accuracy on real ones.
+"""Small image classifier that trains in seconds on a CPU.
 
-Shapes: N images, C channels, S pixels a side, K classes.
+It assigns modes to stacked images, and computes the classification accuracy score (Ravuri & Vinyals 2019,
+arXiv:1905.10887): train on generated images with their labels, test on real ones.
+
+Shapes: N images, C channels, S image size, K classes.
 """
 
 import math
@@ -14,14 +15,14 @@ from torch.nn import functional as F
 from ganrun.rng import key
 
 STEPS = 600
-"""The same for any number of images, so that scores of different sets cost and mean the same."""
+"""Training steps. Fixed for any number of images, so that scores of different sets cost the same and compare."""
 BATCH = 128
 LEARNING_RATE = 3e-3
 _CHUNK = 1_000
 
 
 class Classifier(nn.Module):
-    """Images [N, C, S, S], uint8 -> logits [N, K]."""
+    """CNN with three strided convolutions: uint8 images [N, C, S, S] -> logits [N, K]."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
@@ -31,19 +32,21 @@ class Classifier(nn.Module):
         self.last = nn.Linear(4 * 128, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of the classes."""
+        """Return logits [N, K]."""
         logits: Tensor = self.last(self.layers(images.float() / 127.5 - 1))
         return logits
 
 
 def train_classifier(images: Tensor, labels: Tensor, classes: int, seed: int) -> Classifier:
-    """A classifier of these images, in eval mode; equal arguments give equal weights (on as many threads).
+    """Train a classifier and return it in eval mode, on the device of `images`.
+
+    Equal arguments give equal weights, on the same device type and number of threads.
 
     Args:
-        images: uint8 [N, C, S, S], S at least 8; they stay where they are, and the classifier is made there.
-        labels: int64 [N] in 0..classes - 1.
+        images: uint8 [N, C, S, S], S at least 8.
+        labels: int64 [N] in 0 .. K - 1, on the same device.
         classes: K.
-        seed: of its first weights and of the order of the images.
+        seed: seed of the initial weights and of the order of the images.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, "classifier"))
@@ -52,7 +55,7 @@ def train_classifier(images: Tensor, labels: Tensor, classes: int, seed: int) ->
     order = torch.Generator().manual_seed(key(seed, "classifier/order"))
     optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
     for step in range(STEPS):
-        # Down to 0 along half a cosine (Loshchilov & Hutter 2017, arXiv:1608.03983).
+        # Cosine decay to 0 (Loshchilov & Hutter 2017, arXiv:1608.03983).
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 + math.cos(math.pi * step / STEPS)) / 2
         drawn = torch.randint(len(images), (BATCH,), generator=order).to(images.device)
         loss: Tensor = F.cross_entropy(network(images[drawn]), labels[drawn])
@@ -65,19 +68,20 @@ def train_classifier(images: Tensor, labels: Tensor, classes: int, seed: int) ->
 
 @torch.no_grad()
 def predict(network: nn.Module, images: Tensor) -> Tensor:
-    """The likeliest class of each image, int64 [N]."""
+    """Return the most likely class of each image, int64 [N]."""
     return torch.cat([network(part).argmax(1) for part in torch.split(images, _CHUNK)])
 
 
 def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """The share of images [N, C, S, S] whose likeliest class is their label [N]."""
+    """Return the top-1 accuracy in 0..1 on uint8 images [N, C, S, S] with labels [N]."""
     return float((predict(network, images) == labels).double().mean())
 
 
 def stacked_labels(network: nn.Module, images: Tensor, classes: int) -> Tensor:
-    """The mode of images [N, 3, S, S] that are three grey ones, as `ganrun prepare stacked:` numbers them.
+    """Classify stacked images [N, 3, S, S] by a classifier of grey images. Return modes int64 [N] in 0 .. K^3 - 1.
 
-    With a, b and c the classes of red, green and blue by a classifier of grey images, (a K + b) K + c.
+    With a, b, c the classes of the red, green and blue channel the mode is (a K + b) K + c, as `ganrun prepare
+    stacked:` numbers it.
     """
     red, green, blue = (predict(network, images[:, channel : channel + 1]) for channel in range(3))
     return (red * classes + green) * classes + blue

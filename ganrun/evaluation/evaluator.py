@@ -1,4 +1,4 @@
-"""Scores a game's networks against data, again and again with the same noise and the same real images."""
+"""Scores a generator against real images, each time with the same noise and the same real images."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -20,29 +20,29 @@ from ganrun.storage import Storage
 
 
 def unavailable(extractor: Extractor, reals: RealImages, generated: ScoredImages) -> dict[Metric, str]:
-    """The metrics that cannot be had of these, and why."""
+    """Return the metrics that cannot be computed for this extractor, data and images, each with the reason."""
     reasons: dict[Metric, str] = {}
     if not extractor.classes:
-        reasons["inception_score"] = f"the extractor {extractor.name} gives no logits; inception-v3-compat does"
+        reasons["inception_score"] = f"the extractor {extractor.name} has no logits; use inception-v3-compat"
     if generated.labels(1) is None:
-        reasons["class_frechet_distance"] = "the run does not generate by class"
+        reasons["class_frechet_distance"] = "the run is unconditional; it needs model.classes > 0"
     if not reals.classes:
         reasons |= dict.fromkeys(OF_CLASSES, "the data has no classes")
     if not is_stacked(reals):
-        reasons["modes"] = "the data are no stacks of images; ganrun prepare stacked: makes them"
+        reasons["modes"] = "the data are not stacked images; make them with ganrun prepare stacked:"
     return reasons
 
 
 class Evaluator:
-    """Scores of generated images.
+    """Computes scores of generated images. Features of the real images are extracted once.
 
     Args:
-        extractor: moved to where the images are generated.
-        reals: whose images are the reference.
-        samples: generated images.
-        metrics: beside the Fréchet distance.
-        cache: where what was seen of real images is kept for all runs.
-        seen: is called with the number of images of each chunk that is done here.
+        extractor: feature extractor; it is moved to the device of the generator.
+        reals: real images to compare with.
+        samples: number of generated images.
+        metrics: metrics beside the Fréchet distance.
+        cache: storage for statistics of the real images, shared by all runs.
+        seen: progress callback, called with the number of images in each chunk that this rank has processed.
     """
 
     def __init__(
@@ -62,20 +62,20 @@ class Evaluator:
         self._modes = StackedModes(reals, cache) if "modes" in metrics else None
 
     def score(self, generated: ScoredImages, group: dist.ProcessGroup | None = None) -> Score:
-        """The scores, on each rank; all ranks of the group call it together.
+        """Return the scores, the same on each rank. Collective over `group`.
 
         Raises:
-            UserError: one of the metrics cannot be had here, or the data is damaged.
+            UserError: a metric cannot be computed for this run, or the data is corrupt.
         """
         for metric, reason in unavailable(self.extractor, self.reals, generated).items():
             if metric in self.metrics:
-                raise UserError(f"metrics: {metric} cannot be had: {reason}")
+                raise UserError(f"metrics: {metric} cannot be computed: {reason}")
         extractor, first = self.extractor.to(generated.device), group is None or group.rank() == 0
         if self._reference is None:
             self._reference = self._real_statistics(group)
         images = self._counted(generated.images)
         fake = extract_generated(images, self.samples, BATCH, extractor, group, self._keep)
-        # Rank 0's numbers are everybody's: in their last bits they may differ from processor to processor.
+        # Broadcast rank 0's numbers: their last bits may differ between CPU models.
         found = [self._score(fake, generated) if first else None]
         if group is not None:
             dist.broadcast_object_list(found, group=group, group_src=0)

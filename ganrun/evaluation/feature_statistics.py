@@ -1,10 +1,11 @@
-"""What an extractor sees in many images, over all ranks: the same for every number of ranks.
+"""Extracts features of many images on all ranks, with the same result for any number of ranks.
 
-Sample numbers are cut into chunks of fixed size, and chunk c goes to rank c modulo the number of ranks: which
-samples are made, and in which batches, does not depend on how many ranks there are.
+Samples are split into chunks of fixed size; chunk c goes to rank c mod W. The samples, and the batches they are made
+in, do not depend on the number of ranks W.
 
-`group` is the process group of the ranks that call together (`torch.distributed.group.WORLD`), or None for
-one process alone.
+`group` is the process group of the participating ranks, or None for a single process.
+
+Shapes: N samples, D features, K logits.
 """
 
 import math
@@ -24,7 +25,7 @@ Extract = Callable[[int, int], tuple[Tensor, Tensor | None]]
 
 @dataclass(frozen=True)
 class Keep:
-    """What is kept of each image, beside the statistics of all: it is gathered, which costs memory."""
+    """Values to keep for each image beside the moments over all. They are gathered on rank 0, which costs memory."""
 
     features: bool = False
     logits: bool = False
@@ -35,11 +36,12 @@ NOTHING = Keep()
 
 @dataclass(frozen=True)
 class FeatureStatistics:
-    """What was seen; `statistics` on each rank, the rest on rank 0 alone and in the order of the samples.
+    """Statistics of the features of N images.
 
     Attributes:
-        features: float32 [N, D] on the CPU; None if not kept.
-        logits: float32 [N, K] on the CPU; None if not kept.
+        statistics: moments of the features, on each rank.
+        features: float32 [N, D] on the CPU, in sample order; None if not kept or not on rank 0.
+        logits: float32 [N, K] on the CPU, in sample order; None if not kept or not on rank 0.
     """
 
     statistics: FeatureMoments
@@ -48,7 +50,7 @@ class FeatureStatistics:
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Images in [-1, 1] to the pixels that a file would hold: uint8 in 0..255, NaN as 0."""
+    """Quantise images in [-1, 1] to uint8 in 0..255, as a PNG would store them. NaN becomes 0."""
     return images.float().mul(127.5).add(127.5).round().clamp(0, 255).nan_to_num(0).to(torch.uint8)
 
 
@@ -60,26 +62,29 @@ def extract_generated(
     group: dist.ProcessGroup | None = None,
     keep: Keep = NOTHING,
 ) -> FeatureStatistics:
-    """Generated images, quantised to uint8 before anything else; all ranks must call.
+    """Extract features of generated images, quantised to uint8 first. Collective over `group`.
 
     Args:
-        sample: (start, count) to the images numbered start to start + count - 1, [count, C, H, W] in [-1, 1].
-            They must not depend on the rank that asks.
-        samples: images over all ranks.
-        batch: images in a chunk, the last of which may be short.
+        sample: (start, count) -> images start to start + count - 1, [count, C, H, W] in [-1, 1]. They must not depend
+            on the calling rank.
+        samples: N, images over all ranks.
+        batch: images in a chunk; the last chunk may be shorter.
+        extractor: feature extractor.
+        group: participating ranks.
+        keep: values to keep for each image.
 
     Returns:
-        An image with a NaN or an infinity makes its features, and so the statistics, NaN.
+        The statistics. An image with NaN or infinity has NaN features, so the moments become NaN too.
 
     Raises:
-        ValueError: `sample` gave another number of images than it was asked for.
+        ValueError: `sample` returned another number of images than it was asked for.
     """
 
     def extract(start: int, count: int) -> tuple[Tensor, Tensor | None]:
         images = sample(start, count)
         broken = ~images.isfinite().flatten(1).all(1, keepdim=True).to(extractor.device)
         features, logits = extractor.extract(to_uint8(images))
-        # uint8 has no NaN: without this a diverged generator would be scored as one of black images
+        # uint8 has no NaN: a diverged generator would be scored as if it made black images.
         features = features.masked_fill(broken, math.nan)
         return features, None if logits is None else logits.masked_fill(broken, math.nan)
 
@@ -94,7 +99,7 @@ def extract_real(
     group: dist.ProcessGroup | None = None,
     keep: Keep = NOTHING,
 ) -> FeatureStatistics:
-    """As `extract_generated`, of data: `read` gives uint8 images [count, C, H, W]."""
+    """Extract features of real images, see `extract_generated`. `read` returns uint8 images [count, C, H, W]."""
     return _observe(lambda start, count: extractor.extract(read(start, count)), samples, batch, extractor, group, keep)
 
 
@@ -114,7 +119,7 @@ def _observe(
             kept[1].append(logits.cpu())
     if group is not None:
         statistics.all_reduce(group)
-    if statistics.count != samples:  # known to every rank alike: all raise, none waits
+    if statistics.count != samples:  # the same on every rank: all raise, none hangs
         raise ValueError(f"asked for {samples} images, got {statistics.count}")
     return FeatureStatistics(
         statistics,
@@ -126,7 +131,7 @@ def _observe(
 def _gather(
     chunks: list[Tensor], size: int, samples: int, batch: int, group: dist.ProcessGroup | None
 ) -> Tensor | None:
-    """The rows of all ranks' chunks in the order of the samples, [samples, size], on rank 0."""
+    """Gather the chunks of all ranks to [samples, size] in sample order on rank 0; None on other ranks."""
     if group is None:
         return torch.cat(chunks)
     rank, world = group.rank(), group.size()
@@ -136,5 +141,5 @@ def _gather(
     dist.gather(own, parts, group=group, group_dst=0)
     if parts is None:
         return None
-    # [rank, chunk, row] -> [chunk, rank, row]: only the last chunk of all is short, and its padding comes last.
+    # [rank, chunk, row] -> [chunk, rank, row]: only the last chunk is short, so all padding is at the end.
     return torch.stack([part.view(each, batch, size) for part in parts], dim=1).view(-1, size)[:samples].clone()

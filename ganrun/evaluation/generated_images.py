@@ -10,7 +10,7 @@ from ganrun.games.game import Game, Networks
 from ganrun.rng import KeyedNoise
 
 BATCH = 64
-"""Images in a chunk of work for one rank."""
+"""Images per chunk, see `feature_statistics`."""
 
 
 class ScoredImages(Protocol):

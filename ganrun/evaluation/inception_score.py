@@ -1,4 +1,4 @@
-"""Inception score: Salimans et al. 2016, "Improved techniques for training GANs", https://arxiv.org/abs/1606.03498."""
+"""Inception score (Salimans et al. 2016, "Improved techniques for training GANs", arXiv:1606.03498, section 4)."""
 
 from itertools import pairwise
 from typing import NamedTuple
@@ -17,14 +17,15 @@ class InceptionScore(NamedTuple):
 
 
 def inception_score(logits: Tensor, splits: int = SPLITS) -> InceptionScore:
-    """exp(E_x KL(p(y|x) || p(y))), with p(y) the mean of p(y|x) over a split (there, section 4).
+    """Return exp(E_x KL(p(y|x) || p(y))), with p(y) the mean of p(y|x) over a split.
 
     Args:
-        logits: of a classifier for generated images, [N, K]; N is at least `splits`. Rows that follow each other
-            make a split, so their order must not follow the classes.
+        logits: classifier logits of generated images, [N, K], N at least `splits`. A split is a range of rows, so rows
+            must not be sorted by class.
+        splits: number of splits.
 
     Returns:
-        In 1..K; higher is better.
+        Mean and deviation over the splits. The score is in 1..K; higher is better.
     """
     ends = [number * len(logits) // splits for number in range(splits + 1)]
     scores = torch.stack([_score(logits[start:end].double()) for start, end in pairwise(ends)])

@@ -1,6 +1,6 @@
-"""Kernel Inception distance: Bińkowski et al. 2018, "Demystifying MMD GANs", https://arxiv.org/abs/1801.01401.
+"""Kernel inception distance, KID (Bińkowski et al. 2018, "Demystifying MMD GANs", arXiv:1801.01401).
 
-n, m: samples in a subset; D: features an image.
+Shapes: N real and M generated images, n and m samples of each in a subset, D features.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 from ganrun.rng import numpy_stream
 
 SUBSETS, SUBSET_SIZE = 100, 1_000
-"""As published scores have it."""
+"""Number and size of the subsets, as in published scores."""
 
 
 class KernelDistance(NamedTuple):
@@ -24,13 +24,15 @@ class KernelDistance(NamedTuple):
 
 
 def kernel_distance(real: Tensor, fake: Tensor, subsets: Iterable[tuple[Tensor, Tensor]]) -> KernelDistance:
-    """The squared maximum mean discrepancy of features [N, D] and [M, D], over subsets of them.
+    """Return the squared maximum mean discrepancy between features, averaged over subsets.
 
-    Unbiased whatever the number of samples: at equal distributions its mean is 0, and so it may be below 0.
+    The estimator is unbiased for any number of samples: its mean is 0 for equal distributions, so values may be
+    negative.
 
     Args:
-        real, fake: of any floating type; computed in float64.
-        subsets: which rows of each, as `draw_subsets` gives them.
+        real: features [N, D] of any floating type; the computation is in float64.
+        fake: features [M, D].
+        subsets: (rows of `real` [n], rows of `fake` [m]) per subset, as from `draw_subsets`.
     """
     distances = torch.stack([_squared_mmd(real[rows].double(), fake[others].double()) for rows, others in subsets])
     deviation = float(distances.std(correction=0)) if len(distances) > 1 else math.nan
@@ -49,7 +51,7 @@ def draw_subsets(real: int, fake: int, seed: int) -> Iterator[tuple[Tensor, Tens
 
 
 def _squared_mmd(x: Tensor, y: Tensor) -> Tensor:
-    """The unbiased estimate for samples x [n, D] and y [m, D] (there, eq. 4):
+    """Return the unbiased estimate of MMD^2 (eq. 4) for samples x [n, D] and y [m, D]:
 
     sum_{i != j} k(x_i, x_j) / (n (n - 1)) + sum_{i != j} k(y_i, y_j) / (m (m - 1)) - 2 sum_ij k(x_i, y_j) / (n m)
     """
@@ -57,7 +59,7 @@ def _squared_mmd(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
-    """k(x, y) = (x.y / D + 1)^3 of each pair, [n, m]."""
+    """Return the cubic polynomial kernel k(x, y) = (x.y / D + 1)^3 of each pair, [n, m]."""
     return (x @ y.T / x.shape[1] + 1) ** 3
 
 

@@ -1,6 +1,6 @@
-"""How much of a mixture whose modes are known a generator covers: the known answers.
+"""Mode coverage of generators trained on synthetic mixtures, whose modes are known exactly. Imports no torch.
 
-Shapes: N samples, M modes. Loads no torch.
+Shapes: N samples, M modes.
 """
 
 import io
@@ -16,22 +16,22 @@ from ganrun.data.index import Index
 Floats = NDArray[np.floating[Any]]
 
 HIGH_QUALITY = 3.0
-"""Standard deviations from its nearest mode within which a sample is of high quality."""
+"""Radius around a mode, in standard deviations, within which a sample is of high quality."""
 INSIDE = 1 - math.exp(-(HIGH_QUALITY**2) / 2)
-"""The share of the mixture itself that is: a distance from its mode is Rayleigh's."""
+"""Share of the true mixture that is of high quality: distances from a mode are Rayleigh distributed."""
 DRAWN = 2_500
-"""Samples in a picture at most; as many as Srivastava et al. count modes over."""
+"""Maximum number of samples in a picture, as many as Srivastava et al. count modes over."""
 
 
 class Mixture(NamedTuple):
-    """Equal parts of M Gaussians of two dimensions with the covariance sd^2 I."""
+    """Uniform mixture of M two-dimensional Gaussians with covariance sd^2 I."""
 
     centres: Floats
-    """[M, 2]."""
+    """Means of the Gaussians, [M, 2]."""
     sd: float
-    """Of each coordinate."""
+    """Standard deviation of each coordinate."""
     scale: float
-    """What networks see is a point divided by this: about [-1, 1]. A power of two, so that no bit is lost."""
+    """Networks see points divided by this, about in [-1, 1]. A power of two, so that the division is exact."""
 
 
 def _ring() -> Floats:
@@ -47,42 +47,43 @@ def _grid() -> Floats:
 MIXTURES = {
     # Metz et al. 2017 (arXiv:1611.02163), section 3.1.
     "gaussians:8": Mixture(_ring(), sd=0.02, scale=2.0),
-    # As Srivastava et al. 2017 (arXiv:1705.07761) have it, with the numbers of Lin et al. 2018 (arXiv:1712.04086).
+    # Grid of Srivastava et al. 2017 (arXiv:1705.07761), with the spacing and sd of Lin et al. 2018 (arXiv:1712.04086).
     "gaussians:25": Mixture(_grid(), sd=0.05, scale=4.0),
 }
-"""By the source that `ganrun prepare` makes it of, which its index names."""
+"""Mixtures by SOURCE of `ganrun prepare`, which the index of the data records."""
 
 
 def mixture(kind: str) -> Mixture:
-    """The mixture of a source such as `gaussians:8`.
+    """Return the mixture of a source such as `gaussians:8`.
 
     Raises:
-        KeyError: there is none of that name.
+        KeyError: no such mixture.
     """
     return MIXTURES[kind]
 
 
 def known_mixture(index: Index) -> Mixture | None:
-    """That which the points of a data set are drawn from; None if they are no points, or other ones."""
+    """Return the mixture that a data set was drawn from; None if it was not drawn from one of `MIXTURES`."""
     return MIXTURES.get(index.made.get("source", ""))
 
 
 def modes(samples: Floats, of: Mixture) -> dict[str, float]:
-    """Modes covered, share of high quality, the divergence of the modes' shares, and one distance of it all.
+    """Compare samples with a mixture.
 
-    A sample is of high quality if it is within three standard deviations of the nearest mode, and a mode is
-    covered if it is the nearest of at least one such sample (Srivastava et al. 2017, arXiv:1705.07761). The
-    divergence is over the nearest modes of all samples. The distance, which has both, is the total variation from the
-    mixture of where samples are, in the circle of which mode or in none: sum_m |q_m - p_m| / 2. Samples that are not
-    finite are of no quality and no mode.
+    A sample is of high quality if it is within 3 standard deviations of its nearest mode. A mode is covered if it is
+    the nearest of at least one high-quality sample (Srivastava et al. 2017, arXiv:1705.07761). Samples that are not
+    finite count as low quality and have no mode.
 
     Args:
-        samples: [N, 2] (or [N, 2, 1, 1]) as networks see them, divided by the mixture's scale.
-        of: what the samples should be from.
+        samples: points [N, 2] or [N, 2, 1, 1] as networks see them, divided by the mixture's scale.
+        of: the true mixture.
 
     Returns:
-        `mode_distance` in 0..1 (lower is better), `modes_covered`, `high_quality_share` in 0..1 and `mode_kl` (see
-        there).
+        `mode_distance`: total variation sum_m |q_m - p_m| / 2 between the shares of samples q and of the mixture p in
+        the circles of the M modes and outside all of them; 0..1, lower is better.
+        `modes_covered`: 0..M.
+        `high_quality_share`: 0..1.
+        `mode_kl`: see there; over the nearest modes of all samples.
     """
     points = np.asarray(samples, np.float64).reshape(-1, 2) * of.scale
     distances = np.linalg.norm(points[:, None] - of.centres, axis=2)  # [N, M]
@@ -99,11 +100,12 @@ def modes(samples: Floats, of: Mixture) -> dict[str, float]:
 
 
 def label_modes(counts: NDArray[np.integer[Any]]) -> dict[str, float]:
-    """The same where each sample's mode is a label, such as a classifier's of stacked images (Metz et al. 2017,
-    arXiv:1611.02163): a mode is covered if any sample has its label.
+    """Return mode coverage if modes are labels, such as those of stacked images by a classifier.
+
+    A mode is covered if any sample has its label (Metz et al. 2017, arXiv:1611.02163).
 
     Args:
-        counts: [M], samples of each label.
+        counts: number of samples with each label, [M].
 
     Returns:
         `modes_covered` and `mode_kl`.
@@ -112,9 +114,9 @@ def label_modes(counts: NDArray[np.integer[Any]]) -> dict[str, float]:
 
 
 def mode_kl(counts: NDArray[np.integer[Any]]) -> float:
-    """KL(generated || data) = sum_m q_m ln(q_m M), where q are the modes' shares and the data's are all 1 / M.
+    """Return KL(generated || data) = sum_m q_m ln(q_m M) in nats, q_m the share of mode m and 1 / M that in the data.
 
-    From 0, all modes alike, to ln M, one mode alone; in nats. NaN without a sample.
+    0: all modes equally frequent; ln M: a single mode; NaN: no samples.
     """
     total = counts.sum()
     if not total:
@@ -124,10 +126,15 @@ def mode_kl(counts: NDArray[np.integer[Any]]) -> float:
 
 
 def picture(samples: Floats, of: Mixture, title: str = "", facts: Mapping[str, str] | None = None) -> bytes:
-    """A PNG of 700 by 700 pixels: the samples over circles of three standard deviations around the modes.
+    """Plot samples over circles of 3 standard deviations around the modes, as a PNG of 700x700 pixels.
 
-    Those that are of no mode's circle are in another colour; those far outside are not shown, but counted. `facts`
-    are kept in the file as its text: where the picture comes from.
+    Samples outside all circles have another colour; samples outside the frame are counted in the title.
+
+    Args:
+        samples: points [N, 2] or [N, 2, 1, 1] divided by the mixture's scale; the first 2,500 are drawn.
+        of: the true mixture.
+        title: title of the plot.
+        facts: provenance, stored as text chunks of the PNG.
     """
     from matplotlib.collections import EllipseCollection
     from matplotlib.figure import Figure

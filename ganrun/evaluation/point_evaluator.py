@@ -1,4 +1,4 @@
-"""Scores a game over points of a mixture whose modes are known: no extractor, no real points."""
+"""Scores generators of points against the known modes of a mixture, without an extractor or real points."""
 
 from collections.abc import Callable
 
@@ -12,22 +12,25 @@ from ganrun.evaluation.score import Score
 
 
 class PointEvaluator:
-    """Scores of generated points.
+    """Computes scores of generated points.
 
     Args:
-        index: of the data, whose mixture is known.
-        samples: generated points.
-        seen: is called with the number of points of each chunk that is done here.
+        index: index of the training data.
+        samples: number of generated points.
+        seen: progress callback, called with the number of points in each chunk that this rank has processed.
+
+    Raises:
+        ValueError: the data was not drawn from a known mixture.
     """
 
     def __init__(self, index: Index, samples: int, seen: Callable[[int], None] = lambda count: None) -> None:
         of = known_mixture(index)
         if of is None:
-            raise ValueError("the modes of these points are not known")
+            raise ValueError("the data was not drawn from a known mixture")
         self.mixture, self.source, self.samples, self._seen = of, index.made["source"], samples, seen
 
     def score(self, generated: ScoredImages, group: dist.ProcessGroup | None = None) -> Score:
-        """The scores, the same on each rank; all ranks of the group call it together."""
+        """Return the scores, the same on each rank. Collective over `group`."""
         rank, world = (0, 1) if group is None else (group.rank(), group.size())
         points = torch.zeros(self.samples, 2, dtype=torch.float64, device=generated.device)
         for start in range(rank * BATCH, self.samples, world * BATCH):

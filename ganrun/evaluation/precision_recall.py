@@ -1,10 +1,10 @@
-"""How much of the generated is like the data, and how much of the data is reached, by nearest neighbours.
+"""Precision and recall (Kynkäänniemi et al. 2019, arXiv:1904.06991), density and coverage (Naeem et al. 2020,
+arXiv:2002.09797): fidelity and diversity by nearest neighbours.
 
-Precision and recall: Kynkäänniemi et al. 2019, https://arxiv.org/abs/1904.06991.
-Density and coverage: Naeem et al. 2020, https://arxiv.org/abs/2002.09797.
+The manifold of a set is the union of balls around its members. The radius of a ball is the distance to the k-th nearest
+neighbour in the set, not counting the member itself.
 
-A set's manifold is the union of balls around its members, each as wide as the distance to the member's k-th
-nearest neighbour in the set, itself not counted. N: real samples, M: generated ones, D: features an image.
+Shapes: N real samples, M generated samples, D features.
 """
 
 from collections.abc import Iterator
@@ -16,35 +16,39 @@ from torch import Tensor
 PRECISION_NEIGHBOURS, DENSITY_NEIGHBOURS = 3, 5
 """k of the two papers."""
 ROUNDING = 1e-13
-"""Of a squared distance, as a share of the squared norms that it is the difference of."""
+"""Rounding error of a squared distance, relative to the sum of the squared norms."""
 CHUNK_BYTES = 2**27
+"""Maximum size of a block of the distance matrix."""
 
 
 class Neighbourhoods(NamedTuple):
-    """Shares in 0..1, but for density, which may be above 1; higher is better."""
+    """Scores in 0..1, except density, which may exceed 1. Higher is better."""
 
     precision: float
-    """Generated samples within the real manifold."""
+    """Share of generated samples within the real manifold."""
     recall: float
-    """Real samples within the generated manifold."""
+    """Share of real samples within the generated manifold."""
     density: float
-    """Real balls around a generated sample, over k."""
+    """Mean number of real balls that contain a generated sample, over k."""
     coverage: float
-    """Real balls with a generated sample in them."""
+    """Share of real balls that contain a generated sample."""
 
 
 def neighbourhoods(real: Tensor, fake: Tensor) -> Neighbourhoods:
-    """The four scores of features [N, D] and [M, D], computed in float64 on their device.
+    """Compute the four scores for features real [N, D] and fake [M, D], in float64 on their device.
 
-    Distances are taken a chunk of rows at a time. Equal distances count as within, as the first paper has it
-    (eq. 1), and distances that differ by rounding alone are equal: duplicates are at distance 0.
+    A sample on the surface of a ball is inside it (Kynkäänniemi et al., eq. 1). Distances that differ by rounding alone
+    are equal, so duplicates have distance 0.
 
     Raises:
-        ValueError: a set has too few samples for k neighbours.
+        ValueError: a set has no more than 5 samples.
     """
     if min(len(real), len(fake)) <= DENSITY_NEIGHBOURS:
-        raise ValueError(f"{DENSITY_NEIGHBOURS} neighbours need more samples than {len(real)} real, {len(fake)} others")
-    # Distances from the mean, so that little is lost in the difference of large norms.
+        raise ValueError(
+            f"{DENSITY_NEIGHBOURS} neighbours need more than {DENSITY_NEIGHBOURS} samples on each side, "
+            f"got {len(real)} real and {len(fake)} generated"
+        )
+    # Centre the features: |x|^2 + |y|^2 - 2 x.y loses precision if norms are large compared with distances.
     centre = real.double().mean(0)
     real, fake = real.double() - centre, fake.double() - centre
     narrow, wide = _radii(real, (PRECISION_NEIGHBOURS, DENSITY_NEIGHBOURS))
@@ -67,23 +71,23 @@ def neighbourhoods(real: Tensor, fake: Tensor) -> Neighbourhoods:
 
 
 def nearest(real: Tensor, fake: Tensor) -> Tensor:
-    """The number of the real sample nearest to each generated one, int64 [M]."""
+    """Return the row of the real sample nearest to each generated one, int64 [M]."""
     centre = real.double().mean(0)
     parts = _distances(fake.double() - centre, real.double() - centre)
     return torch.cat([distances.argmin(1) for _, distances, _ in parts])
 
 
 def _radii(x: Tensor, neighbours: tuple[int, ...]) -> list[Tensor]:
-    """Squared distances [N] of each member to its k-th nearest other, for each k."""
+    """Return, for each k, squared distances [N] from each member to its k-th nearest neighbour."""
     rows = []
     for _, distances, _ in _distances(x, x):
-        # Itself is nearest, or as near as a duplicate.
+        # One more than k: a member is its own nearest neighbour, or as near as its duplicates.
         rows.append(distances.topk(max(neighbours) + 1, largest=False, sorted=True).values)
     return [torch.cat(rows)[:, k] for k in neighbours]
 
 
 def _distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """|x_i - y_j|^2 = |x_i|^2 + |y_j|^2 - 2 x_i.y_j in chunks of rows: which rows, distances, and their rounding."""
+    """Yield |x_i - y_j|^2 = |x_i|^2 + |y_j|^2 - 2 x_i.y_j by blocks of rows of x: (rows, distances, rounding error)."""
     norms_x, norms_y = x.square().sum(1), y.square().sum(1)
     size = max(1, CHUNK_BYTES // (8 * len(y)))
     for start in range(0, len(x), size):

@@ -1,4 +1,4 @@
-"""Real images that scores compare with: so many of a data set, evenly spaced in the order of its index."""
+"""Real images that scores compare with: a subset of the data, evenly spaced in the order of its index."""
 
 import functools
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ from ganrun.errors import UserError
 
 
 class RealImages:
-    """Images and labels by number.
+    """Reads real images and labels by number.
 
     Args:
         data: the data set.
         samples: number of images; the size of the data set if that is smaller.
         fields: fields of the run's samples; labels are read from its first label field, or else from `cls`.
-        damaged_share: share of corrupt images that may be skipped, as in training.
+        damaged_share: `data.damaged_share`, the share of corrupt images that may be skipped.
         cache: cache of shards from object storage, as in training; None: no cache.
         classes: the run's class names by label; the data set's labels are renumbered to them. None: the data set's own
             classes; empty: images without labels.
@@ -54,13 +54,13 @@ class RealImages:
         kinds = {field.kind: (name, field) for name, field in reversed(fields.items())}
         self._image = Decoder("image", fields["image"], data.index)
         self._label = Decoder(*kinds.get("label", ("label", FieldConfig(kind="label"))), data.index)
-        self._damaged = CorruptSamplePolicy(damaged_share, data.index.samples)
+        self._corrupt = CorruptSamplePolicy(damaged_share, data.index.samples)
         self._starts = np.cumsum([0, *(shard.samples for shard in data.index.shards)])
         fetcher = Fetcher(data, cache)
         self._open = functools.lru_cache(maxsize=2)(lambda number: fetcher.request(number).result())
 
     def of(self, samples: int) -> "RealImages":
-        """Another number of images of the same data."""
+        """Return a subset of another size of the same data."""
         return RealImages(self.data, samples, self.fields, self.damaged_share, self.cache, self.classes)
 
     @property
@@ -77,10 +77,14 @@ class RealImages:
         }
 
     def images(self, start: int, count: int) -> Tensor:
-        """uint8 [count, C, H, W]."""
+        """Return images start to start + count - 1, uint8 [count, C, H, W].
+
+        Raises:
+            UserError: more samples are corrupt than `damaged_share` allows.
+        """
         located = [self._locate(number) for number in range(start, start + count)]
         samples = [(opened, *opened.samples[place]) for opened, place in located]
-        images = self._damaged.batch(samples, self._decode)["image"]
+        images = self._corrupt.batch(samples, self._decode)["image"]
         assert isinstance(images, Tensor)
         return images
 
@@ -94,7 +98,7 @@ class RealImages:
         return self._renumbered[labels] if self.classes else labels
 
     def _locate(self, number: int) -> tuple[OpenShard, int]:
-        """The shard of a sample, and its place in there."""
+        """Return the shard of image `number`, and its index in the shard."""
         sample = number * self.data.index.samples // self.samples
         shard = int(np.searchsorted(self._starts, sample, side="right")) - 1
         return self._open(shard), sample - int(self._starts[shard])

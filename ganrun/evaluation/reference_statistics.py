@@ -1,4 +1,7 @@
-"""What was seen of real images or learnt of them, kept in storage for all runs under a hash of what made it."""
+"""Cache of statistics of real images, and of classifiers trained on them, in storage, shared by all runs.
+
+A file name is a hash of everything that its content depends on.
+"""
 
 import hashlib
 import json
@@ -27,15 +30,18 @@ def reference(
     group: dist.ProcessGroup | None = None,
     keep: Keep = NOTHING,
 ) -> FeatureStatistics:
-    """What was seen of real data, out of `storage`, or made and kept there; all ranks must call.
+    """Return statistics of real images from the cache, or compute and store them. Collective over `group`.
 
-    Rank 0 alone reads and writes. A fault of the storage costs time, not the score: it is logged, and all is made
-    anew.
+    Only rank 0 reads and writes. If the storage fails, or the file is corrupt, that is logged and the statistics are
+    computed again.
 
     Args:
-        origin: what it depends on beside the extractor: the data's hash, the number of samples.
-        make: called by all ranks if there is none.
-        keep: as `make` keeps it.
+        storage: storage of the cache.
+        origin: key of the real images, see `RealImages.origin`.
+        make: computes the statistics; called on all ranks on a cache miss.
+        extractor: the extractor that `make` uses.
+        group: participating ranks.
+        keep: values that `make` keeps for each image.
     """
     first = group is None or group.rank() == 0
     name = reference_name(origin, extractor, keep)
@@ -54,56 +60,56 @@ def reference(
 
 
 def reference_name(origin: Mapping[str, str | int | float | None], extractor: Extractor, keep: Keep = NOTHING) -> str:
-    """`.statistics/{hash}.safetensors`, the hash being of all that the content depends on."""
+    """Return the file name, `.statistics/HASH.safetensors`, with a hash of all that the content depends on."""
     kept = {"keeps": "features"} if keep.features else {}
     made_of = json.dumps({**origin, **kept, **extractor.provenance}, sort_keys=True)
     return f".statistics/{hashlib.sha256(made_of.encode()).hexdigest()}.safetensors"
 
 
 def read_kept(storage: Storage, name: str) -> dict[str, Tensor] | None:
-    """Tensors that `write_kept` wrote; None, and a warning, if they are damaged or cannot be read."""
+    """Return tensors that `write_kept` stored; None if there are none, or with a warning if they cannot be read."""
     try:
         return from_bytes(storage.read(name))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        logger.warning("%s/%s is made anew: %s", storage.uri, name, error)
+        logger.warning("%s/%s is computed again: %s", storage.uri, name, error)
         return None
 
 
 def write_kept(storage: Storage, name: str, tensors: Mapping[str, Tensor]) -> None:
-    """Keeps tensors for all runs; if the storage does not take them, that is only a warning."""
+    """Store tensors for all runs. A failed write is only a warning."""
     try:
         storage.write(name, to_bytes(tensors))
     except OSError as error:
-        logger.warning("%s/%s is not kept: %s", storage.uri, name, error)
+        logger.warning("%s/%s is not cached: %s", storage.uri, name, error)
 
 
 def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """A safetensors file with the tensors, which are on the CPU, and the SHA-256 of all."""
+    """Serialise CPU tensors as safetensors, with an additional tensor `sha256` over all of them."""
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     data: bytes = save({**tensors, "sha256": _digest(tensors)})
     return data
 
 
 def from_bytes(data: bytes) -> dict[str, Tensor]:
-    """What `to_bytes` wrote, on the CPU.
+    """Read tensors that `to_bytes` serialised, on the CPU.
 
     Raises:
-        ValueError: the bytes are damaged or something else.
+        ValueError: the bytes are corrupt, or not such a file.
     """
     try:
         tensors: dict[str, Tensor] = load(data)
         digest = tensors.pop("sha256")
     except (SafetensorError, KeyError) as error:
-        raise ValueError(f"no kept tensors: {error}") from error
+        raise ValueError(f"not a file of cached tensors: {error}") from error
     if not torch.equal(digest, _digest(tensors)):
-        raise ValueError("kept tensors do not match their SHA-256")
+        raise ValueError("cached tensors do not match their SHA-256")
     return tensors
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> Tensor:
-    """SHA-256 of CPU tensors' bytes, by name, as uint8 [32]."""
+    """Return SHA-256 over the bytes of CPU tensors in the order of their names, uint8 [32]."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(tensors[name].numpy().data)
@@ -116,7 +122,7 @@ def _read(storage: Storage, name: str, size: int, keep: Keep) -> FeatureStatisti
         return None
     moments, features = tensors.get("moments"), tensors.get("features")
     if moments is None or len(moments) != size + 1 or (keep.features and features is None):
-        logger.warning("%s/%s is made anew: it is not of %d features, or does not keep them", storage.uri, name, size)
+        logger.warning("%s/%s is computed again: it has other than %d features, or lacks them", storage.uri, name, size)
         return None
     statistics = FeatureMoments(size)
     statistics.moments.copy_(moments)

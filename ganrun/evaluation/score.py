@@ -1,4 +1,4 @@
-"""Scores of generated images against real ones, and where they came from."""
+"""Scores of generated images against real ones, with their provenance."""
 
 import logging
 import math
@@ -22,22 +22,25 @@ logger = logging.getLogger(__name__)
 
 NEIGHBOURHOODS = ("precision", "recall", "density", "coverage")
 OF_CLASSES: tuple[Metric, ...] = ("class_frechet_distance", "classes_hit")
-"""Metrics that need the labels of real images."""
+"""Metrics that need labels of the real images."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """A distance of images or of points, others beside it, and where they came from.
+    """Main distance of generated images or points, further metrics, and provenance.
 
-    Scores that differ in anything but their values are not comparable.
+    Two scores are comparable only if name, samples and provenance are equal.
 
     Attributes:
-        value: the distance that the best checkpoint has least of.
-        samples: generated images it was measured on.
-        seed: that these were drawn with.
-        metrics: others by name; a class's own as `class_frechet_distance/{class}`.
-        measure: the name of the value among the metrics.
-        extractor: with its hash and resize filter; points need none.
+        name: full name of the distance, see `score_name`.
+        value: main distance; the best checkpoint has the lowest.
+        samples: number of generated images.
+        seed: seed of their noise.
+        metrics: further metrics by name; per class as `class_frechet_distance/CLASS`.
+        measure: metric name of `value`.
+        extractor: name of the extractor; None for points.
+        extractor_sha256: SHA-256 of its weights; None for points.
+        resize: its resize filter; None for points.
     """
 
     name: str
@@ -52,23 +55,23 @@ class Score:
 
     @property
     def provenance(self) -> dict[str, str | None]:
-        """What the features were taken by."""
+        """Extractor, hash of its weights and resize filter."""
         return {"extractor": self.extractor, "extractor_sha256": self.extractor_sha256, "resize": self.resize}
 
     def to_json(self) -> dict[str, Any]:
-        """The fields; a value that is not finite, which JSON cannot say, is None."""
+        """Return the fields as JSON. Values that are not finite become None."""
         values = self.values()
         return asdict(self) | {"value": values.pop(self.measure), "metrics": values}
 
     def values(self) -> dict[str, float | None]:
-        """The numbers by metric; None where they are not finite."""
+        """Return all numbers by metric; None if not finite."""
         values = {self.measure: self.value, **self.metrics}
         return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Classes of real and of generated images, int64 [N] and [M]; `fake` is None if nobody asked for a class."""
+    """Labels of real images, int64 [N], and of generated ones, int64 [M] or None if the game is unconditional."""
 
     classes: Sequence[str]
     real: Tensor
@@ -76,7 +79,7 @@ class Labels:
 
 
 def needed(metrics: Iterable[Metric]) -> Keep:
-    """What must be kept of each image for these metrics."""
+    """Return the values that these metrics need of each image."""
     features = any(name not in ("inception_score", "modes") for name in metrics)
     return Keep(features, logits="inception_score" in metrics)
 
@@ -89,9 +92,17 @@ def score(
     metrics: Sequence[Metric] = (),
     labels: Labels | None = None,
 ) -> Score:
-    """The Fréchet distance of `fake` from `real`, both of this extractor's features, and the metrics.
+    """Compute the Fréchet distance and the metrics from statistics of one extractor.
 
-    One that cannot be had (a collapsed generator, too few samples) is NaN and logged: it must not end a run.
+    A metric that cannot be computed (collapsed generator, too few samples) is logged and NaN: it must not end a run.
+
+    Args:
+        real: statistics of real images.
+        fake: statistics of generated images.
+        extractor: the extractor of both.
+        seed: seed of the generated images; it also seeds the subsets of KID.
+        metrics: metrics beside the Fréchet distance.
+        labels: labels of both; needed by metrics of classes.
     """
     count = fake.statistics.count
     values = {"frechet_distance": _frechet(real.statistics, fake.statistics)}
@@ -111,14 +122,14 @@ def score(
 
 
 def score_name(extractor: Extractor, samples: int) -> str:
-    """What a Fréchet distance may be called: FID is one network's with its published weights, and 50,000 samples."""
+    """Return the name of a Fréchet distance. "FID" needs the original Inception weights and 50,000 samples."""
     if extractor.name != "inception-v3-compat" or extractor.sha256 != INCEPTION_SHA256:
         return f"Fréchet distance ({extractor.name}, n={samples})"
     return "FID" if samples == 50_000 else f"FID-{samples}"
 
 
 def _groups(metrics: Sequence[Metric]) -> Iterable[tuple[Metric, ...]]:
-    """Those that are computed together, together."""
+    """Group metrics by their common computation: precision, recall, density and coverage together, others alone."""
     if close := tuple(name for name in metrics if name in NEIGHBOURHOODS):
         yield close
     for name in metrics:
@@ -136,7 +147,7 @@ def _values(
 ) -> dict[str, float]:
     if names == ("inception_score",):
         if fake.logits is None:
-            raise ValueError(f"{extractor.name} gives no logits")
+            raise ValueError(f"the extractor {extractor.name} has no logits")
         mean, deviation = inception_score(fake.logits)
         return {"inception_score": mean, "inception_score_deviation": deviation}
     assert real.features is not None
@@ -157,9 +168,9 @@ def _values(
 
 
 def _class_distances(real: Tensor, fake: Tensor, labels: Labels) -> dict[str, float]:
-    """The Fréchet distance within each class, and their mean."""
+    """Return the Fréchet distance within each class, and their mean."""
     if labels.fake is None:
-        raise ValueError("the generator is not asked for classes")
+        raise ValueError("the game is unconditional")
     distances = {}
     for number, name in enumerate(labels.classes):
         sides = []

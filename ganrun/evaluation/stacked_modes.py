@@ -1,5 +1,6 @@
-"""Modes of stacked images: how many of the 1,000 triples of classes a generator covers (Metz et al. 2017,
-arXiv:1611.02163), as a classifier of single grey images names them, which is trained on the data.
+"""Mode coverage on stacked images: the number of the 1,000 class triples that a generator covers.
+
+Metz et al. 2017 (arXiv:1611.02163). A classifier of single grey images, trained on the data, labels each channel.
 """
 
 import hashlib
@@ -20,20 +21,20 @@ from ganrun.storage import Storage
 
 CLASSES = 10
 STACKS = 10_000
-"""Real stacks whose single images the classifier learns, for any number of samples that scores are of."""
+"""Real stacks that the classifier is trained on, independent of the number of samples of a score."""
 
 
 def is_stacked(reals: RealImages) -> bool:
-    """Whether the data are stacks, as `ganrun prepare stacked:` makes them."""
+    """Return True if the data was made by `ganrun prepare stacked:`."""
     return reals.classes == tuple(f"{number:03d}" for number in range(CLASSES**3))
 
 
 class StackedModes:
-    """Counts modes with one classifier, which is kept in `cache` for all runs.
+    """Counts modes with a classifier that all runs share.
 
     Args:
-        reals: real stacks; they too are classified, for what a perfect generator would reach.
-        cache: where the classifier is kept.
+        reals: real stacks. They are classified too: their numbers are those of a perfect generator.
+        cache: storage of the classifier.
     """
 
     def __init__(self, reals: RealImages, cache: Storage) -> None:
@@ -44,10 +45,9 @@ class StackedModes:
     def measure(
         self, generated: ScoredImages, samples: int, group: dist.ProcessGroup | None = None
     ) -> dict[str, float]:
-        """`modes_covered` and `mode_kl` of generated images, and as `real_...` those of the real ones.
+        """Return `modes_covered` and `mode_kl` of generated images, and `real_modes_covered` and `real_mode_kl`.
 
-        All ranks of the group call it together, and all get the same numbers. Images that are not finite are of
-        no mode.
+        Collective over `group`; the same numbers on all ranks. Images that are not finite have no mode.
         """
         if self._network is None:
             self._network = self._classifier(group).to(generated.device)
@@ -75,7 +75,7 @@ class StackedModes:
         return label_modes(counts.cpu().numpy())
 
     def _classifier(self, group: dist.ProcessGroup | None) -> nn.Module:
-        """Rank 0's, which it has read or trained, on every rank."""
+        """Return the classifier that rank 0 has read or trained, on every rank."""
         network = Classifier(1, CLASSES).eval()
         if group is None or group.rank() == 0:
             network.load_state_dict(self._weights())
@@ -93,7 +93,7 @@ class StackedModes:
         images, labels = stacks.images(0, stacks.samples), stacks.labels()
         singles = labels[:, None] // torch.tensor([CLASSES**2, CLASSES, 1]) % CLASSES
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # The same weights, whatever a worker is given.
+        torch.set_num_threads(1)  # Equal weights on every worker: sums depend on the number of threads.
         try:
             weights = train_classifier(images.flatten(0, 1)[:, None], singles.flatten(), CLASSES, 0).state_dict()
         finally:

@@ -1,1 +1,1 @@
-"""The games: players and their losses."""
+"""GAN objectives: games, their players, losses, penalties and augmentation."""

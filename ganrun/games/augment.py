@@ -1,7 +1,8 @@
-"""Augmentation of real and generated images alike before the discriminator sees them.
+"""Differentiable augmentation of real and generated images at the input of the discriminator.
 
-Shapes: B batch, C channels, S size. A transform takes (images [B, C, S, S], noise, name) and gives images of the same
-shape; all can be differentiated, so that the generator learns through them. Each call has a `name` of its own.
+Shapes: B batch, C channels, S image size in pixels. A transform maps (images [B, C, S, S] in [-1, 1], noise, name) to
+images of the same shape. Gradients flow through it to the generator. `name` keys the random numbers, so each call in a
+turn needs its own.
 """
 
 import math
@@ -18,15 +19,15 @@ Transform = Callable[[Tensor, KeyedNoise, str], Tensor]
 
 
 class Augmentation:
-    """T, the transforms of a config, one after the other; without any the images as they are.
+    """T: all transforms of a config in sequence; the identity if there are none.
 
     Args:
-        objective: the section of the config.
+        objective: section `objective` of the config.
     """
 
     def __init__(self, objective: ObjectiveConfig) -> None:
         self.adaptive: AdaptiveAugmentation | None = None
-        """The one whose strength follows the discriminator, if there is one."""
+        """Adaptive augmentation (ADA), or None if `ada_target` is 0."""
         self.transforms: list[Transform] = [DIFFAUGMENT[name] for name in objective.diffaugment]
         if objective.instance_noise:
             self.transforms.append(InstanceNoise(objective.instance_noise, objective.instance_noise_images))
@@ -35,17 +36,17 @@ class Augmentation:
             self.transforms.insert(0, self.adaptive)
 
     def __call__(self, images: Tensor, noise: KeyedNoise, name: str) -> Tensor:
-        """The images [B, C, S, S] as the discriminator sees them."""
+        """Return augmented images [B, C, S, S]."""
         for transform in self.transforms:
             images = transform(images, noise, name)
         return images
 
 
-# DiffAugment: Zhao et al. 2020 (arXiv:2006.10738), with the paper's ranges.
+# DiffAugment: Zhao et al. 2020 (arXiv:2006.10738), with the ranges of the paper.
 
 
 def color(images: Tensor, noise: KeyedNoise, name: str) -> Tensor:
-    """Brightness within +-0.5, saturation times 0 to 2, contrast times 0.5 to 1.5."""
+    """Shift brightness by -0.5 to 0.5, scale saturation by 0 to 2 and contrast by 0.5 to 1.5."""
     brightness, saturation, contrast = noise.uniform(3, len(images), 1, 1, 1, name=f"{name}/color").unbind()
     images = images + (brightness - 0.5)
     grey = images.mean(dim=1, keepdim=True)
@@ -55,18 +56,18 @@ def color(images: Tensor, noise: KeyedNoise, name: str) -> Tensor:
 
 
 def translation(images: Tensor, noise: KeyedNoise, name: str) -> Tensor:
-    """By whole pixels, within +-1/8 of the size each way; what comes in from outside is 0."""
+    """Translate by whole pixels, up to S / 8 on each axis, padded with 0 (mid-grey)."""
     size, count = images.shape[-1], len(images)
     reach = size // 8
     moved = (noise.uniform(2, count, 1, name=f"{name}/translation") * (2 * reach + 1)).floor().long()
-    rows, columns = torch.arange(size, device=images.device) + moved  # 0 to size - 1 + 2 reach, of the padded image
+    rows, columns = torch.arange(size, device=images.device) + moved  # 0 .. S - 1 + 2 reach: in the padded image
     padded = F.pad(images, (reach, reach, reach, reach))
     padded = torch.take_along_dim(padded, rows.view(count, 1, size, 1), dim=2)
     return torch.take_along_dim(padded, columns.view(count, 1, 1, size), dim=3)
 
 
 def cutout(images: Tensor, noise: KeyedNoise, name: str) -> Tensor:
-    """A square of half the size, centred anywhere, becomes 0."""
+    """Set a square of side S / 2, centred on a random pixel, to 0 (mid-grey)."""
     size = images.shape[-1]
     centre = (noise.uniform(2, len(images), 1, name=f"{name}/cutout") * size).floor()
     pixels = torch.arange(size, device=images.device)
@@ -75,22 +76,22 @@ def cutout(images: Tensor, noise: KeyedNoise, name: str) -> Tensor:
 
 
 DIFFAUGMENT: dict[str, Transform] = {"color": color, "translation": translation, "cutout": cutout}
-"""`objective.diffaugment` -> transform."""
+"""Transforms by their name in `objective.diffaugment`."""
 
 
 class InstanceNoise:
-    """Normal noise that falls linearly to nothing: Sønderby et al. 2017 (arXiv:1610.04490).
+    """Gaussian noise on D's input, annealed linearly to 0: Sønderby et al. 2017 (arXiv:1610.04490).
 
     Args:
-        deviation: its standard deviation at the beginning; images are in [-1, 1].
-        until_images: when there is none any more.
+        deviation: initial standard deviation, for images in [-1, 1].
+        until_images: real images shown until the noise reaches 0.
     """
 
     def __init__(self, deviation: float, until_images: int) -> None:
         self.deviation, self.until_images = deviation, until_images
 
     def __call__(self, images: Tensor, noise: KeyedNoise, name: str) -> Tensor:
-        """The images with noise of their own."""
+        """Return images + N(0, deviation^2), independent per pixel."""
         deviation = self.deviation * (1 - noise.images / self.until_images)
         if deviation <= 0:
             return images
@@ -100,18 +101,20 @@ class InstanceNoise:
 # Adaptive augmentation: Karras et al. 2020 (arXiv:2006.06676), section 3; ranges from its appendix B.
 
 TURNS = 4
-"""The strength is adjusted once in so many turns of the discriminator."""
+"""Discriminator turns between two adjustments of p (the paper: 4 minibatches)."""
 
 
 class AdaptiveAugmentation(nn.Module):
-    """Augments as strongly as the discriminator overfits. Its buffers are its state: `games.game.Tracker`.
+    """Adaptive discriminator augmentation (ADA): transforms with a probability p that follows D's overfitting.
 
-    Of the paper's transforms these are the ones it found best, on pixels, geometry and colour, each applied to an
-    image with probability p. Pixels are interpolated linearly, where the paper filters before and after.
+    Has the transforms the paper recommends: pixel blitting, geometry and colour, each applied to an image with
+    probability p. Resampling is bilinear; the paper filters against aliasing. A `games.game.Tracker`: its buffers are
+    its state.
 
     Args:
-        target: of r_t = E sign(D(x)) over real images; above it p rises, below it falls. 0.6 in the paper.
-        images: real images in which p can rise from 0 to 1.
+        target: target of r_t = E sign(D(x)) over real images, 0.6 in the paper. p rises while r_t is above it, and
+            falls while it is below.
+        images: real images over which p can rise from 0 to 1, 500,000 in the paper.
     """
 
     watches = "augmentation/sign"
@@ -123,22 +126,27 @@ class AdaptiveAugmentation(nn.Module):
     def __init__(self, target: float, images: int) -> None:
         super().__init__()
         self.target, self.images = target, images
-        for name in ("strength", "signs", "turns"):  # p; sum of sign(D(x)) in so many turns since p was adjusted
+        for name in ("strength", "signs", "turns"):  # p; sum of sign(D(x)) and turns since p was adjusted
             self.register_buffer(name, torch.zeros(()))
         self.register_buffer("axis", grey_axis(), persistent=False)
 
     def forward(self, images: Tensor, noise: KeyedNoise, name: str) -> Tensor:
-        """The images, transformed; not in bfloat16, which has too few digits for places and colours."""
+        """Return augmented images. Autocast is off: bf16 is too coarse for sampling coordinates and colours."""
         with torch.autocast(images.device.type, enabled=False):
             images = images.to(noise.dtype)
-            places = geometry(self.strength, len(images), images.shape[-1], noise, f"{name}/geometry")
-            grid = F.affine_grid(places[:, :2], list(images.shape), align_corners=False)
+            matrices = geometry(self.strength, len(images), images.shape[-1], noise, f"{name}/geometry")
+            grid = F.affine_grid(matrices[:, :2], list(images.shape), align_corners=False)
             images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
             return recolour(images, self.strength, self.axis, noise, f"{name}/colour")
 
     @torch.no_grad()
     def update(self, mean: Tensor, images: int) -> None:
-        """After a turn on so many `images` in which the mean of sign(D(x)) over all slots was `mean`."""
+        """Accumulate sign(D(x)); every `TURNS` turns move p by TURNS * images / self.images towards the target.
+
+        Args:
+            mean: scalar, mean of sign(D(x)) over all slots in this turn. A value that is not finite is skipped.
+            images: real images in this turn.
+        """
         finite = torch.isfinite(mean)
         self.signs += torch.where(finite, mean, 0.0)
         self.turns += finite
@@ -150,9 +158,14 @@ class AdaptiveAugmentation(nn.Module):
 
 
 def geometry(strength: Tensor, count: int, size: int, noise: KeyedNoise, name: str) -> Tensor:
-    """Where each pixel is taken from, [B, 3, 3] over coordinates from -1 to 1.
+    """Draw affine maps from output to input coordinates, [count, 3, 3]; coordinates are in [-1, 1] (`F.affine_grid`).
 
-    All numbers but the whole ones are as likely as their negatives, so the way back is drawn like the way there.
+    The paper composes maps from input to output. Angles, shifts and log scales are symmetric about 0, so the inverse
+    maps have the same distribution.
+
+    Args:
+        strength: p, scalar tensor in [0, 1].
+        size: S in pixels, for shifts by whole pixels.
     """
     chance = noise.uniform(8, count, name=f"{name}/chance")
     flat = noise.uniform(6, count, name=f"{name}/flat")
@@ -161,7 +174,7 @@ def geometry(strength: Tensor, count: int, size: int, noise: KeyedNoise, name: s
     def sometimes(number: int, value: Tensor, probability: Tensor = strength) -> Tensor:
         return torch.where(chance[number] < probability, value, 0.0)
 
-    # Turned before or after the stretch, or both: with probability p in all.
+    # Two rotations, before and after the anisotropic scaling: at least one of them happens with probability p.
     turned = 1 - (1 - strength).sqrt()
     mirrored = 1 - 2 * sometimes(0, (2 * flat[0]).floor())
     quarters = sometimes(1, (4 * flat[1]).floor()) * (math.pi / 2)
@@ -183,7 +196,13 @@ def geometry(strength: Tensor, count: int, size: int, noise: KeyedNoise, name: s
 
 
 def recolour(images: Tensor, strength: Tensor, axis: Tensor, noise: KeyedNoise, name: str) -> Tensor:
-    """Brightness, contrast, light for dark, and where there are colours hue and saturation; `axis` is `grey_axis()`."""
+    """Change brightness, contrast, luma (inverted), and of RGB images hue and saturation, each with probability p.
+
+    Args:
+        images: [B, 1, S, S] or [B, 3, S, S] in [-1, 1].
+        strength: p, scalar tensor in [0, 1].
+        axis: `grey_axis()`.
+    """
     count = len(images)
     chance = noise.uniform(5, count, 1, 1, name=f"{name}/chance") < strength
     flat = noise.uniform(2, count, 1, 1, name=f"{name}/flat")
@@ -197,32 +216,35 @@ def recolour(images: Tensor, strength: Tensor, axis: Tensor, noise: KeyedNoise, 
     hue = torch.where(chance[3], (flat[1] - 0.5) * (2 * math.pi), 0.0)
     saturation = torch.where(chance[4], math.log(2) * bell[2], 0.0).exp()
     grey, across, turned = axis.unbind()
-    # A colour is its part along the axis of greys, and the rest, which hue turns about the axis.
+    # Split a colour into its part along the grey axis (luma) and the rest (chroma), which hue rotates about that axis.
     colour = light * grey + contrast * saturation * (hue.cos() * across + hue.sin() * turned)
     return torch.einsum("bij,bjhw->bihw", colour, images)
 
 
 def grey_axis() -> Tensor:
-    """v v^T, 1 - v v^T and (v x) for the axis of greys v, [3, 3, 3]: the parts of Rodrigues' rotation formula."""
+    """Return v v^T, I - v v^T and [v]_x for the grey axis v = (1, 1, 1) / sqrt(3), [3, 3, 3] float64.
+
+    They are the terms of Rodrigues' rotation formula, to rotate hues about v.
+    """
     grey = torch.full((3, 3), 1 / 3, dtype=torch.float64)
     turned = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], dtype=torch.float64) / math.sqrt(3)
     return torch.stack([grey, torch.eye(3, dtype=torch.float64) - grey, turned])
 
 
 def rotation(angle: Tensor) -> Tensor:
-    """[B] -> [B, 3, 3]."""
+    """Return homogeneous rotation matrices [B, 3, 3] for angles [B] in radians."""
     one, zero = torch.ones_like(angle), torch.zeros_like(angle)
     return _matrix([[angle.cos(), -angle.sin(), zero], [angle.sin(), angle.cos(), zero], [zero, zero, one]])
 
 
 def scaling(x: Tensor, y: Tensor) -> Tensor:
-    """[B], [B] -> [B, 3, 3]."""
+    """Return homogeneous scaling matrices [B, 3, 3] for factors [B] of each axis."""
     one, zero = torch.ones_like(x), torch.zeros_like(x)
     return _matrix([[x, zero, zero], [zero, y, zero], [zero, zero, one]])
 
 
 def shift(x: Tensor, y: Tensor) -> Tensor:
-    """[B], [B] -> [B, 3, 3]."""
+    """Return homogeneous translation matrices [B, 3, 3] for offsets [B] along each axis."""
     one, zero = torch.ones_like(x), torch.zeros_like(x)
     return _matrix([[one, zero, x], [zero, one, y], [zero, zero, one]])
 

@@ -1,4 +1,4 @@
-"""The game of a config, before its first round."""
+"""Builds the game that a config describes, with initial weights."""
 
 import importlib
 
@@ -13,16 +13,21 @@ from ganrun.rng import key
 
 
 def build_game(config: Config, device: torch.device) -> Game:
-    """Networks in the precision of the run, with the same weights on every worker and device.
+    """Build networks and players on `device`, in the precision of the run.
+
+    Initial weights are a function of `run.seed` alone: they are drawn on the CPU, the same on every worker.
 
     Raises:
-        UserError: a module of run.imports cannot be imported, or a name of the config is in no registry.
+        UserError: a module in `run.imports` cannot be imported, the config names a network, game, loss or penalty that
+            is not registered, or has an `optimizer` section for a player that the game does not have.
     """
     for module in config.run.imports:
         try:
             importlib.import_module(module)
         except ImportError as error:
-            raise UserError(f"run.imports: {module!r} cannot be imported: {error}") from error
+            raise UserError(
+                f"run.imports: cannot import {module!r}: {error}; install it or add its folder to PYTHONPATH"
+            ) from error
     check_names(config)
     dtype = torch.float64 if config.train.precision == "float64" else torch.float32
     with torch.random.fork_rng(devices=[]):
@@ -38,6 +43,6 @@ def build_game(config: Config, device: torch.device) -> Game:
     for network in game.frozen.values():
         network.to(device=device, dtype=dtype).eval().requires_grad_(False)
     names = [player.name for player in game.players]
-    if strangers := config.optimizer.players - {*names, "discriminator", "generator"}:
-        raise UserError(f"optimizer.{min(strangers)}: the game has no such player, only {', '.join(names)}")
+    if unknown := config.optimizer.players - {*names, "discriminator", "generator"}:
+        raise UserError(f"optimizer.{min(unknown)}: the game has no such player; its players are {', '.join(names)}")
     return game

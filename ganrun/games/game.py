@@ -1,6 +1,6 @@
-"""What a game is: networks, and players who each train some of them.
+"""Interface of a game: its networks, and the players that train them.
 
-A new task is a new game: its conditions and its losses. See `gan.py` for the one all others resemble.
+A new task is a new `Game` with its own conditions and losses. `gan.py` is the reference implementation.
 """
 
 from abc import ABC, abstractmethod
@@ -15,31 +15,33 @@ from ganrun.games.latent import Latent
 from ganrun.rng import KeyedNoise
 
 Batch = Mapping[str, Any]
-"""Named fields on the device: images [B, C, H, W] in [-1, 1], labels [B], vectors [B, N]; texts, a list of B."""
+"""Fields of a batch by name, on the device: images [B, C, H, W] in [-1, 1], labels int64 [B], vectors [B, N], texts as
+a list of B strings."""
 Networks = Mapping[str, nn.Module]
 
 
 class Loss(NamedTuple):
-    """What a player minimises over a batch, and what else it saw."""
+    """Loss of one player over one batch, and the scalars to log beside it."""
 
     total: Tensor
-    """Scalar."""
+    """Scalar to minimise; `backward` is called on it."""
     parts: dict[str, Tensor]
-    """Detached scalars to record, by metric name such as `logit/real`."""
+    """Detached scalars to log, by metric name such as `logit/real`."""
 
 
 class Player(nn.Module, ABC):
-    """Owns some networks and has a loss; in its turn it alone moves.
+    """Networks that are trained together, and their loss. A turn of the player updates these networks only.
 
-    It is wrapped in DistributedDataParallel whole, so that all that its loss does (several passes, gradient
-    penalties) is one forward and one backward. The other networks are passed, never registered.
+    The whole player is one module for DistributedDataParallel, so a loss with several passes and gradient penalties
+    is still one forward and one backward pass. Networks of other players are passed to `forward`, never registered:
+    DDP must not reduce their gradients.
     """
 
     name: str
     turns: int = 1
-    """Turns in a round."""
+    """Turns (optimizer steps) per round."""
     fresh_batch: bool = True
-    """Whether each turn takes a new batch of real images; if not, it sees that of the turn before."""
+    """True: each turn loads a new batch of real images. False: it reuses the batch of the previous turn."""
 
     def __init__(self, **owned: nn.Module) -> None:
         super().__init__()
@@ -47,48 +49,54 @@ class Player(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch, noise: KeyedNoise, others: Networks) -> Loss:
-        """The loss over a batch; `others` are frozen."""
+        """Return the loss over a batch. `others` are the networks of the other players, with gradients off."""
 
     def after_step(self) -> None:
-        """What is done to its networks after each of its optimizer's steps, on the device."""
+        """Change the player's networks after each optimizer step, such as weight clipping. Must not sync the device."""
 
 
 class Tracker(Protocol):
-    """What a game learns other than by gradients, such as how strongly to augment: a module with buffers.
+    """State of a game that is updated without gradients, such as the strength of adaptive augmentation.
 
-    They are all its state: checkpoints keep them, under its name in `Game.trackers`. After each turn that reports
-    what it watches, it is told the mean over all slots, the same bits on every worker.
+    A tracker is an `nn.Module` whose buffers are all its state. Checkpoints store them under the tracker's name in
+    `Game.trackers`. `update` is called after each turn whose `Loss.parts` has the watched value, with bitwise the same
+    mean on every worker.
     """
 
     watches: str
-    """A name in `Loss.parts`."""
+    """Name of the watched value in `Loss.parts`."""
 
     def update(self, mean: Tensor, images: int) -> None:
-        """After a turn on so many images; on the device, without reading anything back."""
+        """Update the buffers after a turn. Must not sync the device.
+
+        Args:
+            mean: scalar, mean of the watched value over all slots of all workers.
+            images: real images in the turn.
+        """
 
     def state_dict(self) -> dict[str, Any]:
-        """Of `nn.Module`."""
+        """Return the buffers, see `nn.Module.state_dict`."""
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> object:
-        """Of `nn.Module`."""
+        """Restore the buffers, see `nn.Module.load_state_dict`."""
 
     def to(self, *, device: torch.device, dtype: torch.dtype) -> object:
-        """Of `nn.Module`."""
+        """Move the buffers, see `nn.Module.to`."""
 
 
 @dataclass(frozen=True)
 class Game:
-    """A game ready to be played.
+    """Networks and players of one run.
 
     Attributes:
-        networks: all that is trained, by name; checkpoints keep each under that name.
-        players: in the order of their turns.
-        averaged: names of the networks of which an average is kept.
-        latent: where the noise comes from that `sample` takes.
-        sample: (networks, noise [B, Z], labels int64 [B] or None) -> images [B, C, H, W] in [-1, 1].
-        classes: labels that images are generated for; 0: none.
-        frozen: networks that are never trained.
-        trackers: state that no gradient moves, by name.
+        networks: trained networks by name; checkpoints store each under that name.
+        players: in the order of their turns in a round.
+        averaged: names of the networks that have an EMA copy.
+        latent: distribution of the noise z that `sample` takes.
+        sample: (networks, z [B, Z], labels int64 [B] or None) -> images [B, C, H, W] in [-1, 1].
+        classes: K, number of class labels of a conditional game; 0: unconditional.
+        frozen: networks that are never trained, by name.
+        trackers: state that is updated without gradients, by name.
     """
 
     networks: dict[str, nn.Module]
@@ -101,5 +109,8 @@ class Game:
     trackers: dict[str, Tracker] = field(default_factory=dict)
 
     def labels(self, start: int, count: int, device: torch.device) -> Tensor | None:
-        """Of the images numbered from `start` on, [count]: class by class in turn, so that each is as frequent."""
+        """Return labels int64 [count] of generated images start to start + count - 1, or None if unconditional.
+
+        Image i has label i mod K, so all classes are equally frequent.
+        """
         return torch.arange(start, start + count, device=device) % self.classes if self.classes else None

@@ -1,11 +1,11 @@
 """The algorithm: generative adversarial networks (Goodfellow et al. 2014, arXiv:1406.2661, algorithm 1).
 
-A round is `discriminator_turns` turns of the discriminator, each on fresh images, and one of the generator.
-In the comments x is a batch of real images, y their labels (or nothing), z noise, G the generator, D the
-discriminator's logits, T the augmentation (mostly none).
+A round is `discriminator_turns` turns of the discriminator, each on a new batch, then one turn of the generator.
+Notation: x real images, y their labels (None if unconditional), z noise, G generator, D discriminator logits,
+T augmentation (identity by default).
 
-Conditional games (Mirza & Osindero 2014, arXiv:1411.1784, eq. 2) generate for the labels of the batch: so the classes
-are as frequent as in the data, and the x and G(z, y) in one place of a batch are of one class.
+Conditional games (Mirza & Osindero 2014, arXiv:1411.1784, eq. 2) generate for the labels y of the real batch. Generated
+classes are then as frequent as in the data, and x[i] and G(z, y)[i] have the same class.
 """
 
 from dataclasses import dataclass
@@ -26,16 +26,16 @@ from ganrun.rng import KeyedNoise
 
 @dataclass(frozen=True)
 class Objective:
-    """What both players need of the config; what is not asked for costs no pass and no copy.
+    """Losses, penalties and augmentation that both players share. Parts that are off cost no forward pass or copy.
 
     Attributes:
-        config: its section.
-        latent: the distribution of z.
-        conditional: whether the networks are told the labels.
+        config: section `objective` of the config.
+        latent: distribution of z.
+        conditional: True if G and D take labels.
         augment: T.
-        loss: L_D and L_G.
-        discriminator_loss: L_D with noise on its labels.
-        penalties: on D's gradient.
+        loss: adversarial losses L_D and L_G.
+        discriminator_loss: L_D with label flipping and smoothing.
+        penalties: penalties on the gradient of D.
     """
 
     config: ObjectiveConfig
@@ -47,12 +47,12 @@ class Objective:
     penalties: Penalties
 
     def labels(self, batch: Batch) -> Tensor | None:
-        """y, int64 [B], if the game is conditional."""
+        """Return y, int64 [B], or None if the game is unconditional."""
         return batch["label"] if self.conditional else None
 
 
 class DiscriminatorPlayer(Player):
-    """Tells real images from generated ones."""
+    """Trains the discriminator to tell real images from generated ones."""
 
     name = "discriminator"
 
@@ -61,14 +61,14 @@ class DiscriminatorPlayer(Player):
         self.objective, self.turns = objective, objective.config.discriminator_turns
 
     def forward(self, batch: Batch, noise: KeyedNoise, others: Networks) -> Loss:
-        """L_D(D(T(x), y), D(T(G(z, y)), y)) and penalties on D's gradient."""
+        """Return L_D(D(T(x), y), D(T(G(z, y)), y)) + penalties on the gradient of D."""
         objective, discriminator = self.objective, self.owned["discriminator"]
         x, y = batch["image"], objective.labels(batch)
         with torch.no_grad():
             generated = others["generator"](objective.latent.draw(noise, len(x), "discriminator/z"), y)
         real = objective.augment(x, noise, "discriminator/real")
         fake = objective.augment(generated, noise, "discriminator/fake")
-        # Two passes, not one over both: batch normalisation must not mix real with generated images.
+        # Two passes, not one over the concatenated batch: batch norm statistics must not mix real and generated images.
         real_logits = discriminator(real, y).to(noise.dtype)
         fake_logits = discriminator(fake, y).to(noise.dtype)
         loss = objective.discriminator_loss(real_logits, fake_logits, noise)
@@ -83,13 +83,13 @@ class DiscriminatorPlayer(Player):
         return parts | {f"penalty/{name}": penalty.detach() for name, penalty in penalties.items()}
 
     def after_step(self) -> None:
-        """Clips the weights, if they have a bound."""
+        """Clip the weights to `objective.weight_clip`, if it is set."""
         if bound := self.objective.config.weight_clip:
             clip_weights(self.owned, bound)
 
 
 class GeneratorPlayer(Player):
-    """Makes images that the discriminator takes for real."""
+    """Trains the generator to make images that the discriminator takes for real."""
 
     name = "generator"
     fresh_batch = False
@@ -99,7 +99,10 @@ class GeneratorPlayer(Player):
         self.objective = objective
 
     def forward(self, batch: Batch, noise: KeyedNoise, others: Networks) -> Loss:
-        """L_G(D(T(G(z, y)), y)); real images are shown too where L_G compares generated ones with them."""
+        """Return L_G(D(T(G(z, y)), y)).
+
+        D also runs on real images if L_G is relativistic, or is feature matching, which replaces the adversarial loss.
+        """
         objective, discriminator = self.objective, others["discriminator"]
         x, y = batch["image"], objective.labels(batch)
         generated = self.owned["generator"](objective.latent.draw(noise, len(x), "generator/z"), y)
@@ -107,15 +110,15 @@ class GeneratorPlayer(Player):
         matching = objective.config.feature_matching
         if not (matching or objective.loss.relativistic):
             return Loss(objective.loss.generator(discriminator(fake, y).to(noise.dtype)), {})
-        judge: Any = discriminator.features if matching else discriminator
+        output: Any = discriminator.features if matching else discriminator
         with torch.no_grad():
-            real = judge(objective.augment(x, noise, "generator/real"), y).to(noise.dtype)
-        compare = feature_matching if matching else objective.loss.generator
-        return Loss(compare(real, judge(fake, y).to(noise.dtype)), {})
+            real = output(objective.augment(x, noise, "generator/real"), y).to(noise.dtype)
+        loss = feature_matching if matching else objective.loss.generator
+        return Loss(loss(real, output(fake, y).to(noise.dtype)), {})
 
 
 def gan(networks: dict[str, nn.Module], config: ObjectiveConfig, model: ModelConfig) -> Game:
-    """The game of a generator and a discriminator with any adversarial loss."""
+    """Return the game of one generator and one discriminator, with the adversarial loss that the config names."""
     loss, weights = LOSSES[config.loss], config.penalties
     objective = Objective(
         config=config,

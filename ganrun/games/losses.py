@@ -1,7 +1,7 @@
-"""Adversarial losses: what each player makes of the discriminator's logits.
+"""Adversarial losses of both players as functions of the discriminator's logits.
 
-In the comments D(x) is the logit for an image x, sigma the logistic function, x real and x' generated.
-All losses are means over the batch, to be minimised.
+Notation: x real, x' generated, D(x) logit, sigma the logistic function. Each loss is a mean over the batch, to be
+minimised.
 """
 
 from collections.abc import Callable
@@ -14,19 +14,19 @@ from torch.nn.functional import relu, softplus
 from ganrun.rng import KeyedNoise
 
 Logits = Tensor
-"""[B], any real number; above 0 means real where the loss is a classifier's."""
+"""Discriminator output [B], unbounded. Above 0 means real for losses that train a classifier (all but wasserstein)."""
 
 
 @dataclass(frozen=True)
 class AdversarialLoss:
-    """A pair of losses, each a scalar."""
+    """Loss functions of the discriminator and the generator. Each returns a scalar."""
 
     discriminator: Callable[[Logits, Logits], Tensor]
-    """(logits of real images, logits of generated images) -> loss of the discriminator."""
+    """(D(x), D(x')) -> L_D."""
     generator: Callable[..., Tensor]
-    """Logits of generated images -> loss of the generator; if `relativistic`, (real, generated) -> it."""
+    """D(x') -> L_G; if `relativistic`, (D(x), D(x')) -> L_G."""
     relativistic: bool = False
-    """Whether the generator's loss too compares with real images; only then are they shown in its turn."""
+    """True if L_G compares with real images. D then runs on real images in the generator's turn too."""
 
 
 def _cross_entropy(real: Logits, fake: Logits) -> Tensor:
@@ -55,9 +55,9 @@ hinge = AdversarialLoss(
 # Arjovsky et al. 2017 (arXiv:1701.07875), algorithm 1, as losses; the discriminator must be kept Lipschitz.
 wasserstein = AdversarialLoss(lambda real, fake: fake.mean() - real.mean(), lambda fake: -fake.mean())
 
-# Jolicoeur-Martineau 2018 (arXiv:1807.00734), the relativistic standard GAN: x is paired with the x' in its place, and
-# each player wants its own to have the greater logit. With the penalties R1 and R2 it is the objective of Huang et al.
-# 2024 (arXiv:2501.05441), who call it the relativistic pairing loss.
+# Jolicoeur-Martineau 2018 (arXiv:1807.00734), the relativistic standard GAN: x[i] is paired with x'[i]; D maximises
+# D(x) - D(x') and G minimises it. With penalties R1 and R2 it is the objective of R3GAN (Huang et al. 2024,
+# arXiv:2501.05441), there called the relativistic pairing loss.
 relativistic = AdversarialLoss(
     lambda real, fake: softplus(fake - real).mean(),
     lambda real, fake: softplus(real - fake).mean(),
@@ -67,12 +67,12 @@ relativistic = AdversarialLoss(
 
 @dataclass(frozen=True)
 class DiscriminatorLoss:
-    """L_D, with noise on what the discriminator is told is real.
+    """L_D with label flipping and one-sided label smoothing.
 
     Attributes:
-        adversarial: the pair of losses.
-        flipping: share of pairs for which the discriminator is told the reverse.
-        smoothing: real images count as real to 1 minus this.
+        adversarial: the losses.
+        flipping: share of (x, x') pairs with swapped labels, 0..1.
+        smoothing: s; the target of real images is 1 - s.
     """
 
     adversarial: AdversarialLoss
@@ -80,7 +80,7 @@ class DiscriminatorLoss:
     smoothing: float = 0.0
 
     def __call__(self, real: Logits, fake: Logits, noise: KeyedNoise) -> Tensor:
-        """The loss of logits [B] of real and of generated images, a scalar."""
+        """Return the scalar loss for logits [B] of real images and logits [B] of generated images."""
         if self.flipping:
             real, fake = flip_labels(real, fake, self.flipping, noise)
         loss = self.adversarial.discriminator(real, fake)
@@ -88,9 +88,12 @@ class DiscriminatorLoss:
 
 
 def flip_labels(real: Logits, fake: Logits, share: float, noise: KeyedNoise) -> tuple[Logits, Logits]:
-    """What the discriminator is told is real, and what is not: in a random `share` of pairs it is told the reverse.
+    """Swap the labels of a random `share` of (x, x') pairs.
 
-    One of the tricks that Chintala et al. 2016 collected ("How to train a GAN?", a talk at NIPS): labels with noise.
+    Noisy labels are a trick from Chintala et al. 2016, "How to train a GAN?", NIPS workshop talk.
+
+    Returns:
+        Logits [B] labelled real and logits [B] labelled generated.
     """
     if not share:
         return real, fake
@@ -99,13 +102,17 @@ def flip_labels(real: Logits, fake: Logits, share: float, noise: KeyedNoise) -> 
 
 
 def smoothing(real: Logits, amount: float) -> Tensor:
-    """What one-sided label smoothing adds to a cross-entropy: Salimans et al. 2016 (arXiv:1606.03498), section 3.4.
+    """Return the term that one-sided label smoothing adds to the cross-entropy of real images.
 
-    With the target 1 - s instead of 1, (1 - s) softplus(-t) + s softplus(t) = softplus(-t) + s t.
+    Salimans et al. 2016 (arXiv:1606.03498), section 3.4. With target 1 - s and logit t the cross-entropy is
+    (1 - s) softplus(-t) + s softplus(t) = softplus(-t) + s t, so the term is s * mean(t).
     """
     return amount * real.mean()
 
 
 def feature_matching(real: Tensor, fake: Tensor) -> Tensor:
-    """|E f(x) - E f(x')|^2 for features f [B, ...] of D: Salimans et al. 2016 (arXiv:1606.03498), section 3.1."""
+    """Return |E f(x) - E f(x')|^2, with f(x) [B, ...] features of D.
+
+    Salimans et al. 2016 (arXiv:1606.03498), section 3.1.
+    """
     return (real.mean(0) - fake.mean(0)).square().sum()

@@ -1,1 +1,1 @@
-"""From a checkpoint to images, scores and programs."""
+"""Samples, scores and exports of a checkpoint."""

@@ -1,4 +1,4 @@
-"""Images from a checkpoint: builds its EMA generator and draws from it."""
+"""Samples and exports the EMA generator of a checkpoint."""
 
 import io
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from ganrun.storage import Storage
 from ganrun.training import checkpoint
 
 STEPS = 8
-"""Images of an interpolation between two noises."""
+"""Images per interpolation."""
 LEAST_SINE = 1e-3
 """Sine of an angle below which the great circle is lost in rounding; a straight line differs from it by 1e-7 there."""
 
@@ -39,15 +39,15 @@ def read_config(storage: Storage, directory: str) -> Config:
 
 
 class Sampler:
-    """The EMA generator of a run's newest checkpoint, or of a given one, on the CPU.
+    """EMA generator of a checkpoint, on the CPU.
 
     Args:
-        where: the folder of a run or of a checkpoint.
-        label: of all images; None: each class of a conditional game in turn.
+        where: folder of a run (its newest checkpoint) or of a checkpoint.
+        label: label of all images; None: image i of a conditional game has label i mod K.
 
     Raises:
-        UserError: there is no checkpoint, or no such label.
-        RunError: it is damaged.
+        UserError: no checkpoint, or no such label.
+        RunError: the checkpoint is corrupt.
     """
 
     def __init__(self, where: str, label: int | None = None) -> None:
@@ -60,17 +60,18 @@ class Sampler:
             network.eval()
         self.label = label
         if label is not None and not 0 <= label < self.game.classes:
-            allowed = f"0 to {self.game.classes - 1}" if self.game.classes else "none, since it is not conditional"
-            raise UserError(f"--label {label}: labels of {where} are {allowed}")
+            if not self.game.classes:
+                raise UserError(f"--label {label}: {where} is unconditional; leave --label out")
+            raise UserError(f"--label {label}: labels of {where} are 0 to {self.game.classes - 1}")
 
     @property
     def of_points(self) -> bool:
-        """Whether points are generated instead of images."""
+        """True if the run generates points instead of images."""
         return self.config.data.fields["image"].kind == "point"
 
     @torch.inference_mode()
     def images(self, z: Tensor, label: Tensor | None) -> Tensor:
-        """Noise [B, Z] and, if the game is conditional, labels [B] to images [B, C, H, W] in [-1, 1]."""
+        """Return images [B, C, H, W] in [-1, 1] for z [B, Z] and labels int64 [B] (None if unconditional)."""
         return self.game.sample(self.game.networks, z, label)
 
     def generated(self, seed: int) -> GeneratedImages:
@@ -85,17 +86,17 @@ class Sampler:
 
 
 def draw_grid(sampler: Sampler, out: Path, count: int, seed: int, interpolate: bool) -> None:
-    """One PNG of all images: where classes differ, each has a column of its own, or of walks a row.
+    """Write `count` images to one PNG. A conditional game has one class per column.
 
-    Points are drawn over the modes of the run's data.
+    With `interpolate` each row is an interpolation of 8 images. Points are plotted over the modes of the run's data.
 
     Raises:
-        UserError: of points, the data is not there, or its modes are not known.
+        UserError: `out` cannot be written; for points, the data cannot be read or its modes are unknown.
     """
     if interpolate:
         columns: int | None = STEPS
-        walks = [_walk(sampler, row, seed) for row in range(-(-count // STEPS))]
-        images = torch.cat(walks)[:count]
+        rows = [_interpolation(sampler, row, seed) for row in range(-(-count // STEPS))]
+        images = torch.cat(rows)[:count]
     else:
         columns = sampler.game.classes if sampler.game.classes and sampler.label is None else None
         images = torch.cat(list(sampler.draw(count, seed)))
@@ -103,13 +104,13 @@ def draw_grid(sampler: Sampler, out: Path, count: int, seed: int, interpolate: b
         shards = sampler.config.data.shards
         png = to_picture(images, open_data(shards).index, None, {})
         if png is None:
-            raise UserError(f"--out {out}: no modes are known of the points of {shards}, to draw them over")
+            raise UserError(f"--out {out}: cannot plot points of {shards}: their modes are unknown")
         _write(out, png)
     else:
         _write(out, to_png(images, columns))
 
 
-def _walk(sampler: Sampler, row: int, seed: int) -> Tensor:
+def _interpolation(sampler: Sampler, row: int, seed: int) -> Tensor:
     generated = sampler.generated(seed)
     begin, end = generated.noise(2 * row, 2)
     label = generated.labels(1, row)
@@ -117,13 +118,13 @@ def _walk(sampler: Sampler, row: int, seed: int) -> Tensor:
 
 
 def draw_singles(sampler: Sampler, out: Path, count: int, seed: int) -> None:
-    """A folder with one PNG an image: 000000.png, 000001.png, ...
+    """Write each image to a PNG of its own in folder `out`: 000000.png, 000001.png, ...
 
     Raises:
-        UserError: what is generated are points.
+        UserError: the run generates points, or `out` cannot be written.
     """
     if sampler.of_points:
-        raise UserError(f"--out {out}: points make one picture; name a .png file")
+        raise UserError(f"--out {out}: points are plotted in one picture; give a .png file")
     number = 0
     for batch in sampler.draw(count, seed):
         for image in to_uint8(batch):
@@ -132,7 +133,7 @@ def draw_singles(sampler: Sampler, out: Path, count: int, seed: int) -> None:
 
 
 def write_weights(sampler: Sampler, out: Path) -> None:
-    """The EMA networks as safetensors; the metadata says how to build them."""
+    """Write the EMA weights as safetensors. The metadata holds the version of ganrun and the config as JSON."""
     tensors = {
         (key if len(sampler.game.averaged) == 1 else f"{name}.{key}"): value.contiguous()
         for name in sampler.game.averaged
@@ -143,7 +144,7 @@ def write_weights(sampler: Sampler, out: Path) -> None:
 
 
 def write_program(sampler: Sampler, out: Path) -> None:
-    """The way from noise [B, Z] (and labels [B]) to images [B, C, H, W], as a torch.export program for any B."""
+    """Write z [B, Z] (and labels [B]) -> images [B, C, H, W] as a torch.export program with dynamic B."""
     generated = sampler.generated(0)
     inputs = [tensor for tensor in (generated.noise(0, 2), generated.labels(2)) if tensor is not None]
     batch = {0: torch.export.Dim("batch", min=1)}
@@ -156,7 +157,7 @@ def write_program(sampler: Sampler, out: Path) -> None:
 class _Program(nn.Module):
     def __init__(self, sampler: Sampler) -> None:
         super().__init__()
-        # A program is packed without complaint only in the plain memory layout.
+        # torch.export warns about channels_last weights.
         self.networks = nn.ModuleDict(sampler.game.networks).to(memory_format=torch.contiguous_format)
         self._sample = sampler.game.sample
 
@@ -181,4 +182,4 @@ def _write(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     except OSError as error:
-        raise UserError(f"--out {path}: cannot be written: {error.strerror}") from error
+        raise UserError(f"--out {path}: cannot write it: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""Scores of a checkpoint: builds its EMA generator and compares what it draws with data."""
+"""Scores the EMA generator of a checkpoint against data."""
 
 import json
 from collections.abc import Callable
@@ -28,11 +28,16 @@ from ganrun.storage import RECORD_BYTES, Storage, open_storage
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """What to score a checkpoint with; None: as the run was scored in training.
+    """Options of a score. None stands for the setting of the run.
 
     Attributes:
-        metrics: beside the Fréchet distance; None: all that the extractor and the data allow.
-        classifier_accuracy: whether a classifier is trained on what is generated.
+        metrics: metrics beside the Fréchet distance; None: all that can be computed.
+        samples: number of generated images.
+        seed: seed of their noise.
+        extractor: name, or path or URI of a TorchScript program.
+        extractor_weights: path or URI of weights of `inception-v3-compat`.
+        data: URI of the real images.
+        classifier_accuracy: compute the classification accuracy score too.
     """
 
     metrics: tuple[Metric, ...] | None = None
@@ -73,12 +78,15 @@ def score_pictures(
 
 
 def score_checkpoint(where: str, request: ScoreRequest, seen: Callable[[int, int], None]) -> dict[str, Any]:
-    """The scores by metric, their provenance, and at how many `images` of training the checkpoint is; else as `score`.
+    """Score a checkpoint and return the result as JSON: values by metric, provenance, and `images` of the checkpoint.
 
     Args:
-        where: the folder of a run or of a checkpoint.
-        request: what and how.
-        seen: is called with images that were looked at, and the number there will be at most.
+        where: folder of a run (its newest checkpoint) or of a checkpoint.
+        request: options.
+        seen: progress callback, called with the number of images just processed and the maximum of the total.
+
+    Raises:
+        UserError, RunError: see `score`.
     """
     storage, directory = find_checkpoint(where)
     found = score(f"{storage.uri}/{directory}", request, seen)
@@ -96,11 +104,11 @@ def _described(found: Score) -> dict[str, Any]:
 
 
 def score(where: str, request: ScoreRequest, seen: Callable[[int, int], None]) -> Score:
-    """With the run's own seed, number of samples and extractor, the distance is the one measured in training.
+    """Score a checkpoint, see `score_checkpoint`. With no options set the distance equals the one in training.
 
     Raises:
-        UserError: there is no such checkpoint, data or extractor, or the run cannot be scored so.
-        RunError: the checkpoint is damaged.
+        UserError: no such checkpoint, data or extractor, or a metric cannot be computed for this run.
+        RunError: the checkpoint is corrupt.
     """
     storage, directory = find_checkpoint(where)
     sampler = Sampler(where)
@@ -130,7 +138,7 @@ def _compare(
     """
     extractor = _extractor(settings, request)
     if request.classifier_accuracy and not (generated.labels(samples) is not None and reals.classes):
-        raise UserError("--classifier-accuracy: needs a run that generates by class, and data with classes")
+        raise UserError("--classifier-accuracy: needs a conditional run (model.classes) and data with classes")
     metrics = request.metrics
     if metrics is None:
         metrics = tuple(name for name in get_args(Metric) if name not in unavailable(extractor, reals, generated))
@@ -145,23 +153,24 @@ def _compare(
 def _score_points(
     sampler: Sampler, request: ScoreRequest, generated: GeneratedImages, samples: int, seen: Callable[[int, int], None]
 ) -> Score:
-    """By the modes that they cover.
+    """Score a generator of points by mode coverage.
 
     Raises:
-        UserError: something was asked for that images alone have, or the modes are not known.
+        UserError: an option is for images only, or the modes of the data are unknown.
     """
     for key in ("metrics", "extractor", "extractor_weights", "classifier_accuracy"):
         if getattr(request, key):
-            raise UserError(f"--{key.replace('_', '-')}: is for images; points are scored by the modes that they cover")
+            option = key.replace("_", "-")
+            raise UserError(f"--{option}: only for images; points are scored by mode coverage, so leave it out")
     shards = request.data or sampler.config.data.shards
     index = open_data(shards).index
     if not known_mixture(index):
-        raise UserError(f"no modes are known of the points of {shards}; ganrun knows {', '.join(MIXTURES)}")
+        raise UserError(f"data.shards: the modes of {shards} are unknown; known are those of {', '.join(MIXTURES)}")
     return PointEvaluator(index, samples, lambda count: seen(count, samples)).score(generated)
 
 
 def _extractor(settings: EvaluateConfig, request: ScoreRequest) -> Extractor:
-    """That which was wished for, or the run's own, with its weights."""
+    """Open the requested extractor, or the one of the run with its weights."""
     name = request.extractor or settings.extractor
     own = settings.extractor_weights if name == settings.extractor else None
     return open_extractor(name, request.extractor_weights or own)
@@ -172,8 +181,9 @@ def _reals(sampler: Sampler, request: ScoreRequest, samples: int) -> RealImages:
     data = open_data(request.data or config.shards)
     if (data.index.image_size, data.index.channels) != (config.image_size, config.channels):
         raise UserError(
-            f"--data {request.data}: {data.index.channels} channels of {data.index.image_size} pixels a side, but the "
-            f"run generates {config.channels} of {config.image_size}; make it again with ganrun.prepare --size"
+            f"--data {request.data}: images have {data.index.channels} channels and {data.index.image_size} pixels a "
+            f"side, but those of the run {config.channels} and {config.image_size}; convert them with ganrun prepare "
+            f"--size {config.image_size} --channels {config.channels}"
         )
     classes = _classes(sampler, request, data)
     return RealImages(data, samples, config.fields, config.damaged_share, open_cache(config.cache_mib), classes)

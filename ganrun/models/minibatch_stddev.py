@@ -1,21 +1,21 @@
-"""Minibatch standard deviation: lets the discriminator see that images of a batch are too much alike."""
+"""Minibatch standard deviation: a discriminator feature that exposes low variation within a batch (mode collapse)."""
 
 import torch
 from torch import Tensor, nn
 
 GROUP = 4
-"""Images that are compared with each other, as in StyleGAN2 (Karras et al. 2020, arXiv:1912.04958)."""
+"""Images per group, as in StyleGAN2 (Karras et al. 2020, arXiv:1912.04958)."""
 
 
 class MinibatchStddev(nn.Module):
-    """Adds a channel with the standard deviation over a group (Karras et al. 2018, arXiv:1710.10196, section 3).
+    """Appends a channel with the standard deviation over a group (Karras et al. 2018, arXiv:1710.10196, section 3).
 
-    Groups are of 4 images of the batch given, or of 3, 2 or 1 where its size is no multiple: of one slot, so that
-    the number of workers does not enter.
+    The group size is 4, or the largest of 3, 2, 1 that divides the batch. A forward pass sees one slot, so groups do
+    not depend on the number of workers.
     """
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, H, W] -> [B, C + 1, H, W]
-        """x and, equal all over an image, its group's deviation averaged over features and places."""
+        """Append the standard deviation over the group, averaged over channels and pixels, as a constant plane."""
         batch, _, height, width = x.shape
         group = next(size for size in range(GROUP, 0, -1) if batch % size == 0)
         # bf16 would lose small differences.

@@ -1,7 +1,9 @@
-"""A small pair for points, images of one pixel: two hidden layers, as where mode collapse is shown on mixtures
-of Gaussians (Metz et al. 2017, arXiv:1611.02163; Srivastava et al. 2017, arXiv:1705.07761).
+"""MLPs with two hidden layers for points, stored as 1x1 images.
 
-Shapes: B batch, Z latent size, K classes, N numbers of a point, W width (units of a hidden layer).
+The standard setting for mode collapse on mixtures of Gaussians (Metz et al. 2017, arXiv:1611.02163; Srivastava et al.
+2017, arXiv:1705.07761). With classes the one-hot label is concatenated to the input.
+
+Shapes: B batch, Z latent size, K classes, N coordinates of a point, W width (units of a hidden layer).
 """
 
 import torch
@@ -21,7 +23,7 @@ class Generator(nn.Module):
         self.layers = _layers(latent_size + classes, width, numbers)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """Points for the noise."""
+        """Return points [B, N, 1, 1] for z [B, Z] and labels int64 [B]."""
         points: Tensor = self.layers(_join(z, label, self.classes))
         return points[:, :, None, None]
 
@@ -35,18 +37,18 @@ class Discriminator(nn.Module):
         self.layers = _layers(numbers + classes, width, 1)
 
     def features(self, images: Tensor, label: Tensor | None = None) -> Tensor:
-        """What the last layer sees, [B, W]."""
+        """Return the input of the last layer, [B, W]."""
         features: Tensor = self.layers[:-1](_join(images.flatten(1), label, self.classes))
         return features
 
     def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
-        """One logit a point."""
+        """Return logits [B]."""
         logits: Tensor = self.layers[-1](self.features(images, label))
         return logits.squeeze(1)
 
 
 def mlp(model: ModelConfig, data: DataConfig) -> dict[str, nn.Module]:
-    """The pair, with weights after He et al. 2015 (arXiv:1502.01852)."""
+    """Build generator and discriminator, with He initialisation (arXiv:1502.01852)."""
     networks: dict[str, nn.Module] = {
         "generator": Generator(data.channels, model.width, model.latent_size, model.classes),
         "discriminator": Discriminator(data.channels, model.width, model.classes),

@@ -1,8 +1,9 @@
-"""R3GAN's networks without normalisation (Huang et al. 2024, arXiv:2501.05441, config E), from the paper's text:
-section 3 for the layers, appendix D and table 9 for widths and classes.
+"""Networks of R3GAN without normalisation layers (Huang et al. 2024, arXiv:2501.05441, config E).
 
-Shapes: B batch, Z latent size, K classes, C channels of the image, S its size, W width. Channels double from W at
-S x S down to 32 x 32 and stay so. Table 9: W = 768 at S = 32, 384 at 64, 96 at 256, with Z = 64.
+Written from the text of the paper: section 3 for the layers, appendix D and table 9 for widths and classes.
+
+Shapes: B batch, Z latent size, K classes, C image channels, S image size, W `model.width`. Channels are W at S x S,
+double at each halving down to 32 x 32 and then stay. Table 9: W = 768 at S = 32, 384 at 64, 96 at 256, all with Z = 64.
 """
 
 from itertools import pairwise
@@ -16,21 +17,23 @@ from ganrun.config.schema import DataConfig, ModelConfig
 BLOCKS = 2
 """Residual blocks at each resolution."""
 EXPANSION = 2
-"""Channels of the grouped convolution, in those of the stem (the inverted bottleneck)."""
+"""Channels of the grouped convolution per channel of the block (inverted bottleneck)."""
 GROUP = 16
-"""Channels of a group."""
+"""Channels per group of the grouped convolution."""
 BOTTOM = 4
+"""Lowest resolution in pixels."""
 SLOPE = 0.2
+"""Negative slope of the leaky ReLUs."""
 
 
 def widths(image_size: int, width: int) -> list[int]:
-    """Channels at 4x4, 8x8 and so on to S x S."""
+    """Return the channels at 4x4, 8x8, ..., S x S."""
     sizes = [2**power for power in range(2, image_size.bit_length())]
     return [width * max(image_size // max(size, 32), 1) for size in sizes]
 
 
 class Block(nn.Module):
-    """x + conv1x1(leaky(grouped conv3x3(leaky(conv1x1(x))))), the last convolution without a bias."""
+    """x + conv1x1(leaky(grouped_conv3x3(leaky(conv1x1(x))))). The last convolution has no bias."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -40,13 +43,13 @@ class Block(nn.Module):
         self.project = nn.Conv2d(hidden, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to the same shape."""
+        """Map [B, C, H, W] to [B, C, H, W]."""
         y = F.leaky_relu(self.expand(x), SLOPE)
         return x + self.project(F.leaky_relu(self.grouped(y), SLOPE))  # type: ignore[no-any-return]
 
 
 class Transition(nn.Module):
-    """Bilinear resampling to twice or half the size, and a 1x1 convolution where the channels differ."""
+    """Bilinear resampling by a factor of 2 or 0.5, with a 1x1 convolution if the number of channels changes."""
 
     def __init__(self, inputs: int, outputs: int, scale: float) -> None:
         super().__init__()
@@ -54,12 +57,13 @@ class Transition(nn.Module):
         self.conv = nn.Conv2d(inputs, outputs, 1, bias=False) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """The convolution works on the smaller image: the two commute."""
+        """Map [B, C, H, W] to [B, C', scale H, scale W]."""
+        # A 1x1 convolution without bias commutes with resampling, so it runs at the lower resolution.
         return _resample(self.conv(x), 2.0) if self.scale > 1 else self.conv(_resample(x, 0.5))
 
 
 class Generator(nn.Module):
-    """Noise z [B, Z] (and labels [B]) -> images [B, C, S, S] around [-1, 1]: there is no tanh (section 3, e)."""
+    """Noise z [B, Z] (and labels [B]) -> images [B, C, S, S] around [-1, 1], unbounded: no tanh (section 3, e)."""
 
     def __init__(self, image_size: int, channels: int, width: int, latent_size: int, classes: int) -> None:
         super().__init__()
@@ -73,7 +77,7 @@ class Generator(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(plan[-1], channels, 1, bias=False))
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """Images for the noise; with classes z' = concat(z, embed(c)) (appendix D)."""
+        """Return images; with classes z' = concat(z, embed(c)) replaces z (appendix D)."""
         if self.embedding is not None:
             z = torch.cat([z, self.embedding(label).to(z.dtype)], dim=1)
         images: Tensor = self.layers(self.basis * self.modulation(z)[:, :, None, None])
@@ -96,18 +100,18 @@ class Discriminator(nn.Module):
         self.embedding = nn.Embedding(classes, plan[-1]) if classes else None
 
     def features(self, images: Tensor, label: Tensor | None = None) -> Tensor:
-        """What the last layer sees, [B, C']; the label does not enter."""
+        """Return the input of the last layer, [B, C']. It does not depend on the label."""
         features: Tensor = self.layers(images).flatten(1)
         return features
 
     def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
-        """One logit an image; with classes D(x) = embed(c) . D'(x) (appendix D)."""
+        """Return logits [B]; with classes D(x) = embed(c) . D'(x) (appendix D)."""
         outputs: Tensor = self.linear(self.features(images, label))
         return outputs.squeeze(1) if self.embedding is None else (self.embedding(label) * outputs).sum(1)
 
 
 def r3gan(model: ModelConfig, data: DataConfig) -> dict[str, nn.Module]:
-    """The pair."""
+    """Build generator and discriminator."""
     networks: dict[str, nn.Module] = {
         "generator": Generator(data.image_size, data.channels, model.width, model.latent_size, model.classes),
         "discriminator": Discriminator(data.image_size, data.channels, model.width, model.classes),
@@ -118,17 +122,17 @@ def r3gan(model: ModelConfig, data: DataConfig) -> dict[str, nn.Module]:
 
 
 def _resample(x: Tensor, scale: float) -> Tensor:
-    """Bilinear; to half the size with the filter widened to (1, 3, 3, 1) / 8 on each axis, so that nothing aliases."""
-    # PyTorch has no widened filter for bf16 on the CPU.
+    """Resample bilinearly. Downsampling is antialiased: the filter widens to (1, 3, 3, 1) / 8 on each axis."""
+    # antialias=True is not implemented for bf16 on the CPU.
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     return F.interpolate(wide, scale_factor=scale, mode="bilinear", antialias=scale < 1).to(x.dtype)
 
 
 def _initialise(network: nn.Module) -> None:
-    """Keeps variances without normalisation (Fixup: Zhang, Dauphin & Ma 2019, arXiv:1901.09321).
+    """Fixup initialisation, which replaces normalisation (Zhang, Dauphin & Ma 2019, arXiv:1901.09321).
 
-    Weights are of variance gain^2 / inputs (He et al. 2015, arXiv:1502.01852). Of each residual block the last
-    convolution begins as 0, the two before it are scaled by L^-0.25, where L is the number of blocks.
+    Weights have variance gain^2 / fan_in (He et al. 2015, arXiv:1502.01852). The last convolution of each residual
+    block starts at 0, the two before it are scaled by L^-0.25 with L the number of blocks.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -145,5 +149,5 @@ def _initialise(network: nn.Module) -> None:
     if isinstance(network, Generator):
         nn.init.normal_(network.basis)
     elif isinstance(network, Discriminator) and network.embedding is not None:
-        # So that the product over C' numbers is of the size of one.
+        # Variance 1 / C': the dot product over C' features then has the scale of one of them.
         nn.init.normal_(network.embedding.weight, 0.0, network.embedding.embedding_dim**-0.5)

@@ -1,12 +1,12 @@
-"""The residual pair of SNGAN (Miyato et al. 2018, arXiv:1802.05957, appendix B.4, tables 4 to 6), which resembles
-that of WGAN-GP (Gulrajani et al. 2017, arXiv:1704.00028).
+"""Residual networks of SNGAN (Miyato et al. 2018, arXiv:1802.05957, appendix B.4, tables 4 to 6).
 
-The discriminator has no normalisation but, if asked for, the spectral one: so a gradient penalty, which batch
-normalisation spoils (Gulrajani et al., section 4), goes with it too. With classes the generator has
-conditional batch normalisation and the discriminator is a projection (Miyato & Koyama 2018, arXiv:1802.05637).
+They resemble those of WGAN-GP (Gulrajani et al. 2017, arXiv:1704.00028). The discriminator has no batch norm, which
+would make a per-image gradient penalty invalid (Gulrajani et al., section 4), and optional spectral norm. With classes
+the generator has conditional batch norm and the discriminator is a projection discriminator (Miyato & Koyama 2018,
+arXiv:1802.05637).
 
-Shapes: B batch, Z latent size, K classes, C channels of the image, S its size, W width. Table 4 is S = 32 with
-W = 128, table 5 is S = 48 with W = 64, table 6 is S = 128 with W = 64.
+Shapes: B batch, Z latent size, K classes, C image channels, S image size, W `model.width`. Table 4: S = 32, W = 128;
+table 5: S = 48, W = 64; table 6: S = 128, W = 64.
 """
 
 import math
@@ -22,11 +22,11 @@ from ganrun.models.normalization import SlotBatchNorm2d, SlotConditionalBatchNor
 from ganrun.models.spectral_norm import normalise_spectrally
 
 WIDEST = 16
-"""The most channels, in widths."""
+"""Maximum number of channels, as a multiple of W."""
 
 
 def generator_plan(image_size: int) -> tuple[int, tuple[int, ...]]:
-    """Size of the first feature map, and its channels and those after each doubling, in widths."""
+    """Return the size of the first feature map, and the channels there and after each upsampling, in multiples of W."""
     if image_size == 32:
         return 4, (2, 2, 2, 2)
     bottom = 6 if image_size % 3 == 0 else 4
@@ -35,7 +35,7 @@ def generator_plan(image_size: int) -> tuple[int, tuple[int, ...]]:
 
 
 def discriminator_plan(image_size: int) -> tuple[tuple[int, bool], ...]:
-    """Each block's channels, in widths, and whether it halves the size."""
+    """Return (channels in multiples of W, True if it downsamples) of each block."""
     if image_size == 32:
         return (1, True), (1, True), (1, False), (1, False)
     halvings = round(math.log2(image_size / (3 if image_size % 3 == 0 else 4)))
@@ -44,7 +44,7 @@ def discriminator_plan(image_size: int) -> tuple[tuple[int, bool], ...]:
 
 
 class UpBlock(nn.Module):
-    """[B, C, H, W] -> [B, C', 2 H, 2 W]: x + conv(relu(norm(conv(up(relu(norm(x)))))))  (figure 8)."""
+    """[B, C, H, W] -> [B, C', 2H, 2W]: up(conv1x1(x)) + conv(relu(norm(conv(up(relu(norm(x))))))) (figure 8)."""
 
     def __init__(self, inputs: int, outputs: int, classes: int) -> None:
         super().__init__()
@@ -53,16 +53,17 @@ class UpBlock(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor, label: Tensor | None) -> Tensor:
-        """The shortcut's 1x1 convolution comes before the doubling: the same values for a quarter of the work."""
+        """Return the upsampled features. Labels int64 [B] select the gains of conditional batch norm."""
+        # The shortcut's 1x1 convolution runs before upsampling: same values, a quarter of the work.
         y = _double(F.relu(_normalise(self.norm1, x, label)))
         y = F.relu(_normalise(self.norm2, self.conv1(y), label))
         return self.conv2(y) + _double(self.shortcut(x))  # type: ignore[no-any-return]
 
 
 class DownBlock(nn.Module):
-    """[B, C, H, W] -> [B, C', H / 2, W / 2], or of the same size where it is not to be halved.
+    """[B, C, H, W] -> [B, C', H / 2, W / 2], or [B, C', H, W] if not `halves`.
 
-    The first has no ReLU before its first convolution, which would cut off the image's dark half.
+    The first block has no ReLU before its first convolution: it would zero all negative pixels.
     """
 
     def __init__(self, inputs: int, outputs: int, halves: bool, first: bool = False) -> None:
@@ -72,7 +73,7 @@ class DownBlock(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1) if halves or inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """x + pool(conv(relu(conv(relu(x)))))."""
+        """Return shortcut(pool(x)) + pool(conv(relu(conv(relu(x)))))."""
         y = self.conv2(F.relu(self.conv1(x if self.first else F.relu(x))))
         if self.halves:
             x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
@@ -91,7 +92,7 @@ class Generator(nn.Module):
         self.norm, self.last = SlotBatchNorm2d(plan[-1]), nn.Conv2d(plan[-1], channels, 3, 1, 1)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """Images for the noise."""
+        """Return images [B, C, S, S] for z [B, Z] and labels int64 [B]."""
         x = self.dense(z).unflatten(1, (-1, self.bottom, self.bottom))
         for block in self.blocks:
             x = block(x, label)
@@ -115,12 +116,12 @@ class Discriminator(nn.Module):
         self.embedding = nn.Embedding(classes, width * widest) if classes else None
 
     def features(self, images: Tensor, label: Tensor | None = None) -> Tensor:
-        """What the last layer sees, summed over the places, [B, C']; the label does not enter."""
+        """Return the input of the last layer, [B, C'], sum-pooled over pixels. It does not depend on the label."""
         features: Tensor = F.relu(self.blocks(images)).sum((2, 3))
         return features
 
     def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
-        """psi(phi(x)) + y^T V phi(x) (Miyato & Koyama 2018), the second term only with classes."""
+        """Return logits psi(phi(x)) + y^T V phi(x), [B] (Miyato & Koyama 2018). Without classes only the first term."""
         features = self.features(images, label)
         logits: Tensor = self.dense(features).squeeze(1)
         if self.embedding is None:
@@ -130,7 +131,7 @@ class Discriminator(nn.Module):
 
 
 def resnet(model: ModelConfig, data: DataConfig) -> dict[str, nn.Module]:
-    """The pair. Weights after Glorot & Bengio (2010), with gain sqrt(2) where a ReLU halves the variance."""
+    """Build generator and discriminator, with Glorot initialisation; gain sqrt(2) in residual branches with ReLU."""
     size, channels = data.image_size, data.channels
     networks: dict[str, nn.Module] = {
         "generator": Generator(size, channels, model.width, model.latent_size, model.classes),

@@ -1,21 +1,20 @@
-"""Spectral normalisation, with one step of its power iteration a turn."""
+"""Spectral norm with one step of power iteration per turn instead of per forward pass."""
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-BEGINNING = 15
-"""Steps of the power iteration when the network is made, so that the first turn is normalised too."""
+INITIAL_STEPS = 15
+"""Steps of power iteration at construction, so that sigma is accurate from the first turn."""
 
 
 class SpectralNorm(nn.Module):
-    """A layer whose weight W is divided by its largest singular value (Miyato et al. 2018, arXiv:1802.05957).
+    """Wraps a layer and divides its weight W by its largest singular value (Miyato et al. 2018, arXiv:1802.05957).
 
-    A weight [O, ...] is the matrix W [O, I] of its rows (section 2.1). u [O] and v [I], its first singular
-    vectors as far as the power iteration has come, are part of the state. The paper takes a step of the
-    iteration at each update (algorithm 1); so here it is a step a turn, never a forward pass: a worker with
-    more slots does more passes.
+    A weight [O, ...] is reshaped to a matrix W [O, I] (section 2.1). Buffers u [O] and v [I] approximate its first
+    singular vectors by power iteration. The player takes one step per turn, as in algorithm 1 of the paper.
+    `torch.nn.utils.spectral_norm` takes one per forward pass; a worker with more slots would then take more.
     """
 
     u: Tensor
@@ -27,29 +26,29 @@ class SpectralNorm(nn.Module):
         matrix = layer.weight.detach().flatten(1)
         self.register_buffer("u", F.normalize(torch.randn_like(matrix[:, 0]), dim=0))
         self.register_buffer("v", torch.zeros_like(matrix[0]))
-        for _ in range(BEGINNING):
+        for _ in range(INITIAL_STEPS):
             self.iterate()
 
     @torch.no_grad()
     def iterate(self) -> None:
-        """A step of the power iteration: v = W^T u / |W^T u|, u = W v / |W v| (eqs. 20 and 21)."""
+        """Take one step of power iteration: v = W^T u / |W^T u|, u = W v / |W v| (eqs. 20 and 21)."""
         matrix = self.layer.weight.flatten(1)
         self.v.copy_(F.normalize(matrix.mT @ self.u, dim=0))
         self.u.copy_(F.normalize(matrix @ self.v, dim=0))
 
     def sigma(self) -> Tensor:
-        """u^T W v (eq. 19), whose gradient by W is u v^T; a scalar."""
-        # As a sum, not as products of matrices, which autocast would round to bf16.
+        """Return sigma(W) = u^T W v (eq. 19), a scalar. Its gradient with respect to W is u v^T."""
+        # A sum instead of matrix products, which autocast would compute in bf16.
         return (torch.outer(self.u, self.v) * self.layer.weight.flatten(1)).sum()
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer with the weight W / sigma(W) (eq. 8)."""
+        """Apply the layer with weight W / sigma(W) (eq. 8)."""
         y: Tensor = functional_call(self.layer, {"weight": self.layer.weight / self.sigma()}, (x,))
         return y
 
 
 def normalise_spectrally(network: nn.Module) -> None:
-    """Puts every convolution, linear layer and embedding of a network, weights made, into a SpectralNorm."""
+    """Wrap each Conv2d, Linear and Embedding of a network in SpectralNorm, in place. Call it after initialisation."""
     for name, child in list(network.named_children()):
         if isinstance(child, nn.Conv2d | nn.Linear | nn.Embedding):
             setattr(network, name, SpectralNorm(child))

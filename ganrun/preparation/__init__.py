@@ -1,1 +1,1 @@
-"""How data sets are made: pictures of any source to shards with an index."""
+"""Makes data sets: images from any source to WebDataset shards with an index."""

@@ -1,8 +1,7 @@
-"""One picture of any kind -> square uint8 pixels of the data set's size and channels, and its file.
+"""Converts one picture of any format to square uint8 pixels of the size and channels of the data set.
 
-What is done to every picture, so that two data sets made by ganrun are alike: turned upright by its EXIF
-orientation; transparency laid onto white; the first frame of an animation; 16 bits scaled to 8; palettes
-and CMYK to RGB; RGB to grey by ITU-R 601. Colour profiles are ignored.
+All pictures are treated alike: rotated by their EXIF orientation; transparency composited onto white; the first frame
+of an animation; 16 bits scaled to 8; palettes and CMYK to RGB; RGB to grey by ITU-R 601. Colour profiles are ignored.
 """
 
 import io
@@ -19,7 +18,7 @@ from ganrun.errors import UserError
 
 Pixels = NDArray[np.uint8]
 Stored = Path | bytes | memoryview | Pixels
-"""A picture before conversion: an encoded file, its bytes, or uint8 pixels [H, W] or [H, W, 3]."""
+"""Picture before conversion: path of an encoded file, its bytes, or uint8 pixels [H, W] or [H, W, 3]."""
 
 FILTERS = {
     "box": Image.Resampling.BOX,
@@ -32,9 +31,9 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
     "webp": ("WEBP", {"lossless": True}),
 }
-"""Member extension -> Pillow's format and how it is written; png and webp lose nothing."""
+"""Pillow's format and options of saving by member extension; png and webp are lossless."""
 EXTENSIONS = ("png", "jpg", "jpeg", "webp")
-"""Members of a sample that are its picture."""
+"""Extensions of the members that hold a sample's picture."""
 
 _EXTENSION_OF = {name: extension for extension, (name, _) in FORMATS.items()}
 _GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -42,15 +41,20 @@ _ORIENTATION = 0x0112
 
 
 class UnreadableError(ValueError):
-    """The picture cannot be decoded; the message says why."""
+    """The picture cannot be decoded. The message says why."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How all pictures of a data set are made equal.
+    """Conversion that all pictures of a data set get.
 
-    Without `resize` a picture of another size is refused, without `recolour` one of other channels;
-    without `format` a picture that needs no change keeps its file, any other becomes png.
+    Attributes:
+        size: side of the square in pixels.
+        channels: 1 (grey) or 3 (RGB).
+        resize: crop and resize pictures of another size; False: refuse them.
+        recolour: convert pictures with other channels; False: refuse them.
+        filter: resize filter, a name in `FILTERS`.
+        format: file format, a name in `FORMATS`; None: keep files that need no conversion, encode others as png.
     """
 
     size: int
@@ -63,8 +67,15 @@ class Rule:
 
 @dataclass(frozen=True)
 class Picture:
-    """A converted picture: `pixels` [size, size, channels] and the same as a file; whether that is the file it
-    came in, and whether it was smaller than `size`."""
+    """Converted picture.
+
+    Attributes:
+        pixels: uint8 [size, size, channels].
+        extension: extension of the encoded file.
+        data: the encoded file.
+        kept: True if `data` is the original file.
+        enlarged: True if the original was smaller than `size`.
+    """
 
     pixels: Pixels
     extension: str
@@ -74,21 +85,21 @@ class Picture:
 
 
 def read_shape(stored: Stored) -> tuple[int, int, int]:
-    """Width, height and channels (1 or 3) by the picture's header.
+    """Return width, height and channels (1 or 3) from the header of a picture.
 
     Raises:
-        UnreadableError: it has none.
+        UnreadableError: the header cannot be read.
     """
     with _open(stored) as image:
         return (*image.size, _channels(image.mode))
 
 
 def convert(stored: Stored, rule: Rule) -> Picture:
-    """The picture by the rule.
+    """Convert a picture by the rule.
 
     Raises:
-        UnreadableError: it cannot be decoded.
-        UserError: its size or channels differ, and the rule does not change them.
+        UnreadableError: the picture cannot be decoded.
+        UserError: its size or channels differ and the rule does not convert them.
     """
     with _open(stored) as image:
         kept = _decode(image, rule)
@@ -106,26 +117,29 @@ def convert(stored: Stored, rule: Rule) -> Picture:
 
 
 def _open(stored: Stored) -> Image.Image:
-    """The picture with its header read; its pixels follow later."""
+    """Open a picture and read its header only."""
     if isinstance(stored, np.ndarray):
         return Image.fromarray(stored)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             return Image.open(stored if isinstance(stored, Path) else io.BytesIO(stored))
-    except Exception as error:  # decoders raise nearly anything on damaged files
+    except Exception as error:  # decoders raise nearly anything on corrupt files
         raise UnreadableError(_reason(stored, error)) from error
 
 
 def _decode(image: Image.Image, rule: Rule) -> str | None:
-    """Decodes the first frame and turns it upright; returns the extension under which the picture's file may
-    go into a shard as it is, None if it must be made anew."""
+    """Decode the first frame and apply the EXIF orientation, in place.
+
+    Returns:
+        The extension of the original file if it can go into a shard unchanged; None if the picture must be encoded.
+    """
     try:
         kept = _kept_extension(image, rule)
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
     except Exception as error:  # even reading the orientation decodes some files
-        raise UnreadableError(f"damaged: {error}") from error
+        raise UnreadableError(f"corrupt: {error}") from error
     return kept
 
 
@@ -133,7 +147,7 @@ def _reason(stored: Stored, error: Exception) -> str:
     if (stored.stat().st_size if isinstance(stored, Path) and stored.exists() else 1) == 0 or stored == b"":
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
-        return "no picture that Pillow knows"
+        return "not an image format that Pillow can read"
     return str(error.strerror if isinstance(error, OSError) and error.strerror else error)
 
 
@@ -143,7 +157,7 @@ def _kept_extension(image: Image.Image, rule: Rule) -> str | None:
         image.size == (rule.size, rule.size)
         and image.mode == ("L" if rule.channels == 1 else "RGB")
         and isinstance(image, ImageFile.ImageFile)
-        and not any(";16" in str(tile) for tile in image.tile)  # what Pillow reads as RGB of 16 bits
+        and not any(";16" in str(tile) for tile in image.tile)  # 16-bit RGB, which Pillow opens as mode RGB
         and not image.has_transparency_data
         and not getattr(image, "is_animated", False)
         and image.getexif().get(_ORIENTATION, 1) == 1
@@ -155,18 +169,18 @@ def _check(image: Image.Image, rule: Rule) -> None:
     width, height = image.size
     if not rule.resize and (width, height) != (rule.size, rule.size):
         raise UserError(
-            f"{width}x{height} pixels where the others have {rule.size}x{rule.size}; --size N makes them equal"
+            f"{width}x{height} pixels, the other images have {rule.size}x{rule.size}; resize all with --size N"
         )
     if not rule.recolour and _channels(image.mode) != rule.channels:
         kinds = {1: "grey", 3: "in colour"}
         raise UserError(
-            f"{kinds[4 - rule.channels]} where the others are {kinds[rule.channels]}; "
-            "--channels 1 or 3 makes them equal"
+            f"{kinds[4 - rule.channels]}, the other images are {kinds[rule.channels]}; "
+            "convert all with --channels 1 or --channels 3"
         )
 
 
 def _centre_square(image: Image.Image) -> Image.Image:
-    """Cut out first, since a filter that is given a box still reads across its edge."""
+    """Crop the centre square. Not `resize(box=...)`: its filter reads pixels outside the box."""
     short = min(image.size)
     left, top = ((side - short) // 2 for side in image.size)
     return image.crop((left, top, left + short, top + short))
@@ -177,26 +191,26 @@ def _channels(mode: str) -> int:
 
 
 def _flatten(image: Image.Image, mode: str) -> Image.Image:
-    """Any mode to "L" or "RGB"."""
+    """Convert a picture of any mode to "L" or "RGB"."""
     if image.mode.startswith("I"):
         levels = np.asarray(image)
         if levels.min() < 0 or levels.max() > 65535:
-            raise UnreadableError("more than 16 bits a pixel")
+            raise UnreadableError("more than 16 bits per pixel")
         return Image.fromarray((levels / 257).round().astype(np.uint8)).convert(mode)
     if image.mode == "F":
-        raise UnreadableError("pixels are floats, whose range is not known")
+        raise UnreadableError("floating-point pixels, whose range is unknown")
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     try:
         return image if image.mode == mode else image.convert(mode)
     except ValueError as error:
-        raise UnreadableError(f"no way from mode {image.mode} to {mode}") from error
+        raise UnreadableError(f"cannot convert mode {image.mode} to {mode}") from error
 
 
 def _encode(image: Image.Image, extension: str) -> bytes:
     name, options = FORMATS[extension]
     buffer = io.BytesIO()
-    # A fresh image carries no metadata: what Pillow read along (EXIF, profiles, comments) stays behind.
+    # A new image carries no metadata: Pillow would write EXIF, colour profiles and comments of the original.
     Image.fromarray(np.asarray(image)).save(buffer, name, **options)
     return buffer.getvalue()

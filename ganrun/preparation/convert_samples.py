@@ -1,4 +1,4 @@
-"""Converts samples and counts what was in them."""
+"""Converts samples, and counts labels, pixel sums and skipped images."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -11,8 +11,14 @@ from ganrun.preparation.sources import Item
 
 @dataclass
 class SampleCounts:
-    """Images by label number (as text, for JSON), sums of pixels [channels], images made larger, and what
-    was left out."""
+    """Counters over converted samples.
+
+    Attributes:
+        sums: sum of pixel values per channel.
+        labels: number of images by label; keys are strings, as in JSON.
+        enlarged: images that were smaller than the target size.
+        skipped: a line for each image that could not be read.
+    """
 
     sums: list[int]
     labels: dict[str, int] = field(default_factory=dict)
@@ -20,13 +26,13 @@ class SampleCounts:
     skipped: list[str] = field(default_factory=list)
 
     def count(self, sums: list[int], labels: dict[str, int]) -> None:
-        """Adds sums of pixels and numbers of images."""
+        """Add pixel sums per channel and numbers of images by label."""
         self.sums = [total + new for total, new in zip(self.sums, sums, strict=True)]
         for label, number in labels.items():
             self.labels[label] = self.labels.get(label, 0) + number
 
     def add(self, other: "SampleCounts") -> None:
-        """Adds what another counted."""
+        """Add other counters."""
         self.count(other.sums, other.labels)
         self.enlarged += other.enlarged
         self.skipped += other.skipped
@@ -35,11 +41,16 @@ class SampleCounts:
 def convert_all(
     items: Iterable[Item], rule: Rule, counts: SampleCounts, strict: str | None
 ) -> Iterator[tuple[Item, Picture]]:
-    """Each sample with its picture, counted in `counts`; unreadable ones are left out and noted.
+    """Convert samples and yield each with its picture. Unreadable ones are skipped and recorded in `counts`.
+
+    Args:
+        items: samples.
+        rule: conversion.
+        counts: counters, updated in place.
+        strict: advice to append to the error about an unreadable picture; None: skip it.
 
     Raises:
-        UserError: a picture does not fit the rule, a .cls is no number, or, where `strict` says why that is
-            a fault, a picture is unreadable.
+        UserError: a picture does not fit the rule, a .cls is not a number, or with `strict` a picture is unreadable.
     """
     for item in items:
         try:
@@ -60,7 +71,7 @@ def convert_all(
 
 
 def _convert_others(members: Members, rule: Rule) -> Members:
-    """Further images of a sample (`edges.png`) made as large as the first, each with its own channels."""
+    """Resize further images of a sample, such as `edges.png`, to the size of the first. Each keeps its channels."""
     converted = {}
     for extension, content in members.items():
         kind, _, ending = extension.rpartition(".")
@@ -72,8 +83,8 @@ def _convert_others(members: Members, rule: Rule) -> Members:
 
 
 def _label(item: Item) -> dict[str, int]:
-    """{the number in its .cls: 1}, empty without one."""
+    """Return {label: 1} with the number in the sample's .cls; empty without one."""
     text = item.members.get("cls", b"").strip()
     if "cls" in item.members and not text.isdigit():
-        raise UserError(f"{item.where}: its .cls holds {text[:20]!r}; allowed is a whole number from 0")
+        raise UserError(f"{item.where}: its .cls is {text[:20]!r}; it must be an integer from 0")
     return {str(int(text)): 1} if text else {}

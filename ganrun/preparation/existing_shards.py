@@ -1,4 +1,4 @@
-"""Reads shards that exist: to index them where they are, or to check them against their index."""
+"""Reads existing shards, to index them in place or to verify them against their index."""
 
 import hashlib
 from dataclasses import dataclass
@@ -16,22 +16,28 @@ from ganrun.preparation.sources import ShardsSource
 from ganrun.preparation.write_index import PackedShard, finish
 from ganrun.storage import INDEX_BYTES, check_rights, open_storage
 
-_UNFIT = "transparent, turned, animated, of 16 bits or no plain RGB or grey, which training does not read"
+_UNFIT = "training reads only 8-bit RGB or grey without transparency, rotation or animation"
 
 
 @dataclass(frozen=True)
 class Examiner:
-    """Reads shards whole and decodes every image; travels to the worker processes."""
+    """Reads whole shards and decodes every image. Pickled to worker processes.
+
+    Attributes:
+        source: the shards.
+        rule: size and channels that all images must have.
+        advice: end of error messages: how to repair the data set.
+    """
 
     source: ShardsSource
     rule: Rule
     advice: str
 
     def __call__(self, shard: str | Shard) -> PackedShard:
-        """A shard by its name, or as the index says it is.
+        """Read one shard, given by name or by its entry in an index.
 
         Raises:
-            UserError: it is damaged, is not as the index says, or an image is unreadable.
+            UserError: the shard is corrupt or differs from its index entry, or an image is unreadable or does not fit.
         """
         name = shard if isinstance(shard, str) else shard.name
         try:
@@ -44,34 +50,35 @@ class Examiner:
         samples = 0
         for item, picture in convert_all(self.source.samples(name, data), self.rule, counts, self.advice):
             if not picture.kept:
-                raise UserError(f"{item.where}: {_UNFIT}; {self.advice}")
+                raise UserError(f"{item.where}: needs conversion, {_UNFIT}; {self.advice}")
             samples += 1
         return PackedShard(Shard(name, samples, len(data), hashlib.sha256(data).hexdigest()), counts)
 
 
 def index_in_place(source: ShardsSource, rule: Rule, made: dict[str, Any], workers: int) -> Index:
-    """Writes an index beside the shards, which stay as they are.
+    """Write an index beside existing shards. The shards do not change.
 
     Raises:
-        UserError: a shard is damaged, or an image is unreadable or unlike the others; no index is written.
+        UserError: a shard is corrupt, or an image is unreadable or differs from the others in size or channels. No
+            index is written.
     """
     place = open_storage(source.uri)
     check_rights(place, "SOURCE")
-    examiner = Examiner(source, rule, "give a DEST to copy the data set, mended")
+    examiner = Examiner(source, rule, "give a DEST to write a converted copy")
     results = parallel_map(examiner, source.names, workers)
     made_shards = list(tqdm(results, "reading", len(source.names), unit=" shards", disable=None))
     return finish(place, source, rule, made, made_shards)
 
 
 def verify(uri: str, workers: int) -> Index:
-    """Reads a finished data set again: sizes, hashes, counts, and every image.
+    """Check sizes, hashes, counts and every image of a finished data set against its index.
 
     Raises:
-        UserError: the first thing that is not as the index says.
+        UserError: the first difference.
     """
     index = Index.from_json(open_storage(uri).read(INDEX_NAME, INDEX_BYTES), f"{uri}/{INDEX_NAME}")
     source = ShardsSource(uri, tuple(shard.name for shard in index.shards), index.classes)
-    examiner = Examiner(source, Rule(index.image_size, index.channels), "restore the shard, or make the data set again")
+    examiner = Examiner(source, Rule(index.image_size, index.channels), "restore the shard or make the data set again")
     results = parallel_map(examiner, index.shards, workers)
     for _ in tqdm(results, "verifying", len(index.shards), unit=" shards", disable=None):
         pass

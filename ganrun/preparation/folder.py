@@ -1,4 +1,4 @@
-"""Where images come from: a folder, or a prefix in a bucket, that holds pictures of any kind."""
+"""Source of images in a folder, or below a prefix in a bucket."""
 
 import os
 import random
@@ -16,13 +16,22 @@ from ganrun.preparation.sources import ORDER_SEED, Item, Part, Shape, hash_of, k
 from ganrun.storage import open_storage
 
 AHEAD = 32
-"""Pictures fetched from a bucket at once."""
+"""Concurrent downloads from a bucket."""
 _ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Image files below `root`, a folder or `s3://BUCKET/PREFIX`; `paths` are relative to it."""
+    """Image files below a folder or `s3://BUCKET/PREFIX`.
+
+    Attributes:
+        name: name in messages and in the index.
+        root: the folder or prefix.
+        paths: paths of the images relative to `root`.
+        members: further members of samples (cls, txt, json) by path.
+        classes: class names by number; empty without labels.
+        size: default image size in pixels; None: that of the images.
+    """
 
     name: str
     root: str
@@ -32,14 +41,14 @@ class FolderSource:
     size: int | None = None
 
     def identity(self) -> str:
-        """Over paths, file sizes and members."""
+        """Return a hash of paths, file sizes and members."""
         objects = open_storage(self.root).objects() if _is_bucket(self.root) else {}
         sizes = (objects[path].bytes if objects else os.stat(self._where(path)).st_size for path in self.paths)
         entries = ((path, size, self.members.get(path, {})) for path, size in zip(self.paths, sizes, strict=True))
         return hash_of(repr(entry).encode() for entry in entries)
 
     def shapes(self, workers: int) -> dict[Shape, str]:
-        """By the header of every file, so that a misfit among a million is known at once."""
+        """Read the header of every file, so that one image of another size fails before packing starts."""
         found: dict[Shape, str] = {}
         edges = [*range(0, len(self.paths), 4096), len(self.paths)]
         chunks = [self.paths[start:end] for start, end in pairwise(edges)]
@@ -48,11 +57,11 @@ class FolderSource:
         return found
 
     def parts(self, shard_samples: int | None, image_bytes: int) -> list[Part]:
-        """Shuffled, so that no shard is all of one class."""
+        """Shuffle the images over shards, so that no shard has one class only."""
         return shuffled_parts(len(self.paths), shard_samples, image_bytes)
 
     def items(self, part: Part) -> Iterator[Item]:
-        """Files are opened by whoever converts them."""
+        """Yield the samples of a part. Local files are passed as paths and opened by the converter."""
         paths = [self.paths[number] for number in part.numbers]
         for place, (path, picture) in enumerate(zip(paths, self._pictures(paths), strict=True)):
             yield Item(key_of(part, place), self._where(path), picture, self.members.get(path, {}))
@@ -67,7 +76,7 @@ class FolderSource:
         return found
 
     def _pictures(self, paths: Sequence[str]) -> Iterator[Stored]:
-        """In order; of a bucket a few at a time, so that memory holds no more of them."""
+        """Yield pictures in order. From a bucket 32 are downloaded at a time, which bounds memory."""
         if not _is_bucket(self.root):
             yield from (Path(self._where(path)) for path in paths)
             return
@@ -81,18 +90,24 @@ class FolderSource:
 
 
 def open_folder(path: str, fields: Path | None, limit: int | None) -> FolderSource:
-    """The images below a folder or prefix. Its sub-folders are classes if every image is in one and there are at
-    least two; a field `label` in the file `fields` comes before them. `limit` takes that many by lot.
+    """Find the images below a folder or prefix.
+
+    Sub-folders are classes if there are at least two and every image is in one.
+
+    Args:
+        path: folder or `s3://BUCKET/PREFIX`.
+        fields: file of further fields, see `read_fields`; its `label` overrides sub-folders.
+        limit: number of images to take, at random; None: all.
 
     Raises:
-        UserError: no folder, no images, or `fields` does not fit them.
+        UserError: no such folder, no images, or `fields` does not match them.
     """
     root = path.rstrip("/") if _is_bucket(path) else str(Path(path).expanduser())
     if not _is_bucket(root) and not Path(root).is_dir():
         raise UserError(f"folder:{path}: no such folder")
     paths = find_images(root)
     if not paths:
-        raise UserError(f"folder:{path}: no images in it; read are {' '.join(_ENDINGS)}")
+        raise UserError(f"folder:{path}: no images; supported endings are {' '.join(_ENDINGS)}")
     tops = sorted({path.split("/")[0] for path in paths if "/" in path})
     classes = tuple(tops) if len(tops) > 1 and all("/" in path for path in paths) else ()
     shared = {name: {"cls": str(number).encode()} for number, name in enumerate(classes)}
@@ -108,17 +123,17 @@ def open_folder(path: str, fields: Path | None, limit: int | None) -> FolderSour
 
 
 def find_images(root: str) -> list[str]:
-    """Paths below `root` of what is called an image, sorted; hidden files and folders are left out."""
+    """Return sorted paths of files below `root` with an image ending, without hidden files and folders."""
     names = open_storage(root).objects() if _is_bucket(root) else _walk(Path(root))
     shown = (name for name in names if not any(part.startswith(".") for part in name.split("/")))
     return sorted(name for name in shown if name.lower().endswith(_ENDINGS))
 
 
 def _walk(root: Path) -> Iterator[str]:
-    """Files below a folder, those behind links too."""
+    """Yield files below a folder. Follows symbolic links."""
     seen = set()
     for folder, folders, files in os.walk(root, followlinks=True):
-        if (real := os.path.realpath(folder)) in seen:  # a link that leads back up
+        if (real := os.path.realpath(folder)) in seen:  # a link to a parent folder
             folders.clear()
             continue
         seen.add(real)
@@ -131,11 +146,15 @@ def _is_bucket(place: str) -> bool:
 
 
 def _fit(rows: Rows, paths: list[str], file: Path, folder: str) -> Rows:
-    """The rows, if each names an image and each image has one."""
+    """Return the rows if they match the images one to one.
+
+    Raises:
+        UserError: a row without an image, or an image without a row.
+    """
     if missing := sorted(rows.keys() - set(paths)):
         raise UserError(
-            f"--fields {file}: {missing[0]!r} is no image in {folder} ({len(missing)} such rows); "
-            "paths are relative to that folder"
+            f"--fields {file}: no image {missing[0]!r} in {folder} ({len(missing)} such rows); "
+            "paths must be relative to that folder"
         )
     if bare := [path for path in paths if path not in rows]:
         raise UserError(

@@ -1,9 +1,9 @@
-"""Makes a data set: images -> shards of plain tar, then `index.json`.
+"""Packs images into tar shards, then writes `index.json`.
 
-Equal images and options give equal bytes, whatever the number of processes. A cut-off run is continued
-by the same command: `unfinished.json` names the shards that are done, and the index is written last.
+Equal images and options give equal bytes for any number of processes. The same command continues an interrupted one:
+`unfinished.json` lists finished shards, and the index is written last.
 
-The data set that travels with ganrun, from the files of Debian's package dataset-fashion-mnist in FOLDER:
+The bundled data set was made from the files of Debian's package dataset-fashion-mnist in FOLDER:
 
     python -m ganrun.prepare fashion-mnist:FOLDER ganrun/data/fashion-mnist-10k --limit 10000 --gzip
 """
@@ -33,7 +33,15 @@ from ganrun.storage import INDEX_BYTES, Storage, check_rights, open_storage
 
 @dataclass(frozen=True)
 class Packer:
-    """Makes the shards of a data set; travels to the worker processes."""
+    """Makes the shards of a data set. Pickled to worker processes.
+
+    Attributes:
+        source: images.
+        rule: conversion of each image.
+        dest: folder or URI of the data set.
+        gzip: compress shards.
+        strict: fail on an unreadable image instead of skipping it.
+    """
 
     source: Source
     rule: Rule
@@ -42,13 +50,13 @@ class Packer:
     strict: bool = False
 
     def __call__(self, task: tuple[Part, PackedShard | None]) -> PackedShard:
-        """Writes the shard of a part, unless it is there already as an earlier run left it."""
+        """Write the shard of a part. A shard that an earlier command finished is kept if its hash still matches."""
         part, earlier = task
         dest = open_storage(self.dest)
         if earlier and not (self.strict and earlier.counts.skipped) and _is_there(dest, earlier.shard):
             return earlier
         counts = SampleCounts([0] * self.rule.channels)
-        strict = "mend it, or leave out --strict to skip it" if self.strict else None
+        strict = "repair it, or leave out --strict to skip it" if self.strict else None
         pictures = convert_all(self.source.items(part), self.rule, counts, strict)
         members = ((item.key, {**item.members, picture.extension: picture.data}) for item, picture in pictures)
         data, samples = write_tar(members)
@@ -61,17 +69,25 @@ class Packer:
         return PackedShard(Shard(name, samples, len(data), hashlib.sha256(data).hexdigest()), counts)
 
     def shard_name(self, part: Part) -> str:
-        """The file that a part becomes."""
+        """Return the file name of a part."""
         return part.name.removesuffix(".gz").removesuffix(".tar") + (".tar.gz" if self.gzip else ".tar")
 
 
 def pack(packer: Packer, made: dict[str, Any], shard_samples: int | None, workers: int) -> tuple[Index, list[str]]:
-    """Makes the data set, or goes on with it, or finds it finished; returns its index and what was left out.
-    `made` says how, and tells a data set of this command from another.
+    """Make a data set, or continue an unfinished one. A finished one is left as it is.
+
+    Args:
+        packer: source, conversion and destination.
+        made: options that determine the content; the index records them, to recognise a data set of the same command.
+        shard_samples: maximum number of images per shard; None: see `shuffled_parts`.
+        workers: number of processes.
+
+    Returns:
+        The index, and a line for each skipped image.
 
     Raises:
-        UserError: the destination cannot be written or holds something else, an image does not fit the rule,
-            or none is readable; then nothing of the data set stays but what an earlier command made.
+        UserError: the destination cannot be written or holds another data set, an image does not fit the rule, or no
+            image is readable. All files of this command are then deleted, except those of an earlier one.
     """
     dest = open_storage(packer.dest)
     check_rights(dest, "DEST")
@@ -91,7 +107,7 @@ def pack(packer: Packer, made: dict[str, Any], shard_samples: int | None, worker
         index = finish(dest, packer.source, packer.rule, made, [done[part.name] for part in parts])
     except UserError:
         if continued:
-            raise  # What an earlier command made is worth more than a clean folder.
+            raise  # Keep the shards of an earlier command: the user may continue with them.
         for name in [*map(packer.shard_name, parts), SKIPPED_NAME, PREVIEW_NAME, UNFINISHED_NAME]:
             dest.delete(name)
         raise
@@ -100,11 +116,10 @@ def pack(packer: Packer, made: dict[str, Any], shard_samples: int | None, worker
 
 
 def write_tar(samples: Iterable[tuple[str, dict[str, bytes]]]) -> tuple[bytes, int]:
-    """A tar of (key, members by extension), and the number of samples. Nothing in it depends on time, user or
-    machine; only names too long for USTAR get a PAX header, which costs 1 KiB and reading time.
+    """Write samples, (key, members by extension), to a tar. Return its bytes and the number of samples.
 
-    The standard library's tarfile: webdataset's TarWriter makes the same bytes, but loads torch, which
-    would cost each worker process seconds.
+    The bytes do not depend on time, user or machine. Only names too long for USTAR get a PAX header, which costs 1 KiB
+    and slows down reading. webdataset's TarWriter makes the same bytes, but imports torch: seconds per worker process.
     """
     buffer, count = io.BytesIO(), 0
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
@@ -118,7 +133,7 @@ def write_tar(samples: Iterable[tuple[str, dict[str, bytes]]]) -> tuple[bytes, i
 
 
 def compress(data: bytes) -> bytes:
-    """gzip without a time or a name in its header."""
+    """Compress with gzip, without time and file name in the header, so that equal data give equal bytes."""
     buffer = io.BytesIO()
     with gzip.GzipFile("", "wb", 9, buffer, mtime=0) as stream:
         stream.write(data)
@@ -135,13 +150,20 @@ def _is_there(dest: Storage, shard: Shard | None) -> bool:
 
 
 def note(dest: Storage, made: dict[str, Any], done: dict[str, PackedShard]) -> None:
-    """Says in `unfinished.json` what is being made, and how much of it is done."""
+    """Record options and finished shards in `unfinished.json`."""
     state = {"made": made, "done": {name: asdict(result) for name, result in done.items()}}
     dest.write(UNFINISHED_NAME, json.dumps(state, indent=1).encode())
 
 
 def find_earlier(dest: Storage, made: dict[str, Any]) -> tuple[Index | None, dict[str, PackedShard]]:
-    """The finished data set at the destination, or what an earlier run did of it."""
+    """Look for a data set of the same command at the destination.
+
+    Returns:
+        Its index if it is finished, else None; and finished shards by name of their part if it is unfinished.
+
+    Raises:
+        UserError: the destination holds another data set or other files.
+    """
     names = dest.list()
     if INDEX_NAME in names:
         index = Index.from_json(dest.read(INDEX_NAME, INDEX_BYTES), f"{dest.uri}/{INDEX_NAME}")
@@ -153,7 +175,7 @@ def find_earlier(dest: Storage, made: dict[str, Any]) -> tuple[Index | None, dic
         _check_same(dest, "an unfinished data set", state["made"], made)
         return None, {name: PackedShard.from_dict(fields) for name, fields in state["done"].items()}
     if names:
-        raise UserError(f"DEST {dest.uri}: not empty (it holds {names[0]!r}); choose an empty or a new folder")
+        raise UserError(f"DEST {dest.uri}: not empty (has {names[0]!r}); choose an empty or new folder")
     return None, {}
 
 
@@ -161,6 +183,6 @@ def _check_same(dest: Storage, what: str, found: dict[str, Any], made: dict[str,
     for key, value in made.items():
         if found.get(key) != value:
             raise UserError(
-                f"DEST {dest.uri}: holds {what} made with {key} {found.get(key)!r}, not {value!r}; "
-                "choose another folder, or delete that one"
+                f"DEST {dest.uri}: has {what} made with {key} {found.get(key)!r}, not {value!r}; "
+                "choose another folder or delete this one"
             )

@@ -1,4 +1,4 @@
-"""Finds the one size and the one number of channels that all images of a data set will have."""
+"""Determines the size and number of channels of a data set."""
 
 from ganrun.errors import UserError
 from ganrun.preparation.convert_image import Rule
@@ -8,16 +8,24 @@ from ganrun.preparation.sources import Shape, Source
 def plan_rule(
     source: Source, size: int | None, channels: int | None, filter: str, format: str | None, workers: int
 ) -> Rule:
-    """How to convert the images of `source`, where what is not asked for is what the images have.
+    """Return the conversion of the images of `source`.
+
+    Args:
+        source: images.
+        size: size in pixels; None: the source's default, or the common size of the images.
+        channels: 1 or 3; None: those of the images.
+        filter: resize filter, a name in `FILTERS`.
+        format: file format, a name in `FORMATS`; None: keep files that need no conversion.
+        workers: number of processes that read headers.
 
     Raises:
-        UserError: the images differ in size or channels, or are not square, and nothing says what to make
-            of them; or none can be read.
+        UserError: no image can be read; or the images differ in size or channels, or are not square, and `size` or
+            `channels` is None.
     """
     wanted = size or source.size
     shapes = {} if wanted and channels else source.shapes(workers)
     if not shapes and not (wanted and channels):
-        raise UserError(f"SOURCE ({source.name}): not one image in it can be read; all are damaged, or no images")
+        raise UserError(f"SOURCE ({source.name}): no readable image; all files are corrupt or not images")
     return Rule(
         size=wanted or _common_size(shapes),
         channels=channels or _common_channels(shapes),
@@ -35,15 +43,17 @@ def _common_size(shapes: dict[Shape, str]) -> int:
         (second, other), *_ = others
         raise UserError(
             f"{where}: {first[0]}x{first[1]} pixels, but {other} has {second[0]}x{second[1]}; "
-            "--size N makes all images NxN"
+            "resize all images with --size N"
         )
     if first[0] != first[1]:
-        raise UserError(f"{where}: {first[0]}x{first[1]} pixels, not square; --size N cuts out the centre square")
+        raise UserError(f"{where}: {first[0]}x{first[1]} pixels, not square; crop the centre square with --size N")
     return first[0]
 
 
 def _common_channels(shapes: dict[Shape, str]) -> int:
     found = {shape[2]: where for shape, where in shapes.items()}
     if len(found) > 1:
-        raise UserError(f"{found[1]} is grey, but {found[3]} is in colour; --channels 3 or 1 makes all images so")
+        raise UserError(
+            f"{found[1]} is grey, but {found[3]} is in colour; convert all with --channels 1 or --channels 3"
+        )
     return next(iter(found))

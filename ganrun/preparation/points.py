@@ -1,4 +1,4 @@
-"""Points of a mixture of Gaussians as a data set: each the field `image` of one pixel, its mode the label."""
+"""Makes data sets of points from a mixture of Gaussians. A point is a 1x1 image, its mode the label."""
 
 import hashlib
 from itertools import pairwise
@@ -16,20 +16,26 @@ from ganrun.preparation.sources import UNFINISHED_NAME
 from ganrun.storage import check_rights, open_storage
 
 SHARDS = 8
-"""So that as many workers can each fetch their own."""
+"""Number of shards: up to 8 workers can each read shards of their own."""
 
 
 def make_points(source: str, dest: str, samples: int, seed: int) -> Index:
-    """Writes the data set of a source such as `gaussians:8`: `samples` points, of each mode as many but for one.
+    """Write a data set of points, balanced over the modes.
 
-    A point is a .json list of its coordinates divided by the mixture's scale; the shards are gzipped, since a
-    tar's headers outweigh points.
+    A sample has a .json, the list of coordinates divided by the mixture's scale, and a .cls, the mode. Shards are
+    gzipped: tar headers are larger than points.
+
+    Args:
+        source: name of the mixture, such as `gaussians:8`.
+        dest: folder or URI of the data set.
+        samples: number of points.
+        seed: seed of the draw.
 
     Raises:
-        UserError: no such mixture, or the destination cannot be written or holds something else.
+        UserError: no such mixture, or the destination cannot be written or holds another data set.
     """
     if source not in MIXTURES:
-        raise UserError(f"SOURCE {source!r}: allowed are {', '.join(MIXTURES)}")
+        raise UserError(f"SOURCE {source!r}: no such mixture; use {' or '.join(MIXTURES)}")
     of, place = MIXTURES[source], open_storage(dest)
     check_rights(place, "DEST")
     made: dict[str, Any] = {"source": source, "samples": samples, "seed": seed, "scale": of.scale, "sd": of.sd}
@@ -56,7 +62,7 @@ def make_points(source: str, dest: str, samples: int, seed: int) -> Index:
 
 
 def draw(of: Mixture, samples: int, seed: int) -> tuple[Floats, np.ndarray[tuple[int], np.dtype[np.int64]]]:
-    """Points float32 [N, 2] divided by the scale, and their modes [N], in an order that tells nothing."""
+    """Draw points float32 [N, 2], divided by the scale, and their modes int64 [N], in random order."""
     stream = np.random.Generator(np.random.Philox(seed))
     labels = stream.permutation(np.arange(samples) % len(of.centres))
     points = of.centres[labels] + of.sd * stream.standard_normal((samples, 2))
@@ -64,5 +70,5 @@ def draw(of: Mixture, samples: int, seed: int) -> tuple[Floats, np.ndarray[tuple
 
 
 def _members(point: Floats, label: int) -> dict[str, bytes]:
-    # numpy's shortest text of a float32 is read as the same float32.
+    # NumPy prints the shortest text that parses back to the same float32.
     return {"json": f"[{', '.join(map(str, point))}]".encode(), "cls": str(label).encode()}

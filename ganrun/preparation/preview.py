@@ -1,4 +1,4 @@
-"""One picture of 64 samples of a data set, to see at a glance what was made."""
+"""Preview of a data set: 64 samples in one PNG."""
 
 import io
 import random
@@ -17,7 +17,7 @@ _GAP = 2
 
 
 def preview(place: Storage, index: Index) -> bytes:
-    """A PNG of 8 by 8 samples drawn by lot (always the same) from up to eight shards."""
+    """Return a PNG of 8x8 random samples (always the same ones) from up to eight shards."""
     lot = random.Random(0)
     shards = lot.sample(index.shards, min(_COLUMNS, len(index.shards)))
     pool: list[bytes] = []

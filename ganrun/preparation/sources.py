@@ -1,4 +1,4 @@
-"""Where images come from: arrays in memory, or shards that exist already; folder.py has a folder."""
+"""Sources of images: the interface, arrays in memory and existing shards. `folder.py` has folders and buckets."""
 
 import hashlib
 import random
@@ -16,16 +16,24 @@ from ganrun.storage import INDEX_BYTES, open_storage
 
 SHARD_ENDINGS = (".tar", ".tar.gz")
 UNFINISHED_NAME = "unfinished.json"
-"""Stands in a data set that is being made, until its index does."""
+"""Record of an unfinished data set; deleted once the index is written."""
 ORDER_SEED = 0
+"""Seed of the order of images in shards."""
 
 Shape = tuple[int, int, int]
-"""Width, height, channels."""
+"""Width, height and channels of an image."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One sample before conversion; `where` names it in messages."""
+    """One sample before conversion.
+
+    Attributes:
+        key: key of the sample in its shard.
+        where: name of the sample in messages.
+        image: its picture; None if it has none.
+        members: other members by extension.
+    """
 
     key: str
     where: str
@@ -35,7 +43,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Part:
-    """What goes into one shard: images by their number in the source, the first keyed `first`."""
+    """Content of one shard: numbers of images in the source. The key of the first is `first`."""
 
     name: str
     first: int = 0
@@ -43,36 +51,41 @@ class Part:
 
 
 class Source(Protocol):
-    """Images to make shards of. Travels to worker processes."""
+    """Images to pack into shards. Must be picklable, for worker processes."""
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Name in messages and in the index."""
 
     @property
     def size(self) -> int | None:
-        """Image size to make unless told otherwise; None: as the images are."""
+        """Default image size in pixels; None: that of the images."""
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names by number; empty if there are no labels, or no names for them."""
+        """Class names by number; empty if there are no labels or no names."""
 
     def identity(self) -> str:
-        """A hash that changes with what is in the source."""
+        """Return a hash of the content, to recognise the same source again."""
 
     def shapes(self, workers: int) -> dict[Shape, str]:
-        """The shapes of the images, each with where it was seen first."""
+        """Return the shapes that occur, each with the name of the first such image."""
 
     def parts(self, shard_samples: int | None, image_bytes: int) -> list[Part]:
-        """What goes into which shard."""
+        """Assign images to shards.
+
+        Args:
+            shard_samples: maximum number of images per shard; None: the source decides.
+            image_bytes: bytes of a decoded image.
+        """
 
     def items(self, part: Part) -> Iterator[Item]:
-        """The samples of a part, in order."""
+        """Yield the samples of a part in order."""
 
 
 @dataclass(frozen=True)
 class ArraySource:
-    """Images in memory: `images` uint8 [N, H, W] or [N, H, W, 3], one label each."""
+    """Images in memory: `images` uint8 [N, H, W] or [N, H, W, 3], with N integer `labels`."""
 
     name: str
     images: Pixels
@@ -81,20 +94,20 @@ class ArraySource:
     size: int | None = None
 
     def identity(self) -> str:
-        """Over all pixels and labels."""
+        """Return a hash of all pixels and labels."""
         return hash_of([self.images.tobytes(), repr([int(label) for label in self.labels]).encode()])
 
     def shapes(self, workers: int) -> dict[Shape, str]:
-        """All are equal."""
+        """Return the one shape that all images have."""
         height, width, *channels = self.images.shape[1:]
         return {(width, height, channels[0] if channels else 1): self.name}
 
     def parts(self, shard_samples: int | None, image_bytes: int) -> list[Part]:
-        """Shuffled."""
+        """Shuffle the images over shards."""
         return shuffled_parts(len(self.images), shard_samples, image_bytes)
 
     def items(self, part: Part) -> Iterator[Item]:
-        """Pixels with their label as .cls."""
+        """Yield pixels, with the label as .cls."""
         for place, number in enumerate(part.numbers):
             label = str(int(self.labels[number])).encode()
             yield Item(key_of(part, place), f"{self.name}, image {number}", self.images[number], {"cls": label})
@@ -102,7 +115,7 @@ class ArraySource:
 
 @dataclass(frozen=True)
 class ShardsSource:
-    """WebDataset shards in a folder or prefix; order, keys and all members stay."""
+    """Existing WebDataset shards in a folder or prefix. Order, keys and all members are kept."""
 
     uri: str
     names: tuple[str, ...]
@@ -111,11 +124,11 @@ class ShardsSource:
     size: int | None = None
 
     def identity(self) -> str:
-        """Over the shards' names: their bytes would have to be fetched twice."""
+        """Return a hash of the names of the shards. Hashing their content would download everything twice."""
         return hash_of(name.encode() for name in self.names)
 
     def shapes(self, workers: int) -> dict[Shape, str]:
-        """Of the first readable image alone; the others are compared with it when they are read."""
+        """Return the shape of the first readable image. The others are checked against it during conversion."""
         for name in self.names:
             for item in self.items(Part(name)):
                 try:
@@ -126,29 +139,33 @@ class ShardsSource:
         return {}
 
     def parts(self, shard_samples: int | None, image_bytes: int) -> list[Part]:
-        """One for each shard."""
+        """Return one part per shard."""
         return [Part(name) for name in self.names]
 
     def items(self, part: Part) -> Iterator[Item]:
-        """The samples of one shard."""
+        """Read a shard and yield its samples."""
         return self.samples(part.name, open_storage(self.uri).read(part.name))
 
     def samples(self, name: str, data: bytes) -> Iterator[Item]:
-        """The samples of the shard `name`, whose bytes are `data`."""
+        """Yield the samples of shard `name` from its bytes.
+
+        Raises:
+            UserError: the shard is corrupt, or a key would be unpacked outside its folder.
+        """
         where = f"{self.uri}/{name}"
         for key, members in read_samples(data, where):
-            if key.startswith("/") or ".." in key.split("/"):  # Not to be handed on to whoever unpacks our shards.
-                raise UserError(f"{where}: sample {key!r} would be unpacked outside its folder; leave it out")
+            if key.startswith("/") or ".." in key.split("/"):  # Protects users who unpack our shards.
+                raise UserError(f"{where}: sample {key!r} would be unpacked outside its folder; remove or rename it")
             kind = next((extension for extension in EXTENSIONS if extension in members), None)
             rest = {extension: bytes(content) for extension, content in members.items() if extension != kind}
             yield Item(key, f"{where}, sample {key!r}", members[kind] if kind else None, rest)
 
 
 def open_shards(uri: str) -> ShardsSource:
-    """The shards in a folder or prefix, with the class names of its index if it has one.
+    """Find the shards in a folder or prefix. Class names come from the index, if there is one.
 
     Raises:
-        UserError: no shards there, or they are those of an unfinished data set.
+        UserError: no shards, or the data set is unfinished.
     """
     uri = uri.rstrip("/") or "/"
     place = open_storage(uri)
@@ -158,9 +175,9 @@ def open_shards(uri: str) -> ShardsSource:
         raise UserError(f"shards:{uri}: {error.strerror or error}; give the folder that holds the shards") from error
     shards = tuple(name for name in names if name.endswith(SHARD_ENDINGS))
     if not shards:
-        raise UserError(f"shards:{uri}: no *.tar or *.tar.gz there; give the folder that holds the shards")
+        raise UserError(f"shards:{uri}: no *.tar or *.tar.gz; give the folder that holds the shards")
     if UNFINISHED_NAME in names:
-        raise UserError(f"shards:{uri}: holds an unfinished data set; run the command again that was making it")
+        raise UserError(f"shards:{uri}: the data set is unfinished; run the command that was making it again")
     if INDEX_NAME not in names:
         return ShardsSource(uri, shards)
     return ShardsSource(
@@ -169,10 +186,10 @@ def open_shards(uri: str) -> ShardsSource:
 
 
 def shuffled_parts(count: int, shard_samples: int | None, image_bytes: int) -> list[Part]:
-    """Numbers 0 to count-1 in an order that depends on `count` alone, cut into equal parts.
+    """Shuffle 0 .. count - 1, in an order that depends on `count` only, and split it into equal parts.
 
-    Unless told otherwise a shard has at most 4,096 images and 128 MiB of decoded pixels, and there are at
-    least eight, so that as many workers can each fetch their own.
+    By default a shard has at most 4,096 images and 128 MiB of decoded pixels, and there are at least 8 shards, so that
+    8 workers can each read shards of their own.
     """
     wanted = shard_samples or max(1, min(4096, (128 << 20) // image_bytes, -(-count // 8)))
     order = list(range(count))
@@ -183,12 +200,12 @@ def shuffled_parts(count: int, shard_samples: int | None, image_bytes: int) -> l
 
 
 def key_of(part: Part, place: int) -> str:
-    """The key of the sample at this place of a part."""
+    """Return the key of sample number `place` of a part."""
     return f"{part.first + place:08d}"
 
 
 def hash_of(parts: Iterable[bytes]) -> str:
-    """A short hash over all of them."""
+    """Return the first 16 hex digits of SHA-256 over all parts."""
     total = hashlib.sha256()
     for part in parts:
         total.update(part)

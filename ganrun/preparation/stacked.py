@@ -1,5 +1,7 @@
-"""Stacked Fashion-MNIST: three grey images as red, green and blue, so 1,000 modes (Metz et al. 2017,
-arXiv:1611.02163, with these in place of digits)."""
+"""Stacked Fashion-MNIST: three random grey images as red, green and blue channel, hence 1,000 modes.
+
+The stacked MNIST of Metz et al. 2017 (arXiv:1611.02163), with Fashion-MNIST instead of digits.
+"""
 
 import io
 from collections.abc import Iterator
@@ -21,8 +23,13 @@ PACKAGE = "package:fashion-mnist-10k"
 
 @dataclass(frozen=True)
 class StackedSource:
-    """Grey `images` uint8 [N, H, W] with their `labels` [N]; a sample is the three that a row of `triples` [M, 3]
-    names. Stacked when they are asked for, since all of them together are large."""
+    """Stacks of three grey images, made on demand to save memory.
+
+    Attributes:
+        images: grey images, uint8 [N, H, W].
+        labels: their classes 0..9, int64 [N].
+        triples: the three images of each stack, as rows of `images`, int64 [M, 3].
+    """
 
     name: str
     images: Pixels
@@ -32,20 +39,20 @@ class StackedSource:
     size: int | None = None
 
     def identity(self) -> str:
-        """Over all pixels, labels and triples."""
+        """Return a hash of all pixels, labels and triples."""
         return hash_of([self.images.tobytes(), self.labels.tobytes(), self.triples.tobytes()])
 
     def shapes(self, workers: int) -> dict[Shape, str]:
-        """All are equal."""
+        """Return the one shape that all stacks have."""
         height, width = self.images.shape[1:]
         return {(width, height, 3): self.name}
 
     def parts(self, shard_samples: int | None, image_bytes: int) -> list[Part]:
-        """Shuffled."""
+        """Shuffle the stacks over shards."""
         return shuffled_parts(len(self.triples), shard_samples, image_bytes)
 
     def items(self, part: Part) -> Iterator[Item]:
-        """Pixels with 100 a + 10 b + c as .cls, where a, b and c are the classes of red, green and blue."""
+        """Yield stacks, with 100 a + 10 b + c as .cls for classes a, b, c of the red, green and blue channel."""
         for place, number in enumerate(part.numbers):
             triple = self.triples[number]
             label = int(self.labels[triple] @ (CLASSES**2, CLASSES, 1))
@@ -54,11 +61,17 @@ class StackedSource:
 
 
 def open_stacked(path: str, samples: int, seed: int, download: bool) -> StackedSource:
-    """`samples` stacks drawn by lot from the 60,000 training images in the idx files at `path`, or from the 10,000
-    that travel with ganrun where `path` is `package:fashion-mnist-10k`.
+    """Draw random stacks of Fashion-MNIST images.
+
+    Args:
+        path: folder of the idx files with 60,000 training images, or `package:fashion-mnist-10k`, the 10,000 bundled
+            with ganrun.
+        samples: number of stacks.
+        seed: seed of the draw.
+        download: download the idx files to `path`.
 
     Raises:
-        UserError: the idx files are not at `path`, or not what they should be.
+        UserError: the idx files are not at `path`, or are invalid.
         RunError: the download failed.
     """
     if path == PACKAGE:

@@ -1,4 +1,4 @@
-"""The last steps of making a data set: what was left out, the preview and, when all else is there, the index."""
+"""Completes a data set: writes the list of skipped images, the preview, and last the index."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,30 +18,30 @@ SKIPPED_NAME = "skipped.txt"
 
 @dataclass(frozen=True)
 class PackedShard:
-    """A shard that is done, None if nothing of it was readable, and what was counted in it."""
+    """Finished shard, or None if no image of it was readable, with its counters."""
 
     shard: Shard | None
     counts: SampleCounts
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "PackedShard":
-        """From what `asdict` made of one."""
-        counts = fields.get("counts") or fields["tally"]  # The latter of ganrun 0.1.
+        """Restore from the result of `dataclasses.asdict`."""
+        counts = fields.get("counts") or fields["tally"]  # ganrun 0.1 wrote "tally".
         return cls(Shard(**fields["shard"]) if fields["shard"] else None, SampleCounts(**counts))
 
 
 def finish(dest: Storage, source: Source, rule: Rule, made: dict[str, Any], results: Sequence[PackedShard]) -> Index:
-    """Writes what is beside the shards, the index last, and returns it.
+    """Write skipped.txt, preview.png and index.json, in this order, and return the index.
 
     Raises:
-        UserError: there is no sample.
+        UserError: no image is readable.
     """
     counts = SampleCounts([0] * rule.channels)
     for result in results:
         counts.add(result.counts)
     shards = tuple(result.shard for result in results if result.shard and result.shard.samples)
     if not shards:
-        raise UserError(f"{source.name}: no readable image; the first: {next(iter(counts.skipped), 'no sample')}")
+        raise UserError(f"{source.name}: no readable image; the first fault: {next(iter(counts.skipped), 'no sample')}")
     pixels = sum(shard.samples for shard in shards) * rule.size**2
     classes = _classes(source, counts)
     facts = {
@@ -60,6 +60,6 @@ def finish(dest: Storage, source: Source, rule: Rule, made: dict[str, Any], resu
 
 
 def _classes(source: Source, counts: SampleCounts) -> tuple[str, ...]:
-    """The source's names, if there are enough of them, or the numbers."""
+    """Return the class names of the source if they cover all labels, else the numbers as names."""
     needed = max((int(label) for label in counts.labels), default=-1) + 1
     return source.classes if len(source.classes) >= needed else tuple(map(str, range(needed)))

@@ -1,4 +1,4 @@
-"""One way to open, list, put and compare-and-set what a URI names: the only place that knows about URIs."""
+"""Opens a URI as a `Storage`: read, write, list, delete and compare-and-set. All knowledge of URI schemes is here."""
 
 import contextlib
 import glob
@@ -30,14 +30,14 @@ __all__ = [
 
 
 def open_storage(uri: str, patience_seconds: float = PATIENCE_SECONDS) -> Storage:
-    """The storage at `uri`: a folder, or `s3://bucket/prefix`.
+    """Open the storage at `uri`. Sends no request.
 
     Args:
-        uri: where.
-        patience_seconds: so long a server that does not answer is asked again.
+        uri: path of a folder, `file://PATH` or `s3://BUCKET/PREFIX`.
+        patience_seconds: retry budget for requests to a server that does not answer.
 
     Raises:
-        UserError: the URI's scheme is none that ganrun reads.
+        UserError: unsupported URI scheme, or no bucket.
     """
     scheme, separator, rest = uri.partition("://")
     if not separator:
@@ -46,11 +46,11 @@ def open_storage(uri: str, patience_seconds: float = PATIENCE_SECONDS) -> Storag
         return Folder(rest)
     if scheme == "s3" and rest.partition("/")[0]:
         return S3(uri, patience_seconds)
-    raise UserError(f"{uri}: no storage that ganrun knows; allowed are a folder, file:// and s3://BUCKET/PREFIX")
+    raise UserError(f"{uri}: unsupported storage; use a folder, file://PATH or s3://BUCKET/PREFIX")
 
 
 def for_ray(uri: str) -> dict[str, Any]:
-    """The same place as Ray Train's RunConfig takes it, with no credentials in it."""
+    """Return the keyword arguments of Ray Train's RunConfig for this storage. They contain no credentials."""
     if not uri.startswith("s3://"):
         return {"storage_path": uri}
     from pyarrow.fs import FSSpecHandler, PyFileSystem
@@ -59,7 +59,7 @@ def for_ray(uri: str) -> dict[str, Any]:
 
 
 def matching(pattern: str) -> list[str]:
-    """URIs that a glob names, sorted."""
+    """Expand a glob, a path or `s3://BUCKET/PATTERN`, to a sorted list of URIs."""
     if not pattern.startswith("s3://"):
         return sorted(glob.glob(pattern))
     bucket, *parts = pattern.removeprefix("s3://").split("/")
@@ -74,10 +74,14 @@ def matching(pattern: str) -> list[str]:
 
 
 def check_rights(storage: Storage, field: str) -> None:
-    """Puts, reads back, lists and deletes a small object; `field` is what the message calls the place.
+    """Write, read, list and delete a small object to check all rights before a run starts.
+
+    Args:
+        storage: storage to check.
+        field: config key or argument that names it, for the message.
 
     Raises:
-        UserError: some of these are not allowed; the message says which.
+        UserError: a right is missing, or the storage does not answer; the message lists what failed.
     """
     name, refused, reason = f".write-test-{uuid.uuid4().hex}", [], ""
     attempts: dict[str, Callable[[], object]] = {
@@ -91,12 +95,12 @@ def check_rights(storage: Storage, field: str) -> None:
             try:
                 attempt()
             except FileNotFoundError:
-                continue  # It could not be written: to look for it is allowed.
+                continue  # The write was refused, so there is nothing to read; reading itself is allowed.
             except OSError as error:
                 refused.append(right)
                 reason = reason or error.strerror or str(error)
                 if not isinstance(error, PermissionError):
-                    break  # The others would fail for the same reason.
+                    break  # The rest would fail for the same reason.
     if refused:
         raise UserError(
             f"{field}: cannot {', '.join(refused)} {storage.uri} ({reason}); "
@@ -106,10 +110,10 @@ def check_rights(storage: Storage, field: str) -> None:
 
 @contextlib.contextmanager
 def _without_trace(storage: Storage) -> Iterator[None]:
-    """Folders that were made meanwhile, and are empty, go again."""
+    """Remove empty folders that were created within the block."""
     path = storage.path if isinstance(storage, Folder) else None
     missing = [each for each in (path, *path.parents) if not each.exists()] if path else []
     yield
     for folder in missing:
-        with contextlib.suppress(OSError):  # Somebody else has put something there.
+        with contextlib.suppress(OSError):  # Not empty: another process has written to it.
             folder.rmdir()

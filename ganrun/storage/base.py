@@ -1,7 +1,7 @@
-"""What ganrun asks of a place that holds files, be it a folder or a prefix in a bucket.
+"""Interface of a storage: a folder, or a prefix in a bucket.
 
-Names are relative to the place, with `/` between their parts. Whole objects are written: a reader sees the old
-bytes or the new ones, never a part. What goes wrong is an OSError whose `strerror` says it in words.
+Object names are relative to the storage, with `/` as separator. Writes are atomic: a reader sees the old or the new
+bytes, never a part. Every failure is an OSError whose `strerror` is a message for the user.
 """
 
 import errno
@@ -10,60 +10,69 @@ from typing import NamedTuple, Protocol
 from ganrun.storage.retry import Traffic
 
 RECORD_BYTES, INDEX_BYTES = 16 * 2**20, 64 * 2**20
-"""More has no pointer, manifest or config, and no index: it is not ours, and parsed it would fill the memory."""
+"""Maximum size of records (pointers, manifests, configs) and of indexes. Larger files are not ours: parsing one could
+exhaust the memory."""
 
 
 class TooLargeError(OSError):
-    """An object has more bytes than whoever reads it can want; `size` of them."""
+    """An object has `size` bytes, more than the limit of the reader."""
 
     def __init__(self, size: int, limit: int, where: str) -> None:
-        super().__init__(errno.EFBIG, f"{size:,} bytes, where at most {limit:,} belong", where)
+        super().__init__(errno.EFBIG, f"{size:,} bytes, at most {limit:,} are allowed", where)
         self.size = size
 
 
 class Entry(NamedTuple):
-    """What a listing tells of an object: its size, and when it was written in seconds since the epoch."""
+    """Metadata of an object: size in bytes, and time of the last write in seconds since the epoch."""
 
     bytes: int
     modified: float
 
 
 class Storage(Protocol):
-    """Objects by name below one place."""
+    """Objects by name below one URI."""
 
     uri: str
 
     @property
     def traffic(self) -> Traffic | None:
-        """What goes over the wire; None of a folder."""
+        """Request and byte counters; None for a folder."""
 
     def read(self, name: str, limit: int | None = None) -> bytes:
-        """The bytes of `name`; FileNotFoundError if there is none, TooLargeError if there are more than `limit`."""
+        """Return the bytes of an object.
+
+        Raises:
+            FileNotFoundError: no such object.
+            TooLargeError: it has more than `limit` bytes.
+        """
 
     def read_version(self, name: str) -> tuple[bytes, str] | None:
-        """The bytes of the record `name` and the version to give to `replace`; None if there is none. TooLargeError
-        if it has more than RECORD_BYTES."""
+        """Return the bytes of a record and its version for `replace`; None if it does not exist.
+
+        Raises:
+            TooLargeError: it has more than RECORD_BYTES.
+        """
 
     def write(self, name: str, data: bytes) -> None:
-        """Puts `name`, whole and durable, over whatever was there."""
+        """Write an object atomically and durably. An existing one is overwritten."""
 
     def append(self, name: str, data: bytes) -> None:
-        """Adds to the end of `name`, which one writer alone may do."""
+        """Append to an object. Only one process may append to the same object."""
 
     def create(self, name: str, data: bytes) -> bool:
-        """Puts `name` only if there is none; whether it did."""
+        """Write an object only if it does not exist. Return True if it was written."""
 
     def replace(self, name: str, data: bytes, version: str) -> bool:
-        """Puts `name` only if it still is at `version`; whether it did."""
+        """Overwrite an object only if it is still at `version` (compare-and-set). Return True if it was written."""
 
     def list(self, name: str = "") -> list[str]:
-        """Names directly below `name`, sorted, without hidden ones; empty if there is no such place."""
+        """Return names directly below `name`, sorted, without hidden ones; empty if `name` does not exist."""
 
     def objects(self) -> dict[str, Entry]:
-        """Every object by name, however deep and hidden ones too."""
+        """Return all objects by name, recursively, hidden ones included."""
 
     def delete(self, name: str) -> None:
-        """Removes `name` and all below it; nothing if there is none."""
+        """Delete `name` and everything below it. Do nothing if it does not exist."""
 
     def now(self) -> float:
-        """Seconds since the epoch by the clock that all who share the storage go by."""
+        """Return seconds since the epoch by the clock of the storage, which all its users share (leases need it)."""

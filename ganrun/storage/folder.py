@@ -1,4 +1,4 @@
-"""A folder of this machine, or one that all nodes mount."""
+"""Storage in a local folder, or in one that all nodes mount."""
 
 import contextlib
 import errno
@@ -16,7 +16,7 @@ from ganrun.storage.base import RECORD_BYTES, Entry, TooLargeError
 
 
 class Folder:
-    """Objects as files below a folder. Conditional writes take turns under a file lock."""
+    """Objects as files below a folder. `create` and `replace` are serialised by a file lock."""
 
     traffic = None
 
@@ -27,11 +27,11 @@ class Folder:
     def read(self, name: str, limit: int | None = None) -> bytes:
         path = self.path / name
         if ".." in Path(name).parts or Path(name).is_absolute():
-            raise PermissionError(errno.EACCES, "leads out of its folder", str(path))
+            raise PermissionError(errno.EACCES, "is outside its folder", str(path))
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # A device or a pipe has no end.
+        if not stat.S_ISREG(status.st_mode):  # Reading a device or a pipe may never end.
             kind = IsADirectoryError if stat.S_ISDIR(status.st_mode) else PermissionError
-            raise kind(errno.EACCES, "no plain file", str(path))
+            raise kind(errno.EACCES, "is not a regular file", str(path))
         if limit is not None and status.st_size > limit:
             raise TooLargeError(status.st_size, limit, str(path))
         return path.read_bytes()
@@ -90,7 +90,7 @@ class Folder:
         found = {}
         for folder, _, files in os.walk(self.path):
             for path in (Path(folder, file) for file in files):
-                with contextlib.suppress(FileNotFoundError):  # Deleted since it was listed.
+                with contextlib.suppress(FileNotFoundError):  # Deleted after it was listed.
                     status = path.lstat()
                     found[path.relative_to(self.path).as_posix()] = Entry(status.st_size, status.st_mtime)
         return found
@@ -107,7 +107,7 @@ class Folder:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """The turn of one conditional write; the system frees it when its holder dies."""
+        """Hold the lock of conditional writes. The kernel releases it if the process dies."""
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -115,7 +115,7 @@ class Folder:
 
 
 def _sync_folder(path: Path) -> None:
-    """Makes a rename in `path` survive a power cut."""
+    """Flush the directory, so that a rename in it survives a power failure."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Asking again, so that a server that is away for a while costs time and nothing else."""
+"""Retries requests with exponential backoff, so that an outage of the server delays a run but does not end it."""
 
 import asyncio
 import logging
@@ -11,16 +11,17 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 PATIENCE_SECONDS = 120.0
-"""So long a request is made again before it fails."""
+"""Default retry budget of a request."""
 LONGEST_WAIT_SECONDS = 10.0
+"""Cap of the backoff between two attempts."""
 LOUD_SECONDS = 5.0
-"""Faults that are over sooner are counted, but no word is said of them."""
+"""Outages shorter than this are counted but not logged."""
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
 class TransientError(Exception):
-    """A request failed in a way that may pass. `kind` is one word, for counting."""
+    """A request failed, but a retry may succeed. `kind` is one word such as `timeout` or `503`, for counters."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
@@ -29,49 +30,55 @@ class TransientError(Exception):
 
 @dataclass
 class Traffic:
-    """What went over the wire to and from one place, and what went wrong on the way."""
+    """Counters of requests to one storage."""
 
     requests: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
     faults: Counter[str] = field(default_factory=Counter)
-    """Requests that failed and were made again, by kind."""
+    """Failed attempts by kind, see `TransientError`."""
 
 
 class Watch:
-    """Whether a server answers, as all threads of this process see it; says so once an outage, not once a request."""
+    """Tracks whether a server answers, over all threads. Logs one warning per outage instead of one per request."""
 
     def __init__(self, server: str) -> None:
         self.server = server
         self._lock = threading.Lock()
-        self._began: float | None = None
-        self._said = False
+        self._outage_start: float | None = None
+        self._logged = False
         self._faults = 0
 
     def failed(self, text: str) -> None:
-        """A request failed."""
+        """Record a failed attempt. `text` says why, for the log."""
         with self._lock:
             now = time.monotonic()
-            self._began, self._faults = self._began or now, self._faults + 1
-            if not self._said and now - self._began >= LOUD_SECONDS:
-                self._said = True
-                logger.warning("%s does not answer (%s); trying again", self.server, text)
+            self._outage_start, self._faults = self._outage_start or now, self._faults + 1
+            if not self._logged and now - self._outage_start >= LOUD_SECONDS:
+                self._logged = True
+                logger.warning("%s does not answer (%s); retrying", self.server, text)
 
     def answered(self) -> None:
-        """A request was answered."""
+        """Record an answer, which ends an outage."""
         with self._lock:
-            if self._began is not None and self._said:
-                seconds = time.monotonic() - self._began
+            if self._outage_start is not None and self._logged:
+                seconds = time.monotonic() - self._outage_start
                 logger.warning("%s answers again after %.0f s and %d faults", self.server, seconds, self._faults)
-            self._began, self._said, self._faults = None, False, 0
+            self._outage_start, self._logged, self._faults = None, False, 0
 
 
 async def persist(ask: Callable[[], Awaitable[T]], watch: Watch, traffic: Traffic, seconds: float) -> T:
-    """Asks until there is an answer, with exponential backoff and full jitter, for at most so many seconds.
+    """Call `ask` until it succeeds, with exponential backoff and full jitter.
+
+    Args:
+        ask: sends the request; raises TransientError if a retry makes sense.
+        watch: state of the server.
+        traffic: counters of the storage.
+        seconds: retry budget.
 
     Raises:
-        TransientError: it failed to the last.
-        Exception: what else `ask` raises, at once.
+        TransientError: the last error, when the budget is spent.
+        Exception: any other error of `ask`, at once.
     """
     deadline, tries = time.monotonic() + seconds, 0
     while True:

@@ -1,4 +1,4 @@
-"""A prefix in a bucket of S3, or of a server that speaks its language."""
+"""Storage in a bucket of S3 or of an S3-compatible server."""
 
 import asyncio
 import contextlib
@@ -15,18 +15,20 @@ from ganrun.storage.retry import PATIENCE_SECONDS, Traffic, TransientError, pers
 from ganrun.storage.s3_errors import clock_ahead, meaning
 
 PART = 16 * 2**20
-"""Objects of two parts or more are written in parts of so many bytes, PARTS at a time."""
+"""Part size of multipart uploads in bytes. Objects of two parts or more are uploaded in parts."""
 PARTS = 4
+"""Parts of an upload in flight."""
 DELETED_AT_ONCE = 1_000
+"""Keys per DeleteObjects request, the maximum of S3."""
 T = TypeVar("T")
 
 
 class S3:
-    """Objects below `s3://bucket/prefix`. Threads may share one; it can be pickled, and used after a fork.
+    """Objects below `s3://BUCKET/PREFIX`. Thread-safe, picklable and usable after a fork.
 
     Args:
-        uri: of the prefix.
-        patience_seconds: so long a request that fails in a way that may pass is made again.
+        uri: URI of the prefix.
+        patience_seconds: retry budget of a request.
     """
 
     def __init__(self, uri: str, patience_seconds: float = PATIENCE_SECONDS) -> None:
@@ -35,7 +37,7 @@ class S3:
         self.uri = "/".join(["s3:/", self.bucket, *parts])
         self.traffic = Traffic()
         self._ahead: float | None = None
-        """The server's clock less ours, in seconds."""
+        """Server clock minus local clock in seconds; None before the first answer."""
         self._appended: dict[str, bytes] = {}
 
     def read(self, name: str, limit: int | None = None) -> bytes:
@@ -55,11 +57,11 @@ class S3:
         try:
             s3_client.run(self._put_parts(name, data, kind))
         except FileNotFoundError:
-            # The server does not know the upload: it has forgotten it, or it made the object and its answer was lost.
+            # NoSuchUpload: the server dropped the upload, or completed it and its answer was lost. Upload again.
             s3_client.run(self._put_parts(name, data, kind))
 
     def append(self, name: str, data: bytes) -> None:
-        # Rewritten whole: an object has no end to add to.
+        # S3 cannot append, so the object is rewritten; its content is kept here to avoid reading it each time.
         if name not in self._appended:
             try:
                 self._appended[name] = self.read(name)
@@ -90,7 +92,7 @@ class S3:
             entry["Key"].removeprefix(below): Entry(entry["Size"], entry["LastModified"].timestamp())
             for page in self._pages(below)
             for entry in page.get("Contents", ())
-            if not entry["Key"].endswith("/")  # What consoles make to show an empty folder.
+            if not entry["Key"].endswith("/")  # Placeholder of an empty folder, made by web consoles.
         }
 
     def delete(self, name: str) -> None:
@@ -98,7 +100,7 @@ class S3:
             self._call("delete_object", name, Key=self._key(name))
         below = self._below(name)
         keys = [entry["Key"] for page in self._pages(below) for entry in page.get("Contents", ())]
-        # Some servers keep folders as things of their own, which go only when they are empty: deepest first.
+        # Some servers store folders as objects that can be deleted only when empty: delete the deepest first.
         folders = {key[: end + 1] for key in keys for end in range(len(below) - 1, len(key)) if key[end] == "/"}
         folders |= {below} if below and not name else set()
         keys = [key for key in keys if key not in folders] + sorted(folders, key=len, reverse=True)
@@ -107,7 +109,7 @@ class S3:
             answer = self._call("delete_objects", name, Delete={"Objects": listed, "Quiet": True})
             if refused := answer.get("Errors"):
                 where = f"s3://{self.bucket}/{refused[0]['Key']}"
-                raise PermissionError(errno.EACCES, f"not allowed to delete it ({refused[0]['Code']})", where)
+                raise PermissionError(errno.EACCES, f"no right to delete it ({refused[0]['Code']})", where)
 
     def now(self) -> float:
         if self._ahead is None:
@@ -118,7 +120,7 @@ class S3:
         return f"{self._prefix}/{name}" if self._prefix else name
 
     def _below(self, name: str) -> str:
-        """How the keys of all that is below `name` begin."""
+        """Return the key prefix of everything below `name`."""
         return self._key(f"{name}/" if name else "")
 
     def _put_if(self, name: str, data: bytes, **condition: str) -> bool:
@@ -126,7 +128,7 @@ class S3:
         try:
             self._call("put_object", name, Key=self._key(name), Body=data, Metadata={"write": mine}, **condition)
         except (FileExistsError, FileNotFoundError):
-            # Ours may have arrived, and only the answer to it been lost.
+            # A retry sees our own write as a conflict if only the answer was lost: compare the id in the metadata.
             with contextlib.suppress(FileNotFoundError):
                 found = self._call("head_object", name, Key=self._key(name))
                 return bool(found["Metadata"].get("write") == mine)
@@ -160,10 +162,10 @@ class S3:
         return data, version
 
     async def _put_parts(self, name: str, data: bytes, kind: str) -> None:
-        """Puts a large object; each part is asked again for itself.
+        """Write a large object by multipart upload. Parts are retried one by one.
 
         Raises:
-            FileNotFoundError: the server does not know, or know any more, of the upload.
+            FileNotFoundError: the server does not know the upload (any more).
         """
         key, turn = self._key(name), asyncio.Semaphore(PARTS)
         upload = (await self._request("create_multipart_upload", name, Key=key, ContentType=kind))["UploadId"]
@@ -180,7 +182,7 @@ class S3:
             parts = {"Parts": [task.result() for task in tasks]}
             await self._request("complete_multipart_upload", name, Key=key, UploadId=upload, MultipartUpload=parts)
         except BaseException as error:
-            with contextlib.suppress(Exception):  # What stays then is for a rule of the bucket to clean up.
+            with contextlib.suppress(Exception):  # If this fails too, a lifecycle rule of the bucket has to clean up.
                 await (await s3_client.client()).abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
             raise error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error from None
 
@@ -201,10 +203,10 @@ class S3:
         return response
 
     async def _ask(self, name: str, request: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Makes a request, again and again if need be.
+        """Send a request, with retries.
 
         Raises:
-            OSError: with a line that says what is wrong, and the object's address.
+            OSError: the request failed. `strerror` is a message for the user, `filename` the URI of the object.
         """
         where = f"{self.uri}/{name}" if name else self.uri
 

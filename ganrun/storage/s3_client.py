@@ -1,7 +1,7 @@
-"""One S3 client a process, for all its threads, in an event loop of its own thread.
+"""One S3 client per process, shared by all threads. It runs in an event loop in a thread of its own.
 
-Endpoint, credentials and region come from the usual AWS variables, files and roles; none is ever an argument, so
-that none can be pickled or printed.
+Endpoint, credentials and region come from the standard AWS variables, files and roles. None is ever an argument, so
+none can be pickled or logged.
 """
 
 import asyncio
@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 from ganrun.storage.retry import Watch
 
 CONNECT_SECONDS, SILENT_SECONDS = 5, 30
+"""Timeouts of connecting and of reading."""
 SLOWEST = 64 * 1024
-"""Bytes a second; a transfer that is slower over its whole length counts as not answered."""
+"""Minimum rate in bytes/s. A transfer that is slower on average times out."""
 T = TypeVar("T")
 _lock = threading.Lock()
 _filesystems: dict[int, Any] = {}
@@ -22,7 +23,7 @@ _watches: dict[str, Watch] = {}
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, done in the loop; what interrupts the wait (Ctrl-C) ends the work too."""
+    """Run a coroutine in the event loop and return its result. An interrupt (Ctrl-C) cancels it."""
     future = asyncio.run_coroutine_threadsafe(work, filesystem().loop)
     try:
         return future.result()
@@ -31,35 +32,35 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def client() -> Any:
-    """The botocore client, whose methods are coroutines."""
+    """Return the aiobotocore client. Its methods are coroutines."""
     return await filesystem().set_session()
 
 
 async def within(work: Coroutine[Any, Any, T], size: int) -> T:
-    """Ends a transfer of `size` bytes that trickles; the connection is closed, not given back.
+    """Await a transfer of `size` bytes with a timeout. A timed-out connection is closed, not returned to the pool.
 
     Raises:
-        TimeoutError: it was ended.
+        TimeoutError: the transfer took longer than 30 s + size / 64 KiB/s.
     """
     return await asyncio.wait_for(work, SILENT_SECONDS + size / SLOWEST)
 
 
 def filesystem() -> Any:
-    """The s3fs file system of this process: one made before a fork does not work after it (s3fs#914)."""
+    """Return the s3fs file system of this process. One made before a fork does not work after it (s3fs#914)."""
     with _lock:
         if os.getpid() not in _filesystems:
             from s3fs import S3FileSystem
 
             config = {
-                "retries": {"total_max_attempts": 1},  # We ask again ourselves, for as long as we were told.
+                "retries": {"total_max_attempts": 1},  # No retries in botocore: `retry.persist` has its own budget.
                 "connect_timeout": CONNECT_SECONDS,
                 "read_timeout": SILENT_SECONDS,
                 "max_pool_connections": 32,
-                # Ours are stronger: what is read is held against the sha256 of an index or a manifest.
+                # Redundant: everything read is checked against the SHA-256 in an index or a manifest.
                 "request_checksum_calculation": "when_required",
                 "response_checksum_validation": "when_required",
             }
-            # botocore itself reads AWS_DEFAULT_REGION alone.
+            # botocore reads AWS_DEFAULT_REGION only.
             region = {"region_name": os.environ["AWS_REGION"]} if "AWS_REGION" in os.environ else {}
             _filesystems[os.getpid()] = S3FileSystem(
                 config_kwargs=config, client_kwargs=region, use_listings_cache=False, skip_instance_cache=True
@@ -68,18 +69,18 @@ def filesystem() -> Any:
 
 
 def endpoint() -> str:
-    """Where requests go, for messages."""
+    """Return the endpoint of requests, for messages."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "S3"
 
 
 def watch(bucket: str) -> Watch:
-    """Whether the server of this bucket answers."""
+    """Return the outage tracker of a bucket, shared by all threads."""
     with _lock:
         return _watches.setdefault(bucket, Watch(f"s3://{bucket} at {endpoint()}"))
 
 
 def _begin_child() -> None:
-    """After a fork: another thread may have held a lock, which nobody would free here."""
+    """Replace the lock after a fork: another thread may have held it, and does not exist in the child."""
     global _lock
     _lock = threading.Lock()
     _watches.clear()

@@ -1,4 +1,4 @@
-"""What a failed request to S3 means: something that may pass, or an OSError in plain words."""
+"""Maps failed S3 requests to a TransientError, which is retried, or to an OSError with a message for the user."""
 
 import errno
 from email.utils import parsedate_to_datetime
@@ -13,7 +13,12 @@ WRONG_CREDENTIALS = {"SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToke
 
 
 def meaning(error: Exception, where: str) -> Exception:
-    """A TransientError, or an OSError with `where` as its filename; `error` itself if it is none of the storage's."""
+    """Return the error to raise for a failed request.
+
+    Returns:
+        A TransientError if a retry may help; an OSError with `where` as its filename if not; `error` itself if it does
+        not come from the storage.
+    """
     import aiohttp
     from botocore import exceptions as boto
 
@@ -21,50 +26,51 @@ def meaning(error: Exception, where: str) -> Exception:
     if isinstance(error, boto.ClientError):
         return _refusal(error.response, where)
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError):
-        text = "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        text = "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
         return PermissionError(errno.EACCES, text, where)
     if "CERTIFICATE_VERIFY_FAILED" in text:
-        return OSError(errno.EPROTO, f"the server's certificate is not trusted ({text}): see AWS_CA_BUNDLE", where)
+        text = f"the server's certificate is not trusted ({text}); set AWS_CA_BUNDLE to its CA file"
+        return OSError(errno.EPROTO, text, where)
     passing = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError, boto.CredentialRetrievalError)
-    # TimeoutError is an OSError. aiohttp's own come from the body of an answer, which botocore does not wrap.
+    # TimeoutError is an OSError. aiohttp errors come from reading a body, which botocore does not wrap.
     if isinstance(error, (*passing, aiohttp.ClientError, OSError)):
         return TransientError(_kind(error), text)
     if isinstance(error, boto.ParamValidationError):
-        return OSError(errno.EINVAL, f"no address that S3 could have ({text})", where)
+        return OSError(errno.EINVAL, f"not a valid bucket or key ({text})", where)
     if isinstance(error, boto.BotoCoreError | ValueError):
-        return OSError(errno.EINVAL, f"the AWS variables or files are wrong ({text})", where)
+        return OSError(errno.EINVAL, f"invalid AWS variables or files ({text})", where)
     return error
 
 
 def clock_ahead(response: dict[str, Any]) -> float | None:
-    """The server's clock less ours in seconds, as its answer tells."""
+    """Return server clock minus local clock in seconds, by the Date header; None without one."""
     date = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
     return parsedate_to_datetime(date).timestamp() - time() if date else None
 
 
 def _refusal(response: dict[str, Any], where: str) -> Exception:
-    """What the server's own error means."""
+    """Map an error response of the server."""
     code, text = str(response["Error"].get("Code")), response["Error"].get("Message") or ""
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in PASSING or status in (429, 500, 502, 503, 504):
         return TransientError(str(status or code), f"{status} {code}")
     if code == "NoSuchBucket":
-        # Not FileNotFoundError, which means that an object has yet to be written.
+        # Not FileNotFoundError: callers take that for an object that is not written yet.
         bucket = where.removeprefix("s3://").partition("/")[0]
-        return OSError(errno.ENXIO, f"there is no bucket {bucket!r}", where)
+        return OSError(errno.ENXIO, f"no such bucket: {bucket!r}", where)
     if status == 404:
         return FileNotFoundError(errno.ENOENT, f"no such {'upload' if code == 'NoSuchUpload' else 'object'}", where)
     if status == 412:
-        return FileExistsError(errno.EEXIST, "changed by someone else", where)
+        return FileExistsError(errno.EEXIST, "changed by another process", where)
     if code == "RequestTimeTooSkewed":
         minutes = abs(clock_ahead(response) or 0) / 60
-        text = f"this machine's clock is {minutes:.0f} min from the server's: set it right"
+        text = f"the clock of this machine differs by {minutes:.0f} min from the server's; set it right"
         return PermissionError(errno.EACCES, text, where)
     if code in WRONG_CREDENTIALS:
-        text = f"wrong credentials ({code}): check AWS_ACCESS_KEY_ID and its secret"
+        text = f"wrong credentials ({code}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         return PermissionError(errno.EACCES, text, where)
     if status == 403:
-        return PermissionError(errno.EACCES, f"not allowed ({code})", where)
+        return PermissionError(errno.EACCES, f"access denied ({code})", where)
     return OSError(errno.EIO, f"{status} {code}: {text}", where)
 
 

@@ -1,4 +1,4 @@
-"""The commands on runs and data in a bucket of a real server: what they say of a folder they say of it."""
+"""Commands on runs and data in a bucket of a real server: the same output as for a folder."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from tests.conftest import config_of, write_yaml
 from tests.ranks import latest_tensors, run_ranks
 from tests.run_folder.making import SAVED, TOTAL, make_runs
 from tests.s3 import BUCKET
-from tests.storage.test_s3 import policy_without
+from tests.storage.making import policy_without
 from tests.test_documents import blocks
 
 PAGE = "object-storage.md"
@@ -90,7 +90,7 @@ def test_what_is_no_run_is_refused(call, storage, s3):
             code, output, error = call(runs, verb, place)
             assert (code, output) == (2, "")
             assert f"{place} is no run" in error
-    assert call(runs, "list", f"{s3}/typo") == (0, "", f"{s3}/typo: no runs in it\n")
+    assert call(runs, "list", f"{s3}/typo") == (0, "", f"{s3}/typo: no runs\n")
     assert "it is a run itself" in call(runs, "list", f"{storage}/finished")[2]
 
 
@@ -150,7 +150,7 @@ def test_a_bucket_that_is_not_there(call):
         assert code
         assert not output
         assert error.startswith("ganrun: s3://nowhere/runs")
-        assert error.endswith("there is no bucket 'nowhere'\n")
+        assert error.endswith("no such bucket: 'nowhere'\n")
 
 
 # Models.
@@ -224,7 +224,7 @@ def test_data_may_be_named_in_any_way(call, config, s3, shards):
         ("/data/*.zip", "no file matches"),
         ("/data/{000003..000009}.tar", "000005.tar' is not in s3://"),
         ("/typo", "holds no shards and no index, or is not there"),
-        ("/gone", "000001.tar: the index names this shard, but it is not there"),
+        ("/gone", "000001.tar: the index names this shard, but it does not exist"),
     ],
     ids=["glob", "braces", "prefix", "shard"],
 )
@@ -241,8 +241,8 @@ def test_data_that_is_not_there_is_named(call, config, s3, data_folder, tmp_path
 @pytest.mark.parametrize(
     ("missing", "said"),
     [
-        (["read from"], "data.shards: cannot read {s3}/data/index.json: not allowed (AccessDenied)"),
-        (["write to", "delete in"], "run.storage: cannot write to, delete in {s3}/runs (not allowed (AccessDenied))"),
+        (["read from"], "data.shards: cannot read {s3}/data/index.json: access denied (AccessDenied)"),
+        (["write to", "delete in"], "run.storage: cannot write to, delete in {s3}/runs (access denied (AccessDenied))"),
     ],
 )
 def test_missing_rights_are_named(call, config, s3, s3_server, monkeypatch, missing, said):
@@ -281,4 +281,4 @@ def test_a_config_is_read_from_a_bucket(call, storage):
     code, _, error = call(train, f"{storage}/bad.yaml", "--dry-run")
     assert (code, error.startswith(f"ganrun: {storage}/bad.yaml: not YAML")) == (2, True)
     assert "no such config file" in call(train, f"{storage}/none.yaml", "--dry-run")[2]
-    assert "there is no bucket" in call(train, f"s3://not-{BUCKET}/c.yaml", "--dry-run")[2]
+    assert "no such bucket" in call(train, f"s3://not-{BUCKET}/c.yaml", "--dry-run")[2]

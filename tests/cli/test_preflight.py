@@ -1,4 +1,4 @@
-"""What is checked before a run costs anything, and what its beginning settles for good."""
+"""Checks before a run starts, and settings that its start fixes."""
 
 import pytest
 
@@ -42,7 +42,7 @@ def test_what_is_in_order_passes(values):
             {"model__classes": 4, "data__fields": {"image": "image", "label": "label"}},
             r"model\.classes: 4, but the index of .* names 3 classes; set model\.classes=3",
         ),
-        ({"data__slots": 142, "data__batch_size": 142}, r"data\.slots: 142 is more than the 141 samples"),
+        ({"data__slots": 142, "data__batch_size": 142}, r"data\.slots: 142, but data\.shards has only 141 samples"),
         ({"data__shards": "nowhere"}, r"data\.shards: 'nowhere' holds no shards"),
     ],
 )
@@ -54,7 +54,7 @@ def test_data_that_is_not_as_the_config_says_is_refused(values, change, reason):
 def test_a_shard_that_is_not_there_is_named(values, tmp_path):
     folder = write_data(tmp_path / "data", sizes=(3, 3))
     (folder / "000001.tar").unlink()
-    with pytest.raises(UserError, match=r"data/000001\.tar: the index names this shard, but it is not there"):
+    with pytest.raises(UserError, match=r"data/000001\.tar: the index names this shard, but it does not exist"):
         preflight.check(config_of(values, data__shards=str(folder), data__slots=1))
 
 

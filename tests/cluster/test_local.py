@@ -1,4 +1,4 @@
-"""The local cluster as its user has it: it comes up, trains over its hosts, loses one; nothing of it stays."""
+"""The local cluster: starts, trains over its hosts, loses one, and leaves nothing behind."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""The script for the first day on GPUs, on what there is here."""
+"""The smoke test for GPU machines, on this machine."""
 
 import os
 import subprocess

@@ -90,7 +90,7 @@ def test_two_data_sets_become_one_if_they_are_alike(tmp_path: Path) -> None:
         ("{}/bare/*.tgz", "no file matches"),
         ("{}/good/other.tar", "is not in"),
         ("package:mnist", "ganrun carries fashion-mnist-10k"),
-        ("ftp://host/data", "no storage that ganrun knows"),
+        ("ftp://host/data", "unsupported storage"),
         ([], "names no shard"),
     ],
 )

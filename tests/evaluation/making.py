@@ -1,4 +1,4 @@
-"""Features like an extractor's, and a tiny extractor."""
+"""Synthetic features, and a tiny extractor."""
 
 import math
 
@@ -17,7 +17,7 @@ def statistics_of(features: Tensor) -> FeatureMoments:
 
 
 def clouds(samples: int, size: int) -> tuple[Tensor, Tensor]:
-    """Two sets of correlated features that are never negative, like an extractor's."""
+    """Return two sets of correlated, non-negative features, like those of an extractor."""
     generator = torch.Generator().manual_seed(samples)
 
     def draw(*shape: int) -> Tensor:
@@ -30,7 +30,7 @@ def clouds(samples: int, size: int) -> tuple[Tensor, Tensor]:
 
 
 class WithLogits(nn.Module):
-    """Features and, as Inception, logits."""
+    """Network that returns features and logits, like Inception."""
 
     def __init__(self, features: nn.Module, classifier: nn.Module) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class WithLogits(nn.Module):
 
 
 def tiny_extractor(size: int = 16, classes: int = 0) -> Extractor:
-    """A fixed random layer in place of a large network."""
+    """Return an extractor with a fixed random layer instead of a large network."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         features = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, size), nn.ReLU())
@@ -53,7 +53,7 @@ def tiny_extractor(size: int = 16, classes: int = 0) -> Extractor:
 
 
 def sample(start: int, count: int) -> Tensor:
-    """Image i depends on i alone, as a generator's must."""
+    """Return images start to start + count - 1; image i depends on i only, as a generator's must."""
     numbers = range(start, start + count)
     return torch.stack([torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(i)) * 2 - 1 for i in numbers])
 

@@ -1,4 +1,4 @@
-"""The small classifier, on bars that anyone could tell apart, and on real garments."""
+"""The small classifier on synthetic bars and on Fashion-MNIST."""
 
 import pytest
 import torch

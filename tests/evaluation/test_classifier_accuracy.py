@@ -1,4 +1,4 @@
-"""What a classifier learns of generated images it knows of real ones; of wrongly labelled ones it learns nothing."""
+"""Classification accuracy score: high for good generated images, at chance for wrong labels."""
 
 from types import SimpleNamespace
 

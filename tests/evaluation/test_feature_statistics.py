@@ -1,4 +1,4 @@
-"""What an extractor sees of many images: the same rows and sums for every number of ranks."""
+"""Features of many images: the same rows and sums for every number of ranks."""
 
 import json
 import math

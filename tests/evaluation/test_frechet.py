@@ -1,4 +1,4 @@
-"""Against torch-fidelity, closed forms, and the covariances on which other codes fail."""
+"""Fréchet distance against torch-fidelity and closed forms, and on near-singular covariances."""
 
 import math
 
@@ -90,7 +90,7 @@ def test_a_feature_that_is_not_finite_makes_the_distance_nan(poison: float) -> N
 
 
 def test_features_of_different_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match="of 8 and of 9"):
+    with pytest.raises(ValueError, match="numbers of features differ: 8 and 9"):
         frechet_distance(FeatureMoments(8), FeatureMoments(9))
 
 

@@ -1,4 +1,4 @@
-"""Against torch-fidelity, and the two ends of the scale."""
+"""Inception score against torch-fidelity, and at both ends of its range."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Against torch-fidelity on the same subsets, and the sums of the paper written out."""
+"""KID against torch-fidelity on the same subsets, and against the sums of the paper."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Modes covered, share of high quality and divergence on samples whose answer is known."""
+"""Mode coverage, share of high quality and divergence on samples with known answers."""
 
 import io
 import math

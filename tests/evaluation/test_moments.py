@@ -1,4 +1,4 @@
-"""Streaming and merging change nothing."""
+"""Moments are independent of batches and merging."""
 
 import numpy as np
 import pytest
@@ -42,5 +42,5 @@ def test_a_large_mean_does_not_drown_the_covariance() -> None:
 
 
 def test_a_covariance_needs_two_samples() -> None:
-    with pytest.raises(ValueError, match="at least 2 samples, there are 1"):
+    with pytest.raises(ValueError, match="at least 2 samples, got 1"):
         _ = statistics_of(torch.ones(1, 3)).covariance

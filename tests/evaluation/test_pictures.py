@@ -1,4 +1,4 @@
-"""Pictures."""
+"""Pictures of samples."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""A run over points, whole: its modes are counted, drawn and the same on any number of workers."""
+"""A complete run over points: modes are counted, plotted and equal for any number of workers."""
 
 import json
 import math
@@ -109,7 +109,7 @@ def test_points_are_sampled_as_one_picture(run, tmp_path, capsys):
     assert sample.main([folder, "--out", str(tmp_path / "points.png"), "--count", "100"]) == 0
     assert Image.open(tmp_path / "points.png").size == (700, 700)
     assert sample.main([folder, "--out", str(tmp_path / "points")]) == 2
-    assert "points make one picture" in capsys.readouterr().err
+    assert "points are plotted in one picture" in capsys.readouterr().err
 
 
 def test_words_for_people(run, capsys):
@@ -123,9 +123,9 @@ def test_words_for_people(run, capsys):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--metrics", "kid"], "--metrics: is for images"),
-        (["--extractor", "efficientnet-lite0"], "--extractor: is for images"),
-        (["--classifier-accuracy"], "--classifier-accuracy: is for images"),
+        (["--metrics", "kid"], "--metrics: only for images"),
+        (["--extractor", "efficientnet-lite0"], "--extractor: only for images"),
+        (["--classifier-accuracy"], "--classifier-accuracy: only for images"),
     ],
 )
 def test_what_images_alone_have_is_refused_at_the_door(run, capsys, options, reason):
@@ -156,7 +156,7 @@ def test_points_of_ones_own_are_trained_but_not_scored(values, tmp_path):
     fields = json.loads(index.read_text())
     fields["made"] = {}
     index.write_text(json.dumps(fields))
-    with pytest.raises(UserError, match=r"evaluate\.every_images: 60, but no modes are known of the points"):
+    with pytest.raises(UserError, match=r"evaluate\.every_images: 60, but the modes of the points"):
         preflight.check(config_of(values))
     config = config_of(values, evaluate__every_images=0)
     preflight.check(config)

@@ -90,7 +90,9 @@ def test_far_apart_sets_share_nothing():
 
 def test_too_few_samples_are_refused():
     real, fake = clouds(50, 8)
-    with pytest.raises(ValueError, match="5 neighbours need more samples than 50 real, 5 others"):
+    with pytest.raises(
+        ValueError, match="5 neighbours need more than 5 samples on each side, got 50 real and 5 generated"
+    ):
         neighbourhoods(real, fake[:5])
 
 

@@ -1,4 +1,4 @@
-"""Which real images scores compare with, and their labels."""
+"""Selection of real images for scores, and their labels."""
 
 import torch
 

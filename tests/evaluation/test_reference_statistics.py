@@ -1,4 +1,4 @@
-"""What was seen of real images is made once for all runs; a cache may fail, but never lies."""
+"""Cache of reference statistics: computed once for all runs; failures and corrupt files are harmless."""
 
 import json
 import logging
@@ -77,7 +77,7 @@ def test_a_damaged_cache_is_made_anew(damage: bytes, tmp_path: Path, caplog: pyt
     storage.write(name, damage)
     with caplog.at_level(logging.WARNING):
         first = reference(storage, {"samples": SAMPLES}, counted(made), tiny_extractor())
-    assert "made anew" in caplog.text
+    assert "computed again" in caplog.text
     again = reference(storage, {"samples": SAMPLES}, counted(made), tiny_extractor())
     assert len(made) == 1
     assert torch.equal(first.statistics.moments, again.statistics.moments)
@@ -88,7 +88,7 @@ def test_a_storage_that_refuses_costs_the_cache_only(tmp_path: Path, caplog: pyt
     blocked.write_text("a file where the folder should be")
     seen = reference(Folder(blocked), {"samples": SAMPLES}, counted(made), tiny_extractor())
     assert seen.statistics.count == SAMPLES
-    assert "not kept" in caplog.text
+    assert "not cached" in caplog.text
 
 
 def test_bytes_come_back_bit_for_bit() -> None:
@@ -107,7 +107,7 @@ def test_damaged_bytes_are_refused(fault: str) -> None:
         "empty": b"",
         "foreign": b'{"a": 1}' * 99,
     }
-    with pytest.raises(ValueError, match="kept tensors"):
+    with pytest.raises(ValueError, match="cached tensors"):
         from_bytes(damaged[fault])
 
 

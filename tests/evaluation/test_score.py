@@ -1,4 +1,4 @@
-"""Honest names, scores that fail without harm, and real images that score better than noise."""
+"""Names of scores, metrics that fail without ending a run, and real images that score better than noise."""
 
 import json
 import math
@@ -93,8 +93,8 @@ def test_classes_hit_are_those_that_some_image_is_nearest_to() -> None:
 @pytest.mark.parametrize(
     ("metric", "reason"),
     [
-        ("inception_score", "tiny gives no logits"),
-        ("precision", "5 neighbours need more samples than 4 real"),
+        ("inception_score", "tiny has no logits"),
+        ("precision", "5 neighbours need more than 5 samples on each side, got 4 real"),
         ("classes_hit", "the data has no labels"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Modes of stacked images: by hand-made stacks whose modes are known, on any number of workers, and in a run."""
+"""Modes of stacked images: on stacks with known modes, on any number of workers, and in a run."""
 
 import io
 import json
@@ -163,5 +163,5 @@ def test_a_run_tells_its_modes_in_training_and_at_the_door(values, alone, tmp_pa
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_images_that_are_no_stacks_have_no_modes(values, tmp_path):
     plain = write_data(tmp_path / "plain", sizes=(30,), channels=3)
-    with pytest.raises(UserError, match=r"metrics: modes cannot be had: the data are no stacks of images"):
+    with pytest.raises(UserError, match=r"metrics: modes cannot be computed: the data are not stacked images"):
         run_ranks(config_of(values, data__shards=str(plain)), 1, tmp_path / "meeting")

@@ -36,7 +36,7 @@ def test_host_killed_and_back(elastic, undisturbed):
     run.wait(lambda: run.hosts_of_workers() == ["head", "host1", "host2"], driver)
     said = driver.ends(0)
     (saved,) = re.findall(r"the workers save at ([\d,]+) images", said)
-    assert f"there are 3 workers now; going on from {saved} images" in said
+    assert f"there are 3 workers now; resuming from {saved} images" in said
     run.verdict("host killed, and back, of a run over [1, 3]", "Ray Train", undisturbed(run.config), exact=False)
 
 

@@ -73,7 +73,7 @@ def test_a_job_is_submitted_stopped_and_submitted_again(drill, undisturbed, jobs
     assert f"stopped: a checkpoint at {stopped:,} images is saved; run the same command to go on" in said
     jobs.submit("second", run.yaml)
     said += jobs.wait_for("second", r"finished: 3,600 images shown")
-    assert f"going on with 2 workers from {stopped:,} images" in said
+    assert f"resuming with 2 workers from {stopped:,} images" in said
     run.wait(lambda: "'second' succeeded" in jobs("status", "second")[1])
     for secret in (jobs.environment["RAY_AUTH_TOKEN"], jobs.environment["AWS_SECRET_ACCESS_KEY"]):
         assert secret not in said

@@ -57,6 +57,6 @@ def test_disk_full(values, tmp_path, ray_here):
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
         code, _, error = Train(yaml, address=ray_here[0]).wait()
         assert code == 0, error
-        assert f"going on with 1 worker from {good:,} images" in error
+        assert f"resuming with 1 worker from {good:,} images" in error
     finally:
         subprocess.run(["umount", str(disk)], check=True)

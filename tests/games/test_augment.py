@@ -1,4 +1,4 @@
-"""What the discriminator is shown: each transform against its definition, and the strength that follows it."""
+"""Augmentation: each transform against its definition, and the strength of ADA."""
 
 import math
 

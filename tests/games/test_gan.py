@@ -1,4 +1,4 @@
-"""The GAN's round against a plain textbook one, and who moves in whose turn."""
+"""A round of the GAN against a textbook implementation; a turn updates only its own networks."""
 
 import copy
 
@@ -104,7 +104,7 @@ def test_a_turn_leaves_the_other_players_weights_and_buffers_untouched(values, m
     player_step.step(batches, list(state._noises(0, 0)), 1e-3)
     (still,) = set(before) - {mover}
     assert_same(state.game.networks[still], before[still])
-    assert all(not norm.noted for norm in state.game.networks[still].modules() if isinstance(norm, SlotBatchNorm2d))
+    assert all(not norm.recorded for norm in state.game.networks[still].modules() if isinstance(norm, SlotBatchNorm2d))
     moved = state.game.networks[mover]
     assert not any(
         torch.equal(parameter, before[mover][name])

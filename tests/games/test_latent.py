@@ -1,4 +1,4 @@
-"""Noise is distributed as its name says."""
+"""Latent noise has the distribution of its name."""
 
 import pytest
 import torch

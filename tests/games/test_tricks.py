@@ -1,4 +1,4 @@
-"""What a config adds to the plain game: when each thing is done, to which images, and that nothing else is."""
+"""Optional parts of the objective: each acts at the right time, on the right images, and on nothing else."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Models out: samples, exports that need no ganrun, and runs that begin from others."""
+"""Samples, exports that work without ganrun, and runs that start from another run."""
 
 import json
 import subprocess
@@ -94,7 +94,7 @@ def test_a_checkpoint_is_sampled_like_its_run(run, tmp_path):
     ("arguments", "code", "reason"),
     [
         (["{tmp}/none", "--out", "{tmp}/a.png"], 2, "neither a run with a checkpoint nor a checkpoint"),
-        (["{run}", "--out", "{tmp}/folder", "--grid"], 2, "name a .png file"),
+        (["{run}", "--out", "{tmp}/folder", "--grid"], 2, "give a .png file"),
     ],
 )
 def test_a_wrong_request_is_one_clear_line(run, tmp_path, capsys, arguments, code, reason):
@@ -213,7 +213,7 @@ def test_an_exported_program_of_a_conditional_run_takes_labels(labelled, tmp_pat
 
 def test_an_export_of_another_ending_is_refused(run, tmp_path, capsys):
     assert export.main([str(run), "--out", str(tmp_path / "g.onnx")]) == 2
-    assert "allowed endings are .safetensors and .pt2" in capsys.readouterr().err
+    assert "unsupported ending; use .safetensors or .pt2" in capsys.readouterr().err
 
 
 def test_a_run_begins_with_the_weights_of_another(run, values, tmp_path):

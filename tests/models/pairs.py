@@ -1,4 +1,4 @@
-"""Every pair of networks that is built in, at a size that tests can afford."""
+"""All built-in network families at a small size."""
 
 from typing import Any
 

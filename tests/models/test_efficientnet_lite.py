@@ -1,4 +1,4 @@
-"""The packaged network is the published one, sees images as it was trained to, and says who it is."""
+"""EfficientNet-Lite0 equals the published network, its preprocessing and its provenance."""
 
 import hashlib
 from pathlib import Path

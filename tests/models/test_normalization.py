@@ -81,7 +81,7 @@ def test_what_was_taken_is_not_taken_again():
     ours, _ = pair()
     ours(batch(1))
     assert ours.take_batch_stats().shape == (1, 2, 3)
-    assert ours.noted == []
+    assert ours.recorded == []
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -94,7 +94,7 @@ def test_a_pass_in_which_it_is_not_trained_is_normalised_alike_but_not_noted(fro
         with torch.no_grad():
             found = ours(batch(1))
     torch.testing.assert_close(found, expected)
-    assert ours.noted == []
+    assert ours.recorded == []
     assert ours.running_mean.abs().sum() == 0
 
 
@@ -162,7 +162,7 @@ def test_running_statistics_are_those_of_all_classes_together():
 def test_conditional_too_a_frozen_pass_is_not_noted():
     norm = conditional().requires_grad_(False)
     norm(batch(1), torch.tensor([0, 0, 1, 0]))
-    assert norm.noted == []
+    assert norm.recorded == []
 
 
 def test_a_class_that_is_not_in_the_batch_has_no_gradient():

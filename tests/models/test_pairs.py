@@ -1,4 +1,4 @@
-"""What every pair of networks promises."""
+"""Properties of all network families."""
 
 import copy
 

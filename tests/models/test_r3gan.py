@@ -1,4 +1,4 @@
-"""R3GAN's networks: table 9 of the paper, Fixup's beginning, bilinear resampling."""
+"""Networks of R3GAN: table 9 of the paper, Fixup initialisation, bilinear resampling."""
 
 import pytest
 import torch

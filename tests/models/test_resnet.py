@@ -1,4 +1,4 @@
-"""The residual pair: the tables of its paper."""
+"""Residual networks of SNGAN against the tables of the paper."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Spectral normalisation: the largest singular value, its gradient, and one step of its iteration a turn."""
+"""Spectral norm: the largest singular value, its gradient, and one step of power iteration per turn."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Small images, folders, idx files and shards, and the command on one process."""
+"""Helpers that make small images, folders, idx files and shards, and run the command in one process."""
 
 import gzip
 import struct

@@ -1,4 +1,4 @@
-"""Pictures of every kind become plain ones."""
+"""Conversion of pictures of every format and mode."""
 
 from pathlib import Path
 

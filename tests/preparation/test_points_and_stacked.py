@@ -1,4 +1,4 @@
-"""Data sets whose modes are known: points of a mixture, and stacks of three grey images."""
+"""Data sets with known modes: points of a mixture, and stacks of three grey images."""
 
 import io
 import json
@@ -69,14 +69,14 @@ def test_a_stopped_run_goes_on_and_a_finished_one_stays(points: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (("gaussians:9", "D"), "allowed are gaussians:8, gaussians:25"),
-        (("gaussians", "D"), "gaussians:8, gaussians:25"),
+        (("gaussians:9", "D"), "no such mixture; use gaussians:8 or gaussians:25"),
+        (("gaussians", "D"), "gaussians:8 or gaussians:25"),
         (("gaussians:8",), "DEST is missing"),
-        (("gaussians:8", "D", "--size", 8), "--size: goes with"),
-        (("gaussians:8", "D", "--gzip"), "--gzip: goes with"),
-        (("folder:x", "D", "--samples", 8), "--samples: goes with stacked, gaussians only"),
+        (("gaussians:8", "D", "--size", 8), "--size: only for"),
+        (("gaussians:8", "D", "--gzip"), "--gzip: only for"),
+        (("folder:x", "D", "--samples", 8), "--samples: only for stacked, gaussians"),
         (("stacked:package:no", "D"), "no train-images-idx3-ubyte.gz"),
-        (("stacked:x", "D", "--limit", 3), "--limit: goes with"),
+        (("stacked:x", "D", "--limit", 3), "--limit: only for"),
     ],
 )
 def test_what_does_not_go_is_said(

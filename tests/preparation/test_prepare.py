@@ -1,4 +1,4 @@
-"""`ganrun.prepare`: what it makes, and that it goes on where it stopped."""
+"""`ganrun prepare`: its data sets, and continuing an interrupted command."""
 
 import csv
 import io
@@ -122,7 +122,7 @@ def test_unreadable_images_are_listed_and_left_out(tmp_path: Path, capsys: pytes
     source = folder_of(tmp_path / "in", 10)
     (source / "cat" / "000.png").write_bytes(b"text")
     assert prepare(f"folder:{source}", tmp_path / "out") == 0
-    assert "cat/000.png: no picture that Pillow knows" in capsys.readouterr().err
+    assert "cat/000.png: not an image format that Pillow can read" in capsys.readouterr().err
     assert "cat/000.png" in (tmp_path / "out" / "skipped.txt").read_text()
     index, samples = read_all(tmp_path / "out")
     assert len(samples) == 9

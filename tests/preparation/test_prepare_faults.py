@@ -1,4 +1,4 @@
-"""Bad input to `ganrun.prepare` is one clear line and exit code 2, and leaves nothing half-made."""
+"""Invalid input to `ganrun prepare` gives one line and exit code 2, and leaves no partial data set."""
 
 import struct
 import zlib
@@ -69,41 +69,47 @@ def jpeg(tmp_path: Path) -> bytes:
 Case = Callable[[Path], list[str]]
 FOLDER: dict[str, tuple[Case, str]] = {
     "missing folder": (lambda p: [f"folder:{p}/none", f"{p}/out"], "no such folder"),
-    "empty folder": (lambda p: [f"folder:{made(p / 'in')}", f"{p}/out"], "no images in it"),
-    "no images": (lambda p: [f"folder:{made(p / 'in', file='notes.txt')}", f"{p}/out"], "no images in it"),
+    "empty folder": (lambda p: [f"folder:{made(p / 'in')}", f"{p}/out"], "no images; supported endings"),
+    "no images": (lambda p: [f"folder:{made(p / 'in', file='notes.txt')}", f"{p}/out"], "no images; supported endings"),
     "all images unreadable": (
         lambda p: [f"folder:{made(p / 'in', file='a.png')}", f"{p}/out"],
-        "not one image in it can be read",
+        "no readable image",
     ),
-    "corrupt image": (lambda p: broken_folder(p, "a.png", scratched(p)), "a.png: unreadable (damaged"),
+    "corrupt image": (lambda p: broken_folder(p, "a.png", scratched(p)), "a.png: unreadable (corrupt"),
     "empty file": (lambda p: broken_folder(p, "a.png", b""), "the file is empty"),
-    "text called png": (lambda p: broken_folder(p, "a.png", b"hello"), "no picture that Pillow knows"),
-    "truncated jpeg": (lambda p: broken_folder(p, "a.jpg", jpeg(p)[:-40]), "a.jpg: unreadable (damaged"),
+    "text called png": (lambda p: broken_folder(p, "a.png", b"hello"), "not an image format that Pillow can read"),
+    "truncated jpeg": (lambda p: broken_folder(p, "a.jpg", jpeg(p)[:-40]), "a.jpg: unreadable (corrupt"),
     "50,000 x 50,000": (lambda p: broken_folder(p, "a.png", header_bomb()), "2500000000 pixels"),
-    "not square": (lambda p: with_image(p, noise(0, (8, 6)), 0), "8x6 pixels, not square; --size N"),
-    "sizes differ": (lambda p: with_image(p, noise(0, (9, 9))), "--size N makes all images NxN"),
-    "grey among colours": (lambda p: with_image(p, noise(0, channels=1)), "--channels 3 or 1 makes all"),
-    "float pixels": (lambda p: with_image(p, noise(0).convert("F"), 0, "a.tif"), "whose range is not known"),
-    "csv names a missing file": (lambda p: with_fields(p, "file,age\nx.png,1\n"), "'x.png' is no image in"),
-    "csv without rows": (lambda p: with_fields(p, "file,age\n"), "holds no rows"),
+    "not square": (
+        lambda p: with_image(p, noise(0, (8, 6)), 0),
+        "8x6 pixels, not square; crop the centre square with --size N",
+    ),
+    "sizes differ": (lambda p: with_image(p, noise(0, (9, 9))), "resize all images with --size N"),
+    "grey among colours": (
+        lambda p: with_image(p, noise(0, channels=1)),
+        "convert all with --channels 1 or --channels 3",
+    ),
+    "float pixels": (lambda p: with_image(p, noise(0).convert("F"), 0, "a.tif"), "whose range is unknown"),
+    "csv names a missing file": (lambda p: with_fields(p, "file,age\nx.png,1\n"), "no image 'x.png' in"),
+    "csv without rows": (lambda p: with_fields(p, "file,age\n"), "no rows; add one per image"),
     "csv leaves an image out": (
         lambda p: with_fields(p, "file,age\n000.png,1\n", images=2),
         "no row for '001.png'",
     ),
     "csv row too short": (
         lambda p: with_fields(p, "file,age\n000.png\n"),
-        "line 2: 1 cells, the header has 2",
+        "line 2: 1 cells, but the header has 2",
     ),
-    "csv path twice": (lambda p: with_fields(p, "file,age\n000.png,1\n000.png,2\n"), "comes a second time"),
+    "csv path twice": (lambda p: with_fields(p, "file,age\n000.png,1\n000.png,2\n"), "duplicate path"),
     "negative label": (lambda p: with_fields(p, "file,label\n000.png,-1\n"), "label -1"),
-    "fields no json": (lambda p: with_fields(p, "{", "f.jsonl"), "line 1: no JSON"),
-    "fields of another kind": (lambda p: with_fields(p, "", "f.xlsx"), "allowed are a .csv or a .jsonl"),
+    "fields no json": (lambda p: with_fields(p, "{", "f.jsonl"), "line 1: invalid JSON"),
+    "fields of another kind": (lambda p: with_fields(p, "", "f.xlsx"), "unsupported ending; give a .csv or a .jsonl"),
 }
 
 
 DEST: dict[str, tuple[Case, str]] = {
-    "unknown scheme": (lambda p: [f"zip:{p}", f"{p}/out"], "allowed are folder:PATH"),
-    "no scheme": (lambda p: [str(p), f"{p}/out"], "allowed are folder:PATH"),
+    "unknown scheme": (lambda p: [f"zip:{p}", f"{p}/out"], "unknown; use folder:PATH"),
+    "no scheme": (lambda p: [str(p), f"{p}/out"], "unknown; use folder:PATH"),
     "no DEST": (lambda p: [f"folder:{p}"], "DEST is missing"),
     "DEST not writable": (
         lambda p: [f"folder:{folder_of(p / 'in')}", f"{made(p / 'out', file='file')}/file/below"],
@@ -111,21 +117,21 @@ DEST: dict[str, tuple[Case, str]] = {
     ),
     "DEST holds other files": (
         lambda p: [f"folder:{folder_of(p / 'in')}", f"{made(p / 'out', file='thesis.tex')}"],
-        "not empty (it holds 'thesis.tex')",
+        "not empty (has 'thesis.tex')",
     ),
-    "DEST inside SOURCE": (lambda p: [f"folder:{folder_of(p / 'in')}", f"{p}/in/out"], "lies inside SOURCE"),
-    "option of another source": (lambda p: [f"shards:{p}", f"{p}/out", "--limit", "3"], "--limit: goes with"),
+    "DEST inside SOURCE": (lambda p: [f"folder:{folder_of(p / 'in')}", f"{p}/in/out"], "is inside SOURCE"),
+    "option of another source": (lambda p: [f"shards:{p}", f"{p}/out", "--limit", "3"], "--limit: only for"),
     "resize in place": (lambda p: [f"shards:{p}", "--size", "32"], "--size: needs a DEST"),
 }
 FASHION: dict[str, tuple[Case, str]] = {
     "no idx files": (lambda p: [f"fashion-mnist:{p}/none", f"{p}/out"], "no train-images-idx3-ubyte.gz"),
     "idx truncated": (
         lambda p: [f"fashion-mnist:{idx(p / 'in', cut=5000)}", f"{p}/out"],
-        "do not fit its header",
+        "do not match the shape",
     ),
     "idx wrong magic": (
         lambda p: [f"fashion-mnist:{idx(p / 'in', magic=1)}", f"{p}/out"],
-        "begins with 00000801",
+        "starts with 00000801",
     ),
     "fewer labels": (
         lambda p: [f"fashion-mnist:{idx(p / 'in', labels=9)}", f"{p}/out"],
@@ -148,12 +154,12 @@ def cut(file: Path) -> str:
 
 
 SHARDS: dict[str, tuple[Case, str]] = {
-    "folder without shards": (lambda p: [f"shards:{p}"], "no *.tar or *.tar.gz there"),
+    "folder without shards": (lambda p: [f"shards:{p}"], "no *.tar or *.tar.gz;"),
     "tar that is no tar": (lambda p: with_shard(p, b"x" * 2000), "0.tar: not a tar"),
     "tar cut off": (lambda p: with_shard(p, tar_of(p, ("a", noise(0)))[:1024]), "not a whole tar"),
     "shard without images": (
         lambda p: with_shard(p, write_tar([("a", {"txt": b"x"})])[0]),
-        "not one image in it can be read",
+        "no readable image",
     ),
     "sample without image": (
         lambda p: with_shard(p, write_tar([("a", {"png": png(noise(0), p)}), ("b", {"txt": b""})])[0]),
@@ -165,19 +171,19 @@ SHARDS: dict[str, tuple[Case, str]] = {
     ),
     "shard sizes differ": (
         lambda p: with_shard(p, tar_of(p, ("a", noise(0)), ("b", noise(0, (9, 9)))), f"{p}/out"),
-        "0.tar, sample 'b': 9x9 pixels where the others have 8x8",
+        "0.tar, sample 'b': 9x9 pixels, the other images have 8x8",
     ),
     "shard channels differ": (
         lambda p: with_shard(p, tar_of(p, ("a", noise(0)), ("b", noise(0, channels=1)))),
-        "sample 'b': grey where the others are in colour",
+        "sample 'b': grey, the other images are in colour",
     ),
     "transparent in place": (
         lambda p: with_shard(p, tar_of(p, ("a", noise(0).convert("RGBA")))),
-        "sample 'a': transparent",
+        "sample 'a': needs conversion",
     ),
     "class no number": (
         lambda p: with_shard(p, write_tar([("a", {"png": png(noise(0), p), "cls": b"cat"})])[0]),
-        "its .cls holds b'cat'",
+        "its .cls is b'cat'",
     ),
 }
 BAD = {**FOLDER, **DEST, **FASHION, **SHARDS}
@@ -202,4 +208,4 @@ def test_bad_size(size: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit) as end:
         prepare(f"folder:{tmp_path}", tmp_path / "out", f"--size={size}")
     assert end.value.code == 2
-    assert "allowed is a whole number from 4 to 4096" in capsys.readouterr().err
+    assert "give an integer from 4 to 4096" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`ganrun.prepare` from and to a bucket of a real server: the same bytes as from and to a folder."""
+"""`ganrun prepare` with buckets of a real server: the same bytes as with folders."""
 
 import os
 import re
@@ -116,7 +116,7 @@ def test_no_more_pictures_are_fetched_than_are_worked_on(
 @pytest.mark.parametrize("dest", ["photos", "photos/", "photos/in/it"])
 def test_a_dest_inside_the_source_is_refused(s3: str, capsys: pytest.CaptureFixture[str], dest: str) -> None:
     assert prepare(f"folder:{s3}/photos", f"{s3}/{dest}") == 2
-    assert f"DEST {s3}/{dest}: lies inside SOURCE {s3}/photos" in capsys.readouterr().err
+    assert f"DEST {s3}/{dest}: is inside SOURCE {s3}/photos" in capsys.readouterr().err
 
 
 def test_a_bucket_is_no_path(
@@ -128,17 +128,17 @@ def test_a_bucket_is_no_path(
     assert prepare("folder:.", f"{s3}/photos") == 0
     assert prepare(f"shards:{s3}/photos", f"{s3}/photos2") == 0
     assert prepare(f"folder:{pictures}", f"file://{pictures}/out") == 2
-    assert "lies inside SOURCE" in capsys.readouterr().err
+    assert "is inside SOURCE" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["folder:{s3}/none", "out"], r"folder:s3://.*/none: no images in it"),
+        (["folder:{s3}/none", "out"], r"folder:s3://.*/none: no images;"),
         (["shards:{s3}/none"], r"shards:s3://.*/none: no \*\.tar"),
-        (["shards:s3://nowhere/x"], r"shards:s3://nowhere/x: there is no bucket 'nowhere'; give"),
-        (["folder:s3://nowhere/x", "out"], r"s3://nowhere/x: there is no bucket 'nowhere'"),
-        (["folder:{tmp}/in", "s3://nowhere/x"], r"DEST: cannot write to s3://nowhere/x \(there is no bucket"),
+        (["shards:s3://nowhere/x"], r"shards:s3://nowhere/x: no such bucket: 'nowhere'; give"),
+        (["folder:s3://nowhere/x", "out"], r"s3://nowhere/x: no such bucket: 'nowhere'"),
+        (["folder:{tmp}/in", "s3://nowhere/x"], r"DEST: cannot write to s3://nowhere/x \(no such bucket"),
     ],
 )
 def test_what_is_not_there(
@@ -168,7 +168,7 @@ def test_a_refusal_half_way_names_the_object(
         assert prepare(*arguments) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert line == (
-            f"ganrun: {s3}/shard-000002.tar: not allowed (AccessDenied); when that is mended, the same command goes on"
+            f"ganrun: {s3}/shard-000002.tar: access denied (AccessDenied); fix it and run the same command to continue"
         )
         assert prepare(*arguments) == 0
     assert open_storage(s3).list()[:2] == ["index.json", "preview.png"]

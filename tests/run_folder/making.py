@@ -1,4 +1,4 @@
-"""Real runs, small: one that finished, one that crashed and went on, one that crashed, one never started."""
+"""Makes small real runs: finished, crashed and resumed, crashed, and never started."""
 
 import contextlib
 import functools
@@ -20,7 +20,7 @@ TOTAL, TICK, SAVED, CRASHED = 120, 24, 48, 84
 
 
 class Crash(StopAt):
-    """A line at which its worker dies."""
+    """Channel that kills its worker."""
 
     def send(self, kind: str, **fields: Any) -> None:
         if kind == "images" and fields["images"] >= CRASHED:
@@ -29,7 +29,7 @@ class Crash(StopAt):
 
 @functools.cache
 def make_runs(data: Path) -> Path:
-    """`finished`, `resumed`, `crashed` and `new` in a storage beside the data; not to be changed."""
+    """Make runs `finished`, `resumed`, `crashed` and `new` in a storage beside the data: read only."""
     storage = data.parent / "made"
     for name in ("finished", "resumed", "crashed", "new"):
         config = _config(name, storage, data)
@@ -44,7 +44,7 @@ def make_runs(data: Path) -> Path:
 
 
 def write_lease(run: Path, seconds: float) -> None:
-    """A lease as another process would have written it; it expires in so many seconds."""
+    """Write a lease of another process that expires in so many seconds."""
     expires = open_storage(str(run)).now() + seconds
     (run / "lease.json").write_text(json.dumps({"id": "x", "holder": "process 7 on far", "expires": expires}))
 

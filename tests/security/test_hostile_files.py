@@ -207,7 +207,7 @@ def test_records_of_a_gb_are_not_read(run, values, tmp_path, capsys):
     values["data"]["shards"] = str(data)
     assert train.main([str(write_yaml(tmp_path / "x.yaml", values)), "--validate"]) == 2
     error = capsys.readouterr().err
-    assert error.count("1,073,741,824 bytes, where at most") + error.count("File too large") == 6
+    assert error.count("1,073,741,824 bytes, at most") + error.count("File too large") == 6
     assert "Traceback" not in error
 
 
@@ -224,7 +224,7 @@ def test_a_shard_of_a_gb_is_not_read(tmp_path):
 def test_a_record_in_a_bucket_is_bounded(s3):
     storage = open_storage(s3)
     storage.write("latest.json", bytes(16 * 2**20 + 1))
-    with pytest.raises(TooLargeError, match="16,777,217 bytes, where at most 16,777,216 belong"):
+    with pytest.raises(TooLargeError, match="16,777,217 bytes, at most 16,777,216 are allowed"):
         RunFolder(storage).pointer("latest")
 
 
@@ -246,12 +246,12 @@ def test_endless_files_are_not_opened(run, tmp_path, capsys):
     (run / "config.yaml").unlink()
     os.mkfifo(run / "config.yaml")
     assert runs.main(["show", str(run)]) == 1
-    assert "no plain file" in capsys.readouterr().err
+    assert "is not a regular file" in capsys.readouterr().err
 
 
 def test_names_do_not_lead_out_of_their_folder(run, tmp_path, capsys):
     (tmp_path / "other").write_bytes(b"x")
-    with pytest.raises(PermissionError, match="leads out of its folder"):
+    with pytest.raises(PermissionError, match="is outside its folder"):
         open_storage(str(run)).read("../other")
     directory = next((run / "checkpoints").iterdir())
     manifest = json.loads((directory / "manifest.json").read_text())

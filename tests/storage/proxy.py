@@ -1,4 +1,4 @@
-"""Stands before a real S3 server and does to requests what a real server does not do on demand."""
+"""HTTP proxy in front of a real S3 server that injects faults into requests."""
 
 import re
 import socket
@@ -18,11 +18,12 @@ REFUSALS = {500: "InternalError", 503: "SlowDown", 403: "AccessDenied"}
 
 @dataclass
 class Fault:
-    """Befalls the next `times` requests whose "METHOD /path?query" the pattern finds.
+    """Fault of the next `times` requests whose "METHOD /path?query" matches `pattern`.
 
-    kind: a status to answer; `reset` the connection; `lost`: do as asked, then reset; `cut` the answer in half;
-    `garbled`: an answer that is no XML;
-    `slow`: so many bytes of the answer each 0.05 s; `hang`: never answer.
+    Attributes:
+        kind: an HTTP status to answer; `reset`: reset the connection; `lost`: forward the request, then reset;
+            `cut`: send half of the answer; `garbled`: send invalid XML; `slow`: send `slow_bytes` bytes every 0.05 s;
+            `hang`: never answer.
     """
 
     kind: str | int
@@ -32,7 +33,7 @@ class Fault:
 
 
 class Proxy:
-    """Listens on a port of its own; `seen` is each request that came."""
+    """Proxy on a port of its own. `seen` lists all requests."""
 
     def __init__(self, port: int) -> None:
         self.server_port = port

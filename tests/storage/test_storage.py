@@ -19,12 +19,12 @@ def folder(tmp_path):
 
 @pytest.fixture(params=["folder", "s3"])
 def place(request, tmp_path):
-    """A folder, and a prefix in a real bucket: all that holds of one holds of the other."""
+    """Storage under test: a folder, and a prefix in a real bucket. Both must behave alike."""
     return Folder(tmp_path / "place") if request.param == "folder" else open_storage(request.getfixturevalue("s3"))
 
 
 def race(count, job):
-    """What `count` threads that start together return."""
+    """Run a job in `count` threads that start together; return their results."""
     barrier = Barrier(count)
 
     def run(number):

@@ -1,4 +1,4 @@
-"""Searches over the small data set."""
+"""Configs of searches over the small data set."""
 
 from tests.conftest import config_of
 
@@ -9,7 +9,7 @@ MUTATIONS = {
 
 
 def search(values, name="search", population=4, total_images=240, every=60, mutations=None, **tune):
-    """A search whose trials train as the small run does, with a score at each interval."""
+    """Return the config values of a search whose trials train like the small run, with a score per interval."""
     tune = {"population": population, "perturb_every_images": every, "mutations": mutations or MUTATIONS} | tune
     if tune.get("method") == "seeds":
         tune["mutations"] = {}
