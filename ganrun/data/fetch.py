@@ -7,7 +7,7 @@ from weakref import WeakValueDictionary
 
 from ganrun.data.cache import ShardCache
 from ganrun.data.index import DataSet
-from ganrun.data.shard import OpenShard, damage, walk_shard, wrong_size
+from ganrun.data.shard import OpenShard, mismatch, read_verified, size_mismatch
 from ganrun.errors import RunError, UserError
 from ganrun.storage import TooLargeError
 
@@ -63,7 +63,7 @@ class Fetcher:
     def _open(self, number: int) -> OpenShard:
         where = self.data.where(number)
         try:
-            opened = OpenShard(where, walk_shard(self._whole(number), self.data.index.shards[number], where))
+            opened = OpenShard(where, read_verified(self._whole(number), self.data.index.shards[number], where))
             with self._lock:
                 self._opened[number] = opened
             return opened
@@ -82,7 +82,7 @@ class Fetcher:
             return self.fetch(number)
         with self.cache.alone(shard.sha256):
             cached = self.cache.get(shard.sha256)
-            if cached is not None and not damage(cached, shard):
+            if cached is not None and not mismatch(cached, shard):
                 return cached
             data = self.fetch(number)
             self.cache.put(shard.sha256, data)
@@ -112,5 +112,5 @@ class Fetcher:
         try:
             data = self.data.read(number)
         except TooLargeError as error:
-            return b"", wrong_size(error.size, shard)
-        return data, damage(data, shard)
+            return b"", size_mismatch(error.size, shard)
+        return data, mismatch(data, shard)
