@@ -11,7 +11,14 @@ BLOCK = 512
 """Bytes per tar block; headers and contents start at multiples of it."""
 MAGIC = np.frombuffer(b"ustar", np.uint8)
 """Common prefix of the magics of POSIX and GNU headers."""
-NAME, SIZE, CHECKSUM, KIND, MAGIC_AT, PREFIX = slice(0, 100), slice(124, 136), slice(148, 156), 156, slice(257, 262), 345
+NAME, SIZE, CHECKSUM, KIND, MAGIC_AT, PREFIX = (
+    slice(0, 100),
+    slice(124, 136),
+    slice(148, 156),
+    156,
+    slice(257, 262),
+    345,
+)
 OCTAL = 8 ** np.arange(10, -1, -1)
 """Place values of the 11 digits of a size."""
 

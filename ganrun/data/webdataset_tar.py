@@ -42,7 +42,7 @@ def tar_members(data: bytes, where: str) -> Iterator[tuple[str, memoryview]]:
             yield name, memoryview(member["data"])
     except Exception as error:  # Corrupt headers make tarfile raise nearly anything, e.g. RecursionError.
         raise _fault(tar, where, str(error.args[0] if error.args else type(error).__name__)) from error
-    if tar.ran_out or any(data[tar.tell() - BLOCK : tar.tell()]):  # tarfile also ends at headers that it cannot read.
+    if any(data[tar.tell() - BLOCK : tar.tell()]):  # No end mark: tarfile also ends at a header that it cannot read.
         raise _fault(tar, where, f"bad header at byte {tar.tell() - BLOCK}")
 
 
@@ -56,10 +56,16 @@ class _Blocks(io.BytesIO):
     """True once a read was tried at the end of the file."""
 
     def read(self, size: int | None = -1) -> bytes:
-        """Return the rest of the current block."""
+        """Return the rest of the current block.
+
+        Raises:
+            ReadError: the file ends here. tarfile would go on, and loop for ages over a member of 2^80 bytes.
+        """
         at = self.tell()
         found = super().read(BLOCK - at % BLOCK if at else 1)
-        self.ran_out = self.ran_out or not found
+        if not found:
+            self.ran_out = True
+            raise tarfile.ReadError("unexpected end of data")
         return found
 
     def __repr__(self) -> str:

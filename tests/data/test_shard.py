@@ -43,9 +43,7 @@ DIALECTS = [
 def test_all_dialects_read_as_tarfile_reads_them(kind: int, mtime: float, name: str) -> None:
     data = tar_of([f"{name}.png", f"{name}.CLS", "b.seg.png"], kind, mtime)
     found = {
-        f"{key}.{kind}": bytes(content)
-        for key, members in read_samples(data, "x")
-        for kind, content in members.items()
+        f"{key}.{kind}": bytes(content) for key, members in read_samples(data, "x") for kind, content in members.items()
     }
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         expected = {m.name.replace("CLS", "cls"): tar.extractfile(m).read() for m in tar}  # type: ignore[union-attr]
