@@ -121,5 +121,5 @@ def _unpacked(data: bytes, where: str) -> bytes:
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{where}: corrupt gzip ({error})") from error
     if len(unpacked) > limit:
-        raise UserError(f"{where}: {len(data)} bytes that unpack to more than {limit}: no shard of samples")
+        raise UserError(f"{where}: {len(data)} bytes that unpack to more than {limit}: not a shard of samples")
     return unpacked
