@@ -100,8 +100,8 @@ def pack(packer: Packer, made: dict[str, Any], shard_samples: int | None, worker
 
 
 def write_tar(samples: Iterable[tuple[str, dict[str, bytes]]]) -> tuple[bytes, int]:
-    """A tar of (key, members by extension), and the number of samples. Nothing in it depends on time, user or
-    machine; only names too long for USTAR get a PAX header, which costs 1 KiB and reading time.
+    """Return a tar of (key, members by extension), and the number of samples. It does not depend on time, user or
+    machine. Only names that are not ASCII or over 100 bytes get a PAX header: 1 KiB, and webdataset reads the shard.
 
     The standard library's tarfile: webdataset's TarWriter makes the same bytes, but loads torch, which
     would cost each worker process seconds.
