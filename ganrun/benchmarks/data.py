@@ -1,9 +1,11 @@
-"""How fast samples come from storage to a tensor, stage by stage, beside plain webdataset on the same shards.
+"""Samples/s from storage to a tensor, stage by stage, beside plain webdataset on the same shards.
 
-The peer is what webdataset's own documentation begins with: its tar reading, PIL, ToTensor and Normalize for each
-sample; the better of none and two worker processes.
+The peer is the loader with which webdataset's own documentation begins: its tar reading, PIL, ToTensor and Normalize
+for each sample; the better of none and two worker processes. ganrun itself reads shards with PAX headers through
+webdataset, so that opening a shard is timed in both formats.
 """
 
+import io
 import itertools
 import statistics
 import time
@@ -12,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
+import webdataset
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import Compose, Normalize, ToTensor
@@ -31,6 +34,8 @@ REPEATS = 5
 PEER_WORKERS = (0, 2)
 PEER_SAMPLES = 6_000
 """Of the peer, which is slow, so many are enough."""
+USTAR, PAX = "open a USTAR shard", "open a PAX shard"
+"""Sides that read one shard in memory, without its hash: in place, or through webdataset."""
 
 
 def measure(config: Config) -> dict[str, Any]:
@@ -40,10 +45,13 @@ def measure(config: Config) -> dict[str, Any]:
     torch.set_num_threads(1)
     data = open_data(config.data.shards)
     decoders = max(2, int(config.cluster.cpus_per_worker))
+    ustar, pax = _tar(data, mtime=0), _tar(data, mtime=1.5)  # tarfile writes a fraction of a second as a PAX header.
     sides: dict[str, Callable[[], float]] = {
         "raw bytes": lambda: _raw(data),
         "fetch and verify": lambda: _verified(data),
         "and tar walk": lambda: _walked(data),
+        USTAR: lambda: _opened(ustar),
+        PAX: lambda: _opened(pax),
         "decode alone": lambda: _decoded(config, data, decoders),
         "stream": lambda: _streamed(config, data, decoders),
         **{f"webdataset, {workers} workers": lambda n=workers: _peer(config, data, n) for workers in PEER_WORKERS},  # type: ignore[misc]
@@ -60,6 +68,8 @@ def measure(config: Config) -> dict[str, Any]:
         medians["stream"] / min(medians["and tar walk"], medians["decode alone"]),
         sides=rates,
         bottleneck=_bottleneck(medians),
+        ustar_rate=medians[USTAR],
+        pax_rate=medians[PAX],
         stages=medians,
     )
 
@@ -73,7 +83,8 @@ def describe(result: dict[str, Any]) -> str:
             *lines,
             f"the stream is {result['ratio']:.1f} times {result['peer']} (median of {result['repeats']} repeats in "
             f"turn, spread {result['spread']:.0%}) and {result['limit_share']:.0%} of the slower of its two halves, "
-            f"each alone with all cores; most time goes to: {result['bottleneck']}",
+            f"each alone with all cores; most time goes to: {result['bottleneck']}; a shard with PAX headers, which "
+            f"webdataset reads, opens at {result['pax_rate'] / result['ustar_rate']:.1%} of the rate of a plain one",
         ]
     )
 
@@ -113,9 +124,24 @@ def _walked(data: DataSet) -> float:
     return _over_shards(data, lambda number: len(fetcher.request(number).result().samples))
 
 
+def _tar(data: DataSet, mtime: float) -> bytes:
+    """Write the first shard again, with webdataset."""
+    buffer = io.BytesIO()
+    with webdataset.TarWriter(buffer, encoder=False, mtime=mtime) as tar:
+        for key, members in read_samples(data.read(0), data.where(0)):
+            tar.write({"__key__": key} | {extension: bytes(content) for extension, content in members.items()})
+    return buffer.getvalue()
+
+
+def _opened(tar: bytes) -> float:
+    begun = time.perf_counter()
+    samples = read_samples(tar, "memory")
+    return len(samples) / (time.perf_counter() - begun)
+
+
 def _decoded(config: Config, data: DataSet, decoders: int) -> float:
     """One shard in memory, decoded in batches."""
-    opened = OpenShard(data.where(0), read_samples(data.read(0), data.where(0), known=True))
+    opened = OpenShard(data.where(0), read_samples(data.read(0), data.where(0)))
     fields = [Decoder(name, field, data.index) for name, field in config.data.fields.items()]
     samples = [(opened, *sample) for sample in opened.samples]
     begun, size = time.perf_counter(), config.data.batch_size
@@ -153,10 +179,6 @@ def _peer(config: Config, data: DataSet, workers: int) -> float:
 
 
 def _peer_loader(config: Config, data: DataSet, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-    try:
-        import webdataset
-    except ImportError:
-        raise UserError("bench data compares with webdataset: pip install webdataset") from None
     _teach_s3()
     mode = "L" if data.index.channels == 1 else "RGB"
     normalize = Normalize([0.5] * data.index.channels, [0.5] * data.index.channels)
@@ -197,6 +219,4 @@ def _nothing(value: Any) -> int:
 
 def _teach_s3(worker: int = 0) -> None:
     """Has webdataset read s3:// by s3fs, in this process and in each that it starts."""
-    import webdataset
-
     webdataset.gopen_schemes["s3"] = lambda url, mode="rb", bufsize=8192: filesystem().open(url, mode)

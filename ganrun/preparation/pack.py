@@ -118,8 +118,8 @@ def pack(packer: Packer, made: dict[str, Any], shard_samples: int | None, worker
 def write_tar(samples: Iterable[tuple[str, dict[str, bytes]]]) -> tuple[bytes, int]:
     """Write samples, (key, members by extension), to a tar. Return its bytes and the number of samples.
 
-    The bytes do not depend on time, user or machine. Only names too long for USTAR get a PAX header, which costs 1 KiB
-    and slows down reading. webdataset's TarWriter makes the same bytes, but imports torch: seconds per worker process.
+    The bytes do not depend on time, user or machine. Only names that are not ASCII or over 100 bytes get a PAX header,
+    1 KiB, and are read through webdataset. Its TarWriter makes the same bytes, but imports torch: seconds per worker process.
     """
     buffer, count = io.BytesIO(), 0
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
