@@ -22,6 +22,28 @@ SMALL = {
 """Laid over the configs of the documents, so that their commands end in seconds."""
 
 
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def links(page: Path) -> set[Path]:
+    """Files that a page links to or shows."""
+    found = re.findall(r'\]\(([^():#]+)\)|src(?:set)?="([^":]+)"', page.read_text())
+    return {(page.parent / (linked or shown)).resolve() for linked, shown in found}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_to_files(page):
+    assert [path for path in links(page) if not path.is_file()] == []
+
+
+def test_the_readme_links_every_page_and_shows_every_picture():
+    linked = links(PAGES[0])
+    assert {path for path in PAGES[1:] if path.parent.name == "docs"} <= linked
+    pictures = set((ROOT / "docs/images").glob("*.png"))
+    assert pictures and pictures <= linked
+    assert all(path.stat().st_size < 200_000 for path in pictures)
+
+
 def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
 
