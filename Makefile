@@ -1,4 +1,4 @@
-# Everything a fresh machine needs: Python 3.11 or newer, and this file.
+# Targets install what they need into $(VENV); the machine needs only Python 3.11 or newer.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -6,12 +6,12 @@ BIN    := $(VENV)/bin
 .PHONY: help quickstart test lint bench drill clean
 
 help:
-	@echo "make quickstart   set up and train DCGAN on real images for a few minutes"
-	@echo "make test         set up and run the tests"
-	@echo "make lint         ruff and mypy"
-	@echo "make bench        measure this machine, peers beside it"
-	@echo "make drill        slow fault drills: kill, fill the disk, stop at random"
-	@echo "make clean        remove what the others made, but no runs"
+	@echo "make quickstart   install ganrun and train a DCGAN on Fashion-MNIST for a few minutes"
+	@echo "make test         install what the tests need and run them"
+	@echo "make lint         run ruff and mypy"
+	@echo "make bench        measure a round beside a textbook DCGAN step"
+	@echo "make drill        run the slow fault drills: kill workers, fill disks, stop at random"
+	@echo "make clean        remove everything the other targets made, except runs"
 
 quickstart: $(VENV)/installed
 	$(BIN)/ganrun train configs/quickstart.yaml

@@ -20,6 +20,27 @@ SMALL = {
     "quickstart.yaml": ["model.width=4", "train.total_images=192", "evaluate.samples=16"],
 }
 """Laid over the configs of the documents, so that their commands end in seconds."""
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def links(page: Path) -> set[Path]:
+    """Return the files that a page links to or shows."""
+    found = re.findall(r'\]\(([^():#]+)\)|src(?:set)?="([^":]+)"', page.read_text())
+    return {(page.parent / (linked or shown)).resolve() for linked, shown in found}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_to_files(page):
+    assert [path for path in links(page) if not path.is_file()] == []
+
+
+def test_the_readme_links_every_page_and_shows_every_picture():
+    linked = links(PAGES[0])
+    assert {path for path in PAGES[1:] if path.parent.name == "docs"} <= linked
+    shown = {path for path in linked if path.suffix == ".png"}
+    assert shown == set((ROOT / "docs/images").glob("*.png"))
+    assert shown
+    assert all(path.stat().st_size < 200_000 for path in shown)
 
 
 def blocks(page: str, language: str) -> list[str]:

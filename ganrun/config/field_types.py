@@ -1,4 +1,4 @@
-"""Types of a config's values, each with what it allows."""
+"""Value types of a config, each with its range."""
 
 from typing import Annotated, Any, Literal
 
@@ -6,17 +6,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def whole(value: Any) -> Any:
-    """Make 1e6, which YAML reads as a float, a whole number; leave all else to the validator."""
+    """Convert a float without fraction (YAML reads 1e6 as a float) to int; leave the rest to the validator."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def listed(value: Any) -> Any:
-    """Make a list a tuple, which no one can change."""
+    """Convert a list to an immutable tuple."""
     return tuple(value) if isinstance(value, list) else value
 
 
 def fewest_and_most(value: Any) -> Any:
-    """A number, or the fewest and the most; anything else is one fault, not one of each kind."""
+    """Convert to int or (fewest, most); anything else is one error instead of one per member of the union."""
     ends = [whole(end) for end in (value if isinstance(value, list | tuple) else [value])]
     if len(ends) > 2 or not ends or any(type(end) is not int or end < 1 for end in ends) or ends != sorted(ends):
         raise ValueError("a whole number from 1, or [fewest, most]")
@@ -43,10 +43,10 @@ Metric = Literal[
 Workers = Annotated[int | tuple[int, int], BeforeValidator(fewest_and_most)]
 Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
 FIXED = {"fixed": True}
-"""Marks a key that cannot change once a run has begun."""
+"""Schema entry of a key that cannot change once a run has begun."""
 
 
 class Section(BaseModel):
-    """A section of the config: unknown keys and wrong types are faults."""
+    """Section of the config: unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)

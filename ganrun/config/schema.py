@@ -1,6 +1,6 @@
-"""The sections of a run's config, typed. Imports no torch and no ray.
+"""Typed sections of a run's config. Imports neither torch nor Ray.
 
-Each part of ganrun is given its own section. Keys marked `FIXED` cannot change once a run has begun.
+Each part of ganrun receives its own section. Keys marked `FIXED` cannot change once a run has begun.
 """
 
 from typing import Annotated, Any, Literal
@@ -25,32 +25,32 @@ from ganrun.config.schema_tune import TuneConfig
 
 
 class RunConfig(Section):
-    """Which run this is and where it lives."""
+    """Name, storage and seed of a run."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-    """The run lives at {storage}/{name}."""
+    """Name of the run; its folder is {storage}/{name}."""
     storage: str = "runs"
-    """A folder that all workers see, or s3://bucket/prefix."""
+    """Folder that all workers share, or s3://bucket/prefix."""
     seed: Annotated[Whole, Field(json_schema_extra=FIXED)] = 0
-    """Every random number of the run follows from it."""
+    """Seed of every random stream of the run."""
     start_from: str | None = None
-    """Another run, or one of its checkpoints, with whose weights this one begins; what does not fit is named."""
+    """Run or checkpoint to take initial weights from; tensors of another shape are reported."""
     imports: Names = ()
-    """Modules of yours that add networks, losses or games to the registries of ganrun.extend."""
+    """Python modules to import; they add networks, losses or games to the registries of ganrun.extend."""
     patience_seconds: Whole = 120
-    """So long a storage that does not answer is asked again before the run gives up."""
+    """Retry budget in seconds for a storage that does not answer; then the run ends."""
 
 
 class FieldConfig(Section):
-    """A field of the samples; `label: label` is short for `label: {kind: label}`."""
+    """Field of a sample; `label: label` is short for `label: {kind: label}`."""
 
     kind: Literal["image", "label", "text", "vector", "point"]
-    """image: 8 bits, of data.image_size; label: a whole number; text: UTF-8; vector: numbers, JSON or .npy;
-    point: a vector of data.channels numbers that stands for an image, of one pixel."""
+    """Type of the field. image: 8 bits per channel, data.image_size pixels square; label: integer; text: UTF-8;
+    vector: numbers as JSON or .npy; point: vector of data.channels numbers, treated as an image of one pixel."""
     extension: str | None = None
-    """Of its file in the shard, after the key's first dot; unset: png, jpg, jpeg or webp; cls; txt; json or npy."""
+    """File extension in the shard, after the key's first dot; unset: png, jpg, jpeg or webp; cls; txt; json or npy."""
     channels: Literal[1, 3] | None = None
-    """Of an image; unset: data.channels."""
+    """Channels of an image field; unset: data.channels."""
 
 
 def _kind(value: Any) -> Any:
@@ -58,213 +58,213 @@ def _kind(value: Any) -> Any:
 
 
 class DataConfig(Section):
-    """Which images are shown, and in what portions."""
+    """Training data and the global batch."""
 
     shards: str | list[str]
-    """A folder or s3:// prefix with an index, shards by brace range, glob or list, or package:fashion-mnist-10k."""
+    """Folder or s3:// prefix with an index; brace range, glob or list of shards; or package:fashion-mnist-10k."""
     image_size: Annotated[Count, Field(le=1024, json_schema_extra=FIXED)]
-    """Height and width in pixels, at least 8; the stream refuses any other. 1 for points."""
+    """Height and width in pixels, 8 to 1024 (1 for points); images of another size are errors."""
     channels: Annotated[Count, Field(json_schema_extra=FIXED)] = 3
-    """1 for grey, 3 for RGB; of points the numbers of one."""
+    """Channels: 1 for grey, 3 for RGB; for points, numbers per point."""
     batch_size: Annotated[Count, Field(json_schema_extra=FIXED)] = 64
-    """Images a turn over all workers: the number of workers does not change it."""
+    """Global batch size: images per turn over all workers, whatever their number."""
     slots: Annotated[Count | None, Field(json_schema_extra=FIXED)] = None
-    """Portions of the global batch, at least one a worker; unset, as many as workers when the run begins."""
+    """Equal parts of the global batch, at least one per worker; unset: the (maximum) number of workers at the start."""
     shuffle_shards: Annotated[Count, Field(json_schema_extra=FIXED)] = 4
-    """Samples are shuffled over so many shards at a time, which each slot of a worker holds in memory."""
+    """Shuffle window in shards; each slot of a worker keeps a window in memory."""
     fields: Annotated[dict[str, Annotated[FieldConfig, BeforeValidator(_kind)]], Field(json_schema_extra=FIXED)] = {
         "image": FieldConfig(kind="image")
     }
-    """What is read of each sample, by the name that the game knows it by; `image` is what is generated:
-    an image, or a point."""
+    """Fields read from each sample, by the name that the game uses; `image` is the generated one: an image or a
+    point."""
     damaged_share: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
-    """Share of damaged samples that are passed over, counted and named; 0: the first one ends the run."""
+    """Tolerated share of corrupt samples, 0 to 1; each is replaced, counted and logged. 0: the first ends the run."""
     cache_mib: Whole = 1_024
-    """Shards of object storage kept on each machine's disk, below XDG_CACHE_HOME; 0: none."""
+    """Disk cache in MiB per machine for shards from object storage, under XDG_CACHE_HOME; 0: no cache."""
 
 
 class ModelConfig(Section):
-    """The networks."""
+    """Generator and discriminator."""
 
     name: Annotated[str, Field(json_schema_extra=FIXED)] = "dcgan"
-    """Which pair."""
+    """Network family: dcgan, resnet, r3gan, mlp, or one of run.imports."""
     width: Annotated[Count, Field(json_schema_extra=FIXED)] = 64
-    """Channels of the layers at the highest resolution; DCGAN's paper has 128. Of mlp, units of a hidden layer."""
+    """Channels at the highest resolution (DCGAN's paper: 128); for mlp, units per hidden layer."""
     latent_size: Annotated[Count, Field(json_schema_extra=FIXED)] = 100
-    """Dimensions of the generator's noise z."""
+    """Dimension of the latent z."""
     classes: Annotated[Whole, Field(json_schema_extra=FIXED)] = 0
-    """Labels that the networks are conditioned on; 0: none."""
+    """Number of classes to condition both networks on; 0: unconditional."""
     latent: Annotated[Literal["normal", "uniform", "truncated", "hypersphere"], Field(json_schema_extra=FIXED)] = (
         "normal"
     )
-    """How z is distributed; truncated: normal, but nothing beyond 2."""
+    """Distribution of z; truncated: normal within [-2, 2]."""
     spectral_norm: Annotated[bool, Field(json_schema_extra=FIXED)] = False
-    """Whether the discriminator's weights are divided by their largest singular value, in place of batch norm."""
+    """Spectral normalisation of the discriminator's weights, in place of batch norm."""
     minibatch_stddev: Annotated[bool, Field(json_schema_extra=FIXED)] = False
-    """Whether the discriminator sees how much the images of its batch differ."""
+    """Minibatch standard deviation as an extra feature of the discriminator."""
 
 
 class ObjectiveConfig(Section):
-    """What the players play for."""
+    """Game, adversarial loss and regularisation."""
 
     game: Annotated[str, Field(json_schema_extra=FIXED)] = "gan"
-    """Which game."""
+    """Game: gan, or one of run.imports."""
     loss: Annotated[str, Field(json_schema_extra=FIXED)] = "non_saturating"
-    """Which adversarial loss."""
+    """Adversarial loss: non_saturating, minimax, least_squares, hinge, wasserstein, relativistic, or imported."""
     discriminator_turns: Annotated[Count, Field(json_schema_extra=FIXED)] = 1
-    """Turns of the discriminator in a round, each on a fresh batch."""
+    """Discriminator turns per round, each on a new batch."""
     penalties: Annotated[dict[str, Positive], Field(json_schema_extra=FIXED)] = {}
-    """On the discriminator's slope, with their weights: r1, r2, wgan_gp, wgan_lp (one-sided), dragan."""
+    """Gradient penalties on the discriminator with their weights: r1, r2, wgan_gp, wgan_lp (one-sided), dragan."""
     penalty_every_rounds: Annotated[Count, Field(json_schema_extra=FIXED)] = 1
-    """Penalties are computed once in so many rounds, and count so many times there."""
+    """Lazy regularisation: rounds per evaluation of the penalties, whose weight is multiplied by the same number."""
     weight_clip: Annotated[NotNegative, Field(json_schema_extra=FIXED)] = 0.0
-    """The discriminator's weights stay in [-weight_clip, weight_clip], as in the first WGAN; 0: free."""
+    """Bound on the absolute value of the discriminator's weights, as in the original WGAN; 0: no clipping."""
     feature_matching: Annotated[bool, Field(json_schema_extra=FIXED)] = False
-    """The generator matches the discriminator's mean features of real images, instead of its part of the loss."""
+    """Generator loss from the discriminator's mean features of real images, in place of its adversarial loss."""
     label_smoothing: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
-    """Real images count as real to 1 minus this; for the cross-entropies minimax and non_saturating."""
+    """One-sided label smoothing, 0 to 1: target 1 - s for real images; only for minimax and non_saturating."""
     label_flipping: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
-    """Share of pairs whose real image the discriminator is told is generated, and the reverse; as label_smoothing."""
+    """Share of real-fake pairs whose labels are swapped for the discriminator; only for minimax and non_saturating."""
     instance_noise: Annotated[NotNegative, Field(json_schema_extra=FIXED)] = 0.0
-    """Standard deviation of noise on all images that the discriminator sees, at the beginning; 0: none."""
+    """Initial standard deviation of Gaussian noise on all discriminator inputs; 0: none."""
     instance_noise_images: Annotated[Count, Field(json_schema_extra=FIXED)] = 100_000
-    """Instance noise falls linearly to 0 over so many images."""
+    """Real images over which instance noise decays linearly to 0."""
     diffaugment: Annotated[
         tuple[Literal["color", "translation", "cutout"], ...], BeforeValidator(listed), Field(json_schema_extra=FIXED)
     ] = ()
-    """Random changes to all images that the discriminator sees: color, translation, cutout; for few images."""
+    """DiffAugment transforms on all discriminator inputs, for small data sets: color, translation, cutout."""
     ada_target: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
-    """Augmentation as strong as keeps the mean of sign(D(real)) here; the paper has 0.6; 0: none."""
+    """Target of adaptive augmentation (ADA) for the mean of sign(D(real)), 0.6 in the paper; 0: no ADA."""
     ada_images: Annotated[Count, Field(json_schema_extra=FIXED)] = 500_000
-    """Images in which that strength can rise from 0 to 1."""
+    """Real images over which the strength of ADA can rise from 0 to 1."""
 
 
 class AdamConfig(Section):
-    """Adam (Kingma & Ba 2015) for one player; rates may differ (Heusel et al. 2017, arXiv:1706.08500)."""
+    """Adam (Kingma & Ba 2015) for one player; two time scales: Heusel et al. 2017 (arXiv:1706.08500)."""
 
     learning_rate: Positive = 2e-4
-    """Step size at its height."""
+    """Learning rate after warm-up and before decay."""
     beta1: Share = 0.5
-    """Decay of the first moment."""
+    """Decay of the first moment, 0 to 1."""
     beta2: Share = 0.999
-    """Decay of the second moment."""
+    """Decay of the second moment, 0 to 1."""
     epsilon: Positive = 1e-8
-    """Added to the root of the second moment."""
+    """Term added to the denominator, the root of the second moment."""
     clip_norm: NotNegative = 0.0
-    """A longer gradient, over all weights, is shortened to this length; 0: never."""
+    """Maximum norm of the player's whole gradient; 0: no clipping."""
     warmup_images: Whole = 0
-    """The learning rate rises linearly from 0 over so many images."""
+    """Real images over which the learning rate rises linearly from 0."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the learning rate falls to 0 at train.total_images; constant: not at all."""
+    """Decay of the learning rate to 0 at train.total_images; constant: no decay."""
 
 
 class OptimizerConfig(Section):
-    """An optimizer for each player; players of games of your own may have other names."""
+    """Optimizer of each player; games of your own may name other players."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, AdamConfig] = Field(init=False)
 
     discriminator: AdamConfig = AdamConfig()
-    """The discriminator's."""
+    """Optimizer of the discriminator."""
     generator: AdamConfig = AdamConfig()
-    """The generator's."""
+    """Optimizer of the generator."""
 
     @property
     def players(self) -> set[str]:
-        """Names of the players with settings of their own."""
+        """Names of the players that have a section."""
         return {*type(self).model_fields, *(self.__pydantic_extra__ or {})}
 
     def of(self, player: str) -> AdamConfig:
-        """The settings of a player: its own, or the defaults."""
+        """Return the section of a player, or the defaults if it has none."""
         return getattr(self, player) if player in self.players else AdamConfig()
 
 
 class TrainConfig(Section):
-    """How long and how precisely."""
+    """Length, precision and safeguards of training."""
 
     total_images: Count
-    """Length of the run in real images shown."""
+    """Length of the run in real images shown to the discriminator."""
     precision: Annotated[Literal["float32", "bf16", "float64"], Field(json_schema_extra=FIXED)] = "float32"
-    """bf16: autocast over float32 weights, where the device computes in bf16; where not, float32, and a note."""
+    """Compute precision. bf16: autocast over float32 weights, or float32 with a note where there is no support."""
     average_half_life_images: Whole = 10_000
-    """Half-life of the EMA generator; 0: the average is the generator itself."""
+    """Half-life of the EMA generator in real images; 0: no averaging."""
     tick_images: Count = 5_000
-    """How often losses are read, and samples drawn."""
+    """Real images between ticks, at which losses are read and samples drawn."""
     nonfinite_tolerance: Whole = 10
-    """Turns whose gradient is not finite are skipped; after more than so many in a tick the run is rolled back."""
+    """Turns per tick that may be skipped for a non-finite gradient; with more, the run rolls back."""
     max_rollbacks: Whole = 2
-    """So often in its life a run that diverged goes back to its last checkpoint, with other noise; then it ends."""
+    """Rollbacks of a diverged run to its last checkpoint, with new noise, over its life; then it fails."""
     rollback_on_collapse: bool = False
-    """Whether a suspected collapse, which is always told, also rolls the run back."""
+    """Roll back when a collapse is suspected; false: only report it."""
     profile_rounds: Whole = 0
-    """So many rounds after the first tick are profiled, once, into profile/ of the run's folder; 0: none."""
+    """Rounds to profile once after the first tick, into profile/ of the run's folder; 0: none."""
     schedule: Annotated[tuple[dict[str, Any], ...], BeforeValidator(listed)] = ()
-    """Hyper-parameters that change on the way, as `- {images: N, optimizer.generator.learning_rate: 1e-4}`; a search
-    writes one."""
+    """Hyper-parameter changes during the run: `- {images: N, optimizer.generator.learning_rate: 1e-4}`; a search
+    writes such a list."""
 
 
 class EvaluateConfig(Section):
-    """The score in training: of images a Fréchet distance, of points how far they are from covering the modes."""
+    """Scores during training: Fréchet distance for images, distance from covering the modes for points."""
 
     every_images: Whole = 0
-    """How often; also at the first tick, to compare with, and at the end. 0: never."""
+    """Real images between scores; also scored at the first tick (baseline) and at the end. 0: never."""
     where: Literal["workers", "task"] = "workers"
-    """Who scores. task: another process on what the cluster has idle, while training goes on; but the last score."""
+    """Place of scoring. task: a process on idle resources, beside training; the last score stays on the workers."""
     samples: Annotated[Count, Field(ge=2, json_schema_extra=FIXED)] = 2_000
-    """Generated images, and as many real ones. Scores of different numbers cannot be compared."""
+    """Number of generated images, and of real ones; scores are comparable only for equal numbers."""
     extractor: Annotated[str, Field(json_schema_extra=FIXED)] = "efficientnet-lite0"
-    """Whose features scores are taken on; or the path or URI of a TorchScript program, ending in .pt."""
+    """Feature extractor: efficientnet-lite0, inception-v3-compat, or path or URI (.pt) of a TorchScript program."""
     extractor_weights: Annotated[str | None, Field(json_schema_extra=FIXED)] = None
-    """Path or URI of the weights of inception-v3-compat; #sha256=... may follow. Unset: they are downloaded."""
+    """Path or URI of the weights of inception-v3-compat, optionally with #sha256=...; unset: downloaded."""
     metrics: Annotated[tuple[Metric, ...], BeforeValidator(listed)] = ()
-    """Scores beside the Fréchet distance; modes: of stacked images, those covered and their divergence."""
+    """Scores beside the Fréchet distance; modes: modes covered and their KL divergence, for stacked images."""
 
 
 class CheckpointConfig(Section):
-    """What a crash can cost."""
+    """Checkpoint interval and retention."""
 
     every_images: Whole = 50_000
-    """How often; also at the end. 0: only at the end."""
+    """Real images between checkpoints; one more at the end. 0: only at the end."""
     keep: Count = 2
-    """So many newest checkpoints stay, and the best."""
+    """Number of newest checkpoints kept, beside the best one."""
     max_age_seconds: Whole = 3_600
-    """A run whose checkpoints fail is ended when the last good one is older, and one is due; 0: never."""
+    """Maximum age in seconds of the last good checkpoint while writes fail; then the run ends. 0: no limit."""
 
 
 class ClusterConfig(Section):
-    """How many machines' worth."""
+    """Number of workers and their resources."""
 
     workers: Workers = 1
-    """Processes that train, at most data.slots; or [fewest, most]: as many as there are machines for."""
+    """Number of training processes, at most data.slots; or [fewest, most] for an elastic run."""
     gpus_per_worker: Literal[0, 1] = 0
-    """0: on the CPU."""
+    """GPUs per worker; 0: train on the CPU."""
     cpus_per_worker: Positive = 1
-    """CPUs that Ray sets aside for each; on the CPU also its threads."""
+    """CPUs that Ray reserves per worker; in CPU training also its number of threads."""
     max_failures: Whole = 3
-    """So many times workers that died are started again."""
+    """Restarts after worker failures; then the run fails."""
 
     @property
     def fewest_workers(self) -> int:
-        """The run goes on with so many."""
+        """Minimum number of workers."""
         return self.workers if isinstance(self.workers, int) else self.workers[0]
 
     @property
     def most_workers(self) -> int:
-        """The run takes no more."""
+        """Maximum number of workers."""
         return self.workers if isinstance(self.workers, int) else self.workers[1]
 
 
 class TelemetryConfig(Section):
-    """What a run shows of itself."""
+    """Sample pictures and metrics pushed to the sidecar."""
 
     sample_images: Annotated[Count, Field(le=1024)] = 64
-    """Images in each picture of samples."""
+    """Images per sample picture, 1 to 1024."""
     push_seconds: Whole = 5
-    """How often the state goes to the sidecar that GANRUN_SIDECAR names, or the one beside the command; 0: never."""
+    """Seconds between pushes to the sidecar: that of GANRUN_SIDECAR, or the local one; 0: no pushes."""
 
 
 class Config(Section):
-    """One run, whole."""
+    """Whole config of a run."""
 
     run: RunConfig
     data: DataConfig
@@ -277,20 +277,20 @@ class Config(Section):
     cluster: ClusterConfig = ClusterConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
     tune: TuneConfig | None = None
-    """A search; `ganrun train` checks it and trains one run without it."""
+    """Search settings for `ganrun tune`; `ganrun train` validates and ignores them."""
 
     @property
     def slots(self) -> int:
-        """Portions of the global batch."""
+        """Number of slots of the global batch."""
         return self.data.slots or self.cluster.most_workers
 
     @property
     def scoring_cpus(self) -> float:
-        """CPUs for scores taken beside the workers; 0 if the workers take them, or nobody."""
+        """CPUs of a scoring task; 0 if the workers score, or nothing does."""
         wanted = self.evaluate.every_images and self.evaluate.where == "task"
         return self.cluster.cpus_per_worker if wanted else 0
 
     def to_yaml(self) -> str:
-        """As YAML, every key written out."""
+        """Return the config as YAML, with every key."""
         # No warnings: in a dry run a number may still be the text `${oc.env:...}`.
         return yaml.safe_dump(self.model_dump(mode="json", warnings=False), sort_keys=False, allow_unicode=True)

@@ -1,4 +1,4 @@
-"""The section `tune` of a config: a search over hyper-parameters."""
+"""Section `tune` of a config: a search over hyper-parameters."""
 
 from typing import Annotated, Any, Literal
 
@@ -8,40 +8,40 @@ from ganrun.config.field_types import Count, Finite, Metric, Positive, Section, 
 
 
 class MutationConfig(Section):
-    """How a hyper-parameter is drawn: exactly one of the three."""
+    """Prior of a hyper-parameter: exactly one of the three."""
 
     log_uniform: Annotated[tuple[Positive, Positive] | None, BeforeValidator(listed)] = None
-    """Between two positive numbers, evenly in the logarithm."""
+    """Log-uniform between two positive numbers."""
     uniform: Annotated[tuple[Finite, Finite] | None, BeforeValidator(listed)] = None
-    """Between two numbers, evenly."""
+    """Uniform between two numbers."""
     choice: Annotated[tuple[Any, ...] | None, BeforeValidator(listed)] = None
-    """One of a list, in which neighbours are alike."""
+    """List of values, ordered so that neighbours are similar."""
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """The least and the greatest value; of a choice all."""
+        """Least and greatest value; all values of a choice."""
         return self.log_uniform or self.uniform or self.choice or ()
 
 
 class TuneConfig(Section):
-    """A search over hyper-parameters by `ganrun tune`: several runs of this config, its trials, side by side."""
+    """Hyper-parameter search by `ganrun tune`: several runs of this config (trials) side by side."""
 
     method: Literal["population", "random", "seeds"] = "population"
-    """population: the worst take over the best and vary (arXiv:1711.09846); random: each keeps what it drew first;
-    seeds: the same config, each trial with another seed."""
+    """Search method. population: population-based training (arXiv:1711.09846); random: each trial keeps its first
+    draw; seeds: the same config with a different seed per trial."""
     population: Annotated[Count, Field(le=100)] = 4
-    """Trials; each has cluster.workers of its own."""
+    """Number of trials, 1 to 100; each has its own cluster.workers."""
     perturb_every_images: Count
-    """How often trials are compared; train.total_images is a multiple of it, and it one of evaluate.every_images."""
+    """Real images between comparisons: a multiple of evaluate.every_images that divides train.total_images."""
     quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25
-    """So large a part of the population, but at least one, takes over one of the equally many best."""
+    """Share of worst trials (up to 0.5, at least one trial) that each copy one of the equally many best."""
     metric: Literal["distance", Metric] = "distance"
-    """Which score decides. distance: the run's own, of images a Fréchet distance; or one of evaluate.metrics."""
+    """Score to compare by. distance: Fréchet distance, or mode distance for points; or one of evaluate.metrics."""
     mode: Literal["min", "max"] = "min"
-    """Whether less of it is better, or more."""
+    """Direction of the score: min if lower is better, max if higher is."""
     mutations: dict[str, MutationConfig] = {}
-    """What is searched, by dotted key: `optimizer.generator.learning_rate: {log_uniform: [1e-5, 1e-3]}`."""
+    """Priors by dotted key: `optimizer.generator.learning_rate: {log_uniform: [1e-5, 1e-3]}`."""
     resample_probability: Annotated[float, Field(ge=0, le=1)] = 0.25
-    """So often a hyper-parameter of who takes over is drawn anew; else the donor's times one of the factors."""
+    """Probability that an exploit redraws a hyper-parameter from its prior; else the donor's value is perturbed."""
     perturbation_factors: Annotated[tuple[Positive, Positive], BeforeValidator(listed)] = (0.8, 1.2)
-    """Either is as likely."""
+    """Factors for the donor's value, chosen with equal probability."""

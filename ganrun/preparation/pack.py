@@ -119,7 +119,7 @@ def write_tar(samples: Iterable[tuple[str, dict[str, bytes]]]) -> tuple[bytes, i
     """Write samples, (key, members by extension), to a tar. Return its bytes and the number of samples.
 
     The bytes do not depend on time, user or machine. Only names that are not ASCII or over 100 bytes get a PAX header,
-    1 KiB, and are read through webdataset. Its TarWriter makes the same bytes, but imports torch: seconds per worker process.
+    1 KiB, and are read through webdataset. Its TarWriter makes the same bytes, but imports torch: seconds per process.
     """
     buffer, count = io.BytesIO(), 0
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:

@@ -38,7 +38,7 @@ def test_an_alert_reaches_the_webhook(tmp_path):
     (alert,) = [each for each in body["alerts"] if each["labels"]["alertname"] == "GanrunNonFinite"]
     assert alert["status"] == "firing"
     assert alert["labels"] | {"run": "faces", "severity": "warning"} == alert["labels"]
-    assert alert["annotations"]["summary"] == "Run faces skipped turns since a gradient was not finite."
+    assert alert["annotations"]["summary"] == "Run faces skipped turns because of non-finite gradients."
     assert "learning_rate" in alert["annotations"]["runbook"]
 
 
