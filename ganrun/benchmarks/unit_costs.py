@@ -31,8 +31,8 @@ from ganrun.slots import Slots
 from ganrun.storage import Storage, open_storage
 from ganrun.telemetry.run_state import RunHistory, RunState
 from ganrun.training import checkpoint
+from ganrun.training.checkpoint import RunProgress, take_snapshot
 from ganrun.training.state import TrainingState
-from ganrun.training.state_files import RunProgress, take_snapshot
 
 RANKS, SLOT_IMAGES, DECODED_TOGETHER = 2, 2, 64
 """Enough to count by: what is summed does not depend on the batch, and operations are counted by the image."""
@@ -106,7 +106,7 @@ def count_stored(config: Config, state: TrainingState) -> Stored:
         for number in range(config.checkpoint.keep + 1):
             before = _requests(storage)
             name = f"{number:012d}-{attempt:04d}"
-            files = take_snapshot(state, RunProgress(), state.recorder.state()).files()
+            files = take_snapshot(state.state_dict(), RunProgress(), config.to_yaml()).files()
             size = checkpoint.write(folder, name, files, {})
             checkpoint.make_visible(folder, Pointer(name, number, attempt), best=False)
             checkpoint.delete_old(folder, config.checkpoint.keep)

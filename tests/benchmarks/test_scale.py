@@ -11,7 +11,7 @@ from ganrun.benchmarks import unit_costs as units
 from ganrun.games.build import build_game
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
-from ganrun.training.state_files import RunProgress, take_snapshot
+from ganrun.training.checkpoint import RunProgress, take_snapshot
 from tests.conftest import config_of, write_yaml
 
 
@@ -53,7 +53,7 @@ def test_operations_are_those_of_an_image(counted):
 def test_a_checkpoint_is_counted_as_it_is_written(counted):
     config, found = counted
     state = units.played(units.small(config), Slots(1))
-    files = take_snapshot(state, RunProgress(), state.recorder.state()).files()
+    files = take_snapshot(state.state_dict(), RunProgress(), config.to_yaml()).files()
     assert sum(map(len, files.values())) < found.stored.checkpoint_bytes < sum(map(len, files.values())) + 4_000
     assert found.stored.checkpoint_requests is None
     assert open_storage(config.run.storage).objects() == {}  # Nothing stays.
