@@ -18,9 +18,8 @@ from ganrun.games.build import build_game
 from ganrun.run_folder.run_folder import RunFolder
 from ganrun.slots import Slots
 from ganrun.storage import check_rights, open_storage
-from ganrun.training.checkpoint import write
+from ganrun.training.checkpoint import RunProgress, take_snapshot, write
 from ganrun.training.state import TrainingState
-from ganrun.training.state_files import RunProgress, take_snapshot
 
 REPEATS = 7
 
@@ -37,7 +36,7 @@ def measure(config: Config) -> dict[str, Any]:
     try:
         for repeat in range(REPEATS + 1):  # The first warms up.
             begun = time.perf_counter()
-            taken = take_snapshot(state, RunProgress(), state.recorder.state(), taken)
+            taken = take_snapshot(state.state_dict(), RunProgress(), config.to_yaml(), taken)
             blocked.append(time.perf_counter() - begun)
             begun = time.perf_counter()
             size = write(folder, f"{repeat}", taken.files(), {})

@@ -21,6 +21,7 @@ from ganrun.errors import UserError
 from ganrun.slots import Slots
 from ganrun.telemetry.protocol import STATE_BYTES
 from ganrun.telemetry.sidecar.runs import SAMPLES
+from ganrun.worker.broadcast import CHUNK_BYTES
 
 GPUS, NODE_GPUS = (8, 64, 256, 1024), 8
 FLOPS, OPERATION_SECONDS = 100e12, 5e-6
@@ -28,8 +29,8 @@ FLOPS, OPERATION_SECONDS = 100e12, 5e-6
 NODE_BYTES, LINK_BYTES, STEP_SECONDS, TCP_SECONDS = 200e9, 12.5e9, 20e-6, 50e-6
 """A second between the GPUs of a node, and of its link to others (100 Gbit/s); a message between nodes over NCCL, and
 between processes over gloo."""
-GETS, PUT_BYTES = 5_500, 400e6
-"""A second: requests of a prefix, by S3's own words; with which one process writes a checkpoint."""
+GETS, STORAGE_BYTES = 5_500, 400e6
+"""A second: requests of a prefix, by S3's own words; with which one process writes or reads a checkpoint."""
 RAY_NODES = 2_000
 """Of the largest clusters that Ray's own release tests make."""
 MANY_SHARDS, MANY_SAMPLES, MANY_BYTES = 10_000, 10_000, 30 * 2**20
@@ -83,6 +84,7 @@ class Units:
             "bytes_a_sample": sum(shard.bytes for shard in index.shards) / index.samples,
             "bytes_a_checkpoint": self.stored.checkpoint_bytes,
             "requests_a_checkpoint": self.stored.checkpoint_requests,
+            "requests_a_resume": self.stored.resume_requests,
             "requests_a_renewal_of_the_lease": self.stored.renewal_requests,
             "series_of_a_run": least.series - 2 * GPUS[0],
             "series_a_gpu": (most.series - least.series) / more,
@@ -113,6 +115,10 @@ def measure(config: Config) -> dict[str, Any]:
         "bottleneck_gpus": first,
         "units": found.named(),
         "loads": {str(gpus): shares for gpus, shares in loads.items()},
+        "resume_read_seconds": found.stored.checkpoint_bytes / STORAGE_BYTES,
+        "resume_broadcast_seconds": {
+            str(gpus): broadcast_seconds(found.stored.checkpoint_bytes, gpus) for gpus in GPUS
+        },
         "lanes": many_lanes(config),
     }
 
@@ -151,9 +157,15 @@ def load(found: Units, gpus: int) -> dict[str, float]:
         loads["a node's link for shards"] = max(reads.fetched_bytes) / epoch_seconds / LINK_BYTES
         loads["GETs of shards"] = sum(reads.fetched) / epoch_seconds / GETS
     if checkpoint_rounds:
-        written = found.stored.checkpoint_bytes / PUT_BYTES
+        written = found.stored.checkpoint_bytes / STORAGE_BYTES
         loads["checkpoint after checkpoint"] = written / (checkpoint_rounds * seconds)
     return loads
+
+
+def broadcast_seconds(size: int, gpus: int) -> float:
+    """Time for rank 0 to send a checkpoint of `size` bytes to all GPUs, chunk by chunk down a tree."""
+    rate = LINK_BYTES if gpus > NODE_GPUS else NODE_BYTES
+    return size / rate + math.ceil(size / CHUNK_BYTES) * math.log2(gpus) * STEP_SECONDS
 
 
 def many_lanes(config: Config, gpus: int = GPUS[-1]) -> dict[str, Any]:
@@ -181,6 +193,9 @@ def describe(result: dict[str, Any]) -> str:
         rows.append([f"{name:<30}", *("        -" if share is None else f"{share:>9.1%}" for share in shares)])
     lanes, gpus = result["lanes"], result["bottleneck_gpus"]
     fetched = ", ".join(f"{count} with cache {name}" for name, count in lanes["most_fetched_of_a_node"].items())
+    sent = ", ".join(
+        f"{seconds:.3f} s to {int(count):,}" for count, seconds in result["resume_broadcast_seconds"].items()
+    )
     gives_out = f"gives out first, at {gpus:,} GPUs" if gpus else f"is nearest to its limit at {GPUS[-1]:,} GPUs"
     return "\n".join(
         [
@@ -189,6 +204,7 @@ def describe(result: dict[str, Any]) -> str:
             "shares of what there is (the limits are assumed: see the top of ganrun/benchmarks/scale.py)",
             *("".join(row) for row in rows),
             f"{result['bottleneck']} {gives_out} ({result['limit_share']:.0%})",
+            f"a resume: rank 0 reads the checkpoint in {result['resume_read_seconds']:.2f} s, sends it in {sent} GPUs",
             "",
             f"{lanes['samples']:,} samples in {lanes['gpus']:,} lanes: {lanes['shown']:,} shown, "
             f"{lanes['shown_again']} of them again, lanes of {lanes['lane_lengths']}",

@@ -31,8 +31,9 @@ from ganrun.slots import Slots
 from ganrun.storage import Storage, open_storage
 from ganrun.telemetry.run_state import RunHistory, RunState
 from ganrun.training import checkpoint
+from ganrun.training.checkpoint import RunProgress, take_snapshot
 from ganrun.training.state import TrainingState
-from ganrun.training.state_files import RunProgress, take_snapshot
+from ganrun.worker.resume import begin_attempt
 
 RANKS, SLOT_IMAGES, DECODED_TOGETHER = 2, 2, 64
 """Enough to count by: what is summed does not depend on the batch, and operations are counted by the image."""
@@ -65,6 +66,8 @@ class Stored(NamedTuple):
     checkpoint_bytes: int
     checkpoint_requests: int | None
     """With the pointer, and the deletion of the oldest."""
+    resume_requests: int | None
+    """Of rank 0, which begins an attempt and reads the newest checkpoint. Other ranks make none."""
     renewal_requests: int | None
     """Of the lease."""
 
@@ -106,15 +109,17 @@ def count_stored(config: Config, state: TrainingState) -> Stored:
         for number in range(config.checkpoint.keep + 1):
             before = _requests(storage)
             name = f"{number:012d}-{attempt:04d}"
-            files = take_snapshot(state, RunProgress(), state.recorder.state()).files()
+            files = take_snapshot(state.state_dict(), RunProgress(), config.to_yaml()).files()
             size = checkpoint.write(folder, name, files, {})
             checkpoint.make_visible(folder, Pointer(name, number, attempt), best=False)
             checkpoint.delete_old(folder, config.checkpoint.keep)
+        written = _requests(storage) - before
+        begin_attempt(folder, Slots(1), torch.device("cpu"), None)
+        resumed = _requests(storage) - before - written
         lease.release()
     finally:
         open_storage(config.run.storage).delete(storage.uri.rpartition("/")[2])
-    known = storage.traffic is not None
-    return Stored(size, _requests(storage) - before if known else None, renewal if known else None)
+    return Stored(size, *((written, resumed, renewal) if storage.traffic else (None, None, None)))
 
 
 def count_shown(config: Config, state: TrainingState, workers: Sequence[int]) -> dict[int, PushedState]:

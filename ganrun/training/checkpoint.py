@@ -1,7 +1,7 @@
 """Checkpoints in storage: one directory each, complete or absent.
 
 Files are written to a place never used before, the manifest with their hashes last; only then does `latest.json` point
-to it. `state_files.py` says what is in them.
+to it. Each group of tensors is a safetensors file, plain values are JSON: nothing is ever unpickled.
 """
 
 import contextlib
@@ -10,24 +10,104 @@ import json
 import platform
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from torch import nn
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
 
 import ganrun
 from ganrun.errors import RunError
 from ganrun.run_folder.run_folder import Pointer, RunFolder
 from ganrun.storage import RECORD_BYTES, Storage, TooLargeError
 from ganrun.training import checkpoint_format1
+from ganrun.training.state import Groups, StateDict
 
 FORMAT = 2
 """Of the checkpoints that are written; those of format 1 are read too (checkpoint_format1.py)."""
-STATE, MANIFEST = "state.json", "manifest.json"
+STATE, CONFIG, MANIFEST = "state.json", "config.yaml", "manifest.json"
 WRITERS = 4
 Files = dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """Progress of a run that a checkpoint keeps beside the training state.
+
+    Attributes:
+        best_score: lowest score so far; None before the first.
+        seconds: time spent training.
+        exploit: number of this trial's last exploit in a search; 0 before the first.
+    """
+
+    best_score: float | None = None
+    seconds: float = 0.0
+    exploit: int = 0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Content of a checkpoint: training state, progress of the run, config as YAML."""
+
+    state: StateDict
+    progress: RunProgress
+    config: str
+
+    def files(self) -> Files:
+        """Serialize into the files of a checkpoint, all but the manifest."""
+        tensors = {f"{group}.safetensors": bytes(save_tensors(each)) for group, each in self.state.tensors.items()}
+        record = self.state.record | asdict(self.progress)
+        return tensors | {STATE: json.dumps(record, indent=1).encode(), CONFIG: self.config.encode()}
+
+    @classmethod
+    def parse(cls, files: Files) -> "Snapshot":
+        """Parse the files of a checkpoint.
+
+        Raises:
+            RunError: a file is missing or not what its name says.
+        """
+        tensors = parse_tensors(files)
+        try:
+            record = json.loads(files[STATE])
+            if not isinstance(record["images"], int):
+                raise TypeError(f"images: {record['images']!r} is no whole number")
+            progress = {name: record.pop(name) for name in asdict(RunProgress()) if name in record}
+            return cls(StateDict(tensors, record), RunProgress(**progress), files[CONFIG].decode())
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise RunError(f"{STATE} or {CONFIG} of the checkpoint is damaged: {error}") from error
+
+
+def parse_tensors(files: Files) -> Groups:
+    """Parse the safetensors among the files of a checkpoint.
+
+    Raises:
+        RunError: one holds anything else.
+    """
+    tensors: Groups = {}
+    for name, data in files.items():
+        group, _, kind = name.rpartition(".")
+        if kind == "safetensors":
+            try:
+                tensors[group] = load_tensors(data)
+            except SafetensorError as error:
+                raise RunError(f"{name} of the checkpoint does not fit: no safetensors ({error})") from error
+    return tensors
+
+
+def take_snapshot(state: StateDict, progress: RunProgress, config: str, spare: Snapshot | None = None) -> Snapshot:
+    """Copy a training state to host memory, so that the next round does not change it.
+
+    Args:
+        state: between two rounds.
+        progress: of the run.
+        config: of the run, as YAML.
+        spare: a snapshot that is no longer needed. Its memory is written over: new memory costs more than the copy.
+    """
+    tensors = _to_host(state.tensors, spare.state.tensors if spare else {})
+    return Snapshot(StateDict(tensors, state.record), progress, config)
 
 
 def write(folder: RunFolder, name: str, files: Files, facts: dict[str, Any]) -> int:
@@ -142,6 +222,23 @@ def make_visible(folder: RunFolder, pointer: Pointer, best: bool) -> None:
     folder.move_pointer("latest", pointer)
     if best:
         folder.move_pointer("best", pointer)
+
+
+def _to_host(groups: Groups, spare: Groups) -> Groups:
+    """Copy tensors into host memory: from a GPU into pinned memory, all at once. Tied weights become two tensors, as
+    safetensors requires."""
+    gpu = any(tensor.is_cuda for group in groups.values() for tensor in group.values())
+
+    def copy(group: str, key: str, value: Tensor) -> Tensor:
+        memory = spare.get(group, {}).get(key)
+        if memory is None or memory.shape != value.shape or memory.dtype != value.dtype:
+            memory = torch.empty(value.shape, dtype=value.dtype, pin_memory=gpu)
+        return memory.copy_(value.detach(), non_blocking=True)
+
+    copies = {group: {key: copy(group, key, value) for key, value in each.items()} for group, each in groups.items()}
+    if gpu:
+        torch.cuda.current_stream().synchronize()
+    return copies
 
 
 def _hash(data: bytes) -> str:

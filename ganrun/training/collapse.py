@@ -18,7 +18,7 @@ SATURATED_LOSS, VANISHED_NORM, EXPLODED_NORM = 0.02, 1e-6, 1e4
 
 
 class CollapseDetector:
-    """Counts ticks with a symptom; the same on all workers. `streaks` is part of a checkpoint."""
+    """Counts ticks with a symptom; the same on all workers."""
 
     def __init__(self) -> None:
         self.streaks = dict.fromkeys(ADVICE, 0)
@@ -34,6 +34,14 @@ class CollapseDetector:
         }
         self.streaks = {symptom: self.streaks[symptom] + 1 if true else 0 for symptom, true in now.items()}
         return tuple(symptom for symptom, streak in self.streaks.items() if streak >= TICKS)
+
+    def state_dict(self) -> dict[str, int]:
+        """Return a copy of the streaks."""
+        return dict(self.streaks)
+
+    def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
+        """Load streaks; a symptom that the state does not name keeps its own."""
+        self.streaks |= state_dict
 
 
 def _saturated(values: Mapping[str, float]) -> bool:

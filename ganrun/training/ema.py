@@ -1,6 +1,8 @@
 """Exponential moving average (EMA) of a network's weights, with a half-life in images."""
 
 import copy
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -33,6 +35,14 @@ class EMA:
         for mine, theirs in self._pairs:
             if not mine.is_floating_point():
                 mine.copy_(theirs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the averaged network."""
+        return self.network.state_dict()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Load the state of the averaged network."""
+        self.network.load_state_dict(state_dict)
 
 
 def _state(network: nn.Module) -> list[torch.Tensor]:

@@ -1,5 +1,8 @@
 """Sums of what turns report, kept on the device and read at a tick."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -43,25 +46,27 @@ class MetricRecorder:
 
         All workers call it together. A name that never was finite is left out.
         """
-        table, nonfinite = self.state()["sums"].sum(0), int(self.nonfinite)
+        table, nonfinite = self.slots.gather(self._sums).cpu().sum(0), int(self.nonfinite)
         self._sums.zero_()
         self.nonfinite.zero_()
         means = (table[0] / table[1]).tolist()
         counts = table[1].tolist()
         return {name: mean for name, mean, count in zip(self.names, means, counts, strict=True) if count}, nonfinite
 
-    def state(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps, as a copy; all workers call it together."""
-        sums = self.slots.gather(self._sums)
-        return {"sums": sums.to("cpu", copy=True), "nonfinite": self.nonfinite.to("cpu", copy=True)}
+    def state_dict(self) -> dict[str, Any]:
+        """Return names, sums [slots, 2, names] and turns skipped. All workers call it together.
 
-    def load(self, names: list[str], state: dict[str, Tensor]) -> None:
-        """Goes on from a checkpoint."""
+        Tensors may be the recorder's own, as in a module's state dict: the next turn changes them.
+        """
+        return {"names": list(self.names), "sums": self.slots.gather(self._sums), "nonfinite": self.nonfinite}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Load names, turns skipped and the sums of this worker's slots."""
         owned = self.slots.owned
-        self.names = list(names)
+        self.names = list(state_dict["names"])
         self._columns.clear()
-        self._sums = state["sums"][owned.start : owned.stop].to(self.device, copy=True)
-        self.nonfinite = state["nonfinite"].to(self.device, copy=True)
+        self._sums = state_dict["sums"][owned.start : owned.stop].to(self.device, copy=True)
+        self.nonfinite = state_dict["nonfinite"].to(self.device, copy=True)
 
     def _columns_of(self, names: tuple[str, ...]) -> Tensor:
         """Where these names stand, kept on the device: to send indices there each turn would wait for it."""

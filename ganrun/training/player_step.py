@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -86,6 +86,30 @@ class PlayerStep:
     def rounds(self) -> int:
         """Rounds since the timer was last read."""
         return self.timer.steps // self.player.turns
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the optimizer's state by name: PARAMETER.exp_avg, PARAMETER.exp_avg_sq, PARAMETER.step."""
+        state = self.optimizer.state
+        return {
+            f"{name}.{key}": value
+            for name, parameter in self.parameters.items()
+            for key, value in state.get(parameter, {}).items()
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Load the optimizer's state. A parameter that never had a gradient has none.
+
+        Raises:
+            KeyError, RuntimeError: the state is not that of these parameters.
+        """
+        for name, parameter in self.parameters.items():
+            if f"{name}.step" not in state_dict:
+                continue
+            # Moments in the parameter's own layout: the fused kernel walks both in memory order.
+            self.optimizer.state[parameter] = {
+                key: torch.empty_like(parameter, requires_grad=False).copy_(state_dict[f"{name}.{key}"])
+                for key in ("exp_avg", "exp_avg_sq")
+            } | {"step": state_dict[f"{name}.step"].to(parameter.device, copy=True)}
 
     def _step(self, rows: list[dict[str, Tensor]], learning_rate: float) -> StepResult:
         """Takes the optimizer's step unless a gradient is not finite; decided on the device, without waiting."""

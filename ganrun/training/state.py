@@ -1,12 +1,14 @@
 """The state of training: a round of the game, and all that a checkpoint keeps."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from ganrun.config.schema import Config
 from ganrun.data.decode import Field, RawBatch
+from ganrun.errors import RunError
 from ganrun.games.game import Batch, Game, Networks
 from ganrun.models.normalization import SlotBatchNorm2d
 from ganrun.rng import KeyedNoise
@@ -16,6 +18,23 @@ from ganrun.training.collapse import CollapseDetector
 from ganrun.training.ema import EMA
 from ganrun.training.metric_recorder import MetricRecorder
 from ganrun.training.player_step import PlayerStep, StepResult, has_bf16, learning_rate
+
+Groups = dict[str, dict[str, Tensor]]
+
+
+class StateDict(NamedTuple):
+    """State of training: what a checkpoint keeps of it."""
+
+    tensors: Groups
+    """By group: each network, NAME_ema, optimizer_PLAYER, each tracker, recorder."""
+    record: dict[str, Any]
+    """Plain values: images, rollback_count, names in the recorder, streaks of the collapse detector."""
+
+
+class _Stateful(Protocol):
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> object: ...
 
 
 class TrainingState:
@@ -53,6 +72,41 @@ class TrainingState:
     def ema_networks(self) -> Networks:
         """The networks, in place of those that have an EMA these."""
         return self.game.networks | {name: ema.network for name, ema in self.ema.items()}
+
+    def state_dict(self) -> StateDict:
+        """Return the state, whose tensors the next round changes. All workers call it together."""
+        recorder = self.recorder.state_dict()
+        names = recorder.pop("names")
+        record = {
+            "images": self.images,
+            "rollback_count": self.rollback_count,
+            "recorded": names,
+            "suspected": self.collapse_detector.state_dict(),
+        }
+        return StateDict({group: part.state_dict() for group, part in self._parts()} | {"recorder": recorder}, record)
+
+    def load_state_dict(self, state_dict: StateDict) -> None:
+        """Load copies of the tensors, and the plain values.
+
+        Raises:
+            RunError: the networks or optimizers are not those of the config.
+        """
+        tensors, record = state_dict
+        try:
+            for group, part in self._parts():
+                part.load_state_dict(tensors[group])
+            self.recorder.load_state_dict({"names": record["recorded"], **tensors["recorder"]})
+            self.collapse_detector.load_state_dict(record.get("suspected", {}))
+            self.images, self.rollback_count = record["images"], record["rollback_count"]
+        except (KeyError, RuntimeError) as error:
+            raise RunError(f"the checkpoint does not fit the networks of this config: {error}") from error
+
+    def _parts(self) -> Iterator[tuple[str, _Stateful]]:
+        """Every part whose state is a group of tensors."""
+        yield from self.game.networks.items()
+        yield from ((f"{name}_ema", ema) for name, ema in self.ema.items())
+        yield from ((f"optimizer_{each.player.name}", each) for each in self.player_steps)
+        yield from self.game.trackers.items()
 
     def round(self, next_batches: Callable[[], list[RawBatch]]) -> None:
         """Every player's turns. `next_batches` gives the next batch of each owned slot."""

@@ -9,7 +9,7 @@ from typing import Any
 from ganrun.errors import RunError
 from ganrun.run_folder.run_folder import Pointer, RunFolder
 from ganrun.training import checkpoint
-from ganrun.training.state_files import Snapshot
+from ganrun.training.checkpoint import Snapshot
 from ganrun.worker.line_writer import LineWriter
 
 RETRY_SECONDS = 30.0

@@ -17,8 +17,8 @@ from ganrun.evaluation.point_evaluator import PointEvaluator
 from ganrun.run_folder.run_folder import Pointer, RunFolder
 from ganrun.telemetry.symptoms import ADVICE
 from ganrun.telemetry.time_accounting import TimeAccounting, as_metrics, timed_as
+from ganrun.training.checkpoint import RunProgress, take_snapshot
 from ganrun.training.state import TrainingState
-from ganrun.training.state_files import RunProgress, take_snapshot
 from ganrun.worker.channel import POLL_SECONDS, Channel
 from ganrun.worker.checkpoint_writer import CheckpointWriter, PendingCheckpoint
 from ganrun.worker.line_writer import LineWriter
@@ -211,7 +211,7 @@ class WorkerHost:
         if isinstance(self.transition, Exploit):
             return  # What was played here is given up.
         begun = time.monotonic()
-        recorder = self.state.recorder.state()
+        state_dict = self.state.state_dict()  # On all ranks: they sum up the recorder's tables.
         best, to_score = self._best, self._to_score
         self._best = self._to_score = False
         if self.checkpoint_writer is None:
@@ -220,7 +220,7 @@ class WorkerHost:
             self.checkpoint_writer.drain()  # The last one is not to be dropped for a best one that waits.
         seconds = self.progress.seconds + begun - self._begun
         progress, spare = replace(self.progress, seconds=seconds), self.checkpoint_writer.take_spare()
-        snapshot = take_snapshot(self.state, progress, recorder, spare)
+        snapshot = take_snapshot(state_dict, progress, self.state.config.to_yaml(), spare)
         name = f"{self.state.images:012d}-{self.attempt:04d}"
         facts = {"images": self.state.images, "attempt": self.attempt, "data": self.data_fingerprint}
         scores = [self._score[1]] if self._score and self._score[0] == self.state.images else []

@@ -1,17 +1,21 @@
 """What an attempt begins with: its number, the checkpoint that it resumes from, and the hyper-parameters then."""
 
-import json
 from dataclasses import replace
 from typing import NamedTuple
+
+import torch
 
 from ganrun.config.load import parse
 from ganrun.config.schema import Config
 from ganrun.config.tunable import scheduled, value_of, with_values
-from ganrun.run_folder.run_folder import RunFolder
+from ganrun.errors import UserError
+from ganrun.run_folder.run_folder import RunFolder, find_checkpoint
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
 from ganrun.training import checkpoint
-from ganrun.training.state_files import RunProgress, progress_of
+from ganrun.training.checkpoint import RunProgress, Snapshot
+from ganrun.training.state import Groups, TrainingState
+from ganrun.worker.broadcast import call_on_rank_0
 from ganrun.worker.transitions import Exploit, Rollback, Transition
 
 
@@ -29,61 +33,115 @@ class AttemptStart(NamedTuple):
 
 
 def begin_attempt(
-    folder: RunFolder, slots: Slots, transition: Transition | None
-) -> tuple[AttemptStart, RunProgress, checkpoint.Files]:
-    """A new attempt, the run's own progress, and the checkpoint to go on from: rank 0 decides for all, and has read
-    it for that."""
-    decided: tuple[AttemptStart, RunProgress] | None = None
-    files: checkpoint.Files = {}
-    if slots.rank == 0:
-        rollback_count = transition.rollback_count if isinstance(transition, Rollback) else folder.rollback_count()
-        attempt = folder.begin_attempt(rollback_count, after=transition.attempt if transition else None)
-        name, files, damaged = checkpoint.newest_complete(folder)
-        start, own = AttemptStart(attempt, rollback_count, name, damaged), _own_progress(folder, files)
-        if isinstance(transition, Exploit) and transition.number > own.exploit:
-            files = _donated(transition)
-            start = start._replace(checkpoint=transition.checkpoint, donor=transition.donor)
-        decided = start, own
-    decided = slots.from_rank_0(decided)
-    assert decided is not None
-    return *decided, files
+    folder: RunFolder, slots: Slots, device: torch.device, transition: Transition | None
+) -> tuple[AttemptStart, RunProgress, Snapshot | None]:
+    """Begin a new attempt. Rank 0 decides and reads; every rank receives the same bits.
+
+    Args:
+        folder: of the run.
+        slots: of this rank.
+        device: where checkpoints are broadcast.
+        transition: ended the attempt before; None after a start of the workers.
+
+    Returns:
+        The attempt, the run's own progress, and the checkpoint to resume from: the run's or a donor's, None before
+        the first.
+
+    Raises:
+        RunError: a checkpoint is damaged or gone; on every rank.
+        OSError: the storage is away; on every rank.
+    """
+
+    def begin() -> tuple[tuple[AttemptStart, RunProgress, Snapshot | None], Groups]:
+        start, own, snapshot = _begin(folder, transition)
+        if snapshot is None:
+            return (start, own, None), {}
+        return (start, own, _with_tensors(snapshot, {})), snapshot.state.tensors
+
+    (start, own, snapshot), tensors = call_on_rank_0(begin, slots, device)
+    return start, own, snapshot and _with_tensors(snapshot, tensors)
 
 
-def current_config(config: Config, files: checkpoint.Files, folder: RunFolder, exploit: Exploit | None) -> Config:
+def load_start_from(state: TrainingState) -> list[str]:
+    """Give a training state that has not begun the weights of `run.start_from`, those of the EMA too. Rank 0 reads.
+
+    Returns:
+        Names of the tensors that keep their first values: they are missing there, or of another shape.
+
+    Raises:
+        UserError: there is no such checkpoint, or nothing of it fits; on every rank.
+        RunError: it is damaged; on every rank.
+    """
+    if not (where := state.config.run.start_from):
+        return []
+    networks = state.game.networks | {f"{name}_ema": ema.network for name, ema in state.ema.items()}
+
+    def read() -> tuple[None, Groups]:
+        storage, directory = find_checkpoint(where)
+        files = checkpoint.read(storage, directory, only=tuple(f"{name}.safetensors" for name in networks))
+        return None, checkpoint.parse_tensors(files)
+
+    _, theirs = call_on_rank_0(read, state.slots, state.device)
+    unfit, fitting = [], 0
+    for name, network in networks.items():
+        for key, mine in network.state_dict().items():
+            tensor = theirs.get(name, {}).get(key)
+            if tensor is not None and tensor.shape == mine.shape:
+                mine.copy_(tensor)
+                fitting += 1
+            else:
+                unfit.append(f"{name}.{key}")
+    if not fitting:
+        raise UserError(f"run.start_from: nothing in {where} fits the networks of this config")
+    return unfit
+
+
+def current_config(config: Config, snapshot: Snapshot | None, folder: RunFolder, exploit: Exploit | None) -> Config:
     """The config that an attempt begins with: hyper-parameters move while a run goes on.
 
     Args:
         config: of the run as it was started.
-        files: of the checkpoint that it resumes from.
+        snapshot: the checkpoint that it resumes from.
         folder: of the run.
         exploit: what is taken over now.
     """
     if exploit:
         return with_values(config, exploit.values)
-    if config.tune and files:
-        live = parse(files["config.yaml"], f"a checkpoint's config.yaml of {folder.storage.uri}")
+    if config.tune and snapshot:
+        live = parse(snapshot.config.encode(), f"a checkpoint's config.yaml of {folder.storage.uri}")
         return with_values(config, {key: value_of(live, key) for key in config.tune.mutations})
-    images = json.loads(files[checkpoint.STATE])["images"] if files else 0
-    return with_values(config, scheduled(config, images))
+    return with_values(config, scheduled(config, _images(snapshot)))
 
 
-def _own_progress(folder: RunFolder, files: checkpoint.Files) -> RunProgress:
-    """What the run's own checkpoint keeps beside the training state, but the best score that `best.json` has.
+def _begin(folder: RunFolder, transition: Transition | None) -> tuple[AttemptStart, RunProgress, Snapshot | None]:
+    """`begin_attempt` on rank 0."""
+    rollback_count = transition.rollback_count if isinstance(transition, Rollback) else folder.rollback_count()
+    attempt = folder.begin_attempt(rollback_count, after=transition.attempt if transition else None)
+    name, files, damaged = checkpoint.newest_complete(folder)
+    snapshot = Snapshot.parse(files) if files else None
+    start, own = AttemptStart(attempt, rollback_count, name, damaged), _own_progress(folder, snapshot)
+    if isinstance(transition, Exploit) and transition.number > own.exploit:
+        files = checkpoint.read(open_storage(transition.donor), f"checkpoints/{transition.checkpoint}")
+        return start._replace(checkpoint=transition.checkpoint, donor=transition.donor), own, Snapshot.parse(files)
+    return start, own, snapshot
+
+
+def _own_progress(folder: RunFolder, snapshot: Snapshot | None) -> RunProgress:
+    """Progress of the run's own checkpoint, with the best score that `best.json` has.
 
     A score may have come, or the checkpoint that was the best have failed, after the last one was taken.
     """
-    own, best = progress_of(files), folder.pointer("best")
-    if best is None or not files:
+    own, best = snapshot.progress if snapshot else RunProgress(), folder.pointer("best")
+    if best is None or snapshot is None:
         return replace(own, best_score=None)
-    if best.score is None or best.images > json.loads(files[checkpoint.STATE])["images"]:
+    if best.score is None or best.images > _images(snapshot):
         return own  # It is of a state that is given up, and will be played again.
     return replace(own, best_score=best.score)
 
 
-def _donated(exploit: Exploit) -> checkpoint.Files:
-    """The donor's checkpoint.
+def _images(snapshot: Snapshot | None) -> int:
+    return int(snapshot.state.record["images"]) if snapshot else 0
 
-    Raises:
-        RunError: it is damaged or gone.
-    """
-    return checkpoint.read(open_storage(exploit.donor), f"checkpoints/{exploit.checkpoint}")
+
+def _with_tensors(snapshot: Snapshot, tensors: Groups) -> Snapshot:
+    return replace(snapshot, state=snapshot.state._replace(tensors=tensors))

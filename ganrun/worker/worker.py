@@ -24,15 +24,13 @@ from ganrun.models.extractors import open_extractor
 from ganrun.run_folder.run_folder import RunFolder
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
-from ganrun.training import checkpoint
 from ganrun.training.collapse import CollapseDetector
 from ganrun.training.loop import train
 from ganrun.training.player_step import has_bf16
 from ganrun.training.state import TrainingState
-from ganrun.training.state_files import load_weights_from, restore
 from ganrun.worker.channel import Channel
 from ganrun.worker.host import WorkerHost
-from ganrun.worker.resume import AttemptStart, begin_attempt, current_config
+from ganrun.worker.resume import AttemptStart, begin_attempt, current_config, load_start_from
 from ganrun.worker.transitions import Drain, DrainedError, Exploit, Restart, Rollback, ScheduleStep, Transition
 
 logger = logging.getLogger(__name__)
@@ -114,17 +112,16 @@ def _attempt(
 
     One after a transition has nothing of the one before: it is made as one in a new process would be.
     """
-    start, own_progress, files = begin_attempt(setup.folder, slots, transition)
-    if start.checkpoint and not files:
-        files = checkpoint.read(
-            open_storage(start.donor or setup.folder.storage.uri), f"checkpoints/{start.checkpoint}"
-        )
+    start, progress, snapshot = begin_attempt(setup.folder, slots, device, transition)
     exploit = transition if isinstance(transition, Exploit) and start.donor else None
-    config = current_config(config, files, setup.folder, exploit)
+    config = current_config(config, snapshot, setup.folder, exploit)
     state = TrainingState(build_game(config, device), config, slots)
-    unfit, progress = _restore(state, files), own_progress
+    if snapshot:
+        state.load_state_dict(snapshot.state)
+    unfit = [] if snapshot else load_start_from(state)
+    del snapshot  # Its tensors are copied.
     if exploit:
-        progress, state.rollback_count = replace(own_progress, exploit=exploit.number), start.rollback_count
+        progress, state.rollback_count = replace(progress, exploit=exploit.number), start.rollback_count
     state.rollback_count = max(state.rollback_count, start.rollback_count)
     if isinstance(transition, Rollback):
         state.collapse_detector = CollapseDetector()
@@ -245,15 +242,6 @@ def _warnings_to_channel(channel: Channel) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-
-
-def _restore(state: TrainingState, files: checkpoint.Files) -> list[str]:
-    """Puts the training state where it left off, or loads `run.start_from`; names the weights that did not fit."""
-    if files:
-        restore(state, files)
-    elif state.config.run.start_from:
-        return load_weights_from(state, state.config.run.start_from)
-    return []
 
 
 def _open_stream(state: TrainingState, data: DataSet) -> Stream:

@@ -11,7 +11,7 @@ from ganrun.benchmarks import unit_costs as units
 from ganrun.games.build import build_game
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
-from ganrun.training.state_files import RunProgress, take_snapshot
+from ganrun.training.checkpoint import RunProgress, take_snapshot
 from tests.conftest import config_of, write_yaml
 
 
@@ -53,9 +53,9 @@ def test_operations_are_those_of_an_image(counted):
 def test_a_checkpoint_is_counted_as_it_is_written(counted):
     config, found = counted
     state = units.played(units.small(config), Slots(1))
-    files = take_snapshot(state, RunProgress(), state.recorder.state()).files()
+    files = take_snapshot(state.state_dict(), RunProgress(), config.to_yaml()).files()
     assert sum(map(len, files.values())) < found.stored.checkpoint_bytes < sum(map(len, files.values())) + 4_000
-    assert found.stored.checkpoint_requests is None
+    assert (found.stored.checkpoint_requests, found.stored.resume_requests) == (None, None)
     assert open_storage(config.run.storage).objects() == {}  # Nothing stays.
 
 
@@ -71,6 +71,13 @@ def test_a_run_of_many_gpus_is_loaded_with_what_it_has_of_each(counted):
     assert "checkpoint after checkpoint" not in few
 
 
+def test_a_checkpoint_is_broadcast_as_fast_as_the_slowest_link():
+    """Of its two chunks each waits for a message on each level of the tree."""
+    size = 100 * 2**20
+    assert scale.broadcast_seconds(size, 8) == pytest.approx(size / 200e9 + 2 * 3 * 20e-6)
+    assert scale.broadcast_seconds(size, 1024) == pytest.approx(size / 12.5e9 + 2 * 10 * 20e-6)
+
+
 def test_the_command_counts_requests_on_object_storage(s3, values, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scale, "MANY_SHARDS", 2_000)
     monkeypatch.setattr(scale, "MANY_SAMPLES", 10)
@@ -82,6 +89,8 @@ def test_the_command_counts_requests_on_object_storage(s3, values, tmp_path, mon
     assert found["units"]["requests_a_renewal_of_the_lease"] == 2
     # Ten files, the pointer read and moved and the attempts listed; then the old one listed and deleted.
     assert 10 + 3 + 4 <= found["units"]["requests_a_checkpoint"] <= 40
+    # Eight files and the manifest; attempts counted, begun and told; the pointer read and moved, checkpoints listed.
+    assert 9 + 3 + 3 <= found["units"]["requests_a_resume"] <= 40
     assert found["lanes"]["shown_again"] == 0
     assert found["lanes"]["lane_lengths"] == [2_000 * 10 // 1024]
     assert found["loads"][str(found["bottleneck_gpus"])][found["bottleneck"]] == found["limit_share"] > 1

@@ -14,8 +14,8 @@ from ganrun.run_folder.run_folder import Pointer, RunFolder
 from ganrun.slots import Slots
 from ganrun.storage import Folder
 from ganrun.training import checkpoint
+from ganrun.training.checkpoint import RunProgress, Snapshot, take_snapshot
 from ganrun.training.state import TrainingState
-from ganrun.training.state_files import RunProgress, restore, take_snapshot
 from tests.conftest import config_of
 from tests.training.test_loop import source
 
@@ -72,6 +72,20 @@ def names(*images):
     return [f"{number:012d}-0001" for number in images]
 
 
+def snapshot_of(state, progress=None, spare=None):
+    return take_snapshot(state.state_dict(), progress or RunProgress(), state.config.to_yaml(), spare)
+
+
+def files_of(state, progress=None):
+    return snapshot_of(state, progress).files()
+
+
+def restore(state, files):
+    snapshot = Snapshot.parse(files)
+    state.load_state_dict(snapshot.state)
+    return snapshot.progress
+
+
 # The round trip.
 
 
@@ -106,7 +120,7 @@ def test_the_manifest_is_written_last(tmp_path):
 def test_a_play_is_restored_whole(values, state):
     state.rollback_count = 3
     state.collapse_detector.streaks["gradient_vanished"] = 4
-    files = take_snapshot(state, RunProgress(12.5, 99.0), state.recorder.state()).files()
+    files = files_of(state, RunProgress(12.5, 99.0))
     fresh = played(values, rounds=0, run__name="fresh")
     with torch.no_grad():
         for network in fresh.game.networks.values():
@@ -114,7 +128,7 @@ def test_a_play_is_restored_whole(values, state):
                 parameter.normal_()
     assert restore(fresh, files) == RunProgress(12.5, 99.0)
     assert (fresh.images, fresh.rollback_count) == (24, 3)
-    again = take_snapshot(fresh, RunProgress(12.5, 99.0), fresh.recorder.state()).files()
+    again = files_of(fresh, RunProgress(12.5, 99.0))
     assert {name for name in files if files[name] != again[name]} == {"config.yaml"}
 
 
@@ -122,18 +136,18 @@ def test_a_play_is_restored_whole(values, state):
 def test_a_restored_play_goes_on_as_if_it_had_not_stopped(values, precision):
     state = played(values, train__precision=precision)
     fresh = played(values, rounds=0, train__precision=precision)
-    restore(fresh, take_snapshot(state, RunProgress(), state.recorder.state()).files())
+    restore(fresh, files_of(state))
     for each in (state, fresh):
         batches = source()
         for _ in range(3):
             each.round(batches)
-    states = [take_snapshot(each, RunProgress(), each.recorder.state()).files() for each in (state, fresh)]
+    states = [files_of(each) for each in (state, fresh)]
     assert states[0] == states[1]
     assert state.recorder.read() == fresh.recorder.read()
 
 
 def test_a_snapshot_holds_every_network_average_optimizer_and_the_config(state):
-    files = take_snapshot(state, RunProgress(), state.recorder.state()).files()
+    files = files_of(state)
     assert set(files) == {
         "generator.safetensors",
         "discriminator.safetensors",
@@ -146,18 +160,50 @@ def test_a_snapshot_holds_every_network_average_optimizer_and_the_config(state):
     }
 
 
+def test_plain_values_stand_in_one_file_in_the_order_of_format_2(state):
+    record = json.loads(files_of(state, RunProgress(12.5, 99.0, 3))["state.json"])
+    assert list(record) == [
+        *("images", "rollback_count", "recorded", "suspected"),
+        *("best_score", "seconds", "exploit"),
+    ]
+    assert [record[name] for name in ("images", "best_score", "seconds", "exploit")] == [24, 12.5, 99.0, 3]
+    assert record["recorded"] == state.recorder.names
+
+
+def test_a_snapshot_is_taken_in_the_memory_of_a_spare_one(state):
+    spare = snapshot_of(state)
+    state.round(source())
+    taken = snapshot_of(state, spare=spare)
+    assert places(taken.state) == places(spare.state)
+    assert taken.files() == files_of(state)
+
+
+def test_what_is_loaded_shares_no_memory_with_where_it_came_from(values, state):
+    """What a broadcast received is one buffer of the size of all: a tensor that stays in it would keep it alive."""
+    given = snapshot_of(state).state
+    fresh = played(values, rounds=0, objective__ada_target=0.6)
+    given.tensors["augmentation"] = {
+        key: each.clone() for key, each in fresh.state_dict().tensors["augmentation"].items()
+    }
+    fresh.load_state_dict(given)
+    assert places(fresh.state_dict()).isdisjoint(places(given))
+    assert places(given) > set()
+
+
+def places(state):
+    """Addresses of its tensors in memory; those without elements have none."""
+    return {each.data_ptr() for group in state.tensors.values() for each in group.values() if each.numel()}
+
+
 def test_a_snapshot_does_not_change_when_the_play_goes_on(state):
-    taken = take_snapshot(state, RunProgress(), state.recorder.state())
+    taken = snapshot_of(state)
     before = taken.files()
     state.round(source())
     assert taken.files() == before
 
 
 def test_equal_plays_have_equal_tensors_whatever_the_clock(values):
-    first, second = (
-        take_snapshot(played(values), RunProgress(seconds=seconds), played(values).recorder.state()).files()
-        for seconds in (1.0, 2.0)
-    )
+    first, second = (files_of(played(values), RunProgress(seconds=seconds)) for seconds in (1.0, 2.0))
     assert {name for name in first if first[name] != second[name]} == {"state.json"}
 
 
@@ -167,7 +213,7 @@ def test_nothing_is_unpickled(values, state, folder, monkeypatch):
 
     for module, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
         monkeypatch.setattr(module, name, refuse)
-    save(folder, *names(24), files=take_snapshot(state, RunProgress(), state.recorder.state()).files())
+    save(folder, *names(24), files=files_of(state))
     name, _, _ = checkpoint.newest_complete(folder)
     restore(played(values, rounds=0), checkpoint.read(folder.storage, f"checkpoints/{name}"))
 
@@ -175,7 +221,7 @@ def test_nothing_is_unpickled(values, state, folder, monkeypatch):
 def test_a_pickle_in_place_of_tensors_is_refused(values, state):
     file = io.BytesIO()
     torch.save(state.game.networks["generator"].state_dict(), file)
-    files = take_snapshot(state, RunProgress(), state.recorder.state()).files()
+    files = files_of(state)
     files["generator.safetensors"] = file.getvalue()
     with pytest.raises(RunError, match="does not fit"):
         restore(played(values, rounds=0), files)
@@ -183,21 +229,21 @@ def test_a_pickle_in_place_of_tensors_is_refused(values, state):
 
 @pytest.mark.parametrize("change", [{"model__width": 8}, {"model__latent_size": 4}, {"data__channels": 3}])
 def test_a_checkpoint_of_other_networks_is_refused(values, state, change):
-    files = take_snapshot(state, RunProgress(), state.recorder.state()).files()
+    files = files_of(state)
     with pytest.raises(RunError, match="does not fit the networks of this config"):
         restore(played(values, rounds=0, **change), files)
 
 
 @pytest.mark.parametrize("file", ["generator", "generator_ema", "optimizer_discriminator", "recorder"])
 def test_a_checkpoint_without_a_part_is_refused(values, state, file):
-    files = take_snapshot(state, RunProgress(), state.recorder.state()).files()
+    files = files_of(state)
     del files[f"{file}.safetensors"]
     with pytest.raises(RunError, match=file):
         restore(played(values, rounds=0), files)
 
 
 def test_one_network_is_loaded_by_name(values, state, folder):
-    save(folder, *names(24), files=take_snapshot(state, RunProgress(), state.recorder.state()).files())
+    save(folder, *names(24), files=files_of(state))
     network = build_game(config_of(values, run__seed=9), CPU).networks["generator"]
     checkpoint.load_network(folder.storage, f"checkpoints/{names(24)[0]}", "generator_ema", network)
     expected = state.ema["generator"].network.state_dict()

@@ -67,33 +67,31 @@ def test_sums_are_exact_enough_for_long_ticks(recorder):
 def test_a_tick_that_a_stop_falls_into_is_none_the_poorer(recorder):
     recorder.add(turn({"loss": 1.0}, {"loss": 2.0}, skipped=True))
     resumed = MetricRecorder(Slots(2), CPU)
-    resumed.load(recorder.names, recorder.state())
+    resumed.load_state_dict(recorder.state_dict())
     for each in (recorder, resumed):
         each.add(turn({"loss": 4.0, "new": 1.0}, {"loss": 5.0, "new": 3.0}))
     assert resumed.read() == recorder.read() == ({"loss": 3.0, "new": 2.0}, 1)
 
 
-def test_a_state_does_not_change_afterwards(recorder):
+def test_a_state_does_not_change_when_who_loaded_it_goes_on(recorder):
     recorder.add(turn({"loss": 1.0}, {"loss": 2.0}, skipped=True))
-    state, names = recorder.state(), list(recorder.names)
-    resumed = MetricRecorder(Slots(2), CPU)
-    resumed.load(names, state)
-    for each in (recorder, resumed):
-        each.add(turn({"loss": 100.0}, {"loss": 100.0}, skipped=True))
-        each.read()
-    again = MetricRecorder(Slots(2), CPU)
-    again.load(names, state)
+    state = recorder.state_dict()
+    resumed, again = MetricRecorder(Slots(2), CPU), MetricRecorder(Slots(2), CPU)
+    resumed.load_state_dict(state)
+    resumed.add(turn({"loss": 100.0, "new": 1.0}, {"loss": 100.0, "new": 1.0}, skipped=True))
+    resumed.read()
+    again.load_state_dict(state)
     assert again.read() == ({"loss": 1.5}, 1)
 
 
 def test_a_worker_goes_on_with_its_own_slots():
     whole = MetricRecorder(Slots(3), CPU)
     whole.add(turn({"loss": 1.0}, {"loss": 2.0}, {"loss": 3.0}))
-    state = whole.state()
+    state = whole.state_dict()
     for rank, owned in enumerate(([0], [1, 2])):
         part = MetricRecorder(Slots(3, rank, 2), CPU)
-        part.load(whole.names, state)
+        part.load_state_dict(state)
         part.add(turn(*({"loss": 0.0} for _ in owned)))  # its table has one row for each owned slot
         alone = MetricRecorder(Slots(len(owned)), CPU)
-        alone.load(part.names, {"sums": part._sums, "nonfinite": part.nonfinite})
+        alone.load_state_dict({"names": part.names, "sums": part._sums, "nonfinite": part.nonfinite})
         assert alone.read()[0]["loss"] == pytest.approx(sum(slot + 1 for slot in owned) / (2 * len(owned)))
