@@ -33,7 +33,7 @@ QUIET = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
 }
-"""Ray Tune writes no records of its own beside ours, and none of ours again."""
+"""Ray Tune prints nothing and keeps no records beside ours, but for `ScoreLog` until the search ends."""
 
 
 def run(
@@ -117,6 +117,7 @@ def tuner_of(config: Config, scheduler: "Scheduler", boxes: dict[str, Any]) -> A
     from ray import tune
 
     from ganrun.tuning.scheduler import ENDED, SearchEnd, TrialQueue
+    from ganrun.tuning.score_log import ScoreLog
 
     # A trial's process only listens, here; its workers have resources of their own, by Ray Train.
     here = tune.PlacementGroupFactory([{f"node:{ray.util.get_node_ip_address()}": 0.001}])
@@ -136,6 +137,7 @@ def tuner_of(config: Config, scheduler: "Scheduler", boxes: dict[str, Any]) -> A
         run_config=tune.RunConfig(
             name=uuid.uuid4().hex[:12],
             stop=SearchEnd(scheduler),
+            callbacks=[ScoreLog()],
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=config.cluster.max_failures),
             **for_ray(f"{config.run.storage}/{config.run.name}/.ray"),
