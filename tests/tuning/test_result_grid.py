@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from ganrun.config.load import load_config
 from ganrun.storage import open_storage
 from ganrun.tuning.population import ExploitDecision, Population, Report
 from ganrun.tuning.records import read_population
@@ -46,8 +47,8 @@ def population(values):
 
 
 def test_the_result_grid_of_a_search_has_its_best_trial(values, tmp_path, ray_here):
-    config = search(values, population=2, total_images=120)
-    path = write_yaml(tmp_path / "search.yaml", json.loads(config.model_dump_json(exclude_none=True)))
+    written = json.loads(search(values, population=2, total_images=120).model_dump_json(exclude_none=True))
+    config = load_config(path := write_yaml(tmp_path / "search.yaml", written))
     environment = os.environ | LOCAL_RAY | {"RAY_ADDRESS": ray_here[0]}
     done = subprocess.run(
         [sys.executable, "-c", SEARCH, str(path)], env=environment, capture_output=True, text=True, timeout=WAIT
