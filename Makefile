@@ -2,8 +2,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+RAY    ?= ray[default,train,tune]
 
-.PHONY: help quickstart test lint bench drill clean
+.PHONY: help quickstart test lint bench drill canary clean
 
 help:
 	@echo "make quickstart   install ganrun and train a DCGAN on Fashion-MNIST for a few minutes"
@@ -11,6 +12,7 @@ help:
 	@echo "make lint         run ruff and mypy"
 	@echo "make bench        measure a round beside a textbook DCGAN step"
 	@echo "make drill        run the slow fault drills: kill workers, fill disks, stop at random"
+	@echo "make canary       run the tests of Ray under the newest Ray (or RAY=ray==2.59.0), in build/canary"
 	@echo "make clean        remove everything the other targets made, except runs"
 
 quickstart: $(VENV)/installed
@@ -29,6 +31,14 @@ bench: $(VENV)/test
 
 drill: $(VENV)/test
 	$(BIN)/python -m pytest -q -m drill -s
+
+# The cap on ray in pyproject.toml goes up when this passes.
+canary:
+	rm -rf build/canary
+	$(MAKE) VENV=build/canary build/canary/test
+	build/canary/bin/python -m pip install --quiet --upgrade '$(RAY)'
+	build/canary/bin/python -m pip list | grep '^ray '
+	build/canary/bin/python -m pytest -q tests/ray_backend tests/tuning tests/test_tune.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

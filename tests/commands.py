@@ -12,13 +12,10 @@ from pathlib import Path
 
 import psutil
 
+from ganrun.ray_backend.internals import LOCAL_VARIABLES
 from tests.waiting import WAIT, until
 
-LOCAL_RAY = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_AUTH_MODE": "disabled",
-    "RAY_worker_niceness": "0",  # Else they wait for whatever tests run beside.
-}
+LOCAL_RAY = {"RAY_AUTH_MODE": "disabled"} | {variable.name: variable.value for variable in LOCAL_VARIABLES}
 """Ray on the loopback address, without tokens."""
 
 

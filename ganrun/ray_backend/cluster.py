@@ -12,6 +12,7 @@ from typing import Any
 
 from ganrun.config.schema import Config
 from ganrun.errors import UserError
+from ganrun.ray_backend.internals import LOCAL_VARIABLES, set_variables
 from ganrun.storage import open_storage
 
 LOOPBACK = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
@@ -61,10 +62,7 @@ def ray_cluster(config: Config, trials: int = 1) -> Iterator[Any]:
         _check_answers(os.environ["RAY_ADDRESS"])
     else:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        # Ray's own way, made for other systems, to have everything listen on the loopback address alone.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        # Ray has workers at nice 15: whatever else wakes up interrupts a round, whose threads wait for each other.
-        os.environ.setdefault("RAY_worker_niceness", "0")
+        set_variables(*LOCAL_VARIABLES)
         for library in ("GLOO", "NCCL"):
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", LOOPBACK)
         cpus = trials * (worker_cpus(config, config.cluster.most_workers) + config.scoring_cpus)

@@ -5,7 +5,6 @@ metrics and scores are ours alone, so nothing goes through `ray.train.report`.
 """
 
 import contextlib
-import os
 import threading
 import traceback
 import uuid
@@ -18,6 +17,7 @@ from ganrun.errors import RunError, UserError
 from ganrun.ray_backend.cluster import ray_cluster, worker_cpus
 from ganrun.ray_backend.evaluation_tasks import EvaluationTasks
 from ganrun.ray_backend.head_watch import HeadWatch
+from ganrun.ray_backend.internals import ELASTIC_VARIABLES, TRAIN_VARIABLES, set_variables
 from ganrun.storage import for_ray
 from ganrun.worker.channel import Answer, Channel, Event
 from ganrun.worker.transitions import Exploit, Restart
@@ -169,11 +169,11 @@ def fit(config: Config, box: Any, command: Exploit | None = None) -> str | None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
 
     from ganrun.ray_backend.policies import RESIZE_SECONDS, Trainer
-    from ganrun.ray_backend.rendezvous import RendezvousConfig, ray_train_environment
+    from ganrun.ray_backend.rendezvous import RendezvousConfig
 
     cluster = config.cluster
-    for name, value in ray_train_environment(elastic=cluster.fewest_workers < cluster.most_workers).items():
-        os.environ.setdefault(name, value)
+    elastic = cluster.fewest_workers < cluster.most_workers
+    set_variables(*TRAIN_VARIABLES, *(ELASTIC_VARIABLES if elastic else ()))
     gpus: dict[str, float] = {"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {}
     trainer = Trainer(
         _train_worker,

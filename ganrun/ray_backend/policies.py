@@ -15,25 +15,28 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 from ray.train import ControllerError, WorkerGroupError
-from ray.train.v2._internal.exceptions import (
+
+from ganrun.ray_backend.internals import (
+    DataParallelTrainer,
+    DefaultFailurePolicy,
+    ElasticScalingPolicy,
+    FailureDecision,
+    FixedScalingPolicy,
+    NoopDecision,
+    ReschedulingState,
+    ResizeDecision,
+    RestartingState,
+    RunningState,
+    ScalingPolicy,
+    TrainController,
+    WorkerGroup,
     WorkerGroupStartupFailedError,
     WorkerGroupStartupTimeoutError,
     WorkerHealthCheckFailedError,
     WorkerHealthCheckTimeoutError,
+    available_resources_per_node,
+    get_draining_nodes,
 )
-from ray.train.v2._internal.execution.controller.controller import TrainController
-from ray.train.v2._internal.execution.controller.state import ReschedulingState, RestartingState, RunningState
-from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
-from ray.train.v2._internal.execution.scaling_policy import (
-    ElasticScalingPolicy,
-    FixedScalingPolicy,
-    NoopDecision,
-    ResizeDecision,
-    ScalingPolicy,
-)
-from ray.train.v2._internal.execution.worker_group import WorkerGroup
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-
 from ganrun.worker.transitions import FAILURE, PREEMPTION, RESIZE, DrainedError, Restart
 
 ASK_SECONDS = 60.0
@@ -188,8 +191,8 @@ class ElasticPolicy(_DrainPolicy, ElasticScalingPolicy):  # type: ignore[misc]
         nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
         held = Counter(node for node, _ in self._group.values())
         there = nodes.keys() - draining_nodes() - unreachable([nodes[node] for node in held if node in nodes])
-        idle = ray._private.state.available_resources_per_node()
-        needed = self.scaling_config._resources_per_worker_not_none
+        idle = available_resources_per_node()
+        needed = self.scaling_config.resources_per_worker
         most: int = self.scaling_config.max_workers
         return min(count_room({node: idle.get(node, {}) for node in there}, held, needed), most)
 
@@ -215,7 +218,7 @@ class FailurePolicy(DefaultFailurePolicy):  # type: ignore[misc]
 
 def draining_nodes() -> set[str]:
     """Nodes that are to be taken away: no worker is started there any more."""
-    return set(ray._private.state.state.get_draining_nodes())
+    return set(get_draining_nodes())
 
 
 def unreachable(nodes: list[dict[str, Any]]) -> set[str]:

@@ -15,21 +15,12 @@ import ray
 import ray.train
 from ray.exceptions import GetTimeoutError, RayTaskError
 from ray.train.backend import Backend, BackendConfig
-from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
+
+from ganrun.ray_backend.internals import WorkerGroupStartupFailedError
 
 GOODBYE_SECONDS = 5.0
 """Workers are killed after it."""
 RENDEZVOUS_SECONDS = 120.0
-
-
-def ray_train_environment(elastic: bool) -> dict[str, str]:
-    """Environment variables of Ray Train, whose own values are made for the patient.
-
-    A worker that does not answer is given up after a minute, not after 10; one that waits for its storage still
-    answers. Where fewer workers will do, their room is waited for 10 s, not 60; where not, there is nothing else to do.
-    """
-    found = {"RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
-    return found | {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10"} if elastic else found
 
 
 @dataclass

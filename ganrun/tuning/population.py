@@ -29,8 +29,8 @@ class Report(NamedTuple):
     checkpoint: str | None
 
 
-class Exploit(NamedTuple):
-    """That a trial takes over a donor's state at the end of an interval, and goes on with `after`."""
+class ExploitDecision(NamedTuple):
+    """Decision that a trial takes over a donor's state at the end of an interval and goes on with `after`."""
 
     number: int
     trial: str
@@ -78,7 +78,7 @@ class Population:
         """By trial and interval; those that an exploit made void are gone."""
         self.told: list[Report] = []
         """All, in the order in which they came, those too."""
-        self.exploits: list[Exploit] = []
+        self.exploits: list[ExploitDecision] = []
         self.decided = 0
         """The newest interval that was decided."""
 
@@ -95,7 +95,7 @@ class Population:
                 self.reports[report.trial][report.interval] = report
                 self.told.append(report)
             case "exploit":
-                exploit = Exploit(*(line[field] for field in Exploit._fields))
+                exploit = ExploitDecision(*(line[field] for field in ExploitDecision._fields))
                 self.exploits.append(exploit)
                 self.values[exploit.trial] = exploit.after
                 self.decided = max(self.decided, exploit.interval)
@@ -125,7 +125,7 @@ class Population:
             return math.inf
         return report.score if self.tune.mode == "min" else -report.score
 
-    def decide(self, failed: Collection[str] = (), finished: Collection[str] = ()) -> list[Exploit]:
+    def decide(self, failed: Collection[str] = (), finished: Collection[str] = ()) -> list[ExploitDecision]:
         """Who takes over whom at the next interval, if all have reported it.
 
         Trials that failed count as the worst. One that will not report it any more, since its report was lost when the
@@ -146,7 +146,7 @@ class Population:
             return []
         cut = max(1, int(self.tune.quantile * len(ranked)))
         top = [trial for trial in ranked[:cut] if math.isfinite(self.loss(at[trial]))]
-        found: list[Exploit] = []
+        found: list[ExploitDecision] = []
         for trial in ranked[-cut:] if top else []:
             donor = stream(self.config.run.seed, "donor", trial, interval).choice(top)
             report = at[donor]
@@ -154,10 +154,12 @@ class Population:
             assert report.checkpoint is not None
             before, number = self.values[trial], len(self.exploits) + len(found) + 1
             after = explored(self.config, self.tune, self.values[donor], trial, interval)
-            found.append(Exploit(number, trial, donor, interval, report.images, report.checkpoint, before, after))
+            found.append(
+                ExploitDecision(number, trial, donor, interval, report.images, report.checkpoint, before, after)
+            )
         return found
 
-    def last_exploit(self, trial: str) -> Exploit | None:
+    def last_exploit(self, trial: str) -> ExploitDecision | None:
         """The newest one by a trial."""
         return next((each for each in reversed(self.exploits) if each.trial == trial), None)
 

@@ -7,6 +7,14 @@ from ganrun.tuning.population import Population, Report
 Event = dict[str, Any]
 
 
+def score_of(event: Event, metric: str) -> float | None:
+    """Return the value of `tune.metric` in an event of a score, or None if it has none or failed."""
+    if event["kind"] == "score_failed":
+        return None
+    value: float | None = event["value"] if metric == "distance" else event["values"].get(metric)
+    return value
+
+
 class TrialReporter:
     """Makes the reports of a trial: each of a score and the first checkpoint from there on, whichever is said first.
 
@@ -45,16 +53,9 @@ class TrialReporter:
             case "checkpoint" if self.up_to_date:
                 self._saved.append((event["images"], event["checkpoint"]))
                 return self._whole()
-            case "score" if self.up_to_date:
-                return self._score(event["images"], self._value(event))
-            case "score_failed" if self.up_to_date:
-                return self._score(event["images"], None)
+            case "score" | "score_failed" if self.up_to_date:
+                return self._score(event["images"], score_of(event, self.population.tune.metric))
         return None
-
-    def _value(self, event: Event) -> float | None:
-        metric = self.population.tune.metric
-        value: float | None = event["value"] if metric == "distance" else event["values"].get(metric)
-        return value
 
     def _score(self, images: int, value: float | None) -> Report | None:
         interval = self.population.interval_of(images)

@@ -1,6 +1,7 @@
 """What Ray Tune asks of a search: which trial runs next, whether one goes on, and when all is over."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import ray
@@ -22,6 +23,7 @@ from ganrun.tuning.trainable import exploit_command, write_trial_config
 from ganrun.worker.channel import Event
 
 PENDING, RUNNING, PAUSED, FINISHED, FAILED = STATES
+ENDED = (FINISHED, FAILED)
 
 
 class SearchObserver(Protocol):
@@ -35,6 +37,33 @@ class SearchObserver(Protocol):
 
     def write_line(self, text: str) -> None:
         """A line for the user."""
+
+
+@dataclass
+class SearchTrial:
+    """A trial as the scheduler knows it.
+
+    Attributes:
+        reporting: makes its reports.
+        tune_trial: Ray Tune's trial, or None if it has not made one yet.
+        ending: FINISHED or FAILED if it does not run again until it takes over another trial, else empty.
+    """
+
+    reporting: TrialReporter
+    ending: str
+    tune_trial: TuneTrial | None = None
+
+    @property
+    def runs(self) -> bool:
+        """True if Ray Tune runs or starts it; also until its process has left after its end."""
+        return self.tune_trial is not None and self.tune_trial.status in (TuneTrial.PENDING, TuneTrial.RUNNING)
+
+    @property
+    def state(self) -> str:
+        """One of STATES."""
+        if self.ending or self.runs:
+            return self.ending or RUNNING
+        return PENDING if self.tune_trial is None else PAUSED
 
 
 class Scheduler(FIFOScheduler):  # type: ignore[misc]
@@ -61,10 +90,10 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.config, self.storage, self.population, self.watch, self.send = config, storage, population, watch, send
-        self.reporting = {name: TrialReporter(population, name) for name in population.trials}
-        self.tune_trials: dict[str, TuneTrial] = {}
-        self.over = {name: FINISHED for name in population.trials if population.has_finished(name)}
-        """Trials that do not run again, or not until they take over another: finished or failed."""
+        self.trials = {
+            name: SearchTrial(TrialReporter(population, name), FINISHED if population.has_finished(name) else "")
+            for name in population.trials
+        }
         self.why = ""
         """What the first one failed of."""
         self.fault: Exception | None = None
@@ -78,12 +107,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
 
     def states(self) -> dict[str, str]:
         """The state of each trial."""
-        running = self._running()
-        return {
-            name: self.over.get(name)
-            or (RUNNING if name in running else PAUSED if name in self.tune_trials else PENDING)
-            for name in self.population.trials
-        }
+        return {name: trial.state for name, trial in self.trials.items()}
 
     def stop(self) -> None:
         """Has all that run save and leave, and nobody start."""
@@ -103,12 +127,12 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
         """Ray Tune has made a trial of what `TrialQueue` suggested."""
-        self.tune_trials[trial.config["trial"]] = trial
+        self.trials[trial.config["trial"]].tune_trial = trial
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
         """One that is paused and may go on."""
         name = self.up_next()
-        return self.tune_trials.get(name) if name else None
+        return self.trials[name].tune_trial if name else None
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         """Takes what its workers said; a trial goes on until they have left."""
@@ -122,7 +146,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
             self._end_with(error)
         if events[-1]["kind"] not in launch.ENDINGS:
             return str(self.CONTINUE)
-        return str(self.STOP if self.over.get(name) == FINISHED else self.PAUSE)
+        return str(self.STOP if self.trials[name].ending == FINISHED else self.PAUSE)
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         """Its process has died; Ray Tune starts it again, or has given up."""
@@ -138,12 +162,10 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
 
     def _running(self) -> list[str]:
         """Those that Ray Tune has at work, or starts."""
-        alive = (TuneTrial.PENDING, TuneTrial.RUNNING)
-        return [name for name, trial in self.tune_trials.items() if trial.status in alive]
+        return [name for name, trial in self.trials.items() if trial.runs]
 
     def _waiting(self) -> list[str]:
-        running = self._running()
-        waiting = [name for name in self.population.trials if name not in running and name not in self.over]
+        waiting = [name for name, trial in self.trials.items() if trial.state in (PENDING, PAUSED)]
         return sorted(waiting, key=lambda name: (self.population.reported(name), name))
 
     def _make_room(self) -> None:
@@ -155,7 +177,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         behind = waiting[max(self._room() - len(running), 0) :]
         ahead = [name for name in running if behind and reported(name) > reported(behind[0])]
         for name in ahead[: len(behind)]:
-            if self.reporting[name].up_to_date:
+            if self.trials[name].reporting.up_to_date:
                 self.send(name, True, [])
 
     def _room(self) -> int:
@@ -179,14 +201,14 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         return max(room, 1)
 
     def _act_on(self, name: str, event: Event) -> None:
-        reporting = self.reporting[name]
+        reporting = self.trials[name].reporting
         if report := reporting.handle(event):
             self._report(report)
         match event["kind"]:
             case "started" if not reporting.up_to_date:
                 self._send_exploit(name)  # Whoever had it may have died of it.
             case "finished" if reporting.up_to_date:
-                self.over[name] = FINISHED
+                self.trials[name].ending = FINISHED
                 self.decide()
             case "failed":
                 if event["wrong_input"]:
@@ -202,12 +224,12 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
 
     def decide(self) -> None:
         """Has those take over others that are to, once all have reported."""
-        failed, finished = ([name for name in self.over if self.over[name] == how] for how in (FAILED, FINISHED))
-        found = self.population.decide(failed, finished)
+        ended = {how: [name for name, trial in self.trials.items() if trial.ending == how] for how in ENDED}
+        found = self.population.decide(failed=ended[FAILED], finished=ended[FINISHED])
         # Written before anyone acts on them: a search that is killed now does the same when it goes on.
         self._append([{"kind": "exploit", **exploit._asdict()} for exploit in found])
         for exploit in found:
-            self.over.pop(exploit.trial, None)
+            self.trials[exploit.trial].ending = ""
             write_trial_config(self.config, self.population, exploit.trial)
             self._send_exploit(exploit.trial)
         best = self.population.best()
@@ -229,7 +251,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
             self.watch.handle("", line)
 
     def _failed(self, name: str, text: str) -> None:
-        self.over[name], self.why = FAILED, self.why or text
+        self.trials[name].ending, self.why = FAILED, self.why or text
         revived = (
             self.population.tune.method == "population" and self.population.decided + 1 < self.population.intervals
         )
@@ -247,9 +269,11 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         self.scheduler = scheduler
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The config of the next trial, which is its name; None: not yet."""
+        """Return the config of the next trial: its name, and its hyper-parameters to be shown; None: not yet."""
         name = self.scheduler.up_next()
-        return {"trial": name} if name and name not in self.scheduler.tune_trials else None
+        if name is None or self.scheduler.trials[name].tune_trial:
+            return None
+        return {"trial": name} | self.scheduler.population.values[name]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing to learn."""

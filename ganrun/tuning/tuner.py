@@ -33,7 +33,7 @@ QUIET = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
 }
-"""Ray Tune writes no records of its own beside ours, and none of ours again."""
+"""Ray Tune prints nothing and keeps no records beside ours, but for `ScoreLog` until the search ends."""
 
 
 def run(
@@ -72,7 +72,7 @@ def _run(
     stop: threading.Event,
     head: HeadWatch,
 ) -> str:
-    from ganrun.tuning.scheduler import FINISHED, Scheduler
+    from ganrun.tuning.scheduler import ENDED, FINISHED, Scheduler
 
     boxes = {name: launch.mailbox() for name in population.trials}
 
@@ -81,7 +81,7 @@ def _run(
 
     scheduler = Scheduler(config, storage, population, watch, send)
     # Off the main thread: there Ray Tune would take SIGINT for itself.
-    over = trainable.in_thread(_tuner(config, scheduler, boxes).fit)
+    over = trainable.in_thread(tuner_of(config, scheduler, boxes).fit)
     while not wait([over], timeout=LISTEN_SECONDS).done:
         if stop.is_set() or head.lost:
             scheduler.stop()
@@ -92,37 +92,52 @@ def _run(
         raise head.fault("trials that could be told have saved a checkpoint")
     if fault := scheduler.fault or over.exception():
         raise fault
-    watch.observe(scheduler.states())
-    if len(scheduler.over) < len(population.trials):
+    states = scheduler.states()
+    watch.observe(states)
+    if not set(states.values()) <= set(ENDED):
         return "stopped"
-    if FINISHED not in scheduler.over.values():
+    if FINISHED not in states.values():
         raise RunError(f"all trials failed; the first: {scheduler.why}")
     best = population.best()
     append_lines(storage, [{"kind": "end", "best": best and best.trial}])
     return "finished"
 
 
-def _tuner(config: Config, scheduler: "Scheduler", boxes: dict[str, Any]) -> Any:
-    """What runs the trials that are not yet at their end."""
+def tuner_of(config: Config, scheduler: "Scheduler", boxes: dict[str, Any]) -> Any:
+    """Return the Tuner of the trials that are not yet at their end.
+
+    Args:
+        config: of the search, resolved.
+        scheduler: decides which trials run.
+        boxes: the mailbox of each trial.
+    """
     os.environ.update(QUIET)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # What befell a trial the scheduler says.
     import ray
     from ray import tune
 
-    from ganrun.tuning.scheduler import SearchEnd, TrialQueue
+    from ganrun.tuning.scheduler import ENDED, SearchEnd, TrialQueue
+    from ganrun.tuning.score_log import ScoreLog
 
     # A trial's process only listens, here; its workers have resources of their own, by Ray Train.
     here = tune.PlacementGroupFactory([{f"node:{ray.util.get_node_ip_address()}": 0.001}])
     bound = tune.with_parameters(trainable.train_trial, search=config, boxes=boxes)
-    trials = len(boxes) - len(scheduler.over)
+    trials = sum(state not in ENDED for state in scheduler.states().values())
+    assert config.tune is not None
     return tune.Tuner(
         tune.with_resources(bound, here),
         tune_config=tune.TuneConfig(
-            scheduler=scheduler, search_alg=TrialQueue(scheduler), num_samples=trials, max_concurrent_trials=trials
+            metric=config.tune.metric,
+            mode=config.tune.mode,
+            scheduler=scheduler,
+            search_alg=TrialQueue(scheduler),
+            num_samples=trials,
+            max_concurrent_trials=trials,
         ),
         run_config=tune.RunConfig(
             name=uuid.uuid4().hex[:12],
             stop=SearchEnd(scheduler),
+            callbacks=[ScoreLog()],
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=config.cluster.max_failures),
             **for_ray(f"{config.run.storage}/{config.run.name}/.ray"),

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from ray.exceptions import ActorDiedError
 from ray.train import ControllerError, FailureConfig, WorkerGroupError
-from ray.train.v2._internal.exceptions import (
+
+from ganrun.ray_backend.internals import (
+    FailureDecision,
     WorkerGroupStartupFailedError,
     WorkerGroupStartupTimeoutError,
     WorkerHealthCheckFailedError,
     WorkerHealthCheckTimeoutError,
 )
-from ray.train.v2._internal.execution.failure_handling import FailureDecision
-
 from ganrun.ray_backend.policies import FailurePolicy, count_room, restart_cause, unreachable
 from ganrun.worker.transitions import DrainedError
 from tests.commands import LOCAL_RAY

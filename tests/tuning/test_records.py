@@ -15,7 +15,7 @@ from ganrun.telemetry.run_state import RunHistory, RunState
 from ganrun.telemetry.search_state import SearchState
 from ganrun.telemetry.sidecar.runs import parse
 from ganrun.tuning.plots import draw_hyperparameters, draw_samples, draw_scores
-from ganrun.tuning.population import Exploit, Report
+from ganrun.tuning.population import ExploitDecision, Report
 from ganrun.tuning.records import append_lines, point_best, read_population, settle, terminate_last_line
 from ganrun.tuning.trial_config import trial_config
 from tests.tuning.making import search
@@ -30,7 +30,7 @@ def lines_of(population):
         for number, trial in enumerate(population.trials)
     ]
     before = population.first["03"]
-    exploit = Exploit(1, "03", "00", 1, 60, "x", before, {key: value / 2 for key, value in before.items()})
+    exploit = ExploitDecision(1, "03", "00", 1, 60, "x", before, {key: value / 2 for key, value in before.items()})
     lines = [{"kind": "report", **report._asdict()} for report in reports]
     return [*lines[:8], {"kind": "exploit", **exploit._asdict()}, *lines[8:]]
 

@@ -52,12 +52,12 @@ class Made:
     def start(self, *names):
         """Has Ray Tune ask for trials, and start them."""
         for name in names:
-            assert self.queue.suggest("id") == {"trial": name}
+            assert self.queue.suggest("id") == {"trial": name} | self.population.values[name]
             self.scheduler.on_trial_add(None, SimpleNamespace(config={"trial": name}, status="RUNNING"))
 
     def write_line(self, name, *events):
         """A report of a trial; what Ray Tune is told, and does."""
-        trial = self.scheduler.tune_trials[name]
+        trial = self.scheduler.trials[name].tune_trial
         decision = self.scheduler.on_trial_result(None, trial, {"events": list(events)})
         trial.status = {"CONTINUE": "RUNNING", "PAUSE": "PAUSED", "STOP": "TERMINATED"}[decision]
         return decision
@@ -134,7 +134,7 @@ def test_who_was_done_before_it_was_told_starts_again(running):
     running.decided()
     assert running.write_line("01", ended("finished")) == "PAUSE"
     assert running.scheduler.states()["01"] == "paused"
-    assert running.scheduler.choose_trial_to_run(None) is running.scheduler.tune_trials["01"]
+    assert running.scheduler.choose_trial_to_run(None) is running.scheduler.trials["01"].tune_trial
     assert running.write_line("00", ended("finished")) == "STOP"
     assert running.scheduler.states() == {"00": "finished", "01": "paused"}
     assert not running.end.stop_all()
@@ -146,13 +146,13 @@ def test_who_failed_takes_over_at_the_next_comparison(running):
     assert running.scheduler.choose_trial_to_run(None) is None
     running.reported("00", 60, 1.0)
     assert running.scheduler.states()["01"] == "paused"
-    assert running.scheduler.choose_trial_to_run(None) is running.scheduler.tune_trials["01"]
+    assert running.scheduler.choose_trial_to_run(None) is running.scheduler.trials["01"].tune_trial
     assert running.population.last_exploit("01").checkpoint == f"{60:012d}-0001"
     assert running.watch.said == ["trial 01 failed; at the next comparison it takes over another: the run diverged"]
 
 
 def test_whose_process_died_is_started_again_by_ray_tune_and_has_failed_when_that_gives_up(running):
-    trial = running.scheduler.tune_trials["01"]
+    trial = running.scheduler.trials["01"].tune_trial
     trial.should_recover = lambda: True
     running.scheduler.on_trial_error(None, trial)
     assert running.scheduler.states()["01"] == "running"
@@ -208,7 +208,7 @@ def test_trials_that_do_not_fit_take_turns_those_behind_first(config, monkeypatc
     made.reported("01", 120, 2.0)
     assert "stop" in made.told.kinds("01")
     made.write_line("01", ended("stopped", 132))
-    assert made.scheduler.choose_trial_to_run(None) is made.scheduler.tune_trials["00"]
+    assert made.scheduler.choose_trial_to_run(None) is made.scheduler.trials["00"].tune_trial
 
 
 def test_a_search_that_goes_on_gives_an_order_again_that_a_trial_may_not_have_behind_it(running, monkeypatch):

@@ -1,0 +1,20 @@
+"""Log of scores from which Ray Tune builds the table of a ResultGrid."""
+
+from typing import Any
+
+from ray.tune.logger import JsonLoggerCallback
+
+LOGGED = {"score", "score_failed", "exploit"}
+"""Events after which a trial's score is another."""
+
+
+class ScoreLog(JsonLoggerCallback):  # type: ignore[misc]
+    """Logs a trial's results with a new score, and the last one, without their events.
+
+    Ray Tune's own loggers would log every result, several a second, with the pictures among its events.
+    """
+
+    def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
+        """Append a line to the trial's result.json, in Ray Tune's own folder."""
+        if result["done"] or LOGGED & {event["kind"] for event in result["events"]}:
+            super().log_trial_result(iteration, trial, {name: result[name] for name in result if name != "events"})
