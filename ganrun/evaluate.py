@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from ganrun.cli import command
 from ganrun.config.field_types import Metric
+from ganrun.telemetry.series import DISTANCES, FRECHET_DISTANCE
 
 EXAMPLES = """examples:
   ganrun evaluate runs/quickstart                                   all scores, as in training
@@ -16,7 +17,7 @@ EXAMPLES = """examples:
   ganrun evaluate runs/quickstart/checkpoints/000000150016-0001 --data data/held-out
 
 Scores compare only if extractor, resize filter and number of samples are the same."""
-ALIASES = ("fid", "frechet_distance")
+ALIASES = ("fid", FRECHET_DISTANCE.key)
 """What the Fréchet distance may be asked for by, though it is always measured."""
 
 
@@ -77,7 +78,7 @@ def _main(options: argparse.Namespace) -> int:
 
 def _describe(result: dict[str, Any]) -> str:
     """A line a score, and where they come from."""
-    value = next(name for name in ("frechet_distance", "mode_distance") if name in result)
+    value = next(name for name in (distance.key for distance in DISTANCES) if name in result)
     facts = ("images", "samples", "seed", "name", "extractor", "extractor_sha256", "resize", "fid", value)
     rows = {result["name"]: result[value]}
     rows |= {name: value for name, value in result.items() if name not in facts}

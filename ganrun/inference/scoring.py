@@ -23,6 +23,7 @@ from ganrun.inference.sampling import Sampler
 from ganrun.models.extractors import Extractor, open_extractor
 from ganrun.run_folder.run_folder import find_checkpoint
 from ganrun.storage import RECORD_BYTES, open_storage
+from ganrun.telemetry.series import FRECHET_DISTANCE
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def score_checkpoint(where: str, request: ScoreRequest, seen: Callable[[int, int
     values: dict[str, Any] = {"images": images, "samples": found.samples, "seed": found.seed, "name": found.name}
     values |= found.provenance | found.values()
     if found.name == "FID":
-        values["fid"] = values["frechet_distance"]
+        values["fid"] = values[FRECHET_DISTANCE.key]
     return values
 
 

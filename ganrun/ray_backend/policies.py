@@ -34,7 +34,8 @@ from ray.train.v2._internal.execution.scaling_policy import (
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from ganrun.worker.transitions import FAILURE, PREEMPTION, RESIZE, DrainedError, Restart
+from ganrun.telemetry.messages import FAILURE, PREEMPTION, RESIZE, DrainWorkers, Note, Restart
+from ganrun.worker.transitions import DrainedError
 
 ASK_SECONDS = 60.0
 """A command to drain that nobody followed is given again."""
@@ -143,7 +144,7 @@ class _DrainPolicy(ScalingPolicy):  # type: ignore[misc]
         now = time.monotonic()
         if self._asked is None or now - self._asked[1] > ASK_SECONDS:
             self._asked = (reason, now)
-            self._mailbox.command.remote({"kind": "drain", "reason": reason, "why": why})
+            self._mailbox.command.remote(DrainWorkers(reason, why))
 
     def _tell(self, error: Exception) -> None:
         """Why the workers are started anew, for the driver and for the next ones."""
@@ -159,7 +160,7 @@ class _DrainPolicy(ScalingPolicy):  # type: ignore[misc]
             fewest = self.scaling_config.num_workers
             fewest = fewest[0] if isinstance(fewest, tuple) else fewest
             text = f"waiting for room for {fewest} worker{'s' * (fewest > 1)} in the cluster"
-            self._mailbox.exchange.remote([{"kind": "note", "text": text}], False)
+            self._mailbox.exchange.remote([Note(text)], False)
 
 
 class FixedPolicy(_DrainPolicy, FixedScalingPolicy):  # type: ignore[misc]

@@ -63,7 +63,7 @@ class ScoreTaken(Message, kind="score"):
     """Distance that best.json follows; None if it is not finite."""
     values: Mapping[str, float | None]
     """The distance and every other metric of evaluate.metrics."""
-    extractor: str
+    extractor: str | None
     samples: int
     best: bool = False
 

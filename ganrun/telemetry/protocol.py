@@ -5,7 +5,7 @@
     DELETE /                                             end
 
 The state names each part (curve, first and latest picture) by a digest, so that it is sent when it is new, or when
-the sidecar is. Either side ignores fields that it does not know. The path has PROTOCOL_VERSION; another version is refused.
+the sidecar is. Either side ignores fields that it does not know. Another PROTOCOL_VERSION in the path is refused.
 Where GANRUN_SIDECAR_TOKEN is set, a request that changes something carries it as a bearer token.
 """
 

@@ -143,15 +143,6 @@ class Exploited(OfAttempt, kind="exploit"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resized(Announcement, kind="resize"):
-    """The number of workers changed."""
-
-    workers: int
-    before: int
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class DrainBegun(Announcement, kind="leave"):
     """The workers save so that Ray can start them anew."""
 
@@ -159,6 +150,15 @@ class DrainBegun(Announcement, kind="leave"):
 
 
 # Only written.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resized(Announcement, kind="resize"):
+    """The number of workers changed."""
+
+    workers: int
+    before: int
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,12 +229,19 @@ Emitted = (
     | RolledBack
     | ScheduleStepped
     | Exploited
-    | Resized
     | DrainBegun
 )
 """Event that is also a line of events/*.jsonl."""
 EventRecord = (
-    AttemptReserved | AttemptStarted | AttemptEnded | WeightsUnfit | RunFailed | RunFinished | RunStopped | Emitted
+    AttemptReserved
+    | AttemptStarted
+    | AttemptEnded
+    | Resized
+    | WeightsUnfit
+    | RunFailed
+    | RunFinished
+    | RunStopped
+    | Emitted
 )
 """Line of events/*.jsonl."""
 EVENT_RECORDS: tuple[type[EventRecord], ...] = get_args(EventRecord)

@@ -202,7 +202,6 @@ class RunState(PushedState):
                 | records.ProfileEnded()
                 | records.CollapseSuspected()
                 | records.ScheduleStepped()
-                | records.Resized()
                 | records.DrainBegun()
             ):
                 pass  # Their notes come by themselves.
@@ -243,7 +242,7 @@ class RunState(PushedState):
                 continue
             shown = math.nan if value is None else value
             if name == metrics.FRECHET_DISTANCE.key:
-                self._set(metrics.FRECHET_DISTANCE, shown, event.extractor, str(event.samples))
+                self._set(metrics.FRECHET_DISTANCE, shown, event.extractor or "", str(event.samples))
             elif series := metrics.SCORES.get(name):
                 self._set(series, shown)
             else:

@@ -11,10 +11,10 @@ from ganrun.ray_backend import launch
 from ganrun.run_folder import run_config
 from ganrun.run_folder.run_folder import RunFolder
 from ganrun.storage import open_storage
-from ganrun.tuning.population import Exploit, Population
+from ganrun.telemetry.messages import ENDINGS, Exploit, Failed, TrialExploit
+from ganrun.tuning.population import Population
 from ganrun.tuning.records import read_population
 from ganrun.tuning.trial_config import trial_config
-from ganrun.worker.transitions import Exploit as ExploitCommand
 
 SETTLE_SECONDS = 20.0
 
@@ -36,11 +36,11 @@ def train_trial(settings: dict[str, Any], search: Config, boxes: dict[str, Any])
         population = read_population(search, open_storage(f"{search.run.storage}/{search.run.name}"))
         config = write_trial_config(search, population, name)
     except (OSError, UserError, RunError) as error:
-        tune.report({"events": [launch.failed(str(error), wrong_input=isinstance(error, UserError))]})
+        tune.report({"events": [Failed(str(error), wrong_input=isinstance(error, UserError))]})
         return
     fitted = in_thread(launch.fit, config, boxes[name], exploit_command(search, population.last_exploit(name)))
     for events in launch.follow(config, boxes[name], fitted, lambda: False):
-        if events and events[-1]["kind"] in launch.ENDINGS:
+        if events and isinstance(events[-1], ENDINGS):
             wait([fitted], SETTLE_SECONDS)  # Until Ray Train has released its resources.
         if events:
             tune.report({"events": events})
@@ -53,12 +53,12 @@ def write_trial_config(search: Config, population: Population, name: str) -> Con
     return config
 
 
-def exploit_command(search: Config, exploit: Exploit | None) -> ExploitCommand | None:
+def exploit_command(search: Config, exploit: TrialExploit | None) -> Exploit | None:
     """An exploit as the workers of a trial are told of it; one that they have behind them they pass over."""
     if exploit is None:
         return None
     donor = f"{search.run.storage}/{search.run.name}/trials/{exploit.donor}"
-    return ExploitCommand(exploit.number, donor, exploit.checkpoint, exploit.after)
+    return Exploit(exploit.number, donor, exploit.checkpoint, exploit.after)
 
 
 def in_thread(work: Callable[..., Any], *arguments: Any) -> Future[Any]:

@@ -10,9 +10,10 @@ from ganrun.config.tunable import scheduled, value_of, with_values
 from ganrun.run_folder.run_folder import RunFolder
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
+from ganrun.telemetry.messages import Exploit
 from ganrun.training import checkpoint
 from ganrun.training.state_files import RunProgress, progress_of
-from ganrun.worker.transitions import Exploit, Rollback, Transition
+from ganrun.worker.transitions import Rollback, Transition
 
 
 class AttemptStart(NamedTuple):

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from ganrun.evaluation.pictures import to_png
+from ganrun.telemetry.messages import Note, SamplesDrawn
 from ganrun.telemetry.protocol import Address
 from ganrun.telemetry.push import Pusher
 from ganrun.telemetry.sidecar.runs import Runs
@@ -41,8 +42,8 @@ def where():
         values["run"]["name"] = name
         state = heard(values)
         png = to_png(torch.linspace(-1, 1, 16 * 3 * 256).view(16, 3, 16, 16))
-        state.handle({"kind": "picture", "images": 120, "png": png, "diversity": 0.5})
-        state.handle({"kind": "note", "text": "<img src=x onerror=alert(1)> is text"})
+        state.handle(SamplesDrawn(120, png, 0.5))
+        state.handle(Note("<img src=x onerror=alert(1)> is text"))
         if ending:
             state.end(ending)
         Pusher(state, address, False, 60, lambda text: None).close()

@@ -200,10 +200,9 @@ def _sample(name: Any = None, labels: Any = None, value: Any = None, *_: Any) ->
     series = BY_NAME.get(name) if isinstance(name, str) else None
     if series is None or series is UP or not isinstance(labels, dict) or not is_number(value):
         return None
-    own = tuple(labels.get(label) for label in series.labels)
-    if not all(isinstance(text, str) and len(text) <= LABEL_CHARACTERS for text in own):
-        return None
-    return series, own, float(value)
+    found = [labels.get(label) for label in series.labels]
+    own = tuple(text for text in found if isinstance(text, str) and len(text) <= LABEL_CHARACTERS)
+    return (series, own, float(value)) if len(own) == len(found) else None
 
 
 def _curve(data: bytes) -> list[dict[str, float]]:
