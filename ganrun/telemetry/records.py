@@ -117,7 +117,7 @@ class ProfileEnded(Announcement, kind="profile"):
 
 @dataclass(frozen=True, kw_only=True)
 class CollapseSuspected(Announcement, kind="collapse_suspected"):
-    """A symptom of collapse began to hold. (Records of ganrun 0.2 and before call it `sign`.)"""
+    """A symptom of collapse began to hold. (Older records call it `sign`.)"""
 
     symptom: str
 

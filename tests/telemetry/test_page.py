@@ -71,6 +71,18 @@ def test_the_page_shows_curves_pictures_and_health(where, tmp_path):
     assert 'href="#bold"' in page
 
 
+def test_a_page_of_another_version_says_so(tmp_path):
+    """As one that stayed open while the sidecar was replaced."""
+    server = Server(Address("127.0.0.1", 0), Runs(), "")
+    constants, kind = server.page["/constants.js"]
+    server.page["/constants.js"] = constants.replace(b"VERSION = 1", b"VERSION = 0"), kind
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    page = browse(Address(port=server.port).url, tmp_path, "--dump-dom")
+    server.shutdown()
+    server.server_close()
+    assert "This page is of version 0, the sidecar of version 1: reload the page." in page
+
+
 @pytest.mark.parametrize(
     ("size", "scheme", "back"),
     [((1280, 900), "light", LIGHT), ((1280, 900), "dark", DARK), ((500, 900), "dark", DARK)],
