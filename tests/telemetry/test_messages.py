@@ -189,7 +189,7 @@ def test_a_report_is_read_back():
 
 def test_a_field_that_is_not_known_is_ignored_and_one_that_may_be_unset_has_its_default():
     least = {"run": "a", "trial": "", "series": []}
-    assert parse_report(json.dumps(least | {"news": 1}).encode()) == RunReport("a", "", [])
+    assert parse_report(json.dumps(least | {"news": 1}).encode()) == RunReport("a", "", [], notes=[])
 
 
 @pytest.mark.parametrize("name", ["run", "trial", "series"])
