@@ -8,6 +8,7 @@ from typing import Any, get_args
 from ganrun.cli import command
 from ganrun.config.field_types import Metric
 from ganrun.errors import UserError
+from ganrun.telemetry.series import DISTANCES, FRECHET_DISTANCE
 
 EXAMPLES = """examples:
   ganrun evaluate runs/quickstart                                   all metrics, with the settings of training
@@ -18,7 +19,7 @@ EXAMPLES = """examples:
   ganrun evaluate --images pictures --data data/held-out            a folder of pictures, from any program
 
 Scores are comparable only if extractor, resize filter and number of samples are the same."""
-ALIASES = ("fid", "frechet_distance")
+ALIASES = ("fid", FRECHET_DISTANCE.key)
 """Accepted names of the Fréchet distance, which is always measured."""
 
 
@@ -93,7 +94,7 @@ def _main(options: argparse.Namespace) -> int:
 
 def _describe(result: dict[str, Any], folder: str | None) -> str:
     """Return a line for each score, and their provenance."""
-    value = next(name for name in ("frechet_distance", "mode_distance") if name in result)
+    value = next(name for name in (distance.key for distance in DISTANCES) if name in result)
     facts = ("images", "samples", "seed", "name", "extractor", "extractor_sha256", "resize", "fid", value)
     rows = {result["name"]: result[value]}
     rows |= {name: value for name, value in result.items() if name not in facts}

@@ -5,7 +5,6 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from ganrun.cli import command, preflight
 from ganrun.cli.progress import ProgressDisplay
@@ -20,8 +19,9 @@ from ganrun.run_folder.run_folder import RunFolder
 from ganrun.run_folder.totals import read_history
 from ganrun.storage import open_storage
 from ganrun.telemetry import protocol
+from ganrun.telemetry.messages import Event
 from ganrun.telemetry.push import Pusher
-from ganrun.telemetry.run_state import RunHistory, RunState
+from ganrun.telemetry.state import RunHistory, RunState
 
 EXAMPLES = """examples:
   ganrun train configs/quickstart.yaml                       on this machine, with a Ray of its own
@@ -98,7 +98,7 @@ def _train(config: Config, folder: RunFolder, stop: threading.Event) -> int:
 
 
 @contextlib.contextmanager
-def _pushed(config: Config, folder: RunFolder, display: ProgressDisplay) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _pushed(config: Config, folder: RunFolder, display: ProgressDisplay) -> Iterator[Callable[[Event], None]]:
     """What hears the workers: the display, and unless it is off the state that a sidecar is pushed meanwhile."""
     where, seconds = protocol.address(), config.telemetry.push_seconds
     if where is None or not seconds:
@@ -110,7 +110,7 @@ def _pushed(config: Config, folder: RunFolder, display: ProgressDisplay) -> Iter
     state = RunState(config, before)
     pusher = Pusher(state, where, protocol.is_default(), seconds, display.write_line)
 
-    def handle(event: dict[str, Any]) -> None:
+    def handle(event: Event) -> None:
         with contextlib.suppress(Exception):  # Not even our own fault in what is shown may end what is trained.
             state.handle(event)
         display.handle(event)

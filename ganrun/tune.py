@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import sys
 import threading
-from typing import Any
 
 from ganrun.cli import command, preflight
 from ganrun.cli.signals import stop_on_signals
@@ -18,8 +17,9 @@ from ganrun.run_folder.time_breakdown import format_shares, trials_time_breakdow
 from ganrun.run_folder.totals import read_history
 from ganrun.storage import Storage, open_storage
 from ganrun.telemetry import protocol
-from ganrun.telemetry.run_state import RunHistory, RunState
-from ganrun.telemetry.search_state import SearchPush
+from ganrun.telemetry.messages import Event, Note, Restart, SearchRecord, TrialFailed, WorkersStarted
+from ganrun.telemetry.push import SearchPusher
+from ganrun.telemetry.state import RunHistory, RunState
 from ganrun.tuning import records, summary
 from ganrun.tuning.population import Population
 from ganrun.tuning.trial_config import schedule_config, trial_config
@@ -131,16 +131,21 @@ class _Watch:
 
     def __init__(self, config: Config, population: Population, storage: Storage) -> None:
         where, seconds = protocol.address(), config.telemetry.push_seconds
-        self._push: SearchPush | None = None
+        self._push: SearchPusher | None = None
         if where is not None and seconds:
             states = {name: _state(config, population, name) for name in population.trials}
-            self._push = SearchPush(config, states, where, protocol.is_default(), self.write_line)
+            self._push = SearchPusher(config, states, where, protocol.is_default(), self.write_line)
 
-    def handle(self, trial: str, event: dict[str, Any]) -> None:
-        """A message of a trial's workers; without a trial, a line of search.jsonl."""
+    def handle(self, trial: str, event: Event | TrialFailed) -> None:
+        """Take an event of a trial."""
         if self._push:
             self._push.handle(trial, event)
-        if text := summary.describe_line(event) if not trial else _told(trial, event):
+        if text := _told(trial, event):
+            self.write_line(text)
+
+    def record(self, record: SearchRecord) -> None:
+        """Take a new line of search.jsonl."""
+        if text := summary.describe_record(record):
             self.write_line(text)
 
     def observe(self, states: dict[str, str]) -> None:
@@ -160,17 +165,17 @@ class _Watch:
             self._push.close(ending)
 
 
-def _told(trial: str, event: dict[str, Any]) -> str:
-    match event["kind"]:
-        case "started":
-            faults = "".join(f"; {fault}" for fault in event["faults"])
-            workers = f"{event['workers']} worker{'s' * (event['workers'] > 1)}"
-            return f"{event['images']:>11,} images  trial {trial} starts with {workers}{faults}"
-        case "restart" if event["why"]:
-            return f"trial {trial}: {event['why']}; its workers are started again"
-        case "note":
-            return f"trial {trial}: {event['text']}"
-    return ""
+def _told(trial: str, event: Event | TrialFailed) -> str:
+    match event:
+        case WorkersStarted(images, workers, faults):
+            told = "".join(f"; {fault}" for fault in faults)
+            return f"{images:>11,} images  trial {trial} starts with {workers} worker{'s' * (workers > 1)}{told}"
+        case Restart(why=why) if why:
+            return f"trial {trial}: {why}; its workers are started again"
+        case Note(text):
+            return f"trial {trial}: {text}"
+        case _:
+            return ""  # Not shown.
 
 
 def _state(config: Config, population: Population, trial: str) -> RunState:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ganrun.config.schema import Config
 from ganrun.run_folder.run_folder import find_checkpoint
+from ganrun.telemetry.messages import Command, Event, Progress
 from ganrun.training import checkpoint
 from ganrun.worker.checkpoint_writer import CheckpointWriter, PendingCheckpoint
 
@@ -25,15 +26,15 @@ class StopAt:
 
     def __init__(self, images: int | None = None) -> None:
         self.images, self.stop = images, False
-        self.events: list[dict[str, Any]] = []
+        self.events: list[Event] = []
 
-    def send(self, kind: str, **fields: Any) -> None:
-        self.events.append({"kind": kind, **fields})
-        if kind == "images" and self.images is not None:
-            self.stop = fields["images"] >= self.images
+    def send(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, Progress) and self.images is not None:
+            self.stop = event.images >= self.images
 
-    def commands(self) -> list[dict[str, Any]]:
-        """Return no commands."""
+    def commands(self) -> list[Command]:
+        """None come."""
         return []
 
 

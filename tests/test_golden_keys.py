@@ -12,7 +12,10 @@ import torch
 from prometheus_client.parser import text_string_to_metric_families
 
 from ganrun import bench
-from ganrun.telemetry.run_state import RunHistory, RunState
+from ganrun.telemetry.messages import Note, Restart, SamplesDrawn, ScoreTaken, Tick, WorkersStarted
+from ganrun.telemetry.records import CheckpointFailed, CheckpointWritten
+from ganrun.telemetry.run_report import to_json
+from ganrun.telemetry.state import RunHistory, RunState
 from ganrun.worker.worker import run_worker
 from tests.benchmarks.__main__ import MEASURES
 from tests.conftest import config_of, small_run, write_yaml
@@ -49,19 +52,17 @@ TICK = {
     "collapse_suspected/gradient_vanished": 0.0,
 }
 SCORES = {"frechet_distance": 7.0, "kid": 0.5, "recall": None, "density": 0.75, "class_frechet_distance/cat": 9.0}
-SCORED = {"name": "FID-20", "extractor": "e", "samples": 20, "best": True}
 MADE_UP = (
-    {"kind": "started", "images": 0, "workers": 2, "faults": []},
-    {"kind": "picture", "images": 0, "png": b"first", "diversity": 0.5},
-    {"kind": "tick", "images": 60, "values": TICK},
-    {"kind": "score", "images": 60, "values": SCORES} | SCORED,
-    {"kind": "checkpoint", "time": 9.0, "images": 60, "bytes": 5, "blocked_seconds": 0.1, "upload_seconds": 0.2},
-    {"kind": "checkpoint_failed", "time": 9.5, "images": 60, "message": "disk full"},
-    {"kind": "restart", "reason": "resize", "workers": 2, "why": ""},
-    {"kind": "started", "images": 60, "workers": 3, "faults": [], "reason": "resize", "before": 2},
-    {"kind": "tick", "images": 120, "values": TICK},
-    {"kind": "picture", "images": 120, "png": b"latest", "diversity": 0.25},
-    {"kind": "of a newer ganrun"},
+    WorkersStarted(0, workers=2),
+    SamplesDrawn(0, b"first", diversity=0.5),
+    Tick(60, TICK),
+    ScoreTaken(60, "FID-20", 7.0, SCORES, "e", samples=20, best=True),
+    CheckpointWritten(time=9.0, images=60, checkpoint="c", bytes=5, blocked_seconds=0.1, upload_seconds=0.2),
+    CheckpointFailed(time=9.5, images=60, message="disk full"),
+    Restart("resize", workers=2, why=""),
+    WorkersStarted(60, workers=3, reason="resize", before=2),
+    Tick(120, TICK),
+    SamplesDrawn(120, b"latest", diversity=0.25),
 )
 """Events that workers with GPUs might send."""
 
@@ -154,9 +155,9 @@ def sidecar(states):
 
 def push(address, state):
     report = state.report()
-    wanted = json.loads(ask(f"{address}/push/v1", "POST", json.dumps(report).encode()))["want"]
+    wanted = json.loads(ask(f"{address}/push/v1", "POST", to_json(report)))["want"]
     assert wanted == ["curve", "first", "latest"]
-    where = f"{address}/push/v1/part?run={report['run']}&trial=&part=curve&digest={report['parts']['curve']}"
+    where = f"{address}/push/v1/part?run={report.run}&trial=&part=curve&digest={report.parts['curve']}"
     ask(where, "PUT", state.part("curve"))
 
 
@@ -169,15 +170,15 @@ def ask(address, method="GET", data=None):
 def test_messages_of_a_worker(states):
     kinds = {}
     for event in states["messages"]:
-        if event["kind"] == "note":
+        if isinstance(event, Note):
             continue
-        values = {key: value for key, value in event.items() if not isinstance(value, bytes)}
-        kinds.setdefault(event["kind"], []).append(values)
+        values = {key: value for key, value in event.to_line().items() if not isinstance(value, bytes)}
+        kinds.setdefault(event.kind, []).append(values)
     expect_json("keys/messages.json", {kind: shape(kinds[kind]) for kind in sorted(kinds)})
 
 
 def test_what_is_pushed(states):
-    reports = {name: states[name].report() for name in ("real", "made_up")}
+    reports = {name: json.loads(to_json(states[name].report())) for name in ("real", "made_up")}
     found = {name: shape(report | {"series": []}) for name, report in reports.items()}
     series = {name: sorted({json.dumps(each[:2]) for each in report["series"]}) for name, report in reports.items()}
     expect_json("keys/pushed.json", {"fields": found, "series": series})

@@ -24,7 +24,7 @@ from ganrun.run_folder.curve import Line, read_curve
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
 from ganrun.telemetry.protocol import VARIABLE
-from ganrun.telemetry.time_accounting import PREFIX
+from ganrun.telemetry.series import IMAGES_PER_SECOND, SECONDS
 
 REPEATS, JOB_SECONDS, ROUND_SECONDS = 5, 40.0, 3.0
 TICKS, CHECKPOINTS = 4, 2
@@ -55,11 +55,11 @@ def measure(config: Config) -> dict[str, Any]:
                 alone.append((before + rate(step, size, ROUND_SECONDS)) / 2)
                 ours.append((ticks[-1]["images"] - ticks[0]["images"]) / (ticks[-1]["time"] - ticks[0]["time"]))
                 for tick in ticks[1:]:
-                    spent.update({name: value for name, value in tick.items() if name.startswith(PREFIX)})
+                    spent.update({name: value for name, value in tick.items() if name.startswith(SECONDS.prefix)})
     finally:
         open_storage(config.run.storage).delete(place.rpartition("/")[2])
     share, seconds = ratio(ours, alone), sum(spent.values())
-    shares = {name.removeprefix(PREFIX): value / seconds for name, value in spent.items()}
+    shares = {name.removeprefix(SECONDS.prefix): value / seconds for name, value in spent.items()}
     peer = "the round alone, data in memory"
     return result("job", peer, "images/s", ours, alone, share, job_over_step=share, shares=shares)
 
@@ -89,4 +89,4 @@ def _ran(file: Path, place: str, name: str, sidecar: str) -> list[Line]:
     if done.returncode:
         raise RunError(f"ganrun train left with {done.returncode}: {done.stderr.strip()[-500:]}")
     curve, _ = read_curve(open_storage(f"{place}/{name}"))
-    return [line for line in curve if "images_per_second" in line][1:]
+    return [line for line in curve if IMAGES_PER_SECOND.key in line][1:]

@@ -17,8 +17,10 @@ from ganrun.benchmarks.rounds import a_batch, changed, flops, peak_flops, produc
 from ganrun.config.schema import Config
 from ganrun.data.index import open_data
 from ganrun.errors import UserError
+from ganrun.telemetry.messages import Command, Event, Tick
+from ganrun.telemetry.series import IMAGES_PER_SECOND
 from ganrun.training.player_step import has_bf16
-from ganrun.worker.channel import Channel, Event
+from ganrun.worker.channel import Channel
 from ganrun.worker.worker import run_worker
 
 REPEATS, SECONDS, TICK_SECONDS = 5, 6.0, 6.0
@@ -133,14 +135,14 @@ def _loop(config: Config, storage: str, images_per_second: float) -> Callable[[]
         total += 2 * tick
         events: list[Event] = []
 
-        def handle(some: list[Event]) -> tuple[bool, list[Event]]:
+        def handle(some: list[Event]) -> tuple[bool, list[Command]]:
             events.extend(some)
             return False, []
 
         channel = Channel(handle, listen=True)
         run_worker(changed(config, train__total_images=total), 0, 1, CPU, channel)
         channel.close()
-        ticks = [event["values"] for event in events if event["kind"] == "tick"]
-        return float(ticks[-1]["images_per_second"])
+        ticks = [event.values for event in events if isinstance(event, Tick)]
+        return float(ticks[-1][IMAGES_PER_SECOND.key])
 
     return on

@@ -29,7 +29,10 @@ from ganrun.run_folder.lease import Lease
 from ganrun.run_folder.run_folder import Pointer, RunFolder
 from ganrun.slots import Slots
 from ganrun.storage import Storage, open_storage
-from ganrun.telemetry.run_state import RunHistory, RunState
+from ganrun.telemetry.messages import Tick, WorkersStarted
+from ganrun.telemetry.run_report import to_json
+from ganrun.telemetry.series import GPU_MEMORY_BYTES, LEARNING_RATE, RANK_ROUND_SECONDS
+from ganrun.telemetry.state import RunHistory, RunState
 from ganrun.training import checkpoint
 from ganrun.training.checkpoint import RunProgress, take_snapshot
 from ganrun.training.state import TrainingState
@@ -125,7 +128,7 @@ def count_stored(config: Config, state: TrainingState) -> Stored:
 def count_shown(config: Config, state: TrainingState, workers: Sequence[int]) -> dict[int, PushedState]:
     """What the driver of so many workers, each with a GPU, pushes after a tick."""
     values = state.recorder.read()[0] | {
-        f"learning_rate/{player_step.player.name}": 1e-4 for player_step in state.player_steps
+        LEARNING_RATE.of(player_step.player.name): 1e-4 for player_step in state.player_steps
     }
     return {each: _shown(config, values, each) for each in workers}
 
@@ -133,11 +136,11 @@ def count_shown(config: Config, state: TrainingState, workers: Sequence[int]) ->
 def _shown(config: Config, values: dict[str, float], workers: int) -> PushedState:
     state = RunState(config, RunHistory())
     for rank in range(workers):
-        values = values | {f"rank_round_seconds/{rank}": 1 / (rank + 3), f"gpu_memory_bytes/{rank}": 2.0**33 + rank}
-    state.handle({"kind": "started", "images": 0, "workers": workers, "faults": []})
-    state.handle({"kind": "tick", "images": 1, "values": values})
+        values = values | {RANK_ROUND_SECONDS.of(rank): 1 / (rank + 3), GPU_MEMORY_BYTES.of(rank): 2.0**33 + rank}
+    state.handle(WorkersStarted(images=0, workers=workers))
+    state.handle(Tick(1, values))
     report = state.report()
-    return PushedState(len(report["series"]), len(json.dumps(report)))
+    return PushedState(len(report.series), len(to_json(report)))
 
 
 def sample_seconds(config: Config, data: DataSet) -> float:

@@ -24,6 +24,7 @@ from ganrun.inference.sampling import Sampler, read_config
 from ganrun.models.extractors import Extractor, open_extractor
 from ganrun.run_folder.run_folder import find_checkpoint
 from ganrun.storage import RECORD_BYTES, Storage, open_storage
+from ganrun.telemetry.series import FRECHET_DISTANCE
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _described(found: Score) -> dict[str, Any]:
     values: dict[str, Any] = {"samples": found.samples, "seed": found.seed, "name": found.name}
     values |= found.provenance | found.values()
     if found.name == "FID":
-        values["fid"] = values["frechet_distance"]
+        values["fid"] = values[FRECHET_DISTANCE.key]
     return values
 
 

@@ -5,7 +5,8 @@ import time
 from typing import Any
 
 from ganrun.config.schema import Config
-from ganrun.worker.channel import Event
+from ganrun.telemetry.messages import Event, LastScoresAwaited, ScoreFound, WorkersStarted
+from ganrun.telemetry.records import Exploited, RolledBack, ScoreWanted
 
 LAST_CALL_SECONDS = 30.0
 """How long the workers of a run that is otherwise over wait for idle resources."""
@@ -23,26 +24,28 @@ class EvaluationTasks:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self._waiting: list[Event] = []
-        self._running: tuple[Event, Any] | None = None
-        self._answers: list[Event] = []
+        self._waiting: list[ScoreWanted] = []
+        self._running: tuple[ScoreWanted, Any] | None = None
+        self._answers: list[ScoreFound] = []
         self._until = math.inf
         """When those that wait are given up."""
 
     def handle(self, event: Event) -> None:
         """Takes an event of the workers."""
-        match event["kind"]:
-            case "score_wanted":
+        match event:
+            case ScoreWanted():
                 if not self.config.tune:
                     self._skip("a newer one came before the cluster had anything idle")
                 self._waiting.append(event)
                 self._until = math.inf
-            case "last_call":
+            case LastScoresAwaited():
                 self._until = time.monotonic() + LAST_CALL_SECONDS
-            case "started" | "exploit" | "rollback":
+            case WorkersStarted() | Exploited() | RolledBack():
                 self._waiting.clear()  # Of what was given up.
+            case _:
+                pass  # Not ours.
 
-    def poll(self) -> list[Event]:
+    def poll(self) -> list[ScoreFound]:
         """Begins what can begin; the answers there are."""
         import ray
 
@@ -51,9 +54,9 @@ class EvaluationTasks:
             self._running = None
             self._until = max(self._until, time.monotonic() + LAST_CALL_SECONDS)
             try:
-                self._answer(wanted, score=ray.get(task))
+                self._answer(wanted, ray.get(task))
             except Exception as error:  # Whatever it died of.
-                self._answer(wanted, why=(str(error).strip().splitlines() or [type(error).__name__])[-1])
+                self._answer(wanted, None, (str(error).strip().splitlines() or [type(error).__name__])[-1])
         if self._waiting and not self._running:
             if self._idle():
                 self._begin(self._waiting.pop(0))
@@ -62,21 +65,21 @@ class EvaluationTasks:
         answers, self._answers = self._answers, []
         return answers
 
-    def _begin(self, wanted: Event) -> None:
+    def _begin(self, wanted: ScoreWanted) -> None:
         import ray
 
         options = {"num_cpus": self.config.scoring_cpus, "num_gpus": self.config.cluster.gpus_per_worker}
         # What Ray Tune reserves for a trial's process is not for what that starts.
         scorer = ray.remote(_score).options(max_retries=0, scheduling_strategy="DEFAULT", **options)
-        self._running = wanted, scorer.remote(self.config, wanted["checkpoint"])
+        self._running = wanted, scorer.remote(self.config, wanted.checkpoint)
 
     def _skip(self, why: str) -> None:
         for wanted in self._waiting:
-            self._answer(wanted, why=why)
+            self._answer(wanted, None, why)
         self._waiting.clear()
 
-    def _answer(self, wanted: Event, **fields: Any) -> None:
-        self._answers.append({**wanted, "kind": "score_found", **fields})
+    def _answer(self, wanted: ScoreWanted, score: dict[str, Any] | None, why: str = "") -> None:
+        self._answers.append(ScoreFound(wanted.images, wanted.checkpoint, score, why))
 
     def _idle(self) -> bool:
         import ray

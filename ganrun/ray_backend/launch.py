@@ -19,10 +19,20 @@ from ganrun.ray_backend.evaluation_tasks import EvaluationTasks
 from ganrun.ray_backend.head_watch import HeadWatch
 from ganrun.ray_backend.internals import ELASTIC_VARIABLES, TRAIN_VARIABLES, set_variables
 from ganrun.storage import for_ray
-from ganrun.worker.channel import Answer, Channel, Event
-from ganrun.worker.transitions import Exploit, Restart
+from ganrun.telemetry.messages import (
+    ENDINGS,
+    Command,
+    DrainWorkers,
+    Event,
+    Exploit,
+    Failed,
+    Finished,
+    Note,
+    Restart,
+    Stopped,
+)
+from ganrun.worker.channel import Answer, Channel
 
-ENDINGS = ("finished", "stopped", "failed")
 LISTEN_SECONDS = 0.25
 PROGRAM_FAULTS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError)
 """What Python raises of faulty code, ours or in run.imports, but not when a machine, a worker or a link dies: to
@@ -38,7 +48,7 @@ class Mailbox:
     def clear(self) -> None:
         """Forgets all, for workers that are to be started."""
         self._events: list[Event] = []
-        self._commands: list[Event] = []
+        self._commands: list[Command] = []
         self._stop = False
         self._restart: Restart | None = None
 
@@ -50,26 +60,26 @@ class Mailbox:
         commands, self._commands = self._commands, []
         return self._stop, commands
 
-    def send(self, stop: bool, commands: list[Event]) -> None:
+    def send(self, stop: bool, commands: list[Command]) -> None:
         """The driver's side: takes the wish to stop and commands."""
         self._stop = self._stop or stop
         self._commands += commands
 
-    def collect(self, stop: bool, commands: list[Event]) -> list[Event]:
+    def collect(self, stop: bool, commands: list[Command]) -> list[Event]:
         """The same, and hands the events over."""
         self.send(stop, commands)
         events, self._events = self._events, []
         return events
 
-    def command(self, command: Event) -> None:
+    def command(self, command: Command) -> None:
         """The side of Ray's controller: a command."""
         self._commands.append(command)
 
     def restart(self, restart: Restart) -> None:
         """The side of Ray's controller: workers are started anew; what the ones before were to do is void."""
         self._restart = restart
-        self._commands = [command for command in self._commands if command["kind"] != "drain"]
-        self._events.append({"kind": "restart", **restart._asdict()})
+        self._commands = [each for each in self._commands if not isinstance(each, DrainWorkers)]
+        self._events.append(restart)
 
     def restarted(self) -> Restart | None:
         """A worker's side: why it was started, if others were before it."""
@@ -93,7 +103,7 @@ def run(config: Config, handle: Callable[[Event], None], stop: threading.Event) 
         for resource, amount in needed.items():
             if (there := ray.cluster_resources().get(resource, 0)) < amount:
                 text = f"waiting for nodes: the run needs {amount:g} {resource}s, the cluster has {there:g}"
-                handle({"kind": "note", "text": text})
+                handle(Note(text))
         with contextlib.closing(HeadWatch(ray.get_runtime_context().gcs_address)) as head:
             return _run(config, handle, stop, head)
 
@@ -109,11 +119,14 @@ def _run(config: Config, handle: Callable[[Event], None], stop: threading.Event,
             handle(event)
         if head.gone:
             raise head.fault("the last checkpoint stays")
-    if event["kind"] == "failed":
-        raise (UserError if event["wrong_input"] else RunError)(event["text"])
-    if event["kind"] == "stopped" and head.lost:
-        raise head.fault("a checkpoint is saved")
-    return str(event["kind"])
+    match event:
+        case Finished():
+            return "finished"
+        case Stopped() if not head.lost:
+            return "stopped"
+        case Failed(text, wrong_input):
+            raise UserError(text) if wrong_input else RunError(text)
+    raise head.fault("a checkpoint is saved")
 
 
 def mailbox() -> Any:
@@ -133,7 +146,7 @@ def _on_this_node() -> dict[str, Any]:
 
 
 def follow(config: Config, box: Any, fitted: Future[str | None], stop: Callable[[], bool]) -> Iterator[list[Event]]:
-    """What the workers of a run say, a few events at a time; the last of all is one of ENDINGS.
+    """What the workers of a run say, a few events at a time; the last of all is an `Ending`.
 
     Args:
         config: of the run.
@@ -149,7 +162,7 @@ def follow(config: Config, box: Any, fitted: Future[str | None], stop: Callable[
         events: list[Event] = ray.get(box.collect.remote(stop(), scores.poll()))
         for number, event in enumerate(events, 1):
             scores.handle(event)
-            if event["kind"] in ENDINGS:
+            if isinstance(event, ENDINGS):
                 yield events[:number]
                 return
         if over:
@@ -203,20 +216,15 @@ def fit(config: Config, box: Any, command: Exploit | None = None) -> str | None:
     return None
 
 
-def _ray_gave_up(config: Config, why: str | None) -> Event:
+def _ray_gave_up(config: Config, why: str | None) -> Failed:
     """What to tell the user when Ray gave the workers up, for this reason."""
     if why and "NoCredentialsError" in why:
         text = (
             f"run.storage: the processes of the Ray cluster have no credentials for {config.run.storage}; start the "
             "cluster, or submit the job, with the AWS variables in its environment"
         )
-        return failed(text, wrong_input=True)
-    return failed(f"Ray ended the run: {why or 'its workers left without a word'}", wrong_input=False)
-
-
-def failed(text: str, wrong_input: bool) -> Event:
-    """The event that a run has failed."""
-    return {"kind": "failed", "text": text, "wrong_input": wrong_input}
+        return Failed(text, wrong_input=True)
+    return Failed(f"Ray ended the run: {why or 'its workers left without a word'}", wrong_input=False)
 
 
 def _train_worker(job: dict[str, Any]) -> None:
@@ -239,8 +247,8 @@ def _train_worker(job: dict[str, Any]) -> None:
         run_worker(job["config"], rank, context.get_world_size(), get_device(), channel, job["command"], restart)
     except (UserError, RunError) as error:
         # To start again would fail again: the driver ends the run.
-        channel.send("failed", text=str(error), wrong_input=isinstance(error, UserError))
+        channel.send(Failed(str(error), isinstance(error, UserError)))
     except PROGRAM_FAULTS:
-        channel.send("failed", text=f"a fault in the program:\n{traceback.format_exc()}", wrong_input=False)
+        channel.send(Failed(f"a fault in the program:\n{traceback.format_exc()}", wrong_input=False))
     finally:
         channel.close()

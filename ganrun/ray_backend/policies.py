@@ -37,7 +37,8 @@ from ganrun.ray_backend.internals import (
     available_resources_per_node,
     get_draining_nodes,
 )
-from ganrun.worker.transitions import FAILURE, PREEMPTION, RESIZE, DrainedError, Restart
+from ganrun.telemetry.messages import FAILURE, PREEMPTION, RESIZE, DrainWorkers, Note, Restart
+from ganrun.worker.transitions import DrainedError
 
 ASK_SECONDS = 60.0
 """A command to drain that nobody followed is given again."""
@@ -146,7 +147,7 @@ class _DrainPolicy(ScalingPolicy):  # type: ignore[misc]
         now = time.monotonic()
         if self._asked is None or now - self._asked[1] > ASK_SECONDS:
             self._asked = (reason, now)
-            self._mailbox.command.remote({"kind": "drain", "reason": reason, "why": why})
+            self._mailbox.command.remote(DrainWorkers(reason, why))
 
     def _tell(self, error: Exception) -> None:
         """Why the workers are started anew, for the driver and for the next ones."""
@@ -162,7 +163,7 @@ class _DrainPolicy(ScalingPolicy):  # type: ignore[misc]
             fewest = self.scaling_config.num_workers
             fewest = fewest[0] if isinstance(fewest, tuple) else fewest
             text = f"waiting for room for {fewest} worker{'s' * (fewest > 1)} in the cluster"
-            self._mailbox.exchange.remote([{"kind": "note", "text": text}], False)
+            self._mailbox.exchange.remote([Note(text)], False)
 
 
 class FixedPolicy(_DrainPolicy, FixedScalingPolicy):  # type: ignore[misc]

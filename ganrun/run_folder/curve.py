@@ -5,6 +5,8 @@ import re
 from typing import Any
 
 from ganrun.storage import Storage
+from ganrun.telemetry.records import AttemptStarted, RunFinished, RunStopped
+from ganrun.telemetry.series import LOGIT
 
 Line = dict[str, Any]
 METRICS_NAME = re.compile(r"(?P<attempt>\d+)-(?P<start_images>\d+)\.jsonl")
@@ -41,6 +43,12 @@ def read_events(storage: Storage) -> tuple[list[Line], list[str]]:
     return [line for name in names for line in _read(storage, name, {"time", "kind"}, faults)], faults
 
 
+def course_of(events: list[Line]) -> list[Line]:
+    """Return the events that begin or end the work of a command."""
+    kinds = (AttemptStarted.kind, RunStopped.kind, RunFinished.kind)
+    return [event for event in events if event["kind"] in kinds]
+
+
 def parse_lines(data: bytes, keys: set[str], faults: list[str] | None = None, where: str = "") -> list[Line]:
     """The lines that are whole objects with these keys; a crash may have cut off the last one."""
     lines = []
@@ -58,7 +66,7 @@ def parse_lines(data: bytes, keys: set[str], faults: list[str] | None = None, wh
 
 def new_metric_name(name: str) -> str:
     """Today's name of a metric: the discriminator's logits were called `score/real` and `score/fake`."""
-    return {"score/real": "logit/real", "score/fake": "logit/fake"}.get(name, name)
+    return {f"score/{side}": LOGIT.of(side) for side in ("real", "fake")}.get(name, name)
 
 
 def _read_metrics(storage: Storage, name: str, faults: list[str]) -> list[Line]:

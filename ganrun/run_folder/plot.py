@@ -8,13 +8,13 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from ganrun.run_folder.curve import Line
 from ganrun.telemetry.palette import COLOURS
-from ganrun.telemetry.series import DISTANCES
+from ganrun.telemetry.series import DISTANCES, IMAGES_PER_SECOND, LOGIT, LOSS
 
 PANELS: tuple[tuple[str, str, str | tuple[str, ...]], ...] = (
-    ("Losses of the players", "mean loss", "loss/"),
-    ("Discriminator's output on real and fake", "mean logit", "logit/"),
-    ("Quality of the samples (lower is better)", "distance", DISTANCES),
-    ("Speed", "images/s", "images_per_second"),
+    ("Losses of the players", "mean loss", LOSS.prefix),
+    ("Discriminator's output on real and fake", "mean logit", LOGIT.prefix),
+    ("Quality of the samples (lower is better)", "distance", tuple(distance.prefix for distance in DISTANCES)),
+    ("Speed", "images/s", IMAGES_PER_SECOND.prefix),
 )
 """Title, label of the y axis, and how the names of the panel's series begin."""
 MARKED_POINTS = 30

@@ -49,8 +49,10 @@ def score_name(config: dict[str, Any]) -> str:
     return f"Fréchet distance ({evaluate.get('extractor')}, n={evaluate.get('samples')})"
 
 
-def format_score(value: float) -> str:
-    """A score for people."""
+def format_score(value: float | None) -> str:
+    """Return a score for people; None is one that is not finite."""
+    if value is None:
+        return "not finite"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
 
 

@@ -4,11 +4,11 @@ config.yaml latest.json best.json lease.json checkpoints/ metrics/ events/ sampl
 """
 
 import json
-import time
 from dataclasses import asdict, dataclass
 
 from ganrun.errors import RunError, UserError
 from ganrun.storage import Storage, open_storage
+from ganrun.telemetry.records import AttemptReserved
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class RunFolder:
             RunError: a later one than `after` has the run.
         """
         attempt = 1 + (self._newest_attempt() if after is None else after)
-        fields = {"time": time.time(), "kind": "attempt", "rollback_count": rollback_count}
-        while not self.storage.create(f"events/{attempt:04d}.jsonl", (json.dumps(fields) + "\n").encode()):
+        line = json.dumps(AttemptReserved(rollback_count=rollback_count).to_line()) + "\n"
+        while not self.storage.create(f"events/{attempt:04d}.jsonl", line.encode()):
             if after is not None:
                 raise RunError(f"{self.storage.uri}: attempt {after} was overtaken by attempt {attempt}")
             attempt += 1

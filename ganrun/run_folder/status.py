@@ -9,15 +9,17 @@ import yaml
 
 from ganrun.config import safe_yaml
 from ganrun.errors import RunError, UserError
-from ganrun.run_folder.curve import SEARCH_FILE, Line, parse_lines, read_curve, read_events
+from ganrun.run_folder.curve import SEARCH_FILE, Line, course_of, parse_lines, read_curve, read_events
 from ganrun.run_folder.lease import Lease
 from ganrun.run_folder.run_folder import Pointer, RunFolder
 from ganrun.run_folder.time_breakdown import time_breakdown
 from ganrun.storage import RECORD_BYTES, Entry, Storage, open_storage
-from ganrun.telemetry.series import DISTANCES
+from ganrun.telemetry.messages import FAILURE, SEARCH_RECORDS, TrialReport
+from ganrun.telemetry.records import AttemptEnded, AttemptReserved, AttemptStarted, CheckpointWritten, read_record
+from ganrun.telemetry.series import DISTANCES, IMAGES_PER_SECOND
 
 RUNNING, STOPPED, FINISHED, FAILED, NEVER_STARTED = "running", "stopped", "finished", "failed", "never started"
-ROUTINE = ("attempt", "checkpoint", "left")
+ROUTINE = (AttemptReserved.kind, CheckpointWritten.kind, AttemptEnded.kind)
 """Events of every run, which are no notes."""
 
 
@@ -112,14 +114,14 @@ def read_status(storage: Storage) -> RunStatus:
         ScorePoint(line["images"], value)
         for line in curve
         for name in DISTANCES
-        if (value := line.get(name)) is not None
+        if (value := line.get(name.key)) is not None
     ]
-    rates = [line["images_per_second"] for line in curve if line.get("images_per_second")]
+    rates = [rate for line in curve if (rate := line.get(IMAGES_PER_SECOND.key))]
     pictures = storage.list("samples")
     run = RunStatus(
         name=storage.uri.rpartition("/")[2],
         place=storage.uri,
-        state=_state(holder, saved_images >= total, _course(events)),
+        state=_state(holder, saved_images >= total, course_of(events)),
         images=max(saved_images, ticked) if holder else saved_images,
         total_images=total,
         config=config,
@@ -142,11 +144,11 @@ def read_status(storage: Storage) -> RunStatus:
 def _search(run: RunStatus, storage: Storage, objects: dict[str, Entry]) -> RunStatus:
     """A search by its lines and its best.json, whose checkpoint stands for the newest."""
     lines = parse_lines(storage.read(SEARCH_FILE), {"time", "kind"})
-    reports = [line for line in lines if line["kind"] == "report"]
-    shown = {report["trial"]: report["images"] for report in reports}
+    reports = [each for line in lines if isinstance(each := read_record(line, SEARCH_RECORDS), TrialReport)]
+    shown = {report.trial: report.images for report in reports}
     trials, best = run.config["tune"]["population"], RunFolder(storage).pointer("best")
     images = min(shown.values()) if len(shown) == trials else 0
-    scored = [ScorePoint(report["images"], report["score"]) for report in reports if report["score"] is not None]
+    scored = [ScorePoint(each.images, each.score) for each in reports if each.score is not None]
     manifest = objects.get(f"{best.checkpoint}/manifest.json") if best else None
     return replace(
         run,
@@ -199,10 +201,6 @@ def live_holder(storage: Storage) -> LeaseHolder | None:
     return LeaseHolder(lease["holder"], lease["expires"]) if Lease.is_live(lease, storage.now()) else None
 
 
-def _course(events: list[Line]) -> list[Line]:
-    return [event for event in events if event["kind"] in ("start", "stop", "finish")]
-
-
 def _state(holder: LeaseHolder | None, complete: bool, course: list[Line]) -> str:
     if holder:
         return RUNNING
@@ -211,21 +209,22 @@ def _state(holder: LeaseHolder | None, complete: bool, course: list[Line]) -> st
     if not course:
         return NEVER_STARTED
     # A finish short of the total: the total was raised since.
-    return FAILED if course[-1]["kind"] == "start" else STOPPED
+    return FAILED if course[-1]["kind"] == AttemptStarted.kind else STOPPED
 
 
 def _attempts(events: list[Line]) -> AttemptCounts:
-    course = _course(events)
-    starts = [event for event in course if event["kind"] == "start"]
-    pairs = [(earlier["kind"], later) for earlier, later in itertools.pairwise(course) if later["kind"] == "start"]
+    course = course_of(events)
+    started = AttemptStarted.kind
+    starts = [event for event in course if event["kind"] == started]
+    pairs = [(earlier["kind"], later) for earlier, later in itertools.pairwise(course) if later["kind"] == started]
     last = starts[-1] if starts else {}
-    again = [later.get("reason") or "failure" for before, later in pairs if before == "start"]
-    resumed, failed = len(pairs) - len(again), again.count("failure")
+    again = [later.get("reason") or FAILURE for before, later in pairs if before == started]
+    resumed, failed = len(pairs) - len(again), again.count(FAILURE)
     return AttemptCounts(len(starts), resumed, failed, len(again) - failed, last.get("workers"), last.get("time"))
 
 
 def _notes(events: list[Line]) -> tuple[Line, ...]:
-    course = _course(events)
+    course = course_of(events)
     damaged = [
         {"time": event["time"], "kind": "checkpoint_damaged", "message": fault}
         for event in course

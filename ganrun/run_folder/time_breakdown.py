@@ -4,7 +4,8 @@ from collections import Counter
 
 from ganrun.run_folder.curve import Line, read_curve, read_events
 from ganrun.storage import Storage, open_storage
-from ganrun.telemetry.time_accounting import PREFIX
+from ganrun.telemetry.records import AttemptReserved, AttemptStarted
+from ganrun.telemetry.series import SECONDS
 
 OTHER = "other"
 """While the workers were up, what is in no line that counts: rounds that a rollback or an exploit gave up, reading a
@@ -17,7 +18,7 @@ def time_breakdown(curve: list[Line], events: list[Line]) -> dict[str, float]:
     for event in events:
         spent.update(event.get("spent", {}))
     for line in curve:
-        spent.update({name.removeprefix(PREFIX): value for name, value in line.items() if name.startswith(PREFIX)})
+        spent.update({key.removeprefix(SECONDS.prefix): line[key] for key in line if key.startswith(SECONDS.prefix)})
     if not spent:
         return {}
     moments = [(event["time"], event["kind"]) for event in events] + [(line["time"], "metrics") for line in curve]
@@ -44,9 +45,9 @@ def _up(moments: list[tuple[float, str]]) -> float:
     """From each start to the last that was heard of it."""
     seconds, begun, last = 0.0, None, 0.0
     for time, kind in sorted(moments):
-        if kind == "start":
+        if kind == AttemptStarted.kind:
             seconds += last - begun if begun is not None else 0.0
             begun = time
-        if kind != "attempt":  # That is the next one's, before it starts.
+        if kind != AttemptReserved.kind:  # That is the next one's, before it starts.
             last = time
     return seconds + (last - begun if begun is not None else 0.0)

@@ -1,16 +1,18 @@
 """What a run's folder tells of its life so far, for the driver that goes on with it."""
 
 import itertools
-import re
 from collections import Counter
 
-from ganrun.run_folder.curve import METRICS_NAME, Line, read_curve, read_events, read_lines
+from ganrun.run_folder.curve import METRICS_NAME, Line, course_of, read_curve, read_events, read_lines
 from ganrun.storage import Storage
+from ganrun.telemetry import series as metrics
+from ganrun.telemetry.messages import FAILURE, RESUME
 from ganrun.telemetry.protocol import PART_BYTES
-from ganrun.telemetry.run_state import RunHistory, point, thinned
+from ganrun.telemetry.records import AttemptStarted
+from ganrun.telemetry.state import COUNTED, RunHistory, point, thinned
 
-SUMMED = re.compile(r"nonfinite|shard_bytes|shard_errors/.*|samples_skipped|gpu_seconds|seconds/.*")
-COUNTED = {"rollback": "rollbacks", "checkpoint_failed": "checkpoint_failures", "exploit": "exploits"}
+COUNTER_KEYS = {record.kind: counter.key for record, counter in COUNTED.items()}
+"""Keys of the counters that count events, by the event's kind."""
 FIRST_PICTURE = "samples/000000000000.png"
 
 
@@ -24,12 +26,12 @@ def read_history(storage: Storage) -> RunHistory:
         if match := METRICS_NAME.fullmatch(name):
             totals += _totals(read_lines(storage, f"metrics/{name}"), int(match["start_images"]))
     events, _ = read_events(storage)
-    totals.update(COUNTED[event["kind"]] for event in events if event["kind"] in COUNTED)
-    course = [event for event in events if event["kind"] in ("start", "stop", "finish")]
+    totals.update(COUNTER_KEYS[event["kind"]] for event in events if event["kind"] in COUNTER_KEYS)
+    course = course_of(events)
     for before, event in itertools.pairwise(course):
-        if event["kind"] == "start":
-            died = event.get("reason") or "failure"
-            totals[f"restarts/{died if before['kind'] == 'start' else 'resume'}"] += 1
+        if event["kind"] == AttemptStarted.kind:
+            died = event.get("reason") or FAILURE
+            totals[metrics.RESTARTS.of(died if before["kind"] == AttemptStarted.kind else RESUME)] += 1
     points = [point(line["images"], line["time"], line) for line in thinned(read_curve(storage)[0])]
     pictures = storage.list("samples")
     picture = storage.read(FIRST_PICTURE) if FIRST_PICTURE.rpartition("/")[2] in pictures else None
@@ -40,7 +42,7 @@ def read_history(storage: Storage) -> RunHistory:
 
 def _totals(lines: list[Line], start: int) -> Counter[str]:
     """Of one attempt."""
-    totals = Counter[str]({"images": max([line["images"] for line in lines], default=start) - start})
+    totals = Counter[str]({metrics.IMAGES_SHOWN.key: max([line["images"] for line in lines], default=start) - start})
     for line in lines:
-        totals.update({name: value for name, value in line.items() if SUMMED.fullmatch(name) and value})
+        totals.update({name: value for name, value in line.items() if metrics.is_summed(name) and value})
     return totals

@@ -1,11 +1,11 @@
-"""How a run's driver and a sidecar speak: HTTP, version 1.
+"""HTTP between a run's driver and a sidecar.
 
-    POST /push/v1                                        the whole state as JSON; answered {"want": [parts]}
+    POST /push/v1                                        a `RunReport` (run_report.py); answered {"want": [parts]}
     PUT  /push/v1/part?run=&trial=&part=&digest=         a part that the sidecar lacks
     DELETE /                                             end
 
 The state names each part (curve, first and latest picture) by a digest, so that it is sent when it is new, or when
-the sidecar is. Either side passes over fields that it does not know; a version that it does not know is refused.
+the sidecar is. Either side ignores fields that it does not know. Another PROTOCOL_VERSION in the path is refused.
 Where GANRUN_SIDECAR_TOKEN is set, a request that changes something carries it as a bearer token.
 """
 
@@ -14,8 +14,9 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from ganrun.errors import UserError
+from ganrun.telemetry.run_report import PROTOCOL_VERSION
 
-PUSH = "/push/v1"
+PUSH = f"/push/v{PROTOCOL_VERSION}"
 SERVICE = "ganrun sidecar"
 """As /healthz names it."""
 PARTS = {"curve": "application/json", "first": "image/png", "latest": "image/png"}

@@ -9,13 +9,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlencode
 
 import ganrun
+from ganrun.config.schema import Config
+from ganrun.telemetry import messages
 from ganrun.telemetry.protocol import OFF, PARTS, PUSH, SERVICE, TOKEN_VARIABLE, VARIABLE, Address, token
+from ganrun.telemetry.run_report import to_json
+from ganrun.telemetry.state import PushedState, RunState, SearchState
 
 WAIT_SECONDS, REQUEST_SECONDS, ANSWER_BYTES = 2.0, 5.0, 2**16
 """For each packet; for a whole exchange, however slowly it trickles; of an answer."""
@@ -29,21 +33,11 @@ FAULTS = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError
 """An exchange may end in any of them, whatever answers."""
 
 
-class State(Protocol):
-    """What is pushed; see state.py."""
-
-    def report(self) -> dict[str, Any]:
-        """The body of a push."""
-
-    def part(self, name: str) -> bytes:
-        """A part that the report names."""
-
-
 class Pusher:
     """Pushes until it is closed, or until the sidecar is told to end.
 
     Args:
-        state: of the run.
+        state: of the run or search.
         address: of the sidecar.
         beside: whether the sidecar is ours to start if none answers.
         seconds: between two pushes.
@@ -51,7 +45,7 @@ class Pusher:
     """
 
     def __init__(
-        self, state: State, address: Address, beside: bool, seconds: float, write_line: Callable[[str], None]
+        self, state: PushedState, address: Address, beside: bool, seconds: float, write_line: Callable[[str], None]
     ) -> None:
         self.state, self.address, self.beside, self.seconds, self.write_line = (
             state,
@@ -94,18 +88,18 @@ class Pusher:
 
     def _exchange(self) -> None:
         report = self.state.report()
-        status, answer = request(self.address, "POST", PUSH, json.dumps(report).encode(), "application/json")
+        status, answer = request(self.address, "POST", PUSH, to_json(report), "application/json")
         if status != http.client.OK:
             self._refused(status, answer)
             return
-        wanted = [name for name in json.loads(answer)["want"] if name in report["parts"]]
+        wanted = [name for name in json.loads(answer)["want"] if name in report.parts]
         if not self._told:
             self._told = True
             stays = " (it stays when the run is over; `ganrun sidecar --stop` ends it)" if self.beside else ""
             self.write_line(f"watch    {self.address.url}{stays}")
         for name in wanted:
-            fields = {"run": report["run"], "trial": report["trial"], "part": name}
-            query = urlencode(fields | {"digest": report["parts"][name]})
+            fields = {"run": report.run, "trial": report.trial, "part": name}
+            query = urlencode(fields | {"digest": report.parts[name]})
             request(self.address, "PUT", f"{PUSH}/part?{query}", self.state.part(name), PARTS[name])
 
     def _refused(self, status: int, answer: bytes) -> None:
@@ -117,6 +111,49 @@ class Pusher:
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 text = str(json.loads(text)["error"])
             self.write_line(f"the sidecar at {self.address.url} does not take the run's state: {status} {text[:300]}")
+
+
+class SearchPusher:
+    """Pushes a search and its trials, each from a thread of its own; only the first starts a sidecar and speaks.
+
+    Args:
+        config: of the search.
+        trials: the state of each, by name.
+        address, beside, write_line: as of a `Pusher`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        trials: Mapping[str, RunState],
+        address: Address,
+        beside: bool,
+        write_line: Callable[[str], None],
+    ) -> None:
+        self.state, self.trials = SearchState(config), trials
+        seconds = config.telemetry.push_seconds
+        self._pushers = [Pusher(self.state, address, beside, seconds, write_line)]
+        self._pushers += [Pusher(state, address, False, seconds, lambda text: None) for state in trials.values()]
+
+    def handle(self, trial: str, event: messages.Event | messages.TrialFailed) -> None:
+        """Take an event of a trial."""
+        with contextlib.suppress(Exception):  # Not even our own fault in what is shown may end what is trained.
+            if isinstance(event, messages.TrialFailed):
+                self.trials[trial].end("failed", event.text)
+            else:
+                self.trials[trial].handle(event)
+
+    def close(self, ending: str) -> None:
+        """Push once more; trials that did not end by themselves have the search's ending."""
+        self.state.end(ending)
+        for state in self.trials.values():
+            if state.ending is None:
+                state.end(ending)
+        closing = [threading.Thread(target=pusher.close) for pusher in self._pushers]
+        for thread in closing:
+            thread.start()
+        for thread in closing:
+            thread.join()
 
 
 def request(

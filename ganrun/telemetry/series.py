@@ -1,6 +1,8 @@
-"""Every series that a run or a search shows to Prometheus, once. Dashboards and alerts are made from this table.
+"""Table of all metrics of a run or a search. A metric's name is a literal here and where its values come from.
 
-All carry the labels `run` and `trial` (empty outside a search) before their own; units are base units.
+In Prometheus all carry the labels `run` and `trial` (empty outside a search) before their own; units are base units. In
+lines of metrics/*.jsonl a metric's key is its name without `_total`, and at ticks its labels after slashes:
+`loss/generator`, `shard_errors/timeout`.
 """
 
 from dataclasses import dataclass
@@ -8,90 +10,214 @@ from typing import Literal
 
 PREFIX = "ganrun_"
 COMMON = ("run", "trial")
-DISTANCES = ("frechet_distance", "mode_distance")
-"""What a run may be scored by: the best checkpoint has the least of it."""
+TOTAL = "_total"
+Source = Literal["tick", "score", "event"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Series:
-    """One metric: `name` without the prefix; `labels` beside `COMMON`."""
+    """One metric."""
 
     name: str
+    """Name in Prometheus without PREFIX."""
     kind: Literal["gauge", "counter"]
+    """The newest value of a gauge counts. Values of a counter are summed: over ticks, and over the run's attempts."""
+    source: Source
+    """Origin of its values: lines of metrics/ at ticks or at scores, or events."""
     unit: str
     help: str
     labels: tuple[str, ...] = ()
+    """Labels beside COMMON."""
+    charted: bool = False
+    """True if the sidecar's page has its curve."""
 
     @property
     def full_name(self) -> str:
-        """As Prometheus knows it."""
+        """Name in Prometheus."""
         return PREFIX + self.name
 
+    @property
+    def key(self) -> str:
+        """Key in lines of metrics/, before the labels."""
+        return self.name.removesuffix(TOTAL)
 
-def _gauge(name: str, unit: str, help: str, *labels: str) -> Series:
-    return Series(name, "gauge", unit, help, labels)
+    @property
+    def prefix(self) -> str:
+        """Beginning of its keys."""
+        return f"{self.key}/" if self.labels and self.source == "tick" else self.key
+
+    @property
+    def of_a_rank(self) -> bool:
+        """True if every rank has its own value. Those go to the sidecar only: a thousand ranks would fill the file."""
+        return self.labels == ("rank",)
+
+    def of(self, *labels: object) -> str:
+        """Return the key of the metric with these labels."""
+        return "/".join([self.key, *map(str, labels)])
 
 
-def _counter(name: str, unit: str, help: str, *labels: str) -> Series:
-    return Series(name, "counter", unit, help, labels)
+_all: list[Series] = []
 
 
-SERIES = (
-    # Progress.
-    _counter("images_total", "images", "Real images shown: work done, also what was shown anew after a failure."),
-    _gauge("images", "images", "Real images that the run has behind it."),
-    _gauge("target_images", "images", "Length of the run: train.total_images."),
-    _gauge("images_per_second", "images/s", "Real images shown a second since the last tick."),
-    _gauge("round_seconds", "seconds", "Mean duration of a round since the last tick, without scores."),
-    _gauge("rank_round_seconds", "seconds", "Mean time a round that a rank works before it waits for others.", "rank"),
-    _gauge("data_wait_ratio", "ratio", "Share of the time since the last tick that rank 0 waited for data."),
-    _counter(
-        "seconds_total",
-        "seconds",
-        "Rank 0's time: round, data (waiting), score, checkpoint, samples, telemetry.",
-        "part",
-    ),
-    # The game.
-    _gauge("loss", "1", "Mean of a player's loss since the last tick, and of its parts.", "player", "part"),
-    _gauge("logit", "1", "The discriminator's mean logit of real and of generated images.", "side"),
-    _gauge("gradient_norm", "1", "Mean norm of a player's gradient since the last tick.", "player"),
-    _gauge("learning_rate", "1", "A player's learning rate.", "player"),
-    _gauge("sample_diversity", "1", "Mean over pixels of the samples' standard deviation over latents; in [0, 1]."),
-    _counter("nonfinite_total", "turns", "Turns skipped because a gradient was not finite."),
-    _gauge("collapse_suspected", "bool", "1 while a sign of collapse holds (ganrun/training/collapse.py).", "sign"),
-    # Scores of the EMA generator.
-    _gauge("frechet_distance", "1", "Newest Fréchet distance; lower is better.", "extractor", "samples"),
-    _gauge("mode_distance", "1", "Newest distance from a mixture whose modes are known; lower is better."),
-    _gauge("kid", "1", "Newest kernel distance; lower is better."),
-    _gauge("precision", "ratio", "Newest precision: share of samples that look real."),
-    _gauge("recall", "ratio", "Newest recall: share of real images that the generator reaches."),
-    _gauge("evaluation", "1", "Newest value of every other metric of evaluate.metrics.", "metric"),
-    # Checkpoints.
-    _gauge("checkpoint_seconds", "seconds", "From a checkpoint's copy in memory to its being visible, the newest one."),
-    _gauge("checkpoint_blocked_seconds", "seconds", "So long the round waited for the newest checkpoint's copy."),
-    _gauge("checkpoint_bytes", "bytes", "Size of the newest checkpoint."),
-    _gauge("checkpoint_last_success_timestamp_seconds", "seconds", "When the newest checkpoint became visible."),
-    _counter("checkpoint_failures_total", "checkpoints", "Checkpoints that could not be written."),
-    # Data.
-    _counter("shard_bytes_total", "bytes", "Bytes of shards that all workers read from storage, not from the cache."),
-    _counter("shard_errors_total", "errors", "Reads of shards that failed and were tried again.", "kind"),
-    _counter("samples_skipped_total", "samples", "Damaged samples passed over."),
-    # Workers.
-    _gauge("workers", "workers", "Processes that train."),
-    _counter(
-        "restarts_total",
-        "restarts",
-        "Starts of the workers after the first: failure, preemption, resize, resume.",
-        "reason",
-    ),
-    _counter("rollbacks_total", "rollbacks", "Returns to the last good checkpoint, with other noise."),
-    _gauge("gpu_memory_bytes", "bytes", "Most memory of a rank's GPU in use since the last tick.", "rank"),
-    _counter("gpu_seconds_total", "seconds", "Seconds that GPUs were held, summed over them."),
-    # A search.
-    _counter("exploits_total", "exploits", "Trials that took another's weights."),
-    _gauge("trials", "trials", "Trials of a search by their state.", "state"),
-    # Whether anybody is there.
-    _gauge("ended", "bool", "1 for a run that ended: finished, stopped, failed.", "ending"),
-    _gauge("up", "bool", "1 while a run pushes, 0 when it is silent or has ended; without labels, of the sidecar."),
+def _gauge(source: Source, name: str, unit: str, help: str, *labels: str, charted: bool = False) -> Series:
+    _all.append(Series(name, "gauge", source, unit, help, labels, charted))
+    return _all[-1]
+
+
+def _counter(source: Source, name: str, unit: str, help: str, *labels: str) -> Series:
+    _all.append(Series(name + TOTAL, "counter", source, unit, help, labels))
+    return _all[-1]
+
+
+# Progress.
+IMAGES_SHOWN = _counter(
+    "event", "images", "images", "Real images shown: work done, also what was shown anew after a failure."
 )
+IMAGES = _gauge("event", "images", "images", "Real images that the run has behind it.")
+TARGET_IMAGES = _gauge("event", "target_images", "images", "Length of the run: train.total_images.")
+IMAGES_PER_SECOND = _gauge(
+    "tick", "images_per_second", "images/s", "Real images shown a second since the last tick.", charted=True
+)
+ROUND_SECONDS = _gauge(
+    "tick", "round_seconds", "seconds", "Mean duration of a round since the last tick, without scores."
+)
+RANK_ROUND_SECONDS = _gauge(
+    "tick", "rank_round_seconds", "seconds", "Mean time a round that a rank works before it waits for others.", "rank"
+)
+DATA_WAIT_RATIO = _gauge(
+    "tick", "data_wait_ratio", "ratio", "Share of the time since the last tick that rank 0 waited for data."
+)
+SECONDS = _counter(
+    "tick", "seconds", "seconds", "Rank 0's time: round, data (waiting), score, checkpoint, samples, telemetry.", "part"
+)
+
+# The game.
+LOSS = _gauge(
+    "tick",
+    "loss",
+    "1",
+    "Mean of a player's loss since the last tick, and of its parts.",
+    "player",
+    "part",
+    charted=True,
+)
+LOGIT = _gauge(
+    "tick", "logit", "1", "The discriminator's mean logit of real and of generated images.", "side", charted=True
+)
+GRADIENT_NORM = _gauge(
+    "tick", "gradient_norm", "1", "Mean norm of a player's gradient since the last tick.", "player", charted=True
+)
+LEARNING_RATE = _gauge("tick", "learning_rate", "1", "A player's learning rate.", "player")
+SAMPLE_DIVERSITY = _gauge(
+    "event", "sample_diversity", "1", "Mean over pixels of the samples' standard deviation over latents; in [0, 1]."
+)
+NONFINITE = _counter("tick", "nonfinite", "turns", "Turns skipped because a gradient was not finite.")
+COLLAPSE_SUSPECTED = _gauge(
+    "tick",
+    "collapse_suspected",
+    "bool",
+    "1 while a symptom of collapse holds (ganrun/training/collapse.py).",
+    "symptom",
+)
+
+# Scores of the EMA generator.
+FRECHET_DISTANCE = _gauge(
+    "score", "frechet_distance", "1", "Newest Fréchet distance; lower is better.", "extractor", "samples", charted=True
+)
+MODE_DISTANCE = _gauge(
+    "score",
+    "mode_distance",
+    "1",
+    "Newest distance from a mixture whose modes are known; lower is better.",
+    charted=True,
+)
+KID = _gauge("score", "kid", "1", "Newest kernel distance; lower is better.")
+PRECISION = _gauge("score", "precision", "ratio", "Newest precision: share of samples that look real.")
+RECALL = _gauge("score", "recall", "ratio", "Newest recall: share of real images that the generator reaches.")
+EVALUATION = _gauge("score", "evaluation", "1", "Newest value of every other metric of evaluate.metrics.", "metric")
+
+# Checkpoints.
+CHECKPOINT_SECONDS = _gauge(
+    "event", "checkpoint_seconds", "seconds", "From a checkpoint's copy in memory to its being visible, the newest one."
+)
+CHECKPOINT_BLOCKED_SECONDS = _gauge(
+    "event", "checkpoint_blocked_seconds", "seconds", "Time that the round waited for the newest checkpoint's copy."
+)
+CHECKPOINT_BYTES = _gauge("event", "checkpoint_bytes", "bytes", "Size of the newest checkpoint.")
+CHECKPOINT_TIME = _gauge(
+    "event", "checkpoint_last_success_timestamp_seconds", "seconds", "When the newest checkpoint became visible."
+)
+CHECKPOINT_FAILURES = _counter("event", "checkpoint_failures", "checkpoints", "Checkpoints that could not be written.")
+
+# Data.
+SHARD_BYTES = _counter(
+    "tick", "shard_bytes", "bytes", "Bytes of shards that all workers read from storage, not from the cache."
+)
+SHARD_ERRORS = _counter("tick", "shard_errors", "errors", "Reads of shards that failed and were tried again.", "kind")
+SAMPLES_SKIPPED = _counter("tick", "samples_skipped", "samples", "Damaged samples passed over.")
+
+# Workers.
+WORKERS = _gauge("event", "workers", "workers", "Processes that train.")
+RESTARTS = _counter(
+    "event",
+    "restarts",
+    "restarts",
+    "Starts of the workers after the first: failure, preemption, resize, resume.",
+    "reason",
+)
+ROLLBACKS = _counter("event", "rollbacks", "rollbacks", "Returns to the last good checkpoint, with other noise.")
+GPU_MEMORY_BYTES = _gauge(
+    "tick", "gpu_memory_bytes", "bytes", "Most memory of a rank's GPU in use since the last tick.", "rank"
+)
+GPU_SECONDS = _counter("tick", "gpu_seconds", "seconds", "Seconds that GPUs were held, summed over them.")
+
+# A search.
+EXPLOITS = _counter("event", "exploits", "exploits", "Trials that took another's weights.")
+TRIALS = _gauge("event", "trials", "trials", "Trials of a search by their state.", "state")
+
+# Whether anybody is there.
+ENDED = _gauge("event", "ended", "bool", "1 for a run that ended: finished, stopped, failed.", "ending")
+UP = _gauge(
+    "event", "up", "bool", "1 while a run pushes, 0 when it is silent or has ended; without labels, of the sidecar."
+)
+
+SERIES = tuple(_all)
 BY_NAME = {series.name: series for series in SERIES}
+DISTANCES = (FRECHET_DISTANCE, MODE_DISTANCE)
+"""Scores that best.json may follow: the best checkpoint has the least."""
+COUNTERS = {series.key: series for series in SERIES if series.kind == "counter"}
+"""Counters by key."""
+SCORES = {series.key: series for series in SERIES if series.source == "score" and series is not EVALUATION}
+"""Scores with a series of their own, by key."""
+_TICK = {series.key: series for series in SERIES if series.source == "tick"}
+_CHARTED = {series.key for series in SERIES if series.charted}
+
+
+def read_tick_key(key: str) -> tuple[Series, tuple[str, ...]]:
+    """Return the series and labels of a value of a tick. What a loss of the user's own reports is a part of no player.
+
+    `loss/generator` is that player's total loss, `loss/generator/penalty` a part of it.
+    """
+    head, _, rest = key.partition("/")
+    series = _TICK.get(head)
+    if series is LOSS and rest:
+        player, _, part = rest.partition("/")
+        return LOSS, (player, part or "total")
+    if series is None or bool(rest) != bool(series.labels):
+        return LOSS, ("", key)
+    return series, (rest,) if rest else ()
+
+
+def is_summed(key: str) -> bool:
+    """Return True for a value of a tick that adds to a counter."""
+    return read_tick_key(key)[0].kind == "counter"
+
+
+def is_charted(key: str) -> bool:
+    """Return True for a value of a tick or score that has a curve on the page."""
+    return key.partition("/")[0] in _CHARTED
+
+
+def of_a_rank(key: str) -> bool:
+    """Return True for a value that belongs to one rank."""
+    return read_tick_key(key)[0].of_a_rank

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, Literal, TypeVar, cast
 
+from ganrun.telemetry.series import SECONDS
+
 Part = Literal["data", "score", "checkpoint", "samples", "telemetry"]
-PREFIX = "seconds/"
-"""Of the names that a line of metrics has for them; all that is no part is `round`."""
+"""All that is no part is `round`."""
 
 
 class TimeAccounting:
@@ -57,4 +58,4 @@ def timed_as(part: Part) -> Callable[[Method], Method]:
 
 def as_metrics(spent: dict[str, float]) -> dict[str, float]:
     """As a line of metrics has it."""
-    return {f"{PREFIX}{part}": seconds for part, seconds in spent.items()}
+    return {SECONDS.of(part): seconds for part, seconds in spent.items()}

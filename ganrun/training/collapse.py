@@ -11,6 +11,7 @@ A symptom holds when its rule has been true at TICKS ticks in a row. The rules n
 
 from collections.abc import Mapping
 
+from ganrun.telemetry.series import GRADIENT_NORM, LOGIT, LOSS
 from ganrun.telemetry.symptoms import ADVICE
 
 TICKS = 5
@@ -26,7 +27,7 @@ class CollapseDetector:
 
     def update(self, values: Mapping[str, float]) -> tuple[str, ...]:
         """The symptoms that hold after a tick with these values."""
-        norms = [value for name, value in values.items() if name.startswith("gradient_norm/")]
+        norms = [value for name, value in values.items() if name.startswith(GRADIENT_NORM.prefix)]
         now = {
             "discriminator_saturated": _saturated(values),
             "gradient_vanished": any(norm < VANISHED_NORM for norm in norms),
@@ -45,7 +46,7 @@ class CollapseDetector:
 
 
 def _saturated(values: Mapping[str, float]) -> bool:
-    loss, real, fake = (values.get(name) for name in ("loss/discriminator", "logit/real", "logit/fake"))
+    loss, real, fake = map(values.get, (LOSS.of("discriminator"), LOGIT.of("real"), LOGIT.of("fake")))
     if loss is None or real is None or fake is None:
         return False
     return 0 <= loss < SATURATED_LOSS and real > fake

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from ganrun.data.decode import RawBatch
 from ganrun.errors import DivergedError
+from ganrun.telemetry.series import LEARNING_RATE, NONFINITE
 from ganrun.training.player_step import learning_rate
 from ganrun.training.state import TrainingState
 
@@ -73,9 +74,9 @@ def _tick(state: TrainingState, host: Host) -> None:
     values, nonfinite = state.recorder.read()
     for player_step in state.player_steps:
         rate = learning_rate(player_step.settings, state.images, state.config.train.total_images)
-        values[f"learning_rate/{player_step.player.name}"] = rate
+        values[LEARNING_RATE.of(player_step.player.name)] = rate
     symptoms, settings = state.collapse_detector.update(values), state.config.train
-    host.record(values | {"nonfinite": nonfinite}, symptoms)
+    host.record(values | {NONFINITE.key: nonfinite}, symptoms)
     if nonfinite > settings.nonfinite_tolerance:
         raise DivergedError(
             f"{nonfinite} turns before {state.images:,} images had a loss or gradient that is not finite, more than "

@@ -15,6 +15,7 @@ from ganrun.games.game import Batch, Game, Player
 from ganrun.models.spectral_norm import SpectralNorm
 from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
+from ganrun.telemetry.series import GRADIENT_NORM, LOSS
 from ganrun.telemetry.spans import span
 from ganrun.telemetry.timer import Timer
 
@@ -78,7 +79,7 @@ class PlayerStep:
                 self.timer.stop()  # What comes now waits for the other ranks.
             with self._reduced(last), span(f"{self.player.name}: backward"):
                 (loss.total * self.slots.weight).backward()
-            rows.append({f"loss/{self.player.name}": loss.total.detach(), **loss.parts})
+            rows.append({LOSS.of(self.player.name): loss.total.detach(), **loss.parts})
         with span(f"{self.player.name}: step"):
             return self._step(rows, learning_rate)
 
@@ -125,7 +126,7 @@ class PlayerStep:
         self.optimizer.step()
         self.player.after_step()
         for row in rows:
-            row[f"gradient_norm/{self.player.name}"] = norm
+            row[GRADIENT_NORM.of(self.player.name)] = norm
         return StepResult(rows, skipped)
 
     def _reduced(self, last: bool) -> AbstractContextManager[None]:

@@ -8,38 +8,15 @@ Trials are compared after equally many images: interval k is decided when all ha
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, assert_never
 
 from ganrun.config.schema import Config
 from ganrun.config.tunable import Values
+from ganrun.telemetry.messages import SearchEnded, SearchRecord, TrialExploit, TrialReport
 from ganrun.tuning.explore import explored, first_values, stream
 
-Line = dict[str, Any]
 NEVER = 10**12 - 1
 """More images than any run has."""
-
-
-class Report(NamedTuple):
-    """A trial's score at the end of an interval; `checkpoint` is its state there."""
-
-    trial: str
-    interval: int
-    images: int
-    score: float | None
-    checkpoint: str | None
-
-
-class ExploitDecision(NamedTuple):
-    """Decision that a trial takes over a donor's state at the end of an interval and goes on with `after`."""
-
-    number: int
-    trial: str
-    donor: str
-    interval: int
-    images: int
-    checkpoint: str
-    before: Values
-    after: Values
 
 
 class Segment(NamedTuple):
@@ -55,8 +32,8 @@ class Standing:
     """A trial with its newest and its best report that has a score."""
 
     trial: str
-    last: Report | None
-    best: Report | None
+    last: TrialReport | None
+    best: TrialReport | None
     exploits: int
 
 
@@ -74,11 +51,11 @@ class Population:
         self.first = {trial: first_values(config, self.tune, trial) for trial in self.trials}
         self.values = dict(self.first)
         """Each trial's hyper-parameters now."""
-        self.reports: dict[str, dict[int, Report]] = {trial: {} for trial in self.trials}
+        self.reports: dict[str, dict[int, TrialReport]] = {trial: {} for trial in self.trials}
         """By trial and interval; those that an exploit made void are gone."""
-        self.told: list[Report] = []
+        self.told: list[TrialReport] = []
         """All, in the order in which they came, those too."""
-        self.exploits: list[ExploitDecision] = []
+        self.exploits: list[TrialExploit] = []
         self.decided = 0
         """The newest interval that was decided."""
 
@@ -87,20 +64,22 @@ class Population:
         """Of a whole trial."""
         return self.config.train.total_images // self.tune.perturb_every_images
 
-    def handle(self, line: Line) -> None:
-        """Takes a line of search.jsonl, whether new or read again."""
-        match line["kind"]:
-            case "report":
-                report = Report(*(line[field] for field in Report._fields))
-                self.reports[report.trial][report.interval] = report
-                self.told.append(report)
-            case "exploit":
-                exploit = ExploitDecision(*(line[field] for field in ExploitDecision._fields))
-                self.exploits.append(exploit)
-                self.values[exploit.trial] = exploit.after
-                self.decided = max(self.decided, exploit.interval)
-                kept = self.reports[exploit.trial]
-                self.reports[exploit.trial] = {at: kept[at] for at in kept if at <= exploit.interval}
+    def handle(self, record: SearchRecord) -> None:
+        """Take a line of search.jsonl, whether new or read again."""
+        match record:
+            case TrialReport():
+                self.reports[record.trial][record.interval] = record
+                self.told.append(record)
+            case TrialExploit():
+                self.exploits.append(record)
+                self.values[record.trial] = record.after
+                self.decided = max(self.decided, record.interval)
+                kept = self.reports[record.trial]
+                self.reports[record.trial] = {at: kept[at] for at in kept if at <= record.interval}
+            case SearchEnded():
+                pass
+            case _:
+                assert_never(record)
 
     def interval_of(self, images: int) -> int:
         """How many whole intervals so many images are."""
@@ -114,18 +93,18 @@ class Population:
         """Whether it has reported all that there is."""
         return self.reported(trial) >= self.intervals
 
-    def best(self) -> Report | None:
+    def best(self) -> TrialReport | None:
         """The best report of all that have a score and a checkpoint; of equal ones the first trial's."""
         reports = [each for trial in self.trials for each in self.reports[trial].values() if each.checkpoint]
         return min((each for each in reports if math.isfinite(self.loss(each))), key=self.loss, default=None)
 
-    def loss(self, report: Report | None) -> float:
+    def loss(self, report: TrialReport | None) -> float:
         """What is least of the best, in either mode; infinite without a score."""
         if report is None or report.score is None or not math.isfinite(report.score):
             return math.inf
         return report.score if self.tune.mode == "min" else -report.score
 
-    def decide(self, failed: Collection[str] = (), finished: Collection[str] = ()) -> list[ExploitDecision]:
+    def decide(self, failed: Collection[str] = (), finished: Collection[str] = ()) -> list[TrialExploit]:
         """Who takes over whom at the next interval, if all have reported it.
 
         Trials that failed count as the worst. One that will not report it any more, since its report was lost when the
@@ -146,7 +125,7 @@ class Population:
             return []
         cut = max(1, int(self.tune.quantile * len(ranked)))
         top = [trial for trial in ranked[:cut] if math.isfinite(self.loss(at[trial]))]
-        found: list[ExploitDecision] = []
+        found: list[TrialExploit] = []
         for trial in ranked[-cut:] if top else []:
             donor = stream(self.config.run.seed, "donor", trial, interval).choice(top)
             report = at[donor]
@@ -154,12 +133,10 @@ class Population:
             assert report.checkpoint is not None
             before, number = self.values[trial], len(self.exploits) + len(found) + 1
             after = explored(self.config, self.tune, self.values[donor], trial, interval)
-            found.append(
-                ExploitDecision(number, trial, donor, interval, report.images, report.checkpoint, before, after)
-            )
+            found.append(TrialExploit(number, trial, donor, interval, report.images, report.checkpoint, before, after))
         return found
 
-    def last_exploit(self, trial: str) -> ExploitDecision | None:
+    def last_exploit(self, trial: str) -> TrialExploit | None:
         """The newest one by a trial."""
         return next((each for each in reversed(self.exploits) if each.trial == trial), None)
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from typing import Any
+from collections.abc import Sequence
 
 from ganrun.config.load import flat, parse
 from ganrun.config.schema import Config
@@ -11,7 +11,9 @@ from ganrun.run_folder.curve import SEARCH_FILE as FILE
 from ganrun.run_folder.curve import parse_lines
 from ganrun.run_folder.run_config import with_slots
 from ganrun.storage import Storage
-from ganrun.tuning.population import Population, Report
+from ganrun.telemetry.messages import SEARCH_RECORDS, SearchRecord, TrialReport
+from ganrun.telemetry.records import read_record
+from ganrun.tuning.population import Population
 
 FREE = (
     "cluster.",
@@ -34,7 +36,8 @@ def read_population(config: Config, storage: Storage) -> Population:
     population = Population(config)
     for number, line in enumerate(parse_lines(_text(storage), {"time", "kind"}), 1):
         try:
-            population.handle(line)
+            if record := read_record(line, SEARCH_RECORDS):
+                population.handle(record)
         except (KeyError, TypeError) as error:
             raise RunError(
                 f"{storage.uri}/{FILE}: line {number} is not of this search ({error!r}); take it out, or choose "
@@ -56,14 +59,14 @@ def _text(storage: Storage) -> bytes:
         return b""
 
 
-def append_lines(storage: Storage, lines: list[dict[str, Any]]) -> None:
-    """Appends lines, all or in a crash the first of them.
+def append_records(storage: Storage, records: Sequence[SearchRecord]) -> None:
+    """Append lines, all or in a crash the first of them.
 
     Raises:
         OSError: the storage does not take them.
     """
     now = time.time()
-    text = "".join(json.dumps({"time": now, **line}) + "\n" for line in lines)
+    text = "".join(json.dumps({"time": now, **record.to_line()}) + "\n" for record in records)
     storage.append(FILE, text.encode())
 
 
@@ -95,7 +98,7 @@ def settle(config: Config, storage: Storage) -> Config:
     return with_slots(config, slots)
 
 
-def point_best(storage: Storage, best: Report) -> None:
+def point_best(storage: Storage, best: TrialReport) -> None:
     """Points best.json to a trial's checkpoint; there is one writer, who has the lease."""
     checkpoint = f"trials/{best.trial}/checkpoints/{best.checkpoint}"
     attempt = int((best.checkpoint or "0").rpartition("-")[2])

@@ -1,18 +1,15 @@
 """When a trial has a report due: of what its workers say, what makes one."""
 
-from typing import Any
-
-from ganrun.tuning.population import Population, Report
-
-Event = dict[str, Any]
+from ganrun.telemetry.messages import Event, ScoreTaken, TrialReport, WorkersStarted
+from ganrun.telemetry.records import CheckpointWritten, Exploited, ScoreFailed
+from ganrun.tuning.population import Population
 
 
-def score_of(event: Event, metric: str) -> float | None:
+def score_of(event: ScoreTaken | ScoreFailed, metric: str) -> float | None:
     """Return the value of `tune.metric` in an event of a score, or None if it has none or failed."""
-    if event["kind"] == "score_failed":
+    if isinstance(event, ScoreFailed):
         return None
-    value: float | None = event["value"] if metric == "distance" else event["values"].get(metric)
-    return value
+    return event.value if metric == "distance" else event.values.get(metric)
 
 
 class TrialReporter:
@@ -43,34 +40,36 @@ class TrialReporter:
         last = self.population.last_exploit(self.trial)
         return last is None or self.behind >= last.number
 
-    def handle(self, event: Event) -> Report | None:
-        """Takes an event of the workers; the report that it makes whole."""
-        match event["kind"]:
-            case "started":
-                self._begin(event["exploit"])
-            case "exploit":
-                self._begin(event["number"])
-            case "checkpoint" if self.up_to_date:
-                self._saved.append((event["images"], event["checkpoint"]))
+    def handle(self, event: Event) -> TrialReport | None:
+        """Take an event of the workers and return the report that it makes whole."""
+        match event:
+            case WorkersStarted():
+                self._begin(event.exploit)
+            case Exploited():
+                self._begin(event.number)
+            case CheckpointWritten() if self.up_to_date:
+                self._saved.append((event.images, event.checkpoint))
                 return self._whole()
-            case "score" | "score_failed" if self.up_to_date:
-                return self._score(event["images"], score_of(event, self.population.tune.metric))
+            case ScoreTaken() | ScoreFailed() if self.up_to_date:
+                return self._score(event.images, score_of(event, self.population.tune.metric))
+            case _:
+                pass  # Not ours.
         return None
 
-    def _score(self, images: int, value: float | None) -> Report | None:
+    def _score(self, images: int, value: float | None) -> TrialReport | None:
         interval = self.population.interval_of(images)
         if interval == 0 and 0 not in self.population.reports[self.trial]:
-            return Report(self.trial, 0, images, value, None)
+            return TrialReport(self.trial, 0, images, value, None)
         if interval > self.population.reported(self.trial):
             self._scored.append((images, value))
         return self._whole()
 
-    def _whole(self) -> Report | None:
+    def _whole(self) -> TrialReport | None:
         """A report of the newest score that has a checkpoint; older ones will have none."""
         interval_of = self.population.interval_of
         for images, score in reversed(self._scored):
             if found := [(at, name) for at, name in self._saved if at >= images]:
                 self._scored = [each for each in self._scored if interval_of(each[0]) > interval_of(images)]
                 self._saved = [each for each in self._saved if each[0] >= found[0][0]]
-                return Report(self.trial, interval_of(images), images, score, found[0][1])
+                return TrialReport(self.trial, interval_of(images), images, score, found[0][1])
         return None

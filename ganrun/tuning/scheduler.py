@@ -1,7 +1,7 @@
 """What Ray Tune asks of a search: which trial runs next, whether one goes on, and when all is over."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import ray
@@ -12,25 +12,38 @@ from ray.tune.stopper import Stopper
 
 from ganrun.config.schema import Config
 from ganrun.errors import UserError
-from ganrun.ray_backend import launch
 from ganrun.ray_backend.cluster import worker_cpus
 from ganrun.storage import Storage
-from ganrun.telemetry.search_state import STATES
-from ganrun.tuning.population import Population, Report
-from ganrun.tuning.records import append_lines, point_best
+from ganrun.telemetry.messages import (
+    ENDINGS,
+    TRIAL_STATES,
+    Command,
+    Event,
+    Failed,
+    Finished,
+    ReleaseCheckpoints,
+    SearchRecord,
+    TrialFailed,
+    TrialReport,
+    WorkersStarted,
+)
+from ganrun.tuning.population import Population
+from ganrun.tuning.records import append_records, point_best
 from ganrun.tuning.reporting import TrialReporter
 from ganrun.tuning.trainable import exploit_command, write_trial_config
-from ganrun.worker.channel import Event
 
-PENDING, RUNNING, PAUSED, FINISHED, FAILED = STATES
+PENDING, RUNNING, PAUSED, FINISHED, FAILED = TRIAL_STATES
 ENDED = (FINISHED, FAILED)
 
 
 class SearchObserver(Protocol):
     """Who is shown what happens."""
 
-    def handle(self, trial: str, event: Event) -> None:
-        """A message of a trial's workers; without a trial, a line of search.jsonl."""
+    def handle(self, trial: str, event: Event | TrialFailed) -> None:
+        """Take an event of a trial."""
+
+    def record(self, record: SearchRecord) -> None:
+        """Take a new line of search.jsonl."""
 
     def observe(self, states: dict[str, str]) -> None:
         """The state of each trial."""
@@ -60,7 +73,7 @@ class SearchTrial:
 
     @property
     def state(self) -> str:
-        """One of STATES."""
+        """One of TRIAL_STATES."""
         if self.ending or self.runs:
             return self.ending or RUNNING
         return PENDING if self.tune_trial is None else PAUSED
@@ -86,7 +99,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         storage: Storage,
         population: Population,
         watch: SearchObserver,
-        send: Callable[[str, bool, list[Event]], None],
+        send: Callable[[str, bool, list[Command]], None],
     ) -> None:
         super().__init__()
         self.config, self.storage, self.population, self.watch, self.send = config, storage, population, watch, send
@@ -144,7 +157,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
             self._make_room()
         except Exception as error:  # Ray Tune would make a text of it.
             self._end_with(error)
-        if events[-1]["kind"] not in launch.ENDINGS:
+        if not isinstance(events[-1], ENDINGS):
             return str(self.CONTINUE)
         return str(self.STOP if self.trials[name].ending == FINISHED else self.PAUSE)
 
@@ -204,20 +217,22 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         reporting = self.trials[name].reporting
         if report := reporting.handle(event):
             self._report(report)
-        match event["kind"]:
-            case "started" if not reporting.up_to_date:
+        match event:
+            case WorkersStarted() if not reporting.up_to_date:
                 self._send_exploit(name)  # Whoever had it may have died of it.
-            case "finished" if reporting.up_to_date:
-                self.trials[name].ending = FINISHED
+            case Finished() if reporting.up_to_date:
+                self.over[name] = FINISHED
                 self.decide()
-            case "failed":
-                if event["wrong_input"]:
-                    raise UserError(f"trial {name}: {event['text']}")
-                self._failed(name, event["text"])
+            case Failed(text, wrong_input):
+                if wrong_input:
+                    raise UserError(f"trial {name}: {text}")
+                self._failed(name, text)
+            case _:
+                pass  # Not ours.
 
-    def _report(self, report: Report) -> None:
+    def _report(self, report: TrialReport) -> None:
         best = self.population.best()
-        self._append([{"kind": "report", **report._asdict(), "values": self.population.values[report.trial]}])
+        self._append([replace(report, values=self.population.values[report.trial])])
         if (now := self.population.best()) and now != best:
             point_best(self.storage, now)
         self.decide()
@@ -227,28 +242,28 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         ended = {how: [name for name, trial in self.trials.items() if trial.ending == how] for how in ENDED}
         found = self.population.decide(failed=ended[FAILED], finished=ended[FINISHED])
         # Written before anyone acts on them: a search that is killed now does the same when it goes on.
-        self._append([{"kind": "exploit", **exploit._asdict()} for exploit in found])
+        self._append(found)
         for exploit in found:
             self.trials[exploit.trial].ending = ""
             write_trial_config(self.config, self.population, exploit.trial)
             self._send_exploit(exploit.trial)
         best = self.population.best()
         for name in self._running():
-            keep = [best.checkpoint] if best and best.trial == name else []
+            keep = [best.checkpoint] if best and best.checkpoint and best.trial == name else []
             before = f"{self.population.needed_from:012d}"
-            self.send(name, False, [{"kind": "release", "before": before, "keep": keep}])
+            self.send(name, False, [ReleaseCheckpoints(before, keep)])
 
     def _send_exploit(self, name: str) -> None:
         """Tells it whom to take over; one that does not run finds it in search.jsonl."""
         if command := exploit_command(self.config, self.population.last_exploit(name)):
-            self.send(name, False, [{"kind": "exploit", "exploit": command._asdict()}])
+            self.send(name, False, [command])
 
-    def _append(self, lines: list[dict[str, Any]]) -> None:
-        if lines:
-            append_lines(self.storage, lines)
-        for line in lines:
-            self.population.handle(line)
-            self.watch.handle("", line)
+    def _append(self, records: Sequence[SearchRecord]) -> None:
+        if records:
+            append_records(self.storage, records)
+        for record in records:
+            self.population.handle(record)
+            self.watch.record(record)
 
     def _failed(self, name: str, text: str) -> None:
         self.trials[name].ending, self.why = FAILED, self.why or text
@@ -257,7 +272,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         )
         hope = "; at the next comparison it takes over another" if revived else ""
         self.watch.write_line(f"trial {name} failed{hope}: {text}")
-        self.watch.handle(name, {"kind": "trial_failed", "text": text})
+        self.watch.handle(name, TrialFailed(text))
         self.decide()
 
 

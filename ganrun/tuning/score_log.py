@@ -4,7 +4,10 @@ from typing import Any
 
 from ray.tune.logger import JsonLoggerCallback
 
-LOGGED = {"score", "score_failed", "exploit"}
+from ganrun.telemetry.messages import ScoreTaken
+from ganrun.telemetry.records import Exploited, ScoreFailed
+
+LOGGED = (ScoreTaken, ScoreFailed, Exploited)
 """Events after which a trial's score is another."""
 
 
@@ -16,5 +19,5 @@ class ScoreLog(JsonLoggerCallback):  # type: ignore[misc]
 
     def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
         """Append a line to the trial's result.json, in Ray Tune's own folder."""
-        if result["done"] or LOGGED & {event["kind"] for event in result["events"]}:
+        if result["done"] or any(isinstance(event, LOGGED) for event in result["events"]):
             super().log_trial_result(iteration, trial, {name: result[name] for name in result if name != "events"})

@@ -4,21 +4,21 @@ import math
 import statistics
 from typing import Any
 
-from ganrun.tuning.population import Line, Population
+from ganrun.telemetry.messages import SearchRecord, TrialExploit, TrialReport
+from ganrun.tuning.population import Population
 
 
-def describe_line(line: Line) -> str:
-    """A line of search.jsonl as one for the terminal."""
-    match line["kind"]:
-        case "report":
-            score = "no score" if line["score"] is None else f"{line['score']:.4g}"
-            return f"{line['images']:>11,} images  trial {line['trial']}  score {score}"
-        case "exploit":
-            moved = ", ".join(
-                f"{key} {_figure(line['before'][key])} -> {_figure(line['after'][key])}" for key in line["after"]
-            )
-            return f"{line['images']:>11,} images  trial {line['trial']} takes over {line['donor']}: {moved}"
-    return ""
+def describe_record(record: SearchRecord) -> str:
+    """Return a line of search.jsonl as one for the terminal."""
+    match record:
+        case TrialReport():
+            score = "no score" if record.score is None else f"{record.score:.4g}"
+            return f"{record.images:>11,} images  trial {record.trial}  score {score}"
+        case TrialExploit(before=before, after=after):
+            moved = ", ".join(f"{key} {_figure(before[key])} -> {_figure(after[key])}" for key in after)
+            return f"{record.images:>11,} images  trial {record.trial} takes over {record.donor}: {moved}"
+        case _:
+            return ""
 
 
 def table(population: Population) -> str:

@@ -11,11 +11,11 @@ from ganrun.ray_backend import launch
 from ganrun.run_folder import run_config
 from ganrun.run_folder.run_folder import RunFolder
 from ganrun.storage import open_storage
-from ganrun.tuning.population import ExploitDecision, Population
+from ganrun.telemetry.messages import ENDINGS, Exploit, Failed, TrialExploit
+from ganrun.tuning.population import Population
 from ganrun.tuning.records import read_population
 from ganrun.tuning.trial_config import trial_config
 from ganrun.tuning.trial_metrics import TrialMetrics, metrics_of
-from ganrun.worker.transitions import Exploit
 
 SETTLE_SECONDS = 20.0
 
@@ -38,13 +38,13 @@ def train_trial(settings: dict[str, Any], search: Config, boxes: dict[str, Any])
         config = write_trial_config(search, population, name)
     except (OSError, UserError, RunError) as error:
         assert search.tune is not None
-        fault = launch.failed(str(error), wrong_input=isinstance(error, UserError))
+        fault = Failed(str(error), wrong_input=isinstance(error, UserError))
         tune.report(TrialMetrics(search.tune.metric).result([fault]))
         return
     metrics = metrics_of(population, name)
     fitted = in_thread(launch.fit, config, boxes[name], exploit_command(search, population.last_exploit(name)))
     for events in launch.follow(config, boxes[name], fitted, lambda: False):
-        if events and events[-1]["kind"] in launch.ENDINGS:
+        if events and isinstance(events[-1], ENDINGS):
             wait([fitted], SETTLE_SECONDS)  # Until Ray Train has released its resources.
         if events:
             tune.report(metrics.result(events))
@@ -57,7 +57,7 @@ def write_trial_config(search: Config, population: Population, name: str) -> Con
     return config
 
 
-def exploit_command(search: Config, exploit: ExploitDecision | None) -> Exploit | None:
+def exploit_command(search: Config, exploit: TrialExploit | None) -> Exploit | None:
     """An exploit as the workers of a trial are told of it; one that they have behind them they pass over."""
     if exploit is None:
         return None

@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ganrun.config.tunable import Values
+from ganrun.telemetry.messages import Event, Finished, Progress, ScoreTaken, Stopped, Tick, WorkersStarted
+from ganrun.telemetry.records import Exploited, RolledBack, ScoreFailed
 from ganrun.tuning.population import Population
-from ganrun.tuning.reporting import Event, score_of
-
-POSITIONS = ("started", "images", "tick", "exploit", "rollback", "finished", "stopped")
-"""Events that say where a trial is; scores and checkpoints may be of an earlier point."""
+from ganrun.tuning.reporting import score_of
 
 
 @dataclass
@@ -36,13 +35,16 @@ class TrialMetrics:
         return {"events": events, **position, self.metric: self.score, **self.values}
 
     def _handle(self, event: Event) -> None:
-        if event["kind"] in POSITIONS:
-            self.images = event["images"]
-        if event["kind"] == "exploit":
-            self.values, self.score = event["values"], math.nan
-        elif event["kind"] in ("score", "score_failed"):
-            value = score_of(event, self.metric)
-            self.score = math.nan if value is None else value
+        match event:
+            case WorkersStarted() | Progress() | Tick() | RolledBack() | Finished() | Stopped():
+                self.images = event.images
+            case Exploited():
+                self.images, self.values, self.score = event.images, dict(event.values), math.nan
+            case ScoreTaken() | ScoreFailed():
+                value = score_of(event, self.metric)
+                self.score = math.nan if value is None else value
+            case _:
+                pass  # Scores and checkpoints may be of an earlier point.
 
 
 def metrics_of(population: Population, trial: str) -> TrialMetrics:

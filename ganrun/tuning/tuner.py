@@ -19,10 +19,10 @@ from ganrun.ray_backend import launch
 from ganrun.ray_backend.cluster import ray_cluster
 from ganrun.ray_backend.head_watch import HeadWatch
 from ganrun.storage import Storage, for_ray, open_storage
+from ganrun.telemetry.messages import Command, SearchEnded
 from ganrun.tuning import trainable
 from ganrun.tuning.population import Population
-from ganrun.tuning.records import append_lines
-from ganrun.worker.channel import Event
+from ganrun.tuning.records import append_records
 
 if TYPE_CHECKING:  # Ray reads its environment when it is imported: not before we are connected.
     from ganrun.tuning.scheduler import Scheduler, SearchObserver
@@ -76,7 +76,7 @@ def _run(
 
     boxes = {name: launch.mailbox() for name in population.trials}
 
-    def send(name: str, stop: bool, commands: list[Event]) -> None:
+    def send(name: str, stop: bool, commands: list[Command]) -> None:
         boxes[name].send.remote(stop, commands)
 
     scheduler = Scheduler(config, storage, population, watch, send)
@@ -99,7 +99,7 @@ def _run(
     if FINISHED not in states.values():
         raise RunError(f"all trials failed; the first: {scheduler.why}")
     best = population.best()
-    append_lines(storage, [{"kind": "end", "best": best and best.trial}])
+    append_records(storage, [SearchEnded(best.trial if best else None)])
     return "finished"
 
 

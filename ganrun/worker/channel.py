@@ -3,13 +3,11 @@
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any
 
-Event = dict[str, Any]
-"""{"kind": ..., ...}; the kinds are `started`, `images`, `tick`, `score`, `picture`, `note`, `profile`, those of
-checkpoints, scores, transitions and collapse, and last of all one of `finished`, `stopped`, `failed`."""
-Answer = tuple[bool, list[Event]]
-"""Whether to stop; and commands, of the same form as events: `score_found`, `exploit`, `release`, `drain`."""
+from ganrun.telemetry.messages import Command, Event
+
+Answer = tuple[bool, list[Command]]
+"""True if the run is to stop; and commands."""
 POLL_SECONDS = 0.5
 
 
@@ -24,19 +22,19 @@ class Channel:
     def __init__(self, exchange: Callable[[list[Event]], Answer], listen: bool) -> None:
         self._exchange = exchange
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._commands: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._ending = threading.Event()
         self.stop = False
         self._thread = threading.Thread(target=self._run, name="channel", daemon=True)
         if listen:
             self._thread.start()
 
-    def send(self, kind: str, **fields: Any) -> None:
-        """Queues an event."""
-        self._events.put({"kind": kind, **fields})
+    def send(self, event: Event) -> None:
+        """Queue an event. The last of all is an `Ending`."""
+        self._events.put(event)
 
-    def commands(self) -> list[Event]:
-        """The commands that came since this was last called."""
+    def commands(self) -> list[Command]:
+        """Return the commands that came since the last call."""
         return [self._commands.get() for _ in range(self._commands.qsize())]
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ganrun.errors import RunError
 from ganrun.run_folder.run_folder import Pointer, RunFolder
+from ganrun.telemetry import records
 from ganrun.training import checkpoint
 from ganrun.training.checkpoint import Snapshot
 from ganrun.worker.line_writer import LineWriter
@@ -51,10 +52,12 @@ class CheckpointWriter:
         folder: of the run.
         keep: so many newest stay.
         lines: are written before a checkpoint is made visible, so that a crash does not cut them off.
-        emit_event: (kind of event, its fields), of each that is written or fails.
+        emit_event: takes an event for each that is written or fails.
     """
 
-    def __init__(self, folder: RunFolder, keep: int, lines: LineWriter, emit_event: Callable[..., None]) -> None:
+    def __init__(
+        self, folder: RunFolder, keep: int, lines: LineWriter, emit_event: Callable[[records.Emitted], None]
+    ) -> None:
         self.folder, self.keep, self.lines, self.emit_event = folder, keep, lines, emit_event
         self.unsaved: str | None = None
         """What went wrong with the last one, if it failed."""
@@ -82,10 +85,10 @@ class CheckpointWriter:
         """Has a checkpoint written soon."""
         with self._changed:
             if self._waiting and not _may_replace(pending, self._waiting):
-                self.emit_event("checkpoint_dropped", images=pending.pointer.images)
+                self.emit_event(records.CheckpointDropped(images=pending.pointer.images))
                 return
             if self._waiting:
-                self.emit_event("checkpoint_dropped", images=self._waiting.pointer.images)
+                self.emit_event(records.CheckpointDropped(images=self._waiting.pointer.images))
                 pending = _heir(pending, self._waiting)
             self._waiting = pending
             self._changed.notify_all()
@@ -174,19 +177,24 @@ class CheckpointWriter:
                 self.unsaved = (
                     f"checkpoint {pending.pointer.checkpoint} could not be written: {error.strerror or error}"
                 )
-                self.emit_event("checkpoint_failed", images=pending.pointer.images, message=self.unsaved)
+                self.emit_event(records.CheckpointFailed(images=pending.pointer.images, message=self.unsaved))
             if self._gives_up(pending):
                 return
         self.unsaved, self.last_good, self._refused = None, time.monotonic(), None
-        seconds = {"blocked_seconds": pending.blocked_seconds, "upload_seconds": self.last_good - begun}
+        images, name = pending.pointer.images, pending.pointer.checkpoint
         self.emit_event(
-            "checkpoint", images=pending.pointer.images, checkpoint=pending.pointer.checkpoint, bytes=size, **seconds
+            records.CheckpointWritten(
+                images=images,
+                checkpoint=name,
+                bytes=size,
+                blocked_seconds=pending.blocked_seconds,
+                upload_seconds=self.last_good - begun,
+            )
         )
         if pending.to_score:
-            name = pending.pointer.checkpoint
             self.unscored[name] = pending.pointer
-            self.emit_event("score_wanted", images=pending.pointer.images, checkpoint=name)
-        self._delete_old(pending.pointer.images)
+            self.emit_event(records.ScoreWanted(images=images, checkpoint=name))
+        self._delete_old(images)
 
     def _gives_up(self, pending: PendingCheckpoint) -> bool:
         """Whether one that failed is not to be tried again, which shows within a while."""
@@ -207,7 +215,7 @@ class CheckpointWriter:
         except OSError as error:
             self._refused = pointer
             message = f"best.json could not be pointed to {pointer.checkpoint}: {error.strerror or error}"
-            self.emit_event("best_failed", images=pointer.images, message=message)
+            self.emit_event(records.BestNotMoved(images=pointer.images, message=message))
 
     def _write_files(self, pending: PendingCheckpoint) -> int:
         return checkpoint.write(self.folder, pending.pointer.checkpoint, pending.snapshot.files(), pending.facts)
@@ -220,4 +228,4 @@ class CheckpointWriter:
             checkpoint.delete_old(self.folder, self.keep, awaited)
         except OSError as error:
             message = f"an old checkpoint could not be deleted: {error.strerror or error}"
-            self.emit_event("delete_failed", images=images, message=message)
+            self.emit_event(records.DeletionFailed(images=images, message=message))

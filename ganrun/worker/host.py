@@ -2,8 +2,9 @@
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, assert_never
 
 import torch.distributed as dist
 
@@ -15,6 +16,8 @@ from ganrun.evaluation.evaluator import Evaluator
 from ganrun.evaluation.generated_images import GeneratedImages
 from ganrun.evaluation.point_evaluator import PointEvaluator
 from ganrun.run_folder.run_folder import Pointer, RunFolder
+from ganrun.telemetry import messages, records
+from ganrun.telemetry.series import COLLAPSE_SUSPECTED, of_a_rank
 from ganrun.telemetry.symptoms import ADVICE
 from ganrun.telemetry.time_accounting import TimeAccounting, as_metrics, timed_as
 from ganrun.training.checkpoint import RunProgress, take_snapshot
@@ -23,9 +26,9 @@ from ganrun.worker.channel import POLL_SECONDS, Channel
 from ganrun.worker.checkpoint_writer import CheckpointWriter, PendingCheckpoint
 from ganrun.worker.line_writer import LineWriter
 from ganrun.worker.profile_rounds import round_profiler
-from ganrun.worker.rank_stats import OF_A_RANK, RankStats
+from ganrun.worker.rank_stats import RankStats
 from ganrun.worker.sample_picture import draw_samples
-from ganrun.worker.transitions import Drain, Exploit, ScheduleStep
+from ganrun.worker.transitions import Drain, ScheduleStep
 
 
 class WorkerHost:
@@ -64,9 +67,9 @@ class WorkerHost:
             )
         if state.config.tune and self.checkpoint_writer is not None:
             self.checkpoint_writer.held = frozenset(folder.storage.list("checkpoints"))
-        self.transition: Exploit | ScheduleStep | Drain | None = None
+        self.transition: messages.Exploit | ScheduleStep | Drain | None = None
         """What ends this attempt before the run's end: the same on all ranks, the next one begins with it."""
-        self._exploit_command: Exploit | None = None
+        self._exploit_command: messages.Exploit | None = None
         self._drain: Drain | None = None
         self._next_schedule_step = next_schedule_step(state.config, state.images)
         self._stopping = False
@@ -91,12 +94,12 @@ class WorkerHost:
         if self.checkpoint_writer is not None:
             self.checkpoint_writer.raise_fault(self.state.config.checkpoint.max_age_seconds)
             self._execute_commands(self.checkpoint_writer)
-            self.channel.send("images", images=self.state.images)
+            self.channel.send(messages.Progress(self.state.images))
         stopping, exploiting, draining = self.state.slots.flags_from_rank_0(
             self.channel.stop, self._exploit_command is not None, self._drain is not None
         )
         if exploiting and not stopping:
-            exploit = self._exploit_command and self._exploit_command._replace(attempt=self.attempt)
+            exploit = self._exploit_command and replace(self._exploit_command, attempt=self.attempt)
             self.transition = self.state.slots.from_rank_0(exploit)
         elif draining and not stopping and not self._done:
             self.transition = self._drain or Drain(self.attempt)
@@ -115,18 +118,17 @@ class WorkerHost:
         """A line of metrics; symptoms of collapse that are new are told."""
         spent = self.time_accounting.read()
         values |= {**self._rank_stats.read(spent), **as_metrics(spent)}
-        values |= {
-            f"collapse_suspected/{sign}": float(sign in symptoms) for sign in self.state.collapse_detector.streaks
-        }
+        streaks = self.state.collapse_detector.streaks
+        values |= {COLLAPSE_SUSPECTED.of(symptom): float(symptom in symptoms) for symptom in streaks}
         self._recorded = True
         if self.is_rank_0:
             # A rank's own numbers are for the sidecar: of a thousand ranks they would be most of the file.
-            kept = {name: value for name, value in values.items() if not name.startswith(OF_A_RANK)}
-            self._append(self._metrics, {"images": self.state.images, "time": time.time(), **kept})
-            self.channel.send("tick", images=self.state.images, values=values)
-            for sign in set(symptoms) - set(self._symptoms):
-                message = f"collapse suspected at {self.state.images:,} images: {sign}: {ADVICE[sign]}"
-                self.emit_event("collapse_suspected", images=self.state.images, sign=sign, message=message)
+            images, kept = self.state.images, {name: value for name, value in values.items() if not of_a_rank(name)}
+            self._append(self._metrics, {"images": images, "time": time.time(), **kept})
+            self.channel.send(messages.Tick(images, values))
+            for symptom in set(symptoms) - set(self._symptoms):
+                message = f"collapse suspected at {images:,} images: {symptom}: {ADVICE[symptom]}"
+                self.emit_event(records.CollapseSuspected(images=images, symptom=symptom, message=message))
         self._symptoms = symptoms
 
     @timed_as("samples")
@@ -137,7 +139,7 @@ class WorkerHost:
         images = self.state.images
         if drawn := draw_samples(self.state, self.stream.data.index, self.attempt):
             self.line_writer.picture(f"samples/{images:012d}.png", drawn.png)
-            self.channel.send("picture", images=images, png=drawn.pushed, diversity=drawn.diversity)
+            self.channel.send(messages.SamplesDrawn(images, drawn.pushed, drawn.diversity))
 
     @timed_as("score")
     def evaluate(self) -> bool:
@@ -159,33 +161,32 @@ class WorkerHost:
         return best
 
     def _execute_commands(self, checkpoint_writer: CheckpointWriter) -> None:
-        """Takes the scores that came, and what the driver of a search wants."""
         for command in self.channel.commands():
-            if command["kind"] == "release":
-                before, keep = command["before"], command["keep"]
-                checkpoint_writer.held = frozenset(
-                    name for name in checkpoint_writer.held if name >= before or name in keep
-                )
-                continue
-            if command["kind"] == "drain":
-                self._drain = Drain(self.attempt, command["reason"], command["why"])
-                continue
-            if command["kind"] == "exploit":
-                exploit = Exploit(**command["exploit"])
-                self._exploit_command = exploit if exploit.number > self.progress.exploit else self._exploit_command
-                continue
-            pointer = checkpoint_writer.unscored.get(command["checkpoint"])
-            if pointer is None:  # Of an attempt before.
-                continue
-            if "why" in command:
-                message = f"no score at {pointer.images:,} images: {command['why']}"
-                self.emit_event("score_failed", images=pointer.images, message=message)
-            else:
-                score = command["score"]
-                if best := self._is_best(score["value"]):
-                    checkpoint_writer.point_best(replace(pointer, score=score["value"]))
-                self._record_score(pointer.images, score, best)
-            del checkpoint_writer.unscored[pointer.checkpoint]  # At last: until then it is not deleted.
+            match command:
+                case messages.ReleaseCheckpoints(before, keep):
+                    held = (name for name in checkpoint_writer.held if name >= before or name in keep)
+                    checkpoint_writer.held = frozenset(held)
+                case messages.DrainWorkers(reason, why):
+                    self._drain = Drain(self.attempt, reason, why)
+                case messages.Exploit(number):
+                    self._exploit_command = command if number > self.progress.exploit else self._exploit_command
+                case messages.ScoreFound():
+                    self._take_score(command, checkpoint_writer)
+                case _:
+                    assert_never(command)
+
+    def _take_score(self, found: messages.ScoreFound, checkpoint_writer: CheckpointWriter) -> None:
+        pointer = checkpoint_writer.unscored.get(found.checkpoint)
+        if pointer is None:  # Of an attempt before.
+            return
+        if found.score is None:
+            message = f"no score at {pointer.images:,} images: {found.why}"
+            self.emit_event(records.ScoreFailed(images=pointer.images, message=message))
+        else:
+            if best := self._is_best(found.score["value"]):
+                checkpoint_writer.point_best(replace(pointer, score=found.score["value"]))
+            self._record_score(pointer.images, found.score, best)
+        del checkpoint_writer.unscored[pointer.checkpoint]  # At last: until then it is not deleted.
 
     def _is_best(self, value: float | None) -> bool:
         before = self.progress.best_score
@@ -194,12 +195,12 @@ class WorkerHost:
             self.progress = replace(self.progress, best_score=value)
         return best
 
-    def _record_score(self, images: int, score: dict[str, Any], best: bool) -> None:
+    def _record_score(self, images: int, score: Mapping[str, Any], best: bool) -> None:
         values = {score["measure"]: score["value"], **score["metrics"]}
         self._append(self._metrics, {"images": images, "time": time.time(), **values})
         if self.is_rank_0:
             about = {key: score[key] for key in ("name", "value", "extractor", "samples")}
-            self.channel.send("score", images=images, best=best, values=values, **about)
+            self.channel.send(messages.ScoreTaken(images=images, best=best, values=values, **about))
 
     @property
     def _done(self) -> bool:
@@ -208,7 +209,7 @@ class WorkerHost:
     @timed_as("checkpoint")
     def save(self) -> None:
         """A checkpoint, written behind the rounds. One that cannot be written costs the run nothing but is noted."""
-        if isinstance(self.transition, Exploit):
+        if isinstance(self.transition, messages.Exploit):
             return  # What was played here is given up.
         begun = time.monotonic()
         state_dict = self.state.state_dict()  # On all ranks: they sum up the recorder's tables.
@@ -244,12 +245,12 @@ class WorkerHost:
                 spent = self.time_accounting.read()
                 if not isinstance(self.transition, Drain):
                     del spent["round"]  # Since the last tick: given up.
-                self.log_event("left", images=self.state.images, spent=spent)
+                self.log_event(records.AttemptEnded(images=self.state.images, spent=spent))
             self.checkpoint_writer.close()
             self.line_writer.close()
             self.checkpoint_writer.raise_fault(0)
 
-    def finish(self, ending: str | None) -> None:
+    def finish(self, ending: type[records.RunFinished | records.RunStopped] | None) -> None:
         """Waits until the last checkpoint and the last lines are written; `ending` is the last event, if all is well.
 
         Raises:
@@ -257,7 +258,7 @@ class WorkerHost:
         """
         if self._profiler and not self._profiler.close() and ending:
             message = "the run ended before train.profile_rounds were over: nothing was profiled"
-            self.emit_event("profile", message=message)
+            self.emit_event(records.ProfileEnded(images=self.state.images, files=[], message=message))
         if self.checkpoint_writer is None or self.line_writer is None:
             return
         try:
@@ -268,30 +269,30 @@ class WorkerHost:
             if unsaved := self.checkpoint_writer.unsaved:
                 raise RunError(f"{unsaved}; the last good one stays: mend the storage and run the same command")
             if ending:
-                self.log_event(ending, images=self.state.images, spent=self.time_accounting.read())
+                self.log_event(ending(images=self.state.images, spent=self.time_accounting.read()))
         finally:
             self.line_writer.close()
 
     def _await_scores(self, checkpoint_writer: CheckpointWriter) -> None:
         """Those that tasks are at, unless the run is to stop."""
         if checkpoint_writer.unscored:
-            self.channel.send("last_call")
+            self.channel.send(messages.LastScoresAwaited())
         with self.time_accounting.measure("score"):
             while checkpoint_writer.unscored and not self.channel.stop:
                 time.sleep(POLL_SECONDS)
                 self._execute_commands(checkpoint_writer)
         checkpoint_writer.drain()
 
-    def log_event(self, kind: str, **fields: Any) -> None:
-        """A line of this attempt's events."""
-        self._append(f"events/{self.attempt:04d}.jsonl", {"time": time.time(), "kind": kind, **fields}, soon=True)
+    def log_event(self, event: records.EventRecord) -> None:
+        """Write a line of this attempt's events."""
+        self._append(f"events/{self.attempt:04d}.jsonl", event.to_line(), soon=True)
 
-    def emit_event(self, kind: str, **fields: Any) -> None:
-        """An event, for the driver too, and what is a message also on its terminal. Called by several threads."""
-        self.log_event(kind, **fields)
-        self.channel.send(kind, time=time.time(), **fields)
-        if "message" in fields:
-            self.channel.send("note", text=fields["message"])
+    def emit_event(self, event: records.Emitted) -> None:
+        """Write an event and send it to the driver; an announcement also to its terminal. Called by several threads."""
+        self.log_event(event)
+        self.channel.send(event)
+        if isinstance(event, records.Announcement):
+            self.channel.send(messages.Note(event.message))
 
     def _append(self, name: str, fields: dict[str, Any], soon: bool = False) -> None:
         if self.line_writer is not None:

@@ -5,10 +5,13 @@ from collections.abc import Callable
 
 from ganrun.run_folder.run_folder import RunFolder
 from ganrun.telemetry.profiler import RoundProfiler
+from ganrun.telemetry.records import ProfileEnded
 from ganrun.training.state import TrainingState
 
 
-def round_profiler(state: TrainingState, folder: RunFolder, emit_event: Callable[..., None]) -> RoundProfiler | None:
+def round_profiler(
+    state: TrainingState, folder: RunFolder, emit_event: Callable[[ProfileEnded], None]
+) -> RoundProfiler | None:
     """What is to profile `train.profile_rounds` rounds of this worker; None if nobody asked, or it is there already.
 
     Each worker writes its own trace, rank 0 the page, too.
@@ -37,7 +40,7 @@ def round_profiler(state: TrainingState, folder: RunFolder, emit_event: Callable
                 "at https://ui.perfetto.dev or chrome://tracing"
             )
         if rank == 0:
-            emit_event("profile", images=state.images, files=names, message=message)
+            emit_event(ProfileEnded(images=state.images, files=names, message=message))
 
     batch = f"batches of {config.data.batch_size} in {config.slots} slots, {config.train.precision}"
     about = (

@@ -7,9 +7,8 @@ import torch
 import torch.distributed as dist
 
 from ganrun.data.stream import Stream
+from ganrun.telemetry import series as metrics
 from ganrun.training.state import TrainingState
-
-OF_A_RANK = ("rank_round_seconds/", "gpu_memory_bytes/")
 
 
 class RankStats:
@@ -34,9 +33,9 @@ class RankStats:
         rounds, images = self.state.player_steps[0].rounds, self.state.images - self._images
         self._images = self.state.images
         speed = {
-            "images_per_second": images / seconds,
-            "data_wait_ratio": spent["data"] / seconds,
-            "round_seconds": seconds / rounds,
+            metrics.IMAGES_PER_SECOND.key: images / seconds,
+            metrics.DATA_WAIT_RATIO.key: spent["data"] / seconds,
+            metrics.ROUND_SECONDS.key: seconds / rounds,
         }
         return {**speed, **self._of_all_ranks(seconds, spent["data"], rounds)}
 
@@ -46,9 +45,10 @@ class RankStats:
         mine: dict[str, float] = {name: counted[name] - self._before[name] for name in counted}
         self._before = counted
         working = sum(player_step.timer.read() * player_step.player.turns for player_step in self.state.player_steps)
-        mine[f"rank_round_seconds/{rank}"] = working + waited / rounds
+        mine[metrics.RANK_ROUND_SECONDS.of(rank)] = working + waited / rounds
         if device.type == "cuda":
-            mine |= {f"gpu_memory_bytes/{rank}": torch.cuda.max_memory_allocated(device), "gpu_seconds": seconds}
+            mine[metrics.GPU_MEMORY_BYTES.of(rank)] = torch.cuda.max_memory_allocated(device)
+            mine[metrics.GPU_SECONDS.key] = seconds
             torch.cuda.reset_peak_memory_stats(device)
         found = [mine] * self.state.slots.workers
         if len(found) > 1:
@@ -60,6 +60,8 @@ class RankStats:
 
     def _counted(self) -> Counter[str]:
         fetcher = self.stream.fetcher
-        counted = Counter(shard_bytes=fetcher.bytes_fetched, samples_skipped=self.stream.corrupt_samples.skipped)
-        counted.update({f"shard_errors/{kind}": count for kind, count in fetcher.faults.items()})
-        return counted
+        counted = {
+            metrics.SHARD_BYTES.key: fetcher.bytes_fetched,
+            metrics.SAMPLES_SKIPPED.key: self.stream.corrupt_samples.skipped,
+        }
+        return Counter(counted | {metrics.SHARD_ERRORS.of(kind): count for kind, count in fetcher.faults.items()})

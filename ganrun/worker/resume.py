@@ -12,11 +12,12 @@ from ganrun.errors import UserError
 from ganrun.run_folder.run_folder import RunFolder, find_checkpoint
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
+from ganrun.telemetry.messages import Exploit
 from ganrun.training import checkpoint
 from ganrun.training.checkpoint import RunProgress, Snapshot
 from ganrun.training.state import Groups, TrainingState
 from ganrun.worker.broadcast import call_on_rank_0
-from ganrun.worker.transitions import Exploit, Rollback, Transition
+from ganrun.worker.transitions import Rollback, Transition
 
 
 class AttemptStart(NamedTuple):

@@ -4,7 +4,7 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -24,6 +24,7 @@ from ganrun.models.extractors import open_extractor
 from ganrun.run_folder.run_folder import RunFolder
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
+from ganrun.telemetry import messages, records
 from ganrun.training.collapse import CollapseDetector
 from ganrun.training.loop import train
 from ganrun.training.player_step import has_bf16
@@ -31,7 +32,7 @@ from ganrun.training.state import TrainingState
 from ganrun.worker.channel import Channel
 from ganrun.worker.host import WorkerHost
 from ganrun.worker.resume import AttemptStart, begin_attempt, current_config, load_start_from
-from ganrun.worker.transitions import Drain, DrainedError, Exploit, Restart, Rollback, ScheduleStep, Transition
+from ganrun.worker.transitions import Drain, DrainedError, Rollback, ScheduleStep, Transition
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +43,8 @@ def run_worker(
     workers: int,
     device: torch.device,
     channel: Channel,
-    command: Exploit | None = None,
-    restart: Restart | None = None,
+    command: messages.Exploit | None = None,
+    restart: messages.Restart | None = None,
 ) -> None:
     """Trains as one of `workers` until the run ends or is asked to stop, and tells the driver which.
 
@@ -94,10 +95,10 @@ class _Setup(NamedTuple):
     data: DataSet
     evaluator: Evaluator | PointEvaluator | None
     channel: Channel
-    restart: Restart | None
+    restart: messages.Restart | None
 
 
-def _set_up(config: Config, channel: Channel, restart: Restart | None) -> _Setup:
+def _set_up(config: Config, channel: Channel, restart: messages.Restart | None) -> _Setup:
     patience = config.run.patience_seconds
     folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}", patience))
     data = open_data(config.data.shards, patience)
@@ -113,7 +114,7 @@ def _attempt(
     One after a transition has nothing of the one before: it is made as one in a new process would be.
     """
     start, progress, snapshot = begin_attempt(setup.folder, slots, device, transition)
-    exploit = transition if isinstance(transition, Exploit) and start.donor else None
+    exploit = transition if isinstance(transition, messages.Exploit) and start.donor else None
     config = current_config(config, snapshot, setup.folder, exploit)
     state = TrainingState(build_game(config, device), config, slots)
     if snapshot:
@@ -136,45 +137,47 @@ def _attempt(
     except DivergedError as error:
         return Rollback(start.attempt, state.rollback_count + 1, str(error))
     if host.transition is None and host.is_rank_0:
-        setup.channel.send("finished" if finished else "stopped", images=state.images)
+        setup.channel.send((messages.Finished if finished else messages.Stopped)(state.images))
     return host.transition
 
 
 def _report_start(
-    host: WorkerHost, start: AttemptStart, unfit: list[str], transition: Transition | None, restart: Restart | None
+    host: WorkerHost,
+    start: AttemptStart,
+    unfit: list[str],
+    transition: Transition | None,
+    restart: messages.Restart | None,
 ) -> None:
     """What begins, as an event and to the driver."""
-    state, channel = host.state, host.channel
+    state, begun = host.state, {"images": host.state.images, **start._asdict()}
     if isinstance(transition, Rollback):
         often = f"rollback {transition.rollback_count} of train.max_rollbacks: {state.config.train.max_rollbacks}"
         message = f"rolled back to {state.images:,} images ({often}), since {transition.why}"
-        host.emit_event("rollback", images=state.images, message=message, **start._asdict())
+        host.emit_event(records.RolledBack(message=message, **begun))
         return
     if isinstance(transition, ScheduleStep):
-        values = scheduled(state.config, state.images)
-        host.emit_event("schedule", images=state.images, values=values, **start._asdict())
+        host.emit_event(records.ScheduleStepped(values=scheduled(state.config, state.images), **begun))
         return
     if transition is None or transition.attempt is None:
         _report_worker_start(host, start, restart)
-    if isinstance(transition, Exploit) and start.donor:
-        host.emit_event(
-            "exploit", images=state.images, number=transition.number, values=transition.values, **start._asdict()
-        )
+    if isinstance(transition, messages.Exploit) and start.donor:
+        host.emit_event(records.Exploited(number=transition.number, values=transition.values, **begun))
     if unfit:
-        where = state.config.run.start_from
-        host.log_event("start_from", where=where, unfit=unfit)
-        channel.send("note", text=f"run.start_from: {len(unfit)} tensors did not fit: {', '.join(unfit)}")
+        host.log_event(records.WeightsUnfit(where=str(state.config.run.start_from), unfit=unfit))
+        text = f"run.start_from: {len(unfit)} tensors did not fit: {', '.join(unfit)}"
+        host.channel.send(messages.Note(text))
 
 
-def _report_worker_start(host: WorkerHost, start: AttemptStart, restart: Restart | None) -> None:
-    state, workers = host.state, host.state.slots.workers
-    reason, before, why = restart or (None, None, None)
-    about = {"images": state.images, "workers": workers, "before": before, "reason": reason}
-    host.log_event("start", why=why, left_over=host.stream.order.left_over, **about, **start._asdict())
+def _report_worker_start(host: WorkerHost, start: AttemptStart, restart: messages.Restart | None) -> None:
+    images, workers = host.state.images, host.state.slots.workers
+    before, reason, why = (restart.workers, restart.reason, restart.why) if restart else (None, None, None)
+    about: dict[str, Any] = {"images": images, "workers": workers, "before": before, "reason": reason}
+    left_over = host.stream.order.left_over
+    host.log_event(records.AttemptStarted(why=why, left_over=left_over, **about, **start._asdict()))
     if before not in (None, workers):
-        message = f"{before} workers became {workers} at {state.images:,} images ({reason})"
-        host.log_event("resize", message=message, **about)
-    host.channel.send("started", faults=start.damaged, exploit=host.progress.exploit, **about)
+        message = f"{before} workers became {workers} at {images:,} images ({reason})"
+        host.log_event(records.Resized(message=message, **about))
+    host.channel.send(messages.WorkersStarted(faults=start.damaged, exploit=host.progress.exploit, **about))
 
 
 def _train(state: TrainingState, host: WorkerHost) -> bool:
@@ -190,20 +193,21 @@ def _train(state: TrainingState, host: WorkerHost) -> bool:
         raise
     except Exception as error:
         if isinstance(error, UserError | RunError):
-            host.log_event("failed", images=state.images, message=str(error))
+            host.log_event(records.RunFailed(images=state.images, message=str(error)))
         with contextlib.suppress(RunError):  # A checkpoint that is under way is worth the wait; what went wrong, more.
             host.finish(None)
         raise
     finally:
         host.stream.close()
     if host.transition is None:
-        host.finish("finish" if finished else "stop")
+        host.finish(records.RunFinished if finished else records.RunStopped)
     else:
         if isinstance(host.transition, ScheduleStep):
             host.finish(None)  # The next attempt begins with this checkpoint, so it must be there.
         if isinstance(host.transition, Drain) and host.is_rank_0:
             message = f"{host.transition.why}: the workers save at {state.images:,} images and start anew"
-            host.emit_event("leave", images=state.images, reason=host.transition.reason, message=message)
+            reason = host.transition.reason
+            host.emit_event(records.DrainBegun(images=state.images, reason=reason, message=message))
         host.end_attempt()
     return finished
 
@@ -230,7 +234,7 @@ class _ChannelHandler(logging.Handler):
         self.channel = channel
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.channel.send("note", text=record.getMessage())
+        self.channel.send(messages.Note(record.getMessage()))
 
 
 @contextlib.contextmanager

@@ -20,8 +20,10 @@ from ganrun.evaluation.pictures import to_png
 from ganrun.games.build import build_game
 from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
+from ganrun.telemetry.messages import Event, Progress, SamplesDrawn, Tick
 from ganrun.telemetry.push import Pusher
-from ganrun.telemetry.run_state import RunHistory, RunState
+from ganrun.telemetry.series import NONFINITE
+from ganrun.telemetry.state import RunHistory, RunState
 from ganrun.training.state import TrainingState
 
 REPEATS, SECONDS = 6, 10.0
@@ -121,7 +123,7 @@ def _shape(state: TrainingState) -> tuple[int, ...]:
     return data.batch_size, data.channels, data.image_size, data.image_size
 
 
-def _tick(state: TrainingState) -> list[dict[str, Any]]:
+def _tick(state: TrainingState) -> list[Event]:
     """What a worker says at a tick."""
     values, nonfinite = state.recorder.read()
     noise = KeyedNoise(state.config.run.seed, 0, 0, 0, state.device, state.dtype)
@@ -129,15 +131,15 @@ def _tick(state: TrainingState) -> list[dict[str, Any]]:
         z = state.game.latent.draw(noise, state.config.telemetry.sample_images, "samples/z")
         images = state.game.sample(state.ema_networks, z, state.game.labels(0, len(z), state.device))
     return [
-        {"kind": "tick", "images": state.images, "values": values | {"nonfinite": nonfinite}},
-        {"kind": "picture", "images": state.images, "png": to_png(images), "diversity": 0.0},
+        Tick(state.images, values | {NONFINITE.key: nonfinite}),
+        SamplesDrawn(state.images, to_png(images), 0.0),
     ]
 
 
 def _hear(run_state: RunState, state: TrainingState, over: threading.Event) -> None:
     """The driver's part."""
     while not over.wait(SAY_SECONDS):
-        run_state.handle({"kind": "images", "images": state.images})
+        run_state.handle(Progress(state.images))
 
 
 def _unheard(text: str) -> None:

@@ -72,8 +72,8 @@ CASES = {
     ),
     "GanrunCollapseSuspected": Case(
         10,
-        {'ganrun_collapse_suspected{RUN,sign="gradient_vanished"}': "0x9 1x20"},
-        {'ganrun_collapse_suspected{RUN,sign="gradient_vanished"}': "0x30"},
+        {'ganrun_collapse_suspected{RUN,symptom="gradient_vanished"}': "0x9 1x20"},
+        {'ganrun_collapse_suspected{RUN,symptom="gradient_vanished"}': "0x30"},
     ),
     "GanrunRecallFallen": Case(
         21, UP | {"ganrun_recall{RUN}": "0.6x20 0.2x20"}, UP | {"ganrun_recall{RUN}": "0.6x20 0.4x20"}

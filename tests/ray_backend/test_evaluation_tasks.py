@@ -15,6 +15,8 @@ import torch
 from ganrun.ray_backend import evaluation_tasks as scores
 from ganrun.run_folder.curve import read_curve, read_events
 from ganrun.storage import Folder
+from ganrun.telemetry.messages import LastScoresAwaited, Note, Progress, ScoreFound
+from ganrun.telemetry.records import ScoreWanted
 from ganrun.worker.worker import run_worker
 from tests.commands import LOCAL_RAY, Train
 from tests.conftest import config_of, write_yaml
@@ -37,22 +39,22 @@ class Answering(StopAt):
         super().__init__()
         self.config, self.failing, self.late, self.wanted = config, failing, late, []
 
-    def send(self, kind, **fields):
-        super().send(kind, **fields)
-        if kind == "score_wanted":
-            self.wanted.append(fields)
-        if kind == "last_call":
+    def send(self, event):
+        super().send(event)
+        if isinstance(event, ScoreWanted):
+            self.wanted.append(event)
+        if isinstance(event, LastScoresAwaited):
             self.late = 0
 
     def commands(self):
         answered = self.wanted[: max(0, len(self.wanted) - self.late)]
         del self.wanted[: len(answered)]
-        return [{"kind": "score_found", **each, **self.answer(each)} for each in answered]
+        return [ScoreFound(each.images, each.checkpoint, *self.answer(each)) for each in answered]
 
     def answer(self, wanted):
-        if wanted["images"] in self.failing:
-            return {"why": "Out of memory"}
-        return {"score": scores._score(self.config, wanted["checkpoint"])}
+        if wanted.images in self.failing:
+            return None, "Out of memory"
+        return scores._score(self.config, wanted.checkpoint), ""
 
 
 def scored(config, at):
@@ -93,14 +95,14 @@ def test_a_task_finds_what_the_workers_would_and_best_json_follows_it(values, tm
 class Crashing(Answering):
     """One that says of the first checkpoint that it is the best there can be, and dies later."""
 
-    def send(self, kind, **fields):
-        super().send(kind, **fields)
-        if kind == "images" and fields["images"] == 108:
+    def send(self, event):
+        super().send(event)
+        if event == Progress(108):
             raise ConnectionError("the driver is gone")
 
     def answer(self, wanted):
-        found = super().answer(wanted)
-        return {"score": found["score"] | {"value": -1.0}} if wanted["images"] == 60 else found
+        score, why = super().answer(wanted)
+        return (score | {"value": -1.0}, why) if wanted.images == 60 else (score, why)
 
 
 def test_a_best_score_that_came_after_its_checkpoint_is_still_the_best_after_a_crash(values):
@@ -120,7 +122,7 @@ def test_a_task_that_fails_costs_its_score_alone(values):
     train_with(config, channel)
     assert list(scored(config, range(999))) == [60, 180]
     assert kinds(config).count("score_failed") == 1
-    assert {"kind": "note", "text": "no score at 120 images: Out of memory"} in channel.events
+    assert Note("no score at 120 images: Out of memory") in channel.events
     assert kinds(config)[-1] == "finish"
 
 
@@ -158,18 +160,20 @@ import json, sys, time
 import ray
 from ganrun.config.schema import Config
 from ganrun.ray_backend.evaluation_tasks import EvaluationTasks
+from ganrun.telemetry.messages import LastScoresAwaited
+from ganrun.telemetry.records import ScoreWanted
 
 ray.init(logging_level=50, log_to_driver=False)
 found = []
 for values in json.loads(sys.argv[1]):
     asked, answers = EvaluationTasks(Config.model_validate(values)), []
     for images in (60, 120):
-        asked.handle({"kind": "score_wanted", "images": images, "checkpoint": f"{images:012d}-0001"})
-    asked.handle({"kind": "last_call"})
+        asked.handle(ScoreWanted(images=images, checkpoint=f"{images:012d}-0001"))
+    asked.handle(LastScoresAwaited())
     while len(answers) < 2:
         answers += asked.poll()
         time.sleep(0.1)
-    found.append([(each["images"], each["why"]) for each in answers])
+    found.append([(each.images, each.why) for each in answers])
 print(json.dumps(found))
 """
 

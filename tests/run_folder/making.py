@@ -4,7 +4,6 @@ import contextlib
 import functools
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -12,6 +11,7 @@ from ganrun.config.schema import Config
 from ganrun.run_folder.run_config import settle, write_config
 from ganrun.run_folder.run_folder import RunFolder
 from ganrun.storage import open_storage
+from ganrun.telemetry.messages import Event, Progress
 from ganrun.worker.worker import run_worker
 from tests.ranks import StopAt, checkpoints_awaited, run_ranks
 
@@ -22,8 +22,8 @@ TOTAL, TICK, SAVED, CRASHED = 120, 24, 48, 84
 class Crash(StopAt):
     """Channel that kills its worker."""
 
-    def send(self, kind: str, **fields: Any) -> None:
-        if kind == "images" and fields["images"] >= CRASHED:
+    def send(self, event: Event) -> None:
+        if isinstance(event, Progress) and event.images >= CRASHED:
             raise ConnectionError("the driver is gone")
 
 

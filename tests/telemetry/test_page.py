@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from ganrun.evaluation.pictures import to_png
+from ganrun.telemetry.messages import Note, SamplesDrawn
 from ganrun.telemetry.protocol import Address
 from ganrun.telemetry.push import Pusher
 from ganrun.telemetry.sidecar.runs import Runs
@@ -41,8 +42,8 @@ def where():
         values["run"]["name"] = name
         state = heard(values)
         png = to_png(torch.linspace(-1, 1, 16 * 3 * 256).view(16, 3, 16, 16))
-        state.handle({"kind": "picture", "images": 120, "png": png, "diversity": 0.5})
-        state.handle({"kind": "note", "text": "<img src=x onerror=alert(1)> is text"})
+        state.handle(SamplesDrawn(120, png, 0.5))
+        state.handle(Note("<img src=x onerror=alert(1)> is text"))
         if ending:
             state.end(ending)
         Pusher(state, address, False, 60, lambda text: None).close()
@@ -68,6 +69,18 @@ def test_the_page_shows_curves_pictures_and_health(where, tmp_path):
     assert page.count("part?run=small&amp;trial=&amp;part=") == 2
     assert "&lt;img src=x onerror=alert(1)&gt; is text" in page
     assert 'href="#bold"' in page
+
+
+def test_a_page_of_another_version_says_so(tmp_path):
+    """As one that stayed open while the sidecar was replaced."""
+    server = Server(Address("127.0.0.1", 0), Runs(), "")
+    constants, kind = server.page["/constants.js"]
+    server.page["/constants.js"] = constants.replace(b"VERSION = 1", b"VERSION = 0"), kind
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    page = browse(Address(port=server.port).url, tmp_path, "--dump-dom")
+    server.shutdown()
+    server.server_close()
+    assert "This page is of version 0, the sidecar of version 1: reload the page." in page
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,14 @@ import pytest
 
 from ganrun.errors import UserError
 from ganrun.telemetry import protocol, push
+from ganrun.telemetry.messages import Progress, Restart, SamplesDrawn, ScoreTaken, Tick, WorkersStarted
 from ganrun.telemetry.protocol import Address
 from ganrun.telemetry.push import Pusher
-from ganrun.telemetry.run_state import RunHistory, RunState
+from ganrun.telemetry.records import CheckpointFailed, CheckpointWritten
+from ganrun.telemetry.run_report import to_json
+from ganrun.telemetry.series import GPU_MEMORY_BYTES
 from ganrun.telemetry.sidecar.runs import Runs
+from ganrun.telemetry.state import RunHistory, RunState
 from tests.conftest import config_of
 from tests.waiting import WAIT, until
 
@@ -44,31 +48,22 @@ def heard(values, history=None):
     """A state that has heard of two ticks."""
     state = RunState(config_of(values), history or RunHistory())
     for event in (
-        {"kind": "started", "images": 0, "workers": 2, "faults": []},
-        {"kind": "picture", "images": 0, "png": b"first", "diversity": 0.5},
-        {"kind": "images", "images": 12},
-        {"kind": "tick", "images": 60, "values": TICK},
-        {
-            "kind": "score",
-            "images": 60,
-            "name": "FID-20",
-            "values": SCORES,
-            "extractor": "e",
-            "samples": 20,
-            "best": True,
-        },
-        {"kind": "checkpoint", "time": 9.0, "images": 60, "bytes": 5, "blocked_seconds": 0.1, "upload_seconds": 0.2},
-        {"kind": "checkpoint_failed", "time": 9.5, "images": 60, "message": "disk full"},
-        {"kind": "tick", "images": 120, "values": TICK},
-        {"kind": "picture", "images": 120, "png": b"latest", "diversity": 0.25},
-        {"kind": "of a newer ganrun"},
+        WorkersStarted(0, workers=2),
+        SamplesDrawn(0, b"first", diversity=0.5),
+        Progress(12),
+        Tick(60, TICK),
+        ScoreTaken(60, "FID-20", 7.0, SCORES, "e", samples=20, best=True),
+        CheckpointWritten(time=9.0, images=60, checkpoint="c", bytes=5, blocked_seconds=0.1, upload_seconds=0.2),
+        CheckpointFailed(time=9.5, images=60, message="disk full"),
+        Tick(120, TICK),
+        SamplesDrawn(120, b"latest", diversity=0.25),
     ):
         state.handle(event)
     return state
 
 
 def series(state):
-    return {(name, *labels.values()): value for name, labels, value in state.report()["series"]}
+    return {(name, *labels.values()): value for name, labels, value in state.report().series}
 
 
 def test_what_the_workers_say_becomes_series(values):
@@ -105,13 +100,13 @@ def test_a_run_on_1024_gpus_is_taken(values):
     several = {
         f"{name}/{rank}": 1 / (rank + 3) for name in ("rank_round_seconds", "gpu_memory_bytes") for rank in ranks
     }
-    state.handle({"kind": "tick", "images": 180, "values": TICK | several})
-    pushed = json.dumps(state.report()).encode()
+    state.handle(Tick(180, TICK | several))
+    pushed = to_json(state.report())
     assert len(pushed) <= 256 * 2**10
     runs = Runs()
     runs.push(pushed)
     (run,) = runs.known()
-    assert run.value("gpu_memory_bytes", "1023") == 1 / 1026
+    assert run.value(GPU_MEMORY_BYTES, "1023") == 1 / 1026
 
 
 def test_counters_are_sums_over_the_whole_life(values):
@@ -119,11 +114,11 @@ def test_counters_are_sums_over_the_whole_life(values):
         {"images": 500, "nonfinite": 1, "restarts/failure": 2, "shard_errors/timeout": 5}, last="start"
     )
     state = heard(values, history)
-    state.handle({"kind": "started", "images": 60, "workers": 1, "faults": []})
-    state.handle({"kind": "restart", "reason": "resize", "workers": 1, "why": ""})
+    state.handle(WorkersStarted(60, workers=1))
+    state.handle(Restart("resize", workers=1, why=""))
     assert series(state)["workers",] == 0
-    state.handle({"kind": "started", "images": 60, "workers": 3, "faults": [], "reason": "resize", "before": 1})
-    state.handle({"kind": "images", "images": 72})
+    state.handle(WorkersStarted(60, workers=3, reason="resize", before=1))
+    state.handle(Progress(72))
     found = series(state)
     assert found["workers",] == 3
     assert found["restarts_total", "resize"] == 1
@@ -139,7 +134,7 @@ def test_counters_are_sums_over_the_whole_life(values):
 def test_a_curve_stays_short_and_even_and_keeps_its_scores(values):
     state = heard(values)
     for number in range(3, 4_000):
-        state.handle({"kind": "tick", "images": 60 * number, "values": {"loss/generator": 1 / number}})
+        state.handle(Tick(60 * number, {"loss/generator": 1 / number}))
     curve = json.loads(state.part("curve"))
     assert 200 <= len(curve) <= 400
     assert [point["frechet_distance"] for point in curve if "frechet_distance" in point] == [7.0]
@@ -148,9 +143,9 @@ def test_a_curve_stays_short_and_even_and_keeps_its_scores(values):
 
 def test_what_is_not_finite_is_left_out(values):
     state = heard(values)
-    state.handle({"kind": "score", "images": 60, "name": "n", "values": NO_SCORE, "extractor": "e", "samples": 20})
+    state.handle(ScoreTaken(60, "n", None, NO_SCORE, "e", samples=20))
     assert ("frechet_distance", "e", "20") not in series(state)
-    json.dumps(state.report(), allow_nan=False)
+    json.dumps(json.loads(to_json(state.report())), allow_nan=False)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +246,7 @@ def test_who_hears_the_workers_does_not_wait_for_a_push(values, monkeypatch, nam
     try:
         assert bad.met.wait(WAIT)
         for number in range(1_000):
-            state.handle({"kind": "images", "images": 120 + number})
+            state.handle(Progress(120 + number))
         pusher.close()
         assert pusher._thread.is_alive()
         assert len(bad.plugs) == 1

@@ -282,7 +282,12 @@ class Plugs:
         ([["restarts_total", {"reason": "failure"}, 1]], {}, "warning", "after a failure once"),
         ([["checkpoint_failures_total", {}, 1]], {"unsaved": True}, "bad", "could not be written once"),
         ([["checkpoint_failures_total", {}, 1]], {}, "warning", "could not be written once"),
-        ([["collapse_suspected", {"sign": "gradient_vanished"}, 1]], {}, "bad", "gradient vanished: a player hardly"),
+        (
+            [["collapse_suspected", {"symptom": "gradient_vanished"}, 1]],
+            {},
+            "bad",
+            "gradient vanished: a player hardly",
+        ),
         ([["checkpoint_last_success_timestamp_seconds", {}, 5]], {}, "warning", "so much a crash would cost"),
         ([["rank_round_seconds", {"rank": str(r)}, 1 + 2 * (r == 2)] for r in range(3)], {}, "warning", "Rank 2 takes"),
     ],

@@ -2,6 +2,7 @@
 
 import pytest
 
+from ganrun.telemetry.messages import TrialExploit, TrialReport
 from ganrun.tuning.population import Population, Segment
 from ganrun.tuning.summary import score_spread, table
 from ganrun.tuning.trial_config import schedule_config
@@ -9,13 +10,11 @@ from tests.tuning.making import search
 
 
 def report(population, trial, interval, score, checkpoint="x"):
-    line = {"trial": trial, "interval": interval, "images": 60 * interval, "score": score, "checkpoint": checkpoint}
-    population.handle({"kind": "report", **line})
+    population.handle(TrialReport(trial, interval, 60 * interval, score, checkpoint))
 
 
 def exploit(population, number, trial, donor, interval, **after):
-    line = {"number": number, "trial": trial, "donor": donor, "interval": interval, "images": 60 * interval}
-    population.handle({"kind": "exploit", "checkpoint": "x", "before": {}, "after": after, **line})
+    population.handle(TrialExploit(number, trial, donor, interval, 60 * interval, "x", {}, after))
 
 
 def test_the_worst_quarter_takes_over_one_of_the_best_quarter(values):

@@ -11,28 +11,27 @@ from ganrun.run_folder.cleanup import delete_run
 from ganrun.run_folder.report import describe_run
 from ganrun.run_folder.status import read_status
 from ganrun.storage import Folder
-from ganrun.telemetry.run_state import RunHistory, RunState
-from ganrun.telemetry.search_state import SearchState
+from ganrun.telemetry.messages import Progress, SearchEnded, TrialExploit, TrialReport, WorkersStarted
+from ganrun.telemetry.run_report import to_json
 from ganrun.telemetry.sidecar.runs import parse
+from ganrun.telemetry.state import RunHistory, RunState, SearchState
 from ganrun.tuning.plots import draw_hyperparameters, draw_samples, draw_scores
-from ganrun.tuning.population import ExploitDecision, Report
-from ganrun.tuning.records import append_lines, point_best, read_population, settle, terminate_last_line
+from ganrun.tuning.records import append_records, point_best, read_population, settle, terminate_last_line
 from ganrun.tuning.trial_config import trial_config
-from tests.tuning.making import search
+from tests.tuning.making import exploited, search
 
 
-def lines_of(population):
+def records_of(population):
     reports = [
-        Report(
+        TrialReport(
             trial, interval, 60 * interval, 10.0 * number + interval, f"{60 * interval:012d}-0001" if interval else None
         )
         for interval in (0, 1, 2)
         for number, trial in enumerate(population.trials)
     ]
     before = population.first["03"]
-    exploit = ExploitDecision(1, "03", "00", 1, 60, "x", before, {key: value / 2 for key, value in before.items()})
-    lines = [{"kind": "report", **report._asdict()} for report in reports]
-    return [*lines[:8], {"kind": "exploit", **exploit._asdict()}, *lines[8:]]
+    exploit = TrialExploit(1, "03", "00", 1, 60, "x", before, {key: value / 2 for key, value in before.items()})
+    return [*reports[:8], exploit, *reports[8:]]
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def begun(values, tmp_path):
     """A search and its folder, with two intervals behind it."""
     config, storage = search(values), Folder(tmp_path / "runs" / "search")
     storage.write("config.yaml", config.to_yaml().encode())
-    append_lines(storage, lines_of(read_population(config, storage)))
+    append_records(storage, records_of(read_population(config, storage)))
     return config, storage
 
 
@@ -48,18 +47,18 @@ def test_the_population_is_what_the_lines_say_but_for_one_that_was_cut_off(begun
     config, storage = begun
     storage.append("search.jsonl", b'{"kind": "report", "tri')
     terminate_last_line(storage)
-    append_lines(storage, [{"kind": "end"}])
-    assert storage.read("search.jsonl").splitlines()[-1].endswith(b'"kind": "end"}')
+    append_records(storage, [SearchEnded()])
+    assert storage.read("search.jsonl").splitlines()[-1].endswith(b'"kind": "end", "best": null}')
     population = read_population(config, storage)
     assert population.decided == 1
     assert population.reported("03") == 2
     assert population.values["03"] == population.exploits[0].after
-    assert population.best() == Report("00", 1, 60, 1.0, f"{60:012d}-0001")
+    assert population.best() == TrialReport("00", 1, 60, 1.0, f"{60:012d}-0001")
 
 
 def test_a_line_of_another_search_is_named(begun):
     config, storage = begun
-    append_lines(storage, [{"kind": "report", "trial": "../77"}])
+    append_records(storage, [TrialReport("../77", 1, 60, None, None)])
     with pytest.raises(RunError, match=r"search\.jsonl: line 14 is not of this search"):
         read_population(config, storage)
 
@@ -88,7 +87,7 @@ def test_slots_stay_those_that_the_search_was_begun_with(values, tmp_path):
     settled = settle(config, storage)
     assert settled.data.slots == 1
     storage.write("config.yaml", settled.to_yaml().encode())
-    append_lines(storage, [{"kind": "end"}])
+    append_records(storage, [SearchEnded()])
     more = config.model_copy(update={"cluster": config.cluster.model_copy(update={"workers": 2})})
     assert settle(more, storage).data.slots == 1
 
@@ -131,17 +130,17 @@ def test_a_sidecar_takes_the_search_and_its_trials_by_their_labels(values):
     config = search(values)
     state = SearchState(config)
     state.observe({"00": "running", "01": "running", "02": "failed", "03": "paused"})
-    pushed = parse(json.dumps(state.report()).encode())
+    pushed = parse(to_json(state.report()))
     assert (pushed.name, pushed.trial) == ("search", "")
-    series = {tuple(labels.values()): value for name, labels, value in state.report()["series"] if name == "trials"}
+    series = {tuple(labels.values()): value for name, labels, value in state.report().series if name == "trials"}
     assert series == {("pending",): 0, ("running",): 2, ("paused",): 1, ("finished",): 0, ("failed",): 1}
 
     trial = RunState(trial_config(config, "02", {}), RunHistory(), "search")
-    trial.handle({"kind": "started", "images": 0, "workers": 1, "faults": []})
-    trial.handle({"kind": "images", "images": 120})
-    trial.handle({"kind": "exploit", "images": 60})
-    trial.handle({"kind": "images", "images": 180})
-    pushed = parse(json.dumps(trial.report()).encode())
+    trial.handle(WorkersStarted(0, 1))
+    trial.handle(Progress(120))
+    trial.handle(exploited(1, 60))
+    trial.handle(Progress(180))
+    pushed = parse(to_json(trial.report()))
     assert (pushed.name, pushed.trial) == ("search", "02")
-    series = {name: value for name, _, value in trial.report()["series"]}
+    series = {name: value for name, _, value in trial.report().series}
     assert (series["exploits_total"], series["images"], series["images_total"]) == (1, 180, 240)

@@ -2,9 +2,12 @@
 
 import pytest
 
-from ganrun.tuning.population import Population, Report
+from ganrun.telemetry.messages import ScoreTaken, TrialExploit, WorkersStarted
+from ganrun.telemetry.messages import TrialReport as Report
+from ganrun.telemetry.records import ScoreFailed
+from ganrun.tuning.population import Population
 from ganrun.tuning.reporting import TrialReporter
-from tests.tuning.making import search
+from tests.tuning.making import exploited, search, written
 
 
 @pytest.fixture
@@ -17,23 +20,22 @@ def trial(population):
     return TrialReporter(population, "01")
 
 
-def score(trial, images, value, kind="score"):
-    return trial.handle({"kind": kind, "images": images, "value": value, "values": {"kid": 7.0}})
+def score(trial, images, value):
+    return trial.handle(ScoreTaken(images, "FID", value, {"kid": 7.0}, "e", 20))
 
 
 def checkpoint(trial, images, attempt=1):
-    return trial.handle({"kind": "checkpoint", "images": images, "checkpoint": f"{images:012d}-{attempt:04d}"})
+    return trial.handle(written(images, f"{images:012d}-{attempt:04d}"))
 
 
 def taken_over(population, number=1, interval=1, images=60):
     """That 01 is to take over 00."""
-    about = {"number": number, "trial": "01", "donor": "00", "interval": interval, "images": images}
     values = population.values["01"]
-    population.handle({"kind": "exploit", "checkpoint": "c", "before": values, "after": values, **about})
+    population.handle(TrialExploit(number, "01", "00", interval, images, "c", values, values))
 
 
 def heard(population, report):
-    population.handle({"kind": "report", **report._asdict()})
+    population.handle(report)
 
 
 def test_a_report_needs_a_score_and_a_checkpoint_in_either_order(trial, population):
@@ -57,7 +59,7 @@ def test_the_first_score_has_no_checkpoint_and_comes_once(trial, population):
 def test_an_interval_is_reported_once(trial, population):
     score(trial, 60, 1.0)
     heard(population, checkpoint(trial, 60))
-    trial.handle({"kind": "started", "exploit": 0})
+    trial.handle(WorkersStarted(0, 1, exploit=0))
     assert score(trial, 60, 1.0) is None
     assert checkpoint(trial, 60, attempt=2) is None
 
@@ -90,7 +92,7 @@ def test_of_a_checkpoint_that_was_dropped_there_is_no_report_but_of_the_next(tri
 
 
 def test_a_score_that_failed_is_reported_without_one(trial):
-    score(trial, 60, None, kind="score_failed")
+    trial.handle(ScoreFailed(images=60, message="no score"))
     assert checkpoint(trial, 60) == Report("01", 1, 60, None, f"{60:012d}-0001")
 
 
@@ -108,7 +110,7 @@ def test_what_is_about_to_be_given_up_is_not_reported(trial, population):
     assert not trial.up_to_date
     assert checkpoint(trial, 120) is None
     assert score(trial, 120, 0.1) is None
-    trial.handle({"kind": "exploit", "number": 1, "images": 60})
+    trial.handle(exploited(1, 60))
     assert trial.up_to_date
     assert checkpoint(trial, 120, attempt=2) is None  # Its score was of the state before.
     assert score(trial, 120, 0.5) == Report("01", 2, 120, 0.5, f"{120:012d}-0002")
@@ -116,8 +118,8 @@ def test_what_is_about_to_be_given_up_is_not_reported(trial, population):
 
 def test_who_died_before_it_was_saved_is_not_up_to_date(trial, population):
     taken_over(population)
-    trial.handle({"kind": "exploit", "number": 1, "images": 60})
-    trial.handle({"kind": "started", "exploit": 0})
+    trial.handle(exploited(1, 60))
+    trial.handle(WorkersStarted(0, 1, exploit=0))
     assert not trial.up_to_date
-    trial.handle({"kind": "started", "exploit": 1})
+    trial.handle(WorkersStarted(0, 1, exploit=1))
     assert trial.up_to_date

@@ -6,9 +6,10 @@ import pytest
 
 from ganrun.errors import UserError
 from ganrun.storage import Folder
+from ganrun.telemetry.messages import Exploit, Failed, Finished, ScoreTaken, Stopped, WorkersStarted
 from ganrun.tuning.records import read_population
 from ganrun.tuning.scheduler import Scheduler, SearchEnd, TrialQueue
-from tests.tuning.making import search
+from tests.tuning.making import exploited, search, written
 
 
 class Quiet:
@@ -16,6 +17,9 @@ class Quiet:
         self.said = []
 
     def handle(self, trial, event):
+        pass
+
+    def record(self, record):
         pass
 
     def observe(self, states):
@@ -29,10 +33,10 @@ class Told(dict):
     """By trial, what its workers were told."""
 
     def __call__(self, name, stop, commands):
-        self.setdefault(name, []).extend([{"kind": "stop"}] * stop + commands)
+        self.setdefault(name, []).extend(["stop"] * stop + commands)
 
     def kinds(self, name):
-        return [command["kind"] for command in self.get(name, [])]
+        return [command if command == "stop" else command.kind for command in self.get(name, [])]
 
 
 class Made:
@@ -63,8 +67,8 @@ class Made:
         return decision
 
     def reported(self, name, images, value, attempt=1):
-        score = {"kind": "score", "images": images, "value": value, "values": {}}
-        checkpoint = {"kind": "checkpoint", "images": images, "checkpoint": f"{images:012d}-{attempt:04d}"}
+        score = ScoreTaken(images, "FID", value, {}, "e", 20)
+        checkpoint = written(images, f"{images:012d}-{attempt:04d}")
         assert self.write_line(name, score, checkpoint) == "CONTINUE"
 
     def decided(self):
@@ -78,15 +82,15 @@ class Made:
 
 
 def failed(text="the run diverged", wrong_input=False):
-    return {"kind": "failed", "text": text, "wrong_input": wrong_input}
+    return Failed(text, wrong_input)
 
 
 def ended(kind, images=240):
-    return {"kind": kind, "images": images}
+    return {"finished": Finished, "stopped": Stopped}[kind](images)
 
 
 def started(images=0, exploit=0):
-    return {"kind": "started", "images": images, "workers": 1, "faults": [], "exploit": exploit}
+    return WorkersStarted(images, 1, exploit=exploit)
 
 
 @pytest.fixture
@@ -106,21 +110,21 @@ def test_the_worse_is_told_and_reports_nothing_until_it_has_taken_over(running):
     running.decided()
     assert running.told.kinds("00") == ["release"] * len(running.told["00"])
     assert running.told.kinds("01").count("exploit") == 1
-    (command,) = [each["exploit"] for each in running.told["01"] if each["kind"] == "exploit"]
-    assert command["donor"].endswith("/search/trials/00")
-    assert (command["number"], command["checkpoint"]) == (1, f"{60:012d}-0001")
-    assert command["values"] == running.population.values["01"]
+    (command,) = [each for each in running.told["01"] if isinstance(each, Exploit)]
+    assert command.donor.endswith("/search/trials/00")
+    assert (command.number, command.checkpoint) == (1, f"{60:012d}-0001")
+    assert command.values == running.population.values["01"]
 
     running.reported("01", 120, 0.1)  # Of what it is about to give up.
     assert running.population.reported("01") == 1
-    running.write_line("01", {"kind": "exploit", "number": 1, "images": 60})
+    running.write_line("01", exploited(1, 60))
     running.reported("01", 120, 0.5, attempt=2)
     assert running.population.reported("01") == 2
 
 
 def test_who_died_with_an_order_is_told_again(running):
     running.decided()
-    running.write_line("01", {"kind": "exploit", "number": 1, "images": 60})
+    running.write_line("01", exploited(1, 60))
     running.told.clear()
     running.write_line("01", started(60, exploit=1))
     assert "exploit" not in running.told.kinds("01")
@@ -204,7 +208,7 @@ def test_trials_that_do_not_fit_take_turns_those_behind_first(config, monkeypatc
     made.start("01")
     made.reported("01", 60, 2.0)
     assert "stop" not in made.told.kinds("01")  # It is to take over first, and is not ahead.
-    made.write_line("01", {"kind": "exploit", "number": 1, "images": 60})
+    made.write_line("01", exploited(1, 60))
     made.reported("01", 120, 2.0)
     assert "stop" in made.told.kinds("01")
     made.write_line("01", ended("stopped", 132))

@@ -128,15 +128,15 @@ def test_the_driver_hears_of_it(values_of, breaking, tmp_path, monkeypatch):
     config = values_of("told", breaking(60, until=1), checkpoint__every_images=36)
     work_rank(0, config, 1, str(tmp_path / "a"), None)
     (channel,) = lines
-    heard = [event["kind"] for event in channel.events]
+    heard = [event.kind for event in channel.events]
     assert heard.count("rollback") == 1
     assert heard[-1] == "finished"
-    from ganrun.telemetry.run_state import RunHistory, RunState
+    from ganrun.telemetry.state import RunHistory, RunState
 
     state = RunState(config, RunHistory())
     for event in channel.events:
         state.handle(event)
-    series = {(name, *labels.values()): value for name, labels, value in state.report()["series"]}
+    series = {(name, *labels.values()): value for name, labels, value in state.report().series}
     assert series["rollbacks_total",] == 1
     assert series["nonfinite_total",] == 3
     assert series["images",] == 144
@@ -167,4 +167,4 @@ def test_a_suspected_collapse_is_told_and_rolled_back_only_if_the_config_says_so
     else:
         run_ranks(config, 1, tmp_path / "a")
         told = [event for event in events(config)[0] if event["kind"] == "collapse_suspected"]
-        assert [event["images"] for event in told if event["sign"] == "gradient_vanished"] == [120]
+        assert [event["images"] for event in told if event["symptom"] == "gradient_vanished"] == [120]

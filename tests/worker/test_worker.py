@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ganrun.telemetry.messages import Note
 from ganrun.training import state
 from ganrun.worker import worker
 from tests.conftest import config_of
@@ -25,6 +26,6 @@ def test_bf16_is_float32_where_the_device_does_not_compute_in_it_and_the_user_is
     worker.run_worker(
         config_of(values, train__precision="bf16", train__total_images=12), 0, 1, torch.device("cpu"), channel
     )
-    notes = [event["text"] for event in channel.events if event["kind"] == "note"]
+    notes = [event.text for event in channel.events if isinstance(event, Note)]
     told = "train.precision: bf16, but this CPU does not compute in it: float32 is used"
     assert (seen, notes) == ([has, has], [] if has else [told])

@@ -73,8 +73,8 @@ class Written:
         self.checkpoints = CheckpointWriter(self.folder, keep, lines, self.emit_event)
         storage.calls.clear()
 
-    def emit_event(self, kind, **fields):
-        self.events.append((kind, fields["images"]))
+    def emit_event(self, event):
+        self.events.append((event.kind, event.images))
 
     def pending(self, images, best=False, to_score=False):
         pointer = Pointer(self.name(images), images, self.attempt, float(images))

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ganrun.telemetry.series import COMMON, SERIES
+from ganrun.telemetry.series import COMMON, SERIES, UP, Series
 from ganrun.telemetry.sidecar.runs import EXPIRE_SECONDS, Run, Runs
 
 
@@ -29,16 +29,16 @@ class Exposition(Collector):
             labels = [*COMMON, *series.labels]
             family = CounterMetricFamily if series.kind == "counter" else GaugeMetricFamily
             metric = family(series.full_name, f"{series.help} [{series.unit}]", labels=labels)
-            if series.name == "up":
+            if series is UP:
                 metric.add_sample(series.full_name, {}, 1)
                 for run in runs:
                     metric.add_metric([run.name, run.trial], float(run.state(now) == "running"))
             for run in runs:
-                self._add(metric, series.name, run)
+                self._add(metric, series, run)
             if metric.samples:
                 yield metric
 
-    def _add(self, metric: CounterMetricFamily | GaugeMetricFamily, name: str, run: Run) -> None:
+    def _add(self, metric: CounterMetricFamily | GaugeMetricFamily, wanted: Series, run: Run) -> None:
         for series, own, value in run.samples:
-            if series.name == name:
+            if series is wanted:
                 metric.add_metric([run.name, run.trial, *own], value)

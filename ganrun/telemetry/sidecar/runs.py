@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ganrun.telemetry.protocol import PART_BYTES, PARTS
-from ganrun.telemetry.series import BY_NAME, Series
+from ganrun.telemetry.run_report import TimedNote, is_number, parse_report
+from ganrun.telemetry.series import BY_NAME, UP, Series
 
 SILENT_SECONDS, MISSED = 15.0, 4
 """A run is silent after so long without a push, or so many pushes that did not come."""
@@ -49,7 +50,7 @@ class Run:
     unsaved: bool
     """Whether the newest checkpoint could not be written."""
     score_name: str
-    notes: list[dict[str, Any]]
+    notes: list[TimedNote]
     samples: list[Sample]
     named: dict[str, str]
     """Digests of its parts."""
@@ -66,9 +67,9 @@ class Run:
             return self.ending
         return "silent" if now - self.heard > max(SILENT_SECONDS, MISSED * self.interval) else "running"
 
-    def value(self, name: str, *labels: str) -> float | None:
-        """Of one sample."""
-        return next((value for series, own, value in self.samples if series.name == name and own == labels), None)
+    def value(self, wanted: Series, *labels: str) -> float | None:
+        """Return the value of one sample, or None if there is none."""
+        return next((value for series, own, value in self.samples if series is wanted and own == labels), None)
 
 
 class Runs:
@@ -83,13 +84,19 @@ class Runs:
         self._runs: dict[tuple[str, str], Run] = {}
         self._lock = threading.Lock()
 
-    def push(self, body: bytes) -> list[str]:
-        """Takes the state of a run; which of its parts are wanted.
+    def push(self, body: bytes, last: bool = False) -> list[str]:
+        """Take a report on a run and return which of its parts are wanted.
+
+        Args:
+            body: JSON of a `RunReport`.
+            last: True if the driver is told to push no more.
 
         Raises:
-            RefusedError: it is not what protocol.py says, or more than is taken.
+            RefusedError: it is no report, or more than is taken.
         """
         run = parse(body)
+        if last:
+            run.ending = run.ending or "stopped"
         with self._lock:
             now = run.heard = run.begun = self.clock()
             self._forget(now)
@@ -104,12 +111,6 @@ class Runs:
             self._runs[run.name, run.trial] = run
             wanted = [name for name, digest in run.named.items() if run.parts.get(name, ("",))[0] != digest]
             return wanted if self._room_for(len(wanted) * PART_BYTES, run, now) else []
-
-    def end(self, name: str, trial: str) -> None:
-        """The run's driver knows that it need not push any more."""
-        with self._lock:
-            if run := self._runs.get((name, trial)):
-                run.ending = run.ending or "stopped"
 
     def put_part(self, name: str, trial: str, part: str, digest: str, data: bytes) -> None:
         """Takes a part of a run.
@@ -165,41 +166,43 @@ class Runs:
 
 
 def parse(body: bytes) -> Run:
-    """A pushed state. Series, labels and parts that are not known here are passed over.
+    """Return the run of a pushed report. Series, labels and parts that are not known here are left out.
 
     Raises:
-        RefusedError: it is none.
+        RefusedError: it is no report, or more than is taken.
     """
     try:
-        report = json.loads(body)
-        name, trial, ending = report["run"], report["trial"], report.get("ending")
-        if not (RUN_NAME.fullmatch(name) and TRIAL_NAME.fullmatch(trial)):
-            raise RefusedError(400, "run or trial: letters, digits, `.`, `_` and `-` alone")
-        samples = {(each[0].name, each[1]): each for item in report["series"] if (each := _sample(*item))}
-        if len(samples) > SAMPLES:
-            raise RefusedError(413, f"series: {len(samples)}, at most {SAMPLES} are taken")
-        notes = [
-            {"time": float(note["time"]), "text": _text(note["text"])} for note in report.get("notes", [])[-NOTES:]
-        ]
-        named = {part: _text(report.get("parts", {})[part]) for part in PARTS if part in report.get("parts", {})}
-        interval = min(max(float(report.get("interval", 0)), 0), 3600)
-        texts = _text(report.get("place", "")), _text(report.get("score_name", ""))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise RefusedError(400, f"not the state of a run: {type(error).__name__}: {str(error)[:100]}") from error
-    ending = (ending if ending in ENDINGS else "stopped") if ending else None
-    unsaved = bool(report.get("unsaved"))
-    return Run(name, trial, texts[0], interval, ending, unsaved, texts[1], notes, list(samples.values()), named)
+        report = parse_report(body)
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(400, f"not the state of a run: {str(error)[:100]}") from error
+    if not (RUN_NAME.fullmatch(report.run) and TRIAL_NAME.fullmatch(report.trial)):
+        raise RefusedError(400, "run or trial: letters, digits, `.`, `_` and `-` alone")
+    samples = {(each[0].name, each[1]): each for item in report.series if (each := _sample(*item))}
+    if len(samples) > SAMPLES:
+        raise RefusedError(413, f"series: {len(samples)}, at most {SAMPLES} are taken")
+    ending = report.ending if report.ending in ENDINGS else "stopped"
+    return Run(
+        name=report.run,
+        trial=report.trial,
+        place=_text(report.place),
+        interval=min(max(report.interval, 0), 3600),
+        ending=ending if report.ending else None,
+        unsaved=report.unsaved,
+        score_name=_text(report.score_name),
+        notes=[TimedNote(note.time, _text(note.text)) for note in report.notes[-NOTES:]],
+        samples=list(samples.values()),
+        named={part: _text(report.parts[part]) for part in PARTS if part in report.parts},
+    )
 
 
-def _sample(name: Any, labels: Any, value: Any, *_: Any) -> Sample | None:
-    """One of series.py; None for what is unknown here, or too long."""
+def _sample(name: Any = None, labels: Any = None, value: Any = None, *_: Any) -> Sample | None:
+    """Return one of series.py; None for what is unknown here, too long, or no finite number."""
     series = BY_NAME.get(name) if isinstance(name, str) else None
-    if series is None or series.name == "up" or not isinstance(value, int | float):
+    if series is None or series is UP or not isinstance(labels, dict) or not is_number(value):
         return None
-    own = tuple(labels.get(label) for label in series.labels)
-    if not all(isinstance(text, str) and len(text) <= LABEL_CHARACTERS for text in own):
-        return None
-    return series, own, float(value)
+    found = [labels.get(label) for label in series.labels]
+    own = tuple(text for text in found if isinstance(text, str) and len(text) <= LABEL_CHARACTERS)
+    return (series, own, float(value)) if len(own) == len(found) else None
 
 
 def _curve(data: bytes) -> list[dict[str, float]]:
@@ -214,5 +217,5 @@ def _curve(data: bytes) -> list[dict[str, float]]:
     return curve
 
 
-def _text(value: Any) -> str:
-    return str(value)[:TEXT_CHARACTERS]
+def _text(value: str) -> str:
+    return value[:TEXT_CHARACTERS]

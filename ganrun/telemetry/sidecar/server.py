@@ -18,6 +18,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 import ganrun
 from ganrun.telemetry.protocol import PART_BYTES, PARTS, PUSH, SERVICE, STATE_BYTES, Address
+from ganrun.telemetry.run_report import PROTOCOL_VERSION, to_json
+from ganrun.telemetry.series import SERIES
 from ganrun.telemetry.sidecar.exposition import Exposition
 from ganrun.telemetry.sidecar.health import summary
 from ganrun.telemetry.sidecar.runs import RefusedError, Runs
@@ -55,6 +57,7 @@ class Server(ThreadingHTTPServer):
         self.runs, self.exposition, self.token = runs, Exposition(runs), token
         self.ending = threading.Event()
         self.page = {path: (_page_file(name), kind) for path, (name, kind) in PAGE.items()}
+        self.page["/constants.js"] = _constants(), "text/javascript"
         self._open: dict[socket.socket, float] = {}
         self.address_family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
         super().__init__(where, Handler)
@@ -128,7 +131,8 @@ class Handler(BaseHTTPRequestHandler):
             self._answer_json(200, about | {"ending": self.server.ending.is_set()})
         elif url.path == "/runs":
             now = self.server.runs.clock()
-            self._answer_json(200, {"version": 1, "runs": [summary(run, now) for run in self.server.runs.known()]})
+            runs = [summary(run, now) for run in self.server.runs.known()]
+            self._answer_json(200, {"version": PROTOCOL_VERSION, "runs": runs})
         elif url.path == "/part":
             name, trial, part = _fields(url.query, "run", "trial", "part")
             found = self.server.runs.part(name, trial, part)
@@ -163,10 +167,9 @@ class Handler(BaseHTTPRequestHandler):
             raise RefusedError(
                 404, f"this sidecar takes {PUSH} and not {self.path[:50]}: let both be of the same ganrun"
             )
-        wanted = self.server.runs.push(body)
-        if self.server.ending.is_set():
-            run = json.loads(body)
-            self.server.runs.end(run["run"], run["trial"])
+        ending = self.server.ending.is_set()
+        wanted = self.server.runs.push(body, last=ending)
+        if ending:
             raise RefusedError(410, "the sidecar ends")
         self._answer_json(200, {"want": wanted})
 
@@ -207,7 +210,7 @@ class Handler(BaseHTTPRequestHandler):
         return body
 
     def _answer_json(self, status: int, value: Any) -> None:
-        self._answer(status, json.dumps(value).encode(), "application/json")
+        self._answer(status, to_json(value), "application/json")
 
     def _answer(self, status: int, body: bytes, kind: str) -> None:
         self.send_response(status)
@@ -226,6 +229,12 @@ class Handler(BaseHTTPRequestHandler):
 
 def _page_file(name: str) -> bytes:
     return files("ganrun.telemetry.sidecar").joinpath("page", name).read_bytes()
+
+
+def _constants() -> bytes:
+    """Return what page.js imports: version of the reports, and by name how the keys of charted metrics begin."""
+    charted = {series.key: series.prefix for series in SERIES if series.charted}
+    return f"export const VERSION = {PROTOCOL_VERSION};\nexport const CHARTED = {json.dumps(charted)};\n".encode()
 
 
 def _fields(query: str, *names: str) -> list[str]:

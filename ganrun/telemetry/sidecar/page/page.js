@@ -1,6 +1,7 @@
 // Shows the runs that /runs tells of, and keeps at it.
 
 import { Chart, number } from "./chart.js";
+import { CHARTED, VERSION } from "./constants.js";
 
 const EVERY = 3000;
 const $ = (selector) => document.querySelector(selector);
@@ -117,13 +118,14 @@ function pictures(run) {
 function charts(points, run) {
   const parts = (prefix) => [...new Set(points.flatMap((point) => Object.keys(point)))].filter((name) => name.startsWith(prefix)).sort();
   const named = (prefix) => parts(prefix).map((name) => [name, name.slice(prefix.length)]);
-  const score = points.some((point) => "mode_distance" in point) ? "mode_distance" : "frechet_distance";
+  const isPoints = points.some((point) => CHARTED.mode_distance in point);
+  const score = isPoints ? CHARTED.mode_distance : CHARTED.frechet_distance;
   const wanted = [
-    ["Losses", named("loss/")],
+    ["Losses", named(CHARTED.loss)],
     [run.score_name || "Score (lower is better)", [[score, "lower is better"]]],
-    ["Discriminator's mean output", named("logit/")],
-    ["Gradient norms", named("gradient_norm/")],
-    ["Images/s", [["images_per_second", "images/s"]]],
+    ["Discriminator's mean output", named(CHARTED.logit)],
+    ["Gradient norms", named(CHARTED.gradient_norm)],
+    ["Images/s", [[CHARTED.images_per_second, "images/s"]]],
   ];
   const signature = JSON.stringify(wanted);
   if (shown.signature !== signature) {
@@ -164,7 +166,12 @@ async function detail(run) {
 async function look() {
   try {
     const answer = await fetch("runs", { signal: AbortSignal.timeout(2 * EVERY) });
-    const { runs } = await answer.json();
+    const { version, runs } = await answer.json();
+    if (version !== VERSION) {
+      $("#link").className = "lost";
+      set($("#link"), `This page is of version ${VERSION}, the sidecar of version ${version}: reload the page.`);
+      return;
+    }
     const asked = decodeURIComponent(location.hash.slice(1));
     const chosen = runs.find((run) => key(run) === asked) ?? runs[0];
     $("#none").hidden = runs.length > 0;

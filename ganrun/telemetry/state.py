@@ -1,0 +1,293 @@
+"""State of a run or a search in its driver, made of messages and pushed to a sidecar."""
+
+import hashlib
+import json
+import math
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from ganrun.config.schema import Config
+from ganrun.telemetry import messages, records
+from ganrun.telemetry import series as metrics
+from ganrun.telemetry.protocol import PART_BYTES
+from ganrun.telemetry.run_report import RunReport, TimedNote
+from ganrun.telemetry.series import DISTANCES, Series, is_charted, read_tick_key
+
+Point = dict[str, float]
+POINTS, NOTES, NOTE_CHARACTERS = 400, 20, 500
+"""Limits: points of a curve, at least half of which are kept, evenly; newest notes; length of a note."""
+COUNTED: dict[type[records.Message], Series] = {
+    records.RolledBack: metrics.ROLLBACKS,
+    records.CheckpointFailed: metrics.CHECKPOINT_FAILURES,
+    records.Exploited: metrics.EXPLOITS,
+}
+"""Events that a counter counts."""
+
+
+@dataclass(frozen=True)
+class RunHistory:
+    """A run as it was before this command."""
+
+    totals: dict[str, float] = field(default_factory=dict)
+    """Counters by key, with their labels."""
+    curve: list[Point] = field(default_factory=list)
+    last: str | None = None
+    """Kind of the newest record that begins or ends an attempt."""
+    picture: bytes | None = None
+    """The first picture of samples."""
+
+
+class PushedState:
+    """Values, notes and ending of a run, a trial or a search. Thread-safe.
+
+    Args:
+        config: of it.
+        run: its name; of a trial, that of the search.
+        trial: name of the trial, if it is one.
+    """
+
+    def __init__(self, config: Config, run: str, trial: str = "") -> None:
+        self.config, self.run, self.trial = config, run, trial
+        self.ending: str | None = None
+        self._values: dict[tuple[Series, tuple[str, ...]], float] = {}
+        self._notes: deque[TimedNote] = deque(maxlen=NOTES)
+        self._score_name, self._unsaved = "", False
+        self._lock = threading.RLock()
+
+    def note(self, text: str) -> None:
+        """Show a line with the time."""
+        with self._lock:
+            self._notes.append(TimedNote(time.time(), text[:NOTE_CHARACTERS]))
+
+    def end(self, ending: str, text: str = "") -> None:
+        """End it: finished, stopped or failed, and why."""
+        with self._lock:
+            self.ending = ending
+            self._forget(metrics.ENDED)
+            self._set(metrics.ENDED, 1, ending)
+            if text:
+                self.note(text)
+
+    def report(self) -> RunReport:
+        """Return what is pushed."""
+        with self._lock:
+            values = list(self._values.items())
+            digests = {name: hashlib.sha256(data).hexdigest()[:16] for name, data in self._all_parts().items()}
+            notes, score_name, unsaved, ending = list(self._notes), self._score_name, self._unsaved, self.ending
+        return RunReport(
+            run=self.run,
+            trial=self.trial,
+            place=f"{self.config.run.storage}/{self.config.run.name}",
+            interval=self.config.telemetry.push_seconds,
+            ending=ending,
+            notes=notes,
+            score_name=score_name,
+            unsaved=unsaved,
+            parts=digests,
+            series=[
+                (series.name, dict(zip(series.labels, labels, strict=True)), value)
+                for (series, labels), value in values
+                if math.isfinite(value)
+            ],
+        )
+
+    def part(self, name: str) -> bytes:
+        """Return a part that the report names."""
+        with self._lock:
+            return self._all_parts()[name]
+
+    def _all_parts(self) -> dict[str, bytes]:
+        return {}
+
+    def _set(self, series: Series, value: float, *labels: str) -> None:
+        self._values[series, labels] = value
+
+    def _count(self, series: Series, amount: float, *labels: str) -> None:
+        self._values[series, labels] = self._values.get((series, labels), 0) + amount
+
+    def _forget(self, *several: Series) -> None:
+        self._values = {key: value for key, value in self._values.items() if key[0] not in several}
+
+
+class SearchState(PushedState):
+    """State of a search: how many of its trials are in which state."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config, config.run.name)
+        self.observe({})
+
+    def observe(self, states: Mapping[str, str]) -> None:
+        """Take the state of each trial."""
+        counts = Counter(states.values())
+        with self._lock:
+            for state in messages.TRIAL_STATES:
+                self._set(metrics.TRIALS, counts[state], state)
+
+
+class RunState(PushedState):
+    """State of a run by its workers' events. Counters are sums over the run's whole life.
+
+    Args:
+        config: of the run.
+        history: what came before this command.
+        search: name of the search whose trial the run is; empty outside one.
+    """
+
+    def __init__(self, config: Config, history: RunHistory, search: str = "") -> None:
+        super().__init__(config, *((search, config.run.name) if search else (config.run.name,)))
+        self._curve = list(history.curve)
+        self._parts = {"first": history.picture} if history.picture else {}
+        started = records.AttemptStarted.kind
+        self._restart: str | None = {None: None, started: messages.FAILURE}.get(history.last, messages.RESUME)
+        self._set(metrics.TARGET_IMAGES, config.train.total_images)
+        # Alerts ask by how much a counter rose: it must have been there before.
+        for series in metrics.COUNTERS.values():
+            if not series.labels and series is not metrics.GPU_SECONDS and (search or series is not metrics.EXPLOITS):
+                self._count(series, 0)
+        for reason in messages.RESTART_REASONS:
+            self._count(metrics.RESTARTS, 0, reason)
+        for key, total in history.totals.items():
+            name, _, label = key.partition("/")
+            self._count(metrics.COUNTERS[name], total, *([label] if label else []))
+
+    def handle(self, event: messages.Event) -> None:
+        """Take an event of the workers."""
+        with self._lock:
+            if counter := COUNTED.get(type(event)):
+                self._count(counter, 1)
+            self._handle(event)
+
+    def _handle(self, event: messages.Event) -> None:
+        match event:
+            case messages.WorkersStarted():
+                self._started(event)
+            case messages.Progress(images):
+                self._move(images)
+            case messages.Tick(images, values):
+                self._tick(images, values)
+            case messages.ScoreTaken():
+                self._score(event)
+            case messages.SamplesDrawn():
+                self._picture(event)
+            case messages.Note(text):
+                self.note(text)
+            case messages.Restart(_, _, why):
+                self._set(metrics.WORKERS, 0)
+                if why:
+                    self.note(f"{why}; the workers are started again.")
+            case messages.Finished(images):
+                self._move(images)
+                self.end("finished")
+            case messages.Stopped(images):
+                self._move(images)
+                self.end("stopped")
+            case records.RolledBack() | records.Exploited():
+                self._begin_at(event.images)
+            case records.CheckpointWritten():
+                self._checkpoint(event)
+            case records.CheckpointFailed():
+                self._unsaved = True
+            case messages.Failed() | messages.LastScoresAwaited():
+                pass  # The driver says itself what a run failed of.
+            case (
+                records.CheckpointDropped()
+                | records.BestNotMoved()
+                | records.DeletionFailed()
+                | records.ScoreWanted()
+                | records.ScoreFailed()
+                | records.ProfileEnded()
+                | records.CollapseSuspected()
+                | records.ScheduleStepped()
+                | records.DrainBegun()
+            ):
+                pass  # Their notes come by themselves.
+            case _:
+                assert_never(event)
+
+    def _started(self, event: messages.WorkersStarted) -> None:
+        self._restart = event.reason or self._restart
+        if self._restart:
+            self._count(metrics.RESTARTS, 1, self._restart)
+            self.note(f"Started again from {event.images:,} images ({self._restart}).")
+        self._restart = messages.FAILURE  # Every further start of this command is after one, unless it says else.
+        self._forget(*(series for series in metrics.SERIES if series.of_a_rank))
+        self._set(metrics.WORKERS, event.workers)
+        self._begin_at(event.images)
+
+    def _begin_at(self, images: int) -> None:
+        """Forget the curve beyond these images: they are shown anew."""
+        self._set(metrics.IMAGES, images)
+        self._curve = [point for point in self._curve if images and point["images"] <= images]
+
+    def _move(self, images: int) -> None:
+        self._count(metrics.IMAGES_SHOWN, images - self._values.get((metrics.IMAGES, ()), 0))
+        self._set(metrics.IMAGES, images)
+
+    def _tick(self, images: int, values: Mapping[str, float]) -> None:
+        for key, value in values.items():
+            series, labels = read_tick_key(key)
+            put = self._count if series.kind == "counter" else self._set
+            put(series, value, *labels)
+        self._move(images)
+        self._point(images, values)
+
+    def _score(self, event: messages.ScoreTaken) -> None:
+        self._score_name = event.name
+        for name, value in event.values.items():
+            if "/" in name:  # Of one class, of which there may be any number.
+                continue
+            shown = math.nan if value is None else value
+            if name == metrics.FRECHET_DISTANCE.key:
+                self._set(metrics.FRECHET_DISTANCE, shown, event.extractor or "", str(event.samples))
+            elif series := metrics.SCORES.get(name):
+                self._set(series, shown)
+            else:
+                self._set(metrics.EVALUATION, shown, name)
+        self._point(event.images, event.values)
+
+    def _picture(self, event: messages.SamplesDrawn) -> None:
+        self._parts.setdefault("first", event.png)
+        self._parts["latest"] = event.png
+        self._set(metrics.SAMPLE_DIVERSITY, event.diversity)
+
+    def _checkpoint(self, event: records.CheckpointWritten) -> None:
+        self._unsaved = False
+        self._set(metrics.CHECKPOINT_BYTES, event.bytes)
+        self._set(metrics.CHECKPOINT_SECONDS, event.upload_seconds)
+        self._set(metrics.CHECKPOINT_BLOCKED_SECONDS, event.blocked_seconds)
+        self._set(metrics.CHECKPOINT_TIME, event.time)
+
+    def _all_parts(self) -> dict[str, bytes]:
+        parts = dict(self._parts)
+        if self._curve:
+            parts["curve"] = json.dumps(self._curve).encode()
+        return {name: data for name, data in parts.items() if len(data) <= PART_BYTES}
+
+    def _point(self, images: int, values: Mapping[str, float | None]) -> None:
+        self._curve.append(point(images, time.time(), values))
+        if len(self._curve) > POINTS:
+            # Scores are few; of ticks every second one goes.
+            scores = [each for each in self._curve if any(score.key in each for score in DISTANCES)]
+            ticks = [each for each in self._curve if each not in scores]
+            kept = ticks[1::2] + (scores[1::2] if len(scores) > POINTS // 2 else scores)
+            self._curve = sorted(kept, key=lambda each: each["images"])
+
+
+def point(images: float, when: float, values: Mapping[str, float | None]) -> Point:
+    """Return a point of a curve, to five digits: more than a picture shows."""
+    shown = {
+        key: float(f"{value:.5g}")
+        for key, value in values.items()
+        if is_charted(key) and isinstance(value, int | float) and math.isfinite(value)
+    }
+    return {"images": images, "time": round(when), **shown}
+
+
+def thinned(curve: list[Point]) -> list[Point]:
+    """Return at most POINTS of a curve, evenly."""
+    step = math.ceil(len(curve) / POINTS) or 1
+    return curve[::-step][::-1]
