@@ -15,6 +15,7 @@ from ganrun.errors import RunError
 from ganrun.run_folder.run_folder import Pointer, RunFolder
 from ganrun.storage import Folder
 from ganrun.storage.retry import Traffic
+from ganrun.telemetry.records import RunFinished
 from ganrun.training import checkpoint
 from ganrun.training.state_files import RunProgress, Snapshot
 from ganrun.worker import checkpoint_writer, line_writer
@@ -575,6 +576,6 @@ def test_the_last_one_is_written_though_the_best_waits(storage, values, data_fol
     last.start()
     storage.free.set()
     last.join(WAIT)
-    host.finish("finish")
+    host.finish(RunFinished)
     found = [host.folder.pointer(name).images for name in ("best", "latest")]
     assert found == [24, state.images]
