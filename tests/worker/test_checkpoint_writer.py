@@ -9,6 +9,7 @@ import pytest
 from ganrun.data.index import open_data
 from ganrun.run_folder.run_folder import RunFolder
 from ganrun.storage import Folder
+from ganrun.telemetry.records import RunFinished
 from ganrun.training import checkpoint
 from ganrun.training.checkpoint import RunProgress
 from ganrun.worker.host import WorkerHost
@@ -133,6 +134,6 @@ def test_the_last_one_is_written_though_the_best_waits(storage, values, data_fol
     last.start()
     storage.free.set()
     last.join(WAIT)
-    host.finish("finish")
+    host.finish(RunFinished)
     found = [host.folder.pointer(name).images for name in ("best", "latest")]
     assert found == [24, state.images]
