@@ -41,8 +41,8 @@ def call_on_rank_0(call: Callable[[], tuple[T, Groups]], slots: Slots, device: t
             failure = error
     header = (result[0], _layout(result[1])) if result else None
     header, told = slots.from_rank_0((header, failure and _portable(failure)))
-    if failure or told:
-        raise failure or told  # type: ignore[misc]
+    if fault := failure or told:
+        raise fault
     assert header is not None
     value, layout = header
     return value, _broadcast(result[1] if result else None, layout, device)
@@ -61,8 +61,8 @@ def _broadcast(groups: Groups | None, layout: Layout, device: torch.device) -> G
             if groups is not None:
                 view.copy_(groups[name][key])
             start += _aligned(size)
-    for chunk in torch.split(buffer, CHUNK_BYTES):
-        dist.broadcast(chunk, 0)
+    for start in range(0, len(buffer), CHUNK_BYTES):
+        dist.broadcast(buffer[start : start + CHUNK_BYTES], 0)
     return views
 
 
@@ -75,7 +75,7 @@ def _layout(groups: Groups) -> Layout:
 
 
 def _portable(error: Exception) -> Exception:
-    """The error as the other ranks raise it: of a class that survives pickling and means the same to the driver."""
+    """Return the error that the other ranks raise: it can be pickled, and the driver treats it as the original."""
     if isinstance(error, UserError):
         return UserError(str(error))
     if isinstance(error, RunError):

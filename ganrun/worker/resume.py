@@ -1,4 +1,4 @@
-"""What an attempt begins with: its number, the checkpoint that it resumes from, and the hyper-parameters then."""
+"""Start of an attempt: its number, the checkpoint that it resumes from, and its hyper-parameters."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -21,16 +21,16 @@ from ganrun.worker.transitions import Rollback, Transition
 
 
 class AttemptStart(NamedTuple):
-    """What a start of the workers begins with."""
+    """Number, noise and checkpoint of an attempt."""
 
     attempt: int
     rollback_count: int
     checkpoint: str | None
-    """Its name; None before the first."""
+    """Name of the checkpoint that it resumes from; None before the first."""
     damaged: list[str]
-    """What is wrong with newer ones."""
+    """Faults of newer checkpoints, which were passed over."""
     donor: str | None = None
-    """URI of the run whose checkpoint it is, if that is another."""
+    """URI of the run that the checkpoint is taken from at an exploit."""
 
 
 def begin_attempt(
@@ -64,7 +64,7 @@ def begin_attempt(
 
 
 def load_start_from(state: TrainingState) -> list[str]:
-    """Give a training state that has not begun the weights of `run.start_from`, those of the EMA too. Rank 0 reads.
+    """Load the weights of `run.start_from`, with those of the EMA, into a new training state. Rank 0 reads.
 
     Returns:
         Names of the tensors that keep their first values: they are missing there, or of another shape.
@@ -98,13 +98,13 @@ def load_start_from(state: TrainingState) -> list[str]:
 
 
 def current_config(config: Config, snapshot: Snapshot | None, folder: RunFolder, exploit: Exploit | None) -> Config:
-    """The config that an attempt begins with: hyper-parameters move while a run goes on.
+    """Return the config of an attempt: hyper-parameters change during a run.
 
     Args:
         config: of the run as it was started.
         snapshot: the checkpoint that it resumes from.
         folder: of the run.
-        exploit: what is taken over now.
+        exploit: the one that this attempt begins with, if any.
     """
     if exploit:
         return with_values(config, exploit.values)

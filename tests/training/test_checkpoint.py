@@ -179,7 +179,7 @@ def test_a_snapshot_is_taken_in_the_memory_of_a_spare_one(state):
 
 
 def test_what_is_loaded_shares_no_memory_with_where_it_came_from(values, state):
-    """What a broadcast received is one buffer of the size of all: a tensor that stays in it would keep it alive."""
+    """Broadcast tensors are views of one buffer: a single view that stays would keep all of it in memory."""
     given = snapshot_of(state).state
     fresh = played(values, rounds=0, objective__ada_target=0.6)
     given.tensors["augmentation"] = {
@@ -191,7 +191,7 @@ def test_what_is_loaded_shares_no_memory_with_where_it_came_from(values, state):
 
 
 def places(state):
-    """Addresses of its tensors in memory; those without elements have none."""
+    """Return the addresses of its tensors, but of empty ones."""
     return {each.data_ptr() for group in state.tensors.values() for each in group.values() if each.numel()}
 
 
@@ -240,6 +240,12 @@ def test_a_checkpoint_without_a_part_is_refused(values, state, file):
     del files[f"{file}.safetensors"]
     with pytest.raises(RunError, match=file):
         restore(played(values, rounds=0), files)
+
+
+@pytest.mark.parametrize("text", [b"[]", b"null", b"3", b"{}", b"{", b"[" * 100_000, b'{"images": "24"}', b"\xff"])
+def test_a_record_that_is_damaged_is_refused(state, text):
+    with pytest.raises(RunError, match=r"state.json .*is damaged"):
+        Snapshot.parse(files_of(state) | {"state.json": text})
 
 
 def test_one_network_is_loaded_by_name(values, state, folder):

@@ -1,4 +1,4 @@
-"""Rank 0 alone reads a checkpoint: every rank goes on from the same bits, or raises what rank 0 raised."""
+"""Rank 0 alone reads a checkpoint: every rank resumes from the same bits, or raises the error of rank 0."""
 
 import errno
 import hashlib
@@ -31,7 +31,7 @@ RATE = "optimizer.generator.learning_rate"
 
 
 def join(rank, ranks, folder):
-    """Joins the group, in which nobody waits for ever."""
+    """Join the process group, whose timeout ends a test that hangs."""
     torch.set_num_threads(1)
     if ranks > 1:
         seconds = timedelta(seconds=WAIT)
@@ -41,7 +41,7 @@ def join(rank, ranks, folder):
 
 
 def sha(groups):
-    """Of all names, types and bytes."""
+    """Return a hash of all names, dtypes, shapes and bytes."""
     digest = hashlib.sha256()
     for name, group in sorted(groups.items()):
         for key, tensor in sorted(group.items()):
@@ -105,7 +105,7 @@ def test_every_rank_has_the_bits_of_rank_0_in_messages_of_bounded_size(tmp_path,
 
 
 def resumed(rank, config, ranks, folder, command, harm):
-    """Runs on until a round is over; notes what is read, the state before the first round, and what is raised."""
+    """Resume until a round is over; record the reads, the state before the first round, and the error."""
     join(rank, ranks, folder)
     reads, states, told = [], [], None
     for name in ("read", "read_version", "list"):
@@ -139,7 +139,7 @@ def noted(inner, reads, harm):
 
 
 def resume(config, ranks, folder, command=None, harm=None):
-    """For each rank: what it read of runs, its state before the first round, what it raised."""
+    """Resume on so many ranks; return for each its reads of runs, its state before the first round, its error."""
     place = folder / f"ranks{ranks}"
     place.mkdir()
     as_ranks(resumed, (config, ranks, place, command, harm), ranks)
@@ -148,7 +148,7 @@ def resume(config, ranks, folder, command=None, harm=None):
 
 
 def stop(values, folder, name, **changes):
-    """A run that has stopped: its config, and the folder of its checkpoint."""
+    """Stop a run at a checkpoint; return its config and the checkpoint's folder."""
     config = config_of(values, run__name=name, objective__ada_target=0.6, **changes)
     run_ranks(config, 1, folder / f"meeting-{name}", stop_at=STOP)
     latest = RunFolder(open_storage(str(run_folder(config)))).pointer("latest")
@@ -156,13 +156,13 @@ def stop(values, folder, name, **changes):
 
 
 def content(directory):
-    """Hash of the tensors of a checkpoint, and how often each of its files is there."""
+    """Return the hash of a checkpoint's tensors, and a count of 1 for each of its files."""
     files = checkpoint.read(open_storage(str(directory.parent)), directory.name)
     return sha(checkpoint.parse_tensors(files)), Counter(map(str, directory.iterdir()))
 
 
 def assert_read_once(outcomes, *directories):
-    """By rank 0 alone: no other rank asks for anything of any run."""
+    """Check that rank 0 read each file once, and that no other rank asked for anything of any run."""
     for directory in directories:
         read = [name for name in outcomes[0][0] if name.startswith(f"{directory}/")]
         assert Counter(read) == content(directory)[1]
@@ -170,7 +170,7 @@ def assert_read_once(outcomes, *directories):
 
 
 def same_state(outcomes):
-    """Before the first round, the same on all ranks to the bit."""
+    """Check that the states of all ranks are equal to the bit; return one."""
     assert [told for *_, told in outcomes] == [None] * len(outcomes)
     states = [states for _, states, _ in outcomes]
     assert states == [states[0]] * len(outcomes)
@@ -232,7 +232,7 @@ def test_a_checkpoint_that_is_damaged_or_gone_is_so_on_every_rank(values, tmp_pa
 
 
 def test_a_storage_that_is_away_is_so_on_every_rank(values, tmp_path):
-    """An OSError everywhere: Ray starts the workers again, where a RunError would end the run."""
+    """Every rank raises an OSError, after which Ray restarts the workers. A RunError would end the run."""
     config, _ = stop(values, tmp_path, "stopped")
     outcomes = resume(config, 2, tmp_path, harm="latest.json")
     assert_all_raise(outcomes, "OSError", "No route to host")
@@ -287,7 +287,7 @@ def diverged():
     ],
 )
 def test_a_failure_of_any_kind_reaches_the_other_ranks(tmp_path, make, first, others):
-    """Also one that cannot be pickled as it is."""
+    """TooLargeError cannot be pickled."""
     as_ranks(fail, (tmp_path, make), 2)
     told = found(tmp_path, 2, "told")
     assert (told[0][0], told[1]) == (first, others)
