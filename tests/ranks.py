@@ -108,7 +108,7 @@ def run_folder(config: Config) -> Path:
 
 def latest_tensors(config: Config) -> dict[str, Tensor]:
     """All tensors of the newest checkpoint."""
-    storage, directory = find_checkpoint(f"{config.run.storage}/{config.run.name}")
+    storage, directory = find_checkpoint(config.run.uri)
     files = checkpoint.read(storage, directory)
     return {
         f"{file.removesuffix('.safetensors')}/{name}": tensor

@@ -1,84 +1,65 @@
-"""What is checked and settled before a run costs anything. Imports neither ray nor, without GPUs, torch."""
+"""Checks before a run costs anything. Imports neither ray nor, without GPUs, torch."""
 
 import os
+from collections.abc import Callable
 
-from ganrun.config.registry import is_script
-from ganrun.config.schema import Config
+from ganrun.config.schema import ClusterConfig, Config, DataConfig, EvaluateConfig, ModelConfig
 from ganrun.data.index import DataSet, open_data
 from ganrun.errors import UserError
 from ganrun.storage import check_rights, open_storage
 
 PATIENCE_SECONDS = 10.0
-"""A storage that does not answer before a run begins is more often misspelt than away."""
+"""Retry budget for storage. Before a run begins, one that does not answer is more often misspelt than away."""
 
 
 def check(config: Config) -> None:
-    """Checks data, storage and hardware against the config.
+    """Check data, storage and hardware against the config.
 
     Raises:
         UserError: all that is wrong, in one message.
     """
+    checks: list[Callable[[], None]] = [
+        lambda: _check_data(config.data, config.model, config.evaluate, config.slots),
+        lambda: check_rights(open_storage(config.run.storage, PATIENCE_SECONDS), "run.storage"),
+        lambda: _check_gpus(config.cluster),
+    ]
     faults = []
-    for what in (_check_data, _check_storage, _check_gpus):
+    for run_check in checks:
         try:
-            what(config)
+            run_check()
         except UserError as error:
             faults.append(str(error))
     if faults:
         raise UserError("\n  ".join(faults))
 
 
-def absolute(config: Config) -> Config:
-    """The config with relative paths made absolute here: workers have other working directories."""
-    shards = config.data.shards
-    paths = _absolute(shards) if isinstance(shards, str) else [_absolute(shard) for shard in shards]
-    places = {"storage": config.run.storage, "start_from": config.run.start_from}
-    run = config.run.model_copy(update={key: place and _absolute(place) for key, place in places.items()})
-    evaluate = config.evaluate
-    weights, extractor = evaluate.extractor_weights, evaluate.extractor
-    places = {
-        "extractor": _absolute(extractor) if is_script(extractor) else extractor,
-        "extractor_weights": weights and _absolute(weights),
-    }
-    updates = {
-        "run": run,
-        "data": config.data.model_copy(update={"shards": paths}),
-        "evaluate": evaluate.model_copy(update=places),
-    }
-    return config.model_copy(update=updates)
-
-
-def _absolute(place: str) -> str:
-    return place if "://" in place or place.startswith("package:") else os.path.abspath(os.path.expanduser(place))
-
-
-def _check_data(config: Config) -> None:
-    data = open_data(config.data.shards, PATIENCE_SECONDS)
+def _check_data(settings: DataConfig, model: ModelConfig, evaluate: EvaluateConfig, slots: int) -> None:
+    data = open_data(settings.shards, PATIENCE_SECONDS)
     for name, found in (("image_size", data.index.image_size), ("channels", data.index.channels)):
-        if (wanted := getattr(config.data, name)) != found:
+        if (wanted := getattr(settings, name)) != found:
             raise UserError(
-                f"data.{name}: {wanted}, but the index of {config.data.shards} says {found}; "
+                f"data.{name}: {wanted}, but the index of {settings.shards} says {found}; "
                 f"set data.{name}={found}, or make the data set again with ganrun.prepare"
             )
-    if config.model.classes and config.model.classes != len(data.index.classes):
+    if model.classes and model.classes != len(data.index.classes):
         raise UserError(
-            f"model.classes: {config.model.classes}, but the index of {config.data.shards} names "
+            f"model.classes: {model.classes}, but the index of {settings.shards} names "
             f"{len(data.index.classes)} classes; set model.classes={len(data.index.classes)}"
         )
-    if config.data.fields["image"].kind == "point" and config.evaluate.every_images:
-        _check_modes(config, data)
-    if config.slots > data.index.samples:
-        raise UserError(f"data.slots: {config.slots} is more than the {data.index.samples} samples of data.shards")
+    if settings.fields["image"].kind == "point" and evaluate.every_images:
+        _check_modes(settings, evaluate, data)
+    if slots > data.index.samples:
+        raise UserError(f"data.slots: {slots} is more than the {data.index.samples} samples of data.shards")
     _check_shards(data)
 
 
-def _check_modes(config: Config, data: DataSet) -> None:
-    from ganrun.evaluation.modes import MIXTURES, known_mixture  # With numpy, which other runs do not wait for.
+def _check_modes(settings: DataConfig, evaluate: EvaluateConfig, data: DataSet) -> None:
+    from ganrun.evaluation.modes import MIXTURES, known_mixture  # With numpy, which other runs do without.
 
     if not known_mixture(data.index):
         raise UserError(
-            f"evaluate.every_images: {config.evaluate.every_images}, but no modes are known of the points of "
-            f"{config.data.shards}; set it to 0, or make the data with ganrun prepare: {' or '.join(MIXTURES)}"
+            f"evaluate.every_images: {evaluate.every_images}, but no modes are known of the points of "
+            f"{settings.shards}; set it to 0, or make the data with ganrun prepare: {' or '.join(MIXTURES)}"
         )
 
 
@@ -90,17 +71,13 @@ def _check_shards(data: DataSet) -> None:
                 raise UserError(f"{place.uri}/{shard.name}: the index names this shard, but it is not there")
 
 
-def _check_storage(config: Config) -> None:
-    check_rights(open_storage(config.run.storage, PATIENCE_SECONDS), "run.storage")
-
-
-def _check_gpus(config: Config) -> None:
-    if not config.cluster.gpus_per_worker or "RAY_ADDRESS" in os.environ:
+def _check_gpus(cluster: ClusterConfig) -> None:
+    if not cluster.gpus_per_worker or "RAY_ADDRESS" in os.environ:
         return
     import torch
 
-    if (there := torch.cuda.device_count()) < config.cluster.fewest_workers:
+    if (there := torch.cuda.device_count()) < cluster.fewest_workers:
         raise UserError(
-            f"cluster.workers: {config.cluster.fewest_workers} with a GPU each, but this machine has {there}; "
+            f"cluster.workers: {cluster.fewest_workers} with a GPU each, but this machine has {there}; "
             "take fewer, or cluster.gpus_per_worker=0, or name a cluster in RAY_ADDRESS"
         )

@@ -40,6 +40,11 @@ class RunConfig(Section):
     patience_seconds: Whole = 120
     """So long a storage that does not answer is asked again before the run gives up."""
 
+    @property
+    def uri(self) -> str:
+        """Address of the run's folder."""
+        return f"{self.storage}/{self.name}"
+
 
 class FieldConfig(Section):
     """A field of the samples; `label: label` is short for `label: {kind: label}`."""
@@ -75,8 +80,7 @@ class DataConfig(Section):
     fields: Annotated[dict[str, Annotated[FieldConfig, BeforeValidator(_kind)]], Field(json_schema_extra=FIXED)] = {
         "image": FieldConfig(kind="image")
     }
-    """What is read of each sample, by the name that the game knows it by; `image` is what is generated:
-    an image, or a point."""
+    """Fields read of each sample, by the name that the game knows; `image`, an image or a point, is generated."""
     damaged_share: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
     """Share of damaged samples that are passed over, counted and named; 0: the first one ends the run."""
     cache_mib: Whole = 1_024

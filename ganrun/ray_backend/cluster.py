@@ -90,4 +90,4 @@ def ray_cluster(config: Config, trials: int = 1) -> Iterator[Any]:
         finally:
             ray.shutdown()
             with contextlib.suppress(OSError):  # A worker may still be at it; `ganrun runs gc` collects it.
-                open_storage(f"{config.run.storage}/{config.run.name}").delete(".ray")
+                open_storage(config.run.uri).delete(".ray")

@@ -94,5 +94,5 @@ def _score(config: Config, checkpoint: str) -> dict[str, Any]:
 
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
-    where = f"{config.run.storage}/{config.run.name}/checkpoints/{checkpoint}"
+    where = f"{config.run.uri}/checkpoints/{checkpoint}"
     return score(where, ScoreRequest(metrics=config.evaluate.metrics), lambda done, total: None).to_json()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from typing import Any
 
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
 from ganrun.errors import RunError, UserError
 from ganrun.ray_backend.cluster import ray_cluster, worker_cpus
 from ganrun.ray_backend.evaluation_tasks import EvaluationTasks
@@ -76,11 +76,11 @@ class Mailbox:
         return self._restart
 
 
-def run(config: Config, handle: Callable[[Event], None], stop: threading.Event) -> str:
+def run(config: RunSpec, handle: Callable[[Event], None], stop: threading.Event) -> str:
     """Trains until the run is finished or stopped; which of the two.
 
     Args:
-        config: resolved.
+        config: of the run.
         handle: is called in this thread with each event of the workers.
         stop: set to have the workers save and leave.
 
@@ -98,7 +98,7 @@ def run(config: Config, handle: Callable[[Event], None], stop: threading.Event) 
             return _run(config, handle, stop, head)
 
 
-def _run(config: Config, handle: Callable[[Event], None], stop: threading.Event, head: HeadWatch) -> str:
+def _run(config: RunSpec, handle: Callable[[Event], None], stop: threading.Event, head: HeadWatch) -> str:
     import ray
 
     box = mailbox()
@@ -132,7 +132,7 @@ def _on_this_node() -> dict[str, Any]:
     return {"num_cpus": 0, "scheduling_strategy": here}
 
 
-def follow(config: Config, box: Any, fitted: Future[str | None], stop: Callable[[], bool]) -> Iterator[list[Event]]:
+def follow(config: RunSpec, box: Any, fitted: Future[str | None], stop: Callable[[], bool]) -> Iterator[list[Event]]:
     """What the workers of a run say, a few events at a time; the last of all is one of ENDINGS.
 
     Args:
@@ -158,7 +158,7 @@ def follow(config: Config, box: Any, fitted: Future[str | None], stop: Callable[
         yield events
 
 
-def fit(config: Config, box: Any, command: Exploit | None = None) -> str | None:
+def fit(config: RunSpec, box: Any, command: Exploit | None = None) -> str | None:
     """Runs the workers, and starts them again when one dies; what Ray gave up over, if it did.
 
     Args:
@@ -193,7 +193,7 @@ def fit(config: Config, box: Any, command: Exploit | None = None) -> str | None:
         run_config=RunConfig(
             name=uuid.uuid4().hex[:12],
             failure_config=FailureConfig(max_failures=cluster.max_failures),
-            **for_ray(f"{config.run.storage}/{config.run.name}/.ray"),
+            **for_ray(f"{config.run.uri}/.ray"),
         ),
     )
     try:
@@ -203,7 +203,7 @@ def fit(config: Config, box: Any, command: Exploit | None = None) -> str | None:
     return None
 
 
-def _ray_gave_up(config: Config, why: str | None) -> Event:
+def _ray_gave_up(config: RunSpec, why: str | None) -> Event:
     """What to tell the user when Ray gave the workers up, for this reason."""
     if why and "NoCredentialsError" in why:
         text = (

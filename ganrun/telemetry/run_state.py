@@ -54,7 +54,7 @@ class PushedState:
         return {
             "run": self.run,
             "trial": self.trial,
-            "place": f"{self.config.run.storage}/{self.config.run.name}",
+            "place": self.config.run.uri,
             "interval": self.config.telemetry.push_seconds,
             "ending": self.ending,
             "notes": list(self._notes),

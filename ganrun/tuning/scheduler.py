@@ -9,7 +9,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
 from ganrun.errors import UserError
 from ganrun.ray_backend import launch
 from ganrun.ray_backend.cluster import worker_cpus
@@ -53,7 +53,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
 
     def __init__(
         self,
-        config: Config,
+        config: RunSpec,
         storage: Storage,
         population: Population,
         watch: SearchObserver,

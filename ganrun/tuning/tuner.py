@@ -13,7 +13,7 @@ import uuid
 from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
 
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
 from ganrun.errors import RunError
 from ganrun.ray_backend import launch
 from ganrun.ray_backend.cluster import ray_cluster
@@ -37,7 +37,7 @@ QUIET = {
 
 
 def run(
-    config: Config, storage: Storage, population: Population, watch: "SearchObserver", stop: threading.Event
+    config: RunSpec, storage: Storage, population: Population, watch: "SearchObserver", stop: threading.Event
 ) -> str:
     """Runs a search on a Ray of its own, or on the cluster that RAY_ADDRESS names; `finished` or `stopped`.
 
@@ -65,7 +65,7 @@ def run(
 
 
 def _run(
-    config: Config,
+    config: RunSpec,
     storage: Storage,
     population: Population,
     watch: "SearchObserver",
@@ -102,7 +102,7 @@ def _run(
     return "finished"
 
 
-def _tuner(config: Config, scheduler: "Scheduler", boxes: dict[str, Any]) -> Any:
+def _tuner(config: RunSpec, scheduler: "Scheduler", boxes: dict[str, Any]) -> Any:
     """What runs the trials that are not yet at their end."""
     os.environ.update(QUIET)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # What befell a trial the scheduler says.
@@ -125,6 +125,6 @@ def _tuner(config: Config, scheduler: "Scheduler", boxes: dict[str, Any]) -> Any
             stop=SearchEnd(scheduler),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=config.cluster.max_failures),
-            **for_ray(f"{config.run.storage}/{config.run.name}/.ray"),
+            **for_ray(f"{config.run.uri}/.ray"),
         ),
     )

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ganrun.config.load import parse
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
 from ganrun.config.tunable import scheduled, value_of, with_values
 from ganrun.run_folder.run_folder import RunFolder
 from ganrun.slots import Slots
@@ -49,7 +49,7 @@ def begin_attempt(
     return *decided, files
 
 
-def current_config(config: Config, files: checkpoint.Files, folder: RunFolder, exploit: Exploit | None) -> Config:
+def current_config(config: RunSpec, files: checkpoint.Files, folder: RunFolder, exploit: Exploit | None) -> RunSpec:
     """The config that an attempt begins with: hyper-parameters move while a run goes on.
 
     Args:

@@ -9,7 +9,7 @@ from typing import NamedTuple, NoReturn
 import torch
 import torch.distributed as dist
 
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
 from ganrun.config.tunable import scheduled
 from ganrun.data.cache import open_cache
 from ganrun.data.index import DataSet, open_data
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_worker(
-    config: Config,
+    config: RunSpec,
     rank: int,
     workers: int,
     device: torch.device,
@@ -99,16 +99,16 @@ class _Setup(NamedTuple):
     restart: Restart | None
 
 
-def _set_up(config: Config, channel: Channel, restart: Restart | None) -> _Setup:
+def _set_up(config: RunSpec, channel: Channel, restart: Restart | None) -> _Setup:
     patience = config.run.patience_seconds
-    folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}", patience))
+    folder = RunFolder(open_storage(config.run.uri, patience))
     data = open_data(config.data.shards, patience)
     evaluator = _open_evaluator(config, data) if config.evaluate.every_images else None
     return _Setup(folder, data, evaluator, channel, restart)
 
 
 def _attempt(
-    config: Config, device: torch.device, slots: Slots, setup: _Setup, transition: Transition | None
+    config: RunSpec, device: torch.device, slots: Slots, setup: _Setup, transition: Transition | None
 ) -> Transition | None:
     """From the newest checkpoint, a donor's, or from nothing, to an end, or to what begins another attempt.
 
@@ -266,7 +266,7 @@ def _open_stream(state: TrainingState, data: DataSet) -> Stream:
     return Stream(data, config.data, order, slots.owned, state.images, state.device, cache, decoders)
 
 
-def _open_evaluator(config: Config, data: DataSet) -> Evaluator | PointEvaluator:
+def _open_evaluator(config: RunSpec, data: DataSet) -> Evaluator | PointEvaluator:
     settings = config.evaluate
     if config.data.fields["image"].kind == "point":
         return PointEvaluator(data.index, settings.samples)

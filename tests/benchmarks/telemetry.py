@@ -14,7 +14,7 @@ import torch
 
 from ganrun.benchmarks.comparison import ratio, result
 from ganrun.benchmarks.sidecar_process import SidecarProcess
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
 from ganrun.data.decode import RawBatch
 from ganrun.evaluation.pictures import to_png
 from ganrun.games.build import build_game
@@ -30,10 +30,10 @@ SAY_SECONDS = 0.25
 """How often the driver hears of the workers."""
 
 
-def measure(config: Config) -> dict[str, Any]:
+def measure(spec: RunSpec) -> dict[str, Any]:
     """CPU seconds of rounds, and of pushes every `telemetry.push_seconds` to a real sidecar beside them."""
-    torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
-    state = TrainingState(build_game(config, torch.device("cpu")), config, Slots(1))
+    torch.set_num_threads(max(1, int(spec.cluster.cpus_per_worker)))
+    state = TrainingState(build_game(spec, torch.device("cpu")), spec, Slots(1))
     with SidecarProcess() as sidecar, _Watched(state, sidecar) as watched:
         watched.stretch()
         stretches = [watched.stretch() for _ in range(REPEATS)]

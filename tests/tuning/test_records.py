@@ -6,6 +6,7 @@ import json
 import pytest
 from PIL import Image
 
+from ganrun.config.run_spec import resolve
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder.cleanup import delete_run
 from ganrun.run_folder.report import describe_run
@@ -73,7 +74,7 @@ def test_best_json_points_into_the_trial(begun):
 
 def test_what_a_search_was_begun_with_cannot_change_but_its_length_and_machines_can(begun, values):
     config, storage = begun
-    assert settle(config, storage) == config
+    assert settle(config, storage) == resolve(config)
     longer = search(values, total_images=300)
     assert settle(longer.model_copy(update={"cluster": config.cluster.model_copy(update={"workers": 3})}), storage)
     with pytest.raises(UserError, match=r"tune\.quantile was 0\.25, is 0\.5"):
