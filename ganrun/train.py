@@ -106,7 +106,7 @@ def _pushed(spec: RunSpec, folder: RunFolder, display: ProgressDisplay) -> Itera
     before = RunHistory()
     with contextlib.suppress(OSError):  # Whether the storage is there, the run itself will find.
         before = read_history(folder.storage)
-    state = RunState(spec, before)
+    state = RunState(spec.run, spec.train, spec.telemetry, before)
     pusher = Pusher(state, where, protocol.is_default(), seconds, display.write_line)
 
     def handle(event: dict[str, Any]) -> None:

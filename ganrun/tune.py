@@ -19,7 +19,7 @@ from ganrun.run_folder.totals import read_history
 from ganrun.storage import Storage, open_storage
 from ganrun.telemetry import protocol
 from ganrun.telemetry.run_state import RunHistory, RunState
-from ganrun.telemetry.search_state import SearchPush
+from ganrun.telemetry.search_state import SearchPush, SearchState
 from ganrun.tuning import records, summary
 from ganrun.tuning.population import Population
 from ganrun.tuning.trial_config import schedule_config, trial_config
@@ -129,7 +129,9 @@ class _Watch:
         self._push: SearchPush | None = None
         if where is not None and seconds:
             states = {name: _state(spec, population, name) for name in population.trials}
-            self._push = SearchPush(spec, states, where, protocol.is_default(), self.write_line)
+            self._push = SearchPush(
+                SearchState(spec.run, spec.telemetry), states, where, protocol.is_default(), self.write_line
+            )
 
     def handle(self, trial: str, event: dict[str, Any]) -> None:
         """A message of a trial's workers; without a trial, a line of search.jsonl."""
@@ -169,10 +171,10 @@ def _told(trial: str, event: dict[str, Any]) -> str:
 
 
 def _state(spec: RunSpec, population: Population, trial: str) -> RunState:
-    before, run = RunHistory(), trial_config(spec, trial, population.values[trial])
+    before, trial_spec = RunHistory(), trial_config(spec, trial, population.values[trial])
     with contextlib.suppress(OSError):
-        before = read_history(open_storage(run.run.uri))
-    return RunState(run, before, spec.run.name)
+        before = read_history(open_storage(trial_spec.run.uri))
+    return RunState(trial_spec.run, trial_spec.train, trial_spec.telemetry, before, search=spec.run.name)
 
 
 if __name__ == "__main__":

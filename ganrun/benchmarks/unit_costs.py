@@ -127,7 +127,7 @@ def count_shown(spec: RunSpec, state: TrainingState, workers: Sequence[int]) -> 
 
 
 def _shown(spec: RunSpec, values: dict[str, float], workers: int) -> PushedState:
-    state = RunState(spec, RunHistory())
+    state = RunState(spec.run, spec.train, spec.telemetry, RunHistory())
     for rank in range(workers):
         values = values | {f"rank_round_seconds/{rank}": 1 / (rank + 3), f"gpu_memory_bytes/{rank}": 2.0**33 + rank}
     state.handle({"kind": "started", "images": 0, "workers": workers, "faults": []})

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ganrun.config.schema import Config
+from ganrun.config.schema import RunConfig, TelemetryConfig, TrainConfig
 from ganrun.telemetry.protocol import PART_BYTES
 from ganrun.telemetry.series import BY_NAME, COMMON, DISTANCES
 
@@ -34,13 +34,14 @@ class PushedState:
     """What is shown of a run and of a search alike: where it is, how it ended, and its newest notes.
 
     Args:
-        config: of it.
-        run: its name.
-        trial: of a trial, its name in the search `run`.
+        run: name of the run or search.
+        trial: name of the trial in the search `run`; empty outside one.
+        place: address of its folder.
+        push_seconds: interval of pushes.
     """
 
-    def __init__(self, config: Config, run: str, trial: str = "") -> None:
-        self.config, self.run, self.trial = config, run, trial
+    def __init__(self, run: str, trial: str, place: str, push_seconds: int) -> None:
+        self.run, self.trial, self.place, self.push_seconds = run, trial, place, push_seconds
         self.ending: str | None = None
         self._notes: deque[dict[str, Any]] = deque(maxlen=NOTES)
         self._lock = threading.RLock()
@@ -54,8 +55,8 @@ class PushedState:
         return {
             "run": self.run,
             "trial": self.trial,
-            "place": self.config.run.uri,
-            "interval": self.config.telemetry.push_seconds,
+            "place": self.place,
+            "interval": self.push_seconds,
             "ending": self.ending,
             "notes": list(self._notes),
         }
@@ -67,18 +68,20 @@ class RunState(PushedState):
     Counters are sums over the run's whole life.
 
     Args:
-        config: of the run.
+        run, train, telemetry: sections of the run's config.
         history: what came before this command.
         search: name of the search whose trial the run is; empty outside one.
     """
 
-    def __init__(self, config: Config, history: RunHistory, search: str = "") -> None:
-        super().__init__(config, *((search, config.run.name) if search else (config.run.name,)))
+    def __init__(
+        self, run: RunConfig, train: TrainConfig, telemetry: TelemetryConfig, history: RunHistory, search: str = ""
+    ) -> None:
+        super().__init__(search or run.name, run.name if search else "", run.uri, telemetry.push_seconds)
         self._values: dict[tuple[str, Labels], float] = {}
         self._curve, self._parts = list(history.curve), {"first": history.picture} if history.picture else {}
         self._score_name, self._unsaved = "", False
         self._restart = {None: None, "start": "failure"}.get(history.last, "resume")
-        self._set("target_images", config.train.total_images)
+        self._set("target_images", train.total_images)
         for name in ("nonfinite", "rollbacks", "checkpoint_failures", "samples_skipped", "images", "shard_bytes"):
             self._count(name, 0)  # Alerts ask by how much a counter rose: it must have been there before.
         if search:

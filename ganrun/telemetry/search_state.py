@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ganrun.config.schema import Config
+from ganrun.config.schema import RunConfig, TelemetryConfig
 from ganrun.telemetry.protocol import Address
 from ganrun.telemetry.push import Pusher
 from ganrun.telemetry.run_state import PushedState, RunState
@@ -18,11 +18,11 @@ class SearchState(PushedState):
     """The search itself, as a state without a trial.
 
     Args:
-        config: of the search.
+        run, telemetry: sections of the search's config.
     """
 
-    def __init__(self, config: Config) -> None:
-        super().__init__(config, config.run.name)
+    def __init__(self, run: RunConfig, telemetry: TelemetryConfig) -> None:
+        super().__init__(run.name, "", run.uri, telemetry.push_seconds)
         self._states: Counter[str] = Counter()
 
     def observe(self, states: Mapping[str, str]) -> None:
@@ -51,23 +51,23 @@ class SearchPush:
     """Pushes a search and its trials, each from a thread of its own; only the first starts a sidecar and speaks.
 
     Args:
-        config: of the search.
+        state: of the search.
         trials: the state of each, by name.
         address, beside, write_line: as of a `Pusher`.
     """
 
     def __init__(
         self,
-        config: Config,
+        state: SearchState,
         trials: Mapping[str, RunState],
         address: Address,
         beside: bool,
         write_line: Callable[[str], None],
     ) -> None:
-        self.state, self.trials = SearchState(config), trials
-        seconds = config.telemetry.push_seconds
-        self._pushers = [Pusher(self.state, address, beside, seconds, write_line)]
-        self._pushers += [Pusher(state, address, False, seconds, lambda text: None) for state in trials.values()]
+        self.state, self.trials = state, trials
+        seconds = state.push_seconds
+        self._pushers = [Pusher(state, address, beside, seconds, write_line)]
+        self._pushers += [Pusher(each, address, False, seconds, lambda text: None) for each in trials.values()]
 
     def handle(self, trial: str, event: dict[str, Any]) -> None:
         """Takes what the workers of a trial say."""

@@ -66,7 +66,7 @@ class _Watched:
 
     def __init__(self, state: TrainingState, sidecar: SidecarProcess) -> None:
         self.state, self.sidecar = state, sidecar
-        self.run_state = RunState(state.config, RunHistory())
+        self.run_state = RunState(state.config.run, state.config.train, state.config.telemetry, RunHistory())
         self._heard = 0.0
         """CPU seconds in which the thread of the rounds told the state something: in a run it is the driver's."""
         self._over = threading.Event()

@@ -130,14 +130,15 @@ def test_a_search_is_deleted_with_its_trials(begun):
 
 def test_a_sidecar_takes_the_search_and_its_trials_by_their_labels(values):
     config = search(values)
-    state = SearchState(config)
+    state = SearchState(config.run, config.telemetry)
     state.observe({"00": "running", "01": "running", "02": "failed", "03": "paused"})
     pushed = parse(json.dumps(state.report()).encode())
     assert (pushed.name, pushed.trial) == ("search", "")
     series = {tuple(labels.values()): value for name, labels, value in state.report()["series"] if name == "trials"}
     assert series == {("pending",): 0, ("running",): 2, ("paused",): 1, ("finished",): 0, ("failed",): 1}
 
-    trial = RunState(trial_config(config, "02", {}), RunHistory(), "search")
+    settings = trial_config(config, "02", {})
+    trial = RunState(settings.run, settings.train, settings.telemetry, RunHistory(), "search")
     trial.handle({"kind": "started", "images": 0, "workers": 1, "faults": []})
     trial.handle({"kind": "images", "images": 120})
     trial.handle({"kind": "exploit", "images": 60})
