@@ -289,10 +289,10 @@ class Config(Section):
         return self.data.slots or self.cluster.most_workers
 
     @property
-    def scoring_cpus(self) -> float:
-        """CPUs for scores taken beside the workers; 0 if the workers take them, or nobody."""
-        wanted = self.evaluate.every_images and self.evaluate.where == "task"
-        return self.cluster.cpus_per_worker if wanted else 0
+    def most_cpus(self) -> float:
+        """CPUs of the most workers, and of a task that scores beside them."""
+        scorers = int(self.evaluate.every_images > 0 and self.evaluate.where == "task")
+        return (self.cluster.most_workers + scorers) * self.cluster.cpus_per_worker
 
     def to_yaml(self) -> str:
         """As YAML, every key written out."""

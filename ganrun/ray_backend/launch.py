@@ -15,7 +15,7 @@ from typing import Any
 
 from ganrun.config.run_spec import RunSpec
 from ganrun.errors import RunError, UserError
-from ganrun.ray_backend.cluster import ray_cluster, worker_cpus
+from ganrun.ray_backend.cluster import ray_cluster
 from ganrun.ray_backend.evaluation_tasks import EvaluationTasks
 from ganrun.ray_backend.head_watch import HeadWatch
 from ganrun.storage import for_ray
@@ -87,9 +87,10 @@ def run(config: RunSpec, handle: Callable[[Event], None], stop: threading.Event)
     Raises:
         UserError, RunError: what a worker said the run failed of, or Ray gave up starting workers again.
     """
-    with ray_cluster(config) as ray:
-        fewest = config.cluster.fewest_workers
-        needed = {"CPU": worker_cpus(config, fewest), "GPU": float(fewest * config.cluster.gpus_per_worker)}
+    cluster = config.cluster
+    with ray_cluster(config.run.uri, config.most_cpus) as ray:
+        fewest = cluster.fewest_workers
+        needed = {"CPU": fewest * cluster.cpus_per_worker, "GPU": float(fewest * cluster.gpus_per_worker)}
         for resource, amount in needed.items():
             if (there := ray.cluster_resources().get(resource, 0)) < amount:
                 text = f"waiting for nodes: the run needs {amount:g} {resource}s, the cluster has {there:g}"
@@ -143,7 +144,7 @@ def follow(config: RunSpec, box: Any, fitted: Future[str | None], stop: Callable
     """
     import ray
 
-    scores = EvaluationTasks(config)
+    scores = EvaluationTasks(config.run, config.evaluate, config.cluster, search=config.tune is not None)
     while True:
         over = bool(wait([fitted], timeout=LISTEN_SECONDS).done)
         events: list[Event] = ray.get(box.collect.remote(stop(), scores.poll()))
@@ -153,7 +154,7 @@ def follow(config: RunSpec, box: Any, fitted: Future[str | None], stop: Callable
                 yield events[:number]
                 return
         if over:
-            yield [*events, _ray_gave_up(config, fitted.result())]
+            yield [*events, _ray_gave_up(config.run.storage, fitted.result())]
             return
         yield events
 
@@ -203,11 +204,11 @@ def fit(config: RunSpec, box: Any, command: Exploit | None = None) -> str | None
     return None
 
 
-def _ray_gave_up(config: RunSpec, why: str | None) -> Event:
+def _ray_gave_up(storage: str, why: str | None) -> Event:
     """What to tell the user when Ray gave the workers up, for this reason."""
     if why and "NoCredentialsError" in why:
         text = (
-            f"run.storage: the processes of the Ray cluster have no credentials for {config.run.storage}; start the "
+            f"run.storage: the processes of the Ray cluster have no credentials for {storage}; start the "
             "cluster, or submit the job, with the AWS variables in its environment"
         )
         return failed(text, wrong_input=True)

@@ -12,7 +12,6 @@ from ray.tune.stopper import Stopper
 from ganrun.config.run_spec import RunSpec
 from ganrun.errors import UserError
 from ganrun.ray_backend import launch
-from ganrun.ray_backend.cluster import worker_cpus
 from ganrun.storage import Storage
 from ganrun.telemetry.search_state import STATES
 from ganrun.tuning.population import Population, Report
@@ -163,7 +162,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         there: dict[str, float] = ray.cluster_resources()
         cluster = self.config.cluster
         needed = {
-            "CPU": worker_cpus(self.config, cluster.most_workers) + self.config.scoring_cpus,
+            "CPU": self.config.most_cpus,
             "GPU": float(cluster.most_workers * cluster.gpus_per_worker),
         }
         room = min(int(there.get(name, 0) / amount + 1e-6) for name, amount in needed.items() if amount)

@@ -54,7 +54,7 @@ def run(
     """
     try:
         with (
-            ray_cluster(config, len(population.trials)) as ray,
+            ray_cluster(config.run.uri, len(population.trials) * config.most_cpus) as ray,
             contextlib.closing(HeadWatch(ray.get_runtime_context().gcs_address)) as head,
         ):
             return _run(config, storage, population, watch, stop, head)

@@ -52,7 +52,7 @@ class Answering(StopAt):
     def answer(self, wanted):
         if wanted["images"] in self.failing:
             return {"why": "Out of memory"}
-        return {"score": scores._score(self.config, wanted["checkpoint"])}
+        return {"score": scores._score(self.config.run.uri, self.config.evaluate.metrics, 1, wanted["checkpoint"])}
 
 
 def scored(config, at):
@@ -162,7 +162,8 @@ from ganrun.ray_backend.evaluation_tasks import EvaluationTasks
 ray.init(logging_level=50, log_to_driver=False)
 found = []
 for values in json.loads(sys.argv[1]):
-    asked, answers = EvaluationTasks(Config.model_validate(values)), []
+    config, answers = Config.model_validate(values), []
+    asked = EvaluationTasks(config.run, config.evaluate, config.cluster, search=config.tune is not None)
     for images in (60, 120):
         asked.handle({"kind": "score_wanted", "images": images, "checkpoint": f"{images:012d}-0001"})
     asked.handle({"kind": "last_call"})
