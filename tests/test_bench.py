@@ -110,9 +110,10 @@ def test_a_round_without_something_computes_the_same(values, name):
 
 
 def test_what_is_taken_away_is_gone(values):
-    state, play_round = rounds(config_of(values, data__slots=1))
+    config = config_of(values, data__slots=1)
+    state, play_round = rounds(config)
     ablation.WITHOUT["with none of the first three"](state)
-    frozen, _ = rounds(config_of(values, data__slots=1))
+    frozen, _ = rounds(config)
     kept = copy.deepcopy(state.ema)
     play_round()
     assert kept.keys() == state.ema.keys()
@@ -121,7 +122,7 @@ def test_what_is_taken_away_is_gone(values):
     discriminator = state.game.networks["discriminator"]
     own = [parameter.grad.clone() for parameter in discriminator.parameters()]
     assert all(parameter.requires_grad for parameter in discriminator.parameters())
-    state.player_steps[1].step([state.normalise(a_batch(state.config.data, 0, 12))], list(state._noises(0, 0)), 1e-3)
+    state.player_steps[1].step([state.normalise(a_batch(config.data, 0, 12))], list(state._noises(0, 0)), 1e-3)
     assert not any(
         torch.equal(parameter.grad, mine) for parameter, mine in zip(discriminator.parameters(), own, strict=True)
     )

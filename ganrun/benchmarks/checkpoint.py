@@ -14,11 +14,11 @@ import torch
 from ganrun.benchmarks.comparison import result
 from ganrun.config.run_spec import RunSpec
 from ganrun.data.decode import RawBatch
-from ganrun.games.build import build_game
 from ganrun.run_folder.run_folder import RunFolder
 from ganrun.slots import Slots
 from ganrun.storage import check_rights, open_storage
 from ganrun.training.checkpoint import write
+from ganrun.training.new_state import new_state
 from ganrun.training.state import TrainingState
 from ganrun.training.state_files import RunProgress, take_snapshot
 
@@ -37,7 +37,7 @@ def measure(spec: RunSpec) -> dict[str, Any]:
     try:
         for repeat in range(REPEATS + 1):  # The first warms up.
             begun = time.perf_counter()
-            taken = take_snapshot(state, RunProgress(), state.recorder.state(), taken)
+            taken = take_snapshot(state, RunProgress(), spec.to_yaml(), state.recorder.state(), taken)
             blocked.append(time.perf_counter() - begun)
             begun = time.perf_counter()
             size = write(folder, f"{repeat}", taken.files(), {})
@@ -77,7 +77,7 @@ def describe(result: dict[str, Any]) -> str:
 def _played(spec: RunSpec) -> TrainingState:
     """A training state whose optimizers have their moments."""
     slots = Slots(spec.slots)
-    state = TrainingState(build_game(spec, torch.device("cpu")), spec, slots)
+    state = new_state(spec, torch.device("cpu"), slots)
     size, count = spec.data.image_size, spec.data.batch_size // spec.slots
     batch: RawBatch = {
         "image": torch.zeros(count, spec.data.channels, size, size, dtype=torch.uint8),

@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ganrun.config.run_spec import RunSpec
 from ganrun.config.schema import ClusterConfig, DataConfig
 from ganrun.data.decode import RawBatch
-from ganrun.games.build import build_game
 from ganrun.slots import Slots
+from ganrun.training.new_state import new_state
 from ganrun.training.state import TrainingState
 
 PRODUCTS = [
@@ -48,7 +48,7 @@ def a_batch(data: DataConfig, classes: int, size: int) -> RawBatch:
 def rounds(spec: RunSpec, slots: Slots | None = None) -> tuple[TrainingState, Callable[[], None]]:
     """A game, and what plays a round of it; on one slot if not said otherwise."""
     slots = slots or Slots(1)
-    state = TrainingState(build_game(spec, torch.device("cpu")), spec, slots)
+    state = new_state(spec, torch.device("cpu"), slots)
     batches = [a_batch(spec.data, spec.model.classes, spec.data.batch_size // slots.total) for _ in slots.owned]
     return state, lambda: state.round(lambda: batches)
 

@@ -25,13 +25,13 @@ from ganrun.config.schema import DataConfig
 from ganrun.data.decode import Decoder, RawBatch
 from ganrun.data.fetch import Fetcher
 from ganrun.data.index import DataSet
-from ganrun.games.build import build_game
 from ganrun.run_folder.lease import Lease
 from ganrun.run_folder.run_folder import Pointer, RunFolder
 from ganrun.slots import Slots
 from ganrun.storage import Storage, open_storage
 from ganrun.telemetry.run_state import RunHistory, RunState
 from ganrun.training import checkpoint
+from ganrun.training.new_state import new_state
 from ganrun.training.state import TrainingState
 from ganrun.training.state_files import RunProgress, take_snapshot
 
@@ -107,7 +107,7 @@ def count_stored(spec: RunSpec, state: TrainingState) -> Stored:
         for number in range(spec.checkpoint.keep + 1):
             before = _requests(storage)
             name = f"{number:012d}-{attempt:04d}"
-            files = take_snapshot(state, RunProgress(), state.recorder.state()).files()
+            files = take_snapshot(state, RunProgress(), spec.to_yaml(), state.recorder.state()).files()
             size = checkpoint.write(folder, name, files, {})
             checkpoint.make_visible(folder, Pointer(name, number, attempt), best=False)
             checkpoint.delete_old(folder, spec.checkpoint.keep)
@@ -152,19 +152,19 @@ def sample_seconds(settings: DataConfig, data: DataSet) -> float:
 
 def played(spec: RunSpec, slots: Slots) -> TrainingState:
     """The training state of a `small` config after a round, so that its optimizers have their moments."""
-    state = TrainingState(build_game(spec, torch.device("cpu")), spec, slots)
-    _round(state)
+    state = new_state(spec, torch.device("cpu"), slots)
+    _round(state, spec.data, spec.model.classes)
     return state
 
 
-def _round(state: TrainingState) -> None:
-    data, owned = state.config.data, len(state.slots.owned)
+def _round(state: TrainingState, data: DataConfig, classes: int) -> None:
+    owned = len(state.slots.owned)
     shape = (SLOT_IMAGES, data.channels, data.image_size, data.image_size)
     points = data.fields["image"].kind == "point"
     image = torch.zeros(SLOT_IMAGES, data.channels) if points else torch.randint(0, 256, shape, dtype=torch.uint8)
     batch: RawBatch = {"image": image}
-    if state.config.model.classes:
-        batch["label"] = torch.arange(SLOT_IMAGES) % state.config.model.classes
+    if classes:
+        batch["label"] = torch.arange(SLOT_IMAGES) % classes
     state.round(lambda: [batch] * owned)
 
 
@@ -180,7 +180,7 @@ def _rank(rank: int, spec: RunSpec, folder: str) -> None:
         player_step.module.register_comm_hook(None, _hook(player_step.player.name, gradients, buckets))
     slots.gathered.clear()
     with _Operations() as operations:  # type: ignore[no-untyped-call]
-        _round(state)
+        _round(state, spec.data, spec.model.classes)
     turns = {player_step.player.name: player_step.player.turns for player_step in state.player_steps}
     norms, sums = sum(slots.gathered), len(slots.gathered) + buckets.total()
     slots.gathered.clear()

@@ -42,13 +42,14 @@ class Snapshot:
 
 
 def take_snapshot(
-    state: TrainingState, progress: RunProgress, recorder: dict[str, Tensor], spare: Snapshot | None = None
+    state: TrainingState, progress: RunProgress, config: str, recorder: dict[str, Tensor], spare: Snapshot | None = None
 ) -> Snapshot:
     """The training state, copied to host memory: a round waits for no more.
 
     Args:
         state: between two rounds.
         progress: beside it.
+        config: of the run, as YAML.
         recorder: the recorder's state.
         spare: one that nobody needs any more, whose memory is written over: new memory costs more than the copying.
     """
@@ -68,7 +69,7 @@ def take_snapshot(
         "seconds": progress.seconds,
         "exploit": progress.exploit,
     }
-    texts = {STATE: json.dumps(record, indent=1).encode(), "config.yaml": state.config.to_yaml().encode()}
+    texts = {STATE: json.dumps(record, indent=1).encode(), "config.yaml": config.encode()}
     return Snapshot(_to_host(tensors, spare.tensors if spare else {}), texts)
 
 

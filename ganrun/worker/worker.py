@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from ganrun.config.run_spec import RunSpec
+from ganrun.config.schema import RunConfig
 from ganrun.config.tunable import scheduled
 from ganrun.data.cache import open_cache
 from ganrun.data.index import DataSet, open_data
@@ -19,7 +20,6 @@ from ganrun.errors import DivergedError, RunError, UserError
 from ganrun.evaluation.evaluator import Evaluator
 from ganrun.evaluation.point_evaluator import PointEvaluator
 from ganrun.evaluation.real_images import RealImages
-from ganrun.games.build import build_game
 from ganrun.models.extractors import open_extractor
 from ganrun.run_folder.run_folder import RunFolder
 from ganrun.slots import Slots
@@ -27,6 +27,7 @@ from ganrun.storage import open_storage
 from ganrun.training import checkpoint
 from ganrun.training.collapse import CollapseDetector
 from ganrun.training.loop import train
+from ganrun.training.new_state import new_state
 from ganrun.training.player_step import has_bf16
 from ganrun.training.state import TrainingState
 from ganrun.training.state_files import load_weights_from, restore
@@ -121,15 +122,15 @@ def _attempt(
         )
     exploit = transition if isinstance(transition, Exploit) and start.donor else None
     config = current_config(config, files, setup.folder, exploit)
-    state = TrainingState(build_game(config, device), config, slots)
-    unfit, progress = _restore(state, files), own_progress
+    state = new_state(config, device, slots)
+    unfit, progress = _restore(config.run, state, files), own_progress
     if exploit:
         progress, state.rollback_count = replace(own_progress, exploit=exploit.number), start.rollback_count
     state.rollback_count = max(state.rollback_count, start.rollback_count)
     if isinstance(transition, Rollback):
         state.collapse_detector = CollapseDetector()
-    stream = _open_stream(state, setup.data)
-    host = WorkerHost(state, setup.folder, stream, setup.channel, start.attempt, progress, setup.evaluator)
+    stream = _open_stream(config, state, setup.data)
+    host = WorkerHost(config, state, setup.folder, stream, setup.channel, start.attempt, progress, setup.evaluator)
     if host.is_rank_0:
         _report_start(host, start, unfit, transition, setup.restart)
     if exploit:
@@ -149,12 +150,12 @@ def _report_start(
     """What begins, as an event and to the driver."""
     state, channel = host.state, host.channel
     if isinstance(transition, Rollback):
-        often = f"rollback {transition.rollback_count} of train.max_rollbacks: {state.config.train.max_rollbacks}"
+        often = f"rollback {transition.rollback_count} of train.max_rollbacks: {state.train.max_rollbacks}"
         message = f"rolled back to {state.images:,} images ({often}), since {transition.why}"
         host.emit_event("rollback", images=state.images, message=message, **start._asdict())
         return
     if isinstance(transition, ScheduleStep):
-        values = scheduled(state.config, state.images)
+        values = scheduled(host.spec, state.images)
         host.emit_event("schedule", images=state.images, values=values, **start._asdict())
         return
     if transition is None or transition.attempt is None:
@@ -164,7 +165,7 @@ def _report_start(
             "exploit", images=state.images, number=transition.number, values=transition.values, **start._asdict()
         )
     if unfit:
-        where = state.config.run.start_from
+        where = host.spec.run.start_from
         host.log_event("start_from", where=where, unfit=unfit)
         channel.send("note", text=f"run.start_from: {len(unfit)} tensors did not fit: {', '.join(unfit)}")
 
@@ -214,13 +215,13 @@ def _train(state: TrainingState, host: WorkerHost) -> bool:
 def _train_or_fail(state: TrainingState, host: WorkerHost) -> bool:
     """Trains; a run that diverged and was rolled back often enough has failed."""
     try:
-        return train(state, host.next_batches, host)
+        return train(state, host.next_batches, host, host.spec.evaluate, host.spec.checkpoint)
     except DivergedError as error:
-        if state.rollback_count < state.config.train.max_rollbacks:
+        if state.rollback_count < state.train.max_rollbacks:
             raise
         raise RunError(
             f"the run diverged: {error}; it was rolled back as often as train.max_rollbacks: "
-            f"{state.config.train.max_rollbacks} allows; lower optimizer.*.learning_rate or choose another "
+            f"{state.train.max_rollbacks} allows; lower optimizer.*.learning_rate or choose another "
             "objective.loss, and run again from the last checkpoint"
         ) from error
 
@@ -247,18 +248,18 @@ def _warnings_to_channel(channel: Channel) -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def _restore(state: TrainingState, files: checkpoint.Files) -> list[str]:
+def _restore(run: RunConfig, state: TrainingState, files: checkpoint.Files) -> list[str]:
     """Puts the training state where it left off, or loads `run.start_from`; names the weights that did not fit."""
     if files:
         restore(state, files)
-    elif state.config.run.start_from:
-        return load_weights_from(state, state.config.run.start_from)
+    elif run.start_from:
+        return load_weights_from(state, run.start_from)
     return []
 
 
-def _open_stream(state: TrainingState, data: DataSet) -> Stream:
+def _open_stream(config: RunSpec, state: TrainingState, data: DataSet) -> Stream:
     """Batches from where the training state is."""
-    config, slots = state.config, state.slots
+    slots = state.slots
     sizes = tuple(shard.samples for shard in data.index.shards)
     order = Order(sizes, slots.total, config.run.seed, config.data.shuffle_shards)
     cache = open_cache(config.data.cache_mib)

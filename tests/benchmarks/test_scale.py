@@ -45,7 +45,7 @@ def test_operations_are_those_of_an_image(counted):
     config, found = counted
     state = units.played(units.small(config), Slots(1))
     with FlopCounterMode(display=False) as flops:
-        units._round(state)
+        units._round(state, config.data, config.model.classes)
     assert found.round.flops == flops.get_total_flops() / 2
     assert 100 < found.round.operations < 2_000
 
@@ -53,7 +53,7 @@ def test_operations_are_those_of_an_image(counted):
 def test_a_checkpoint_is_counted_as_it_is_written(counted):
     config, found = counted
     state = units.played(units.small(config), Slots(1))
-    files = take_snapshot(state, RunProgress(), state.recorder.state()).files()
+    files = take_snapshot(state, RunProgress(), config.to_yaml(), state.recorder.state()).files()
     assert sum(map(len, files.values())) < found.stored.checkpoint_bytes < sum(map(len, files.values())) + 4_000
     assert found.stored.checkpoint_requests is None
     assert open_storage(config.run.storage).objects() == {}  # Nothing stays.

@@ -14,7 +14,7 @@ from ganrun.run_folder.run_folder import Pointer, RunFolder
 from ganrun.slots import Slots
 from ganrun.storage import Folder
 from ganrun.training import checkpoint
-from ganrun.training.state import TrainingState
+from ganrun.training.new_state import new_state
 from ganrun.training.state_files import RunProgress, restore, take_snapshot
 from tests.conftest import config_of
 from tests.training.test_loop import source
@@ -56,7 +56,7 @@ def state(values):
 
 def played(values, rounds=2, **changes):
     config = config_of(values, **changes)
-    state, batches = TrainingState(build_game(config, CPU), config, Slots(config.slots)), source()
+    state, batches = new_state(config, CPU, Slots(config.slots)), source()
     for _ in range(rounds):
         state.round(batches)
     return state
@@ -106,7 +106,7 @@ def test_the_manifest_is_written_last(tmp_path):
 def test_a_play_is_restored_whole(values, state):
     state.rollback_count = 3
     state.collapse_detector.streaks["gradient_vanished"] = 4
-    files = take_snapshot(state, RunProgress(12.5, 99.0), state.recorder.state()).files()
+    files = take_snapshot(state, RunProgress(12.5, 99.0), "run: {}", state.recorder.state()).files()
     fresh = played(values, rounds=0, run__name="fresh")
     with torch.no_grad():
         for network in fresh.game.networks.values():
@@ -114,7 +114,7 @@ def test_a_play_is_restored_whole(values, state):
                 parameter.normal_()
     assert restore(fresh, files) == RunProgress(12.5, 99.0)
     assert (fresh.images, fresh.rollback_count) == (24, 3)
-    again = take_snapshot(fresh, RunProgress(12.5, 99.0), fresh.recorder.state()).files()
+    again = take_snapshot(fresh, RunProgress(12.5, 99.0), "run: {name: other}", fresh.recorder.state()).files()
     assert {name for name in files if files[name] != again[name]} == {"config.yaml"}
 
 
@@ -122,18 +122,18 @@ def test_a_play_is_restored_whole(values, state):
 def test_a_restored_play_goes_on_as_if_it_had_not_stopped(values, precision):
     state = played(values, train__precision=precision)
     fresh = played(values, rounds=0, train__precision=precision)
-    restore(fresh, take_snapshot(state, RunProgress(), state.recorder.state()).files())
+    restore(fresh, take_snapshot(state, RunProgress(), "run: {}", state.recorder.state()).files())
     for each in (state, fresh):
         batches = source()
         for _ in range(3):
             each.round(batches)
-    states = [take_snapshot(each, RunProgress(), each.recorder.state()).files() for each in (state, fresh)]
+    states = [take_snapshot(each, RunProgress(), "run: {}", each.recorder.state()).files() for each in (state, fresh)]
     assert states[0] == states[1]
     assert state.recorder.read() == fresh.recorder.read()
 
 
 def test_a_snapshot_holds_every_network_average_optimizer_and_the_config(state):
-    files = take_snapshot(state, RunProgress(), state.recorder.state()).files()
+    files = take_snapshot(state, RunProgress(), "run: {}", state.recorder.state()).files()
     assert set(files) == {
         "generator.safetensors",
         "discriminator.safetensors",
@@ -147,7 +147,7 @@ def test_a_snapshot_holds_every_network_average_optimizer_and_the_config(state):
 
 
 def test_a_snapshot_does_not_change_when_the_play_goes_on(state):
-    taken = take_snapshot(state, RunProgress(), state.recorder.state())
+    taken = take_snapshot(state, RunProgress(), "run: {}", state.recorder.state())
     before = taken.files()
     state.round(source())
     assert taken.files() == before
@@ -155,7 +155,7 @@ def test_a_snapshot_does_not_change_when_the_play_goes_on(state):
 
 def test_equal_plays_have_equal_tensors_whatever_the_clock(values):
     first, second = (
-        take_snapshot(played(values), RunProgress(seconds=seconds), played(values).recorder.state()).files()
+        take_snapshot(played(values), RunProgress(seconds=seconds), "run: {}", played(values).recorder.state()).files()
         for seconds in (1.0, 2.0)
     )
     assert {name for name in first if first[name] != second[name]} == {"state.json"}
@@ -167,7 +167,7 @@ def test_nothing_is_unpickled(values, state, folder, monkeypatch):
 
     for module, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
         monkeypatch.setattr(module, name, refuse)
-    save(folder, *names(24), files=take_snapshot(state, RunProgress(), state.recorder.state()).files())
+    save(folder, *names(24), files=take_snapshot(state, RunProgress(), "run: {}", state.recorder.state()).files())
     name, _, _ = checkpoint.newest_complete(folder)
     restore(played(values, rounds=0), checkpoint.read(folder.storage, f"checkpoints/{name}"))
 
@@ -175,7 +175,7 @@ def test_nothing_is_unpickled(values, state, folder, monkeypatch):
 def test_a_pickle_in_place_of_tensors_is_refused(values, state):
     file = io.BytesIO()
     torch.save(state.game.networks["generator"].state_dict(), file)
-    files = take_snapshot(state, RunProgress(), state.recorder.state()).files()
+    files = take_snapshot(state, RunProgress(), "run: {}", state.recorder.state()).files()
     files["generator.safetensors"] = file.getvalue()
     with pytest.raises(RunError, match="does not fit"):
         restore(played(values, rounds=0), files)
@@ -183,21 +183,21 @@ def test_a_pickle_in_place_of_tensors_is_refused(values, state):
 
 @pytest.mark.parametrize("change", [{"model__width": 8}, {"model__latent_size": 4}, {"data__channels": 3}])
 def test_a_checkpoint_of_other_networks_is_refused(values, state, change):
-    files = take_snapshot(state, RunProgress(), state.recorder.state()).files()
+    files = take_snapshot(state, RunProgress(), "run: {}", state.recorder.state()).files()
     with pytest.raises(RunError, match="does not fit the networks of this config"):
         restore(played(values, rounds=0, **change), files)
 
 
 @pytest.mark.parametrize("file", ["generator", "generator_ema", "optimizer_discriminator", "recorder"])
 def test_a_checkpoint_without_a_part_is_refused(values, state, file):
-    files = take_snapshot(state, RunProgress(), state.recorder.state()).files()
+    files = take_snapshot(state, RunProgress(), "run: {}", state.recorder.state()).files()
     del files[f"{file}.safetensors"]
     with pytest.raises(RunError, match=file):
         restore(played(values, rounds=0), files)
 
 
 def test_one_network_is_loaded_by_name(values, state, folder):
-    save(folder, *names(24), files=take_snapshot(state, RunProgress(), state.recorder.state()).files())
+    save(folder, *names(24), files=take_snapshot(state, RunProgress(), "run: {}", state.recorder.state()).files())
     network = build_game(config_of(values, run__seed=9), CPU).networks["generator"]
     checkpoint.load_network(folder.storage, f"checkpoints/{names(24)[0]}", "generator_ema", network)
     expected = state.ema["generator"].network.state_dict()

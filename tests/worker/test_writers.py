@@ -21,6 +21,7 @@ from ganrun.worker import checkpoint_writer, line_writer
 from ganrun.worker.checkpoint_writer import CheckpointWriter, PendingCheckpoint
 from ganrun.worker.host import WorkerHost
 from ganrun.worker.line_writer import LineWriter
+from tests.conftest import config_of
 from tests.ranks import StopAt
 from tests.training.test_checkpoint import played
 from tests.waiting import WAIT, until
@@ -559,7 +560,7 @@ def test_the_last_one_is_written_though_the_best_waits(storage, values, data_fol
     line = StopAt()
     stream = SimpleNamespace(data=open_data(str(data_folder)))
     storage.free.clear()
-    host = WorkerHost(state, RunFolder(Folder(storage.path)), stream, line, 1, RunProgress(), None)
+    host = WorkerHost(config_of(values), state, RunFolder(Folder(storage.path)), stream, line, 1, RunProgress(), None)
     host.folder.begin_attempt()
     host.folder.storage = storage
     for images, best in ((12, False), (24, True), (36, False)):
