@@ -91,7 +91,7 @@ WHOLE_CONFIG = {
     *("ray_backend.launch", "tuning.records", "tuning.population", "tuning.trial_config"),
     *("tuning.trainable", "tuning.tuner", "tuning.scheduler"),
 }
-"""Modules outside `config` and `benchmarks` that may annotate a whole Config or RunSpec: commands, launch, the set-up of
+"""Modules outside `config` and `benchmarks` that may annotate a whole Config or RunSpec: commands, launch, set-up of
 a worker, and the trials of a search. Every other part takes the sections it uses."""
 
 
