@@ -9,7 +9,7 @@ from importlib import import_module
 
 from ganrun.cli import command, preflight
 from ganrun.config.load import load_config
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec, resolve
 from ganrun.errors import UserError
 
 MEASURES = {
@@ -61,10 +61,10 @@ def _main(options: argparse.Namespace, package: str) -> int:
         raise UserError("cluster.gpus_per_worker: 1, but bench measures the CPU; set it to 0")
     # Before numpy is loaded, whose matrix products then have as many threads as torch's.
     os.environ["OPENBLAS_NUM_THREADS"] = str(max(1, int(config.cluster.cpus_per_worker)))
-    bench = import_module(f"{package}.{options.what}")
-    result = bench.measure(preflight.absolute(config))
+    bench, spec = import_module(f"{package}.{options.what}"), resolve(config)
+    result = bench.measure(spec)
     if options.what == "step":
-        result["job_over_step"] = _job_over_step(config)
+        result["job_over_step"] = _job_over_step(spec)
     if options.plot:
         import_module("ganrun.benchmarks.plot").draw(result, options.plot)
     print(json.dumps(result) if options.json else bench.describe(result))
@@ -73,12 +73,12 @@ def _main(options: argparse.Namespace, package: str) -> int:
     return command.OK
 
 
-def _job_over_step(config: Config) -> float | None:
+def _job_over_step(spec: RunSpec) -> float | None:
     """What the whole job through Ray reaches of its round; None where it has no data."""
     job = import_module("ganrun.benchmarks.job")
     try:
-        preflight.check(preflight.absolute(config))
-        return float(job.measure(preflight.absolute(config))["job_over_step"])
+        preflight.check(spec)
+        return float(job.measure(spec)["job_over_step"])
     except UserError as error:
         print(f"job_over_step is not measured: {error}", file=sys.stderr)
         return None

@@ -10,7 +10,7 @@ from ganrun.cli import command, preflight
 from ganrun.cli.progress import ProgressDisplay
 from ganrun.cli.signals import stop_on_signals
 from ganrun.config.load import load_config
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
 from ganrun.errors import RunError
 from ganrun.run_folder import run_config
 from ganrun.run_folder.lease import take_lease
@@ -51,9 +51,9 @@ def _main(options: argparse.Namespace) -> int:
         print(config.to_yaml(), end="")
         return command.OK
     protocol.address()  # It may be wrong.
-    config = preflight.absolute(config.model_copy(update={"tune": None}))
+    config = config.model_copy(update={"tune": None})
     preflight.check(config)
-    folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}"))
+    folder = RunFolder(open_storage(config.run.uri))
     if options.validate:
         import torch
 
@@ -65,9 +65,9 @@ def _main(options: argparse.Namespace) -> int:
     stop = stop_on_signals()
     lease = take_lease(folder.storage, stop, options.wait, lambda text: print(text, file=sys.stderr, flush=True))
     try:
-        config = run_config.settle(config, folder)
-        run_config.write_config(config, folder)
-        code = _train(config, folder, stop)
+        spec = run_config.settle(config, folder)
+        run_config.write_config(spec, folder)
+        code = _train(spec, folder, stop)
     finally:
         lease.release()
     if lease.lost:
@@ -75,8 +75,8 @@ def _main(options: argparse.Namespace) -> int:
     return code
 
 
-def _train(config: Config, folder: RunFolder, stop: threading.Event) -> int:
-    total, latest = config.train.total_images, folder.pointer("latest")
+def _train(spec: RunSpec, folder: RunFolder, stop: threading.Event) -> int:
+    total, latest = spec.train.total_images, folder.pointer("latest")
     if latest and latest.images >= total:
         print(
             f"nothing left to do: the run has {latest.images:,} of train.total_images: {total:,}",
@@ -89,8 +89,8 @@ def _train(config: Config, folder: RunFolder, stop: threading.Event) -> int:
     from ganrun.ray_backend import launch
 
     try:
-        with _pushed(config, folder, display) as handle:
-            ending = launch.run(config, handle, stop)
+        with _pushed(spec, folder, display) as handle:
+            ending = launch.run(spec, handle, stop)
     finally:
         display.close()
     _summarise(display, folder, ending)
@@ -98,16 +98,16 @@ def _train(config: Config, folder: RunFolder, stop: threading.Event) -> int:
 
 
 @contextlib.contextmanager
-def _pushed(config: Config, folder: RunFolder, display: ProgressDisplay) -> Iterator[Callable[[Event], None]]:
+def _pushed(spec: RunSpec, folder: RunFolder, display: ProgressDisplay) -> Iterator[Callable[[Event], None]]:
     """What hears the workers: the display, and unless it is off the state that a sidecar is pushed meanwhile."""
-    where, seconds = protocol.address(), config.telemetry.push_seconds
+    where, seconds = protocol.address(), spec.telemetry.push_seconds
     if where is None or not seconds:
         yield display.handle
         return
     before = RunHistory()
     with contextlib.suppress(OSError):  # Whether the storage is there, the run itself will find.
         before = read_history(folder.storage)
-    state = RunState(config, before)
+    state = RunState(spec.run, spec.train, spec.telemetry, before)
     pusher = Pusher(state, where, protocol.is_default(), seconds, display.write_line)
 
     def handle(event: Event) -> None:

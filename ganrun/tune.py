@@ -8,7 +8,7 @@ import threading
 from ganrun.cli import command, preflight
 from ganrun.cli.signals import stop_on_signals
 from ganrun.config.load import load_config
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder import run_config
 from ganrun.run_folder.lease import Lease, take_lease
@@ -19,7 +19,7 @@ from ganrun.storage import Storage, open_storage
 from ganrun.telemetry import protocol
 from ganrun.telemetry.messages import Event, Note, Restart, SearchRecord, TrialFailed, WorkersStarted
 from ganrun.telemetry.push import SearchPusher
-from ganrun.telemetry.state import RunHistory, RunState
+from ganrun.telemetry.state import RunHistory, RunState, SearchState
 from ganrun.tuning import records, summary
 from ganrun.tuning.population import Population
 from ganrun.tuning.trial_config import schedule_config, trial_config
@@ -55,22 +55,21 @@ def _main(options: argparse.Namespace) -> int:
         print(config.to_yaml(), end="")
         return command.OK
     protocol.address()  # It may be wrong.
-    config = preflight.absolute(config)
     preflight.check(config)
-    storage = open_storage(f"{config.run.storage}/{config.run.name}")
+    storage = open_storage(config.run.uri)
     stop = stop_on_signals()
     with contextlib.ExitStack() as leases:
         held = [_lease(leases, storage, stop, options.wait)]
-        config = records.settle(config, storage)
-        run_config.write_config(config, RunFolder(storage))
+        spec = records.settle(config, storage)
+        run_config.write_config(spec, RunFolder(storage))
         records.terminate_last_line(storage)
-        population = records.read_population(config, storage)
+        population = records.read_population(spec, storage)
         # Nobody is to train a trial by itself meanwhile.
         held += [
             _lease(leases, open_storage(f"{storage.uri}/trials/{name}"), stop, options.wait)
             for name in population.trials
         ]
-        code = _search(config, storage, population, stop)
+        code = _search(spec, storage, population, stop)
     if any(lease.lost for lease in held):
         raise RunError(f"{storage.uri}: the lease could not be kept, so the workers were stopped; run it again")
     return code
@@ -82,29 +81,29 @@ def _lease(leases: contextlib.ExitStack, storage: Storage, stop: threading.Event
     return lease
 
 
-def _search(config: Config, storage: Storage, population: Population, stop: threading.Event) -> int:
+def _search(spec: RunSpec, storage: Storage, population: Population, stop: threading.Event) -> int:
     if all(map(population.has_finished, population.trials)):
-        print(f"nothing left to do: each trial has its {config.train.total_images:,} images", file=sys.stderr)
+        print(f"nothing left to do: each trial has its {spec.train.total_images:,} images", file=sys.stderr)
         print(storage.uri)
         return command.OK
-    watch = _Watch(config, population, storage)
+    watch = _Watch(spec, population, storage)
     watch.write_line("starting Ray and the workers ...")
     from ganrun.tuning import tuner
 
     ending = "failed"
     try:
-        ending = tuner.run(config, storage, population, watch, stop)
+        ending = tuner.run(spec, storage, population, watch, stop)
     finally:
         watch.close(ending)
     if ending == "stopped":
         watch.write_line("stopped: each trial has saved a checkpoint; run the same command to go on")
     else:
-        _summarise(config, storage, population, watch)
+        _summarise(spec, storage, population, watch)
     print(storage.uri)
     return command.OK if ending == "finished" else command.INTERRUPTED
 
 
-def _summarise(config: Config, storage: Storage, population: Population, watch: "_Watch") -> None:
+def _summarise(spec: RunSpec, storage: Storage, population: Population, watch: "_Watch") -> None:
     """The table, the winner's schedule and the pictures."""
     from ganrun.tuning.plots import draw_hyperparameters, draw_samples, draw_scores
 
@@ -113,7 +112,7 @@ def _summarise(config: Config, storage: Storage, population: Population, watch: 
         watch.write_line(f"time     {format_shares(spent)} (starts aside)")
     winner = population.standings()[0].trial
     if population.tune.method != "seeds":
-        schedule = schedule_config(config, population.lineage(winner))
+        schedule = schedule_config(spec, population.lineage(winner))
         storage.write("schedule.yaml", schedule.to_yaml().encode())
         watch.write_line(f"schedule {storage.uri}/schedule.yaml (of trial {winner}; ganrun train replays it)")
     pictures = {"scores.png": draw_scores(population), "samples.png": draw_samples(storage, population)}
@@ -129,12 +128,13 @@ def _summarise(config: Config, storage: Storage, population: Population, watch: 
 class _Watch:
     """Tells the user and, unless it is off, a sidecar."""
 
-    def __init__(self, config: Config, population: Population, storage: Storage) -> None:
-        where, seconds = protocol.address(), config.telemetry.push_seconds
+    def __init__(self, spec: RunSpec, population: Population, storage: Storage) -> None:
+        where, seconds = protocol.address(), spec.telemetry.push_seconds
         self._push: SearchPusher | None = None
         if where is not None and seconds:
-            states = {name: _state(config, population, name) for name in population.trials}
-            self._push = SearchPusher(config, states, where, protocol.is_default(), self.write_line)
+            states = {name: _state(spec, population, name) for name in population.trials}
+            state = SearchState(spec.run, spec.telemetry)
+            self._push = SearchPusher(state, states, where, protocol.is_default(), self.write_line)
 
     def handle(self, trial: str, event: Event | TrialFailed) -> None:
         """Take an event of a trial."""
@@ -178,11 +178,11 @@ def _told(trial: str, event: Event | TrialFailed) -> str:
             return ""  # Not shown.
 
 
-def _state(config: Config, population: Population, trial: str) -> RunState:
-    before, run = RunHistory(), trial_config(config, trial, population.values[trial])
+def _state(spec: RunSpec, population: Population, trial: str) -> RunState:
+    before, trial_spec = RunHistory(), trial_config(spec, trial, population.values[trial])
     with contextlib.suppress(OSError):
-        before = read_history(open_storage(f"{run.run.storage}/{trial}"))
-    return RunState(run, before, config.run.name)
+        before = read_history(open_storage(trial_spec.run.uri))
+    return RunState(trial_spec.run, trial_spec.train, trial_spec.telemetry, before, search=spec.run.name)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ class HoldingHost(WorkerHost):
         return super().should_stop()
 
     def _is_held(self) -> bool:
-        hold = hold_of(self.state.config)
+        hold = hold_of(self.spec)
         held = hold.exists() and self.state.images >= int(hold.read_text())
         return held and not self.channel.stop and self.channel._commands.empty()
 

@@ -99,7 +99,7 @@ def weights(state: TrainingState) -> list[Tensor]:
 @pytest.mark.parametrize("name", ablation.WITHOUT)
 def test_a_round_without_something_computes_the_same(values, name):
     config = config_of(values, data__slots=1)
-    batch = a_batch(config, 12)
+    batch = a_batch(config.data, 0, 12)
     (whole, _), (without, _) = rounds(config), rounds(config)
     ablation.WITHOUT[name](without)
     for _ in range(2):
@@ -110,9 +110,10 @@ def test_a_round_without_something_computes_the_same(values, name):
 
 
 def test_what_is_taken_away_is_gone(values):
-    state, play_round = rounds(config_of(values, data__slots=1))
+    config = config_of(values, data__slots=1)
+    state, play_round = rounds(config)
     ablation.WITHOUT["with none of the first three"](state)
-    frozen, _ = rounds(config_of(values, data__slots=1))
+    frozen, _ = rounds(config)
     kept = copy.deepcopy(state.ema)
     play_round()
     assert kept.keys() == state.ema.keys()
@@ -121,7 +122,7 @@ def test_what_is_taken_away_is_gone(values):
     discriminator = state.game.networks["discriminator"]
     own = [parameter.grad.clone() for parameter in discriminator.parameters()]
     assert all(parameter.requires_grad for parameter in discriminator.parameters())
-    state.player_steps[1].step([state.normalise(a_batch(state.config, 12))], list(state._noises(0, 0)), 1e-3)
+    state.player_steps[1].step([state.normalise(a_batch(config.data, 0, 12))], list(state._noises(0, 0)), 1e-3)
     assert not any(
         torch.equal(parameter.grad, mine) for parameter, mine in zip(discriminator.parameters(), own, strict=True)
     )
@@ -131,7 +132,7 @@ def test_a_textbook_step_moves_both_networks_and_costs_what_a_round_costs(values
     config = config_of(values, data__slots=1, train__precision="float32")
     book = tutorial_step.TutorialStep.of(config)
     before = copy.deepcopy([book.generator.state_dict(), book.discriminator.state_dict()])
-    advance = book.steps(a_batch(config, 12))
+    advance = book.steps(a_batch(config.data, 0, 12))
     advance()
     for network, old in zip((book.generator, book.discriminator), before, strict=True):
         assert not any(torch.equal(parameter, old[name]) for name, parameter in network.named_parameters())

@@ -13,9 +13,8 @@ import torch
 
 import ganrun
 from ganrun import extend
-from ganrun.games.build import build_game
 from ganrun.slots import Slots
-from ganrun.training.state import TrainingState
+from ganrun.training.new_state import new_state
 from tests.conftest import config_of
 
 ROOT = Path(__file__).parent.parent
@@ -46,7 +45,7 @@ def test_a_module_of_format_1_still_plays(old, values, game):
     values["model"] |= {"name": "lopsided"}
     values["objective"] = {"loss": "softened", "game": game, "penalties": {"tiny": 1.0}}
     config = config_of(values)
-    state = TrainingState(build_game(config, torch.device("cpu")), config, Slots(1))
+    state = new_state(config, torch.device("cpu"), Slots(1))
     state.round(lambda: [{"image": torch.zeros(12, 1, 16, 16, dtype=torch.uint8)}])
     assert state.images == 12
     said = [record.getMessage() for record in old.records]

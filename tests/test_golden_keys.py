@@ -133,7 +133,7 @@ def states(tmp_path_factory, data_folder):
 
 
 def heard(config, events):
-    state = RunState(config, RunHistory())
+    state = RunState(config.run, config.train, config.telemetry, RunHistory())
     for event in events:
         state.handle(event)
     return state

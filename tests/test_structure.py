@@ -85,6 +85,28 @@ def test_only_ray_backend_and_tuning_import_ray():
     assert with_ray == {"ray_backend", "tuning"}
 
 
+WHOLE_CONFIG = {
+    *("train", "tune", "bench", "cli.preflight", "run_folder.run_config"),
+    *("games.build", "training.new_state", "worker.worker", "worker.host", "worker.resume", "worker.profile_rounds"),
+    *("ray_backend.launch", "tuning.records", "tuning.population", "tuning.trial_config"),
+    *("tuning.trainable", "tuning.tuner", "tuning.scheduler"),
+}
+"""Modules outside `config` and `benchmarks` that may annotate a whole Config or RunSpec: commands, launch, set-up of
+a worker, and the trials of a search. Every other part takes the sections it uses."""
+
+
+def test_parts_receive_their_sections_of_the_config():
+    whole = {
+        name.removeprefix("ganrun.")
+        for name, tree in trees()
+        if part(name) not in ("config", "benchmarks")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name | ast.Constant)
+        if {"Config", "RunSpec"} & {getattr(node, "id", None), getattr(node, "value", None)}
+    }
+    assert whole == WHOLE_CONFIG
+
+
 def test_the_algorithm_knows_neither_storage_nor_ranks_nor_time():
     for name in ("games.gan", "games.game", "games.losses", "training.player_step", "training.loop"):
         others = imported(ast.parse(MODULES[f"ganrun.{name}"].read_text()))

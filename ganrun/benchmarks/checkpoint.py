@@ -12,31 +12,31 @@ from typing import Any
 import torch
 
 from ganrun.benchmarks.comparison import result
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
 from ganrun.data.decode import RawBatch
-from ganrun.games.build import build_game
 from ganrun.run_folder.run_folder import RunFolder
 from ganrun.slots import Slots
 from ganrun.storage import check_rights, open_storage
 from ganrun.training.checkpoint import RunProgress, take_snapshot, write
+from ganrun.training.new_state import new_state
 from ganrun.training.state import TrainingState
 
 REPEATS = 7
 
 
-def measure(config: Config) -> dict[str, Any]:
+def measure(spec: RunSpec) -> dict[str, Any]:
     """Seconds blocked and seconds until the manifest is there, of the config's networks after their first round."""
-    torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
-    place = f"{config.run.storage}/.bench-{uuid.uuid4().hex[:12]}"
-    check_rights(open_storage(config.run.storage), "run.storage")
+    torch.set_num_threads(max(1, int(spec.cluster.cpus_per_worker)))
+    place = f"{spec.run.storage}/.bench-{uuid.uuid4().hex[:12]}"
+    check_rights(open_storage(spec.run.storage), "run.storage")
     folder = RunFolder(open_storage(place))
-    state = _played(config)
+    state = _played(spec)
     blocked, arrived, theirs = list[float](), list[float](), list[float]()
     size, taken = 0, None
     try:
         for repeat in range(REPEATS + 1):  # The first warms up.
             begun = time.perf_counter()
-            taken = take_snapshot(state.state_dict(), RunProgress(), config.to_yaml(), taken)
+            taken = take_snapshot(state.state_dict(), RunProgress(), spec.to_yaml(), taken)
             blocked.append(time.perf_counter() - begun)
             begun = time.perf_counter()
             size = write(folder, f"{repeat}", taken.files(), {})
@@ -45,7 +45,7 @@ def measure(config: Config) -> dict[str, Any]:
             folder.storage.write(f"{repeat}.pt", _saved(state))
             theirs.append(time.perf_counter() - begun)
     finally:
-        open_storage(config.run.storage).delete(place.rpartition("/")[2])
+        open_storage(spec.run.storage).delete(place.rpartition("/")[2])
     blocked, arrived, theirs = blocked[1:], arrived[1:], theirs[1:]
     seconds, upload = statistics.median(blocked), statistics.median(arrived)
     mib = size / 2**20
@@ -73,13 +73,13 @@ def describe(result: dict[str, Any]) -> str:
     )
 
 
-def _played(config: Config) -> TrainingState:
+def _played(spec: RunSpec) -> TrainingState:
     """A training state whose optimizers have their moments."""
-    slots = Slots(config.slots)
-    state = TrainingState(build_game(config, torch.device("cpu")), config, slots)
-    size, count = config.data.image_size, config.data.batch_size // config.slots
+    slots = Slots(spec.slots)
+    state = new_state(spec, torch.device("cpu"), slots)
+    size, count = spec.data.image_size, spec.data.batch_size // spec.slots
     batch: RawBatch = {
-        "image": torch.zeros(count, config.data.channels, size, size, dtype=torch.uint8),
+        "image": torch.zeros(count, spec.data.channels, size, size, dtype=torch.uint8),
         "label": torch.zeros(count, dtype=torch.int64),
     }
     state.round(lambda: [batch] * len(slots.owned))

@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from ganrun.benchmarks.comparison import in_turn, result
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
+from ganrun.config.schema import DataConfig
 from ganrun.data.decode import Decoder
 from ganrun.data.fetch import FETCHERS, Fetcher
 from ganrun.data.index import DataSet, open_data
@@ -38,13 +39,13 @@ USTAR, PAX = "open a USTAR shard", "open a PAX shard"
 """Sides that read one shard in memory, without its hash: in place, or through webdataset."""
 
 
-def measure(config: Config) -> dict[str, Any]:
+def measure(spec: RunSpec) -> dict[str, Any]:
     """Samples/s of each stage, of the whole stream and of the peer, in turn."""
-    if config.data.fields["image"].kind != "image":
+    if spec.data.fields["image"].kind != "image":
         raise UserError("data.fields.image: not of kind image, but bench data compares how images are decoded")
     torch.set_num_threads(1)
-    data = open_data(config.data.shards)
-    decoders = max(2, int(config.cluster.cpus_per_worker))
+    data = open_data(spec.data.shards)
+    decoders = max(2, int(spec.cluster.cpus_per_worker))
     ustar, pax = _tar(data, mtime=0), _tar(data, mtime=1.5)  # tarfile writes a fraction of a second as a PAX header.
     sides: dict[str, Callable[[], float]] = {
         "raw bytes": lambda: _raw(data),
@@ -52,9 +53,9 @@ def measure(config: Config) -> dict[str, Any]:
         "and tar walk": lambda: _walked(data),
         USTAR: lambda: _opened(ustar),
         PAX: lambda: _opened(pax),
-        "decode alone": lambda: _decoded(config, data, decoders),
-        "stream": lambda: _streamed(config, data, decoders),
-        **{f"webdataset, {workers} workers": lambda n=workers: _peer(config, data, n) for workers in PEER_WORKERS},  # type: ignore[misc]
+        "decode alone": lambda: _decoded(spec.data, data, decoders),
+        "stream": lambda: _streamed(spec, data, decoders),
+        **{f"webdataset, {workers} workers": lambda n=workers: _peer(spec.data, data, n) for workers in PEER_WORKERS},  # type: ignore[misc]
     }
     rates = in_turn(sides, REPEATS)
     medians = {name: statistics.median(values) for name, values in rates.items()}
@@ -139,12 +140,12 @@ def _opened(tar: bytes) -> float:
     return len(samples) / (time.perf_counter() - begun)
 
 
-def _decoded(config: Config, data: DataSet, decoders: int) -> float:
+def _decoded(settings: DataConfig, data: DataSet, decoders: int) -> float:
     """One shard in memory, decoded in batches."""
     opened = OpenShard(data.where(0), read_samples(data.read(0), data.where(0)))
-    fields = [Decoder(name, field, data.index) for name, field in config.data.fields.items()]
+    fields = [Decoder(name, field, data.index) for name, field in settings.fields.items()]
     samples = [(opened, *sample) for sample in opened.samples]
-    begun, size = time.perf_counter(), config.data.batch_size
+    begun, size = time.perf_counter(), settings.batch_size
     with ThreadPoolExecutor(decoders) as threads:
         for start in range(0, len(samples), size):
             for field in fields:
@@ -152,33 +153,33 @@ def _decoded(config: Config, data: DataSet, decoders: int) -> float:
     return len(samples) / (time.perf_counter() - begun)
 
 
-def _streamed(config: Config, data: DataSet, decoders: int) -> float:
+def _streamed(spec: RunSpec, data: DataSet, decoders: int) -> float:
     """An epoch of batches, as float tensors in [-1, 1]; from the first batch on."""
     sizes = tuple(shard.samples for shard in data.index.shards)
-    order = Order(sizes, config.slots, config.run.seed, config.data.shuffle_shards)
-    stream = Stream(data, config.data, order, range(config.slots), 0, decoders=decoders)
+    order = Order(sizes, spec.slots, spec.run.seed, spec.data.shuffle_shards)
+    stream = Stream(data, spec.data, order, range(spec.slots), 0, decoders=decoders)
     try:
         stream.next()
-        turns = max(1, order.lane_length // (config.data.batch_size // config.slots) - 1)
+        turns = max(1, order.lane_length // (spec.data.batch_size // spec.slots) - 1)
         begun = time.perf_counter()
         for _ in range(turns):
             for batch in stream.next():
                 assert isinstance(batch["image"], Tensor)
                 batch["image"].float().div_(127.5).sub_(1)
-        return turns * config.data.batch_size / (time.perf_counter() - begun)
+        return turns * spec.data.batch_size / (time.perf_counter() - begun)
     finally:
         stream.close()
 
 
-def _peer(config: Config, data: DataSet, workers: int) -> float:
-    batches = iter(_peer_loader(config, data, workers))
+def _peer(settings: DataConfig, data: DataSet, workers: int) -> float:
+    batches = iter(_peer_loader(settings, data, workers))
     next(batches)
-    begun, turns = time.perf_counter(), PEER_SAMPLES // config.data.batch_size
+    begun, turns = time.perf_counter(), PEER_SAMPLES // settings.batch_size
     shown = sum(len(images) for images, _ in itertools.islice(batches, turns))
     return shown / (time.perf_counter() - begun)
 
 
-def _peer_loader(config: Config, data: DataSet, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _peer_loader(settings: DataConfig, data: DataSet, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
     _teach_s3()
     mode = "L" if data.index.channels == 1 else "RGB"
     normalize = Normalize([0.5] * data.index.channels, [0.5] * data.index.channels)
@@ -186,11 +187,11 @@ def _peer_loader(config: Config, data: DataSet, workers: int) -> Iterator[tuple[
     dataset = webdataset.WebDataset(
         [data.where(number) for number in range(len(data.index.shards))], shardshuffle=False, empty_check=False
     ).decode("pil")
-    if "label" in config.data.fields:
+    if "label" in settings.fields:
         dataset = dataset.to_tuple("jpg;png;jpeg;webp", "cls")
     else:
         dataset = dataset.to_tuple("jpg;png;jpeg;webp", "__key__").map_tuple(_same, _nothing)
-    dataset = dataset.map_tuple(_Converted(mode, transform), _same).batched(config.data.batch_size)
+    dataset = dataset.map_tuple(_Converted(mode, transform), _same).batched(settings.batch_size)
     context = "spawn" if workers else None  # s3fs does not survive a fork.
     return iter(
         DataLoader(

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ganrun.benchmarks.comparison import ratio, result
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
+from ganrun.config.schema import DataConfig
 from ganrun.errors import UserError
 from ganrun.evaluation.frechet import frechet_distance, gaussian_distance
 from ganrun.evaluation.moments import FeatureMoments
@@ -22,7 +23,7 @@ PEER = "torch-fidelity"
 Sides = tuple[Callable[[], object], Callable[[], object]]
 
 
-def measure(config: Config) -> dict[str, Any]:
+def measure(spec: RunSpec) -> dict[str, Any]:
     """Distances/s from moments and from features, and images/s of Inception with random weights: ours and theirs.
 
     Raises:
@@ -32,7 +33,7 @@ def measure(config: Config) -> dict[str, Any]:
         from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
     except ImportError as error:
         raise UserError("bench fid compares with torch-fidelity: pip install 'ganrun[fid]'") from error
-    torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
+    torch.set_num_threads(max(1, int(spec.cluster.cpus_per_worker)))
     real, fake = _features()
     moments = [fid_features_to_statistics(features) for features in (real, fake)]
     tensors = [torch.from_numpy(moment[name]).double() for moment in moments for name in ("mu", "sigma")]
@@ -47,7 +48,7 @@ def measure(config: Config) -> dict[str, Any]:
     peaks: list[float] = []
     ours, theirs = _in_turn(given, lambda: peaks.append(_peak_flops()))
     ours_from, theirs_from = _in_turn(from_features)
-    ours_images, theirs_images = _in_turn(_extraction(config))
+    ours_images, theirs_images = _in_turn(_extraction(spec.data))
     rate = statistics.median(ours)
     return result(
         "fid",
@@ -89,7 +90,7 @@ def _statistics_of(features: Tensor) -> FeatureMoments:
     return found
 
 
-def _extraction(config: Config) -> Sides:
+def _extraction(data: DataConfig) -> Sides:
     """Inception's features of images of the config's size."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -105,7 +106,7 @@ def _extraction(config: Config) -> Sides:
     network = Random("inception", ["2048", "logits_unbiased"], empty)
     layout = copy.deepcopy(network).to(memory_format=torch.channels_last)
     ours = Extractor("inception", "", SIZE, "bilinear-tensorflow", layout, classes=1008)
-    size = config.data.image_size
+    size = data.image_size
     images = torch.randint(0, 256, (IMAGES, 3, size, size), dtype=torch.uint8)
 
     def theirs() -> Tensor:

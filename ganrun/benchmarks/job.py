@@ -18,7 +18,7 @@ from typing import Any
 from ganrun.benchmarks.comparison import rate, ratio, result
 from ganrun.benchmarks.rounds import changed, rounds, use_threads
 from ganrun.benchmarks.sidecar_process import SidecarProcess
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder.curve import Line, read_curve
 from ganrun.slots import Slots
@@ -31,19 +31,19 @@ TICKS, CHECKPOINTS = 4, 2
 """Of each job."""
 
 
-def measure(config: Config) -> dict[str, Any]:
+def measure(spec: RunSpec) -> dict[str, Any]:
     """Images/s of the job and of the round alone, in turn, on the same slots and threads.
 
     Raises:
         UserError: the config has several workers, whose rounds one process does not play.
         RunError: the job failed.
     """
-    if config.cluster.workers != 1:
-        raise UserError(f"cluster.workers: {config.cluster.workers}, but bench job compares one; set it to 1")
-    use_threads(config)
-    size, (_, step) = config.data.batch_size, rounds(config, Slots(config.slots))
+    if spec.cluster.workers != 1:
+        raise UserError(f"cluster.workers: {spec.cluster.workers}, but bench job compares one; set it to 1")
+    use_threads(spec.cluster)
+    size, (_, step) = spec.data.batch_size, rounds(spec, Slots(spec.slots))
     step()
-    job, place = _job(config, rate(step, size, ROUND_SECONDS)), f"{config.run.storage}/.bench-{uuid.uuid4().hex[:12]}"
+    job, place = _job(spec, rate(step, size, ROUND_SECONDS)), f"{spec.run.storage}/.bench-{uuid.uuid4().hex[:12]}"
     ours, alone, spent = list[float](), list[float](), Counter[str]()
     try:
         with SidecarProcess() as sidecar, tempfile.TemporaryDirectory() as folder:
@@ -57,7 +57,7 @@ def measure(config: Config) -> dict[str, Any]:
                 for tick in ticks[1:]:
                     spent.update({name: value for name, value in tick.items() if name.startswith(SECONDS.prefix)})
     finally:
-        open_storage(config.run.storage).delete(place.rpartition("/")[2])
+        open_storage(spec.run.storage).delete(place.rpartition("/")[2])
     share, seconds = ratio(ours, alone), sum(spent.values())
     shares = {name.removeprefix(SECONDS.prefix): value / seconds for name, value in spent.items()}
     peer = "the round alone, data in memory"
@@ -74,12 +74,12 @@ def describe(found: dict[str, Any]) -> str:
     )
 
 
-def _job(config: Config, images_per_second: float) -> Config:
+def _job(spec: RunSpec, images_per_second: float) -> RunSpec:
     """The config with as many images as take about `JOB_SECONDS`, and without scores."""
-    size = config.data.batch_size
+    size = spec.data.batch_size
     tick = max(1, round(images_per_second * JOB_SECONDS / TICKS / size)) * size
-    config = changed(config, train__total_images=tick * TICKS, train__tick_images=tick, evaluate__every_images=0)
-    return changed(config, checkpoint__every_images=tick * TICKS // CHECKPOINTS, run__start_from=None)
+    spec = changed(spec, train__total_images=tick * TICKS, train__tick_images=tick, evaluate__every_images=0)
+    return changed(spec, checkpoint__every_images=tick * TICKS // CHECKPOINTS, run__start_from=None)
 
 
 def _ran(file: Path, place: str, name: str, sidecar: str) -> list[Line]:

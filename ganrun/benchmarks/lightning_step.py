@@ -17,17 +17,17 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ganrun.benchmarks.rounds import a_batch
 from ganrun.benchmarks.tutorial_step import TutorialStep
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
 from ganrun.data.decode import RawBatch
 
 
-def loop(config: Config, seconds: float) -> Callable[[], float]:
+def loop(spec: RunSpec, seconds: float) -> Callable[[], float]:
     """What fits the module for so long again, and gives images/s."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    module, size = _Pair(TutorialStep.of(config)), config.data.batch_size
+    module, size = _Pair(TutorialStep.of(spec)), spec.data.batch_size
 
     def fit() -> float:
-        source = _Source(a_batch(config, size), seconds)
+        source = _Source(a_batch(spec.data, spec.model.classes, size), seconds)
         trainer = lightning.Trainer(accelerator="cpu", max_epochs=1, barebones=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Of loaders without workers.

@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
+from ganrun.config.schema import ClusterConfig, DataConfig
 from ganrun.data.decode import RawBatch
-from ganrun.games.build import build_game
 from ganrun.slots import Slots
+from ganrun.training.new_state import new_state
 from ganrun.training.state import TrainingState
 
 PRODUCTS = [
@@ -21,35 +22,34 @@ PRODUCTS = [
 """Operations that multiply matrices, by the profiler's names; a transposed convolution is `_convolution` itself."""
 
 
-def changed(config: Config, **changes: Any) -> Config:
-    """The config with other values, `train__precision="bf16"`."""
+def changed(spec: RunSpec, **changes: Any) -> RunSpec:
+    """Return the run with other values, `train__precision="bf16"`."""
     for name, value in changes.items():
         section, _, key = name.partition("__")
-        updated = getattr(config, section).model_copy(update={key: value})
-        config = config.model_copy(update={section: updated})
-    return config
+        updated = getattr(spec, section).model_copy(update={key: value})
+        spec = spec.model_copy(update={section: updated})
+    return spec
 
 
-def use_threads(config: Config) -> None:
-    """As many as a worker would compute with."""
-    torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
+def use_threads(cluster: ClusterConfig) -> None:
+    """Set as many threads as a worker would compute with."""
+    torch.set_num_threads(max(1, int(cluster.cpus_per_worker)))
 
 
-def a_batch(config: Config, size: int) -> RawBatch:
-    """Noise for images, and labels if the game has them."""
-    data = config.data
+def a_batch(data: DataConfig, classes: int, size: int) -> RawBatch:
+    """Return noise for images, and labels if there are classes."""
     images = torch.randint(0, 256, (size, data.channels, data.image_size, data.image_size), dtype=torch.uint8)
     batch: RawBatch = {"image": images}
-    if config.model.classes:
-        batch["label"] = torch.arange(size) % config.model.classes
+    if classes:
+        batch["label"] = torch.arange(size) % classes
     return batch
 
 
-def rounds(config: Config, slots: Slots | None = None) -> tuple[TrainingState, Callable[[], None]]:
+def rounds(spec: RunSpec, slots: Slots | None = None) -> tuple[TrainingState, Callable[[], None]]:
     """A game, and what plays a round of it; on one slot if not said otherwise."""
     slots = slots or Slots(1)
-    state = TrainingState(build_game(config, torch.device("cpu")), config, slots)
-    batches = [a_batch(config, config.data.batch_size // slots.total) for _ in slots.owned]
+    state = new_state(spec, torch.device("cpu"), slots)
+    batches = [a_batch(spec.data, spec.model.classes, spec.data.batch_size // slots.total) for _ in slots.owned]
     return state, lambda: state.round(lambda: batches)
 
 

@@ -14,7 +14,8 @@ import torch
 
 from ganrun.benchmarks import unit_costs
 from ganrun.benchmarks.simulated_reads import Cache, Reads, play_epoch
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
+from ganrun.config.schema import DataConfig
 from ganrun.data.index import DataSet, open_data
 from ganrun.data.order import Order
 from ganrun.errors import UserError
@@ -41,7 +42,7 @@ MANY_SHARDS, MANY_SAMPLES, MANY_BYTES = 10_000, 10_000, 30 * 2**20
 class Units:
     """All that is counted of a run."""
 
-    config: Config
+    spec: RunSpec
     data: DataSet
     round: unit_costs.Round
     stored: unit_costs.Stored
@@ -51,7 +52,7 @@ class Units:
     @property
     def slot_images(self) -> int:
         """Images of a slot in a turn."""
-        return self.config.data.batch_size // self.config.slots
+        return self.spec.data.batch_size // self.spec.slots
 
     @property
     def round_images(self) -> int:
@@ -92,12 +93,12 @@ class Units:
         }
 
 
-def measure(config: Config) -> dict[str, Any]:
+def measure(spec: RunSpec) -> dict[str, Any]:
     """The units, and for each number of GPUs the load of everything that is shared, as a share of its limit."""
-    if config.data.fields["image"].kind != "image":
+    if spec.data.fields["image"].kind != "image":
         raise UserError("data.fields.image: not of kind image, but bench scale counts how images are read")
-    torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
-    found = count(config)
+    torch.set_num_threads(max(1, int(spec.cluster.cpus_per_worker)))
+    found = count(spec)
     loads = {gpus: load(found, gpus) for gpus in GPUS}
     first = next((gpus for gpus in GPUS if max(loads[gpus].values()) > 1), None)
     last = loads[first or GPUS[-1]]
@@ -119,23 +120,23 @@ def measure(config: Config) -> dict[str, Any]:
         "resume_broadcast_seconds": {
             str(gpus): broadcast_seconds(found.stored.checkpoint_bytes, gpus) for gpus in GPUS
         },
-        "lanes": many_lanes(config),
+        "lanes": many_lanes(spec.run.seed, spec.data),
     }
 
 
-def count(config: Config) -> Units:
+def count(spec: RunSpec) -> Units:
     """Counts the units of a config."""
-    data, counted = open_data(config.data.shards), unit_costs.count_round(config)
+    data, counted = open_data(spec.data.shards), unit_costs.count_round(spec)
     state = unit_costs.played(
-        unit_costs.small(config), Slots(1)
+        unit_costs.small(spec), Slots(1)
     )  # After it, so that no more than two training states are in memory.
     return Units(
-        config,
+        spec,
         data,
         counted,
-        unit_costs.count_stored(config, state),
-        unit_costs.sample_seconds(config, data),
-        unit_costs.count_shown(config, state, GPUS),
+        unit_costs.count_stored(spec, state),
+        unit_costs.sample_seconds(spec.data, data),
+        unit_costs.count_shown(spec, state, GPUS),
     )
 
 
@@ -143,11 +144,11 @@ def load(found: Units, gpus: int) -> dict[str, float]:
     """What is shared, each as a share of what there is: above 1, GPUs wait for it, or it is refused."""
     nodes, seconds, reads = -(-gpus // NODE_GPUS), found.round_seconds, _reads(found, gpus)
     rate, shown = found.round_images / seconds, found.shown[gpus]
-    checkpoint_rounds = found.config.checkpoint.every_images / (found.config.slots * found.round_images)
+    checkpoint_rounds = found.spec.checkpoint.every_images / (found.spec.slots * found.round_images)
     loads = {
         "all-reduce": _sum_seconds(found, gpus) / seconds,
         "agreeing to go on": math.log2(gpus) * TCP_SECONDS / seconds,
-        "CPUs that decode": rate * found.sample_seconds / found.config.cluster.cpus_per_worker,
+        "CPUs that decode": rate * found.sample_seconds / found.spec.cluster.cpus_per_worker,
         "series of the sidecar": shown.series / SAMPLES,
         "bytes of a push": shown.push_bytes / STATE_BYTES,
         "nodes of Ray": nodes / RAY_NODES,
@@ -168,10 +169,10 @@ def broadcast_seconds(size: int, gpus: int) -> float:
     return size / rate + math.ceil(size / CHUNK_BYTES) * math.log2(gpus) * STEP_SECONDS
 
 
-def many_lanes(config: Config, gpus: int = GPUS[-1]) -> dict[str, Any]:
+def many_lanes(seed: int, data: DataConfig, gpus: int = GPUS[-1]) -> dict[str, Any]:
     """An epoch of the many samples in as many lanes as there are GPUs, with no cache and with `data.cache_mib`."""
-    order = Order((MANY_SAMPLES,) * MANY_SHARDS, gpus, config.run.seed, config.data.shuffle_shards)
-    caches = {"none": 0, "data.cache_mib": config.data.cache_mib}
+    order = Order((MANY_SAMPLES,) * MANY_SHARDS, gpus, seed, data.shuffle_shards)
+    caches = {"none": 0, "data.cache_mib": data.cache_mib}
     reads = {name: _epoch(order, (MANY_BYTES,) * MANY_SHARDS, mib) for name, mib in caches.items()}
     any_ = reads["none"]
     return {
@@ -231,11 +232,11 @@ def _sum_seconds(found: Units, gpus: int) -> float:
 
 def _reads(found: Units, gpus: int) -> Reads | None:
     """Of the config's own data in an epoch; None if there are fewer samples than GPUs."""
-    index, config = found.data.index, found.config
+    index, spec = found.data.index, found.spec
     if index.samples < gpus:
         return None
-    order = Order(tuple(shard.samples for shard in index.shards), gpus, config.run.seed, config.data.shuffle_shards)
-    return _epoch(order, [shard.bytes for shard in index.shards], config.data.cache_mib)
+    order = Order(tuple(shard.samples for shard in index.shards), gpus, spec.run.seed, spec.data.shuffle_shards)
+    return _epoch(order, [shard.bytes for shard in index.shards], spec.data.cache_mib)
 
 
 def _epoch(order: Order, shard_bytes: Sequence[int], cache_mib: int) -> Reads:

@@ -16,7 +16,8 @@ from typing import Any
 
 from ganrun.benchmarks.comparison import result
 from ganrun.benchmarks.rounds import changed
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
+from ganrun.config.schema import ClusterConfig, DataConfig, ModelConfig
 from ganrun.errors import RunError
 from ganrun.telemetry.protocol import OFF, VARIABLE
 
@@ -24,16 +25,16 @@ REPEATS = 5
 PEER = "a bare TorchTrainer's first step"
 
 
-def measure(config: Config) -> dict[str, Any]:
+def measure(spec: RunSpec) -> dict[str, Any]:
     """Seconds to the first round and to the bare step, in turn; and of `--help` and of a config that is wrong."""
     ours, theirs, helps, faults = list[float](), list[float](), list[float](), list[float]()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.yaml"
-        file.write_text(_one_round(config, folder).to_yaml())
+        file.write_text(_one_round(spec, folder).to_yaml())
         _first_round(file, "warm-up")
         for repeat in range(REPEATS):
             ours.append(_first_round(file, f"repeat{repeat}"))
-            theirs.append(_first_bare_step(config))
+            theirs.append(_first_bare_step(spec.model, spec.data, spec.cluster))
             helps.append(_timed(["--help"], 0))
             faults.append(_timed([str(file), "train.tik_images=1"], 2))
     starts, bare = ([60 / seconds for seconds in side] for side in (ours, theirs))
@@ -62,10 +63,10 @@ def describe(found: dict[str, Any]) -> str:
     )
 
 
-def _one_round(config: Config, folder: str) -> Config:
+def _one_round(spec: RunSpec, folder: str) -> RunSpec:
     """A run of one round, after which as few images as can be are scored: that is not start-up."""
-    config = changed(config, run__storage=folder, run__start_from=None, train__total_images=config.data.batch_size)
-    return changed(config, evaluate__samples=2, evaluate__metrics=())
+    spec = changed(spec, run__storage=folder, run__start_from=None, train__total_images=spec.data.batch_size)
+    return changed(spec, evaluate__samples=2, evaluate__metrics=())
 
 
 def _first_round(file: Path, name: str) -> float:
@@ -76,12 +77,11 @@ def _first_round(file: Path, name: str) -> float:
     return float(json.loads(metrics.read_text().splitlines()[0])["time"]) - begun
 
 
-def _first_bare_step(config: Config) -> float:
+def _first_bare_step(model: ModelConfig, data: DataConfig, cluster: ClusterConfig) -> float:
     """Seconds from the command to the end of the bare step."""
-    cluster, whole = config.cluster, config.model_dump(mode="json")
     cpus = max(os.cpu_count() or 1, int(cluster.most_workers * cluster.cpus_per_worker))
-    job = {"model": whole["model"], "data": whole["data"], "workers": cluster.most_workers}
-    job |= {"cpus_per_worker": cluster.cpus_per_worker, "num_cpus": cpus}
+    job: dict[str, Any] = {"model": model.model_dump(mode="json"), "data": data.model_dump(mode="json")}
+    job |= {"workers": cluster.most_workers, "cpus_per_worker": cluster.cpus_per_worker, "num_cpus": cpus}
     begun = time.time()
     return float(_run(["ganrun.ray_backend.bare_trainer", json.dumps(job)]).split()[-1]) - begun
 

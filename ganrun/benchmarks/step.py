@@ -14,7 +14,7 @@ from ganrun.benchmarks import tutorial_step
 from ganrun.benchmarks.comparison import in_turn, rate, ratio, result
 from ganrun.benchmarks.round_phases import phases
 from ganrun.benchmarks.rounds import a_batch, changed, flops, peak_flops, product_share, rounds, use_threads
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
 from ganrun.data.index import open_data
 from ganrun.errors import UserError
 from ganrun.telemetry.messages import Command, Event, Tick
@@ -27,32 +27,33 @@ REPEATS, SECONDS, TICK_SECONDS = 5, 6.0, 6.0
 CPU = torch.device("cpu")
 
 
-def measure(config: Config) -> dict[str, Any]:
+def measure(spec: RunSpec) -> dict[str, Any]:
     """Images/s of a round in float32 and, where the CPU has it, bf16; of the loop; and of the peer; in turn.
 
     All on one slot, which is the peer's mathematics, and with the same threads; data in memory but for the loop's.
     """
-    use_threads(config)
-    config, size = changed(config, data__slots=1), config.data.batch_size
+    use_threads(spec.cluster)
+    spec, size = changed(spec, data__slots=1), spec.data.batch_size
     before = _resident_mib()
-    state, first = rounds(changed(config, train__precision="float32"))
+    state, first = rounds(changed(spec, train__precision="float32"))
     operations = flops(first) / size
     memory = _resident_mib() - before
-    steps = {"float32": first, "peer": tutorial_step.TutorialStep.of(config).steps(a_batch(config, size))}
+    batch = a_batch(spec.data, spec.model.classes, size)
+    steps = {"float32": first, "peer": tutorial_step.TutorialStep.of(spec).steps(batch)}
     if has_bf16(CPU):
-        steps["bf16"] = rounds(changed(config, train__precision="bf16"))[1]
-    best = "bf16" if config.train.precision == "bf16" and has_bf16(CPU) else "float32"
+        steps["bf16"] = rounds(changed(spec, train__precision="bf16"))[1]
+    best = "bf16" if spec.train.precision == "bf16" and has_bf16(CPU) else "float32"
     sides: dict[str, Callable[[], float]] = {
         name: lambda step=step: rate(step, size, SECONDS)  # type: ignore[misc]
         for name, step in steps.items()
     }
     warm = in_turn(sides, 1)
-    without = _without_data(config)
+    without = _without_data(spec.data.shards)
     if find_spec("lightning"):
-        sides["lightning"] = import_module("ganrun.benchmarks.lightning_step").loop(config, SECONDS)
+        sides["lightning"] = import_module("ganrun.benchmarks.lightning_step").loop(spec, SECONDS)
     with tempfile.TemporaryDirectory() as storage:
         if not without:
-            sides["loop"] = _loop(config, storage, warm[best][0])
+            sides["loop"] = _loop(spec, storage, warm[best][0])
         sides["peak"] = peak_flops  # Again and again: a shared machine is at its best but now and then.
         rates = in_turn(sides, REPEATS)
     peak = max(rates.pop("peak"))
@@ -105,10 +106,10 @@ def describe(found: dict[str, Any]) -> str:
     )
 
 
-def _without_data(config: Config) -> str | None:
-    """Why there is no loop to measure."""
+def _without_data(shards: str | list[str]) -> str | None:
+    """Return why there is no loop to measure, or None."""
     try:
-        open_data(config.data.shards)
+        open_data(shards)
     except UserError as error:
         return str(error)
     return None
@@ -119,15 +120,15 @@ def _resident_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _loop(config: Config, storage: str, images_per_second: float) -> Callable[[], float]:
+def _loop(spec: RunSpec, storage: str, images_per_second: float) -> Callable[[], float]:
     """Images/s of a run of its own, in this process: each call goes on with it for two ticks, and measures the second.
 
     A tick comes every few seconds and a checkpoint at each: far more often than in a run.
     """
-    size = config.data.batch_size
+    size = spec.data.batch_size
     tick = max(1, round(images_per_second * TICK_SECONDS / size)) * size
-    config = changed(config, run__storage=storage, run__start_from=None, train__tick_images=tick)
-    config = changed(config, checkpoint__every_images=tick, evaluate__every_images=0, train__schedule=())
+    spec = changed(spec, run__storage=storage, run__start_from=None, train__tick_images=tick)
+    spec = changed(spec, checkpoint__every_images=tick, evaluate__every_images=0, train__schedule=())
     total = 0
 
     def on() -> float:
@@ -140,7 +141,7 @@ def _loop(config: Config, storage: str, images_per_second: float) -> Callable[[]
             return False, []
 
         channel = Channel(handle, listen=True)
-        run_worker(changed(config, train__total_images=total), 0, 1, CPU, channel)
+        run_worker(changed(spec, train__total_images=total), 0, 1, CPU, channel)
         channel.close()
         ticks = [event.values for event in events if isinstance(event, Tick)]
         return float(ticks[-1][IMAGES_PER_SECOND.key])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
 from ganrun.data.decode import RawBatch
 from ganrun.games.build import build_game
 from ganrun.models.normalization import SlotBatchNorm2d
@@ -29,13 +29,13 @@ class TutorialStep:
     latent_size: int
 
     @classmethod
-    def of(cls, config: Config, distributed: bool = False) -> "TutorialStep":
+    def of(cls, spec: RunSpec, distributed: bool = False) -> "TutorialStep":
         """With the networks of a config; each in a DistributedDataParallel of its own if distributed."""
-        networks = build_game(config, torch.device("cpu")).networks
+        networks = build_game(spec, torch.device("cpu")).networks
         pair = [_plain(networks[name]).requires_grad_() for name in ("generator", "discriminator")]
         if distributed:
             pair = [DistributedDataParallel(network) for network in pair]
-        return cls(pair[0], pair[1], config.model.latent_size)
+        return cls(pair[0], pair[1], spec.model.latent_size)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Of the discriminator and of the generator."""

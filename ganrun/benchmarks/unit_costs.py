@@ -20,11 +20,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
+from ganrun.config.schema import DataConfig
 from ganrun.data.decode import Decoder, RawBatch
 from ganrun.data.fetch import Fetcher
 from ganrun.data.index import DataSet
-from ganrun.games.build import build_game
 from ganrun.run_folder.lease import Lease
 from ganrun.run_folder.run_folder import Pointer, RunFolder
 from ganrun.slots import Slots
@@ -35,6 +35,7 @@ from ganrun.telemetry.series import GPU_MEMORY_BYTES, LEARNING_RATE, RANK_ROUND_
 from ganrun.telemetry.state import RunHistory, RunState
 from ganrun.training import checkpoint
 from ganrun.training.checkpoint import RunProgress, take_snapshot
+from ganrun.training.new_state import new_state
 from ganrun.training.state import TrainingState
 from ganrun.worker.resume import begin_attempt
 
@@ -82,25 +83,25 @@ class PushedState(NamedTuple):
     push_bytes: int
 
 
-def small(config: Config, slots: int = 1) -> Config:
+def small(spec: RunSpec, slots: int = 1) -> RunSpec:
     """The same networks over a batch of a few images a slot."""
-    data = config.data.model_copy(update={"batch_size": slots * SLOT_IMAGES, "slots": slots})
-    precision = "float64" if config.train.precision == "float64" else "float32"  # bf16 has float32 gradients too.
-    train = config.train.model_copy(update={"precision": precision})
-    return config.model_copy(update={"data": data, "train": train})
+    data = spec.data.model_copy(update={"batch_size": slots * SLOT_IMAGES, "slots": slots})
+    precision = "float64" if spec.train.precision == "float64" else "float32"  # bf16 has float32 gradients too.
+    train = spec.train.model_copy(update={"precision": precision})
+    return spec.model_copy(update={"data": data, "train": train})
 
 
-def count_round(config: Config) -> Round:
+def count_round(spec: RunSpec) -> Round:
     """Plays the second round of two ranks over gloo, and counts in the hook that DistributedDataParallel calls with
     each of its buckets."""
     with tempfile.TemporaryDirectory() as folder:
-        spawn(_rank, (small(config, RANKS), folder), nprocs=RANKS)  # type: ignore[no-untyped-call]
+        spawn(_rank, (small(spec, RANKS), folder), nprocs=RANKS)  # type: ignore[no-untyped-call]
         return Round(**json.loads(Path(folder, "found").read_text()))
 
 
-def count_stored(config: Config, state: TrainingState) -> Stored:
+def count_stored(spec: RunSpec, state: TrainingState) -> Stored:
     """Writes checkpoints to a folder of their own in `run.storage`, which is deleted after."""
-    storage = open_storage(f"{config.run.storage}/.bench-{uuid.uuid4().hex[:12]}")
+    storage = open_storage(f"{spec.run.storage}/.bench-{uuid.uuid4().hex[:12]}")
     folder = RunFolder(storage)
     try:
         lease = Lease(storage, lambda: None)
@@ -109,32 +110,32 @@ def count_stored(config: Config, state: TrainingState) -> Stored:
         renewal = _requests(storage) - before
         size = 0
         attempt = folder.begin_attempt()
-        for number in range(config.checkpoint.keep + 1):
+        for number in range(spec.checkpoint.keep + 1):
             before = _requests(storage)
             name = f"{number:012d}-{attempt:04d}"
-            files = take_snapshot(state.state_dict(), RunProgress(), config.to_yaml()).files()
+            files = take_snapshot(state.state_dict(), RunProgress(), spec.to_yaml()).files()
             size = checkpoint.write(folder, name, files, {})
             checkpoint.make_visible(folder, Pointer(name, number, attempt), best=False)
-            checkpoint.delete_old(folder, config.checkpoint.keep)
+            checkpoint.delete_old(folder, spec.checkpoint.keep)
         written = _requests(storage) - before
         begin_attempt(folder, Slots(1), torch.device("cpu"), None)
         resumed = _requests(storage) - before - written
         lease.release()
     finally:
-        open_storage(config.run.storage).delete(storage.uri.rpartition("/")[2])
+        open_storage(spec.run.storage).delete(storage.uri.rpartition("/")[2])
     return Stored(size, *((written, resumed, renewal) if storage.traffic else (None, None, None)))
 
 
-def count_shown(config: Config, state: TrainingState, workers: Sequence[int]) -> dict[int, PushedState]:
+def count_shown(spec: RunSpec, state: TrainingState, workers: Sequence[int]) -> dict[int, PushedState]:
     """What the driver of so many workers, each with a GPU, pushes after a tick."""
     values = state.recorder.read()[0] | {
         LEARNING_RATE.of(player_step.player.name): 1e-4 for player_step in state.player_steps
     }
-    return {each: _shown(config, values, each) for each in workers}
+    return {each: _shown(spec, values, each) for each in workers}
 
 
-def _shown(config: Config, values: dict[str, float], workers: int) -> PushedState:
-    state = RunState(config, RunHistory())
+def _shown(spec: RunSpec, values: dict[str, float], workers: int) -> PushedState:
+    state = RunState(spec.run, spec.train, spec.telemetry, RunHistory())
     for rank in range(workers):
         values = values | {RANK_ROUND_SECONDS.of(rank): 1 / (rank + 3), GPU_MEMORY_BYTES.of(rank): 2.0**33 + rank}
     state.handle(WorkersStarted(images=0, workers=workers))
@@ -143,9 +144,9 @@ def _shown(config: Config, values: dict[str, float], workers: int) -> PushedStat
     return PushedState(len(report.series), len(to_json(report)))
 
 
-def sample_seconds(config: Config, data: DataSet) -> float:
+def sample_seconds(settings: DataConfig, data: DataSet) -> float:
     """CPU seconds of fetching, checking, walking and decoding a sample, over one shard."""
-    fields = [Decoder(name, field, data.index) for name, field in config.data.fields.items()]
+    fields = [Decoder(name, field, data.index) for name, field in settings.fields.items()]
     begun = time.process_time()
     shard = max(range(len(data.index.shards)), key=lambda number: data.index.shards[number].samples)
     opened = Fetcher(data).request(shard).result()
@@ -157,37 +158,37 @@ def sample_seconds(config: Config, data: DataSet) -> float:
     return (time.process_time() - begun) / len(samples)
 
 
-def played(config: Config, slots: Slots) -> TrainingState:
+def played(spec: RunSpec, slots: Slots) -> TrainingState:
     """The training state of a `small` config after a round, so that its optimizers have their moments."""
-    state = TrainingState(build_game(config, torch.device("cpu")), config, slots)
-    _round(state)
+    state = new_state(spec, torch.device("cpu"), slots)
+    _round(state, spec.data, spec.model.classes)
     return state
 
 
-def _round(state: TrainingState) -> None:
-    data, owned = state.config.data, len(state.slots.owned)
+def _round(state: TrainingState, data: DataConfig, classes: int) -> None:
+    owned = len(state.slots.owned)
     shape = (SLOT_IMAGES, data.channels, data.image_size, data.image_size)
     points = data.fields["image"].kind == "point"
     image = torch.zeros(SLOT_IMAGES, data.channels) if points else torch.randint(0, 256, shape, dtype=torch.uint8)
     batch: RawBatch = {"image": image}
-    if state.config.model.classes:
-        batch["label"] = torch.arange(SLOT_IMAGES) % state.config.model.classes
+    if classes:
+        batch["label"] = torch.arange(SLOT_IMAGES) % classes
     state.round(lambda: [batch] * owned)
 
 
-def _rank(rank: int, config: Config, folder: str) -> None:
+def _rank(rank: int, spec: RunSpec, folder: str) -> None:
     """What each of the two processes does."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=RANKS)
     slots = _Counting(RANKS, rank, RANKS)
-    state = played(config, slots)  # In the first round DistributedDataParallel has not made its buckets yet.
+    state = played(spec, slots)  # In the first round DistributedDataParallel has not made its buckets yet.
     gradients, buckets = Counter[str](), Counter[str]()
     for player_step in state.player_steps:
         assert isinstance(player_step.module, DistributedDataParallel)
         player_step.module.register_comm_hook(None, _hook(player_step.player.name, gradients, buckets))
     slots.gathered.clear()
     with _Operations() as operations:  # type: ignore[no-untyped-call]
-        _round(state)
+        _round(state, spec.data, spec.model.classes)
     turns = {player_step.player.name: player_step.player.turns for player_step in state.player_steps}
     norms, sums = sum(slots.gathered), len(slots.gathered) + buckets.total()
     slots.gathered.clear()

@@ -1,9 +1,9 @@
 """Checks of data, storage and hardware before a run starts. Imports no ray, and torch only for a config with GPUs."""
 
 import os
+from collections.abc import Callable
 
-from ganrun.config.registry import is_script
-from ganrun.config.schema import Config
+from ganrun.config.schema import ClusterConfig, Config, DataConfig, EvaluateConfig, ModelConfig
 from ganrun.data.index import DataSet, open_data
 from ganrun.errors import UserError
 from ganrun.storage import check_rights, open_storage
@@ -19,70 +19,48 @@ def check(config: Config) -> None:
     Raises:
         UserError: one message with all errors, a line each.
     """
+    checks: list[Callable[[], None]] = [
+        lambda: _check_data(config.data, config.model, config.evaluate, config.slots),
+        lambda: check_rights(open_storage(config.run.storage, PATIENCE_SECONDS), "run.storage"),
+        lambda: _check_gpus(config.cluster),
+    ]
     faults = []
-    for check_part in (_check_data, _check_storage, _check_gpus):
+    for run_check in checks:
         try:
-            check_part(config)
+            run_check()
         except UserError as error:
             faults.append(str(error))
     if faults:
         raise UserError("\n  ".join(faults))
 
 
-def absolute(config: Config) -> Config:
-    """Return the config with absolute paths, since workers have another working directory."""
-    shards = config.data.shards
-    paths = _absolute(shards) if isinstance(shards, str) else [_absolute(shard) for shard in shards]
-    places = {"storage": config.run.storage, "start_from": config.run.start_from}
-    run = config.run.model_copy(update={key: place and _absolute(place) for key, place in places.items()})
-    evaluate = config.evaluate
-    weights, extractor = evaluate.extractor_weights, evaluate.extractor
-    places = {
-        "extractor": _absolute(extractor) if is_script(extractor) else extractor,
-        "extractor_weights": weights and _absolute(weights),
-    }
-    updates = {
-        "run": run,
-        "data": config.data.model_copy(update={"shards": paths}),
-        "evaluate": evaluate.model_copy(update=places),
-    }
-    return config.model_copy(update=updates)
-
-
-def _absolute(place: str) -> str:
-    return place if "://" in place or place.startswith("package:") else os.path.abspath(os.path.expanduser(place))
-
-
-def _check_data(config: Config) -> None:
-    data = open_data(config.data.shards, PATIENCE_SECONDS)
+def _check_data(settings: DataConfig, model: ModelConfig, evaluate: EvaluateConfig, slots: int) -> None:
+    data = open_data(settings.shards, PATIENCE_SECONDS)
     for name, found in (("image_size", data.index.image_size), ("channels", data.index.channels)):
-        if (wanted := getattr(config.data, name)) != found:
+        if (wanted := getattr(settings, name)) != found:
             raise UserError(
-                f"data.{name}: {wanted}, but the index of {config.data.shards} says {found}; "
-                f"set data.{name}={found}, or make the data set again with ganrun prepare"
+                f"data.{name}: {wanted}, but the index of {settings.shards} says {found}; "
+                f"set data.{name}={found}, or make the data set again with ganrun.prepare"
             )
-    if config.model.classes and config.model.classes != len(data.index.classes):
+    if model.classes and model.classes != len(data.index.classes):
         raise UserError(
-            f"model.classes: {config.model.classes}, but the index of {config.data.shards} names "
+            f"model.classes: {model.classes}, but the index of {settings.shards} names "
             f"{len(data.index.classes)} classes; set model.classes={len(data.index.classes)}"
         )
-    if config.data.fields["image"].kind == "point" and config.evaluate.every_images:
-        _check_modes(config, data)
-    if config.slots > data.index.samples:
-        raise UserError(
-            f"data.slots: {config.slots}, but data.shards has only {data.index.samples} samples; "
-            f"set at most data.slots={data.index.samples}"
-        )
+    if settings.fields["image"].kind == "point" and evaluate.every_images:
+        _check_modes(settings, evaluate, data)
+    if slots > data.index.samples:
+        raise UserError(f"data.slots: {slots} is more than the {data.index.samples} samples of data.shards")
     _check_shards(data)
 
 
-def _check_modes(config: Config, data: DataSet) -> None:
-    from ganrun.evaluation.modes import MIXTURES, known_mixture  # imports numpy, needed for points only
+def _check_modes(settings: DataConfig, evaluate: EvaluateConfig, data: DataSet) -> None:
+    from ganrun.evaluation.modes import MIXTURES, known_mixture  # With numpy, which other runs do without.
 
     if not known_mixture(data.index):
         raise UserError(
-            f"evaluate.every_images: {config.evaluate.every_images}, but the modes of the points in "
-            f"{config.data.shards} are unknown; set it to 0, or use data of ganrun prepare {' or '.join(MIXTURES)}"
+            f"evaluate.every_images: {evaluate.every_images}, but no modes are known of the points of "
+            f"{settings.shards}; set it to 0, or make the data with ganrun prepare: {' or '.join(MIXTURES)}"
         )
 
 
@@ -96,17 +74,13 @@ def _check_shards(data: DataSet) -> None:
                 )
 
 
-def _check_storage(config: Config) -> None:
-    check_rights(open_storage(config.run.storage, PATIENCE_SECONDS), "run.storage")
-
-
-def _check_gpus(config: Config) -> None:
-    if not config.cluster.gpus_per_worker or "RAY_ADDRESS" in os.environ:
+def _check_gpus(cluster: ClusterConfig) -> None:
+    if not cluster.gpus_per_worker or "RAY_ADDRESS" in os.environ:
         return
     import torch
 
-    if (there := torch.cuda.device_count()) < config.cluster.fewest_workers:
+    if (there := torch.cuda.device_count()) < cluster.fewest_workers:
         raise UserError(
-            f"cluster.workers: {config.cluster.fewest_workers} with a GPU each, but this machine has {there}; "
-            "use fewer workers, set cluster.gpus_per_worker=0, or set RAY_ADDRESS to a cluster"
+            f"cluster.workers: {cluster.fewest_workers} with a GPU each, but this machine has {there}; "
+            "take fewer, or cluster.gpus_per_worker=0, or name a cluster in RAY_ADDRESS"
         )

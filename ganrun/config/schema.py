@@ -40,6 +40,11 @@ class RunConfig(Section):
     patience_seconds: Whole = 120
     """Retry budget in seconds for a storage that does not answer; then the run ends."""
 
+    @property
+    def uri(self) -> str:
+        """Address of the run's folder."""
+        return f"{self.storage}/{self.name}"
+
 
 class FieldConfig(Section):
     """Field of a sample; `label: label` is short for `label: {kind: label}`."""
@@ -285,10 +290,10 @@ class Config(Section):
         return self.data.slots or self.cluster.most_workers
 
     @property
-    def scoring_cpus(self) -> float:
-        """CPUs of a scoring task; 0 if the workers score, or nothing does."""
-        wanted = self.evaluate.every_images and self.evaluate.where == "task"
-        return self.cluster.cpus_per_worker if wanted else 0
+    def most_cpus(self) -> float:
+        """CPUs of the most workers, and of a task that scores beside them."""
+        scorers = int(self.evaluate.every_images > 0 and self.evaluate.where == "task")
+        return (self.cluster.most_workers + scorers) * self.cluster.cpus_per_worker
 
     def to_yaml(self) -> str:
         """Return the config as YAML, with every key."""

@@ -2,10 +2,11 @@
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from ganrun.config.schema import Config, ObjectiveConfig
 
+C = TypeVar("C", bound=Config)
 Values = dict[str, Any]
 """Hyper-parameters by dotted key, such as `optimizer.generator.learning_rate`."""
 
@@ -40,8 +41,8 @@ def value_of(config: Config, key: str) -> Any:
     return value
 
 
-def with_values(config: Config, values: Mapping[str, Any]) -> Config:
-    """The config with some values changed.
+def with_values(config: C, values: Mapping[str, Any]) -> C:
+    """Return the config with some values changed.
 
     Raises:
         pydantic.ValidationError: a value is not allowed for its key.
@@ -55,7 +56,7 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
         for parent in parents:
             target = target.setdefault(parent, {})
         target[last] = copy.deepcopy(value)
-    return Config.model_validate(tree)
+    return type(config).model_validate(tree)
 
 
 def scheduled(config: Config, images: int) -> Values:

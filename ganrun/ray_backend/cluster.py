@@ -10,17 +10,11 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from ganrun.config.schema import Config
 from ganrun.errors import UserError
 from ganrun.ray_backend.internals import LOCAL_VARIABLES, set_variables
 from ganrun.storage import open_storage
 
 LOOPBACK = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
-
-
-def worker_cpus(config: Config, workers: int) -> float:
-    """CPUs that so many workers of a run take."""
-    return workers * config.cluster.cpus_per_worker
 
 
 def _check_answers(address: str) -> None:
@@ -53,9 +47,13 @@ def _our_signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ray_cluster(config: Config, trials: int = 1) -> Iterator[Any]:
-    """A Ray of our own on this machine, with CPUs for so many trials, or the cluster that RAY_ADDRESS names; left at
-    the end."""
+def ray_cluster(uri: str, cpus: float) -> Iterator[Any]:
+    """Connect to the cluster that RAY_ADDRESS names, or start a Ray on this machine; disconnect at the end.
+
+    Args:
+        uri: of the run's folder, whose `.ray` is deleted at the end.
+        cpus: that the run needs; a Ray of this machine has at least as many.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if "RAY_ADDRESS" in os.environ:
@@ -65,7 +63,6 @@ def ray_cluster(config: Config, trials: int = 1) -> Iterator[Any]:
         set_variables(*LOCAL_VARIABLES)
         for library in ("GLOO", "NCCL"):
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", LOOPBACK)
-        cpus = trials * (worker_cpus(config, config.cluster.most_workers) + config.scoring_cpus)
         options |= {
             "address": "local",
             "num_cpus": max(os.cpu_count() or 1, math.ceil(cpus)),
@@ -88,4 +85,4 @@ def ray_cluster(config: Config, trials: int = 1) -> Iterator[Any]:
         finally:
             ray.shutdown()
             with contextlib.suppress(OSError):  # A worker may still be at it; `ganrun runs gc` collects it.
-                open_storage(f"{config.run.storage}/{config.run.name}").delete(".ray")
+                open_storage(uri).delete(".ray")

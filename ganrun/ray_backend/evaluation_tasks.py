@@ -4,7 +4,8 @@ import math
 import time
 from typing import Any
 
-from ganrun.config.schema import Config
+from ganrun.config.field_types import Metric
+from ganrun.config.schema import ClusterConfig, EvaluateConfig, RunConfig
 from ganrun.telemetry.messages import Event, LastScoresAwaited, ScoreFound, WorkersStarted
 from ganrun.telemetry.records import Exploited, RolledBack, ScoreWanted
 
@@ -19,11 +20,13 @@ class EvaluationTasks:
     for idle resources the newest stays; in a search all do, since trials are compared at every one.
 
     Args:
-        config: of the run. Ray is connected to.
+        run, evaluate, cluster: sections of the run's config. Ray is connected to.
+        search: True for a trial.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, run: RunConfig, evaluate: EvaluateConfig, cluster: ClusterConfig, search: bool) -> None:
+        self.cluster, self._search = cluster, search
+        self._task = (run.uri, evaluate.metrics, cluster.cpus_per_worker)
         self._waiting: list[ScoreWanted] = []
         self._running: tuple[ScoreWanted, Any] | None = None
         self._answers: list[ScoreFound] = []
@@ -34,7 +37,7 @@ class EvaluationTasks:
         """Takes an event of the workers."""
         match event:
             case ScoreWanted():
-                if not self.config.tune:
+                if not self._search:
                     self._skip("a newer one came before the cluster had anything idle")
                 self._waiting.append(event)
                 self._until = math.inf
@@ -68,10 +71,10 @@ class EvaluationTasks:
     def _begin(self, wanted: ScoreWanted) -> None:
         import ray
 
-        options = {"num_cpus": self.config.scoring_cpus, "num_gpus": self.config.cluster.gpus_per_worker}
+        options = {"num_cpus": self.cluster.cpus_per_worker, "num_gpus": self.cluster.gpus_per_worker}
         # What Ray Tune reserves for a trial's process is not for what that starts.
         scorer = ray.remote(_score).options(max_retries=0, scheduling_strategy="DEFAULT", **options)
-        self._running = wanted, scorer.remote(self.config, wanted.checkpoint)
+        self._running = wanted, scorer.remote(*self._task, wanted.checkpoint)
 
     def _skip(self, why: str) -> None:
         for wanted in self._waiting:
@@ -85,17 +88,17 @@ class EvaluationTasks:
         import ray
 
         idle: dict[str, float] = ray.available_resources()
-        gpus = self.config.cluster.gpus_per_worker
-        return idle.get("CPU", 0) >= self.config.scoring_cpus and idle.get("GPU", 0) >= gpus
+        cpus, gpus = self.cluster.cpus_per_worker, self.cluster.gpus_per_worker
+        return idle.get("CPU", 0) >= cpus and idle.get("GPU", 0) >= gpus
 
 
-def _score(config: Config, checkpoint: str) -> dict[str, Any]:
-    """What runs in the task."""
+def _score(uri: str, metrics: tuple[Metric, ...], cpus: float, checkpoint: str) -> dict[str, Any]:
+    """Score a checkpoint of the run at `uri`: the task itself."""
     import torch
 
     from ganrun.inference.scoring import ScoreRequest, score
 
     if not torch.cuda.is_available():
-        torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
-    where = f"{config.run.storage}/{config.run.name}/checkpoints/{checkpoint}"
-    return score(where, ScoreRequest(metrics=config.evaluate.metrics), lambda done, total: None).to_json()
+        torch.set_num_threads(max(1, int(cpus)))
+    where = f"{uri}/checkpoints/{checkpoint}"
+    return score(where, ScoreRequest(metrics=metrics), lambda done, total: None).to_json()

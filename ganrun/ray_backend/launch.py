@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from typing import Any
 
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
 from ganrun.errors import RunError, UserError
-from ganrun.ray_backend.cluster import ray_cluster, worker_cpus
+from ganrun.ray_backend.cluster import ray_cluster
 from ganrun.ray_backend.evaluation_tasks import EvaluationTasks
 from ganrun.ray_backend.head_watch import HeadWatch
 from ganrun.ray_backend.internals import ELASTIC_VARIABLES, TRAIN_VARIABLES, set_variables
@@ -86,20 +86,21 @@ class Mailbox:
         return self._restart
 
 
-def run(config: Config, handle: Callable[[Event], None], stop: threading.Event) -> str:
+def run(config: RunSpec, handle: Callable[[Event], None], stop: threading.Event) -> str:
     """Trains until the run is finished or stopped; which of the two.
 
     Args:
-        config: resolved.
+        config: of the run.
         handle: is called in this thread with each event of the workers.
         stop: set to have the workers save and leave.
 
     Raises:
         UserError, RunError: what a worker said the run failed of, or Ray gave up starting workers again.
     """
-    with ray_cluster(config) as ray:
-        fewest = config.cluster.fewest_workers
-        needed = {"CPU": worker_cpus(config, fewest), "GPU": float(fewest * config.cluster.gpus_per_worker)}
+    cluster = config.cluster
+    with ray_cluster(config.run.uri, config.most_cpus) as ray:
+        fewest = cluster.fewest_workers
+        needed = {"CPU": fewest * cluster.cpus_per_worker, "GPU": float(fewest * cluster.gpus_per_worker)}
         for resource, amount in needed.items():
             if (there := ray.cluster_resources().get(resource, 0)) < amount:
                 text = f"waiting for nodes: the run needs {amount:g} {resource}s, the cluster has {there:g}"
@@ -108,7 +109,7 @@ def run(config: Config, handle: Callable[[Event], None], stop: threading.Event) 
             return _run(config, handle, stop, head)
 
 
-def _run(config: Config, handle: Callable[[Event], None], stop: threading.Event, head: HeadWatch) -> str:
+def _run(config: RunSpec, handle: Callable[[Event], None], stop: threading.Event, head: HeadWatch) -> str:
     import ray
 
     box = mailbox()
@@ -145,8 +146,8 @@ def _on_this_node() -> dict[str, Any]:
     return {"num_cpus": 0, "scheduling_strategy": here}
 
 
-def follow(config: Config, box: Any, fitted: Future[str | None], stop: Callable[[], bool]) -> Iterator[list[Event]]:
-    """What the workers of a run say, a few events at a time; the last of all is an `Ending`.
+def follow(config: RunSpec, box: Any, fitted: Future[str | None], stop: Callable[[], bool]) -> Iterator[list[Event]]:
+    """What the workers of a run say, a few events at a time; the last of all is one of ENDINGS.
 
     Args:
         config: of the run.
@@ -156,7 +157,7 @@ def follow(config: Config, box: Any, fitted: Future[str | None], stop: Callable[
     """
     import ray
 
-    scores = EvaluationTasks(config)
+    scores = EvaluationTasks(config.run, config.evaluate, config.cluster, search=config.tune is not None)
     while True:
         over = bool(wait([fitted], timeout=LISTEN_SECONDS).done)
         events: list[Event] = ray.get(box.collect.remote(stop(), scores.poll()))
@@ -166,12 +167,12 @@ def follow(config: Config, box: Any, fitted: Future[str | None], stop: Callable[
                 yield events[:number]
                 return
         if over:
-            yield [*events, _ray_gave_up(config, fitted.result())]
+            yield [*events, _ray_gave_up(config.run.storage, fitted.result())]
             return
         yield events
 
 
-def fit(config: Config, box: Any, command: Exploit | None = None) -> str | None:
+def fit(config: RunSpec, box: Any, command: Exploit | None = None) -> str | None:
     """Runs the workers, and starts them again when one dies; what Ray gave up over, if it did.
 
     Args:
@@ -206,7 +207,7 @@ def fit(config: Config, box: Any, command: Exploit | None = None) -> str | None:
         run_config=RunConfig(
             name=uuid.uuid4().hex[:12],
             failure_config=FailureConfig(max_failures=cluster.max_failures),
-            **for_ray(f"{config.run.storage}/{config.run.name}/.ray"),
+            **for_ray(f"{config.run.uri}/.ray"),
         ),
     )
     try:
@@ -216,11 +217,11 @@ def fit(config: Config, box: Any, command: Exploit | None = None) -> str | None:
     return None
 
 
-def _ray_gave_up(config: Config, why: str | None) -> Failed:
+def _ray_gave_up(storage: str, why: str | None) -> Event:
     """What to tell the user when Ray gave the workers up, for this reason."""
     if why and "NoCredentialsError" in why:
         text = (
-            f"run.storage: the processes of the Ray cluster have no credentials for {config.run.storage}; start the "
+            f"run.storage: the processes of the Ray cluster have no credentials for {storage}; start the "
             "cluster, or submit the job, with the AWS variables in its environment"
         )
         return Failed(text, wrong_input=True)

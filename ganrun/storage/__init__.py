@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
@@ -61,7 +62,7 @@ def for_ray(uri: str) -> dict[str, Any]:
 def matching(pattern: str) -> list[str]:
     """Expand a glob, a path or `s3://BUCKET/PATTERN`, to a sorted list of URIs."""
     if not pattern.startswith("s3://"):
-        return sorted(glob.glob(pattern))
+        return sorted(glob.glob(os.path.expanduser(pattern)))
     bucket, *parts = pattern.removeprefix("s3://").split("/")
     places = [f"s3://{bucket}"]
     for part in parts:

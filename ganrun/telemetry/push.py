@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import ganrun
-from ganrun.config.schema import Config
 from ganrun.telemetry import messages
 from ganrun.telemetry.protocol import OFF, PARTS, PUSH, SERVICE, TOKEN_VARIABLE, VARIABLE, Address, token
 from ganrun.telemetry.run_report import to_json
@@ -117,23 +116,23 @@ class SearchPusher:
     """Pushes a search and its trials, each from a thread of its own; only the first starts a sidecar and speaks.
 
     Args:
-        config: of the search.
+        state: state of the search.
         trials: the state of each, by name.
         address, beside, write_line: as of a `Pusher`.
     """
 
     def __init__(
         self,
-        config: Config,
+        state: SearchState,
         trials: Mapping[str, RunState],
         address: Address,
         beside: bool,
         write_line: Callable[[str], None],
     ) -> None:
-        self.state, self.trials = SearchState(config), trials
-        seconds = config.telemetry.push_seconds
-        self._pushers = [Pusher(self.state, address, beside, seconds, write_line)]
-        self._pushers += [Pusher(state, address, False, seconds, lambda text: None) for state in trials.values()]
+        self.state, self.trials = state, trials
+        seconds = state.push_seconds
+        self._pushers = [Pusher(state, address, beside, seconds, write_line)]
+        self._pushers += [Pusher(each, address, False, seconds, lambda text: None) for each in trials.values()]
 
     def handle(self, trial: str, event: messages.Event | messages.TrialFailed) -> None:
         """Take an event of a trial."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from ganrun.config.schema import Config
+from ganrun.config.schema import RunConfig, TelemetryConfig, TrainConfig
 from ganrun.telemetry import messages, records
 from ganrun.telemetry import series as metrics
 from ganrun.telemetry.protocol import PART_BYTES
@@ -45,13 +45,14 @@ class PushedState:
     """Values, notes and ending of a run, a trial or a search. Thread-safe.
 
     Args:
-        config: of it.
-        run: its name; of a trial, that of the search.
-        trial: name of the trial, if it is one.
+        run: name of the run or search; for a trial, name of the search.
+        trial: name of the trial; empty for a run or a search.
+        place: address of its folder.
+        push_seconds: interval of pushes.
     """
 
-    def __init__(self, config: Config, run: str, trial: str = "") -> None:
-        self.config, self.run, self.trial = config, run, trial
+    def __init__(self, run: str, trial: str, place: str, push_seconds: int) -> None:
+        self.run, self.trial, self.place, self.push_seconds = run, trial, place, push_seconds
         self.ending: str | None = None
         self._values: dict[tuple[Series, tuple[str, ...]], float] = {}
         self._notes: deque[TimedNote] = deque(maxlen=NOTES)
@@ -81,8 +82,8 @@ class PushedState:
         return RunReport(
             run=self.run,
             trial=self.trial,
-            place=f"{self.config.run.storage}/{self.config.run.name}",
-            interval=self.config.telemetry.push_seconds,
+            place=self.place,
+            interval=self.push_seconds,
             ending=ending,
             notes=notes,
             score_name=score_name,
@@ -114,10 +115,14 @@ class PushedState:
 
 
 class SearchState(PushedState):
-    """State of a search: how many of its trials are in which state."""
+    """State of a search: how many of its trials are in which state.
 
-    def __init__(self, config: Config) -> None:
-        super().__init__(config, config.run.name)
+    Args:
+        run, telemetry: sections of the search's config.
+    """
+
+    def __init__(self, run: RunConfig, telemetry: TelemetryConfig) -> None:
+        super().__init__(run.name, "", run.uri, telemetry.push_seconds)
         self.observe({})
 
     def observe(self, states: Mapping[str, str]) -> None:
@@ -132,18 +137,20 @@ class RunState(PushedState):
     """State of a run by its workers' events. Counters are sums over the run's whole life.
 
     Args:
-        config: of the run.
+        run, train, telemetry: sections of the run's config.
         history: what came before this command.
         search: name of the search whose trial the run is; empty outside one.
     """
 
-    def __init__(self, config: Config, history: RunHistory, search: str = "") -> None:
-        super().__init__(config, *((search, config.run.name) if search else (config.run.name,)))
+    def __init__(
+        self, run: RunConfig, train: TrainConfig, telemetry: TelemetryConfig, history: RunHistory, search: str = ""
+    ) -> None:
+        super().__init__(search or run.name, run.name if search else "", run.uri, telemetry.push_seconds)
         self._curve = list(history.curve)
         self._parts = {"first": history.picture} if history.picture else {}
         started = records.AttemptStarted.kind
         self._restart: str | None = {None: None, started: messages.FAILURE}.get(history.last, messages.RESUME)
-        self._set(metrics.TARGET_IMAGES, config.train.total_images)
+        self._set(metrics.TARGET_IMAGES, train.total_images)
         # Alerts ask by how much a counter rose: it must have been there before.
         for series in metrics.COUNTERS.values():
             if not series.labels and series is not metrics.GPU_SECONDS and (search or series is not metrics.EXPLOITS):

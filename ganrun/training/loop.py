@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from ganrun.config.schema import CheckpointConfig, EvaluateConfig
 from ganrun.data.decode import RawBatch
 from ganrun.errors import DivergedError
 from ganrun.telemetry.series import LEARNING_RATE, NONFINITE
@@ -29,34 +30,38 @@ class Host(Protocol):
         """A checkpoint."""
 
 
-def train(state: TrainingState, next_batches: Callable[[], list[RawBatch]], host: Host) -> bool:
+def train(
+    state: TrainingState,
+    next_batches: Callable[[], list[RawBatch]],
+    host: Host,
+    evaluate: EvaluateConfig,
+    checkpoint: CheckpointConfig,
+) -> bool:
     """Plays rounds until the run has its images or the host asks to stop; whether it has them.
 
     Raises:
         DivergedError: more turns were not finite in a tick than the config tolerates, or it collapsed and is
             to be rolled back then.
     """
-    config = state.config
-    evaluate, checkpoint = config.evaluate.every_images, config.checkpoint.every_images
     if state.images == 0:
         host.picture()
     # A checkpoint that is owed waits for a round without a skipped turn: weights may be finite and yet lost.
     owed = False
-    while state.images < config.train.total_images:
+    while state.images < state.train.total_images:
         before = state.images
         state.round(next_batches)
         done, ticked = (
-            state.images >= config.train.total_images,
-            _passed(config.train.tick_images, before, state.images),
+            state.images >= state.train.total_images,
+            _passed(state.train.tick_images, before, state.images),
         )
         if done or ticked:
             _tick(state, host)
         # The first tick is scored, too: to compare with, and so that what is wrong with scores is seen soon.
-        first = ticked and before < config.train.tick_images
-        if evaluate and (done or first or _passed(evaluate, before, state.images)):
+        first = ticked and before < state.train.tick_images
+        if evaluate.every_images and (done or first or _passed(evaluate.every_images, before, state.images)):
             owed = host.evaluate() or owed
         stop = host.should_stop()
-        owed = owed or stop or _passed(checkpoint, before, state.images)
+        owed = owed or stop or _passed(checkpoint.every_images, before, state.images)
         if done or (owed and not state.skipped):
             host.save()
             if stop and not done:
@@ -73,9 +78,9 @@ def _passed(interval: int, before: int, after: int) -> bool:
 def _tick(state: TrainingState, host: Host) -> None:
     values, nonfinite = state.recorder.read()
     for player_step in state.player_steps:
-        rate = learning_rate(player_step.settings, state.images, state.config.train.total_images)
+        rate = learning_rate(player_step.settings, state.images, state.train.total_images)
         values[LEARNING_RATE.of(player_step.player.name)] = rate
-    symptoms, settings = state.collapse_detector.update(values), state.config.train
+    symptoms, settings = state.collapse_detector.update(values), state.train
     host.record(values | {NONFINITE.key: nonfinite}, symptoms)
     if nonfinite > settings.nonfinite_tolerance:
         raise DivergedError(

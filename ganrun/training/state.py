@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ganrun.config.schema import Config
+from ganrun.config.schema import DataConfig, OptimizerConfig, RunConfig, TrainConfig
 from ganrun.data.decode import Field, RawBatch
 from ganrun.errors import RunError
 from ganrun.games.game import Batch, Game, Networks
@@ -42,25 +42,34 @@ class TrainingState:
 
     Args:
         game: its networks, on the device and in the precision of the run.
-        config: of the run.
+        run, data, optimizer, train: sections of the run's config.
         slots: which slots are this worker's.
     """
 
-    def __init__(self, game: Game, config: Config, slots: Slots) -> None:
-        self.game, self.config, self.slots = game, config, slots
+    def __init__(
+        self,
+        game: Game,
+        run: RunConfig,
+        data: DataConfig,
+        optimizer: OptimizerConfig,
+        train: TrainConfig,
+        slots: Slots,
+    ) -> None:
+        self.game, self.slots, self.train = game, slots, train
+        self.seed, self.batch_size = run.seed, data.batch_size
         self.images, self.rollback_count = 0, 0
         parameter = next(next(iter(game.networks.values())).parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
-        bf16 = config.train.precision == "bf16" and has_bf16(self.device)
+        bf16 = train.precision == "bf16" and has_bf16(self.device)
         self.player_steps = [
-            PlayerStep(player, game, config.optimizer.of(player.name), slots, bf16) for player in game.players
+            PlayerStep(player, game, optimizer.of(player.name), slots, bf16) for player in game.players
         ]
-        self.ema = {name: EMA(game.networks[name], config.train.average_half_life_images) for name in game.averaged}
+        self.ema = {name: EMA(game.networks[name], train.average_half_life_images) for name in game.averaged}
         self.recorder, self.collapse_detector = MetricRecorder(slots, self.device), CollapseDetector()
         self.skipped = torch.zeros((), device=self.device)
         """Turns of the last round that were skipped because a gradient was not finite."""
         turns = sum(player.turns for player in game.players if player.fresh_batch)
-        self._round_images = turns * config.data.batch_size
+        self._round_images = turns * data.batch_size
         self._norms = [
             (module, player.turns)
             for player in game.players
@@ -117,14 +126,14 @@ class TrainingState:
                 if player_step.player.fresh_batch or not batches:
                     with span("data"):
                         batches = [self.normalise(batch) for batch in next_batches()]
-                rate = learning_rate(player_step.settings, self.images, self.config.train.total_images)
+                rate = learning_rate(player_step.settings, self.images, self.train.total_images)
                 with span(f"{player_step.player.name}: turn"):
                     result = player_step.step(batches, list(self._noises(turn, before // self._round_images)), rate)
                 self.recorder.add(result)
                 self._track(result)
                 skipped.append(result.skipped)
                 if player_step.player.fresh_batch:
-                    self.images += self.config.data.batch_size
+                    self.images += self.batch_size
         with span("ema"):
             self._update_running_stats()
             for ema in self.ema.values():
@@ -145,7 +154,7 @@ class TrainingState:
 
     def _noises(self, turn: int, number: int) -> Iterator[KeyedNoise]:
         """For each owned slot, in this turn of a player in round `number`."""
-        seed = self.config.run.seed
+        seed = self.seed
         for slot in self.slots.owned:
             yield KeyedNoise(seed, self.rollback_count, self.images, slot, self.device, self.dtype, turn, number)
 
@@ -154,7 +163,7 @@ class TrainingState:
         for tracker in self.game.trackers.values():
             if tracker.watches in result.rows[0]:
                 seen = torch.stack([row[tracker.watches] for row in result.rows])
-                tracker.update(self.slots.gather(seen).mean(0), self.config.data.batch_size)
+                tracker.update(self.slots.gather(seen).mean(0), self.batch_size)
 
     def _update_running_stats(self) -> None:
         """Moves running statistics by the mean over the slots, the same bits on every worker."""

@@ -8,9 +8,8 @@ import math
 from random import Random
 from typing import Any
 
-from ganrun.config.schema import Config
 from ganrun.config.schema_tune import MutationConfig, TuneConfig
-from ganrun.config.tunable import Values, value_of
+from ganrun.config.tunable import Values
 
 
 def stream(*parts: int | str) -> Random:
@@ -38,27 +37,32 @@ def perturb(mutation: MutationConfig, value: Any, factors: tuple[float, float], 
     return min(max(value * random.choice(factors), low), high)
 
 
-def first_values(config: Config, tune: TuneConfig, trial: str) -> Values:
-    """What a trial begins with: each hyper-parameter from its prior."""
-    random = stream(config.run.seed, "first", trial)
-    return {key: _fitting(config, key, sample(each, random)) for key, each in tune.mutations.items()}
+def first_values(tune: TuneConfig, seed: int, given: Values, trial: str) -> Values:
+    """Return the first hyper-parameters of a trial, each from its prior.
+
+    Args:
+        tune: priors.
+        seed: of the search.
+        given: hyper-parameters of the config; one that is an integer there stays an integer.
+        trial: its name.
+    """
+    random = stream(seed, "first", trial)
+    return {key: _fitting(given[key], sample(each, random)) for key, each in tune.mutations.items()}
 
 
-def explored(config: Config, tune: TuneConfig, donor: Values, trial: str, interval: int) -> Values:
-    """The donor's hyper-parameters, each drawn anew or perturbed."""
-    random, values = stream(config.run.seed, "explore", trial, interval), {}
+def explored(tune: TuneConfig, seed: int, given: Values, donor: Values, trial: str, interval: int) -> Values:
+    """Return the donor's hyper-parameters, each drawn anew or perturbed; arguments as of `first_values`."""
+    random, values = stream(seed, "explore", trial, interval), {}
     for key, mutation in tune.mutations.items():
         if random.random() < tune.resample_probability:
             value = sample(mutation, random)
         else:
             value = perturb(mutation, donor[key], tune.perturbation_factors, random)
-        values[key] = _fitting(config, key, value)
+        values[key] = _fitting(given[key], value)
     return values
 
 
-def _fitting(config: Config, key: str, value: Any) -> Any:
-    """A value as its key has it: what is a whole number in the config stays one."""
-    before = value_of(config, key)
-    if isinstance(before, int) and not isinstance(before, bool) and isinstance(value, float):
+def _fitting(given: Any, value: Any) -> Any:
+    if isinstance(given, int) and not isinstance(given, bool) and isinstance(value, float):
         return round(value)
     return list(value) if isinstance(value, tuple) else value

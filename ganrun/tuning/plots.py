@@ -28,7 +28,7 @@ def draw_scores(population: Population) -> bytes:
     axes = figure.subplots()
     axes.set_title(f"Score of each trial ({_direction(population)} is better); crosses: exploits", loc="left")
     axes.set_ylabel(population.tune.metric)
-    dress(axes, population.config.train.total_images)
+    dress(axes, population.total_images)
     for number, trial in enumerate(population.trials):
         colour, style = _look(number)
         if points := _course(population, trial):
@@ -64,7 +64,7 @@ def draw_hyperparameters(population: Population) -> bytes:
     panels = figure.subplots(rows, columns, squeeze=False).flat
     for key, axes in zip(keys, panels, strict=False):
         axes.set_title(key, loc="left", fontsize=10)
-        dress(axes, population.config.train.total_images)
+        dress(axes, population.total_images)
         _draw_key(axes, population, key)
     for axes in list(panels)[len(keys) :]:
         axes.set_visible(False)
@@ -82,7 +82,7 @@ def _draw_key(axes: Axes, population: Population, key: str) -> None:
     """A step line a trial; where it takes over another it changes value and, with the founder, colour."""
     mutation = population.tune.mutations[key]
     place: Any = mutation.choice.index if mutation.choice else float
-    end = population.config.train.total_images
+    end = population.total_images
     for trial in population.trials:
         taken = [each for each in population.exploits if each.trial == trial]
         starts = [0, *(each.images for each in taken)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, assert_never
 
 from ganrun.config.schema import Config
-from ganrun.config.tunable import Values
+from ganrun.config.tunable import Values, value_of
 from ganrun.telemetry.messages import SearchEnded, SearchRecord, TrialExploit, TrialReport
 from ganrun.tuning.explore import explored, first_values, stream
 
@@ -41,14 +41,15 @@ class Population:
     """The trials of a search and what befell them; a function of the config and the lines of search.jsonl.
 
     Args:
-        config: of the search, with its `tune` section.
+        search: config with a `tune` section.
     """
 
-    def __init__(self, config: Config) -> None:
-        assert config.tune is not None
-        self.config, self.tune = config, config.tune
+    def __init__(self, search: Config) -> None:
+        assert search.tune is not None
+        self.tune, self.seed, self.total_images = search.tune, search.run.seed, search.train.total_images
+        self._given = {key: value_of(search, key) for key in self.tune.mutations}
         self.trials = [f"{number:02d}" for number in range(self.tune.population)]
-        self.first = {trial: first_values(config, self.tune, trial) for trial in self.trials}
+        self.first = {trial: first_values(self.tune, self.seed, self._given, trial) for trial in self.trials}
         self.values = dict(self.first)
         """Each trial's hyper-parameters now."""
         self.reports: dict[str, dict[int, TrialReport]] = {trial: {} for trial in self.trials}
@@ -62,7 +63,7 @@ class Population:
     @property
     def intervals(self) -> int:
         """Of a whole trial."""
-        return self.config.train.total_images // self.tune.perturb_every_images
+        return self.total_images // self.tune.perturb_every_images
 
     def handle(self, record: SearchRecord) -> None:
         """Take a line of search.jsonl, whether new or read again."""
@@ -127,12 +128,12 @@ class Population:
         top = [trial for trial in ranked[:cut] if math.isfinite(self.loss(at[trial]))]
         found: list[TrialExploit] = []
         for trial in ranked[-cut:] if top else []:
-            donor = stream(self.config.run.seed, "donor", trial, interval).choice(top)
+            donor = stream(self.seed, "donor", trial, interval).choice(top)
             report = at[donor]
             assert report is not None
             assert report.checkpoint is not None
             before, number = self.values[trial], len(self.exploits) + len(found) + 1
-            after = explored(self.config, self.tune, self.values[donor], trial, interval)
+            after = explored(self.tune, self.seed, self._given, self.values[donor], trial, interval)
             found.append(TrialExploit(number, trial, donor, interval, report.images, report.checkpoint, before, after))
         return found
 

@@ -4,12 +4,13 @@ import json
 import time
 from collections.abc import Sequence
 
-from ganrun.config.load import flat, parse
+from ganrun.config.keys import flat
+from ganrun.config.load import parse
+from ganrun.config.run_spec import RunSpec, resolve
 from ganrun.config.schema import Config
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder.curve import SEARCH_FILE as FILE
 from ganrun.run_folder.curve import parse_lines
-from ganrun.run_folder.run_config import with_slots
 from ganrun.storage import Storage
 from ganrun.telemetry.messages import SEARCH_RECORDS, SearchRecord, TrialReport
 from ganrun.telemetry.records import read_record
@@ -70,32 +71,31 @@ def append_records(storage: Storage, records: Sequence[SearchRecord]) -> None:
     storage.append(FILE, text.encode())
 
 
-def settle(config: Config, storage: Storage) -> Config:
-    """The config with the slots that the search was begun with.
+def settle(config: Config, storage: Storage) -> RunSpec:
+    """Return the search of a config, with the slots that it was begun with.
 
     Raises:
-        UserError: it differs from the search's own in what cannot change once it has begun.
+        UserError: it differs from the search's own config in what cannot change once it has begun.
     """
     found = storage.read_version("config.yaml")
-    slots = config.slots
-    if found and _text(storage):
-        before = parse(found[0], f"{storage.uri}/config.yaml")
-        slots = config.data.slots or before.slots
-        config = with_slots(config, slots)
-        old, new = flat(before), flat(config)
-        changed = [
-            f"{key} was {old.get(key)}, is {new.get(key)}"
-            for key in old | new
-            if old.get(key) != new.get(key) and not key.startswith(FREE)
-        ]
-        if changed:
-            raise UserError(
-                f"{storage.uri} was begun with another config: {'; '.join(changed)}. These cannot change in a search: "
-                "change them back, or choose another run.name"
-            )
-    elif storage.list("checkpoints"):
-        raise UserError(f"run.name: {storage.uri} is a run and no search; choose another run.name")
-    return with_slots(config, slots)
+    if not found or not _text(storage):
+        if storage.list("checkpoints"):
+            raise UserError(f"run.name: {storage.uri} is a run and no search; choose another run.name")
+        return resolve(config)
+    before = parse(found[0], f"{storage.uri}/config.yaml")
+    spec = resolve(config, begun_slots=before.slots)
+    old, new = flat(before), flat(spec)
+    changed = [
+        f"{key} was {old.get(key)}, is {new.get(key)}"
+        for key in old | new
+        if old.get(key) != new.get(key) and not key.startswith(FREE)
+    ]
+    if changed:
+        raise UserError(
+            f"{storage.uri} was begun with another config: {'; '.join(changed)}. These cannot change in a search: "
+            "change them back, or choose another run.name"
+        )
+    return spec
 
 
 def point_best(storage: Storage, best: TrialReport) -> None:

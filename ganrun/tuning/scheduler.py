@@ -10,9 +10,8 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
 from ganrun.errors import UserError
-from ganrun.ray_backend.cluster import worker_cpus
 from ganrun.storage import Storage
 from ganrun.telemetry.messages import (
     ENDINGS,
@@ -95,7 +94,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
 
     def __init__(
         self,
-        config: Config,
+        config: RunSpec,
         storage: Storage,
         population: Population,
         watch: SearchObserver,
@@ -198,7 +197,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         there: dict[str, float] = ray.cluster_resources()
         cluster = self.config.cluster
         needed = {
-            "CPU": worker_cpus(self.config, cluster.most_workers) + self.config.scoring_cpus,
+            "CPU": self.config.most_cpus,
             "GPU": float(cluster.most_workers * cluster.gpus_per_worker),
         }
         room = min(int(there.get(name, 0) / amount + 1e-6) for name, amount in needed.items() if amount)

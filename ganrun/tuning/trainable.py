@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any
 
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
 from ganrun.errors import RunError, UserError
 from ganrun.ray_backend import launch
 from ganrun.run_folder import run_config
@@ -20,7 +20,7 @@ from ganrun.tuning.trial_metrics import TrialMetrics, metrics_of
 SETTLE_SECONDS = 20.0
 
 
-def train_trial(settings: dict[str, Any], search: Config, boxes: dict[str, Any]) -> None:
+def train_trial(settings: dict[str, Any], search: RunSpec, boxes: dict[str, Any]) -> None:
     """Trains a trial from where its folder is, and reports what its workers say to Ray Tune as it comes.
 
     Args:
@@ -34,7 +34,7 @@ def train_trial(settings: dict[str, Any], search: Config, boxes: dict[str, Any])
     get(boxes[name].clear.remote())
     try:
         # An exploit is written down before anyone is told: one that is not there yet will come into the mailbox.
-        population = read_population(search, open_storage(f"{search.run.storage}/{search.run.name}"))
+        population = read_population(search, open_storage(search.run.uri))
         config = write_trial_config(search, population, name)
     except (OSError, UserError, RunError) as error:
         assert search.tune is not None
@@ -50,18 +50,18 @@ def train_trial(settings: dict[str, Any], search: Config, boxes: dict[str, Any])
             tune.report(metrics.result(events))
 
 
-def write_trial_config(search: Config, population: Population, name: str) -> Config:
+def write_trial_config(search: RunSpec, population: Population, name: str) -> RunSpec:
     """The config of a trial as it is now, written to its folder."""
     config = trial_config(search, name, population.values[name])
-    run_config.write_config(config, RunFolder(open_storage(f"{config.run.storage}/{name}")))
+    run_config.write_config(config, RunFolder(open_storage(config.run.uri)))
     return config
 
 
-def exploit_command(search: Config, exploit: TrialExploit | None) -> Exploit | None:
+def exploit_command(search: RunSpec, exploit: TrialExploit | None) -> Exploit | None:
     """An exploit as the workers of a trial are told of it; one that they have behind them they pass over."""
     if exploit is None:
         return None
-    donor = f"{search.run.storage}/{search.run.name}/trials/{exploit.donor}"
+    donor = f"{search.run.uri}/trials/{exploit.donor}"
     return Exploit(exploit.number, donor, exploit.checkpoint, exploit.after)
 
 

@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
 from ganrun.config.tunable import Values, with_values
 from ganrun.tuning.population import Segment
 
 
-def trial_config(search: Config, trial: str, values: Values) -> Config:
+def trial_config(search: RunSpec, trial: str, values: Values) -> RunSpec:
     """The run that a trial is: its seed is its own, and it has a checkpoint wherever it has a score."""
     run = search.run.model_copy(
         update={
-            "storage": f"{search.run.storage}/{search.run.name}/trials",
+            "storage": f"{search.run.uri}/trials",
             "name": trial,
             "seed": search.run.seed + int(trial),
         }
@@ -23,7 +23,7 @@ def trial_config(search: Config, trial: str, values: Values) -> Config:
     return with_values(search.model_copy(update={"run": run, "checkpoint": checkpoint}), values)
 
 
-def schedule_config(search: Config, lineage: Sequence[Segment]) -> Config:
+def schedule_config(search: RunSpec, lineage: Sequence[Segment]) -> RunSpec:
     """A plain run that changes its hyper-parameters when the last one of this ancestry and its forefathers did."""
     eldest, *later = lineage
     train = search.train.model_copy(

@@ -13,7 +13,7 @@ import uuid
 from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
 
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
 from ganrun.errors import RunError
 from ganrun.ray_backend import launch
 from ganrun.ray_backend.cluster import ray_cluster
@@ -37,7 +37,7 @@ QUIET = {
 
 
 def run(
-    config: Config, storage: Storage, population: Population, watch: "SearchObserver", stop: threading.Event
+    config: RunSpec, storage: Storage, population: Population, watch: "SearchObserver", stop: threading.Event
 ) -> str:
     """Runs a search on a Ray of its own, or on the cluster that RAY_ADDRESS names; `finished` or `stopped`.
 
@@ -54,7 +54,7 @@ def run(
     """
     try:
         with (
-            ray_cluster(config, len(population.trials)) as ray,
+            ray_cluster(config.run.uri, len(population.trials) * config.most_cpus) as ray,
             contextlib.closing(HeadWatch(ray.get_runtime_context().gcs_address)) as head,
         ):
             return _run(config, storage, population, watch, stop, head)
@@ -65,7 +65,7 @@ def run(
 
 
 def _run(
-    config: Config,
+    config: RunSpec,
     storage: Storage,
     population: Population,
     watch: "SearchObserver",
@@ -103,7 +103,7 @@ def _run(
     return "finished"
 
 
-def tuner_of(config: Config, scheduler: "Scheduler", boxes: dict[str, Any]) -> Any:
+def tuner_of(config: RunSpec, scheduler: "Scheduler", boxes: dict[str, Any]) -> Any:
     """Return the Tuner of the trials that are not yet at their end.
 
     Args:
@@ -140,6 +140,6 @@ def tuner_of(config: Config, scheduler: "Scheduler", boxes: dict[str, Any]) -> A
             callbacks=[ScoreLog()],
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=config.cluster.max_failures),
-            **for_ray(f"{config.run.storage}/{config.run.name}/.ray"),
+            **for_ray(f"{config.run.uri}/.ray"),
         ),
     )

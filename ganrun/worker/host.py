@@ -8,6 +8,7 @@ from typing import Any, assert_never
 
 import torch.distributed as dist
 
+from ganrun.config.run_spec import RunSpec
 from ganrun.config.tunable import next_schedule_step
 from ganrun.data.decode import RawBatch
 from ganrun.data.stream import Stream
@@ -35,6 +36,7 @@ class WorkerHost:
     """Writes what rank 0 has to write; agrees with the other ranks on what all must know.
 
     Args:
+        spec: of the run.
         state: of training.
         folder: of the run.
         stream: where batches come from; the fingerprint of its data goes into checkpoints.
@@ -46,6 +48,7 @@ class WorkerHost:
 
     def __init__(
         self,
+        spec: RunSpec,
         state: TrainingState,
         folder: RunFolder,
         stream: Stream,
@@ -54,6 +57,7 @@ class WorkerHost:
         progress: RunProgress,
         evaluator: Evaluator | PointEvaluator | None,
     ) -> None:
+        self.spec = spec
         self.state, self.folder, self.channel, self.attempt = state, folder, channel, attempt
         self.stream, self.data_fingerprint = stream, stream.data.index.fingerprint
         self.progress, self.evaluator = progress, evaluator
@@ -62,16 +66,14 @@ class WorkerHost:
         self.checkpoint_writer: CheckpointWriter | None = None
         if self.is_rank_0:
             self.line_writer = LineWriter(folder)
-            self.checkpoint_writer = CheckpointWriter(
-                folder, state.config.checkpoint.keep, self.line_writer, self.emit_event
-            )
-        if state.config.tune and self.checkpoint_writer is not None:
+            self.checkpoint_writer = CheckpointWriter(folder, spec.checkpoint.keep, self.line_writer, self.emit_event)
+        if spec.tune and self.checkpoint_writer is not None:
             self.checkpoint_writer.held = frozenset(folder.storage.list("checkpoints"))
         self.transition: messages.Exploit | ScheduleStep | Drain | None = None
         """What ends this attempt before the run's end: the same on all ranks, the next one begins with it."""
         self._exploit_command: messages.Exploit | None = None
         self._drain: Drain | None = None
-        self._next_schedule_step = next_schedule_step(state.config, state.images)
+        self._next_schedule_step = next_schedule_step(spec, state.images)
         self._stopping = False
         self.time_accounting = TimeAccounting()
         self._rank_stats = RankStats(state, stream)
@@ -82,7 +84,7 @@ class WorkerHost:
         self._best = self._to_score = False
         """Of the next checkpoint: whether it has the best score, whether a task is to score it."""
         self._metrics = f"metrics/{attempt:04d}-{state.images:012d}.jsonl"
-        self._profiler = round_profiler(state, folder, self.emit_event)
+        self._profiler = round_profiler(spec, state, folder, self.emit_event)
         self._begun = time.monotonic()
         self._recorded = False
 
@@ -92,7 +94,7 @@ class WorkerHost:
         if self._profiler and self._recorded:
             self._profiler.end_round()
         if self.checkpoint_writer is not None:
-            self.checkpoint_writer.raise_fault(self.state.config.checkpoint.max_age_seconds)
+            self.checkpoint_writer.raise_fault(self.spec.checkpoint.max_age_seconds)
             self._execute_commands(self.checkpoint_writer)
             self.channel.send(messages.Progress(self.state.images))
         stopping, exploiting, draining = self.state.slots.flags_from_rank_0(
@@ -137,7 +139,7 @@ class WorkerHost:
         if self.line_writer is None:
             return
         images = self.state.images
-        if drawn := draw_samples(self.state, self.stream.data.index, self.attempt):
+        if drawn := draw_samples(self.state, self.spec.telemetry.sample_images, self.stream.data.index, self.attempt):
             self.line_writer.picture(f"samples/{images:012d}.png", drawn.png)
             self.channel.send(messages.SamplesDrawn(images, drawn.pushed, drawn.diversity))
 
@@ -148,11 +150,11 @@ class WorkerHost:
         Where tasks score, a checkpoint is due for one, but at the end: then the workers have nothing else to do. In a
         search there too: it is told of scores in the order of their images.
         """
-        if self.state.config.evaluate.where == "task" and (self.state.config.tune or not self._done):
+        if self.spec.evaluate.where == "task" and (self.spec.tune or not self._done):
             self._to_score = self.state.images > 0
             return self._to_score
         assert self.evaluator is not None
-        generated = GeneratedImages(self.state.game, self.state.ema_networks, self.state.config.run.seed)
+        generated = GeneratedImages(self.state.game, self.state.ema_networks, self.state.seed)
         score = self.evaluator.score(generated, dist.group.WORLD if self.state.slots.workers > 1 else None)
         best = self._is_best(score.value)
         self._best = self._best or best
@@ -204,7 +206,7 @@ class WorkerHost:
 
     @property
     def _done(self) -> bool:
-        return self.state.images >= self.state.config.train.total_images
+        return self.state.images >= self.spec.train.total_images
 
     @timed_as("checkpoint")
     def save(self) -> None:
@@ -221,13 +223,13 @@ class WorkerHost:
             self.checkpoint_writer.drain()  # The last one is not to be dropped for a best one that waits.
         seconds = self.progress.seconds + begun - self._begun
         progress, spare = replace(self.progress, seconds=seconds), self.checkpoint_writer.take_spare()
-        snapshot = take_snapshot(state_dict, progress, self.state.config.to_yaml(), spare)
+        snapshot = take_snapshot(state_dict, progress, self.spec.to_yaml(), spare)
         name = f"{self.state.images:012d}-{self.attempt:04d}"
         facts = {"images": self.state.images, "attempt": self.attempt, "data": self.data_fingerprint}
         scores = [self._score[1]] if self._score and self._score[0] == self.state.images else []
         pointer = Pointer(name, self.state.images, self.attempt, scores[0]["value"] if scores else None)
         facts |= {"scores": scores}
-        if self.state.config.tune:
+        if self.spec.tune:
             self.checkpoint_writer.held |= {name}
         seconds = time.monotonic() - begun
         self.checkpoint_writer.submit(PendingCheckpoint(snapshot, facts, pointer, best, seconds, to_score))

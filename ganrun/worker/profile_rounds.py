@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 
+from ganrun.config.run_spec import RunSpec
 from ganrun.run_folder.run_folder import RunFolder
 from ganrun.telemetry.profiler import RoundProfiler
 from ganrun.telemetry.records import ProfileEnded
@@ -10,18 +11,19 @@ from ganrun.training.state import TrainingState
 
 
 def round_profiler(
-    state: TrainingState, folder: RunFolder, emit_event: Callable[[ProfileEnded], None]
+    spec: RunSpec, state: TrainingState, folder: RunFolder, emit_event: Callable[[ProfileEnded], None]
 ) -> RoundProfiler | None:
     """What is to profile `train.profile_rounds` rounds of this worker; None if nobody asked, or it is there already.
 
     Each worker writes its own trace, rank 0 the page, too.
 
     Args:
+        spec: of the run.
         state: of this worker.
         folder: of the run.
         emit_event: see `WorkerHost.emit_event`.
     """
-    rounds, rank, config = state.config.train.profile_rounds, state.slots.rank, state.config
+    rounds, rank = spec.train.profile_rounds, state.slots.rank
     place, trace = f"profile/{rounds}-rounds", f"rank{rank}.json.gz"
     if not rounds or trace in folder.storage.list(place):
         return None
@@ -42,10 +44,10 @@ def round_profiler(
         if rank == 0:
             emit_event(ProfileEnded(images=state.images, files=names, message=message))
 
-    batch = f"batches of {config.data.batch_size} in {config.slots} slots, {config.train.precision}"
+    batch = f"batches of {spec.data.batch_size} in {spec.slots} slots, {spec.train.precision}"
     about = (
-        f"Run {config.run.name}, {config.model.name} of width {config.model.width}, {batch}; rank 0 of "
+        f"Run {spec.run.name}, {spec.model.name} of width {spec.model.width}, {batch}; rank 0 of "
         f"{state.slots.workers}, {state.device.type}, {os.cpu_count()} CPUs here, "
-        f"cluster.cpus_per_worker: {config.cluster.cpus_per_worker:g}."
+        f"cluster.cpus_per_worker: {spec.cluster.cpus_per_worker:g}."
     )
     return RoundProfiler(rounds, state.device, about, keep)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from ganrun.config.load import parse
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
 from ganrun.config.tunable import scheduled, value_of, with_values
 from ganrun.errors import UserError
 from ganrun.run_folder.run_folder import RunFolder, find_checkpoint
@@ -63,8 +63,8 @@ def begin_attempt(
     return start, own, snapshot and _with_tensors(snapshot, tensors)
 
 
-def load_start_from(state: TrainingState) -> list[str]:
-    """Load the weights of `run.start_from`, with those of the EMA, into a new training state. Rank 0 reads.
+def load_start_from(state: TrainingState, where: str | None) -> list[str]:
+    """Load the weights of `run.start_from`, if set, and those of the EMA into a new training state. Rank 0 reads.
 
     Returns:
         Names of the tensors that keep their first values: they are missing there, or of another shape.
@@ -73,7 +73,7 @@ def load_start_from(state: TrainingState) -> list[str]:
         UserError: there is no such checkpoint, or nothing of it fits; on every rank.
         RunError: it is damaged; on every rank.
     """
-    if not (where := state.config.run.start_from):
+    if not where:
         return []
     networks = state.game.networks | {f"{name}_ema": ema.network for name, ema in state.ema.items()}
 
@@ -97,7 +97,7 @@ def load_start_from(state: TrainingState) -> list[str]:
     return unfit
 
 
-def current_config(config: Config, snapshot: Snapshot | None, folder: RunFolder, exploit: Exploit | None) -> Config:
+def current_config(config: RunSpec, snapshot: Snapshot | None, folder: RunFolder, exploit: Exploit | None) -> RunSpec:
     """Return the config of an attempt: hyper-parameters change during a run.
 
     Args:

@@ -22,15 +22,16 @@ class SamplePicture(NamedTuple):
     """Mean over pixels of the samples' standard deviation over latents, in [0, 1]."""
 
 
-def draw_samples(state: TrainingState, index: Index, attempt: int) -> SamplePicture | None:
+def draw_samples(state: TrainingState, count: int, index: Index, attempt: int) -> SamplePicture | None:
     """The picture of this moment; None for points whose modes are not known.
 
     Args:
         state: between two rounds.
+        count: samples.
         index: of the run's data.
         attempt: written into the file's text, with the images shown.
     """
-    images = _samples(state)
+    images = _samples(state, count)
     facts = {"attempt": str(attempt), "images": str(state.images)}
     png = to_picture(images, index, state.game.classes or None, facts)
     if png is None:
@@ -39,10 +40,10 @@ def draw_samples(state: TrainingState, index: Index, attempt: int) -> SamplePict
     return SamplePicture(png, png if len(png) <= PART_BYTES else small_png(images), diversity)
 
 
-def _samples(state: TrainingState) -> Tensor:
+def _samples(state: TrainingState, count: int) -> Tensor:
     """[B, C, H, W] in [-1, 1]."""
-    game, count = state.game, state.config.telemetry.sample_images
-    noise = KeyedNoise(state.config.run.seed, 0, 0, 0, state.device, state.dtype)
+    game = state.game
+    noise = KeyedNoise(state.seed, 0, 0, 0, state.device, state.dtype)
     with torch.inference_mode():
         z = game.latent.draw(noise, count, "samples/z")
         return game.sample(state.ema_networks, z, game.labels(0, count, state.device))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 import torch.distributed as dist
 
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
 from ganrun.config.tunable import scheduled
 from ganrun.data.cache import open_cache
 from ganrun.data.index import DataSet, open_data
@@ -19,7 +19,6 @@ from ganrun.errors import DivergedError, RunError, UserError
 from ganrun.evaluation.evaluator import Evaluator
 from ganrun.evaluation.point_evaluator import PointEvaluator
 from ganrun.evaluation.real_images import RealImages
-from ganrun.games.build import build_game
 from ganrun.models.extractors import open_extractor
 from ganrun.run_folder.run_folder import RunFolder
 from ganrun.slots import Slots
@@ -27,6 +26,7 @@ from ganrun.storage import open_storage
 from ganrun.telemetry import messages, records
 from ganrun.training.collapse import CollapseDetector
 from ganrun.training.loop import train
+from ganrun.training.new_state import new_state
 from ganrun.training.player_step import has_bf16
 from ganrun.training.state import TrainingState
 from ganrun.worker.channel import Channel
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_worker(
-    config: Config,
+    config: RunSpec,
     rank: int,
     workers: int,
     device: torch.device,
@@ -98,16 +98,16 @@ class _Setup(NamedTuple):
     restart: messages.Restart | None
 
 
-def _set_up(config: Config, channel: Channel, restart: messages.Restart | None) -> _Setup:
+def _set_up(config: RunSpec, channel: Channel, restart: messages.Restart | None) -> _Setup:
     patience = config.run.patience_seconds
-    folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}", patience))
+    folder = RunFolder(open_storage(config.run.uri, patience))
     data = open_data(config.data.shards, patience)
     evaluator = _open_evaluator(config, data) if config.evaluate.every_images else None
     return _Setup(folder, data, evaluator, channel, restart)
 
 
 def _attempt(
-    config: Config, device: torch.device, slots: Slots, setup: _Setup, transition: Transition | None
+    config: RunSpec, device: torch.device, slots: Slots, setup: _Setup, transition: Transition | None
 ) -> Transition | None:
     """From the newest checkpoint, a donor's, or from nothing, to an end, or to what begins another attempt.
 
@@ -116,18 +116,18 @@ def _attempt(
     start, progress, snapshot = begin_attempt(setup.folder, slots, device, transition)
     exploit = transition if isinstance(transition, messages.Exploit) and start.donor else None
     config = current_config(config, snapshot, setup.folder, exploit)
-    state = TrainingState(build_game(config, device), config, slots)
+    state = new_state(config, device, slots)
     if snapshot:
         state.load_state_dict(snapshot.state)
-    unfit = [] if snapshot else load_start_from(state)
+    unfit = [] if snapshot else load_start_from(state, config.run.start_from)
     del snapshot  # Its tensors are copied.
     if exploit:
         progress, state.rollback_count = replace(progress, exploit=exploit.number), start.rollback_count
     state.rollback_count = max(state.rollback_count, start.rollback_count)
     if isinstance(transition, Rollback):
         state.collapse_detector = CollapseDetector()
-    stream = _open_stream(state, setup.data)
-    host = WorkerHost(state, setup.folder, stream, setup.channel, start.attempt, progress, setup.evaluator)
+    stream = _open_stream(config, state, setup.data)
+    host = WorkerHost(config, state, setup.folder, stream, setup.channel, start.attempt, progress, setup.evaluator)
     if host.is_rank_0:
         _report_start(host, start, unfit, transition, setup.restart)
     if exploit:
@@ -151,19 +151,19 @@ def _report_start(
     """What begins, as an event and to the driver."""
     state, begun = host.state, {"images": host.state.images, **start._asdict()}
     if isinstance(transition, Rollback):
-        often = f"rollback {transition.rollback_count} of train.max_rollbacks: {state.config.train.max_rollbacks}"
+        often = f"rollback {transition.rollback_count} of train.max_rollbacks: {state.train.max_rollbacks}"
         message = f"rolled back to {state.images:,} images ({often}), since {transition.why}"
         host.emit_event(records.RolledBack(message=message, **begun))
         return
     if isinstance(transition, ScheduleStep):
-        host.emit_event(records.ScheduleStepped(values=scheduled(state.config, state.images), **begun))
+        host.emit_event(records.ScheduleStepped(values=scheduled(host.spec, state.images), **begun))
         return
     if transition is None or transition.attempt is None:
         _report_worker_start(host, start, restart)
     if isinstance(transition, messages.Exploit) and start.donor:
         host.emit_event(records.Exploited(number=transition.number, values=transition.values, **begun))
     if unfit:
-        host.log_event(records.WeightsUnfit(where=str(state.config.run.start_from), unfit=unfit))
+        host.log_event(records.WeightsUnfit(where=str(host.spec.run.start_from), unfit=unfit))
         text = f"run.start_from: {len(unfit)} tensors did not fit: {', '.join(unfit)}"
         host.channel.send(messages.Note(text))
 
@@ -215,13 +215,13 @@ def _train(state: TrainingState, host: WorkerHost) -> bool:
 def _train_or_fail(state: TrainingState, host: WorkerHost) -> bool:
     """Trains; a run that diverged and was rolled back often enough has failed."""
     try:
-        return train(state, host.next_batches, host)
+        return train(state, host.next_batches, host, host.spec.evaluate, host.spec.checkpoint)
     except DivergedError as error:
-        if state.rollback_count < state.config.train.max_rollbacks:
+        if state.rollback_count < state.train.max_rollbacks:
             raise
         raise RunError(
             f"the run diverged: {error}; it was rolled back as often as train.max_rollbacks: "
-            f"{state.config.train.max_rollbacks} allows; lower optimizer.*.learning_rate or choose another "
+            f"{state.train.max_rollbacks} allows; lower optimizer.*.learning_rate or choose another "
             "objective.loss, and run again from the last checkpoint"
         ) from error
 
@@ -248,9 +248,9 @@ def _warnings_to_channel(channel: Channel) -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def _open_stream(state: TrainingState, data: DataSet) -> Stream:
+def _open_stream(config: RunSpec, state: TrainingState, data: DataSet) -> Stream:
     """Batches from where the training state is."""
-    config, slots = state.config, state.slots
+    slots = state.slots
     sizes = tuple(shard.samples for shard in data.index.shards)
     order = Order(sizes, slots.total, config.run.seed, config.data.shuffle_shards)
     cache = open_cache(config.data.cache_mib)
@@ -258,7 +258,7 @@ def _open_stream(state: TrainingState, data: DataSet) -> Stream:
     return Stream(data, config.data, order, slots.owned, state.images, state.device, cache, decoders)
 
 
-def _open_evaluator(config: Config, data: DataSet) -> Evaluator | PointEvaluator:
+def _open_evaluator(config: RunSpec, data: DataSet) -> Evaluator | PointEvaluator:
     settings = config.evaluate
     if config.data.fields["image"].kind == "point":
         return PointEvaluator(data.index, settings.samples)

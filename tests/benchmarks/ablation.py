@@ -7,7 +7,7 @@ import torch
 
 from ganrun.benchmarks.comparison import Rates, in_turn, rate, ratio, result, spread
 from ganrun.benchmarks.rounds import changed, rounds, use_threads
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
 from ganrun.data.decode import Field
 from ganrun.slots import Slots
 from ganrun.training.player_step import has_bf16
@@ -17,20 +17,20 @@ REPEATS, SECONDS = 5, 2.0
 Change = Callable[[TrainingState], None]
 
 
-def measure(config: Config) -> dict[str, Any]:
+def measure(spec: RunSpec) -> dict[str, Any]:
     """Images/s of the round as it is and of each variant."""
-    use_threads(config)
-    config = changed(config, data__slots=1, train__precision="float32")
-    size = config.data.batch_size
-    steps: dict[str, Callable[[], None]] = {"the round": rounds(config)[1]}
+    use_threads(spec.cluster)
+    spec = changed(spec, data__slots=1, train__precision="float32")
+    size = spec.data.batch_size
+    steps: dict[str, Callable[[], None]] = {"the round": rounds(spec)[1]}
     for name, change in WITHOUT.items():
-        state, steps[name] = rounds(config)
+        state, steps[name] = rounds(spec)
         change(state)
     for slots in (2, 4):
         if size % slots == 0:
-            steps[f"in {slots} slots"] = rounds(changed(config, data__slots=slots), Slots(slots))[1]
+            steps[f"in {slots} slots"] = rounds(changed(spec, data__slots=slots), Slots(slots))[1]
     if has_bf16(torch.device("cpu")):
-        steps["in bf16"] = rounds(changed(config, train__precision="bf16"))[1]
+        steps["in bf16"] = rounds(changed(spec, train__precision="bf16"))[1]
     sides: dict[str, Callable[[], float]] = {
         name: lambda step=step: rate(step, size, SECONDS)  # type: ignore[misc]
         for name, step in steps.items()

@@ -20,7 +20,7 @@ import torch.multiprocessing as multiprocessing
 from ganrun.benchmarks import tutorial_step
 from ganrun.benchmarks.comparison import in_turn, ratio, result
 from ganrun.benchmarks.rounds import a_batch, changed, rounds
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
 from ganrun.errors import UserError
 from ganrun.ray_backend.cluster import LOOPBACK
 from ganrun.slots import Slots
@@ -30,21 +30,21 @@ PEER = "as many independent processes"
 PLAIN = "plain DDP, textbook step"
 
 
-def measure(config: Config) -> dict[str, Any]:
+def measure(spec: RunSpec) -> dict[str, Any]:
     """Images/s of two workers, of two independent processes, of plain DDP and of one process alone; in turn."""
     cores = sorted(os.sched_getaffinity(0))[:WORKERS]
     if len(cores) < WORKERS:
         raise UserError(f"bench ddp needs {WORKERS} cores; this process may use {len(cores)}")
-    if config.data.batch_size % WORKERS:
-        raise UserError(f"data.batch_size: {config.data.batch_size} cannot be cut in {WORKERS}")
-    portion = config.data.batch_size // WORKERS
-    config = changed(config, data__slots=WORKERS, train__precision="float32")
-    alone = changed(config, data__slots=1, data__batch_size=portion)
+    if spec.data.batch_size % WORKERS:
+        raise UserError(f"data.batch_size: {spec.data.batch_size} cannot be cut in {WORKERS}")
+    portion = spec.data.batch_size // WORKERS
+    spec = changed(spec, data__slots=WORKERS, train__precision="float32")
+    alone = changed(spec, data__slots=1, data__batch_size=portion)
     with contextlib.ExitStack() as stack:
         pairs = {
-            name: stack.enter_context(_processes(side, config, cores))
-            for name, side, config in (
-                ("ganrun", _ours, config),
+            name: stack.enter_context(_processes(side, spec, cores))
+            for name, side, spec in (
+                ("ganrun", _ours, spec),
                 (PEER, _independent, alone),
                 (PLAIN, _plain, alone),
             )
@@ -101,13 +101,13 @@ class _Pair:
 
 
 @contextlib.contextmanager
-def _processes(side: Callable[[Config, int], Callable[[], None]], config: Config, cores: list[int]) -> Iterator[_Pair]:
+def _processes(side: Callable[[RunSpec, int], Callable[[], None]], spec: RunSpec, cores: list[int]) -> Iterator[_Pair]:
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as meeting:
         ours, started = [], []
         for rank, core in enumerate(cores):
             mine, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(side, config, rank, core, f"{meeting}/store", theirs))
+            process = context.Process(target=_serve, args=(side, spec, rank, core, f"{meeting}/store", theirs))
             process.start()
             ours.append(mine)
             started.append(process)
@@ -121,8 +121,8 @@ def _processes(side: Callable[[Config, int], Callable[[], None]], config: Config
 
 
 def _serve(
-    side: Callable[[Config, int], Callable[[], None]],
-    config: Config,
+    side: Callable[[RunSpec, int], Callable[[], None]],
+    spec: RunSpec,
     rank: int,
     core: int,
     meeting: str,
@@ -133,7 +133,7 @@ def _serve(
     torch.set_num_threads(1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=WORKERS)
-    play_round = side(config, rank)
+    play_round = side(spec, rank)
     while count := line.recv():
         begun = time.perf_counter()
         for _ in range(count):
@@ -142,13 +142,15 @@ def _serve(
     dist.destroy_process_group()
 
 
-def _ours(config: Config, rank: int) -> Callable[[], None]:
-    return rounds(config, Slots(WORKERS, rank, WORKERS))[1]
+def _ours(spec: RunSpec, rank: int) -> Callable[[], None]:
+    return rounds(spec, Slots(WORKERS, rank, WORKERS))[1]
 
 
-def _independent(config: Config, rank: int) -> Callable[[], None]:
-    return rounds(config)[1]
+def _independent(spec: RunSpec, rank: int) -> Callable[[], None]:
+    return rounds(spec)[1]
 
 
-def _plain(config: Config, rank: int) -> Callable[[], None]:
-    return tutorial_step.TutorialStep.of(config, distributed=True).steps(a_batch(config, config.data.batch_size))
+def _plain(spec: RunSpec, rank: int) -> Callable[[], None]:
+    return tutorial_step.TutorialStep.of(spec, distributed=True).steps(
+        a_batch(spec.data, spec.model.classes, spec.data.batch_size)
+    )

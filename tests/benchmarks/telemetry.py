@@ -14,16 +14,17 @@ import torch
 
 from ganrun.benchmarks.comparison import ratio, result
 from ganrun.benchmarks.sidecar_process import SidecarProcess
-from ganrun.config.schema import Config
+from ganrun.config.run_spec import RunSpec
+from ganrun.config.schema import DataConfig
 from ganrun.data.decode import RawBatch
 from ganrun.evaluation.pictures import to_png
-from ganrun.games.build import build_game
 from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
 from ganrun.telemetry.messages import Event, Progress, SamplesDrawn, Tick
 from ganrun.telemetry.push import Pusher
 from ganrun.telemetry.series import NONFINITE
 from ganrun.telemetry.state import RunHistory, RunState
+from ganrun.training.new_state import new_state
 from ganrun.training.state import TrainingState
 
 REPEATS, SECONDS = 6, 10.0
@@ -32,11 +33,11 @@ SAY_SECONDS = 0.25
 """How often the driver hears of the workers."""
 
 
-def measure(config: Config) -> dict[str, Any]:
+def measure(spec: RunSpec) -> dict[str, Any]:
     """CPU seconds of rounds, and of pushes every `telemetry.push_seconds` to a real sidecar beside them."""
-    torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
-    state = TrainingState(build_game(config, torch.device("cpu")), config, Slots(1))
-    with SidecarProcess() as sidecar, _Watched(state, sidecar) as watched:
+    torch.set_num_threads(max(1, int(spec.cluster.cpus_per_worker)))
+    state = new_state(spec, torch.device("cpu"), Slots(1))
+    with SidecarProcess() as sidecar, _Watched(spec, state, sidecar) as watched:
         watched.stretch()
         stretches = [watched.stretch() for _ in range(REPEATS)]
     watched_rates = [rounds / (own + watching) for rounds, own, watching in stretches]
@@ -66,18 +67,18 @@ def describe(result: dict[str, Any]) -> str:
 class _Watched:
     """A play with all that a driver does to have it shown."""
 
-    def __init__(self, state: TrainingState, sidecar: SidecarProcess) -> None:
-        self.state, self.sidecar = state, sidecar
-        self.run_state = RunState(state.config, RunHistory())
+    def __init__(self, spec: RunSpec, state: TrainingState, sidecar: SidecarProcess) -> None:
+        self.spec, self.state, self.sidecar = spec, state, sidecar
+        self.run_state = RunState(spec.run, spec.train, spec.telemetry, RunHistory())
         self._heard = 0.0
         """CPU seconds in which the thread of the rounds told the state something: in a run it is the driver's."""
         self._over = threading.Event()
-        self._batch: RawBatch = {"image": torch.randint(0, 256, _shape(state), dtype=torch.uint8)}
-        if state.config.model.classes:
-            self._batch["label"] = torch.arange(state.config.data.batch_size) % state.config.model.classes
+        self._batch: RawBatch = {"image": torch.randint(0, 256, _shape(spec.data), dtype=torch.uint8)}
+        if spec.model.classes:
+            self._batch["label"] = torch.arange(spec.data.batch_size) % spec.model.classes
 
     def __enter__(self) -> "_Watched":
-        seconds = self.state.config.telemetry.push_seconds or 5
+        seconds = self.spec.telemetry.push_seconds or 5
         self._pusher = Pusher(self.run_state, self.sidecar.address, False, seconds, _unheard)
         self._driver = threading.Thread(target=_hear, args=(self.run_state, self.state, self._over), daemon=True)
         self._driver.start()
@@ -97,7 +98,7 @@ class _Watched:
             self.state.round(lambda: [self._batch])
             rounds += 1
             if now - ticked > 1:
-                ticked, told = now, _tick(self.state)
+                ticked, told = now, _tick(self.state, self.spec.telemetry.sample_images)
                 before = time.thread_time()
                 for event in told:
                     self.run_state.handle(event)
@@ -118,17 +119,16 @@ def _cpu_seconds(thread: threading.Thread) -> float:
     return time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
 
 
-def _shape(state: TrainingState) -> tuple[int, ...]:
-    data = state.config.data
+def _shape(data: DataConfig) -> tuple[int, ...]:
     return data.batch_size, data.channels, data.image_size, data.image_size
 
 
-def _tick(state: TrainingState) -> list[Event]:
+def _tick(state: TrainingState, count: int) -> list[Event]:
     """What a worker says at a tick."""
     values, nonfinite = state.recorder.read()
-    noise = KeyedNoise(state.config.run.seed, 0, 0, 0, state.device, state.dtype)
+    noise = KeyedNoise(state.seed, 0, 0, 0, state.device, state.dtype)
     with torch.inference_mode():
-        z = state.game.latent.draw(noise, state.config.telemetry.sample_images, "samples/z")
+        z = state.game.latent.draw(noise, count, "samples/z")
         images = state.game.sample(state.ema_networks, z, state.game.labels(0, len(z), state.device))
     return [
         Tick(state.images, values | {NONFINITE.key: nonfinite}),

@@ -4,6 +4,7 @@ import pytest
 
 from ganrun.cli import preflight
 from ganrun.config.load import load_config
+from ganrun.config.run_spec import resolve
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder import run_config
 from ganrun.run_folder.run_folder import Pointer, RunFolder
@@ -12,7 +13,7 @@ from tests.conftest import config_of, write_data
 
 
 def folder_of(config):
-    return RunFolder(open_storage(f"{config.run.storage}/{config.run.name}"))
+    return RunFolder(open_storage(config.run.uri))
 
 
 def settle(values, **changes):
@@ -89,7 +90,7 @@ def test_all_that_is_wrong_comes_in_one_message(values, tmp_path):
 def test_the_beginning_writes_the_whole_config(values, tmp_path):
     config = settle(values)
     path = tmp_path / "runs" / "small" / "config.yaml"
-    assert load_config(path) == config
+    assert resolve(load_config(path)) == config
     assert path.read_text() == config.to_yaml()
 
 

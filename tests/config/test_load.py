@@ -7,9 +7,12 @@ import sys
 import pytest
 import yaml
 
-from ganrun.config.load import check_names, differences, is_fixed, json_schema, load_config, parse
+from ganrun.config.keys import differences, is_fixed
+from ganrun.config.load import check_names, json_schema, load_config, parse
 from ganrun.config.registry import NETWORKS
+from ganrun.config.run_spec import RunSpec, resolve
 from ganrun.config.schema import Config
+from ganrun.config.tunable import with_values
 from ganrun.errors import UserError
 from tests.conftest import config_of, write_yaml
 
@@ -294,6 +297,40 @@ def test_reading_a_config_imports_neither_torch_nor_ray(file):
     )
     done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_only_a_config_file_needs_omegaconf():
+    code = (
+        "import sys; import ganrun.train, ganrun.tune, ganrun.runs, ganrun.bench; "
+        "import ganrun.config.run_spec; print('omegaconf' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_a_resolved_run_has_absolute_paths_and_slots(values, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values["run"] |= {"storage": "runs", "start_from": "runs/other"}
+    values["data"] |= {"shards": ["a", "s3://bucket/b", "package:fashion-mnist-10k"], "slots": None}
+    values["evaluate"] = {"extractor": "features.pt", "extractor_weights": "s3://bucket/weights"}
+    spec = resolve(config_of(values, cluster__workers=3))
+    assert isinstance(spec, RunSpec)
+    assert (spec.run.uri, spec.run.start_from) == (f"{tmp_path}/runs/small", f"{tmp_path}/runs/other")
+    assert spec.data.shards == [f"{tmp_path}/a", "s3://bucket/b", "package:fashion-mnist-10k"]
+    assert (spec.evaluate.extractor, spec.evaluate.extractor_weights) == (
+        f"{tmp_path}/features.pt",
+        "s3://bucket/weights",
+    )
+    assert spec.data.slots == spec.slots == 3
+    assert resolve(spec) == spec
+    assert isinstance(with_values(spec, {"objective.label_smoothing": 0.1}), RunSpec)
+
+
+def test_slots_are_the_config_s_then_those_of_the_beginning_then_the_workers(values):
+    unset = config_of(values, data__slots=None, cluster__workers=4)
+    assert [resolve(config_of(values), 3).slots, resolve(unset, 3).slots, resolve(unset).slots] == [6, 3, 4]
+    with pytest.raises(UserError, match=r"data\.batch_size: 12 cannot be cut into .*: 5; take a multiple"):
+        resolve(unset, 5)
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ class Drill:
         self.cluster, self.config = cluster, config
         self.yaml = folder / f"{config.run.name}.yaml"
         self.yaml.write_text(config.to_yaml())
-        self.folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}"))
+        self.folder = RunFolder(open_storage(config.run.uri))
         self.drivers: list[Driver] = []
         self.faults: list[float] = []
         self.visible: list[tuple[int, int]] = []

@@ -21,7 +21,7 @@ class NotingHost(WorkerHost):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         home = Path(os.environ["HOME"])
-        folder, self.name = home.parent / "notes" / self.state.config.run.name, home.name
+        folder, self.name = home.parent / "notes" / self.spec.run.name, home.name
         folder.mkdir(parents=True, exist_ok=True)
         self.notes = (folder / f"{self.attempt:04d}-{self.state.slots.rank}").open("a", buffering=1)
         self.given = self.state.images
@@ -33,7 +33,7 @@ class NotingHost(WorkerHost):
             keys = batch.get("text", [])  # A data set may have none.
             note = {"host": self.name, "time": time.time(), "images": self.given, "slot": slot, "keys": keys}
             self.notes.write(json.dumps(note) + "\n")
-        self.given += self.state.config.data.batch_size
+        self.given += self.state.batch_size
         return batches
 
 

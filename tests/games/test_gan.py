@@ -12,7 +12,7 @@ from ganrun.games.build import build_game
 from ganrun.models.normalization import SlotBatchNorm2d
 from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
-from ganrun.training.state import TrainingState
+from ganrun.training.new_state import new_state
 from tests.conftest import config_of
 
 CPU = torch.device("cpu")
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 def play_of(values, **changes):
     config = config_of(values, **changes)
-    return TrainingState(build_game(config, CPU), config, Slots(config.slots))
+    return new_state(config, CPU, Slots(config.slots))
 
 
 def bytes_of(seed, size=12):

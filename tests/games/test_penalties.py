@@ -6,12 +6,11 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 
 from ganrun.config.registry import PENALTIES
-from ganrun.games.build import build_game
 from ganrun.games.penalties import Penalties, slope
 from ganrun.models.normalization import SlotBatchNorm2d
 from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
-from ganrun.training.state import TrainingState
+from ganrun.training.new_state import new_state
 from tests.conftest import config_of
 from tests.ranks import as_ranks
 
@@ -99,7 +98,7 @@ def test_weights_multiply():
 
 def play_of(values, slots=1, **changes):
     config = config_of(values, data__slots=slots, **changes)
-    return TrainingState(build_game(config, CPU), config, Slots(slots))
+    return new_state(config, CPU, Slots(slots))
 
 
 def batches(slots=1, size=12, seed=0):
@@ -175,7 +174,7 @@ def turn_gradients(rank, workers, config, rendezvous, out):
     gradients = {}
     for name in PENALTIES:
         each = config.model_copy(update={"objective": config.objective.model_copy(update={"penalties": {name: 10.0}})})
-        state = TrainingState(build_game(each, CPU), each, Slots(each.slots, rank, workers))
+        state = new_state(each, CPU, Slots(each.slots, rank, workers))
         owned = state.slots.owned
         mine = [state.normalise(batch) for batch in batches(each.slots, size=2)[owned.start : owned.stop]]
         state.player_steps[0].step(mine, list(state._noises(0, 0)), 1e-3)

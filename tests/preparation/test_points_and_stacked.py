@@ -14,11 +14,10 @@ from ganrun.data.index import open_data
 from ganrun.data.order import Order
 from ganrun.data.stream import Stream
 from ganrun.evaluation.modes import MIXTURES, modes
-from ganrun.games.build import build_game
 from ganrun.preparation.points import draw
 from ganrun.preparation.published_datasets import open_fashion_mnist
 from ganrun.slots import Slots
-from ganrun.training.state import TrainingState
+from ganrun.training.new_state import new_state
 from tests.preparation.making import bytes_of, idx, prepare, read_all
 
 
@@ -109,7 +108,7 @@ def test_a_game_over_points_is_played(points: Path) -> None:
     data = open_data(str(points))
     order = Order(tuple(shard.samples for shard in data.index.shards), 1, 0, 1)
     stream = Stream(data, config.data, order, [0], 0)
-    state = TrainingState(build_game(config, torch.device("cpu")), config, Slots(1))
+    state = new_state(config, torch.device("cpu"), Slots(1))
     before = state.game.networks["generator"].layers[0].weight.clone()
     try:
         batch = stream.next()[0]

@@ -166,7 +166,8 @@ from ganrun.telemetry.records import ScoreWanted
 ray.init(logging_level=50, log_to_driver=False)
 found = []
 for values in json.loads(sys.argv[1]):
-    asked, answers = EvaluationTasks(Config.model_validate(values)), []
+    config, answers = Config.model_validate(values), []
+    asked = EvaluationTasks(config.run, config.evaluate, config.cluster, search=config.tune is not None)
     for images in (60, 120):
         asked.handle(ScoreWanted(images=images, checkpoint=f"{images:012d}-0001"))
     asked.handle(LastScoresAwaited())

@@ -100,7 +100,7 @@ class Records:
 
 def attempt(config, workers, gate, records, tmp_path, dice=None):
     """Runs so many workers to the end; or, with a gate, kills them at any moment after a checkpoint became visible."""
-    folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}"))
+    folder = RunFolder(open_storage(config.run.uri))
     start = images_of(folder)
     context = forking()
     record = records.begin(start)
@@ -162,7 +162,7 @@ def show(rank, config, workers, rendezvous, gate, record, environment):
 
 def tensors(config):
     """All tensors of the newest checkpoint, which must be that of the run's end."""
-    folder = RunFolder(open_storage(f"{config.run.storage}/{config.run.name}"))
+    folder = RunFolder(open_storage(config.run.uri))
     name, files, faults = checkpoint.newest_complete(folder)
     assert int(name[:12]) == TOTAL
     assert faults == []

@@ -126,9 +126,9 @@ def test_everyone_who_hears_the_workers_knows_an_event(message, values):
     @settings(max_examples=5, deadline=None)
     @given(made(message))
     def is_heard(event):
-        RunState(config, RunHistory()).handle(event)
+        RunState(config.run, config.train, config.telemetry, RunHistory()).handle(event)
         TrialReporter(Population(of_search), "01").handle(event)
-        EvaluationTasks(config).handle(event)
+        EvaluationTasks(config.run, config.evaluate, config.cluster, search=False).handle(event)
         _told("01", event)
 
     is_heard()
@@ -136,7 +136,10 @@ def test_everyone_who_hears_the_workers_knows_an_event(message, values):
 
 def test_a_class_that_is_no_event_is_a_fault_of_the_program(values):
     with pytest.raises(AssertionError, match="unreachable"):
-        RunState(config_of(values), RunHistory()).handle(messages.DrainWorkers("resize", "room"))
+        config = config_of(values)
+        RunState(config.run, config.train, config.telemetry, RunHistory()).handle(
+            messages.DrainWorkers("resize", "room")
+        )
 
 
 def test_a_score_that_is_not_finite_is_shown(capsys):

@@ -46,7 +46,8 @@ SCORES = {"frechet_distance": 7.0, "kid": 0.5, "recall": None, "density": 0.75, 
 
 def heard(values, history=None):
     """A state that has heard of two ticks."""
-    state = RunState(config_of(values), history or RunHistory())
+    config = config_of(values)
+    state = RunState(config.run, config.train, config.telemetry, history or RunHistory())
     for event in (
         WorkersStarted(0, workers=2),
         SamplesDrawn(0, b"first", diversity=0.5),

@@ -15,7 +15,7 @@ from ganrun.slots import Slots
 from ganrun.storage import Folder
 from ganrun.training import checkpoint
 from ganrun.training.checkpoint import RunProgress, Snapshot, take_snapshot
-from ganrun.training.state import TrainingState
+from ganrun.training.new_state import new_state
 from tests.conftest import config_of
 from tests.training.test_loop import source
 
@@ -56,7 +56,7 @@ def state(values):
 
 def played(values, rounds=2, **changes):
     config = config_of(values, **changes)
-    state, batches = TrainingState(build_game(config, CPU), config, Slots(config.slots)), source()
+    state, batches = new_state(config, CPU, Slots(config.slots)), source()
     for _ in range(rounds):
         state.round(batches)
     return state
@@ -73,7 +73,7 @@ def names(*images):
 
 
 def snapshot_of(state, progress=None, spare=None):
-    return take_snapshot(state.state_dict(), progress or RunProgress(), state.config.to_yaml(), spare)
+    return take_snapshot(state.state_dict(), progress or RunProgress(), "run: {}", spare)
 
 
 def files_of(state, progress=None):
@@ -120,6 +120,7 @@ def test_the_manifest_is_written_last(tmp_path):
 def test_a_play_is_restored_whole(values, state):
     state.rollback_count = 3
     state.collapse_detector.streaks["gradient_vanished"] = 4
+    files = files_of(state, RunProgress(12.5, 99.0))
     files = files_of(state, RunProgress(12.5, 99.0))
     fresh = played(values, rounds=0, run__name="fresh")
     with torch.no_grad():

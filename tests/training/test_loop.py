@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from ganrun.errors import RunError
-from ganrun.games.build import build_game
 from ganrun.slots import Slots
-from ganrun.training.loop import train
-from ganrun.training.state import TrainingState
+from ganrun.training import loop
+from ganrun.training.new_state import new_state
 from tests.conftest import config_of
 
 CPU = torch.device("cpu")
@@ -64,9 +63,15 @@ def play_of(values):
             checkpoint__every_images=checkpoint,
             **changes,
         )
-        return TrainingState(build_game(config, CPU), config, Slots(config.slots))
+        state = new_state(config, CPU, Slots(config.slots))
+        state.sections = config.evaluate, config.checkpoint  # For `train` below.
+        return state
 
     return make
+
+
+def train(state, batches, host):
+    return loop.train(state, batches, host, *state.sections)
 
 
 def run(state, **options):

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from ganrun.config.schema import Config
 from ganrun.config.schema_tune import MutationConfig
 from ganrun.tuning.explore import explored, first_values, perturb, sample, stream
-from tests.tuning.making import search
+from tests.tuning.making import MUTATIONS, search
 
 LOG = MutationConfig(log_uniform=(1e-5, 1e-2))
 FLAT = MutationConfig(uniform=(-1.0, 3.0))
@@ -47,7 +46,7 @@ def test_hyper_parameters_are_resampled_one_by_one_with_the_probability(values):
     anew = dict.fromkeys(donor, 0)
     both = 0
     for interval in range(2_000):
-        after = explored(config, config.tune, donor, "01", interval)
+        after = explored(config.tune, 0, donor, donor, "01", interval)
         fresh = [not any(math.isclose(after[key], donor[key] * factor) for factor in (0.8, 1.2)) for key in donor]
         both += all(fresh)
         for key, is_fresh in zip(donor, fresh, strict=True):
@@ -57,17 +56,19 @@ def test_hyper_parameters_are_resampled_one_by_one_with_the_probability(values):
 
 
 def test_draws_are_a_function_of_seed_trial_and_interval(values):
-    config = search(values)
-    assert first_values(config, config.tune, "01") == first_values(config, config.tune, "01")
-    assert first_values(config, config.tune, "01") != first_values(config, config.tune, "02")
-    other = config.model_copy(update={"run": config.run.model_copy(update={"seed": 1})})
-    assert first_values(other, config.tune, "01") != first_values(config, config.tune, "01")
+    tune, given = search(values).tune, dict.fromkeys(MUTATIONS, 0.0)
+    first = first_values(tune, 0, given, "01")
+    assert first == first_values(tune, 0, given, "01")
+    assert first != first_values(tune, 0, given, "02")
+    assert first != first_values(tune, 1, given, "01")
+    after = explored(tune, 0, given, first, "01", 1)
+    assert after == explored(tune, 0, given, first, "01", 1)
+    assert after != explored(tune, 0, given, first, "01", 2)
 
 
 def test_whole_numbers_stay_whole(values):
-    config = search(values, mutations={"train.average_half_life_images": {"log_uniform": [100, 10_000]}})
-    first = first_values(config, config.tune, "00")
-    after = explored(config, config.tune, first, "00", 1)
-    assert isinstance(first["train.average_half_life_images"], int)
-    assert isinstance(after["train.average_half_life_images"], int)
-    assert isinstance(config, Config)
+    key, given = "train.average_half_life_images", {"train.average_half_life_images": 10_000}
+    tune = search(values, mutations={key: {"log_uniform": [100, 10_000]}}).tune
+    first = first_values(tune, 0, given, "00")
+    assert isinstance(first[key], int)
+    assert isinstance(explored(tune, 0, given, first, "00", 1)[key], int)

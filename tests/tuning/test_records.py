@@ -6,6 +6,7 @@ import json
 import pytest
 from PIL import Image
 
+from ganrun.config.run_spec import resolve
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder.cleanup import delete_run
 from ganrun.run_folder.report import describe_run
@@ -72,7 +73,7 @@ def test_best_json_points_into_the_trial(begun):
 
 def test_what_a_search_was_begun_with_cannot_change_but_its_length_and_machines_can(begun, values):
     config, storage = begun
-    assert settle(config, storage) == config
+    assert settle(config, storage) == resolve(config)
     longer = search(values, total_images=300)
     assert settle(longer.model_copy(update={"cluster": config.cluster.model_copy(update={"workers": 3})}), storage)
     with pytest.raises(UserError, match=r"tune\.quantile was 0\.25, is 0\.5"):
@@ -128,14 +129,15 @@ def test_a_search_is_deleted_with_its_trials(begun):
 
 def test_a_sidecar_takes_the_search_and_its_trials_by_their_labels(values):
     config = search(values)
-    state = SearchState(config)
+    state = SearchState(config.run, config.telemetry)
     state.observe({"00": "running", "01": "running", "02": "failed", "03": "paused"})
     pushed = parse(to_json(state.report()))
     assert (pushed.name, pushed.trial) == ("search", "")
     series = {tuple(labels.values()): value for name, labels, value in state.report().series if name == "trials"}
     assert series == {("pending",): 0, ("running",): 2, ("paused",): 1, ("finished",): 0, ("failed",): 1}
 
-    trial = RunState(trial_config(config, "02", {}), RunHistory(), "search")
+    settings = trial_config(config, "02", {})
+    trial = RunState(settings.run, settings.train, settings.telemetry, RunHistory(), "search")
     trial.handle(WorkersStarted(0, 1))
     trial.handle(Progress(120))
     trial.handle(exploited(1, 60))

@@ -43,7 +43,7 @@ class Made:
     """A scheduler with trials as Ray Tune would have made them."""
 
     def __init__(self, config, monkeypatch, room=2):
-        self.config, self.storage = config, Folder(f"{config.run.storage}/{config.run.name}")
+        self.config, self.storage = config, Folder(config.run.uri)
         self.told, self.watch = Told(), Quiet()
         self.scheduler = Scheduler(config, self.storage, read_population(config, self.storage), self.watch, self.told)
         self.population, self.queue, self.end = (

@@ -133,7 +133,7 @@ def test_the_driver_hears_of_it(values_of, breaking, tmp_path, monkeypatch):
     assert heard[-1] == "finished"
     from ganrun.telemetry.state import RunHistory, RunState
 
-    state = RunState(config, RunHistory())
+    state = RunState(config.run, config.train, config.telemetry, RunHistory())
     for event in channel.events:
         state.handle(event)
     series = {(name, *labels.values()): value for name, labels, value in state.report().series}

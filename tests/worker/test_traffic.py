@@ -10,7 +10,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from ganrun.games.build import build_game
 from ganrun.models.normalization import SlotBatchNorm2d
 from ganrun.slots import Slots
-from ganrun.training.state import TrainingState
+from ganrun.training.new_state import new_state
 from tests.conftest import config_of
 from tests.ranks import as_ranks
 
@@ -21,7 +21,7 @@ def play_counted(rank, config, folder):
     """Plays rounds; writes down the bytes of each collective of the last one, and of each storage of gradients."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    state = TrainingState(build_game(config, torch.device("cpu")), config, Slots(config.slots, rank, 2))
+    state = new_state(config, torch.device("cpu"), Slots(config.slots, rank, 2))
     for player_step in state.player_steps:
         player_step.module.register_comm_hook(None, allreduce_hook)  # What DDP does by itself, where it can be counted.
     sent = []

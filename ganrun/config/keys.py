@@ -1,0 +1,47 @@
+"""A config by dotted key: all values, which of them are fixed in a run, and where two configs differ."""
+
+from collections.abc import Iterator
+from typing import Any, get_origin
+
+from pydantic import BaseModel
+
+from ganrun.config.schema import Config
+
+
+def differences(before: Config, after: Config, fixed: bool) -> dict[str, tuple[Any, Any]]:
+    """Return {key: (value before, value after)} of the keys that differ and that are fixed in a run, or are not."""
+    old, new = flat(before), flat(after)
+    return {
+        key: (old.get(key), new.get(key))
+        for key in old | new
+        if old.get(key) != new.get(key) and is_fixed(key) == fixed
+    }
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Return every value by its dotted key."""
+    return dict(leaves(config.model_dump()))
+
+
+def is_fixed(key: str) -> bool:
+    """Return True if a dotted key cannot change once a run has begun."""
+    section: type[BaseModel] = Config
+    for name in key.split("."):
+        if name not in section.model_fields:
+            return False  # Settings of a player of the user's own.
+        field = section.model_fields[name]
+        if get_origin(field.annotation) is dict:
+            break
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            section = field.annotation
+    return bool(isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("fixed"))
+
+
+def leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of everything that is not a section."""
+    for key, value in values.items():
+        # The names of mutations have dots of their own.
+        if isinstance(value, dict) and f"{prefix}{key}" != "tune.mutations":
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
