@@ -87,7 +87,15 @@ def test_only_ray_backend_and_tuning_import_ray():
 
 WHOLE_CONFIG = {
     *("train", "tune", "bench", "cli.preflight", "run_folder.run_config"),
-    *("games.build", "training.new_state", "worker.worker", "worker.host", "worker.resume", "worker.profile_rounds"),
+    *(
+        "games.build",
+        "inference.sampling",
+        "training.new_state",
+        "worker.worker",
+        "worker.host",
+        "worker.resume",
+        "worker.profile_rounds",
+    ),
     *("ray_backend.launch", "tuning.records", "tuning.population", "tuning.trial_config"),
     *("tuning.trainable", "tuning.tuner", "tuning.scheduler"),
 }
