@@ -135,11 +135,10 @@ def test_everyone_who_hears_the_workers_knows_an_event(message, values):
 
 
 def test_a_class_that_is_no_event_is_a_fault_of_the_program(values):
+    config = config_of(values)
+    state = RunState(config.run, config.train, config.telemetry, RunHistory())
     with pytest.raises(AssertionError, match="unreachable"):
-        config = config_of(values)
-        RunState(config.run, config.train, config.telemetry, RunHistory()).handle(
-            messages.DrainWorkers("resize", "room")
-        )
+        state.handle(messages.DrainWorkers("resize", "room"))
 
 
 def test_a_score_that_is_not_finite_is_shown(capsys):
