@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,8 @@ def test_the_image_is_pinned_small_and_not_roots():
     pinned = [line for line in (DEPLOY / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     assert all(re.fullmatch(r"[a-z0-9.-]+==[\w.]+", line) for line in pinned)
     assert f"ray=={ray.__version__}" in pinned
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert {re.match(r"[\w-]+", each)[0] for each in needed} <= {line.partition("==")[0] for line in pinned}
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     copied = re.findall(r"^COPY (?!--from)(?:--chown=\S+ )?(.+) \S+$", DOCKERFILE, re.M)
     assert ignored[0] == "*"
