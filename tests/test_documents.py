@@ -25,7 +25,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 def links(page: Path) -> set[Path]:
     """Return the files that a page links to or shows."""
-    found = re.findall(r'\]\(([^():#]+)\)|src(?:set)?="([^":]+)"', page.read_text())
+    text = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(), flags=re.DOTALL)
+    found = re.findall(r'\]\(([^():#]+)\)|src(?:set)?="([^":]+)"', text)
     return {(page.parent / (linked or shown)).resolve() for linked, shown in found}
 
 
