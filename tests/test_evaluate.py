@@ -114,7 +114,7 @@ def test_words_for_people(run, capsys):
         (["--metrics", "inception_score"], "brightness.pt has no logits"),
         (["--metrics", "class_frechet_distance"], "the run is unconditional"),
         (["--data", "{tmp}/nowhere"], "no shards and no index"),
-        (["--data", "{tmp}/large"], "1 channels of 32 pixels a side"),
+        (["--data", "{tmp}/large"], "images have 1 channels and 32 pixels a side"),
         (["--extractor", "nothing.pt"], "cannot read nothing.pt"),
         (["--extractor", "effnet"], "efficientnet-lite0, inception-v3-compat"),
         (["--classifier-accuracy"], "needs a conditional run"),

@@ -120,6 +120,6 @@ def test_a_command_that_fails_says_so(name):
     assert subprocess.run([*command, "exec", "head", "--", "sh", "-c", "exit 7"], cwd=ROOT).returncode == 7
     done = subprocess.run([*command, "kill", "host9"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr == "no host 'host9': head, host1, storage\n"
+    assert done.stderr == "no host 'host9'; the hosts are head, host1, storage\n"
     done = subprocess.run([*command, "up"], cwd=ROOT, capture_output=True, text=True)
     assert "is up already" in done.stderr

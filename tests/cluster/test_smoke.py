@@ -39,9 +39,9 @@ def test_what_differs_is_told(smoke):
 @NO_GPU
 def test_what_needs_a_gpu_says_so_and_a_fault_ends_no_other_check(smoke):
     for check in (lambda: smoke.ranks("cuda"), smoke.against_cpu, smoke.pinned, smoke.no_sync):
-        assert [row.verdict for row in smoke.made("x", check)] == ["skipped: no CUDA device"]
-    assert [row.verdict for row in smoke.made("x", lambda: smoke.nodes(None))] == ["skipped: RAY_ADDRESS is not set"]
-    (row,) = smoke.made("x", lambda: (1 / 0 for _ in "x"))
+        assert [row.verdict for row in smoke.rows_of("x", check)] == ["skipped: no CUDA device"]
+    assert [row.verdict for row in smoke.rows_of("x", lambda: smoke.nodes(None))] == ["skipped: RAY_ADDRESS is not set"]
+    (row,) = smoke.rows_of("x", lambda: (1 / 0 for _ in "x"))
     assert (row.verdict, row.found) == ("FAILED", "ZeroDivisionError: division by zero")
 
 

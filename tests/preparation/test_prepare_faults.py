@@ -143,7 +143,7 @@ FASHION: dict[str, tuple[Case, str]] = {
             f"{p}/out",
             cut(p / "in" / "train-images-idx3-ubyte.gz"),
         ],
-        "cannot be read",
+        "cannot read it",
     ),
 }
 

@@ -82,7 +82,7 @@ def test_a_bucket_that_is_not_there(s3, proxy):
     assert not isinstance(error, FileNotFoundError)
     assert (error.filename, error.strerror) == ("s3://nowhere/runs/x", "no such bucket: 'nowhere'")
     for action in (place.list, lambda: place.write("x", b""), lambda: place.create("x", b""), place.objects):
-        assert "no bucket" in fails(action).strerror
+        assert "no such bucket" in fails(action).strerror
     with pytest.raises(UserError, match=r"run\.storage: cannot write to s3://nowhere/runs \(no such bucket"):
         check_rights(place, "run.storage")
 
