@@ -15,11 +15,11 @@ MOVED = {
     "ganrun.penalties": "ganrun.games.penalties",
     "ganrun.tables": "ganrun.config.registry",
 }
-"""Modules that users' own modules import by a name of before 0.2: ganrun.extend has what they need."""
+"""Modules that users' own modules import by their names before 0.2. ganrun.extend replaces them."""
 
 
 class _MovedModules(MetaPathFinder, Loader):
-    """Imports a moved module under its old name, with a note."""
+    """Import a moved module under its old name, with a deprecation note."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None

@@ -20,10 +20,10 @@ VERBS = {
 
 
 def main() -> int:
-    """Calls the command that the first argument names; returns its exit code."""
+    """Run the command that the first argument names and return its exit code."""
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if verb in VERBS:
-        # As `python -m` has it, so that modules of run.imports are found here; Ray hands the path to its workers.
+        # Like `python -m`, so that modules of run.imports are found here. Ray passes the path to its workers.
         sys.path.insert(0, os.getcwd())
         return int(import_module(f"ganrun.{verb}").main(sys.argv[2:]))
     if verb == "--version":

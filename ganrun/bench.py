@@ -1,4 +1,4 @@
-"""Measures this machine, with what a user would pick instead beside it, in turn in one process."""
+"""Measure this machine, beside what a user would use instead. Both sides run in turn."""
 
 import argparse
 import json
@@ -31,18 +31,18 @@ EXAMPLES = """examples:
   ganrun bench startup configs/quickstart.yaml          seconds to the first round
   ganrun bench fid configs/quickstart.yaml              distances/s, beside torch-fidelity
 
-Only ratios mean something: both sides run in turn, and the machine may be shared."""
+Compare ratios only: the machine may be shared, but both sides run in turn."""
 
 
 def main(
     arguments: list[str] | None = None, measures: Mapping[str, str] = MEASURES, package: str = "ganrun.benchmarks"
 ) -> int:
-    """Parse the command line and run; returns the exit code.
+    """Run the command and return its exit code.
 
     Args:
-        arguments: of the command line; None: the process's own.
-        measures: what can be measured, with a line of help for each.
-        package: where each of them is a module with `measure` and `describe`.
+        arguments: arguments of the command; None: `sys.argv`.
+        measures: names of the measurements, with a line of help for each.
+        package: package in which each is a module with `measure` and `describe`.
     """
     parser = command.parser("bench", __doc__, EXAMPLES)
     listed = "; ".join(f"{what}: {meaning}" for what, meaning in measures.items())
@@ -57,9 +57,9 @@ def main(
 
 def _main(options: argparse.Namespace, package: str) -> int:
     config = load_config(options.config, options.overrides)
-    if config.cluster.gpus_per_worker and options.what != "scale":  # Which counts, whatever it runs on.
+    if config.cluster.gpus_per_worker and options.what != "scale":  # Counts only, on any machine.
         raise UserError("cluster.gpus_per_worker: 1, but bench measures the CPU; set it to 0")
-    # Before numpy is loaded, whose matrix products then have as many threads as torch's.
+    # Before numpy is imported: its matrix products use as many threads as torch's.
     os.environ["OPENBLAS_NUM_THREADS"] = str(max(1, int(config.cluster.cpus_per_worker)))
     bench, spec = import_module(f"{package}.{options.what}"), resolve(config)
     result = bench.measure(spec)
@@ -74,7 +74,7 @@ def _main(options: argparse.Namespace, package: str) -> int:
 
 
 def _job_over_step(spec: RunSpec) -> float | None:
-    """What the whole job through Ray reaches of its round; None where it has no data."""
+    """Return the rate of the whole job through Ray over that of its round; None without data."""
     job = import_module("ganrun.benchmarks.job")
     try:
         preflight.check(spec)

@@ -1,4 +1,4 @@
-"""Shows runs to Prometheus and browsers: an HTTP process that needs no Ray. `ganrun train` starts one by itself."""
+"""Serve runs to Prometheus and browsers over HTTP, without Ray. `ganrun train` starts a sidecar if none runs."""
 
 import argparse
 import errno
@@ -14,16 +14,16 @@ from ganrun.telemetry.protocol import HOST, PORT, TOKEN_VARIABLE, Address, token
 
 EXAMPLES = """examples:
   ganrun sidecar                                      http://127.0.0.1:9108, where runs of this machine push
-  ganrun sidecar --stop                               end it; runs go on and push no more
+  ganrun sidecar --stop                               stop it; runs continue without pushing
   GANRUN_SIDECAR_TOKEN=... ganrun sidecar --listen 0.0.0.0:9108
   GANRUN_SIDECAR_TOKEN=... GANRUN_SIDECAR=http://head:9108 ganrun train configs/quickstart.yaml
 
-/ is a page of the runs, /metrics what Prometheus scrapes, /runs the same as JSON, /healthz whether it is there."""
+/ is a page of all runs, /metrics is for Prometheus, /runs is JSON, /healthz is for health checks."""
 STOP_SECONDS = 20.0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line and run; returns the exit code."""
+    """Run the command and return its exit code."""
     parser = command.parser("sidecar", __doc__, EXAMPLES)
     parser.add_argument("--listen", metavar="ADDR:PORT", default=f"{HOST}:{PORT}", help="default: %(default)s")
     parser.add_argument("--stop", action="store_true", help="end the one that listens there")

@@ -1,4 +1,4 @@
-"""Trains a game from a YAML file. The same command resumes."""
+"""Train a GAN from a YAML file. The same command resumes the run."""
 
 import argparse
 import contextlib
@@ -24,17 +24,17 @@ from ganrun.telemetry.push import Pusher
 from ganrun.telemetry.state import RunHistory, RunState
 
 EXAMPLES = """examples:
-  ganrun train configs/quickstart.yaml                       on this machine, with a Ray of its own
+  ganrun train configs/quickstart.yaml                       on this machine, with a local Ray
   ganrun train configs/quickstart.yaml cluster.workers=2     with two workers
   ganrun train configs/quickstart.yaml run.name=lower optimizer.generator.learning_rate=1e-4
   ganrun train configs/quickstart.yaml --dry-run             print the whole config, and stop
   RAY_ADDRESS=auto ganrun train configs/quickstart.yaml      on the Ray cluster of this machine
 
-Run it again to resume; a run that has all its images says so. Ctrl-C saves a checkpoint and leaves."""
+Run it again to resume. Ctrl-C saves a checkpoint and exits."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line and run; returns the exit code."""
+    """Run the command and return its exit code."""
     parser = command.parser("train", __doc__, EXAMPLES)
     parser.add_argument("config", metavar="CONFIG", help="YAML file of the run")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="lay a value over the file's")
@@ -50,7 +50,7 @@ def _main(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(config.to_yaml(), end="")
         return command.OK
-    protocol.address()  # It may be wrong.
+    protocol.address()  # Raises if GANRUN_SIDECAR is wrong.
     config = config.model_copy(update={"tune": None})
     preflight.check(config)
     folder = RunFolder(open_storage(config.run.uri))
@@ -99,19 +99,19 @@ def _train(spec: RunSpec, folder: RunFolder, stop: threading.Event) -> int:
 
 @contextlib.contextmanager
 def _pushed(spec: RunSpec, folder: RunFolder, display: ProgressDisplay) -> Iterator[Callable[[Event], None]]:
-    """What hears the workers: the display, and unless it is off the state that a sidecar is pushed meanwhile."""
+    """Yield the handler of events: the display and, unless it is off, a state that is pushed to a sidecar."""
     where, seconds = protocol.address(), spec.telemetry.push_seconds
     if where is None or not seconds:
         yield display.handle
         return
     before = RunHistory()
-    with contextlib.suppress(OSError):  # Whether the storage is there, the run itself will find.
+    with contextlib.suppress(OSError):  # The run itself reports an unreachable storage.
         before = read_history(folder.storage)
     state = RunState(spec.run, spec.train, spec.telemetry, before)
     pusher = Pusher(state, where, protocol.is_default(), seconds, display.write_line)
 
     def handle(event: Event) -> None:
-        with contextlib.suppress(Exception):  # Not even our own fault in what is shown may end what is trained.
+        with contextlib.suppress(Exception):  # A fault of the telemetry must not end the training.
             state.handle(event)
         display.handle(event)
 
@@ -125,7 +125,7 @@ def _pushed(spec: RunSpec, folder: RunFolder, display: ProgressDisplay) -> Itera
 
 
 def _summarise(display: ProgressDisplay, folder: RunFolder, ending: str) -> None:
-    """In words on stderr what became of the run; its folder as the last line on stdout."""
+    """Print the outcome of the run on stderr, and its folder as the last line on stdout."""
     latest = folder.pointer("latest")
     images = f"{latest.images:,}" if latest else "0"
     if ending == "finished":

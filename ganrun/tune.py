@@ -1,4 +1,4 @@
-"""Searches hyper-parameters: trains a population of runs side by side, of which the worst take over the best."""
+"""Search hyper-parameters by population-based training: the worst runs of a population copy the best."""
 
 import argparse
 import contextlib
@@ -31,11 +31,11 @@ EXAMPLES = """examples:
   ganrun tune configs/pbt_quickstart.yaml --dry-run                 print the whole config, and stop
   ganrun train runs/pbt-quickstart/schedule.yaml                    one run with the winner's schedule
 
-Run it again to resume. Ctrl-C saves a checkpoint of each trial and leaves."""
+Run it again to resume. Ctrl-C saves a checkpoint of each trial and exits."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line and run; returns the exit code."""
+    """Run the command and return its exit code."""
     parser = command.parser("tune", __doc__, EXAMPLES)
     parser.add_argument("config", metavar="CONFIG", help="YAML file of the run, with a tune section")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="lay a value over the file's")
@@ -54,7 +54,7 @@ def _main(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(config.to_yaml(), end="")
         return command.OK
-    protocol.address()  # It may be wrong.
+    protocol.address()  # Raises if GANRUN_SIDECAR is wrong.
     preflight.check(config)
     storage = open_storage(config.run.uri)
     stop = stop_on_signals()
@@ -64,7 +64,7 @@ def _main(options: argparse.Namespace) -> int:
         run_config.write_config(spec, RunFolder(storage))
         records.terminate_last_line(storage)
         population = records.read_population(spec, storage)
-        # Nobody is to train a trial by itself meanwhile.
+        # No other command may train a trial meanwhile.
         held += [
             _lease(leases, open_storage(f"{storage.uri}/trials/{name}"), stop, options.wait)
             for name in population.trials
@@ -104,7 +104,7 @@ def _search(spec: RunSpec, storage: Storage, population: Population, stop: threa
 
 
 def _summarise(spec: RunSpec, storage: Storage, population: Population, watch: "_Watch") -> None:
-    """The table, the winner's schedule and the pictures."""
+    """Print the table; write the winner's schedule and the plots."""
     from ganrun.tuning.plots import draw_hyperparameters, draw_samples, draw_scores
 
     watch.write_line(summary.table(population))
@@ -126,7 +126,7 @@ def _summarise(spec: RunSpec, storage: Storage, population: Population, watch: "
 
 
 class _Watch:
-    """Tells the user and, unless it is off, a sidecar."""
+    """Observer that informs the user and, unless it is off, a sidecar."""
 
     def __init__(self, spec: RunSpec, population: Population, storage: Storage) -> None:
         where, seconds = protocol.address(), spec.telemetry.push_seconds
@@ -149,18 +149,18 @@ class _Watch:
             self.write_line(text)
 
     def observe(self, states: dict[str, str]) -> None:
-        """The state of each trial."""
+        """Take the state of each trial."""
         if self._push:
             self._push.state.observe(states)
 
     def write_line(self, text: str) -> None:
-        """A line for the user."""
+        """Print a line for the user."""
         print(text, file=sys.stderr, flush=True)
         if self._push:
             self._push.state.note(text)
 
     def close(self, ending: str) -> None:
-        """Pushes how it ended."""
+        """Push the ending and stop pushing."""
         if self._push:
             self._push.close(ending)
 

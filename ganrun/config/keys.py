@@ -1,4 +1,4 @@
-"""A config by dotted key: all values, which of them are fixed in a run, and where two configs differ."""
+"""Configs by dotted key: their values, fixed keys, and differences."""
 
 from collections.abc import Iterator
 from typing import Any, get_origin
@@ -9,7 +9,7 @@ from ganrun.config.schema import Config
 
 
 def differences(before: Config, after: Config, fixed: bool) -> dict[str, tuple[Any, Any]]:
-    """Return {key: (value before, value after)} of the keys that differ and that are fixed in a run, or are not."""
+    """Return {key: (value before, value after)} for keys that differ, either the fixed ones or the others."""
     old, new = flat(before), flat(after)
     return {
         key: (old.get(key), new.get(key))

@@ -1,7 +1,7 @@
-"""Everything that a config may call by name, and where it lives.
+"""Registries of everything that a config names: networks, games, losses, penalties, extractors.
 
-Entries are "module:attribute" and are imported when first looked up, so that names can be checked
-without loading torch. A module named in `run.imports` adds its own:
+Entries are "module:attribute" and imported at the first look-up, so that names are checked without importing torch.
+A module named in `run.imports` adds its own:
 
     from ganrun.extend import LOSSES
     LOSSES["my_loss"] = my_loss
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def _import(entry: Any) -> Any:
-    """The object of an entry that is given as "module:attribute"; any other entry as it is."""
+    """Import an entry given as "module:attribute"; return any other entry unchanged."""
     if not isinstance(entry, str):
         return entry
     module, _, attribute = entry.partition(":")
@@ -32,13 +32,13 @@ class Registry(UserDict[str, Any]):
 
 @dataclass(frozen=True)
 class NetworkFamily:
-    """A generator and a discriminator that belong together.
+    """A pair of generator and discriminator.
 
     Attributes:
-        build: function(ModelConfig, DataConfig) -> dict of networks by name, or where it lives.
-        image_sizes: the only values of `data.image_size` that it is made for; None: any.
+        build: function(ModelConfig, DataConfig) -> dict of networks by name, or its "module:attribute".
+        image_sizes: supported values of `data.image_size`; None: any.
         width_multiple: `model.width` must be a multiple of it.
-        without: switches of `model` that it does not have.
+        without: switches of `model` that it does not support.
     """
 
     build: Callable[..., dict[str, Any]] | str
@@ -47,12 +47,12 @@ class NetworkFamily:
     without: tuple[str, ...] = ()
 
     def __call__(self, model: Any, data: Any) -> dict[str, Any]:
-        """Networks with fresh weights, by name, from the sections `model` and `data`."""
+        """Build networks with initial weights, by name, from the sections `model` and `data`."""
         return _import(self.build)(model, data)  # type: ignore[no-any-return]
 
 
 class NetworkRegistry(Registry):
-    """Name -> NetworkFamily; a bare function becomes a family that is made for everything."""
+    """Name -> NetworkFamily. A plain function becomes a family without restrictions."""
 
     def __setitem__(self, name: str, entry: Any) -> None:
         super().__setitem__(name, entry if isinstance(entry, NetworkFamily) else NetworkFamily(entry))
@@ -75,10 +75,10 @@ GAMES = Registry({"gan": "ganrun.games.gan:gan"})
 """`objective.game` -> function(networks, ObjectiveConfig, ModelConfig) -> Game."""
 
 CROSS_ENTROPIES = ("minimax", "non_saturating")
-"""Losses that `objective.label_smoothing` and `label_flipping` are made for."""
+"""Losses that support `objective.label_smoothing` and `label_flipping`."""
 
 DIFFERENCES = ("wasserstein", "relativistic")
-"""Losses of differences of logits: one logit's sign says nothing, so `objective.ada_target` has nothing to watch."""
+"""Losses of differences of logits. The sign of one logit means nothing, so `objective.ada_target` cannot be used."""
 
 LOSSES = Registry(
     {
@@ -101,5 +101,5 @@ EXTRACTORS = Registry(
 
 
 def is_script(extractor: str) -> bool:
-    """Whether `evaluate.extractor` is the path or URI of a TorchScript program, which is in no registry."""
+    """Return True if `evaluate.extractor` is the path or URI of a TorchScript program, not a registered name."""
     return extractor.partition("#")[0].endswith(".pt")

@@ -1,4 +1,4 @@
-"""From a config as it was written to the run that it describes on this machine."""
+"""Resolved config of a run: absolute paths, slots set."""
 
 import os
 
@@ -8,19 +8,18 @@ from ganrun.errors import UserError
 
 
 class RunSpec(Config):
-    """A run, a trial or a search as it is trained: its paths are absolute and its slots are set.
+    """Config of a run, trial or search, resolved: paths are absolute and `data.slots` is set.
 
-    `resolve` makes one of a `Config`, which is what the user wrote. Launch, workers and trials take this one.
+    `resolve` makes one from a `Config`, which is as the user wrote it. Launch, workers and trials take a `RunSpec`.
     """
 
 
 def resolve(config: Config, begun_slots: int | None = None) -> RunSpec:
-    """Return the run of a config: relative paths become absolute here, since workers have other working directories.
+    """Resolve a config. Relative paths become absolute, since workers have other working directories.
 
     Args:
-        config: as it was written.
-        begun_slots: slots of the run if it has begun. They count where the config has none; of a new run, the most
-            workers count.
+        config: the config as written.
+        begun_slots: slots of a run that has begun, used if the config sets none. Default: the most workers.
 
     Raises:
         UserError: the batch does not divide by the slots.

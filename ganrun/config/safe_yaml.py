@@ -1,24 +1,24 @@
-"""YAML that may come from anybody: nothing deep, and in what ganrun wrote itself no aliases."""
+"""Parsing of untrusted YAML: bounded depth, and no aliases in ganrun's own records."""
 
 from typing import Any
 
 import yaml
 
 MOST_DEPTH = 32
-"""Collections in collections; thousands overrun the parser's stack."""
+"""Largest depth of nested collections; thousands overflow the parser's stack."""
 
 
 def check(text: str | bytes, aliases: bool) -> None:
-    """Looks at the events of the parser, which are one after another however the text is nested.
+    """Check a text by the parser's event stream, which is flat however deep the text is nested.
 
     Raises:
-        yaml.YAMLError: it is no YAML, is nested too deep, or has aliases though none are allowed.
+        yaml.YAMLError: the text is not YAML, is nested too deep, or has aliases that are not allowed.
     """
     depth = 0
     try:
         for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
             if isinstance(event, yaml.AliasEvent) and not aliases:
-                raise yaml.YAMLError("it has aliases")  # A few lines of them unfold to more than any memory holds.
+                raise yaml.YAMLError("it has aliases")  # A few lines of aliases can expand beyond any memory.
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MOST_DEPTH:
                 raise yaml.YAMLError(f"nested deeper than {MOST_DEPTH}")
@@ -27,7 +27,7 @@ def check(text: str | bytes, aliases: bool) -> None:
 
 
 def load(text: bytes) -> Any:
-    """What is in a record that ganrun wrote.
+    """Parse a record that ganrun wrote.
 
     Raises:
         yaml.YAMLError: it is not plain YAML.
@@ -35,5 +35,5 @@ def load(text: bytes) -> Any:
     check(text, aliases=False)
     try:
         return yaml.safe_load(text)
-    except ValueError as error:  # A date that there is not, and the like.
+    except ValueError as error:  # For example an impossible date.
         raise yaml.YAMLError(str(error)) from error

@@ -1,4 +1,4 @@
-"""Which keys of a config a search or a schedule may change, and the config with them changed."""
+"""Keys that a search or a schedule may change, and configs with changed values."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -11,14 +11,14 @@ Values = dict[str, Any]
 """Hyper-parameters by dotted key, such as `optimizer.generator.learning_rate`."""
 
 STRUCTURAL_IN_OBJECTIVE = ("game", "loss", "discriminator_turns", "feature_matching")
-"""What the players are and see: with another of these a checkpoint, or the count of images in a round, is another."""
+"""Keys that define the players and their batches. Changing one changes the checkpoint or the images of a round."""
 TUNABLE = (
     f"optimizer.PLAYER.KEY, objective.KEY but {', '.join(STRUCTURAL_IN_OBJECTIVE)}, train.average_half_life_images"
 )
 
 
 def is_tunable(key: str) -> bool:
-    """Whether a dotted key may change in the middle of a run: whether a checkpoint means the same before and after."""
+    """Return True if a dotted key may change during a run: checkpoints keep their meaning."""
     section, _, rest = key.partition(".")
     match section:
         case "optimizer":
@@ -32,7 +32,7 @@ def is_tunable(key: str) -> bool:
 
 
 def value_of(config: Config, key: str) -> Any:
-    """What a dotted key is in a config; None where it is not set, as a penalty's weight may be."""
+    """Return the value of a dotted key; None if it is unset, such as the weight of an unused penalty."""
     value: Any = config.model_dump(mode="json")
     for part in key.split("."):
         if not isinstance(value, dict) or part not in value:
@@ -60,7 +60,7 @@ def with_values(config: C, values: Mapping[str, Any]) -> C:
 
 
 def scheduled(config: Config, images: int) -> Values:
-    """What `train.schedule` has set by so many images."""
+    """Return the values that `train.schedule` has set after `images`."""
     values: Values = {}
     for entry in config.train.schedule:
         if entry["images"] <= images:
@@ -69,13 +69,13 @@ def scheduled(config: Config, images: int) -> Values:
 
 
 def next_schedule_step(config: Config, images: int) -> int | None:
-    """At how many images `train.schedule` changes something next; None: not any more in this run."""
+    """Return the number of images at the next step of `train.schedule`; None if there is none left."""
     ahead = [entry["images"] for entry in config.train.schedule if images < entry["images"] < config.train.total_images]
     return min(ahead, default=None)
 
 
 def candidates(config: Config) -> Iterator[tuple[str, str, Values]]:
-    """Every value at an end of what `tune` and `train.schedule` may set: where that is said, the key, the values."""
+    """Yield (where it is set, key, values) for every extreme value that `tune` and `train.schedule` may set."""
     for key, mutation in (config.tune.mutations if config.tune else {}).items():
         for value in mutation.ends:
             yield f"tune.mutations.{key}", key, {key: value}

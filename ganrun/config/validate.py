@@ -1,4 +1,4 @@
-"""What is wrong with a config, in words: the key, its value, what is allowed, and the key that was meant."""
+"""Faults of a config as messages: key, value, what is allowed, and the key that was probably meant."""
 
 import difflib
 from collections.abc import Iterator
@@ -25,13 +25,13 @@ from ganrun.config.validate_search import schedule_conflicts, search_conflicts
 
 
 def dotted(location: tuple[int | str, ...]) -> str:
-    """Pydantic's location without the members of unions and lists."""
+    """Return Pydantic's location as a dotted key, without members of unions and lists."""
     parts = [str(part) for part in location]
     return ".".join(parts[: 3 if parts[0] == "optimizer" else 2])
 
 
 def faults_of(error: ValidationError, unresolved: set[str]) -> list[str]:
-    """One a key, though each member of a union has its own."""
+    """Return one fault per key; Pydantic has one per member of a union."""
     faults: dict[str, str] = {}
     for detail in error.errors():
         unknown = detail["type"] == "extra_forbidden"
@@ -52,7 +52,7 @@ def _fault(key: str, detail: ErrorDetails) -> str:
 
 
 def _allowed(key: str, detail: ErrorDetails) -> str:
-    """Pydantic's words, but where they speak of its own classes."""
+    """Return Pydantic's message, reworded where it names its own classes."""
     if key == "data.shards":
         return "a URI or a list of URIs"
     if key == "cluster.workers":
@@ -68,7 +68,7 @@ def _allowed(key: str, detail: ErrorDetails) -> str:
 
 
 def _nearest(location: list[str]) -> str:
-    """The known key that was most likely meant."""
+    """Return the known key that was most likely meant, or an empty string."""
     *parents, last = location
     section: Any = Config
     for name in parents:
@@ -90,7 +90,7 @@ def _nearest(location: list[str]) -> str:
 
 
 def _all_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
-    """Every key, dotted."""
+    """Yield every key, dotted."""
     for name, field in section.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _all_keys(field.annotation, f"{prefix}{name}.")
@@ -99,7 +99,7 @@ def _all_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[s
 
 
 def conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
-    """Faults that no single key shows: the keys that take part, and the message."""
+    """Yield conflicts between keys: the keys involved, and the message."""
     yield from _run_conflicts(config)
     yield from search_conflicts(config)
     yield from schedule_conflicts(config)
@@ -107,10 +107,10 @@ def conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
 
 
 def _run_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
-    """Those of one run whose hyper-parameters stay as they are."""
+    """Yield conflicts of a run with constant hyper-parameters."""
     slots, batch, workers = config.slots, config.data.batch_size, config.cluster.most_workers
     if config.data.slots is None:
-        pass  # They may be those of a run that is begun: run_folder/run_config.py looks.
+        pass  # The run may have begun with these slots: run_folder/run_config.py checks.
     elif workers > slots:
         yield (
             {"cluster.workers", "data.slots"},
@@ -132,7 +132,7 @@ def _run_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
 
 
 def _candidate_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
-    """What a search or a schedule may come to and the rest of the config does not allow, each at the key's ends."""
+    """Yield conflicts of values that a search or a schedule may reach, at both ends of each key's range."""
     bare = config.model_copy(update={"tune": None, "train": config.train.model_copy(update={"schedule": ()})})
     before = {fault for _, fault in _run_conflicts(bare)}
     for where, key, values in candidates(config):
@@ -150,7 +150,7 @@ def _candidate_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
 
 
 def _loss_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
-    """Tricks that the loss is not made for."""
+    """Yield tricks that the loss does not support."""
     objective = config.objective
     for key in ("label_smoothing", "label_flipping"):
         if getattr(objective, key) and objective.loss not in CROSS_ENTROPIES:
@@ -168,7 +168,7 @@ def _loss_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
 
 
 def _data_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
-    """Whether what is generated is there, and is an image or a point."""
+    """Yield conflicts of the generated field: it must exist and be an image or a point."""
     size, channels, fields = config.data.image_size, config.data.channels, config.data.fields
     kind = fields["image"].kind if "image" in fields else None
     if kind not in ("image", "point"):
@@ -185,7 +185,7 @@ def _data_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
 
 
 def _score_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
-    """What has no meaning for points, which are scored by the modes that they cover."""
+    """Yield image settings used with points, which are scored by mode coverage."""
     if "image" not in config.data.fields or config.data.fields["image"].kind != "point":
         return
     for key in ("extractor", "extractor_weights", "metrics"):
@@ -199,9 +199,9 @@ def _score_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
 
 
 def _model_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
-    """What the networks are not made for."""
+    """Yield settings that the networks do not support."""
     size, name, width = config.data.image_size, config.model.name, config.model.width
-    family = NETWORKS.get(name) or NetworkFamily("")  # One of run.imports may be made for anything.
+    family = NETWORKS.get(name) or NetworkFamily("")  # A module of run.imports may support anything.
     if family.image_sizes and size not in family.image_sizes:
         allowed = ", ".join(map(str, family.image_sizes))
         yield (
@@ -229,7 +229,7 @@ def _model_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
 
 
 def unknown_names(config: Config) -> Iterator[tuple[set[str], str]]:
-    """Names that are in no registry: the key, and the message."""
+    """Yield unregistered names: the key, and the message."""
     for key, name, table in (
         ("model.name", config.model.name, NETWORKS),
         ("objective.game", config.objective.game, GAMES),

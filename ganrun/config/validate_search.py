@@ -1,4 +1,4 @@
-"""What is wrong with a config's `tune` section and its schedule: the keys that take part, and the message."""
+"""Conflicts of the section `tune` and of `train.schedule`: the keys involved, and the message."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ Faults = Iterator[tuple[set[str], str]]
 
 
 def search_conflicts(config: Config) -> Faults:
-    """Faults of `tune`."""
+    """Yield conflicts of `tune`."""
     if (tune := config.tune) is None:
         return
     yield from _interval_conflicts(config, tune)
@@ -85,7 +85,7 @@ def _mutation_conflicts(config: Config, key: str, mutation: MutationConfig) -> F
 
 
 def schedule_conflicts(config: Config) -> Faults:
-    """Faults of `train.schedule`."""
+    """Yield conflicts of `train.schedule`."""
     before = 0
     for number, entry in enumerate(config.train.schedule):
         where, images = f"train.schedule.{number}", entry.get("images")

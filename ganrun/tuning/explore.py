@@ -1,7 +1,7 @@
-"""How a hyper-parameter is drawn and varied: the explore step of population-based training.
+"""Explore step of population-based training: sampling and perturbation of hyper-parameters.
 
-Jaderberg et al. 2017 (arXiv:1711.09846): each hyper-parameter by itself is drawn anew from its prior with some
-probability, and else multiplied by one of two factors (theirs: 0.8 and 1.2), either as likely.
+Jaderberg et al. 2017 (arXiv:1711.09846): each hyper-parameter is independently resampled from its prior with some
+probability, else multiplied by one of two factors (0.8 and 1.2 in the paper) with equal probability.
 """
 
 import math
@@ -13,23 +13,23 @@ from ganrun.config.tunable import Values
 
 
 def stream(*parts: int | str) -> Random:
-    """Random numbers that are a function of what they are for, on every machine; `ganrun.rng` would load torch."""
+    """Return a random stream keyed by its purpose, the same on every machine. (`ganrun.rng` would import torch.)"""
     return Random("/".join(map(str, parts)))
 
 
 def sample(mutation: MutationConfig, random: Random) -> Any:
-    """A value from the prior."""
+    """Sample a value from the prior."""
     if mutation.choice is not None:
         return random.choice(mutation.choice)
     if mutation.uniform is not None:
         return random.uniform(*mutation.uniform)
     low, high = mutation.ends
-    # exp may round past an end.
+    # exp may round beyond a bound.
     return min(max(math.exp(random.uniform(math.log(low), math.log(high))), low), high)
 
 
 def perturb(mutation: MutationConfig, value: Any, factors: tuple[float, float], random: Random) -> Any:
-    """A value times one of the factors, kept within its prior; a choice moves to a neighbour in its list."""
+    """Multiply a value by one of the factors, clamped to its prior. A choice moves to a neighbour in its list."""
     if mutation.choice is not None:
         place = mutation.choice.index(value) + random.choice((-1, 1))
         return mutation.choice[min(max(place, 0), len(mutation.choice) - 1)]
@@ -43,15 +43,15 @@ def first_values(tune: TuneConfig, seed: int, given: Values, trial: str) -> Valu
     Args:
         tune: priors.
         seed: of the search.
-        given: hyper-parameters of the config; one that is an integer there stays an integer.
-        trial: its name.
+        given: hyper-parameters of the config; an integer there stays an integer.
+        trial: name of the trial.
     """
     random = stream(seed, "first", trial)
     return {key: _fitting(given[key], sample(each, random)) for key, each in tune.mutations.items()}
 
 
 def explored(tune: TuneConfig, seed: int, given: Values, donor: Values, trial: str, interval: int) -> Values:
-    """Return the donor's hyper-parameters, each drawn anew or perturbed; arguments as of `first_values`."""
+    """Return the donor's hyper-parameters, each resampled or perturbed. Arguments as of `first_values`."""
     random, values = stream(seed, "explore", trial, interval), {}
     for key, mutation in tune.mutations.items():
         if random.random() < tune.resample_probability:

@@ -1,4 +1,4 @@
-"""Draws a search: scores and hyper-parameters over images, and what its trials generate, side by side."""
+"""Plots of a search: scores and hyper-parameters over images, and samples of all trials."""
 
 import io
 import math
@@ -19,11 +19,11 @@ from ganrun.tuning.population import Population
 STYLES = ("-", "--", ":", "-.")
 COLUMNS = 4
 MARGIN = 0.04
-"""Of an axis of values, beyond the prior."""
+"""Margin of an axis of values beyond the prior."""
 
 
 def draw_scores(population: Population) -> bytes:
-    """A PNG: each trial's score over images; a cross where it gave up its state for a donor's."""
+    """Return a PNG of each trial's score over images, with a cross at each exploit."""
     figure = Figure(figsize=(10, 5), dpi=100, layout="constrained", facecolor="white")
     axes = figure.subplots()
     axes.set_title(f"Score of each trial ({_direction(population)} is better); crosses: exploits", loc="left")
@@ -43,7 +43,7 @@ def draw_scores(population: Population) -> bytes:
 
 
 def _course(population: Population, trial: str) -> list[tuple[int, float]]:
-    """A trial's scores; where it took over a donor, then the donor's."""
+    """Return a trial's scores; after an exploit, those of the donor's weights."""
     donors = {each.interval: each.donor for each in population.exploits if each.trial == trial}
     found = []
     for interval in sorted({*population.reports[trial], *donors}):
@@ -55,7 +55,7 @@ def _course(population: Population, trial: str) -> list[tuple[int, float]]:
 
 
 def draw_hyperparameters(population: Population) -> bytes:
-    """A PNG with a panel for each: its value in each trial over images, coloured by whose weights the trial has."""
+    """Return a PNG with a panel per hyper-parameter: its value in each trial over images, coloured by ancestor."""
     keys = list(population.tune.mutations)
     columns = min(2, len(keys))
     rows = math.ceil(len(keys) / columns)
@@ -79,7 +79,7 @@ def draw_hyperparameters(population: Population) -> bytes:
 
 
 def _draw_key(axes: Axes, population: Population, key: str) -> None:
-    """A step line a trial; where it takes over another it changes value and, with the founder, colour."""
+    """Draw a step line per trial. At an exploit it changes value and, with the ancestor, colour."""
     mutation = population.tune.mutations[key]
     place: Any = mutation.choice.index if mutation.choice else float
     end = population.total_images
@@ -100,7 +100,7 @@ def _draw_key(axes: Axes, population: Population, key: str) -> None:
 
 
 def _scale(axes: Axes, mutation: MutationConfig) -> None:
-    """The axis of values: all that the prior has."""
+    """Scale the axis of values to the prior."""
     if mutation.choice:
         axes.set_yticks(range(len(mutation.choice)), [str(value) for value in mutation.choice])
     elif mutation.uniform:
@@ -116,7 +116,7 @@ def _scale(axes: Axes, mutation: MutationConfig) -> None:
 
 
 def draw_samples(storage: Storage, population: Population) -> bytes | None:
-    """A PNG: the newest samples of each trial, the best trial first; None if there are none."""
+    """Return a PNG of the newest samples of each trial, best trial first; None if there are none."""
     found = []
     for each in population.standings():
         place = open_storage(f"{storage.uri}/trials/{each.trial}")
@@ -138,7 +138,7 @@ def draw_samples(storage: Storage, population: Population) -> bytes | None:
 
 
 def _look(number: int) -> tuple[str, str]:
-    """Colour and line of a trial."""
+    """Return colour and line style of a trial."""
     return COLOURS[number % len(COLOURS)], STYLES[number // len(COLOURS) % len(STYLES)]
 
 

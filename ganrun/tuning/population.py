@@ -1,8 +1,8 @@
-"""A population of trials: what each reported, who takes over whom, and from whom a trial descends.
+"""Population of trials: reports, exploits, and the lineage of each trial.
 
 The exploit step of population-based training is truncation selection (Jaderberg et al. 2017, arXiv:1711.09846): a
-trial in the lowest part of the population takes weights and hyper-parameters of one drawn from the highest part.
-Trials are compared after equally many images: interval k is decided when all have reported it.
+trial in the bottom quantile copies weights and hyper-parameters of a trial drawn from the top quantile. Trials are
+compared after the same number of images: interval k is decided when all trials have reported it.
 """
 
 import math
@@ -16,11 +16,11 @@ from ganrun.telemetry.messages import SearchEnded, SearchRecord, TrialExploit, T
 from ganrun.tuning.explore import explored, first_values, stream
 
 NEVER = 10**12 - 1
-"""More images than any run has."""
+"""Number of images that no run reaches."""
 
 
 class Segment(NamedTuple):
-    """A stretch of a trial's ancestry: from so many images on it was this trial, with these values."""
+    """Part of a lineage: the trial and its values from `images` on."""
 
     images: int
     trial: str
@@ -29,7 +29,7 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class Standing:
-    """A trial with its newest and its best report that has a score."""
+    """A trial with its newest report and its best report with a score."""
 
     trial: str
     last: TrialReport | None
@@ -38,7 +38,7 @@ class Standing:
 
 
 class Population:
-    """The trials of a search and what befell them; a function of the config and the lines of search.jsonl.
+    """State of all trials of a search: a pure function of the config and the lines of search.jsonl.
 
     Args:
         search: config with a `tune` section.
@@ -51,22 +51,22 @@ class Population:
         self.trials = [f"{number:02d}" for number in range(self.tune.population)]
         self.first = {trial: first_values(self.tune, self.seed, self._given, trial) for trial in self.trials}
         self.values = dict(self.first)
-        """Each trial's hyper-parameters now."""
+        """Current hyper-parameters of each trial."""
         self.reports: dict[str, dict[int, TrialReport]] = {trial: {} for trial in self.trials}
-        """By trial and interval; those that an exploit made void are gone."""
+        """Reports by trial and interval, without those that an exploit discarded."""
         self.told: list[TrialReport] = []
-        """All, in the order in which they came, those too."""
+        """All reports in order of arrival, with discarded ones."""
         self.exploits: list[TrialExploit] = []
         self.decided = 0
-        """The newest interval that was decided."""
+        """Newest decided interval."""
 
     @property
     def intervals(self) -> int:
-        """Of a whole trial."""
+        """Number of intervals of a whole trial."""
         return self.total_images // self.tune.perturb_every_images
 
     def handle(self, record: SearchRecord) -> None:
-        """Take a line of search.jsonl, whether new or read again."""
+        """Apply a line of search.jsonl, new or read back."""
         match record:
             case TrialReport():
                 self.reports[record.trial][record.interval] = record
@@ -83,33 +83,33 @@ class Population:
                 assert_never(record)
 
     def interval_of(self, images: int) -> int:
-        """How many whole intervals so many images are."""
+        """Return the number of whole intervals in `images`."""
         return images // self.tune.perturb_every_images
 
     def reported(self, trial: str) -> int:
-        """The newest interval that a trial has reported."""
+        """Return the newest interval that a trial has reported."""
         return max(self.reports[trial], default=0)
 
     def has_finished(self, trial: str) -> bool:
-        """Whether it has reported all that there is."""
+        """Return True if the trial has reported its last interval."""
         return self.reported(trial) >= self.intervals
 
     def best(self) -> TrialReport | None:
-        """The best report of all that have a score and a checkpoint; of equal ones the first trial's."""
+        """Return the best report with a score and a checkpoint, or None. Of equal ones, the first trial's."""
         reports = [each for trial in self.trials for each in self.reports[trial].values() if each.checkpoint]
         return min((each for each in reports if math.isfinite(self.loss(each))), key=self.loss, default=None)
 
     def loss(self, report: TrialReport | None) -> float:
-        """What is least of the best, in either mode; infinite without a score."""
+        """Return the score as a loss: lower is better in either mode, infinite without a score."""
         if report is None or report.score is None or not math.isfinite(report.score):
             return math.inf
         return report.score if self.tune.mode == "min" else -report.score
 
     def decide(self, failed: Collection[str] = (), finished: Collection[str] = ()) -> list[TrialExploit]:
-        """Who takes over whom at the next interval, if all have reported it.
+        """Return the exploits of the next interval, once all trials have reported it.
 
-        Trials that failed count as the worst. One that will not report it any more, since its report was lost when the
-        search was killed, is left out.
+        Failed trials rank last. A trial whose report was lost when the search was killed will not report the interval
+        any more and is left out.
         """
         interval = self.decided + 1
         if self.tune.method != "population" or interval >= self.intervals:
@@ -138,20 +138,20 @@ class Population:
         return found
 
     def last_exploit(self, trial: str) -> TrialExploit | None:
-        """The newest one by a trial."""
+        """Return the newest exploit by a trial, or None."""
         return next((each for each in reversed(self.exploits) if each.trial == trial), None)
 
     @property
     def needed_from(self) -> int:
-        """The images from which on checkpoints may still be taken over."""
+        """Number of images from which on checkpoints may still be copied by an exploit."""
         return self.decided * self.tune.perturb_every_images if self.tune.method == "population" else NEVER
 
     def lineage(self, trial: str, interval: int | None = None) -> list[Segment]:
-        """From whom a trial's weights (at the end of an interval; unset, now) descend, the eldest first."""
+        """Return the lineage of a trial's weights, oldest segment first: now, or at the end of `interval`."""
         bound = self.intervals + 1 if interval is None else interval
         segments: list[Segment] = []
         while True:
-            # At its own interval a report still is of what was there before the exploit.
+            # The report of the same interval is of the state before the exploit.
             taken = [each for each in self.exploits if each.trial == trial and each.interval < bound]
             if not taken:
                 return [Segment(0, trial, self.first[trial]), *segments]
@@ -159,7 +159,7 @@ class Population:
             trial, bound = taken[-1].donor, taken[-1].interval
 
     def standings(self) -> list[Standing]:
-        """All trials, the best first: by their newest score."""
+        """Return all trials, best first by their newest score."""
         found = []
         for trial in self.trials:
             reports = [self.reports[trial][at] for at in sorted(self.reports[trial])]

@@ -1,4 +1,4 @@
-"""The records of a search: search.jsonl, what its folder was begun with, and best.json."""
+"""Records of a search: search.jsonl, config.yaml and best.json."""
 
 import json
 import time
@@ -25,14 +25,14 @@ FREE = (
     "data.shards",
     "data.cache",
 )
-"""How the keys begin that may differ when a search goes on."""
+"""Prefixes of keys that may differ when a search resumes."""
 
 
 def read_population(config: Config, storage: Storage) -> Population:
-    """The population as the lines of the search's folder leave it.
+    """Return the population after the lines of search.jsonl.
 
     Raises:
-        RunError: a line is not one of this search.
+        RunError: a line is corrupt or not of this search.
     """
     population = Population(config)
     for number, line in enumerate(parse_lines(_text(storage), {"time", "kind"}), 1):
@@ -48,7 +48,7 @@ def read_population(config: Config, storage: Storage) -> Population:
 
 
 def terminate_last_line(storage: Storage) -> None:
-    """Ends a line that a crash cut off, lest the next one is lost with it."""
+    """Terminate a line that a crash cut off, so that the next one is not lost with it."""
     if (text := _text(storage)) and not text.endswith(b"\n"):
         storage.append(FILE, b"\n")
 
@@ -61,10 +61,10 @@ def _text(storage: Storage) -> bytes:
 
 
 def append_records(storage: Storage, records: Sequence[SearchRecord]) -> None:
-    """Append lines, all or in a crash the first of them.
+    """Append lines. A crash may leave only the first ones.
 
     Raises:
-        OSError: the storage does not take them.
+        OSError: the storage refused them.
     """
     now = time.time()
     text = "".join(json.dumps({"time": now, **record.to_line()}) + "\n" for record in records)
@@ -99,7 +99,7 @@ def settle(config: Config, storage: Storage) -> RunSpec:
 
 
 def point_best(storage: Storage, best: TrialReport) -> None:
-    """Points best.json to a trial's checkpoint; there is one writer, who has the lease."""
+    """Point best.json to a trial's checkpoint. The holder of the lease is the only writer."""
     checkpoint = f"trials/{best.trial}/checkpoints/{best.checkpoint}"
     attempt = int((best.checkpoint or "0").rpartition("-")[2])
     pointer = {"checkpoint": checkpoint, "images": best.images, "attempt": attempt, "score": best.score}

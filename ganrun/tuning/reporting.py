@@ -1,4 +1,4 @@
-"""When a trial has a report due: of what its workers say, what makes one."""
+"""Reports of a trial, made from its workers' events."""
 
 from ganrun.telemetry.messages import Event, ScoreTaken, TrialReport, WorkersStarted
 from ganrun.telemetry.records import CheckpointWritten, Exploited, ScoreFailed
@@ -13,13 +13,13 @@ def score_of(event: ScoreTaken | ScoreFailed, metric: str) -> float | None:
 
 
 class TrialReporter:
-    """Makes the reports of a trial: each of a score and the first checkpoint from there on, whichever is said first.
+    """Maker of a trial's reports: each a score and the first checkpoint from there on, in either order of arrival.
 
-    What a trial says before it has an exploit behind it is of a state that it is about to give up, and makes none.
+    Events before a pending exploit is carried out are of a state that will be discarded: they make no report.
 
     Args:
-        population: that it is one of; says what it has reported and whom it is to take over.
-        trial: its name.
+        population: its population, with its reports and exploits.
+        trial: name of the trial.
     """
 
     def __init__(self, population: Population, trial: str) -> None:
@@ -28,20 +28,20 @@ class TrialReporter:
 
     def _begin(self, behind: int) -> None:
         self.behind = behind
-        """Number of the last exploit that it has behind it."""
+        """Number of the last exploit that it has carried out."""
         self._scored: list[tuple[int, float | None]] = []
-        """Images and scores of what is not yet reported: a checkpoint may be written when the next score is there."""
+        """(images, score) not yet reported. The next score may come before the checkpoint is written."""
         self._saved: list[tuple[int, str]] = []
-        """Checkpoints since that of the last report: the next may be written before the last has its score."""
+        """(images, checkpoint) since the last report. The next checkpoint may come before the score of the last."""
 
     @property
     def up_to_date(self) -> bool:
-        """Whether it has every exploit behind it that was decided."""
+        """True if it has carried out every exploit that was decided."""
         last = self.population.last_exploit(self.trial)
         return last is None or self.behind >= last.number
 
     def handle(self, event: Event) -> TrialReport | None:
-        """Take an event of the workers and return the report that it makes whole."""
+        """Take an event of the workers. Return the report that it completes, or None."""
         match event:
             case WorkersStarted():
                 self._begin(event.exploit)
@@ -65,7 +65,7 @@ class TrialReporter:
         return self._whole()
 
     def _whole(self) -> TrialReport | None:
-        """A report of the newest score that has a checkpoint; older ones will have none."""
+        """Return a report of the newest score with a checkpoint. Older scores get none."""
         interval_of = self.population.interval_of
         for images, score in reversed(self._scored):
             if found := [(at, name) for at, name in self._saved if at >= images]:

@@ -1,4 +1,4 @@
-"""What Ray Tune asks of a search: which trial runs next, whether one goes on, and when all is over."""
+"""Scheduler, searcher and stopper of Ray Tune for a search."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ ENDED = (FINISHED, FAILED)
 
 
 class SearchObserver(Protocol):
-    """Who is shown what happens."""
+    """Observer of a search: terminal and sidecar."""
 
     def handle(self, trial: str, event: Event | TrialFailed) -> None:
         """Take an event of a trial."""
@@ -45,20 +45,20 @@ class SearchObserver(Protocol):
         """Take a new line of search.jsonl."""
 
     def observe(self, states: dict[str, str]) -> None:
-        """The state of each trial."""
+        """Take the state of each trial."""
 
     def write_line(self, text: str) -> None:
-        """A line for the user."""
+        """Print a line for the user."""
 
 
 @dataclass
 class SearchTrial:
-    """A trial as the scheduler knows it.
+    """Scheduler's view of a trial.
 
     Attributes:
-        reporting: makes its reports.
+        reporting: maker of its reports.
         tune_trial: Ray Tune's trial, or None if it has not made one yet.
-        ending: FINISHED or FAILED if it does not run again until it takes over another trial, else empty.
+        ending: FINISHED or FAILED if it does not run again before an exploit revives it, else empty.
     """
 
     reporting: TrialReporter
@@ -67,7 +67,7 @@ class SearchTrial:
 
     @property
     def runs(self) -> bool:
-        """True if Ray Tune runs or starts it; also until its process has left after its end."""
+        """True while Ray Tune starts or runs it, and until its process has exited."""
         return self.tune_trial is not None and self.tune_trial.status in (TuneTrial.PENDING, TuneTrial.RUNNING)
 
     @property
@@ -79,17 +79,17 @@ class SearchTrial:
 
 
 class Scheduler(FIFOScheduler):  # type: ignore[misc]
-    """Hears the trials as Ray Tune hands their reports over, and has the worst take over the best.
+    """Scheduler that applies truncation selection to the reports of the trials.
 
-    Who takes over another is told so in its mailbox, and goes on; Ray Tune pauses a trial only when its workers have
-    left: in turn, since it failed, or since the search is to stop.
+    A trial receives an exploit as a command in its mailbox and keeps running. Ray Tune pauses a trial only after its
+    workers have exited: to take turns, after a failure, or because the search stops.
 
     Args:
-        config: of the search, resolved.
-        storage: of its folder.
-        population: what its records say.
-        watch: is told of everything.
-        send: tells a trial's workers whether to save and leave, and commands.
+        config: the resolved search.
+        storage: the search's folder.
+        population: state of the trials by the records.
+        watch: observer of all events.
+        send: sends a trial's workers a stop flag and commands.
     """
 
     def __init__(
@@ -107,61 +107,61 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
             for name in population.trials
         }
         self.why = ""
-        """What the first one failed of."""
+        """Reason of the first failure of a trial."""
         self.fault: Exception | None = None
-        """What ends the search."""
+        """Exception that ends the search."""
         self.stopping = self._told_room = False
         self.decide()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing of it: Ray Tune keeps a copy of its parts, and ours are in search.jsonl."""
+        """Return nothing: Ray Tune pickles its parts, and our state is in search.jsonl."""
         return {}
 
     def states(self) -> dict[str, str]:
-        """The state of each trial."""
+        """Return the state of each trial."""
         return {name: trial.state for name, trial in self.trials.items()}
 
     def stop(self) -> None:
-        """Has all that run save and leave, and nobody start."""
+        """Tell all running trials to save and exit; start no other."""
         self.stopping = True
         for name in self._running():
             self.send(name, True, [])
 
     def all_over(self) -> bool:
-        """Whether nobody runs and nobody is to."""
+        """Return True if no trial runs and none will."""
         return not self._running() and (self.stopping or not self._waiting())
 
     def up_next(self) -> str | None:
-        """Who is to start: of those that wait, one that is behind most, if there is room for it."""
+        """Return the next trial to start: the waiting one furthest behind, if there is room for it, else None."""
         waiting = self._waiting()
         room = bool(waiting) and not self.stopping and len(self._running()) < self._room()
         return waiting[0] if room else None
 
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
-        """Ray Tune has made a trial of what `TrialQueue` suggested."""
+        """Take the trial that Ray Tune made of a suggestion of `TrialQueue`."""
         self.trials[trial.config["trial"]].tune_trial = trial
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
-        """One that is paused and may go on."""
+        """Return a paused trial that may resume, or None."""
         name = self.up_next()
         return self.trials[name].tune_trial if name else None
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
-        """Takes what its workers said; a trial goes on until they have left."""
+        """Handle the events of a trial's workers. A trial continues until they have exited."""
         name, events = trial.config["trial"], result["events"]
         try:
             for event in events:
                 self.watch.handle(name, event)
                 self._act_on(name, event)
             self._make_room()
-        except Exception as error:  # Ray Tune would make a text of it.
+        except Exception as error:  # Ray Tune would turn it into a string.
             self._end_with(error)
         if not isinstance(events[-1], ENDINGS):
             return str(self.CONTINUE)
         return str(self.STOP if self.trials[name].ending == FINISHED else self.PAUSE)
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
-        """Its process has died; Ray Tune starts it again, or has given up."""
+        """Handle the death of a trial's process, which Ray Tune restarts or gives up."""
         try:
             if not trial.should_recover():
                 self._failed(trial.config["trial"], "its process died too often")
@@ -173,7 +173,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         self.stop()
 
     def _running(self) -> list[str]:
-        """Those that Ray Tune has at work, or starts."""
+        """Return the trials that Ray Tune runs or starts."""
         return [name for name, trial in self.trials.items() if trial.runs]
 
     def _waiting(self) -> list[str]:
@@ -181,7 +181,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         return sorted(waiting, key=lambda name: (self.population.reported(name), name))
 
     def _make_room(self) -> None:
-        """Who is ahead of one that waits saves and leaves."""
+        """Tell trials that are ahead of a waiting one to save and exit."""
         waiting, running = self._waiting(), self._running()
         if not waiting or self.population.tune.method != "population":
             return
@@ -193,7 +193,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
                 self.send(name, True, [])
 
     def _room(self) -> int:
-        """How many trials the cluster has room for, at least one: Ray waits for nodes."""
+        """Return how many trials the cluster has room for; at least one, since Ray may wait for nodes."""
         there: dict[str, float] = ray.cluster_resources()
         cluster = self.config.cluster
         needed = {
@@ -218,7 +218,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
             self._report(report)
         match event:
             case WorkersStarted() if not reporting.up_to_date:
-                self._send_exploit(name)  # Whoever had it may have died of it.
+                self._send_exploit(name)  # The workers that had received it may have died.
             case Finished() if reporting.up_to_date:
                 self.over[name] = FINISHED
                 self.decide()
@@ -237,10 +237,10 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         self.decide()
 
     def decide(self) -> None:
-        """Has those take over others that are to, once all have reported."""
+        """Decide exploits, once all trials have reported, and send them."""
         ended = {how: [name for name, trial in self.trials.items() if trial.ending == how] for how in ENDED}
         found = self.population.decide(failed=ended[FAILED], finished=ended[FINISHED])
-        # Written before anyone acts on them: a search that is killed now does the same when it goes on.
+        # Written before any is sent: a search that is killed now decides the same when it resumes.
         self._append(found)
         for exploit in found:
             self.trials[exploit.trial].ending = ""
@@ -253,7 +253,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
             self.send(name, False, [ReleaseCheckpoints(before, keep)])
 
     def _send_exploit(self, name: str) -> None:
-        """Tells it whom to take over; one that does not run finds it in search.jsonl."""
+        """Send a trial its exploit. One that does not run finds it in search.jsonl."""
         if command := exploit_command(self.config, self.population.last_exploit(name)):
             self.send(name, False, [command])
 
@@ -276,33 +276,33 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
 
 
 class TrialQueue(Searcher):  # type: ignore[misc]
-    """Gives Ray Tune a trial when there is room for it: Ray Tune itself starts all that it has at once."""
+    """Searcher that suggests a trial when there is room for it: Ray Tune itself starts all suggested trials at once."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         super().__init__()
         self.scheduler = scheduler
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """Return the config of the next trial: its name, and its hyper-parameters to be shown; None: not yet."""
+        """Return the config of the next trial, with its name and, for display, its hyper-parameters; None: not yet."""
         name = self.scheduler.up_next()
         if name is None or self.scheduler.trials[name].tune_trial:
             return None
         return {"trial": name} | self.scheduler.population.values[name]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing to learn."""
+        """Ignore the result."""
 
 
 class SearchEnd(Stopper):  # type: ignore[misc]
-    """Tells Ray Tune when the search is over; trials it ends itself."""
+    """Stopper that ends the search. Trials end by themselves."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """No trial ends by its result."""
+        """Return False: no trial ends by its result."""
         return False
 
     def stop_all(self) -> bool:
-        """Whether all is over."""
+        """Return True if the search is over."""
         return self.scheduler.all_over()

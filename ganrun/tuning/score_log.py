@@ -8,11 +8,11 @@ from ganrun.telemetry.messages import ScoreTaken
 from ganrun.telemetry.records import Exploited, ScoreFailed
 
 LOGGED = (ScoreTaken, ScoreFailed, Exploited)
-"""Events after which a trial's score is another."""
+"""Events that change a trial's score."""
 
 
 class ScoreLog(JsonLoggerCallback):  # type: ignore[misc]
-    """Logs a trial's results with a new score, and the last one, without their events.
+    """Logger of the results that have a new score, and of the last one, without their events.
 
     Ray Tune's own loggers would log every result, several a second, with the pictures among its events.
     """

@@ -1,4 +1,4 @@
-"""A search in words: a line for what happens, and the table at its end."""
+"""Summary of a search in words: a line per record, and the table at its end."""
 
 import math
 import statistics
@@ -9,7 +9,7 @@ from ganrun.tuning.population import Population
 
 
 def describe_record(record: SearchRecord) -> str:
-    """Return a line of search.jsonl as one for the terminal."""
+    """Describe a line of search.jsonl."""
     match record:
         case TrialReport():
             score = "no score" if record.score is None else f"{record.score:.4g}"
@@ -22,7 +22,7 @@ def describe_record(record: SearchRecord) -> str:
 
 
 def table(population: Population) -> str:
-    """A line a trial, the best first, with its hyper-parameters at the end; of a seed sweep mean and deviation."""
+    """Return a table of the trials, best first, with final hyper-parameters; for a seed sweep, mean and deviation."""
     keys = sorted(population.tune.mutations)
     heading = ["TRIAL", "SCORE", "BEST", "AT", "EXPLOITS", "FROM", *(_short(key, keys) for key in keys)]
     rows = [heading]
@@ -48,7 +48,7 @@ def table(population: Population) -> str:
 
 
 def score_spread(population: Population) -> tuple[float, float, int] | None:
-    """Mean and (n - 1) standard deviation of the trials' newest scores, and their number; None of fewer than two."""
+    """Return mean, (n - 1) standard deviation and number of the trials' newest scores; None for fewer than two."""
     scores = [
         each.last.score
         for each in population.standings()
@@ -58,7 +58,7 @@ def score_spread(population: Population) -> tuple[float, float, int] | None:
 
 
 def _short(key: str, keys: list[str]) -> str:
-    """The end of a key that tells it from the others."""
+    """Return the shortest end of a key that distinguishes it from the others."""
     parts = key.split(".")
     for count in range(1, len(parts)):
         end = ".".join(parts[-count:])

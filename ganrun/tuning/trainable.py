@@ -1,4 +1,4 @@
-"""A trial of a search, as Ray Tune runs it: in a process of its own, which has the workers of one run trained."""
+"""A trial of a search under Ray Tune: a process that runs the workers of one run."""
 
 import threading
 from collections.abc import Callable
@@ -21,11 +21,11 @@ SETTLE_SECONDS = 20.0
 
 
 def train_trial(settings: dict[str, Any], search: RunSpec, boxes: dict[str, Any]) -> None:
-    """Trains a trial from where its folder is, and reports what its workers say to Ray Tune as it comes.
+    """Train a trial, resuming from its folder, and report its workers' events to Ray Tune.
 
     Args:
-        settings: the config that Ray Tune shows: the trial's name, and the hyper-parameters it began with.
-        search: the config.
+        settings: Ray Tune's config of the trial: its name, and its initial hyper-parameters for display.
+        search: the resolved search.
         boxes: the mailbox of each trial.
     """
     from ray import get, tune
@@ -33,7 +33,7 @@ def train_trial(settings: dict[str, Any], search: RunSpec, boxes: dict[str, Any]
     name = settings["trial"]
     get(boxes[name].clear.remote())
     try:
-        # An exploit is written down before anyone is told: one that is not there yet will come into the mailbox.
+        # Exploits are written before they are sent: a later one comes through the mailbox.
         population = read_population(search, open_storage(search.run.uri))
         config = write_trial_config(search, population, name)
     except (OSError, UserError, RunError) as error:
@@ -45,20 +45,20 @@ def train_trial(settings: dict[str, Any], search: RunSpec, boxes: dict[str, Any]
     fitted = in_thread(launch.fit, config, boxes[name], exploit_command(search, population.last_exploit(name)))
     for events in launch.follow(config, boxes[name], fitted, lambda: False):
         if events and isinstance(events[-1], ENDINGS):
-            wait([fitted], SETTLE_SECONDS)  # Until Ray Train has released its resources.
+            wait([fitted], SETTLE_SECONDS)  # Wait until Ray Train has released its resources.
         if events:
             tune.report(metrics.result(events))
 
 
 def write_trial_config(search: RunSpec, population: Population, name: str) -> RunSpec:
-    """The config of a trial as it is now, written to its folder."""
+    """Write the current config of a trial to its folder and return it."""
     config = trial_config(search, name, population.values[name])
     run_config.write_config(config, RunFolder(open_storage(config.run.uri)))
     return config
 
 
 def exploit_command(search: RunSpec, exploit: TrialExploit | None) -> Exploit | None:
-    """An exploit as the workers of a trial are told of it; one that they have behind them they pass over."""
+    """Return the command of an exploit. Workers ignore one that they have carried out."""
     if exploit is None:
         return None
     donor = f"{search.run.uri}/trials/{exploit.donor}"
@@ -66,7 +66,7 @@ def exploit_command(search: RunSpec, exploit: TrialExploit | None) -> Exploit | 
 
 
 def in_thread(work: Callable[..., Any], *arguments: Any) -> Future[Any]:
-    """Calls something in a thread that holds up no process's end; its outcome."""
+    """Call a function in a daemon thread. Return the future of its result."""
     outcome: Future[Any] = Future()
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""A trial of a search as the config of a run of its own, and a trial's ancestry as the config of another."""
+"""Config of a trial as a run, and of a run that replays a trial's lineage."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from ganrun.tuning.population import Segment
 
 
 def trial_config(search: RunSpec, trial: str, values: Values) -> RunSpec:
-    """The run that a trial is: its seed is its own, and it has a checkpoint wherever it has a score."""
+    """Return the run of a trial, with its own seed and a checkpoint at every score."""
     run = search.run.model_copy(
         update={
             "storage": f"{search.run.uri}/trials",
@@ -24,7 +24,7 @@ def trial_config(search: RunSpec, trial: str, values: Values) -> RunSpec:
 
 
 def schedule_config(search: RunSpec, lineage: Sequence[Segment]) -> RunSpec:
-    """A plain run that changes its hyper-parameters when the last one of this ancestry and its forefathers did."""
+    """Return a plain run that changes its hyper-parameters where this lineage did."""
     eldest, *later = lineage
     train = search.train.model_copy(
         update={"schedule": tuple({"images": each.images, **each.values} for each in later)}

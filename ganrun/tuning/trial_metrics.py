@@ -19,7 +19,7 @@ class TrialMetrics:
         metric: `tune.metric`, the name of the score.
         values: hyper-parameters, by dotted key.
         images: images shown.
-        score: the newest one; NaN if the weights that the trial has now have none.
+        score: newest score; NaN if the trial's current weights have none.
     """
 
     metric: str
@@ -44,11 +44,11 @@ class TrialMetrics:
                 value = score_of(event, self.metric)
                 self.score = math.nan if value is None else value
             case _:
-                pass  # Scores and checkpoints may be of an earlier point.
+                pass  # Scores and checkpoints may be of an earlier position.
 
 
 def metrics_of(population: Population, trial: str) -> TrialMetrics:
-    """Return the metrics that a trial of a search goes on with."""
+    """Return the metrics with which a trial resumes."""
     found = TrialMetrics(population.tune.metric, population.values[trial])
     newest, exploit = population.reported(trial), population.last_exploit(trial)
     report = population.reports[trial].get(newest)

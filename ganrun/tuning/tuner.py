@@ -1,8 +1,8 @@
-"""Runs the trials of a search on Ray Tune, side by side, each a run with workers of its own.
+"""Search on Ray Tune: trials in parallel, each a run with its own workers.
 
-Ray Tune starts, pauses, starts again and ends them, in processes of its own (`trainable.py`), and hands over what they
-report; who takes over whom is ours (`scheduler.py`). A trial stays up when it does: its workers are told to, as they
-are told to stop, and read the donor's checkpoint from storage.
+Ray Tune starts, pauses, restarts and ends the trials in its processes (`trainable.py`) and passes on what they report.
+Exploits are decided by `scheduler.py`. A trial keeps running during an exploit: its workers receive a command, like the
+one to stop, and read the donor's checkpoint from storage.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from ganrun.tuning import trainable
 from ganrun.tuning.population import Population
 from ganrun.tuning.records import append_records
 
-if TYPE_CHECKING:  # Ray reads its environment when it is imported: not before we are connected.
+if TYPE_CHECKING:  # Ray reads its environment at import, so it is imported only after the connection.
     from ganrun.tuning.scheduler import Scheduler, SearchObserver
 
 LISTEN_SECONDS = 0.2
@@ -33,24 +33,24 @@ QUIET = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
 }
-"""Ray Tune prints nothing and keeps no records beside ours, but for `ScoreLog` until the search ends."""
+"""Settings under which Ray Tune prints nothing and keeps no records, except `ScoreLog` until the search ends."""
 
 
 def run(
     config: RunSpec, storage: Storage, population: Population, watch: "SearchObserver", stop: threading.Event
 ) -> str:
-    """Runs a search on a Ray of its own, or on the cluster that RAY_ADDRESS names; `finished` or `stopped`.
+    """Run a search on a local Ray, or on the cluster that RAY_ADDRESS names. Return "finished" or "stopped".
 
     Args:
-        config: of the search, resolved.
-        storage: of its folder.
-        population: what its records say.
-        watch: is told of everything; see `scheduler.Watch`.
-        stop: set to have all trials save and leave.
+        config: the resolved search.
+        storage: the search's folder.
+        population: state of the trials by the records.
+        watch: observer of all events.
+        stop: set to make all trials save and exit.
 
     Raises:
-        UserError: the config is wrong in what only the workers could find.
-        RunError: no trial came to its end.
+        UserError: the config has a fault that only the workers could find.
+        RunError: no trial finished.
     """
     try:
         with (
@@ -59,7 +59,7 @@ def run(
         ):
             return _run(config, storage, population, watch, stop, head)
     finally:
-        with contextlib.suppress(OSError):  # A worker may still be at it; `ganrun runs gc` collects it.
+        with contextlib.suppress(OSError):  # A worker may still use it; `ganrun runs gc` deletes it.
             for name in population.trials:
                 open_storage(f"{storage.uri}/trials/{name}").delete(".ray")
 
@@ -80,7 +80,7 @@ def _run(
         boxes[name].send.remote(stop, commands)
 
     scheduler = Scheduler(config, storage, population, watch, send)
-    # Off the main thread: there Ray Tune would take SIGINT for itself.
+    # In a thread: in the main thread Ray Tune would handle SIGINT itself.
     over = trainable.in_thread(tuner_of(config, scheduler, boxes).fit)
     while not wait([over], timeout=LISTEN_SECONDS).done:
         if stop.is_set() or head.lost:
@@ -104,22 +104,22 @@ def _run(
 
 
 def tuner_of(config: RunSpec, scheduler: "Scheduler", boxes: dict[str, Any]) -> Any:
-    """Return the Tuner of the trials that are not yet at their end.
+    """Return the Tuner of the unfinished trials.
 
     Args:
-        config: of the search, resolved.
+        config: the resolved search.
         scheduler: decides which trials run.
         boxes: the mailbox of each trial.
     """
     os.environ.update(QUIET)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # What befell a trial the scheduler says.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # The scheduler reports failures of trials.
     import ray
     from ray import tune
 
     from ganrun.tuning.scheduler import ENDED, SearchEnd, TrialQueue
     from ganrun.tuning.score_log import ScoreLog
 
-    # A trial's process only listens, here; its workers have resources of their own, by Ray Train.
+    # A trial's process only waits. Ray Train reserves resources for its workers.
     here = tune.PlacementGroupFactory([{f"node:{ray.util.get_node_ip_address()}": 0.001}])
     bound = tune.with_parameters(trainable.train_trial, search=config, boxes=boxes)
     trials = sum(state not in ENDED for state in scheduler.states().values())
