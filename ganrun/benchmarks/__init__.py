@@ -1,1 +1,1 @@
-"""What `ganrun bench` measures of this machine, each with what a user would pick instead beside it."""
+"""Measurements of `ganrun bench`, each beside what a user would use instead."""

@@ -1,6 +1,6 @@
-"""How long a checkpoint holds up the round, and how long it takes to arrive, beside `torch.save` and a blocking put.
+"""Time that a checkpoint blocks a round, and time until it is visible, beside `torch.save` and a blocking upload.
 
-It is written to a folder of its own in `run.storage`, which is deleted after.
+Checkpoints go to a temporary folder in `run.storage`.
 """
 
 import io
@@ -25,7 +25,7 @@ REPEATS = 7
 
 
 def measure(spec: RunSpec) -> dict[str, Any]:
-    """Seconds blocked and seconds until the manifest is there, of the config's networks after their first round."""
+    """Measure seconds blocked and seconds until the manifest is written, for the config's networks after one round."""
     torch.set_num_threads(max(1, int(spec.cluster.cpus_per_worker)))
     place = f"{spec.run.storage}/.bench-{uuid.uuid4().hex[:12]}"
     check_rights(open_storage(spec.run.storage), "run.storage")
@@ -64,7 +64,7 @@ def measure(spec: RunSpec) -> dict[str, Any]:
 
 
 def describe(result: dict[str, Any]) -> str:
-    """In words."""
+    """Describe the result in words."""
     return (
         f"a checkpoint of {result['bytes'] / 2**20:.1f} MiB holds up the round for {result['blocked_seconds']:.4f} s "
         f"and is there after {result['upload_seconds']:.3f} s more: {result['blocked_share']:.1%}\n"
@@ -74,7 +74,7 @@ def describe(result: dict[str, Any]) -> str:
 
 
 def _played(spec: RunSpec) -> TrainingState:
-    """A training state whose optimizers have their moments."""
+    """Return a training state after one round, so that its optimizers have moments."""
     slots = Slots(spec.slots)
     state = new_state(spec, torch.device("cpu"), slots)
     size, count = spec.data.image_size, spec.data.batch_size // spec.slots
@@ -87,7 +87,7 @@ def _played(spec: RunSpec) -> TrainingState:
 
 
 def _saved(state: TrainingState) -> bytes:
-    """All that a snapshot holds, as most training scripts save it."""
+    """Return the content of a snapshot as `torch.save` writes it."""
     file = io.BytesIO()
     networks = {name: network.state_dict() for name, network in state.game.networks.items()}
     ema = {name: ema.network.state_dict() for name, ema in state.ema.items()}

@@ -1,4 +1,4 @@
-"""What all measures share: sides take turns, and what is found has one shape."""
+"""Comparison of sides that run in turn, and the common form of results."""
 
 import statistics
 import time
@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Rates = Sequence[float]
-"""Of one side, a number a repeat; higher is better."""
+"""Rates of one side, one per repeat; higher is better."""
 
 
 def in_turn(sides: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """The rates of each side, all of them measured once before any is measured again: the machine may be shared."""
+    """Measure the rates of all sides in turn, repeat by repeat, since the machine may be shared."""
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, side in sides.items():
@@ -19,7 +19,7 @@ def in_turn(sides: Mapping[str, Callable[[], float]], repeats: int) -> dict[str,
 
 
 def rate(step: Callable[[], object], amount: float, seconds: float) -> float:
-    """How much is done a second by a step that does `amount`, called again for so long."""
+    """Return the rate of a step that does `amount`, called repeatedly for `seconds`."""
     steps, begun = 0, time.perf_counter()
     while (passed := time.perf_counter() - begun) < seconds:
         step()
@@ -28,19 +28,19 @@ def rate(step: Callable[[], object], amount: float, seconds: float) -> float:
 
 
 def ratio(ours: Rates, theirs: Rates) -> float:
-    """Median over the repeats of ours over theirs."""
+    """Return the median over repeats of ours / theirs."""
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 def spread(rates: Rates) -> float:
-    """Between the best and the worst repeat, as a share of the median."""
+    """Return the range of the repeats as a share of their median."""
     return (max(rates) - min(rates)) / statistics.median(rates)
 
 
 def result(
     what: str, peer: str, unit: str, ours: Rates, theirs: Rates, limit_share: float | None, **more: Any
 ) -> dict[str, Any]:
-    """What `ganrun bench --json` prints; `sides` has the rates of every repeat."""
+    """Return the object that `ganrun bench --json` prints. `sides` has the rates of every repeat."""
     return {
         "what": what,
         "peer": peer,

@@ -1,8 +1,8 @@
-"""Samples/s from storage to a tensor, stage by stage, beside plain webdataset on the same shards.
+"""Samples/s from storage to tensor, by stage, beside webdataset on the same shards.
 
-The peer is the loader with which webdataset's own documentation begins: its tar reading, PIL, ToTensor and Normalize
-for each sample; the better of none and two worker processes. ganrun itself reads shards with PAX headers through
-webdataset, so that opening a shard is timed in both formats.
+The peer is the first loader of webdataset's documentation: its tar reader, PIL, ToTensor and Normalize per sample, with
+no or two worker processes, whichever is faster. ganrun reads shards with PAX headers through webdataset, so opening a
+shard is timed in both formats.
 """
 
 import io
@@ -34,13 +34,13 @@ from ganrun.storage.s3_client import filesystem
 REPEATS = 5
 PEER_WORKERS = (0, 2)
 PEER_SAMPLES = 6_000
-"""Of the peer, which is slow, so many are enough."""
+"""Samples of the peer in a repeat: it is slow."""
 USTAR, PAX = "open a USTAR shard", "open a PAX shard"
-"""Sides that read one shard in memory, without its hash: in place, or through webdataset."""
+"""Sides that open one shard in memory, without hashing it: in place, or through webdataset."""
 
 
 def measure(spec: RunSpec) -> dict[str, Any]:
-    """Samples/s of each stage, of the whole stream and of the peer, in turn."""
+    """Measure samples/s of each stage, of the whole stream and of the peer, in turn."""
     if spec.data.fields["image"].kind != "image":
         raise UserError("data.fields.image: not of kind image, but bench data compares how images are decoded")
     torch.set_num_threads(1)
@@ -76,7 +76,7 @@ def measure(spec: RunSpec) -> dict[str, Any]:
 
 
 def describe(result: dict[str, Any]) -> str:
-    """In words."""
+    """Describe the result in words."""
     width = max(map(len, result["stages"]))
     lines = [f"{name:<{width}}  {rate:>9,.0f} samples/s" for name, rate in result["stages"].items()]
     return "\n".join(
@@ -91,7 +91,7 @@ def describe(result: dict[str, Any]) -> str:
 
 
 def _bottleneck(rates: dict[str, float]) -> str:
-    """The stage that adds most seconds a sample."""
+    """Return the stage that adds the most time per sample."""
     seconds = {name: 1 / rate for name, rate in rates.items()}
     added = {
         "fetch": seconds["raw bytes"],
@@ -103,7 +103,7 @@ def _bottleneck(rates: dict[str, float]) -> str:
 
 
 def _over_shards(data: DataSet, work: Callable[[int], object]) -> float:
-    """Samples/s of doing something to every shard, with as many threads as a stream fetches with."""
+    """Return samples/s of a function called on every shard, with as many threads as a stream fetches with."""
     begun = time.perf_counter()
     with ThreadPoolExecutor(FETCHERS) as threads:
         list(threads.map(work, range(len(data.index.shards))))
@@ -121,12 +121,12 @@ def _verified(data: DataSet) -> float:
 
 def _walked(data: DataSet) -> float:
     fetcher = Fetcher(data)
-    # No shard is held, so that the memory is that of a few.
+    # Shards are not kept, which bounds the memory.
     return _over_shards(data, lambda number: len(fetcher.request(number).result().samples))
 
 
 def _tar(data: DataSet, mtime: float) -> bytes:
-    """Write the first shard again, with webdataset."""
+    """Rewrite the first shard with webdataset."""
     buffer = io.BytesIO()
     with webdataset.TarWriter(buffer, encoder=False, mtime=mtime) as tar:
         for key, members in read_samples(data.read(0), data.where(0)):
@@ -141,7 +141,7 @@ def _opened(tar: bytes) -> float:
 
 
 def _decoded(settings: DataConfig, data: DataSet, decoders: int) -> float:
-    """One shard in memory, decoded in batches."""
+    """Return samples/s of decoding one shard in memory, in batches."""
     opened = OpenShard(data.where(0), read_samples(data.read(0), data.where(0)))
     fields = [Decoder(name, field, data.index) for name, field in settings.fields.items()]
     samples = [(opened, *sample) for sample in opened.samples]
@@ -154,7 +154,7 @@ def _decoded(settings: DataConfig, data: DataSet, decoders: int) -> float:
 
 
 def _streamed(spec: RunSpec, data: DataSet, decoders: int) -> float:
-    """An epoch of batches, as float tensors in [-1, 1]; from the first batch on."""
+    """Return samples/s of an epoch of float batches in [-1, 1], after the first batch."""
     sizes = tuple(shard.samples for shard in data.index.shards)
     order = Order(sizes, spec.slots, spec.run.seed, spec.data.shuffle_shards)
     stream = Stream(data, spec.data, order, range(spec.slots), 0, decoders=decoders)
@@ -192,7 +192,7 @@ def _peer_loader(settings: DataConfig, data: DataSet, workers: int) -> Iterator[
     else:
         dataset = dataset.to_tuple("jpg;png;jpeg;webp", "__key__").map_tuple(_same, _nothing)
     dataset = dataset.map_tuple(_Converted(mode, transform), _same).batched(settings.batch_size)
-    context = "spawn" if workers else None  # s3fs does not survive a fork.
+    context = "spawn" if workers else None  # s3fs does not work after a fork.
     return iter(
         DataLoader(
             dataset, batch_size=None, num_workers=workers, multiprocessing_context=context, worker_init_fn=_teach_s3
@@ -201,7 +201,7 @@ def _peer_loader(settings: DataConfig, data: DataSet, workers: int) -> Iterator[
 
 
 class _Converted:
-    """PIL image to normalised tensor; a class, since worker processes are spawned with it."""
+    """Transform of a PIL image to a normalised tensor. A class, since spawned workers unpickle it."""
 
     def __init__(self, mode: str, transform: Callable[[Any], Tensor]) -> None:
         self.mode, self.transform = mode, transform
@@ -219,5 +219,5 @@ def _nothing(value: Any) -> int:
 
 
 def _teach_s3(worker: int = 0) -> None:
-    """Has webdataset read s3:// by s3fs, in this process and in each that it starts."""
+    """Make webdataset read s3:// through s3fs, in this process and in its workers."""
     webdataset.gopen_schemes["s3"] = lambda url, mode="rb", bufsize=8192: filesystem().open(url, mode)

@@ -1,4 +1,4 @@
-"""How fast the Fréchet distance is, beside torch-fidelity's: the same features, in turn in one process."""
+"""Speed of the Fréchet distance beside torch-fidelity's, on the same features, in turn in one process."""
 
 import copy
 import io
@@ -24,7 +24,7 @@ Sides = tuple[Callable[[], object], Callable[[], object]]
 
 
 def measure(spec: RunSpec) -> dict[str, Any]:
-    """Distances/s from moments and from features, and images/s of Inception with random weights: ours and theirs.
+    """Measure distances/s from moments and from features, and images/s of Inception with random weights, both sides.
 
     Raises:
         UserError: torch-fidelity is not installed.
@@ -64,7 +64,7 @@ def measure(spec: RunSpec) -> dict[str, Any]:
 
 
 def describe(result: dict[str, Any]) -> str:
-    """In words."""
+    """Describe the result in words."""
     return (
         f"Fréchet distance of given moments of {SIZE:,} features: {1 / result['ours']:.2f} s; "
         f"{result['peer']}: {1 / result['theirs']:.2f} s\n"
@@ -76,7 +76,7 @@ def describe(result: dict[str, Any]) -> str:
 
 
 def _features() -> tuple[Tensor, Tensor]:
-    """Correlated and never negative, as an extractor's are; float32 [SAMPLES, SIZE]."""
+    """Return correlated non-negative features like an extractor's, float32 [SAMPLES, SIZE]."""
     generator = torch.Generator().manual_seed(0)
     mix = torch.randn(SIZE, SIZE, generator=generator) / SIZE**0.5
     real, fake = (torch.randn(SAMPLES, SIZE, generator=generator) @ mix for _ in range(2))
@@ -91,14 +91,14 @@ def _statistics_of(features: Tensor) -> FeatureMoments:
 
 
 def _extraction(data: DataConfig) -> Sides:
-    """Inception's features of images of the config's size."""
+    """Return both sides of extracting Inception's features from images of the config's size."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     class Random(FeatureExtractorInceptionV3):  # type: ignore[misc]
-        """With the weights that it begins with, in place of a file's."""
+        """Feature extractor of torch-fidelity with its initial weights."""
 
         def load_state_dict(self, *_: object) -> None:
-            """Nothing."""
+            """Skip the download of the weights."""
 
     empty = io.BytesIO()
     torch.save({}, empty)
@@ -118,7 +118,7 @@ def _extraction(data: DataConfig) -> Sides:
 
 
 def _in_turn(sides: Sides, between: Callable[[], object] = lambda: None) -> tuple[list[float], list[float]]:
-    """Calls a second of each side, REPEATS times in turn, after one call of each that does not count."""
+    """Return calls/s of each side, REPEATS times in turn, after one warm-up call of each."""
     rates: tuple[list[float], list[float]] = ([], [])
     for repeat in range(REPEATS + 1):
         between()
@@ -131,12 +131,12 @@ def _in_turn(sides: Sides, between: Callable[[], object] = lambda: None) -> tupl
 
 
 def _flops() -> float:
-    """Of a distance: two Cholesky factors (n^3 / 3 each), two products (2 n^3 each), eigenvalues (4 n^3 / 3)."""
+    """Return the FLOPs of a distance: two Cholesky factors (n^3 / 3), two products (2 n^3), eigenvalues (4 n^3 / 3)."""
     return 6 * SIZE**3
 
 
 def _peak_flops() -> float:
-    """Floating-point operations a second of a float64 matrix product."""
+    """Return FLOP/s of a float64 matrix product."""
     a = torch.randn(SIZE, SIZE, dtype=torch.float64)
     begun = time.perf_counter()
     a @ a

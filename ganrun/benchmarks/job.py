@@ -1,9 +1,9 @@
-"""How fast the whole job is beside the round alone: what Ray, the stream, telemetry, samples and checkpoints cost.
+"""Speed of the whole job beside its rounds alone: the cost of Ray, stream, telemetry, samples and checkpoints.
 
-The job is a real `ganrun train` of the config, from wherever data.shards is to a folder of its own in run.storage,
-which is deleted after; a sidecar is pushed to. Its rate is its own record's, from the second tick to the last, so that
-starting is left out; its ticks, samples and checkpoints come every few seconds, more often than a config has them.
-Scores are off: what they cost is the config's choice, and `ganrun runs show` tells it of a run.
+The job is a real `ganrun train` of the config, from data.shards to a temporary folder in run.storage, with a sidecar.
+Its rate is from its own records, from the second tick to the last, without the start. Ticks, samples and checkpoints
+come every few seconds, more often than usual. Scores are off: their cost depends on the config, and `ganrun runs show`
+reports it for a run.
 """
 
 import os
@@ -28,14 +28,14 @@ from ganrun.telemetry.series import IMAGES_PER_SECOND, SECONDS
 
 REPEATS, JOB_SECONDS, ROUND_SECONDS = 5, 40.0, 3.0
 TICKS, CHECKPOINTS = 4, 2
-"""Of each job."""
+"""Duration of each job."""
 
 
 def measure(spec: RunSpec) -> dict[str, Any]:
-    """Images/s of the job and of the round alone, in turn, on the same slots and threads.
+    """Measure images/s of the job and of rounds alone, in turn, on the same slots and threads.
 
     Raises:
-        UserError: the config has several workers, whose rounds one process does not play.
+        UserError: the config has several workers; rounds alone run in one process.
         RunError: the job failed.
     """
     if spec.cluster.workers != 1:
@@ -65,7 +65,7 @@ def measure(spec: RunSpec) -> dict[str, Any]:
 
 
 def describe(found: dict[str, Any]) -> str:
-    """In words."""
+    """Describe the result in words."""
     shares = ", ".join(f"{part} {share:.1%}" for part, share in found["shares"].items())
     return (
         f"the job: {found['ours']:,.0f} images/s; {found['peer']}: {found['theirs']:,.0f} images/s\n"
@@ -75,7 +75,7 @@ def describe(found: dict[str, Any]) -> str:
 
 
 def _job(spec: RunSpec, images_per_second: float) -> RunSpec:
-    """The config with as many images as take about `JOB_SECONDS`, and without scores."""
+    """Return the run with images for about `JOB_SECONDS`, without scores."""
     size = spec.data.batch_size
     tick = max(1, round(images_per_second * JOB_SECONDS / TICKS / size)) * size
     spec = changed(spec, train__total_images=tick * TICKS, train__tick_images=tick, evaluate__every_images=0)
@@ -83,7 +83,7 @@ def _job(spec: RunSpec, images_per_second: float) -> RunSpec:
 
 
 def _ran(file: Path, place: str, name: str, sidecar: str) -> list[Line]:
-    """The ticks of a run of the config, from the second on."""
+    """Run the config and return its ticks from the second on."""
     command = [sys.executable, "-m", "ganrun.train", str(file), f"run.storage={place}", f"run.name={name}"]
     done = subprocess.run(command, env=os.environ | {VARIABLE: sidecar}, capture_output=True, text=True)
     if done.returncode:

@@ -1,7 +1,7 @@
-"""The DCGAN step under Lightning's manual optimisation, on images in memory: what its documentation has for GANs.
+"""DCGAN step under Lightning's manual optimisation, on images in memory, as in its documentation of GANs.
 
-The generator moves first, each player's optimizer is toggled for its turn, so that the other's weights are frozen, and
-the discriminator's two losses are one backward pass.
+The generator is updated first. Each optimizer is toggled for its turn, so that the other player's weights are frozen.
+The discriminator's two losses share one backward pass.
 """
 
 import logging
@@ -22,7 +22,7 @@ from ganrun.data.decode import RawBatch
 
 
 def loop(spec: RunSpec, seconds: float) -> Callable[[], float]:
-    """What fits the module for so long again, and gives images/s."""
+    """Return a function that trains the module for `seconds` more and returns images/s."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     module, size = _Pair(TutorialStep.of(spec)), spec.data.batch_size
 
@@ -30,7 +30,7 @@ def loop(spec: RunSpec, seconds: float) -> Callable[[], float]:
         source = _Source(a_batch(spec.data, spec.model.classes, size), seconds)
         trainer = lightning.Trainer(accelerator="cpu", max_epochs=1, barebones=True)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Of loaders without workers.
+            warnings.simplefilter("ignore")  # Warnings about loaders without workers.
             trainer.fit(module, source)
         return (len(source.times) - 1) * size / (source.times[-1] - source.times[0])
 
@@ -38,7 +38,7 @@ def loop(spec: RunSpec, seconds: float) -> Callable[[], float]:
 
 
 class _Source:
-    """The same batch for so many seconds, and when each was asked for; the first few warm up."""
+    """Repeat one batch for some seconds and record the time of each request. The first ones are warm-up."""
 
     def __init__(self, batch: RawBatch, seconds: float) -> None:
         self.batch, self.seconds = batch, seconds

@@ -1,4 +1,4 @@
-"""A measure as a picture: the rates of each side over the peer's of the same repeat."""
+"""Plot of a measurement: rates of each side over the peer's of the same repeat."""
 
 import statistics
 import textwrap
@@ -10,7 +10,7 @@ from ganrun.telemetry.palette import COLOURS
 
 
 def draw(found: dict[str, Any], path: str) -> None:
-    """A bar a side, as high as the median of its ratios to the peer, and a dot a repeat; written as a PNG."""
+    """Write a PNG with a bar per side (median ratio to the peer) and a dot per repeat."""
     sides: dict[str, list[float]] = found["sides"]
     peer = sides.get(found["peer"]) or sides["peer"]
     ratios = {name: [a / b for a, b in zip(rates, peer, strict=True)] for name, rates in sides.items()}

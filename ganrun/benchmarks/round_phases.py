@@ -1,4 +1,4 @@
-"""Where the time of a round goes."""
+"""Time of a round by phase."""
 
 import time
 from collections import defaultdict
@@ -12,9 +12,9 @@ ROUNDS = 5
 
 
 def phases(state: TrainingState, play_round: Callable[[], None]) -> dict[str, float]:
-    """Shares of a round by what is done, in the order that it is done in. The state is not to be used again.
+    """Return the share of each phase of a round, in order. The state cannot be used afterwards.
 
-    Backward is what is left of a turn; `other` what is left of a round: noise, bookkeeping, running statistics.
+    `backward` is the rest of a turn; `other` is the rest of a round: noise, bookkeeping, running statistics.
     """
     play_round()
     clock = _Clock(state)
@@ -27,7 +27,7 @@ def phases(state: TrainingState, play_round: Callable[[], None]) -> dict[str, fl
 
 
 class _Clock:
-    """Takes the time of a training state's parts, by a wrapper around each."""
+    """Timer of a training state's phases, by a wrapper around each."""
 
     def __init__(self, state: TrainingState) -> None:
         self.seconds: dict[str, float] = defaultdict(float)

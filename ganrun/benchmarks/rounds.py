@@ -1,4 +1,4 @@
-"""Rounds of a config's game on images in memory, and how much there is to compute in one."""
+"""Rounds of a config's game on images in memory, and their number of floating-point operations."""
 
 import time
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from ganrun.training.state import TrainingState
 PRODUCTS = [
     f"aten::{name}" for name in ("convolution_backward", "mkldnn_convolution", "_convolution", "mm", "addmm", "bmm")
 ]
-"""Operations that multiply matrices, by the profiler's names; a transposed convolution is `_convolution` itself."""
+"""Matrix multiplications and convolutions, by the profiler's names; a transposed convolution is `_convolution`."""
 
 
 def changed(spec: RunSpec, **changes: Any) -> RunSpec:
@@ -46,7 +46,7 @@ def a_batch(data: DataConfig, classes: int, size: int) -> RawBatch:
 
 
 def rounds(spec: RunSpec, slots: Slots | None = None) -> tuple[TrainingState, Callable[[], None]]:
-    """A game, and what plays a round of it; on one slot if not said otherwise."""
+    """Return a training state and a function that plays a round of it; by default on one slot."""
     slots = slots or Slots(1)
     state = new_state(spec, torch.device("cpu"), slots)
     batches = [a_batch(spec.data, spec.model.classes, spec.data.batch_size // slots.total) for _ in slots.owned]
@@ -54,14 +54,14 @@ def rounds(spec: RunSpec, slots: Slots | None = None) -> tuple[TrainingState, Ca
 
 
 def flops(step: Callable[[], object]) -> float:
-    """Floating-point operations of a step."""
+    """Count the floating-point operations of a step."""
     with FlopCounterMode(display=False) as counter:
         step()
     return float(counter.get_total_flops())
 
 
 def product_share(step: Callable[[], object]) -> float:
-    """The share of a step's time that its convolutions and matrix products take, as PyTorch computes them here."""
+    """Return the share of a step's time in convolutions and matrix products, as PyTorch computes them here."""
     with profile(activities=[ProfilerActivity.CPU]) as trace:
         step()
     spent = {each.key: each.self_cpu_time_total for each in trace.key_averages()}
@@ -69,8 +69,7 @@ def product_share(step: Callable[[], object]) -> float:
 
 
 def peak_flops(size: int = 1024, repeats: int = 10) -> float:
-    """Floating-point operations a second of a float32 matrix product, by the faster of the machine's two libraries:
-    a product as such, and as a 1x1 convolution, which is what networks here are made of."""
+    """Return FLOP/s of a float32 matrix product, as a product or as a 1x1 convolution, whichever is faster."""
     a, b = torch.randn(size, size), torch.randn(size, size)
     image, kernel = torch.randn(1, size, 32, 32).to(memory_format=torch.channels_last), torch.randn(size, size, 1, 1)
     best = float("inf")

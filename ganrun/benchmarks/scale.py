@@ -1,8 +1,8 @@
-"""What a run would ask of its network, storage, CPUs and sidecar on many GPUs, and which of them gives out first.
+"""Load of a run on network, storage, CPUs and sidecar for many GPUs, and the first limit that it reaches.
 
-What one round, sample, checkpoint and push take is counted here (unit_costs.py), the reads of many ranks are played
-through (simulated_reads.py); only the rest is assumed, and stands below. The batch grows with the GPUs, a slot each,
-and with it the intervals of ticks, scores and checkpoints, so that their number of rounds stays that of the config.
+The cost of one round, sample, checkpoint and push is counted on this machine (unit_costs.py), and the reads of many
+ranks are simulated (simulated_reads.py). The rest is assumed, by the constants below. The batch grows with the GPUs,
+one slot each, and so do the intervals of ticks, scores and checkpoints: in rounds they stay those of the config.
 """
 
 import math
@@ -26,21 +26,21 @@ from ganrun.worker.broadcast import CHUNK_BYTES
 
 GPUS, NODE_GPUS = (8, 64, 256, 1024), 8
 FLOPS, OPERATION_SECONDS = 100e12, 5e-6
-"""A second of a GPU, a third of an A100's peak in bf16; what an operation takes at the least, however small it is."""
+"""FLOP/s of a GPU, a third of an A100's peak in bf16; least seconds of an operation, however small."""
 NODE_BYTES, LINK_BYTES, STEP_SECONDS, TCP_SECONDS = 200e9, 12.5e9, 20e-6, 50e-6
-"""A second between the GPUs of a node, and of its link to others (100 Gbit/s); a message between nodes over NCCL, and
-between processes over gloo."""
+"""Bytes/s between the GPUs of a node, and of its link to other nodes (100 Gbit/s); seconds of a message between nodes
+over NCCL, and between processes over gloo."""
 GETS, STORAGE_BYTES = 5_500, 400e6
-"""A second: requests of a prefix, by S3's own words; with which one process writes or reads a checkpoint."""
+"""Requests/s of a prefix, as stated for S3; bytes/s of one process that writes or reads a checkpoint."""
 RAY_NODES = 2_000
-"""Of the largest clusters that Ray's own release tests make."""
+"""Nodes of the largest clusters in Ray's release tests."""
 MANY_SHARDS, MANY_SAMPLES, MANY_BYTES = 10_000, 10_000, 30 * 2**20
-"""A data set of 100 million samples, which is played through whatever the config's is."""
+"""Data set of 100 million samples, simulated for every config."""
 
 
 @dataclass(frozen=True)
 class Units:
-    """All that is counted of a run."""
+    """Counts of a run."""
 
     spec: RunSpec
     data: DataSet
@@ -51,22 +51,22 @@ class Units:
 
     @property
     def slot_images(self) -> int:
-        """Images of a slot in a turn."""
+        """Images per slot and turn."""
         return self.spec.data.batch_size // self.spec.slots
 
     @property
     def round_images(self) -> int:
-        """Real images that a GPU with one slot is shown in a round."""
+        """Real images per slot and round."""
         return self.slot_images * self.round.fresh_turns
 
     @property
     def round_seconds(self) -> float:
-        """Of a GPU that waits for nobody, as assumed."""
+        """Assumed images/s of a GPU that never waits."""
         computed = self.round.flops * self.slot_images / FLOPS
         return max(computed, self.round.operations * OPERATION_SECONDS)
 
     def named(self) -> dict[str, float | None]:
-        """Each figure with its unit."""
+        """Return each count with its unit."""
         index, counted = self.data.index, self.round
         most, least = self.shown[GPUS[-1]], self.shown[GPUS[0]]
         more = GPUS[-1] - GPUS[0]
@@ -94,7 +94,7 @@ class Units:
 
 
 def measure(spec: RunSpec) -> dict[str, Any]:
-    """The units, and for each number of GPUs the load of everything that is shared, as a share of its limit."""
+    """Count the costs; estimate the load of every shared resource for each number of GPUs, as a share of its limit."""
     if spec.data.fields["image"].kind != "image":
         raise UserError("data.fields.image: not of kind image, but bench scale counts how images are read")
     torch.set_num_threads(max(1, int(spec.cluster.cpus_per_worker)))
@@ -125,11 +125,11 @@ def measure(spec: RunSpec) -> dict[str, Any]:
 
 
 def count(spec: RunSpec) -> Units:
-    """Counts the units of a config."""
+    """Count the costs of a config."""
     data, counted = open_data(spec.data.shards), unit_costs.count_round(spec)
     state = unit_costs.played(
         unit_costs.small(spec), Slots(1)
-    )  # After it, so that no more than two training states are in memory.
+    )  # Afterwards, so that at most two training states are in memory.
     return Units(
         spec,
         data,
@@ -141,7 +141,7 @@ def count(spec: RunSpec) -> Units:
 
 
 def load(found: Units, gpus: int) -> dict[str, float]:
-    """What is shared, each as a share of what there is: above 1, GPUs wait for it, or it is refused."""
+    """Return the load of each shared resource as a share of its limit. Above 1, GPUs wait, or requests are refused."""
     nodes, seconds, reads = -(-gpus // NODE_GPUS), found.round_seconds, _reads(found, gpus)
     rate, shown = found.round_images / seconds, found.shown[gpus]
     checkpoint_rounds = found.spec.checkpoint.every_images / (found.spec.slots * found.round_images)
@@ -164,13 +164,13 @@ def load(found: Units, gpus: int) -> dict[str, float]:
 
 
 def broadcast_seconds(size: int, gpus: int) -> float:
-    """Time for rank 0 to send a checkpoint of `size` bytes to all GPUs, chunk by chunk down a tree."""
+    """Estimate the seconds in which rank 0 broadcasts `size` bytes to all GPUs, in chunks down a tree."""
     rate = LINK_BYTES if gpus > NODE_GPUS else NODE_BYTES
     return size / rate + math.ceil(size / CHUNK_BYTES) * math.log2(gpus) * STEP_SECONDS
 
 
 def many_lanes(seed: int, data: DataConfig, gpus: int = GPUS[-1]) -> dict[str, Any]:
-    """An epoch of the many samples in as many lanes as there are GPUs, with no cache and with `data.cache_mib`."""
+    """Simulate an epoch of the large data set with one lane per GPU, without a cache and with `data.cache_mib`."""
     order = Order((MANY_SAMPLES,) * MANY_SHARDS, gpus, seed, data.shuffle_shards)
     caches = {"none": 0, "data.cache_mib": data.cache_mib}
     reads = {name: _epoch(order, (MANY_BYTES,) * MANY_SHARDS, mib) for name, mib in caches.items()}
@@ -187,7 +187,7 @@ def many_lanes(seed: int, data: DataConfig, gpus: int = GPUS[-1]) -> dict[str, A
 
 
 def describe(result: dict[str, Any]) -> str:
-    """In words."""
+    """Describe the result in words."""
     rows = [[f"{'GPUs':<30}", *(f"{gpus:>9,}" for gpus in GPUS)]]
     for name in result["loads"][str(GPUS[0])]:
         shares = [result["loads"][str(gpus)].get(name) for gpus in GPUS]
@@ -221,7 +221,7 @@ def _printed(values: dict[str, float | None]) -> Iterator[tuple[str, str]]:
 
 
 def _sum_seconds(found: Units, gpus: int) -> float:
-    """Of all that is summed over the GPUs in a round: within nodes, then a ring or tree between them."""
+    """Estimate the seconds of all-reduces per round: within nodes, then over a ring or tree between them."""
     nodes, counted = -(-gpus // NODE_GPUS), found.round
     size = sum(counted.gradient_bytes[name] * turns for name, turns in counted.turns.items())
     size += gpus * counted.norm_bytes
@@ -231,7 +231,7 @@ def _sum_seconds(found: Units, gpus: int) -> float:
 
 
 def _reads(found: Units, gpus: int) -> Reads | None:
-    """Of the config's own data in an epoch; None if there are fewer samples than GPUs."""
+    """Simulate an epoch of the config's data; None if there are fewer samples than GPUs."""
     index, spec = found.data.index, found.spec
     if index.samples < gpus:
         return None
@@ -240,6 +240,6 @@ def _reads(found: Units, gpus: int) -> Reads | None:
 
 
 def _epoch(order: Order, shard_bytes: Sequence[int], cache_mib: int) -> Reads:
-    """The first one, with empty caches."""
+    """Simulate the first epoch, with empty caches."""
     caches = [Cache(cache_mib * 2**20) for _ in range(-(-order.slots // NODE_GPUS))]
     return play_epoch(order, shard_bytes, NODE_GPUS, caches)

@@ -1,4 +1,4 @@
-"""A sidecar process that a measurement pushes to."""
+"""Sidecar process for a measurement."""
 
 import os
 import socket
@@ -12,7 +12,7 @@ from ganrun.telemetry.push import health
 
 
 class SidecarProcess:
-    """A sidecar on a free port, for one measurement."""
+    """Context manager of a sidecar on a free port."""
 
     def __enter__(self) -> "SidecarProcess":
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -29,6 +29,6 @@ class SidecarProcess:
 
     @property
     def cpu_seconds(self) -> float:
-        """So far, by the system's own count."""
+        """CPU seconds of the process so far."""
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

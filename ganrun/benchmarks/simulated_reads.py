@@ -1,8 +1,7 @@
-"""Order, lanes and cache of many ranks, played through without a byte of data: what their nodes ask of storage.
+"""Simulation of order, lanes and cache of many ranks, without data: the shards that their nodes request from storage.
 
-A rank owns a slot here, as where there are as many workers as slots, and its reader asks for shards as `SlotReader`
-does: the first two windows when it begins, and the one after next whenever it enters a window. The cache is that of
-`data/cache.py`: what was not used for longest goes first.
+A rank owns one slot. Its reader requests shards like `SlotReader`: the first two windows at the start, and the window
+after next whenever it enters a window. The cache is that of `data/cache.py`: least recently used first.
 """
 
 from collections import OrderedDict
@@ -16,32 +15,32 @@ from ganrun.data.order import Order
 
 
 class Reads(NamedTuple):
-    """What the nodes of a run read in an epoch."""
+    """Reads of the nodes of a run in an epoch."""
 
     shown: int
-    """Samples; one that is shown twice counts twice."""
+    """Samples shown, with repetitions."""
     again: int
-    """How many of them had been shown before in this epoch, which is to be none."""
+    """Samples shown before in this epoch; must be 0."""
     lanes: frozenset[int]
-    """Lengths of the lanes: one, if they are equal."""
+    """Distinct lengths of the lanes; one if all are equal."""
     wanted: tuple[int, ...]
-    """Shards that the ranks of each node asked for."""
+    """Shards requested by the ranks of each node."""
     fetched: tuple[int, ...]
-    """Of those, what was not in the node's cache."""
+    """Requested shards that were not in the node's cache."""
     fetched_bytes: tuple[int, ...]
 
 
 def play_epoch(
     order: Order, shard_bytes: Sequence[int], node_slots: int, caches: "Sequence[Cache]", epoch: int = 0
 ) -> Reads:
-    """All slots of an epoch, every window of it.
+    """Simulate every window of all slots in an epoch.
 
     Args:
-        order: of the data set.
+        order: order of the data set.
         shard_bytes: size of each shard.
         node_slots: slots, and so ranks, on a node; the last node may have fewer.
-        caches: one a node, as they were left by the epoch before.
-        epoch: which.
+        caches: one per node, as the previous epoch left them.
+        epoch: number of the epoch.
     """
     offsets = np.concatenate([[0], np.cumsum(order.sizes)])
     seen = np.zeros(int(offsets[-1]), bool)
@@ -65,14 +64,14 @@ def play_epoch(
 
 
 class Cache:
-    """A node's shards by size alone; at most so many bytes, and none at all if that is 0."""
+    """LRU cache of a node, by shard sizes alone, with a limit in bytes; 0: no cache."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self._held = limit, 0
         self._sizes = OrderedDict[int, int]()
 
     def has(self, shard: int, size: int) -> bool:
-        """Whether it is there; from now on it is."""
+        """Return True if the shard is cached, and cache it."""
         if shard in self._sizes:
             self._sizes.move_to_end(shard)
             return True
@@ -84,7 +83,7 @@ class Cache:
 
 
 def _windows(order: Order, slot: int, epoch: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Where each window of a lane begins, counted in the epoch, and its samples."""
+    """Yield the position in the epoch and the samples of each window of a lane."""
     position = begin = epoch * order.lane_length
     while position < begin + order.lane_length:
         first, places = order.window_at(slot, position)
@@ -93,7 +92,7 @@ def _windows(order: Order, slot: int, epoch: int) -> Iterator[tuple[int, NDArray
 
 
 def _requests(slot: int, windows: list[tuple[int, NDArray[np.int64]]]) -> list[tuple[int, int, int]]:
-    """(when, slot, shard) of what a slot's reader asks for: a window's shards when it enters the one before."""
+    """Yield (position, slot, shard) of each request: a window's shards when the reader enters the window before."""
     entered = [0, *(first for first, _ in windows)]
     return [
         (when, slot, int(shard))

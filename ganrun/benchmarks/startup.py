@@ -1,7 +1,7 @@
-"""How long a run takes from the command to the end of its first round, beside a bare TorchTrainer's first step.
+"""Time from the command to the end of the first round, beside a bare TorchTrainer's first step.
 
-Both start a Ray of their own on this machine and as many workers, for the same networks. Ours also checks the config
-and the data, takes the lease, begins an attempt, opens the extractor, draws the first picture and reads real images.
+Both start a local Ray and the same number of workers, for the same networks. ganrun also checks config and data, takes
+the lease, begins an attempt, opens the extractor, draws the first picture and reads real images.
 """
 
 import json
@@ -26,7 +26,7 @@ PEER = "a bare TorchTrainer's first step"
 
 
 def measure(spec: RunSpec) -> dict[str, Any]:
-    """Seconds to the first round and to the bare step, in turn; and of `--help` and of a config that is wrong."""
+    """Measure seconds to the first round and to the bare step, in turn, and of `--help` and of a faulty config."""
     ours, theirs, helps, faults = list[float](), list[float](), list[float](), list[float]()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.yaml"
@@ -53,7 +53,7 @@ def measure(spec: RunSpec) -> dict[str, Any]:
 
 
 def describe(found: dict[str, Any]) -> str:
-    """In words."""
+    """Describe the result in words."""
     return (
         f"from the command to the end of the first round: {60 / found['ours']:.1f} s; {found['peer']}: "
         f"{60 / found['theirs']:.1f} s\n"
@@ -64,13 +64,13 @@ def describe(found: dict[str, Any]) -> str:
 
 
 def _one_round(spec: RunSpec, folder: str) -> RunSpec:
-    """A run of one round, after which as few images as can be are scored: that is not start-up."""
+    """Return a run of one round that scores as few images as possible."""
     spec = changed(spec, run__storage=folder, run__start_from=None, train__total_images=spec.data.batch_size)
     return changed(spec, evaluate__samples=2, evaluate__metrics=())
 
 
 def _first_round(file: Path, name: str) -> float:
-    """Seconds from the command to the tick of the first round."""
+    """Return seconds from the command to the tick of the first round."""
     begun = time.time()
     _run(["ganrun.train", str(file), f"run.name={name}"])
     (metrics,) = (file.parent / name / "metrics").glob("*.jsonl")
@@ -78,7 +78,7 @@ def _first_round(file: Path, name: str) -> float:
 
 
 def _first_bare_step(model: ModelConfig, data: DataConfig, cluster: ClusterConfig) -> float:
-    """Seconds from the command to the end of the bare step."""
+    """Return seconds from the command to the end of the bare step."""
     cpus = max(os.cpu_count() or 1, int(cluster.most_workers * cluster.cpus_per_worker))
     job: dict[str, Any] = {"model": model.model_dump(mode="json"), "data": data.model_dump(mode="json")}
     job |= {"workers": cluster.most_workers, "cpus_per_worker": cluster.cpus_per_worker, "num_cpus": cpus}
@@ -87,17 +87,17 @@ def _first_bare_step(model: ModelConfig, data: DataConfig, cluster: ClusterConfi
 
 
 def _timed(arguments: list[str], code: int) -> float:
-    """Seconds that `ganrun train` takes with these arguments."""
+    """Return the seconds of `ganrun train` with these arguments."""
     begun = time.perf_counter()
     _run(["ganrun.train", *arguments], code)
     return time.perf_counter() - begun
 
 
 def _run(arguments: list[str], code: int = 0) -> str:
-    """Runs a module; what it wrote to stdout.
+    """Run a module and return its stdout.
 
     Raises:
-        RunError: it left with another code.
+        RunError: it exited with another code than expected.
     """
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     environment |= {VARIABLE: OFF, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}

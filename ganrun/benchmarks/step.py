@@ -1,4 +1,4 @@
-"""How fast a round is, and the whole loop around it, beside the DCGAN training step as tutorials have it."""
+"""Speed of a round and of the whole loop, beside the DCGAN training step of tutorials."""
 
 import resource
 import statistics
@@ -28,9 +28,9 @@ CPU = torch.device("cpu")
 
 
 def measure(spec: RunSpec) -> dict[str, Any]:
-    """Images/s of a round in float32 and, where the CPU has it, bf16; of the loop; and of the peer; in turn.
+    """Measure images/s of a round in float32 and, if supported, bf16; of the loop; and of the peer; in turn.
 
-    All on one slot, which is the peer's mathematics, and with the same threads; data in memory but for the loop's.
+    All run on one slot, which is the peer's computation, with the same threads. Only the loop reads data from storage.
     """
     use_threads(spec.cluster)
     spec, size = changed(spec, data__slots=1), spec.data.batch_size
@@ -54,7 +54,7 @@ def measure(spec: RunSpec) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as storage:
         if not without:
             sides["loop"] = _loop(spec, storage, warm[best][0])
-        sides["peak"] = peak_flops  # Again and again: a shared machine is at its best but now and then.
+        sides["peak"] = peak_flops  # Several repeats: a shared machine is only sometimes at its best.
         rates = in_turn(sides, REPEATS)
     peak = max(rates.pop("peak"))
     return result(
@@ -79,7 +79,7 @@ def measure(spec: RunSpec) -> dict[str, Any]:
 
 
 def describe(found: dict[str, Any]) -> str:
-    """In words."""
+    """Describe the result in words."""
     bf16 = (
         "not measured: this CPU does not compute in it" if found["bf16_ratio"] is None else f"{found['bf16_ratio']:.2f}"
     )
@@ -116,14 +116,14 @@ def _without_data(shards: str | list[str]) -> str | None:
 
 
 def _resident_mib() -> float:
-    """The most that this process had in memory so far."""
+    """Return the peak memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _loop(spec: RunSpec, storage: str, images_per_second: float) -> Callable[[], float]:
-    """Images/s of a run of its own, in this process: each call goes on with it for two ticks, and measures the second.
+    """Return a function that continues a run in this process for two ticks and returns images/s of the second.
 
-    A tick comes every few seconds and a checkpoint at each: far more often than in a run.
+    Ticks, each with a checkpoint, come every few seconds: far more often than usual.
     """
     size = spec.data.batch_size
     tick = max(1, round(images_per_second * TICK_SECONDS / size)) * size

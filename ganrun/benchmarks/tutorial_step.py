@@ -1,8 +1,8 @@
-"""The DCGAN training step as tutorials have it, in the networks of a config.
+"""DCGAN training step of tutorials, with the networks of a config.
 
-It does what pytorch/examples' dcgan script does: losses of probabilities by `BCELoss`, two backward passes for the
-discriminator, gradients of the discriminator computed and thrown away in the generator's step, the same generated
-images in both, default Adam, default memory layout, five values read back every step.
+It does what pytorch/examples' dcgan script does: `BCELoss` of probabilities, two backward passes for the discriminator,
+unused gradients of the discriminator in the generator's step, the same generated images in both, default Adam, default
+memory layout, five values read back per step.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ NAME = "textbook DCGAN step (as in pytorch/examples)"
 
 @dataclass
 class TutorialStep:
-    """What such a script has before its loop."""
+    """Networks and optimizers of such a script."""
 
     generator: nn.Module
     discriminator: nn.Module
@@ -30,7 +30,7 @@ class TutorialStep:
 
     @classmethod
     def of(cls, spec: RunSpec, distributed: bool = False) -> "TutorialStep":
-        """With the networks of a config; each in a DistributedDataParallel of its own if distributed."""
+        """Build it with the networks of a config, each in DistributedDataParallel if `distributed`."""
         networks = build_game(spec, torch.device("cpu")).networks
         pair = [_plain(networks[name]).requires_grad_() for name in ("generator", "discriminator")]
         if distributed:
@@ -38,14 +38,14 @@ class TutorialStep:
         return cls(pair[0], pair[1], spec.model.latent_size)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        """Of the discriminator and of the generator."""
+        """Parameters of the discriminator and of the generator."""
         return [
             torch.optim.Adam(network.parameters(), 2e-4, (0.5, 0.999))
             for network in (self.discriminator, self.generator)
         ]
 
     def steps(self, batch: RawBatch) -> Callable[[], None]:
-        """A step on this batch, again and again."""
+        """Return a function that runs a step on this batch."""
         images, labels = batch["image"], batch.get("label")
         assert isinstance(images, Tensor)
         assert labels is None or isinstance(labels, Tensor)
@@ -77,7 +77,7 @@ class TutorialStep:
 
 
 def _plain(network: nn.Module) -> nn.Module:
-    """The same network with PyTorch's batch normalisation and memory layout."""
+    """Return the network with PyTorch's batch normalisation and memory layout."""
     network = network.to(memory_format=torch.contiguous_format).float()
     for module in network.modules():
         for name, child in module.named_children():

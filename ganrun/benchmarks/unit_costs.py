@@ -1,5 +1,5 @@
-"""What one round, one sample, one checkpoint, one tick of a run take: counted on this machine, in two processes over
-gloo where several workers are needed. The figures do not depend on how fast the machine is, but for the CPU seconds."""
+"""Cost of one round, sample, checkpoint and tick of a run, counted on this machine, in two processes over gloo where
+several workers are needed. Only the CPU seconds depend on the speed of the machine."""
 
 import json
 import tempfile
@@ -40,67 +40,66 @@ from ganrun.training.state import TrainingState
 from ganrun.worker.resume import begin_attempt
 
 RANKS, SLOT_IMAGES, DECODED_TOGETHER = 2, 2, 64
-"""Enough to count by: what is summed does not depend on the batch, and operations are counted by the image."""
+"""Images that suffice: all-reduced bytes do not depend on the batch, and operations are counted per image."""
 
 
 class Round(NamedTuple):
-    """A round as one of two ranks sees it, which own a slot each."""
+    """Costs of a round for one of two ranks with one slot each."""
 
     gradient_bytes: dict[str, int]
-    """Summed over ranks in each of a player's turns."""
+    """Bytes all-reduced in each turn, by player."""
     turns: dict[str, int]
-    """Of each player in a round."""
+    """Turns per round, by player."""
     fresh_turns: int
-    """Those that take a batch of their own."""
+    """Players that take a fresh batch."""
     norm_bytes: int
-    """Of batch normalisation, a slot's row of the table that is summed once a round."""
+    """Bytes of batch-norm statistics per slot, gathered once per round."""
     sums: int
-    """All-reduces in a round."""
+    """All-reduces per round."""
     flops: float
-    """Floating-point operations for an image of each batch."""
+    """Floating-point operations per image of a batch."""
     operations: int
-    """Tensors computed, each a launch on a GPU."""
+    """Operations that compute a tensor: launches on a GPU."""
     tick_bytes: int
-    """A slot's row of the table that is summed at a tick."""
+    """Bytes of metric sums per slot, gathered at a tick."""
 
 
 class Stored(NamedTuple):
-    """What goes to the storage of a run; requests are None where that is a folder."""
+    """Costs of storage; requests are None for a folder."""
 
     checkpoint_bytes: int
     checkpoint_requests: int | None
-    """With the pointer, and the deletion of the oldest."""
+    """Requests of a checkpoint, with moving the pointer and deleting the oldest."""
     resume_requests: int | None
-    """Of rank 0, which begins an attempt and reads the newest checkpoint. Other ranks make none."""
+    """Requests of rank 0 to begin an attempt and read the newest checkpoint; other ranks make none."""
     renewal_requests: int | None
-    """Of the lease."""
+    """Requests of a renewal of the lease."""
 
 
 class PushedState(NamedTuple):
-    """What a run with so many workers shows of itself."""
+    """Telemetry of a run with `workers` workers."""
 
     series: int
     push_bytes: int
 
 
 def small(spec: RunSpec, slots: int = 1) -> RunSpec:
-    """The same networks over a batch of a few images a slot."""
+    """Return the run with a few images per slot."""
     data = spec.data.model_copy(update={"batch_size": slots * SLOT_IMAGES, "slots": slots})
-    precision = "float64" if spec.train.precision == "float64" else "float32"  # bf16 has float32 gradients too.
+    precision = "float64" if spec.train.precision == "float64" else "float32"  # Gradients are float32 under bf16 too.
     train = spec.train.model_copy(update={"precision": precision})
     return spec.model_copy(update={"data": data, "train": train})
 
 
 def count_round(spec: RunSpec) -> Round:
-    """Plays the second round of two ranks over gloo, and counts in the hook that DistributedDataParallel calls with
-    each of its buckets."""
+    """Count the second round of two ranks over gloo, in the hook that DistributedDataParallel calls for each bucket."""
     with tempfile.TemporaryDirectory() as folder:
         spawn(_rank, (small(spec, RANKS), folder), nprocs=RANKS)  # type: ignore[no-untyped-call]
         return Round(**json.loads(Path(folder, "found").read_text()))
 
 
 def count_stored(spec: RunSpec, state: TrainingState) -> Stored:
-    """Writes checkpoints to a folder of their own in `run.storage`, which is deleted after."""
+    """Count checkpoints written to a temporary folder in `run.storage`."""
     storage = open_storage(f"{spec.run.storage}/.bench-{uuid.uuid4().hex[:12]}")
     folder = RunFolder(storage)
     try:
@@ -127,7 +126,7 @@ def count_stored(spec: RunSpec, state: TrainingState) -> Stored:
 
 
 def count_shown(spec: RunSpec, state: TrainingState, workers: Sequence[int]) -> dict[int, PushedState]:
-    """What the driver of so many workers, each with a GPU, pushes after a tick."""
+    """Return the state that the driver of `workers` workers with a GPU each pushes after a tick."""
     values = state.recorder.read()[0] | {
         LEARNING_RATE.of(player_step.player.name): 1e-4 for player_step in state.player_steps
     }
@@ -145,7 +144,7 @@ def _shown(spec: RunSpec, values: dict[str, float], workers: int) -> PushedState
 
 
 def sample_seconds(settings: DataConfig, data: DataSet) -> float:
-    """CPU seconds of fetching, checking, walking and decoding a sample, over one shard."""
+    """Return CPU seconds per sample of fetching, checking, opening and decoding one shard."""
     fields = [Decoder(name, field, data.index) for name, field in settings.fields.items()]
     begun = time.process_time()
     shard = max(range(len(data.index.shards)), key=lambda number: data.index.shards[number].samples)
@@ -159,7 +158,7 @@ def sample_seconds(settings: DataConfig, data: DataSet) -> float:
 
 
 def played(spec: RunSpec, slots: Slots) -> TrainingState:
-    """The training state of a `small` config after a round, so that its optimizers have their moments."""
+    """Return the training state of a `small` run after a round, so that its optimizers have moments."""
     state = new_state(spec, torch.device("cpu"), slots)
     _round(state, spec.data, spec.model.classes)
     return state
@@ -177,11 +176,11 @@ def _round(state: TrainingState, data: DataConfig, classes: int) -> None:
 
 
 def _rank(rank: int, spec: RunSpec, folder: str) -> None:
-    """What each of the two processes does."""
+    """Count a round: the function of each of the two processes."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=RANKS)
     slots = _Counting(RANKS, rank, RANKS)
-    state = played(spec, slots)  # In the first round DistributedDataParallel has not made its buckets yet.
+    state = played(spec, slots)  # DistributedDataParallel builds its buckets in the first round.
     gradients, buckets = Counter[str](), Counter[str]()
     for player_step in state.player_steps:
         assert isinstance(player_step.module, DistributedDataParallel)
@@ -220,7 +219,7 @@ def _hook(player: str, gradients: Counter[str], buckets: Counter[str]) -> Any:
 
 
 class _Counting(Slots):
-    """Slots that note the bytes of a row of each table that is gathered."""
+    """Slots that record the bytes of a row of each gathered table."""
 
     @property
     def gathered(self) -> list[int]:
@@ -232,9 +231,10 @@ class _Counting(Slots):
 
 
 class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts what computes or moves something; what only looks at the same memory otherwise costs no launch.
+    """Counter of operations that compute or copy; views cost no launch.
 
-    And floating-point operations, by torch's formulas; its own counter does not bear `autograd.grad` in a forward pass.
+    It also counts floating-point operations, by torch's formulas: torch's counter fails with `autograd.grad` in a
+    forward pass.
     """
 
     count, flops = 0, 0
