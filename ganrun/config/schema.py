@@ -296,6 +296,5 @@ class Config(Section):
         return (self.cluster.most_workers + scorers) * self.cluster.cpus_per_worker
 
     def to_yaml(self) -> str:
-        """Return the config as YAML, with every key."""
-        # No warnings: in a dry run a number may still be the text `${oc.env:...}`.
+        """Return the config as YAML, with every key. Unresolved `${oc.env:...}`, in a dry run, stay as they are."""
         return yaml.safe_dump(self.model_dump(mode="json", warnings=False), sort_keys=False, allow_unicode=True)

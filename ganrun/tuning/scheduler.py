@@ -1,4 +1,4 @@
-"""Scheduler, searcher and stopper of Ray Tune for a search."""
+"""Scheduler of Ray Tune for a search: which trial runs, who takes over whom."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -7,8 +7,6 @@ from typing import Any, Protocol
 import ray
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler
-from ray.tune.search import Searcher
-from ray.tune.stopper import Stopper
 
 from ganrun.config.run_spec import RunSpec
 from ganrun.errors import UserError
@@ -273,36 +271,3 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         self.watch.write_line(f"trial {name} failed{hope}: {text}")
         self.watch.handle(name, TrialFailed(text))
         self.decide()
-
-
-class TrialQueue(Searcher):  # type: ignore[misc]
-    """Searcher that suggests a trial when there is room for it: Ray Tune itself starts all suggested trials at once."""
-
-    def __init__(self, scheduler: Scheduler) -> None:
-        super().__init__()
-        self.scheduler = scheduler
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """Return the config of the next trial, with its name and, for display, its hyper-parameters; None: not yet."""
-        name = self.scheduler.up_next()
-        if name is None or self.scheduler.trials[name].tune_trial:
-            return None
-        return {"trial": name} | self.scheduler.population.values[name]
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Ignore the result."""
-
-
-class SearchEnd(Stopper):  # type: ignore[misc]
-    """Stopper that ends the search. Trials end by themselves."""
-
-    def __init__(self, scheduler: Scheduler) -> None:
-        self.scheduler = scheduler
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Return False: no trial ends by its result."""
-        return False
-
-    def stop_all(self) -> bool:
-        """Return True if the search is over."""
-        return self.scheduler.all_over()

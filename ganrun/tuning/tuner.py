@@ -116,8 +116,9 @@ def tuner_of(config: RunSpec, scheduler: "Scheduler", boxes: dict[str, Any]) -> 
     import ray
     from ray import tune
 
-    from ganrun.tuning.scheduler import ENDED, SearchEnd, TrialQueue
+    from ganrun.tuning.scheduler import ENDED
     from ganrun.tuning.score_log import ScoreLog
+    from ganrun.tuning.searcher import SearchEnd, TrialQueue
 
     # A trial's process only waits. Ray Train reserves resources for its workers.
     here = tune.PlacementGroupFactory([{f"node:{ray.util.get_node_ip_address()}": 0.001}])

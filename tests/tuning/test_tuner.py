@@ -8,7 +8,8 @@ from ganrun.errors import UserError
 from ganrun.storage import Folder
 from ganrun.telemetry.messages import Exploit, Failed, Finished, ScoreTaken, Stopped, WorkersStarted
 from ganrun.tuning.records import read_population
-from ganrun.tuning.scheduler import Scheduler, SearchEnd, TrialQueue
+from ganrun.tuning.scheduler import Scheduler
+from ganrun.tuning.searcher import SearchEnd, TrialQueue
 from tests.tuning.making import exploited, search, written
 
 
