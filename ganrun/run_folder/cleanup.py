@@ -64,7 +64,7 @@ def orphans(storage: Storage) -> list[Orphan]:
     move the pointer. Without a `latest.json` it is kept: somebody may have lost the pointer.
 
     Raises:
-        RunError: a pointer is damaged, so that nobody knows what is needed.
+        RunError: a pointer is corrupt, so that nobody knows what is needed.
     """
     objects = storage.objects()
     found = list(_orphaned_checkpoints(storage, objects))
@@ -79,7 +79,7 @@ def delete_orphans(storage: Storage) -> list[Orphan]:
     """Deletes what is orphaned, as it is found while nobody can start the run; what was deleted.
 
     Raises:
-        RunError: somebody runs it, or a pointer is damaged.
+        RunError: somebody runs it, or a pointer is corrupt.
     """
     with _held(storage):
         found = orphans(storage)

@@ -15,7 +15,7 @@ SEARCH_FILE = "search.jsonl"
 
 
 def read_curve(storage: Storage) -> tuple[list[Line], list[str]]:
-    """The metrics of all attempts as one curve, and which lines are damaged.
+    """The metrics of all attempts as one curve, and which lines are corrupt.
 
     A later attempt cuts off what earlier ones wrote beyond its start: those images were shown anew.
     """
@@ -37,7 +37,7 @@ def read_lines(storage: Storage, name: str) -> list[Line]:
 
 
 def read_events(storage: Storage) -> tuple[list[Line], list[str]]:
-    """The events of all attempts in turn, and which lines are damaged."""
+    """The events of all attempts in turn, and which lines are corrupt."""
     faults: list[str] = []
     names = [f"events/{name}" for name in storage.list("events")]
     return [line for name in names for line in _read(storage, name, {"time", "kind"}, faults)], faults
@@ -60,7 +60,7 @@ def parse_lines(data: bytes, keys: set[str], faults: list[str] | None = None, wh
         if isinstance(line, dict) and keys <= line.keys():
             lines.append(line)
         elif faults is not None:
-            faults.append(f"{where}: line {number} is damaged (a write cut off?) and is passed over")
+            faults.append(f"{where}: line {number} is corrupt (a write cut off?) and is passed over")
     return lines
 
 

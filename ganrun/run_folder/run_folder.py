@@ -31,7 +31,7 @@ class RunFolder:
         """Where `latest` or `best` points; None before the first checkpoint.
 
         Raises:
-            RunError: the pointer is damaged. Without it the run would begin anew over its own checkpoints.
+            RunError: the pointer is corrupt. Without it the run would begin anew over its own checkpoints.
         """
         found = self.storage.read_version(f"{name}.json")
         return self._parse(name, found[0]) if found else None
@@ -86,7 +86,7 @@ class RunFolder:
             fields = json.loads(line)
             return int(fields.get("rollback_count", fields.get("generation", 0)))  # The latter in format 1.
         except (ValueError, AttributeError, TypeError):
-            return 0  # The line of an older ganrun, or damaged; the checkpoint has its own.
+            return 0  # The line of an older ganrun, or corrupt; the checkpoint has its own.
 
     def _newest_attempt(self) -> int:
         names = [name.partition(".")[0] for name in self.storage.list("events")]
@@ -100,7 +100,7 @@ class RunFolder:
             return pointer
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(
-                f"{self.storage.uri}/{name}.json is damaged ({error}); write into it which of checkpoints/ to go on "
+                f"{self.storage.uri}/{name}.json is corrupt ({error}); write into it which of checkpoints/ to go on "
                 'from, as {"checkpoint": name of the folder, "images": ..., "attempt": ...} of its manifest.json'
             ) from error
 

@@ -92,7 +92,7 @@ class RunStatus:
     active: float
     """When it last wrote of itself."""
     faults: tuple[str, ...]
-    """Records that are damaged."""
+    """Records that are corrupt."""
     trials: int = 0
     """Of a search, which is shown as a run: its images are those that all of them have behind them. 0: a run."""
 
@@ -102,7 +102,7 @@ def read_status(storage: Storage) -> RunStatus:
 
     Raises:
         UserError: the folder is not a run's.
-        RunError: its config or its pointer is damaged.
+        RunError: its config or its pointer is corrupt.
     """
     config = read_config(storage)
     holder, latest, objects = live_holder(storage), RunFolder(storage).pointer("latest"), storage.objects()
@@ -169,7 +169,7 @@ def read_config(storage: Storage) -> dict[str, Any]:
 
     Raises:
         UserError: the folder is not a run's.
-        RunError: the config is damaged.
+        RunError: the config is corrupt.
     """
     try:
         config = safe_yaml.load(storage.read("config.yaml", RECORD_BYTES))
@@ -177,7 +177,7 @@ def read_config(storage: Storage) -> dict[str, Any]:
         raise UserError(f"{storage.uri} is no run: there is no config.yaml; runs are at run.storage/run.name") from None
     except yaml.YAMLError as error:
         raise RunError(
-            f"{storage.uri}/config.yaml is damaged: {' '.join(str(error).split())}; "
+            f"{storage.uri}/config.yaml is corrupt: {' '.join(str(error).split())}; "
             "restore it from checkpoints/*/config.yaml"
         ) from error
     try:
