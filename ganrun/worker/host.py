@@ -90,7 +90,7 @@ class WorkerHost:
 
     @timed_as("telemetry")
     def should_stop(self) -> bool:
-        """Return True if this attempt is to end; all ranks agree. Rank 0 reads the commands. Called after each round."""
+        """Return True if this attempt is to end; all ranks agree. Rank 0 reads the commands. Called each round."""
         if self._profiler and self._recorded:
             self._profiler.end_round()
         if self.checkpoint_writer is not None:
