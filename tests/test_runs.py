@@ -158,7 +158,7 @@ def test_gc_lists_and_only_with_yes_deletes(call, storage):
     code, output, error = call("gc", storage)
     assert code == 0
     assert output.splitlines() == [
-        f"{storage}/finished/samples/.part-x  2.0 KiB  a write that was cut off",
+        f"{storage}/finished/samples/.part-x  2.0 KiB  an interrupted write",
         "1 orphan, 2.0 KiB; nothing deleted, use --yes",
     ]
     assert "crashed is running" in error
