@@ -53,15 +53,15 @@ def test_list_as_json(call, storage):
     ]
 
 
-def test_a_damaged_run_hides_no_other(call, storage):
+def test_a_corrupt_run_hides_no_other(call, storage):
     (storage / "resumed/latest.json").write_text("{")
     (storage / "finished/config.yaml").write_text("{")
     code, output, error = call("list", storage)
     assert code == 0
     assert [line.split()[0] for line in output.splitlines()] == ["NAME", "crashed"]
     assert "skipped: " in error
-    assert "resumed/latest.json is damaged" in error
-    assert "finished/config.yaml is damaged" in error
+    assert "resumed/latest.json is corrupt" in error
+    assert "finished/config.yaml is corrupt" in error
 
 
 def test_a_storage_without_runs(call, storage):
@@ -97,13 +97,13 @@ def test_curve_prints_json_lines(call, storage):
     assert images == [24, 24, 48, 72, 96, 120, 120]
 
 
-def test_curve_says_what_is_damaged(call, storage):
+def test_curve_says_what_is_corrupt(call, storage):
     metrics = storage / f"crashed/metrics/0001-{0:012d}.jsonl"
     metrics.write_bytes(metrics.read_bytes()[:-10])
     code, output, error = call("curve", storage / "crashed")
     assert code == 0
     assert [json.loads(line)["images"] for line in output.splitlines()] == [24, 24, 48]
-    assert "line 4 is damaged" in error
+    assert "line 4 is corrupt" in error
     assert "Traceback" not in error
 
 
@@ -137,7 +137,7 @@ def test_delete_with_yes_asks_nothing(call, storage, monkeypatch):
     assert (storage / "finished").exists()
 
 
-def test_a_run_whose_pointer_is_damaged_can_be_deleted(call, storage):
+def test_a_run_whose_pointer_is_corrupt_can_be_deleted(call, storage):
     (storage / "finished/latest.json").write_text("{")
     assert call("delete", storage / "finished", "--yes")[0] == 0
     assert not (storage / "finished").exists()
@@ -158,7 +158,7 @@ def test_gc_lists_and_only_with_yes_deletes(call, storage):
     code, output, error = call("gc", storage)
     assert code == 0
     assert output.splitlines() == [
-        f"{storage}/finished/samples/.part-x  2.0 KiB  a write that was cut off",
+        f"{storage}/finished/samples/.part-x  2.0 KiB  an interrupted write",
         "1 orphan, 2.0 KiB; nothing deleted, use --yes",
     ]
     assert "crashed is running" in error

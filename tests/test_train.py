@@ -116,7 +116,7 @@ def test_a_run_that_diverges_stops_with_its_last_good_checkpoint(values, tmp_pat
         assert torch.isfinite(tensor).all(), name
 
 
-def test_a_shard_damaged_behind_the_index_ends_the_run_at_once(values, tmp_path, ray_here):
+def test_a_shard_corrupt_behind_the_index_ends_the_run_at_once(values, tmp_path, ray_here):
     folder = write_data(tmp_path / "data")
     shard = folder / "000003.tar"
     content = bytearray(shard.read_bytes())

@@ -65,7 +65,7 @@ def parse(text: bytes, where: str) -> Config:
     except (ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RunError(
-            f"{where} is damaged or of another version of ganrun ({reason}); restore it, or begin another run.name"
+            f"{where} is corrupt or of another version of ganrun ({reason}); restore it, or begin another run.name"
         ) from error
 
 

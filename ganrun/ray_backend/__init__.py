@@ -1,1 +1,1 @@
-"""Ray: the cluster, the workers' launch and rendezvous, scaling policies, evaluation tasks."""
+"""Ray backend: cluster, launch and rendezvous of workers, scaling policies, evaluation tasks."""

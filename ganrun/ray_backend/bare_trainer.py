@@ -1,7 +1,7 @@
-"""A bare TorchTrainer, as Ray's own guide has it: what starting `ganrun train` is compared with.
+"""Bare TorchTrainer, after Ray's own guide: the baseline for the start-up time of `ganrun train`.
 
-Reads `{"model", "data", "workers", "cpus_per_worker", "num_cpus"}` as its one argument, in JSON, and prints the time,
-in seconds since the epoch, at which the last worker had its first step behind it: one of DCGAN, on noise for images.
+Takes one argument, the JSON `{"model", "data", "workers", "cpus_per_worker", "num_cpus"}`. Prints the time, in seconds
+since the epoch, at which the last worker completed its first step of a DCGAN on noise images.
 """
 
 import json
@@ -11,13 +11,13 @@ from typing import Any
 
 
 def main() -> None:
-    """Starts a Ray, trains one step, and prints when it was done."""
+    """Start a local Ray, train one step, and print the time of its end."""
     import ray
     from ray.train import ScalingConfig
     from ray.train.torch import TorchTrainer
 
     job = json.loads(sys.argv[1])
-    # What ganrun leaves out is left out here, too: a dashboard alone costs seconds.
+    # Leave out what ganrun leaves out: a dashboard alone costs seconds.
     ray.init(address="local", num_cpus=job["num_cpus"], include_dashboard=False, log_to_driver=False)
     clock = ray.remote(_Clock).options(num_cpus=0).remote()
     scaling = ScalingConfig(num_workers=job["workers"], resources_per_worker={"CPU": job["cpus_per_worker"]})
@@ -26,17 +26,17 @@ def main() -> None:
 
 
 class _Clock:
-    """The actor that hears when a worker is there."""
+    """Actor that collects the times at which workers completed their step."""
 
     def __init__(self) -> None:
         self._times: list[float] = []
 
     def there(self, when: float) -> None:
-        """A worker's side."""
+        """Record the time of a worker."""
         self._times.append(when)
 
     def last(self) -> float:
-        """When the last one was there."""
+        """Return the time of the last worker."""
         return max(self._times)
 
 

@@ -1,4 +1,4 @@
-"""The Ray that a run is on: one of its own on this machine, or the cluster that RAY_ADDRESS names."""
+"""Ray of a run: a local one on this machine, or the cluster that RAY_ADDRESS names."""
 
 import contextlib
 import logging
@@ -18,11 +18,11 @@ LOOPBACK = next((name for _, name in socket.if_nameindex() if name.startswith("l
 
 
 def _check_answers(address: str) -> None:
-    """Ray itself would try for minutes before it says that nobody is there."""
+    """Raise UserError if no Ray answers at `address`. Ray itself would retry for minutes."""
     if address.startswith("http"):
         raise UserError(
             f"RAY_ADDRESS: {address!r} is where jobs are submitted: `ray job submit --working-dir . -- python -m "
-            "ganrun.train ...`; for a run of this machine alone, unset it"
+            "ganrun.train ...`; to run on this machine only, unset it"
         )
     host, _, port = address.rpartition(":")
     if host and port.isdigit() and "/" not in host:
@@ -36,7 +36,7 @@ def _check_answers(address: str) -> None:
 
 @contextlib.contextmanager
 def _our_signals() -> Iterator[None]:
-    """Ray takes SIGTERM for itself when it starts, in Python (to leave at once) and below it (to abort)."""
+    """Restore our signal handlers after the block: Ray replaces that of SIGTERM at its start, in Python and in C++."""
     numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.getsignal(number) for number in numbers}
     try:
@@ -51,8 +51,11 @@ def ray_cluster(uri: str, cpus: float) -> Iterator[Any]:
     """Connect to the cluster that RAY_ADDRESS names, or start a Ray on this machine; disconnect at the end.
 
     Args:
-        uri: of the run's folder, whose `.ray` is deleted at the end.
-        cpus: that the run needs; a Ray of this machine has at least as many.
+        uri: URI of the run's folder, whose `.ray` is deleted at the end.
+        cpus: number of CPUs that the run needs; a local Ray gets at least as many.
+
+    Raises:
+        UserError: RAY_ADDRESS names no Ray cluster that answers.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -72,7 +75,7 @@ def ray_cluster(uri: str, cpus: float) -> Iterator[Any]:
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)
-    # Ray prints what befalls its processes to stdout, which is ours alone; it is in Ray's logs too.
+    # Ray prints faults of its processes to stdout, which is for our output; they are in Ray's logs too.
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         try:
             with _our_signals():
@@ -84,5 +87,5 @@ def ray_cluster(uri: str, cpus: float) -> Iterator[Any]:
             yield ray
         finally:
             ray.shutdown()
-            with contextlib.suppress(OSError):  # A worker may still be at it; `ganrun runs gc` collects it.
+            with contextlib.suppress(OSError):  # A worker may still write to it; `ganrun runs gc` deletes it.
                 open_storage(uri).delete(".ray")

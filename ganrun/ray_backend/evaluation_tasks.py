@@ -1,4 +1,4 @@
-"""Scores as tasks of their own on what the cluster has idle: no worker waits for them, and none dies of them."""
+"""Scores as Ray tasks on idle resources of the cluster. No worker waits for them or dies with them."""
 
 import math
 import time
@@ -10,18 +10,18 @@ from ganrun.telemetry.messages import Event, LastScoresAwaited, ScoreFound, Work
 from ganrun.telemetry.records import Exploited, RolledBack, ScoreWanted
 
 LAST_CALL_SECONDS = 30.0
-"""How long the workers of a run that is otherwise over wait for idle resources."""
+"""Timeout for idle resources once the training itself is complete."""
 
 
 class EvaluationTasks:
-    """Has checkpoints scored, one at a time, and gives the workers the answers as commands.
+    """Queue of checkpoints to score, one at a time. Results are commands to the workers.
 
-    Each `score_wanted` is answered by a `score_found`, with values or with why there are none. Of several that wait
-    for idle resources the newest stays; in a search all do, since trials are compared at every one.
+    Every `ScoreWanted` gets a `ScoreFound`, with a score or the reason for its absence. In a run only the newest
+    request waits for idle resources. In a search all requests wait, since trials are compared at every score.
 
     Args:
-        run, evaluate, cluster: sections of the run's config. Ray is connected to.
-        search: True for a trial.
+        run, evaluate, cluster: sections of the run's config. Ray must be initialised.
+        search: True for a trial of a search.
     """
 
     def __init__(self, run: RunConfig, evaluate: EvaluateConfig, cluster: ClusterConfig, search: bool) -> None:
@@ -31,10 +31,10 @@ class EvaluationTasks:
         self._running: tuple[ScoreWanted, Any] | None = None
         self._answers: list[ScoreFound] = []
         self._until = math.inf
-        """When those that wait are given up."""
+        """Deadline of the waiting requests, by time.monotonic()."""
 
     def handle(self, event: Event) -> None:
-        """Takes an event of the workers."""
+        """Queue or drop requests by an event of the workers."""
         match event:
             case ScoreWanted():
                 if not self._search:
@@ -44,12 +44,12 @@ class EvaluationTasks:
             case LastScoresAwaited():
                 self._until = time.monotonic() + LAST_CALL_SECONDS
             case WorkersStarted() | Exploited() | RolledBack():
-                self._waiting.clear()  # Of what was given up.
+                self._waiting.clear()  # Their checkpoints were discarded.
             case _:
                 pass  # Not ours.
 
     def poll(self) -> list[ScoreFound]:
-        """Begins what can begin; the answers there are."""
+        """Start a task if resources are idle. Return the answers since the last call."""
         import ray
 
         if self._running and ray.wait([self._running[1]], timeout=0)[0]:
@@ -58,7 +58,7 @@ class EvaluationTasks:
             self._until = max(self._until, time.monotonic() + LAST_CALL_SECONDS)
             try:
                 self._answer(wanted, ray.get(task))
-            except Exception as error:  # Whatever it died of.
+            except Exception as error:  # Any failure of the task.
                 self._answer(wanted, None, (str(error).strip().splitlines() or [type(error).__name__])[-1])
         if self._waiting and not self._running:
             if self._idle():
@@ -72,7 +72,7 @@ class EvaluationTasks:
         import ray
 
         options = {"num_cpus": self.cluster.cpus_per_worker, "num_gpus": self.cluster.gpus_per_worker}
-        # What Ray Tune reserves for a trial's process is not for what that starts.
+        # DEFAULT: the placement group of a Ray Tune trial has no room for tasks.
         scorer = ray.remote(_score).options(max_retries=0, scheduling_strategy="DEFAULT", **options)
         self._running = wanted, scorer.remote(*self._task, wanted.checkpoint)
 
@@ -93,7 +93,7 @@ class EvaluationTasks:
 
 
 def _score(uri: str, metrics: tuple[Metric, ...], cpus: float, checkpoint: str) -> dict[str, Any]:
-    """Score a checkpoint of the run at `uri`: the task itself."""
+    """Score a checkpoint of the run at `uri` and return `Score.to_json()`. Runs as the Ray task."""
     import torch
 
     from ganrun.inference.scoring import ScoreRequest, score

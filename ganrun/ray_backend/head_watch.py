@@ -1,4 +1,4 @@
-"""Whether the head of the Ray cluster still answers: without it Ray ends all of its processes after a minute."""
+"""Watch of the head node of the Ray cluster. Without its GCS, Ray ends all its processes after a minute."""
 
 import contextlib
 import socket
@@ -8,17 +8,18 @@ import time
 from ganrun.errors import RunError
 
 SILENT_SECONDS = 15.0
-"""A head that was silent for so long is lost."""
+"""Time without an answer after which the head node counts as lost."""
 GONE_SECONDS = 45.0
-"""By then workers that can save and leave have done so; Ray ends the driver too after a minute."""
+"""Deadline for workers to save and exit. Ray ends the driver after 60 s."""
 ASK_SECONDS = 2.0
+"""Interval of probes, and timeout of each."""
 
 
 class HeadWatch:
-    """The address where Ray is known by all, asked from a thread of its own.
+    """Thread that probes the GCS of a Ray cluster by TCP connections.
 
     Args:
-        address: host:port.
+        address: HOST:PORT of the GCS.
     """
 
     def __init__(self, address: str) -> None:
@@ -29,28 +30,28 @@ class HeadWatch:
 
     @property
     def lost(self) -> bool:
-        """Whether it was silent for too long: workers are to save and leave."""
+        """True after SILENT_SECONDS without an answer: the workers are to save and exit."""
         return self.silent_seconds > SILENT_SECONDS
 
     @property
     def gone(self) -> bool:
-        """Whether nothing more is to be waited for."""
+        """True after GONE_SECONDS without an answer: the driver no longer waits for the workers."""
         return self.silent_seconds > GONE_SECONDS
 
     def fault(self, saved: str) -> RunError:
-        """What to tell the user; `saved` says what there is to go on from."""
+        """Return the error for the user; `saved` says which checkpoint the run resumes from."""
         return RunError(
-            f"the head of the Ray cluster at {self.address} does not answer any more; {saved}: start the cluster again "
+            f"the head of the Ray cluster at {self.address} no longer answers; {saved}: start the cluster again "
             "and run the same command"
         )
 
     @property
     def silent_seconds(self) -> float:
-        """So long it has not answered."""
+        """Seconds since the last answer."""
         return time.monotonic() - self._heard
 
     def close(self) -> None:
-        """It is not asked any more."""
+        """Stop the probes."""
         self._over.set()
 
     def _ask(self) -> None:

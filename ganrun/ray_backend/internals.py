@@ -1,7 +1,7 @@
 """Private names of Ray that ganrun needs. No other module names one.
 
-`from ganrun.ray_backend.internals import WorkerGroup` returns Ray's object. It is looked up when the name is imported,
-not when this module is: Ray reads its environment when it is imported, and `LOCAL_VARIABLES` are set before that.
+`from ganrun.ray_backend.internals import WorkerGroup` returns Ray's object. The look-up is lazy, since Ray reads its
+environment when it is imported, and `LOCAL_VARIABLES` must be set before.
 `tests/ray_backend/test_internals.py` checks each name against the installed Ray, `make canary` against the newest.
 """
 
@@ -26,15 +26,15 @@ CLUSTER = "ray._private.state"
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 SPEED = "seconds at each start, and rounds that are interrupted"
-POLICIES = "workers that follow the size of the cluster, and causes of restarts"
-CLEAN = "the run itself when a worker dies during the rendezvous: the others keep their resources for ever"
-LEAVE = "the images since the last checkpoint when a node is taken away or workers are added"
-ROOM = "the right number of elastic workers: they start late, or wait where there is no room"
+POLICIES = "elastic workers, and the causes of restarts"
+CLEAN = "the run itself when a worker dies during the rendezvous: the others keep their resources forever"
+LEAVE = "the images since the last checkpoint when a node is drained or workers are added"
+ROOM = "the right number of elastic workers: they start late, or wait for resources that do not exist"
 WAIT = "the message of a run that waits for room"
 CAUSE = "causes of restarts in events, metrics and on the terminal"
-COUNT = "the count of cluster.max_failures: to leave would be a failure, and to fail at each start would not"
-LISTEN = "safety: Ray listens at every address of the machine"
-PATIENCE = "minutes, each time that a worker hangs or that elastic workers wait for room"
+COUNT = "the count of cluster.max_failures: a drain would count as a failure, and failed starts would not"
+LISTEN = "safety: Ray would listen at every address of the machine"
+PATIENCE = "minutes, each time that a worker hangs or that elastic workers wait for resources"
 
 
 class Internal(NamedTuple):
@@ -42,9 +42,9 @@ class Internal(NamedTuple):
 
     module: str
     attribute: str
-    """With the parameters that ganrun passes, takes in an override or reads as fields; without (), it is not called."""
+    """Name, with the parameters that ganrun passes, overrides or reads as fields; without () if it is not called."""
     loss: str
-    """What ganrun loses without it."""
+    """Loss of ganrun without it."""
     reason: str
     seen: str = SEEN
 
@@ -66,12 +66,12 @@ class Internal(NamedTuple):
 
 
 class Variable(NamedTuple):
-    """An environment variable of Ray that its manual does not explain, or not for ganrun's use."""
+    """Environment variable of Ray that its manual does not document, or not for this use."""
 
     name: str
     value: str
     file: str
-    """File of the package `ray` that reads it. Ray's settings in C++ stand there without the prefix `RAY_`."""
+    """File of the package `ray` that reads it. Ray's C++ settings are there without the prefix `RAY_`."""
     loss: str
     reason: str
     seen: str = SEEN
@@ -93,7 +93,7 @@ INTERNALS = (
     Internal(CONTROLLER, "TrainController(scaling_policy, failure_policy)", POLICIES, "takes the policies by name"),
     Internal(CONTROLLER, "TrainController.worker_group_cls", CLEAN, "set to CleanWorkerGroup"),
     Internal(GROUP, "WorkerGroup", CLEAN, "base of CleanWorkerGroup"),
-    Internal(GROUP, "WorkerGroup._start()", CLEAN, "overridden; Ray cleans up only until the workers are there"),
+    Internal(GROUP, "WorkerGroup._start()", CLEAN, "overridden; Ray cleans up only until the workers exist"),
     Internal(GROUP, "WorkerGroup.has_started()", CLEAN, "True if a failed start left workers"),
     Internal(GROUP, "WorkerGroup.abort()", CLEAN, "releases the workers of a failed start"),
     Internal(f"{GROUP}.state", "WorkerGroupState(workers)", LEAVE, "the workers by rank, for the scaling policy"),
@@ -106,7 +106,7 @@ INTERNALS = (
         SCALING,
         "ScalingPolicy.make_decision_for_running_worker_group(worker_group_state, worker_group_status)",
         LEAVE,
-        "overridden; called every 2 s, asks workers to save and leave where Ray would kill them",
+        "overridden; called every 2 s, asks workers to save and exit where Ray would kill them",
     ),
     Internal(
         SCALING,
@@ -118,25 +118,25 @@ INTERNALS = (
         SCALING,
         "ScalingPolicy.after_controller_start(train_run_context)",
         CLEAN,
-        "overridden; runs in the controller's process, where CleanWorkerGroup is put in place",
+        "overridden; runs in the controller's process and sets CleanWorkerGroup there",
     ),
     Internal(
         SCALING,
         "ScalingPolicy.after_controller_state_update(previous_state, current_state)",
         CAUSE,
-        "overridden to tell driver and workers why workers are started again",
+        "overridden to tell driver and workers the reason of a restart",
     ),
     Internal(
         SCALING,
         "ElasticScalingPolicy._get_reserved_resources()",
         ROOM,
-        "overridden; Ray's answer is up to 20 s old, and None puts the decision off",
+        "overridden; Ray's answer is up to 20 s old, and None postpones the decision",
     ),
     Internal(
         SCALING,
         "ElasticScalingPolicy._count_possible_workers(reserved_resources)",
         ROOM,
-        "overridden; Ray counts nodes that are taken away or unreachable, and what others use",
+        "overridden; Ray counts draining and unreachable nodes, and resources in use",
     ),
     Internal(SCALING, "NoopDecision()", POLICIES, "returned to keep the workers; received when there is no room"),
     Internal(SCALING, "ResizeDecision(num_workers)", POLICIES, "received with the number of workers to start"),
@@ -146,12 +146,12 @@ INTERNALS = (
     Internal(FAILURE, "DefaultFailurePolicy(failure_config)", COUNT, "base of FailurePolicy"),
     Internal(FAILURE, "DefaultFailurePolicy.make_decision(training_failed_error)", COUNT, "overridden"),
     Internal(FAILURE, "FailureDecision", COUNT, "RETRY and RAISE, returned by FailurePolicy"),
-    Internal(EXCEPTIONS, "WorkerGroupStartupFailedError", CLEAN, "Ray starts workers again over no other error"),
-    Internal(EXCEPTIONS, "WorkerGroupStartupTimeoutError(num_workers)", WAIT, "a group that found no room"),
+    Internal(EXCEPTIONS, "WorkerGroupStartupFailedError", CLEAN, "the only error of a start that Ray retries"),
+    Internal(EXCEPTIONS, "WorkerGroupStartupTimeoutError(num_workers)", WAIT, "a group that got no resources"),
     Internal(EXCEPTIONS, "WorkerHealthCheckFailedError(failure)", CAUSE, "a worker that died"),
     Internal(EXCEPTIONS, "WorkerHealthCheckTimeoutError", CAUSE, "a worker that does not answer"),
     Internal(CLUSTER, "available_resources_per_node()", ROOM, "ray.available_resources() sums over nodes"),
-    Internal(CLUSTER, "state.get_draining_nodes()", LEAVE, "ray.nodes() does not tell which nodes are taken away"),
+    Internal(CLUSTER, "state.get_draining_nodes()", LEAVE, "ray.nodes() does not tell which nodes are draining"),
 )
 LOCAL_VARIABLES = (
     Variable(
@@ -166,17 +166,17 @@ LOCAL_VARIABLES = (
         "0",
         "core/src/ray/raylet/raylet",
         SPEED,
-        "Ray runs workers at nice 15: other programs interrupt a round, whose threads wait for each other",
+        "Ray runs workers at nice 15: other programs would interrupt a round, whose threads wait for each other",
     ),
 )
-"""For a Ray that ganrun starts."""
+"""Variables of a Ray that ganrun starts."""
 TRAIN_VARIABLES = (
     Variable(
         "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S",
         "60",
         "train/v2/_internal/constants.py",
         PATIENCE,
-        "a worker that does not answer is given up after 1 min, not 10; one that waits for storage still answers",
+        "a worker that does not answer is restarted after 1 min, not 10; one that waits for storage still answers",
     ),
     Variable(
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER",
@@ -186,17 +186,17 @@ TRAIN_VARIABLES = (
         "Ray's watcher needs a report of every rank; our scaling policy watches",
     ),
 )
-"""For Ray Train."""
+"""Variables of Ray Train."""
 ELASTIC_VARIABLES = (
     Variable(
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S",
         "10",
         "train/v2/_internal/constants.py",
         PATIENCE,
-        "room for the decided number is waited for 10 s, not 60: fewer workers will do",
+        "wait 10 s, not 60, for the resources of the decided number of workers: fewer will do",
     ),
 )
-"""For Ray Train where the number of workers is a range."""
+"""Variables of Ray Train for a range of workers."""
 
 
 def set_variables(*variables: Variable) -> None:
@@ -206,7 +206,7 @@ def set_variables(*variables: Variable) -> None:
 
 
 def internal_fault(internal: Internal) -> str:
-    """Return how a name differs in the installed Ray from what ganrun needs; empty if it does not."""
+    """Return a message if a name in the installed Ray differs from what ganrun needs; empty if it does not."""
     try:
         found = _find(internal)
     except (ImportError, AttributeError):
@@ -223,7 +223,7 @@ def internal_fault(internal: Internal) -> str:
 
 
 def variable_fault(variable: Variable) -> str:
-    """Return that the installed Ray does not read a variable; empty if it does."""
+    """Return a message if the installed Ray does not read a variable; empty if it does."""
     import ray
 
     file = Path(ray.__file__).parent / variable.file
@@ -252,7 +252,7 @@ def __getattr__(name: str) -> Any:
     """Return Ray's object of that name.
 
     Raises:
-        RunError: the installed Ray has none.
+        RunError: the installed Ray does not have it.
     """
     for internal in INTERNALS:
         if internal.name == name:

@@ -1,7 +1,7 @@
-"""Starts a run's workers under Ray Train, listens to them, and ends them.
+"""Launch of a run's workers under Ray Train, and the driver's loop over their events.
 
-Ray gives processes and joins them in a process group; it starts them again when one dies. Checkpoints,
-metrics and scores are ours alone, so nothing goes through `ray.train.report`.
+Ray Train starts the processes, joins them in a process group and restarts them when one dies. Checkpoints, metrics and
+scores are ganrun's own: nothing goes through `ray.train.report`.
 """
 
 import contextlib
@@ -35,25 +35,25 @@ from ganrun.worker.channel import Answer, Channel
 
 LISTEN_SECONDS = 0.25
 PROGRAM_FAULTS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError)
-"""What Python raises of faulty code, ours or in run.imports, but not when a machine, a worker or a link dies: to
-start the workers again would only repeat it. (A ValueError or RuntimeError may be either.)"""
+"""Exceptions of bugs in ganrun or run.imports, after which a restart would fail again. They do not occur when a
+machine, a worker or a connection dies. (A ValueError or RuntimeError may be either.)"""
 
 
 class Mailbox:
-    """The actor between driver and workers: events one way, the wish to stop and commands the other."""
+    """Actor between driver and workers. Workers put events; the driver puts commands and the stop flag."""
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        """Forgets all, for workers that are to be started."""
+        """Drop all content before workers are started."""
         self._events: list[Event] = []
         self._commands: list[Command] = []
         self._stop = False
         self._restart: Restart | None = None
 
     def exchange(self, events: list[Event], listens: bool) -> Answer:
-        """A worker's side: takes its events, says whether it should stop, and gives commands to the one who listens."""
+        """Take events of a worker. Return the stop flag and, if it listens, the commands. Called by workers."""
         self._events += events
         if not listens:
             return self._stop, []
@@ -61,41 +61,42 @@ class Mailbox:
         return self._stop, commands
 
     def send(self, stop: bool, commands: list[Command]) -> None:
-        """The driver's side: takes the wish to stop and commands."""
+        """Queue commands and set the stop flag, which stays set. Called by the driver."""
         self._stop = self._stop or stop
         self._commands += commands
 
     def collect(self, stop: bool, commands: list[Command]) -> list[Event]:
-        """The same, and hands the events over."""
+        """Send as `send` does, and return the events since the last call. Called by the driver."""
         self.send(stop, commands)
         events, self._events = self._events, []
         return events
 
     def command(self, command: Command) -> None:
-        """The side of Ray's controller: a command."""
+        """Queue a command. Called by Ray's controller."""
         self._commands.append(command)
 
     def restart(self, restart: Restart) -> None:
-        """The side of Ray's controller: workers are started anew; what the ones before were to do is void."""
+        """Record a restart of the workers and drop orders to drain the old ones. Called by Ray's controller."""
         self._restart = restart
         self._commands = [each for each in self._commands if not isinstance(each, DrainWorkers)]
         self._events.append(restart)
 
     def restarted(self) -> Restart | None:
-        """A worker's side: why it was started, if others were before it."""
+        """Return the restart that started the present workers; None for the first start. Called by workers."""
         return self._restart
 
 
 def run(config: RunSpec, handle: Callable[[Event], None], stop: threading.Event) -> str:
-    """Trains until the run is finished or stopped; which of the two.
+    """Train until the run is finished or stopped. Return `finished` or `stopped`.
 
     Args:
-        config: of the run.
-        handle: is called in this thread with each event of the workers.
-        stop: set to have the workers save and leave.
+        config: config of the run.
+        handle: called in this thread with each event of the workers.
+        stop: set to make the workers save and exit.
 
     Raises:
-        UserError, RunError: what a worker said the run failed of, or Ray gave up starting workers again.
+        UserError, RunError: a worker reported that the run failed, Ray gave up restarting workers, or the head node
+            is lost.
     """
     cluster = config.cluster
     with ray_cluster(config.run.uri, config.most_cpus) as ray:
@@ -113,13 +114,13 @@ def _run(config: RunSpec, handle: Callable[[Event], None], stop: threading.Event
     import ray
 
     box = mailbox()
-    # A task and not a thread: whatever it is at, it ends with our connection to Ray.
+    # A task, not a thread: it ends with our connection to Ray, even in the middle of a call.
     fitted = ray.remote(fit).options(max_retries=0, **_on_this_node()).remote(config, box).future()
     for events in follow(config, box, fitted, lambda: stop.is_set() or head.lost):
         for event in events:
             handle(event)
         if head.gone:
-            raise head.fault("the last checkpoint stays")
+            raise head.fault("the last checkpoint is kept")
     match event:
         case Finished():
             return "finished"
@@ -131,14 +132,14 @@ def _run(config: RunSpec, handle: Callable[[Event], None], stop: threading.Event
 
 
 def mailbox() -> Any:
-    """One in a process of its own, as long as whoever makes it lives. Ray is connected to."""
+    """Start a mailbox actor on this node, which lives as long as this process. Ray must be initialised."""
     import ray
 
     return ray.remote(Mailbox).options(max_restarts=-1, max_task_retries=-1, **_on_this_node()).remote()
 
 
 def _on_this_node() -> dict[str, Any]:
-    """On this host and not on one that may be lost; nor does an event get lost with it."""
+    """Return Ray options that pin an actor or task to this node: another may be lost, with the events in it."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -147,13 +148,13 @@ def _on_this_node() -> dict[str, Any]:
 
 
 def follow(config: RunSpec, box: Any, fitted: Future[str | None], stop: Callable[[], bool]) -> Iterator[list[Event]]:
-    """What the workers of a run say, a few events at a time; the last of all is one of ENDINGS.
+    """Yield the events of the workers in batches, every LISTEN_SECONDS. The last event is one of ENDINGS.
 
     Args:
-        config: of the run.
-        box: their mailbox.
-        fitted: the outcome of their `fit`.
-        stop: whether they are to save and leave.
+        config: config of the run.
+        box: mailbox of the run.
+        fitted: future of `fit`.
+        stop: returns True if the workers are to save and exit.
     """
     import ray
 
@@ -173,11 +174,11 @@ def follow(config: RunSpec, box: Any, fitted: Future[str | None], stop: Callable
 
 
 def fit(config: RunSpec, box: Any, command: Exploit | None = None) -> str | None:
-    """Runs the workers, and starts them again when one dies; what Ray gave up over, if it did.
+    """Run the workers and restart them when one dies. Return the error over which Ray gave up; None if it did not.
 
     Args:
-        config: of the run.
-        box: their mailbox.
+        config: config of the run.
+        box: mailbox of the run.
         command: see `worker.run_worker`.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -193,8 +194,8 @@ def fit(config: RunSpec, box: Any, command: Exploit | None = None) -> str | None
         _train_worker,
         mailbox=box,
         train_loop_config={"config": config, "mailbox": box, "command": command},
-        # gloo beside nccl: that ranks agree on something must not wait for their GPUs.
-        # A collective waits as long as the storage of one of its workers may be away, and a little more.
+        # gloo besides nccl: collectives of host values must not wait for GPUs.
+        # The timeout of collectives exceeds the retry budget of the storage, during which a rank may be late.
         backend_config=RendezvousConfig(
             backend="cpu:gloo,cuda:nccl" if gpus else "gloo", timeout_s=config.run.patience_seconds + 120
         ),
@@ -213,23 +214,23 @@ def fit(config: RunSpec, box: Any, command: Exploit | None = None) -> str | None
     try:
         trainer.fit()
     except Exception as error:
-        return (str(error).strip().splitlines() or [type(error).__name__])[-1]  # Above it is Ray's own traceback.
+        return (str(error).strip().splitlines() or [type(error).__name__])[-1]  # Above it: Ray's own traceback.
     return None
 
 
 def _ray_gave_up(storage: str, why: str | None) -> Event:
-    """What to tell the user when Ray gave the workers up, for this reason."""
+    """Return the ending of a run whose workers Ray gave up over `why`; None if it named no error."""
     if why and "NoCredentialsError" in why:
         text = (
             f"run.storage: the processes of the Ray cluster have no credentials for {storage}; start the "
             "cluster, or submit the job, with the AWS variables in its environment"
         )
         return Failed(text, wrong_input=True)
-    return Failed(f"Ray ended the run: {why or 'its workers left without a word'}", wrong_input=False)
+    return Failed(f"Ray ended the run: {why or 'its workers exited without an error'}", wrong_input=False)
 
 
 def _train_worker(job: dict[str, Any]) -> None:
-    """What Ray Train runs in each worker."""
+    """Run a worker of the run. Ray Train calls it in each worker process."""
     import ray
     from ray.train import get_context
     from ray.train.torch import get_device
@@ -247,9 +248,9 @@ def _train_worker(job: dict[str, Any]) -> None:
         restart = ray.get(mailbox.restarted.remote()) if rank == 0 else None
         run_worker(job["config"], rank, context.get_world_size(), get_device(), channel, job["command"], restart)
     except (UserError, RunError) as error:
-        # To start again would fail again: the driver ends the run.
+        # A restart would fail again: the driver ends the run.
         channel.send(Failed(str(error), isinstance(error, UserError)))
     except PROGRAM_FAULTS:
-        channel.send(Failed(f"a fault in the program:\n{traceback.format_exc()}", wrong_input=False))
+        channel.send(Failed(f"a bug in the program:\n{traceback.format_exc()}", wrong_input=False))
     finally:
         channel.close()

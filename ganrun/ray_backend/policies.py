@@ -1,7 +1,7 @@
-"""How many workers Ray Train starts and when it starts them anew: its own policies, and what ganrun adds to them.
+"""Policies for the number of workers and their restarts: subclasses of those of Ray Train.
 
-Workers that are to be started elsewhere, or as another number, are told to save and leave first, so that nothing is
-computed twice. Ray's own preemption watcher needs a report of every rank and is not used.
+Before a restart on other nodes or in another number, the workers are drained: they save a checkpoint and exit, so that
+no round is repeated. Ray's own preemption watcher needs a report of every rank and is not used.
 """
 
 import contextlib
@@ -41,18 +41,24 @@ from ganrun.telemetry.messages import FAILURE, PREEMPTION, RESIZE, DrainWorkers,
 from ganrun.worker.transitions import DrainedError
 
 ASK_SECONDS = 60.0
-"""A command to drain that nobody followed is given again."""
+"""Time after which a drain command without effect is repeated."""
 WAIT_SECONDS, REACH_SECONDS, REACH_THREADS = 1.0, 2.0, 64
-"""Between looks for room; how long a node may take to answer; so many are asked at a time."""
+"""Interval of checks for free resources; timeout of a probe of a node; number of simultaneous probes."""
 RESIZE_SECONDS = 30.0
-"""So often Ray looks whether there is room for more workers."""
+"""Interval at which Ray checks for resources for more workers."""
 Nodes = Mapping[str, Mapping[str, float]]
-"""Resources of each node, by name."""
+"""Resources of each node: {node id: {resource: amount}}."""
 
 
 class Trainer(DataParallelTrainer):  # type: ignore[misc]
-    """Ray's, with the policies below. (A TorchTrainer is this with another backend, and imports torch here and in Ray's
-    controller, which takes seconds.)"""
+    """Ray's trainer with the policies below.
+
+    A TorchTrainer differs only in its backend, but imports torch in the driver and in Ray's controller, which takes
+    seconds.
+
+    Args:
+        mailbox: mailbox of the run.
+    """
 
     def __init__(self, *arguments: Any, mailbox: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -66,11 +72,10 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc]
 
 
 class CleanWorkerGroup(WorkerGroup):  # type: ignore[misc]
-    """Ray's, but that nothing stays of one whose start failed.
+    """Ray's worker group, which releases all workers if its start fails.
 
-    Ray releases what it had started only until the workers are there. When one dies after that, as they meet or are
-    given their work, the others would live on with their resources, known to nobody, and the next group would wait for
-    room for ever.
+    Ray itself cleans up only until the workers exist. If one died later, in the rendezvous or when it gets its function,
+    the others would keep their resources, and the next group would wait for resources forever.
     """
 
     def _start(self) -> None:
@@ -79,80 +84,84 @@ class CleanWorkerGroup(WorkerGroup):  # type: ignore[misc]
         except Exception as error:
             if self.has_started():
                 self.abort()
-            if isinstance(error, RayActorError):  # Ray Train starts again over this one alone.
-                raise WorkerGroupStartupFailedError(f"a worker died in the start: {error}") from error
+            if isinstance(error, RayActorError):  # The only error of a start that Ray retries.
+                raise WorkerGroupStartupFailedError(f"a worker died during the start: {error}") from error
             raise
 
 
 class _DrainPolicy(ScalingPolicy):  # type: ignore[misc]
-    """Has workers leave a node that is to be taken away, and tells the driver why they are started anew.
+    """Base of the scaling policies: drains workers before a preemption or a resize, and reports reasons of restarts.
 
     Args:
-        scaling_config: Ray's.
-        mailbox: of the run.
+        scaling_config: Ray's scaling config.
+        mailbox: mailbox of the run.
     """
 
     def __init__(self, scaling_config: Any, mailbox: Any) -> None:
         super().__init__(scaling_config)
         self._mailbox = mailbox
         self._group: dict[int, tuple[str, str]] = {}
-        """Of the running workers by rank: node and its address."""
+        """Node id and address of each running worker, by rank."""
         self._decided = self._workers = 0
-        """How many are to be started; how many run, or did."""
+        """Number of workers to start; number of workers of the newest group."""
         self._asked: tuple[str, float] | None = None
-        """Why they were asked to leave, and when."""
+        """Reason and time.monotonic() of the newest drain command; None if none is pending."""
         self._waiting = False
+        """True once the driver was told that the run waits for resources."""
 
     def after_controller_start(self, train_run_context: Any) -> None:
-        """Comes in the controller's process, before it starts anyone."""
+        """Install CleanWorkerGroup. Called in the controller's process, before any worker starts."""
         super().after_controller_start(train_run_context)
         TrainController.worker_group_cls = CleanWorkerGroup
 
     def make_decision_for_running_worker_group(self, worker_group_state: Any, worker_group_status: Any) -> Any:
-        """Ray asks every 2 s. Nobody is killed over a decision: those who leave end by themselves."""
+        """Drain the workers if a node drains or more workers fit. Called by Ray every 2 s.
+
+        Always returns NoopDecision: Ray would kill the workers of a resize, whereas drained workers exit by themselves.
+        """
         workers = enumerate(worker_group_state.workers)
         self._group = {rank: (each.metadata.node_id, each.metadata.node_ip) for rank, each in workers}
         decision = super().make_decision_for_running_worker_group(worker_group_state, worker_group_status)
         draining = draining_nodes()
         if going := {address for node, address in self._group.values() if node in draining}:
-            self._ask(PREEMPTION, f"{', '.join(sorted(going))} is to be taken away")
+            self._ask(PREEMPTION, f"{', '.join(sorted(going))} is being drained")
         elif isinstance(decision, ResizeDecision) and decision.num_workers > len(self._group):
             self._ask(RESIZE, f"there is room for {decision.num_workers} workers")
         return NoopDecision()
 
     def make_decision_for_non_running_worker_group(self) -> Any:
-        """Ray asks until there is a number to start."""
+        """Decide the number of workers to start. Ray repeats the call after a NoopDecision."""
         decision = super().make_decision_for_non_running_worker_group()
         if isinstance(decision, NoopDecision):
             self._wait()
-            time.sleep(WAIT_SECONDS)  # Ray asks again at once.
+            time.sleep(WAIT_SECONDS)  # Ray repeats the call at once.
         else:
             self._decided = decision.num_workers
         return decision
 
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
-        """Ray tells of each step."""
+        """Track the group of workers and report restarts. Called by Ray at each change of state."""
         super().after_controller_state_update(previous_state, current_state)
         if current_state is previous_state:
-            return  # It waits.
+            return  # No change: the controller waits.
         if isinstance(current_state, RestartingState):
             self._tell(current_state.training_failed_error)
         elif not isinstance(previous_state, RunningState):
-            self._group = {}  # Another one, or none yet.
+            self._group = {}  # A new group, or none yet.
         if isinstance(current_state, RunningState):
             self._workers, self._waiting = self._decided, False
 
     def _ask(self, reason: str, why: str) -> None:
-        """Commands the workers to save and leave; again if nobody has for long."""
+        """Send a drain command; repeat it after ASK_SECONDS."""
         now = time.monotonic()
         if self._asked is None or now - self._asked[1] > ASK_SECONDS:
             self._asked = (reason, now)
             self._mailbox.command.remote(DrainWorkers(reason, why))
 
     def _tell(self, error: Exception) -> None:
-        """Why the workers are started anew, for the driver and for the next ones."""
+        """Report the reason of a restart to the driver and to the next workers."""
         reason, text = restart_cause(error, {rank: address for rank, (_, address) in self._group.items()})
-        if reason is None:  # They left.
+        if reason is None:  # The workers were drained.
             reason = self._asked[0] if self._asked else RESIZE
         self._asked = None
         self._mailbox.restart.remote(Restart(reason, self._workers, text))
@@ -167,10 +176,10 @@ class _DrainPolicy(ScalingPolicy):  # type: ignore[misc]
 
 
 class FixedPolicy(_DrainPolicy, FixedScalingPolicy):  # type: ignore[misc]
-    """As many workers as the config says."""
+    """Scaling policy with a fixed number of workers."""
 
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
-        """A start that did not find its room waits for it."""
+        """Tell the driver also if a start waits for resources."""
         super().after_controller_state_update(previous_state, current_state)
         if isinstance(current_state, ReschedulingState):
             error = getattr(current_state.training_failed_error, "controller_failure", None)
@@ -179,14 +188,14 @@ class FixedPolicy(_DrainPolicy, FixedScalingPolicy):  # type: ignore[misc]
 
 
 class ElasticPolicy(_DrainPolicy, ElasticScalingPolicy):  # type: ignore[misc]
-    """As many workers as there is room for.
+    """Scaling policy with as many workers as fit in the cluster, within the range of cluster.workers.
 
-    Ray's own count is of what it has set aside for a run: of nodes as they were up to 20 s ago, also those that are to
-    be taken away, whatever others use of them, and less what a run that was killed had up to three minutes ago.
+    Ray's own count is not used. It sees nodes as they were up to 20 s ago and includes draining nodes and resources in
+    use. Resources of a killed run stay reserved for up to three minutes.
     """
 
     def _get_reserved_resources(self) -> Nodes:
-        return {}  # Asking for nodes is left to Ray, counting them is not.
+        return {}  # Ray still requests nodes; only its count is replaced.
 
     def _count_possible_workers(self, reserved_resources: Nodes) -> int:
         nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
@@ -199,12 +208,13 @@ class ElasticPolicy(_DrainPolicy, ElasticScalingPolicy):  # type: ignore[misc]
 
 
 class FailurePolicy(DefaultFailurePolicy):  # type: ignore[misc]
-    """Ray's, but that workers leave is no failure, and that a group cannot be started, again and again, is one."""
+    """Ray's failure policy, in which a drain is no failure and a failed start is one."""
 
     _failed_starts = 0
+    """Number of consecutive failed starts."""
 
     def make_decision(self, training_failed_error: Any) -> Any:
-        """Whether to start the workers again."""
+        """Return RETRY to restart the workers, RAISE to fail the run."""
         if isinstance(training_failed_error, WorkerGroupError):
             self._failed_starts = 0
             if any(isinstance(error, DrainedError) for error in training_failed_error.worker_failures.values()):
@@ -218,12 +228,12 @@ class FailurePolicy(DefaultFailurePolicy):  # type: ignore[misc]
 
 
 def draining_nodes() -> set[str]:
-    """Nodes that are to be taken away: no worker is started there any more."""
+    """Return the ids of draining nodes, on which no worker is started."""
     return set(get_draining_nodes())
 
 
 def unreachable(nodes: list[dict[str, Any]]) -> set[str]:
-    """Those that Ray still counts as alive, as it does for some seconds, but whose raylet takes no connection."""
+    """Return the ids of nodes whose raylet accepts no connection. Ray counts such nodes as alive for some seconds."""
 
     def answers(node: dict[str, Any]) -> bool:
         with contextlib.suppress(OSError):
@@ -237,12 +247,12 @@ def unreachable(nodes: list[dict[str, Any]]) -> set[str]:
 
 
 def count_room(idle: Nodes, held: Mapping[str, int], needed: Mapping[str, float]) -> int:
-    """How many workers there is room for.
+    """Return the number of workers that fit on the nodes of `idle`.
 
     Args:
-        idle: what nobody uses, of each node.
-        held: how many workers of this run are on each, also those that are about to leave.
-        needed: what a worker takes.
+        idle: free resources of each node.
+        held: number of workers of this run on each node, draining ones included.
+        needed: resources of a worker.
     """
     amounts = {name: amount for name, amount in needed.items() if amount > 0}
     return sum(
@@ -252,11 +262,11 @@ def count_room(idle: Nodes, held: Mapping[str, int], needed: Mapping[str, float]
 
 
 def restart_cause(error: Exception, addresses: Mapping[int, str]) -> tuple[str | None, str]:
-    """Why a group of workers ended, as the reason of a restart (None: it left) and for people.
+    """Return the reason of a restart (None after a drain) and its cause in words (empty after a drain).
 
     Args:
-        error: Ray's.
-        addresses: of the workers' nodes, by rank.
+        error: Ray's error of the group of workers.
+        addresses: address of each worker's node, by rank.
     """
     failures = dict(getattr(error, "worker_failures", {}))
     if any(isinstance(each, DrainedError) for each in failures.values()):

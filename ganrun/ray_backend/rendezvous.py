@@ -1,7 +1,7 @@
-"""Rendezvous of the workers of a run: a store that listens at one address of rank 0's machine, and at no other.
+"""Rendezvous of the workers of a run: a TCPStore that listens at a single address of rank 0's machine.
 
-What Ray Train and torch do by themselves listens at every address that the machine has. And theirs needs torch in each
-process on the way to the workers, which takes seconds to import: here the workers alone import it, all at once.
+The stores of Ray Train and torch listen at every address of the machine. They also import torch, which takes seconds,
+in the driver and in Ray's controller. Here only the workers import it, in parallel.
 """
 
 import os
@@ -19,20 +19,23 @@ from ray.train.backend import Backend, BackendConfig
 from ganrun.ray_backend.internals import WorkerGroupStartupFailedError
 
 GOODBYE_SECONDS = 5.0
-"""Workers are killed after it."""
+"""Timeout for destroying the process group at shutdown; the workers are killed after it."""
 RENDEZVOUS_SECONDS = 120.0
+"""Timeout of imports and rendezvous."""
 
 
 @dataclass
 class RendezvousConfig(BackendConfig):  # type: ignore[misc]
-    """How the process group is set up; `timeout_s` is what a collective may take."""
+    """Config of the process group."""
 
     backend: str
+    """Backend of torch.distributed."""
     timeout_s: int
+    """Timeout of a collective in seconds."""
 
     @property
     def backend_cls(self) -> type["_Rendezvous"]:
-        """What Ray Train calls."""
+        """Class that Ray Train calls to set up and shut down the process group."""
         return _Rendezvous
 
 
@@ -47,19 +50,19 @@ class _Rendezvous(Backend):  # type: ignore[misc]
         joining = [worker_group.execute_single_async(rank, _join, rank, *arguments) for rank in range(workers)]
         try:
             ray.get([*ready, *joining], timeout=RENDEZVOUS_SECONDS)
-        except (GetTimeoutError, RayTaskError) as error:  # Ray Train starts again over this one alone.
-            raise WorkerGroupStartupFailedError(f"the workers did not meet: {error}") from error
+        except (GetTimeoutError, RayTaskError) as error:  # The only error of a start that Ray retries.
+            raise WorkerGroupStartupFailedError(f"the rendezvous of the workers failed: {error}") from error
 
     def on_shutdown(self, worker_group: Any, backend_config: RendezvousConfig) -> None:
         ray.wait(worker_group.execute_async(_destroy_group), num_returns=len(worker_group), timeout=GOODBYE_SECONDS)
 
 
 _stores: list[Any] = []
-"""In rank 0's process, as long as it lives."""
+"""Keeps the store of rank 0 alive as long as its process."""
 
 
 def _prepare() -> None:
-    """Imports all that a worker needs, and says who it is as torch's own launcher does."""
+    """Import the worker's modules, and set RANK, WORLD_SIZE and so on as torchrun does."""
     import_module("ganrun.worker.worker")
     context = ray.train.get_context()
     for name in ("world_rank", "world_size", "local_rank", "local_world_size", "node_rank"):

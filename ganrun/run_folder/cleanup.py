@@ -1,4 +1,4 @@
-"""What of a run may be deleted, and how: never while somebody runs it, nor what ganrun did not write."""
+"""Deletion of runs and orphaned files. Refused while the run is live; files that ganrun did not write are kept."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,17 +12,18 @@ from ganrun.run_folder.status import live_holder, read_config
 from ganrun.storage import Entry, Storage
 
 OWN = ("latest.json", "best.json", "checkpoints", "metrics", "samples", "profile", ".ray", "events", "config.yaml")
-"""What ganrun writes into a run; config.yaml last, so that a deletion cut off can be done again."""
+"""Names in a run's folder, in order of deletion: config.yaml last, so that an interrupted deletion can be repeated."""
 OF_SEARCH = ("trials", "schedule.yaml", "scores.png", "samples.png", "hyperparameters.png", "search.jsonl")
-"""And into a search; search.jsonl last."""
+"""Further names in the folder of a search; search.jsonl last."""
 LEFTOVERS = (".lock", ".part-")
-"""How hidden files begin that mean nothing once the rest is deleted."""
+"""Prefixes of hidden files without meaning once the rest is deleted."""
 PART = ".part-"
+"""Prefix of files that are being written."""
 
 
 @dataclass(frozen=True)
 class Orphan:
-    """Something in a run's folder that nothing needs: its name there, why it is one, its size."""
+    """File or directory in a run's folder that nothing needs: name, reason, size."""
 
     name: str
     reason: str
@@ -30,7 +31,7 @@ class Orphan:
 
 
 def refuse_if_running(storage: Storage) -> None:
-    """Raises RunError if somebody runs the run; the message says who, and until when at least."""
+    """Raise RunError if the run's lease is held; the message names the holder and the expiry."""
     if live := live_holder(storage):
         until = datetime.fromtimestamp(live.expires).strftime("%H:%M:%S")
         raise RunError(
@@ -40,11 +41,11 @@ def refuse_if_running(storage: Storage) -> None:
 
 
 def delete_run(storage: Storage) -> list[str]:
-    """Deletes a run, its folder too; the names in it that are not ganrun's, which stay.
+    """Delete a run. Return the names in its folder that ganrun did not write: they are kept, and the folder with them.
 
     Raises:
-        UserError: the folder is not a run's.
-        RunError: somebody runs it.
+        UserError: the folder is no run.
+        RunError: the run is live.
     """
     read_config(storage)
     with _held(storage):
@@ -58,13 +59,13 @@ def delete_run(storage: Storage) -> list[str]:
 
 
 def orphans(storage: Storage) -> list[Orphan]:
-    """What crashes left in a run's folder.
+    """Return what crashes left in a run's folder.
 
-    A whole checkpoint beyond the one that `latest.json` names was written by a process that died before it could
-    move the pointer. Without a `latest.json` it is kept: somebody may have lost the pointer.
+    A complete checkpoint newer than that of `latest.json` is an orphan: its process died before it moved the pointer.
+    Without a `latest.json` it is kept, since the pointer may have been lost.
 
     Raises:
-        RunError: a pointer is damaged, so that nobody knows what is needed.
+        RunError: a pointer is corrupt, so that the needed checkpoints are unknown.
     """
     objects = storage.objects()
     found = list(_orphaned_checkpoints(storage, objects))
@@ -72,14 +73,14 @@ def orphans(storage: Storage) -> list[Orphan]:
         found.append(Orphan(".ray", "left by a command that was killed", _bytes(objects, ".ray")))
     within = tuple(f"{orphan.name}/" for orphan in found)
     parts = [name for name in objects if name.rpartition("/")[2].startswith(PART) and not name.startswith(within)]
-    return found + [Orphan(name, "a write that was cut off", objects[name].bytes) for name in sorted(parts)]
+    return found + [Orphan(name, "an interrupted write", objects[name].bytes) for name in sorted(parts)]
 
 
 def delete_orphans(storage: Storage) -> list[Orphan]:
-    """Deletes what is orphaned, as it is found while nobody can start the run; what was deleted.
+    """Delete the orphans and return them. The lease is held meanwhile, so that the run cannot start.
 
     Raises:
-        RunError: somebody runs it, or a pointer is damaged.
+        RunError: the run is live, or a pointer is corrupt.
     """
     with _held(storage):
         found = orphans(storage)
@@ -99,7 +100,7 @@ def _orphaned_checkpoints(storage: Storage, objects: dict[str, Entry]) -> Iterat
         if f"{name}/manifest.json" not in objects:
             yield Orphan(name, "incomplete: it has no manifest.json", _bytes(objects, name))
         elif latest and checkpoint > latest.checkpoint:
-            yield Orphan(name, f"newer than {latest.checkpoint}, where the run goes on", _bytes(objects, name))
+            yield Orphan(name, f"newer than {latest.checkpoint}, where the run resumes", _bytes(objects, name))
 
 
 def _bytes(objects: dict[str, Entry], folder: str) -> int:
@@ -108,7 +109,7 @@ def _bytes(objects: dict[str, Entry], folder: str) -> int:
 
 @contextlib.contextmanager
 def _held(storage: Storage) -> Iterator[None]:
-    """Keeps others from starting the run meanwhile."""
+    """Hold the lease of the run, so that no other process can start it."""
     refuse_if_running(storage)
     lease = Lease(storage, on_loss=lambda: None)
     try:

@@ -1,4 +1,4 @@
-"""A run's .jsonl files: its events, and the one curve that the metrics of its attempts make."""
+"""Reader of a run's .jsonl files: events, and the metrics of all attempts as one curve."""
 
 import json
 import re
@@ -11,46 +11,53 @@ from ganrun.telemetry.series import LOGIT
 Line = dict[str, Any]
 METRICS_NAME = re.compile(r"(?P<attempt>\d+)-(?P<start_images>\d+)\.jsonl")
 SEARCH_FILE = "search.jsonl"
-"""Of a search, in its folder."""
+"""Records of a search, in its folder."""
 
 
 def read_curve(storage: Storage) -> tuple[list[Line], list[str]]:
-    """The metrics of all attempts as one curve, and which lines are damaged.
+    """Return the metrics of all attempts as one curve, and the faults of corrupt lines.
 
-    A later attempt cuts off what earlier ones wrote beyond its start: those images were shown anew.
+    Lines of earlier attempts beyond the start of a later one are dropped: those images were shown again.
     """
     curve: list[Line] = []
     faults: list[str] = []
     for name in storage.list("metrics"):
         if match := METRICS_NAME.fullmatch(name):
             start = int(match["start_images"])
-            # From 0 the run restarts.
+            # An attempt from 0 images drops everything before it.
             curve = [line for line in curve if start and line["images"] <= start]
             lines = _read_metrics(storage, f"metrics/{name}", faults)
-            curve += sorted(lines, key=lambda line: line["images"])  # A task's score comes after later ticks.
+            curve += sorted(lines, key=lambda line: line["images"])  # Scores of tasks arrive late.
     return curve, faults
 
 
 def read_lines(storage: Storage, name: str) -> list[Line]:
-    """The whole lines of one file of metrics."""
+    """Return the intact lines of one file of metrics."""
     return _read_metrics(storage, name, [])
 
 
 def read_events(storage: Storage) -> tuple[list[Line], list[str]]:
-    """The events of all attempts in turn, and which lines are damaged."""
+    """Return the events of all attempts in order, and the faults of corrupt lines."""
     faults: list[str] = []
     names = [f"events/{name}" for name in storage.list("events")]
     return [line for name in names for line in _read(storage, name, {"time", "kind"}, faults)], faults
 
 
 def course_of(events: list[Line]) -> list[Line]:
-    """Return the events that begin or end the work of a command."""
+    """Return the events that start, stop or finish training."""
     kinds = (AttemptStarted.kind, RunStopped.kind, RunFinished.kind)
     return [event for event in events if event["kind"] in kinds]
 
 
 def parse_lines(data: bytes, keys: set[str], faults: list[str] | None = None, where: str = "") -> list[Line]:
-    """The lines that are whole objects with these keys; a crash may have cut off the last one."""
+    """Return the lines that are JSON objects with these keys. A crash may have cut off the last one.
+
+    Args:
+        data: content of a .jsonl file.
+        keys: required keys.
+        faults: receives a message for each corrupt line; None to skip them silently.
+        where: file to name in the messages.
+    """
     lines = []
     for number, text in enumerate(data.splitlines(), 1):
         try:
@@ -60,12 +67,12 @@ def parse_lines(data: bytes, keys: set[str], faults: list[str] | None = None, wh
         if isinstance(line, dict) and keys <= line.keys():
             lines.append(line)
         elif faults is not None:
-            faults.append(f"{where}: line {number} is damaged (a write cut off?) and is passed over")
+            faults.append(f"{where}: line {number} is corrupt (an interrupted write?) and is skipped")
     return lines
 
 
 def new_metric_name(name: str) -> str:
-    """Today's name of a metric: the discriminator's logits were called `score/real` and `score/fake`."""
+    """Return the current name of a metric: older runs call logits `score/real` and `score/fake`."""
     return {f"score/{side}": LOGIT.of(side) for side in ("real", "fake")}.get(name, name)
 
 
@@ -79,4 +86,4 @@ def _read(storage: Storage, name: str, keys: set[str], faults: list[str]) -> lis
 
 
 def _no_number(_: str) -> None:
-    """NaN and Infinity, which Python writes and JSON does not have, are null."""
+    """Parse NaN and Infinity, which Python writes but JSON lacks, as null."""

@@ -1,4 +1,4 @@
-"""The lease of a run: the right to run it, taken and renewed by conditional writes to lease.json."""
+"""Lease of a run: the right to run it, taken and renewed by conditional writes to lease.json."""
 
 import contextlib
 import json
@@ -16,8 +16,9 @@ from ganrun.run_folder.process_identity import ProcessIdentity
 from ganrun.storage import Storage
 
 LEASE_SECONDS = 60.0
+"""Time until an unrenewed lease expires."""
 WAIT_SECONDS = 2.0
-"""Time between two attempts of a command that waits for a lease."""
+"""Interval of attempts of a command that waits for a lease."""
 
 
 class LeaseHeldError(RunError):
@@ -25,14 +26,14 @@ class LeaseHeldError(RunError):
 
 
 class Lease:
-    """The right to run one run: taken by a conditional write and renewed from a thread.
+    """Right to run one run: taken by a conditional write and renewed from a thread.
 
-    Free when it expires, or when this machine proves that its holder is dead.
+    A lease is free once it expires, or once this machine proves that its holder is dead.
 
     Args:
         storage: the run's folder.
         on_loss: called once if the lease could not be renewed before another process took it.
-        seconds: time until an unrenewed lease expires.
+        seconds: time until the lease expires without renewal.
 
     Raises:
         LeaseHeldError: another process holds the lease.
@@ -77,7 +78,7 @@ class Lease:
         """Stop renewing and delete the lease, if it is still ours."""
         self._released.set()
         self._thread.join()
-        with contextlib.suppress(OSError, RunError):  # It expires by itself.
+        with contextlib.suppress(OSError, RunError):  # The lease expires by itself.
             found = self.storage.read_version(self.NAME)
             if found and self._is_mine(found[0]):
                 self.storage.delete(self.NAME)
@@ -118,7 +119,7 @@ class Lease:
                 if not self._renew_once():
                     break
             except OSError:
-                continue  # While the storage is away nobody else can take the lease either.
+                continue  # During an outage of the storage no other process can take the lease either.
             except RunError:
                 break
         else:
@@ -138,13 +139,13 @@ class Lease:
 
 
 def take_lease(storage: Storage, stop: threading.Event, wait: bool, say: Callable[[str], None]) -> Lease:
-    """Take the lease of a run for a command; `stop` is set if the lease is lost.
+    """Take the lease of a run for a command. `stop` is set if the lease is lost.
 
     Args:
         storage: the run's folder.
-        stop: the command's stop event; ends the waiting too.
+        stop: the command's stop event; it also ends the wait.
         wait: wait while another process holds the lease.
-        say: told once who is waited for.
+        say: called once with a line that names the holder.
 
     Raises:
         LeaseHeldError: another process holds the lease, and `wait` is False.

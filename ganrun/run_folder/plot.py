@@ -1,4 +1,4 @@
-"""Draws a run's curve: losses, discriminator's output, score and speed over images."""
+"""Plot of a run's curve: losses, logits of the discriminator, score and speed over images shown."""
 
 import io
 
@@ -16,13 +16,13 @@ PANELS: tuple[tuple[str, str, str | tuple[str, ...]], ...] = (
     ("Quality of the samples (lower is better)", "distance", tuple(distance.prefix for distance in DISTANCES)),
     ("Speed", "images/s", IMAGES_PER_SECOND.prefix),
 )
-"""Title, label of the y axis, and how the names of the panel's series begin."""
+"""Title, label of the y axis, and prefix of the keys of each panel."""
 MARKED_POINTS = 30
-"""Up to so many points are marked: a few alone would hardly be seen as a line."""
+"""Largest number of points that get markers: a line through few points is hard to see."""
 
 
 def draw_curve(curve: list[Line], title: str) -> bytes:
-    """A PNG of 1,000 by 700 pixels, a panel a matter; `title` stands above them."""
+    """Return a PNG of 1,000 x 700 pixels with the panels of PANELS below `title`. `curve` must not be empty."""
     figure = Figure(figsize=(10, 7), dpi=100, layout="constrained", facecolor="white")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # type: ignore[union-attr, call-arg]
     figure.suptitle(title, fontsize=12, x=0.01, ha="left")
@@ -33,7 +33,7 @@ def draw_curve(curve: list[Line], title: str) -> bytes:
         _draw_series(
             axes, curve, list(dict.fromkeys(name for line in curve for name in line if name.startswith(prefix)))
         )
-    # Losses and outputs have no zero to stand on; speed has.
+    # The last panel, speed, starts at 0; losses, logits and scores do not.
     axes.set_ylim(bottom=0)
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
@@ -41,7 +41,7 @@ def draw_curve(curve: list[Line], title: str) -> bytes:
 
 
 def dress(axes: Axes, last: int) -> None:
-    """The axis of images, up to `last`, and what all panels share."""
+    """Format the axis of images, up to `last`, the spines and the grid."""
     axes.set_xlabel("images shown")
     axes.set_xlim(0, 1.02 * max(last, 1))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -1,6 +1,6 @@
 """Identity of a process on its machine, by which another command can prove that the holder of a lease is dead.
 
-Linux only: elsewhere there is no identity, and a lease is free when it expires.
+Linux only. Other systems have no identity, and a lease there is free only when it expires.
 """
 
 import os
@@ -11,17 +11,17 @@ from typing import Any
 
 PROC = Path("/proc")
 STATE, START_TIME = 0, 19
-"""Fields of /proc/PID/stat after the command's name (proc(5): 3 and 22)."""
+"""Indices of fields of /proc/PID/stat after the command's name (proc(5): fields 3 and 22)."""
 
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """A process that no other process can be mistaken for.
+    """Unique identity of a process.
 
     Attributes:
-        machine: host name, boot id and PID namespace: containers of one machine do not see each other's processes.
-        pid: in that namespace.
-        start_time: clock ticks between boot and the start of the process: process ids are used again.
+        machine: host name, boot id and PID namespace, since containers do not see each other's processes.
+        pid: process id in that namespace.
+        start_time: clock ticks from boot to the start of the process, since process ids are reused.
     """
 
     machine: str
@@ -30,20 +30,20 @@ class ProcessIdentity:
 
     @classmethod
     def of_this_process(cls) -> "ProcessIdentity | None":
-        """Identify the calling process; None where the system does not tell."""
+        """Return the identity of this process; None if the system has no /proc."""
         machine, start_time = _machine(), _start_time(os.getpid())
         return cls(machine, os.getpid(), start_time) if machine and start_time is not None else None
 
     @classmethod
     def parse(cls, fields: Any) -> "ProcessIdentity | None":
-        """Read an identity from JSON; None for anything else."""
+        """Parse an identity from JSON; None if it is anything else."""
         try:
             return cls(str(fields["machine"]), int(fields["pid"]), int(fields["start_time"]))
         except (KeyError, TypeError, ValueError):
             return None
 
     def is_dead(self) -> bool:
-        """Return True if this machine proves that the process has ended; False also if another machine had to say."""
+        """Return True if this machine proves that the process has ended; False for processes of other machines."""
         return self.machine == _machine() and _start_time(self.pid) != self.start_time
 
 

@@ -1,4 +1,4 @@
-"""A run's state in words: the table of several, the paragraph of one."""
+"""State of runs as text: a table of several, a description of one."""
 
 import shlex
 from collections.abc import Iterator
@@ -10,11 +10,12 @@ from ganrun.run_folder.time_breakdown import format_shares
 from ganrun.storage import open_storage
 
 SHOWN_NOTES = 5
+"""Number of newest notes in the description of a run."""
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
 def table(runs: list[RunStatus], now: float) -> str:
-    """A line a run, below a heading."""
+    """Return a table with a heading and one line per run. `now` is in seconds since the epoch."""
     heading = ("NAME", "STATE", "IMAGES", "DONE", "SCORE", "BEST", "LAST CHECKPOINT", "SIZE")
     rows = [heading, *(_row(run, now) for run in runs)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -30,19 +31,19 @@ def table(runs: list[RunStatus], now: float) -> str:
 
 
 def describe_run(run: RunStatus, now: float) -> str:
-    """One run's state, a fact a line."""
+    """Return the description of a run, one fact per line. `now` is in seconds since the epoch."""
     facts = [*_life(run, now), *_progress(run, now), *_what(run), *_next(run)]
     return "\n".join([headline(run), *(f"  {name:<11} {text}" for name, text in facts)])
 
 
 def headline(run: RunStatus) -> str:
-    """Name, state and progress."""
+    """Return name, state and progress of a run in one line."""
     share = f"{run.images:,} of {run.total_images:,} images ({_percent(run)})"
     return f"{run.name}: {run.state}, {share}" if run.state != NEVER_STARTED else f"{run.name}: {run.state}"
 
 
 def score_name(config: dict[str, Any]) -> str:
-    """The name of a run's score."""
+    """Return the name of a run's score, with extractor and number of samples, from its config."""
     evaluate, fields = config.get("evaluate", {}), config.get("data", {}).get("fields", {})
     if fields.get("image", {}).get("kind") == "point":
         return f"mode distance (n={evaluate.get('samples')})"
@@ -50,14 +51,14 @@ def score_name(config: dict[str, Any]) -> str:
 
 
 def format_score(value: float | None) -> str:
-    """Return a score for people; None is one that is not finite."""
+    """Return a score rounded for display; None stands for a value that is not finite."""
     if value is None:
         return "not finite"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
 
 
 def format_bytes(count: int) -> str:
-    """Bytes for people."""
+    """Return a size with a binary unit, to about two digits: `1.5 MiB`."""
     if count < 1024:
         return f"{count} B"
     value, unit = count / 1024, "KiB"
@@ -69,7 +70,7 @@ def format_bytes(count: int) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """A duration for people, to about two digits."""
+    """Return a duration with its unit, to about two digits: `40 s`, `3 h`."""
     if seconds < 2 * MINUTE:
         return f"{max(seconds, 0):.0f} s"
     if seconds < 2 * HOUR:
@@ -85,21 +86,21 @@ def _row(run: RunStatus, now: float) -> tuple[str, ...]:
 
 
 def _percent(run: RunStatus) -> str:
-    # Rounded down: only a run that has all its images has 100 %.
+    # Rounded down: only a complete run has 100 %.
     return f"{min(100 * run.images // run.total_images, 100)} %"
 
 
 def _life(run: RunStatus, now: float) -> Iterator[tuple[str, str]]:
-    """Whether it lives, since when, on how many workers."""
+    """Yield state, since when, number of workers, lease and starts."""
     attempts = run.attempts
     workers = f"{attempts.workers} worker{'s' * (attempts.workers != 1)}"
     heard = f"{_clock(run.active)} ({format_duration(now - run.active)} ago)"
     if run.lease:
         begun = attempts.time and f"on {workers} since {_clock(attempts.time)} ({format_duration(now - attempts.time)})"
         yield "running", begun or "no worker has started yet"
-        yield "lease", f"alive: {run.lease.holder} has it until {_clock(run.lease.expires)}, and renews it"
+        yield "lease", f"held by {run.lease.holder} until {_clock(run.lease.expires)}, unless renewed"
     elif run.state == FAILED:
-        yield "failed", f"last heard of at {heard}, on {workers}; it neither finished nor was it stopped"
+        yield "failed", f"last write at {heard}, on {workers}; it was neither finished nor stopped"
     elif run.state != NEVER_STARTED:
         yield run.state, f"at {heard}, on {workers}"
     if attempts.starts > 1:
@@ -127,7 +128,7 @@ def _checkpoint(run: RunStatus, now: float) -> str:
     if run.latest is None:
         return "none yet"
     if run.latest.time is None:
-        return f"{run.latest.checkpoint} is missing, though latest.json names it: the one before it will be taken"
+        return f"{run.latest.checkpoint} is missing, though latest.json names it: resume takes the one before"
     return f"at {run.latest.images:,} images, {format_duration(now - run.latest.time)} ago"
 
 
@@ -139,7 +140,7 @@ def _scores(run: RunStatus, best: ScorePoint, last: ScorePoint) -> str:
 
 
 def _told(note: dict[str, Any]) -> str:
-    """An event in its own words, or as its fields."""
+    """Return the message of an event, or its fields if it has none."""
     if "message" in note:
         return str(note["message"])
     fields = ", ".join(f"{name}: {value}" for name, value in note.items() if name not in ("time", "kind"))
@@ -160,7 +161,7 @@ def _what(run: RunStatus) -> Iterator[tuple[str, str]]:
 
 
 def _next(run: RunStatus) -> Iterator[tuple[str, str]]:
-    """The command to go on with."""
+    """Yield the command that starts, resumes or extends the run; nothing while it is running."""
     verb = "tune" if run.trials else "train"
     command, settings = f"ganrun {verb} {shlex.quote(f'{run.place}/config.yaml')}", run.config["run"]
     if open_storage(f"{settings['storage']}/{settings['name']}").uri != run.place:

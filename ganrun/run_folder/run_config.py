@@ -1,4 +1,4 @@
-"""The config of a run: settled against what the run began with, and written to its folder."""
+"""Config of a run: checked against the config that the run began with, and written to its folder."""
 
 import json
 
@@ -11,14 +11,15 @@ from ganrun.errors import UserError
 from ganrun.run_folder.run_folder import RunFolder, find_checkpoint
 
 PATIENCE_SECONDS = 10.0
-"""Retry budget for storage. Before a run begins, one that does not answer is more often misspelt than away."""
+"""Retry budget for storage requests. Short: before a run a storage that does not answer is more often misspelt than
+down."""
 
 
 def settle(config: Config, folder: RunFolder) -> RunSpec:
-    """Return the run of a config, with the slots that it was begun with.
+    """Resolve a config, with the number of slots that the run began with if it has a checkpoint.
 
     Raises:
-        UserError: it differs from the run's own config in what cannot change once a run has a checkpoint.
+        UserError: the config changes a key that is fixed once the run has a checkpoint.
     """
     found = folder.storage.read_version("config.yaml")
     if not found or not folder.pointer("latest"):
@@ -37,7 +38,7 @@ def write_config(spec: RunSpec, folder: RunFolder) -> None:
     """Write a run's config.yaml.
 
     Raises:
-        UserError: the storage does not take it.
+        UserError: the storage refused it.
     """
     text, found = spec.to_yaml().encode(), folder.storage.read_version("config.yaml")
     if not found or found[0] != text:
@@ -57,20 +58,20 @@ def _compare(before: Config, spec: RunSpec, folder: RunFolder) -> None:
     if spec.cluster.most_workers > spec.slots:
         raise UserError(
             f"cluster.workers: {spec.cluster.most_workers} is more than the data.slots: {spec.slots} that "
-            f"{folder.storage.uri} was begun with; take at most so many, or begin another run.name"
+            f"{folder.storage.uri} was begun with; lower it, or choose another run.name"
         )
 
 
 def _check_same_data(shards: str | list[str], folder: RunFolder) -> None:
-    """Refuse other samples than the run was begun with; the shards may have moved."""
+    """Raise UserError if the samples are not those that the run began with. The shards may have moved."""
     latest = folder.pointer("latest")
     manifest = folder.storage.read_version(f"checkpoints/{latest.checkpoint}/manifest.json") if latest else None
     try:
         before = json.loads(manifest[0])["data"] if manifest else None
     except (ValueError, KeyError, TypeError):
-        return  # A corrupt checkpoint: the workers report it and take the one before it.
+        return  # A corrupt checkpoint: the workers report it and resume from the one before.
     if before and before != open_data(shards, PATIENCE_SECONDS).index.fingerprint:
         raise UserError(
-            f"data.shards: {shards} holds other samples than {folder.storage.uri} was begun with; "
-            "name the same data set, or choose another run.name"
+            f"data.shards: {shards} has other samples than {folder.storage.uri} was begun with; "
+            "use the same data set, or choose another run.name"
         )

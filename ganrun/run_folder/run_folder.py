@@ -1,4 +1,4 @@
-"""The layout of a run's folder: attempts, and the pointers to its newest and its best checkpoint.
+"""Layout of a run's folder: attempts, and pointers to the newest and the best checkpoint.
 
 config.yaml latest.json best.json lease.json checkpoints/ metrics/ events/ samples/
 """
@@ -13,7 +13,7 @@ from ganrun.telemetry.records import AttemptReserved
 
 @dataclass(frozen=True)
 class Pointer:
-    """`latest.json` or `best.json`: a complete checkpoint, and the attempt that moved the pointer."""
+    """Content of `latest.json` or `best.json`: a complete checkpoint, and the attempt that moved the pointer."""
 
     checkpoint: str
     images: int
@@ -22,32 +22,32 @@ class Pointer:
 
 
 class RunFolder:
-    """The records of a run, by name."""
+    """Attempts and pointers of a run."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
 
     def pointer(self, name: str) -> Pointer | None:
-        """Where `latest` or `best` points; None before the first checkpoint.
+        """Return the pointer `latest` or `best`; None before the first checkpoint.
 
         Raises:
-            RunError: the pointer is damaged. Without it the run would begin anew over its own checkpoints.
+            RunError: the pointer is corrupt. A run that ignored it would start from 0 and overwrite its checkpoints.
         """
         found = self.storage.read_version(f"{name}.json")
         return self._parse(name, found[0]) if found else None
 
     def move_pointer(self, name: str, pointer: Pointer) -> None:
-        """Points `latest` or `best` elsewhere.
+        """Write the pointer `latest` or `best`.
 
         Raises:
-            RunError: a later attempt has the run: this one was cut off and must not write.
+            RunError: a later attempt owns the run, so that this one must not write.
         """
         fields = {key: value for key, value in asdict(pointer).items() if value is not None}
         data = json.dumps(fields).encode()
         while True:
             found = self.storage.read_version(f"{name}.json")
             moved = self._parse(name, found[0]).attempt if found else 0
-            # The list is for a pointer that the newer attempt found nowhere and so could not make its own.
+            # List attempts too: a newer attempt does not mark a pointer that did not exist when it began.
             if (attempt := max(moved, self._newest_attempt())) > pointer.attempt:
                 raise RunError(f"{self.storage.uri}: attempt {pointer.attempt} was overtaken by attempt {attempt}")
             if found is None:
@@ -57,14 +57,14 @@ class RunFolder:
                 return
 
     def begin_attempt(self, rollback_count: int = 0, after: int | None = None) -> int:
-        """The number of a new attempt, which no other has. From now on older ones cannot move the pointers.
+        """Reserve a new attempt and return its number. From now on older attempts cannot move the pointers.
 
         Args:
-            rollback_count: of its noise.
-            after: the attempt that is to go on as the new one; unset, any.
+            rollback_count: number of rollbacks so far, which seeds the noise.
+            after: the attempt that the new one must follow; None for the newest.
 
         Raises:
-            RunError: a later one than `after` has the run.
+            RunError: an attempt later than `after` owns the run.
         """
         attempt = 1 + (self._newest_attempt() if after is None else after)
         line = json.dumps(AttemptReserved(rollback_count=rollback_count).to_line()) + "\n"
@@ -77,16 +77,16 @@ class RunFolder:
         return attempt
 
     def rollback_count(self) -> int:
-        """Of the newest attempt's noise: how often the run was rolled back."""
+        """Return the number of rollbacks that the newest attempt recorded; 0 if there is none."""
         attempt = self._newest_attempt()
         if not attempt:
             return 0
         line = self.storage.read(f"events/{attempt:04d}.jsonl").partition(b"\n")[0]
         try:
             fields = json.loads(line)
-            return int(fields.get("rollback_count", fields.get("generation", 0)))  # The latter in format 1.
+            return int(fields.get("rollback_count", fields.get("generation", 0)))  # `generation` in format 1.
         except (ValueError, AttributeError, TypeError):
-            return 0  # The line of an older ganrun, or damaged; the checkpoint has its own.
+            return 0  # A line of an older ganrun, or corrupt; the checkpoint has the count too.
 
     def _newest_attempt(self) -> int:
         names = [name.partition(".")[0] for name in self.storage.list("events")]
@@ -100,16 +100,19 @@ class RunFolder:
             return pointer
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(
-                f"{self.storage.uri}/{name}.json is damaged ({error}); write into it which of checkpoints/ to go on "
-                'from, as {"checkpoint": name of the folder, "images": ..., "attempt": ...} of its manifest.json'
+                f"{self.storage.uri}/{name}.json is corrupt ({error}); name in it the folder of checkpoints/ to resume "
+                'from, as {"checkpoint": FOLDER, "images": ..., "attempt": ...}, with the values of its manifest.json'
             ) from error
 
 
 def find_checkpoint(where: str) -> tuple[Storage, str]:
-    """The storage of a run, and below it the directory of its newest checkpoint; or of the checkpoint that is given.
+    """Return the storage and the directory of a checkpoint.
+
+    Args:
+        where: URI of a run, for its newest checkpoint, or of a checkpoint.
 
     Raises:
-        UserError: there is neither.
+        UserError: `where` is neither.
     """
     place = where.rstrip("/")
     parent, _, name = place.rpartition("/")

@@ -1,4 +1,4 @@
-"""The state of a run, read from its folder."""
+"""State of a run, read from its folder."""
 
 import itertools
 import re
@@ -20,29 +20,31 @@ from ganrun.telemetry.series import DISTANCES, IMAGES_PER_SECOND
 
 RUNNING, STOPPED, FINISHED, FAILED, NEVER_STARTED = "running", "stopped", "finished", "failed", "never started"
 ROUTINE = (AttemptReserved.kind, CheckpointWritten.kind, AttemptEnded.kind)
-"""Events of every run, which are no notes."""
+"""Kinds of routine events, which are not shown as notes."""
 
 
 @dataclass(frozen=True)
 class LeaseHolder:
-    """Who holds a run's lease, and until when in seconds since the epoch."""
+    """Holder of a run's lease."""
 
     holder: str
     expires: float
+    """Seconds since the epoch."""
 
 
 @dataclass(frozen=True)
 class SavedCheckpoint:
-    """The newest checkpoint; `time` is None if it is not there though `latest.json` names it."""
+    """Newest checkpoint of a run."""
 
     checkpoint: str
     images: int
     time: float | None
+    """Seconds since the epoch; None if the checkpoint is missing although `latest.json` names it."""
 
 
 @dataclass(frozen=True)
 class ScorePoint:
-    """What best.json follows, after so many images: a Fréchet distance, or of points a mode distance."""
+    """Score at a number of images: a Fréchet distance, or for points a mode distance."""
 
     images: int
     value: float
@@ -50,59 +52,62 @@ class ScorePoint:
 
 @dataclass(frozen=True)
 class AttemptCounts:
-    """Starts of the workers: all, those that went on after a stop, those after a failure, those that were planned."""
+    """Starts of the workers by cause."""
 
     starts: int
+    """All starts, the first included."""
     resumed: int
+    """Starts after a stop."""
     restarted: int
+    """Restarts after a failure."""
     moved: int
-    """For a preemption or another number of workers."""
+    """Restarts for a preemption or a resize."""
     workers: int | None
-    """Of the last start."""
+    """Number of workers at the last start; None before the first."""
     time: float | None
-    """Of the last start."""
+    """Time of the last start; None before the first."""
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run as its folder tells it; times are in seconds since the epoch."""
+    """State of a run. Times are in seconds since the epoch."""
 
     name: str
     place: str
     state: str
     images: int
-    """Shown so far: of a live run at its last tick, of others at the last checkpoint, where they would go on."""
+    """Images shown: for a live run at the last tick, else at the newest checkpoint, where the run would resume."""
     total_images: int
     config: dict[str, Any]
-    """As its config.yaml says, unchecked: also a run of another version of ganrun can be shown and deleted."""
+    """Content of config.yaml, not validated, so that runs of other versions of ganrun can be shown and deleted."""
     lease: LeaseHolder | None
     latest: SavedCheckpoint | None
     last_score: ScorePoint | None
     best_score: ScorePoint | None
     attempts: AttemptCounts
     images_per_second: float | None
-    """At the last tick."""
+    """Speed at the last tick; None before the first."""
     notes: tuple[Line, ...]
-    """Events but starts, stops and finishes."""
+    """Events except starts, stops, finishes and ROUTINE, and the faults of corrupt checkpoints."""
     spent: dict[str, float]
-    """Seconds by part, `round`, `score` and others (time_breakdown.py); of a search none: its trials have them."""
+    """Seconds by part, such as `round` and `score` (time_breakdown.py); empty for a search, whose trials have them."""
     picture: str | None
-    """The newest picture of samples."""
+    """URI of the newest picture of samples; None before the first."""
     bytes: int
     active: float
-    """When it last wrote of itself."""
+    """Time of the newest record."""
     faults: tuple[str, ...]
-    """Records that are damaged."""
+    """Faults of corrupt records."""
     trials: int = 0
-    """Of a search, which is shown as a run: its images are those that all of them have behind them. 0: a run."""
+    """Number of trials of a search, whose `images` is that of its slowest trial; 0 for a run."""
 
 
 def read_status(storage: Storage) -> RunStatus:
-    """Reads a run's state.
+    """Read the state of a run or a search.
 
     Raises:
-        UserError: the folder is not a run's.
-        RunError: its config or its pointer is damaged.
+        UserError: the folder is no run.
+        RunError: the config or a pointer is corrupt.
     """
     config = read_config(storage)
     holder, latest, objects = live_holder(storage), RunFolder(storage).pointer("latest"), storage.objects()
@@ -142,7 +147,7 @@ def read_status(storage: Storage) -> RunStatus:
 
 
 def _search(run: RunStatus, storage: Storage, objects: dict[str, Entry]) -> RunStatus:
-    """A search by its lines and its best.json, whose checkpoint stands for the newest."""
+    """Return the state of a search from search.jsonl and best.json. Its best checkpoint stands for the newest."""
     lines = parse_lines(storage.read(SEARCH_FILE), {"time", "kind"})
     reports = [each for line in lines if isinstance(each := read_record(line, SEARCH_RECORDS), TrialReport)]
     shown = {report.trial: report.images for report in reports}
@@ -165,11 +170,11 @@ def _search(run: RunStatus, storage: Storage, objects: dict[str, Entry]) -> RunS
 
 
 def read_config(storage: Storage) -> dict[str, Any]:
-    """The config of the run in this folder.
+    """Read the config of the run in this folder, without validation.
 
     Raises:
-        UserError: the folder is not a run's.
-        RunError: the config is damaged.
+        UserError: the folder is no run.
+        RunError: the config is corrupt.
     """
     try:
         config = safe_yaml.load(storage.read("config.yaml", RECORD_BYTES))
@@ -177,7 +182,7 @@ def read_config(storage: Storage) -> dict[str, Any]:
         raise UserError(f"{storage.uri} is no run: there is no config.yaml; runs are at run.storage/run.name") from None
     except yaml.YAMLError as error:
         raise RunError(
-            f"{storage.uri}/config.yaml is damaged: {' '.join(str(error).split())}; "
+            f"{storage.uri}/config.yaml is corrupt: {' '.join(str(error).split())}; "
             "restore it from checkpoints/*/config.yaml"
         ) from error
     try:
@@ -185,7 +190,7 @@ def read_config(storage: Storage) -> dict[str, Any]:
         int(config["train"]["total_images"])
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{storage.uri} is no run: its config.yaml is not that of one") from None
-    # Someone's own config beside their own files makes no run; a run that was moved has its events.
+    # A config.yaml beside a user's own files makes no run. A run that was moved has events.
     begun = any(re.fullmatch(r"\d+\.jsonl", name) for name in storage.list("events"))
     if not begun and open_storage(home).uri != storage.uri:
         raise UserError(f"{storage.uri} is no run: it has no events, and its config.yaml is of a run at {home}")
@@ -208,7 +213,7 @@ def _state(holder: LeaseHolder | None, complete: bool, course: list[Line]) -> st
         return FINISHED
     if not course:
         return NEVER_STARTED
-    # A finish short of the total: the total was raised since.
+    # A finish before the total: the total was raised since.
     return FAILED if course[-1]["kind"] == AttemptStarted.kind else STOPPED
 
 

@@ -1,4 +1,4 @@
-"""Where a run's time went, by its records: seconds by part, as telemetry/time_accounting.py has them."""
+"""Seconds of a run by part, from its records (parts: telemetry/time_accounting.py)."""
 
 from collections import Counter
 
@@ -8,12 +8,12 @@ from ganrun.telemetry.records import AttemptReserved, AttemptStarted
 from ganrun.telemetry.series import SECONDS
 
 OTHER = "other"
-"""While the workers were up, what is in no line that counts: rounds that a rollback or an exploit gave up, reading a
-checkpoint, the end of an attempt that failed. Starting them is not in it."""
+"""Part for time with live workers that no record accounts for: rounds lost to a rollback or an exploit, reading a
+checkpoint, the end of a failed attempt. The start of workers is in no part."""
 
 
 def time_breakdown(curve: list[Line], events: list[Line]) -> dict[str, float]:
-    """The seconds of a run, by part; empty if it has no whole tick yet."""
+    """Return the seconds of a run by part; empty before the first tick."""
     spent = Counter[str]()
     for event in events:
         spent.update(event.get("spent", {}))
@@ -26,7 +26,7 @@ def time_breakdown(curve: list[Line], events: list[Line]) -> dict[str, float]:
 
 
 def trials_time_breakdown(search: Storage) -> dict[str, float]:
-    """Those of all trials of a search."""
+    """Return the seconds of all trials of a search by part."""
     spent = Counter[str]()
     for name in search.list("trials"):
         trial = open_storage(f"{search.uri}/trials/{name}")
@@ -35,19 +35,23 @@ def trials_time_breakdown(search: Storage) -> dict[str, float]:
 
 
 def format_shares(spent: dict[str, float]) -> str:
-    """Each part's share of the time, the largest first."""
+    """Return the share of each part in text, largest first: `round 86.6%, score 10.5%`."""
     whole = sum(spent.values()) or 1
     ranked = sorted(spent.items(), key=lambda part: -part[1])
     return ", ".join(f"{part} {seconds / whole:.1%}" for part, seconds in ranked)
 
 
 def _up(moments: list[tuple[float, str]]) -> float:
-    """From each start to the last that was heard of it."""
+    """Return the seconds from each start to its last record, summed over starts.
+
+    Args:
+        moments: time and kind of each record.
+    """
     seconds, begun, last = 0.0, None, 0.0
     for time, kind in sorted(moments):
         if kind == AttemptStarted.kind:
             seconds += last - begun if begun is not None else 0.0
             begun = time
-        if kind != AttemptReserved.kind:  # That is the next one's, before it starts.
+        if kind != AttemptReserved.kind:  # Belongs to the next attempt, before its start.
             last = time
     return seconds + (last - begun if begun is not None else 0.0)

@@ -1,4 +1,4 @@
-"""What a run's folder tells of its life so far, for the driver that goes on with it."""
+"""History of a run from its folder, for the driver that resumes it."""
 
 import itertools
 from collections import Counter
@@ -12,12 +12,12 @@ from ganrun.telemetry.records import AttemptStarted
 from ganrun.telemetry.state import COUNTED, RunHistory, point, thinned
 
 COUNTER_KEYS = {record.kind: counter.key for record, counter in COUNTED.items()}
-"""Keys of the counters that count events, by the event's kind."""
+"""Key of the counter of each kind of events that are counted."""
 FIRST_PICTURE = "samples/000000000000.png"
 
 
 def read_history(storage: Storage) -> RunHistory:
-    """All that happened in the run: also what was lost in a failure and computed anew."""
+    """Return the history of a run. Counters include images that a failure lost and that were shown again."""
     names = storage.list("metrics")
     if not names:
         return RunHistory()
@@ -41,7 +41,12 @@ def read_history(storage: Storage) -> RunHistory:
 
 
 def _totals(lines: list[Line], start: int) -> Counter[str]:
-    """Of one attempt."""
+    """Return the counters of one attempt.
+
+    Args:
+        lines: its metrics.
+        start: images shown at its start.
+    """
     totals = Counter[str]({metrics.IMAGES_SHOWN.key: max([line["images"] for line in lines], default=start) - start})
     for line in lines:
         totals.update({name: value for name, value in line.items() if metrics.is_summed(name) and value})

@@ -1,1 +1,1 @@
-"""What a run measures of itself."""
+"""Metrics, events and profiles of a run, and the sidecar that shows them."""

@@ -1,8 +1,8 @@
-"""Messages between worker, driver and search, a class each.
+"""Messages between worker, driver and search: one class per kind.
 
 Workers send `Event`s to the driver, which answers with `Command`s. Receivers `match` on the class and end with
-`assert_never`, or with a default that says "not ours". Records that are on disk, too, are in records.py; what a sidecar
-is told is in run_report.py.
+`assert_never`, or with a default case marked "not ours". Messages that are also records on disk are in records.py.
+Reports to a sidecar are in run_report.py.
 """
 
 from collections.abc import Mapping
@@ -19,17 +19,17 @@ RESTART_REASONS: Final = (FAILURE, PREEMPTION, RESIZE, RESUME)
 TRIAL_STATES: Final = ("pending", "running", "paused", "finished", "failed")
 
 
-# Worker -> driver, and not on disk.
+# Worker -> driver, not on disk.
 
 
 @dataclass(frozen=True)
 class WorkersStarted(Message, kind="started"):
-    """The workers are up and have their checkpoint."""
+    """The workers have started and loaded their checkpoint."""
 
     images: int
     workers: int
     faults: list[str] = field(default_factory=list)
-    """Damaged checkpoints that were passed over."""
+    """Faults of corrupt checkpoints that were skipped."""
     exploit: int = 0
     """Number of the newest exploit in the checkpoint."""
     before: int | None = None
@@ -47,7 +47,7 @@ class Progress(Message, kind="images"):
 
 @dataclass(frozen=True)
 class Tick(Message, kind="tick"):
-    """Metrics since the last tick, by the names that series.py reads."""
+    """Means and sums since the last tick, by metric key (series.py)."""
 
     images: int
     values: Mapping[str, float]
@@ -55,14 +55,14 @@ class Tick(Message, kind="tick"):
 
 @dataclass(frozen=True)
 class ScoreTaken(Message, kind="score"):
-    """A score of the EMA generator."""
+    """Score of the EMA generator."""
 
     images: int
     name: str
     value: float | None
     """Distance that best.json follows; None if it is not finite."""
     values: Mapping[str, float | None]
-    """The distance and every other metric of evaluate.metrics."""
+    """The distance and all other metrics of evaluate.metrics; None where a value is not finite."""
     extractor: str | None
     samples: int
     best: bool = False
@@ -79,49 +79,49 @@ class SamplesDrawn(Message, kind="picture"):
 
 @dataclass(frozen=True)
 class Note(Message, kind="note"):
-    """A line for people."""
+    """Line for the terminal and the page."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class LastScoresAwaited(Message, kind="last_call"):
-    """Training is over but for scores that evaluation tasks still owe."""
+    """Training is complete except for scores that evaluation tasks have not returned yet."""
 
 
 @dataclass(frozen=True)
 class Restart(Message, kind="restart"):
-    """Ray starts the workers again."""
+    """Ray restarts the workers."""
 
     reason: str
     """FAILURE, PREEMPTION or RESIZE."""
     workers: int
-    """Number of workers before."""
+    """Number of workers before the restart."""
     why: str
-    """For people; empty if they were drained, which they have announced themselves."""
+    """Cause in words; empty after a drain, which the workers have announced themselves."""
 
 
 @dataclass(frozen=True)
 class Finished(Message, kind="finished"):
-    """The run has all its images. One of the three last events of a run."""
+    """The run has shown all its images."""
 
     images: int
 
 
 @dataclass(frozen=True)
 class Stopped(Message, kind="stopped"):
-    """The workers were asked to stop and have saved."""
+    """The workers were asked to stop and have saved a checkpoint."""
 
     images: int
 
 
 @dataclass(frozen=True)
 class Failed(Message, kind="failed"):
-    """The run cannot go on."""
+    """The run cannot continue."""
 
     text: str
     wrong_input: bool
-    """True for a fault of the user's input, exit code 2."""
+    """True for an error in the user's input: exit code 2."""
 
 
 # Driver -> worker.
@@ -134,28 +134,28 @@ class ScoreFound(Message, kind="score_found"):
     images: int
     checkpoint: str
     score: Mapping[str, Any] | None
-    """`evaluation.score.Score.to_json()`; None if there is none."""
+    """`evaluation.score.Score.to_json()`; None if there is no score."""
     why: str = ""
-    """Why there is none."""
+    """Why there is no score; empty if there is one."""
 
 
 @dataclass(frozen=True)
 class Exploit(Message, kind="exploit"):
-    """A trial is to go on from a donor's checkpoint with new hyper-parameters."""
+    """Order to a trial to continue from a donor's checkpoint with new hyper-parameters."""
 
     number: int
-    """Count of exploits in the search; a checkpoint keeps the newest that it has taken part in."""
+    """Number of the exploit in the search. A checkpoint keeps that of its newest exploit."""
     donor: str
     """URI of the donor's run."""
     checkpoint: str
     values: dict[str, Any]
     attempt: int | None = None
-    """Attempt that it ends; None if it was decided before the workers started."""
+    """Attempt that the exploit ends; None if it was decided before the workers started."""
 
 
 @dataclass(frozen=True)
 class ReleaseCheckpoints(Message, kind="release"):
-    """No trial takes over checkpoints named below `before` any more, but for those in `keep`."""
+    """Permission to delete checkpoints named below `before`, except those in `keep`: no trial will copy them."""
 
     before: str
     keep: list[str]
@@ -163,7 +163,7 @@ class ReleaseCheckpoints(Message, kind="release"):
 
 @dataclass(frozen=True)
 class DrainWorkers(Message, kind="drain"):
-    """The workers are to save and leave, since Ray starts them elsewhere or as another number."""
+    """Order to save and exit, after which Ray restarts the workers on other nodes or in another number."""
 
     reason: str
     why: str
@@ -174,14 +174,14 @@ class DrainWorkers(Message, kind="drain"):
 
 @dataclass(frozen=True)
 class TrialFailed(Message, kind="trial_failed"):
-    """A trial failed, as the scheduler tells those who watch the search."""
+    """A trial failed. Sent by the scheduler to the observers of the search."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class TrialReport(Message, kind="report"):
-    """A trial's score at the end of an interval; `checkpoint` is its state there."""
+    """Score and checkpoint of a trial at the end of an interval."""
 
     trial: str
     interval: int
@@ -189,12 +189,12 @@ class TrialReport(Message, kind="report"):
     score: float | None
     checkpoint: str | None
     values: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """Hyper-parameters in that interval."""
+    """Hyper-parameters of that interval."""
 
 
 @dataclass(frozen=True)
 class TrialExploit(Message, kind="exploit"):
-    """A trial takes over a donor's state at the end of an interval, and goes on with `after`."""
+    """A trial copies a donor's checkpoint at the end of an interval and continues with hyper-parameters `after`."""
 
     number: int
     trial: str
@@ -208,7 +208,7 @@ class TrialExploit(Message, kind="exploit"):
 
 @dataclass(frozen=True)
 class SearchEnded(Message, kind="end"):
-    """The search is over; `best` is the trial with the best score."""
+    """The search is complete; `best` is the trial with the best score, None if no trial has one."""
 
     best: str | None = None
 

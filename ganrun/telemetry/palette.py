@@ -1,4 +1,4 @@
-"""The colours of what is drawn."""
+"""Colours of curves."""
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
-"""Okabe & Ito (2008): told apart by those who see colours otherwise, and in grey."""
+"""Palette of Okabe & Ito (2008): distinct under colour blindness and in greyscale."""

@@ -1,4 +1,4 @@
-"""What some rounds in the middle of a run consist of: a Chrome trace, and a page that sums it up."""
+"""Profile of some rounds in the middle of a run: a Chrome trace and a summary page."""
 
 import gzip
 import resource
@@ -11,23 +11,24 @@ import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
 WARMUP_ROUNDS = 5
-"""Traced and thrown away: the profiler's own beginnings are slow."""
+"""Rounds that are traced and discarded: the profiler is slow at first."""
 SHOWN = 15
+"""Largest number of rows in a table."""
 ROUND = "ProfilerStep"
-"""What torch names the span of a round, with its number."""
+"""Prefix of torch's name of a round's span; its number follows."""
 WAITING = ("aten::_local_scalar_dense", "cudaDeviceSynchronize", "cudaStreamSynchronize", "cudaEventSynchronize")
-"""In these the host waits for its GPU; the first one reads a number (`.item()`), on a CPU too."""
+"""Operations in which the host waits for the GPU. The first is `.item()`, which also occurs on a CPU."""
 MIB = 2**20
 
 
 class RoundProfiler:
-    """Profiles so many rounds of this worker, once.
+    """Profiler of one stretch of rounds of this worker.
 
     Args:
-        rounds: how many.
-        device: what is computed on.
-        about: a line of what is profiled, for the page.
-        ready: is given the files, `trace.json.gz` and `summary.md`.
+        rounds: number of rounds to profile.
+        device: device of the worker.
+        about: first line of the summary: the subject of the profile.
+        ready: called with the files, `trace.json.gz` and `summary.md`.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class RoundProfiler:
         )
 
     def end_round(self) -> None:
-        """Begins with the round that comes now, or goes on to the next."""
+        """Start the profiler at the first call, and advance it by a round at each later one."""
         if self._done:
             return
         if not self._begun:
@@ -59,9 +60,9 @@ class RoundProfiler:
             self._profiler.stop()
 
     def close(self) -> bool:
-        """Ends it, whether it is over or not; whether it is."""
+        """Stop the profiler. Return True if all rounds were profiled."""
         if self._begun and not self._done:
-            self._done = True  # What there is of it is of no use.
+            self._done = True  # An incomplete profile is discarded.
             self._profiler.stop()
             return False
         return self._done
@@ -79,13 +80,13 @@ class RoundProfiler:
 
 
 def summary(averages: Sequence[Any], rounds: int, gpu: bool, about: str) -> str:
-    """The page, as Markdown.
+    """Return the summary page as Markdown.
 
     Args:
-        averages: what torch's profiler summed up by name, in microseconds.
-        rounds: that were profiled.
-        gpu: whether kernels ran on one.
-        about: its first line.
+        averages: `key_averages()` of torch's profiler, in microseconds.
+        rounds: number of profiled rounds.
+        gpu: True if kernels ran on a GPU.
+        about: first line of the page.
     """
     spans = [each for each in averages if each.is_user_annotation]
     whole = sum(each.cpu_time_total for each in spans if each.key.startswith(ROUND)) / 1000 / rounds
@@ -93,17 +94,17 @@ def summary(averages: Sequence[Any], rounds: int, gpu: bool, about: str) -> str:
     operators = [each for each in averages if each not in spans and each not in kernels]
     parts = [
         f"# {rounds} rounds, {whole:.2f} ms each\n\n{about}\n\nThe profiler slows rounds down; shares mean more than "
-        "times. Times are the mean of a round's, in milliseconds.",
+        "times. Times are means per round, in milliseconds.",
         _phases(spans, rounds, whole, gpu),
-        _table("Operators, by the host's own time", operators, "self_cpu_time_total", rounds, whole),
+        _table("Operators, by self CPU time", operators, "self_cpu_time_total", rounds, whole),
     ]
     if gpu:
-        parts.append(_table("Kernels, by the GPU's time", kernels, "self_device_time_total", rounds, whole))
+        parts.append(_table("Kernels, by GPU time", kernels, "self_device_time_total", rounds, whole))
     return "\n\n".join([*parts, _memory(operators, rounds, gpu), _waits(averages, rounds)]) + "\n"
 
 
 def _phases(spans: Sequence[Any], rounds: int, whole: float, gpu: bool) -> str:
-    """The spans of training/player_step.py and state.py, in the order in which they first came."""
+    """Return the table of the spans of training/player_step.py and state.py, in order of first occurrence."""
     lines = ["## Phases", "| phase | ms | share |" + " GPU ms |" * gpu, "|---|---|---|" + "---|" * gpu]
     for each in (each for each in spans if ": " in each.key or each.key in ("data", "ema")):
         took = each.cpu_time_total / 1000 / rounds
@@ -124,13 +125,13 @@ def _table(title: str, events: Sequence[Any], by: str, rounds: int, whole: float
 def _memory(operators: Sequence[Any], rounds: int, gpu: bool) -> str:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB
     taken = sum(max(each.self_cpu_memory_usage, 0) for each in operators) / MIB / rounds
-    text = f"Host: {peak:,.0f} MiB at most since the process began; {taken:,.0f} MiB taken for tensors a round."
+    text = f"Host: {peak:,.0f} MiB peak since the process started; {taken:,.0f} MiB allocated for tensors per round."
     if gpu:
-        text += f" GPU: {torch.cuda.max_memory_allocated() / MIB:,.0f} MiB at most since the last tick."
+        text += f" GPU: {torch.cuda.max_memory_allocated() / MIB:,.0f} MiB peak since the last tick."
     return f"## Memory\n\n{text}"
 
 
 def _waits(averages: Sequence[Any], rounds: int) -> str:
     counts = {each.key: each.count / rounds for each in averages if each.key in WAITING}
     told = ", ".join(f"{name} {count:.1f}" for name, count in counts.items()) or "none"
-    return f"## Where the host waits for numbers\n\nCalls a round: {told}."
+    return f"## Synchronisation of host and device\n\nCalls per round: {told}."

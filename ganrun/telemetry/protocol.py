@@ -1,12 +1,12 @@
-"""HTTP between a run's driver and a sidecar.
+"""HTTP protocol between the driver of a run and a sidecar.
 
     POST /push/v1                                        a `RunReport` (run_report.py); answered {"want": [parts]}
     PUT  /push/v1/part?run=&trial=&part=&digest=         a part that the sidecar lacks
-    DELETE /                                             end
+    DELETE /                                             end the sidecar
 
-The state names each part (curve, first and latest picture) by a digest, so that it is sent when it is new, or when
-the sidecar is. Either side ignores fields that it does not know. Another PROTOCOL_VERSION in the path is refused.
-Where GANRUN_SIDECAR_TOKEN is set, a request that changes something carries it as a bearer token.
+The report has a digest of each part (curve, first and latest picture). A part is sent only if the sidecar lacks that
+digest. Each side ignores unknown fields. Another PROTOCOL_VERSION in the path is refused. If GANRUN_SIDECAR_TOKEN is
+set, requests that change something carry it as a bearer token.
 """
 
 import os
@@ -18,31 +18,31 @@ from ganrun.telemetry.run_report import PROTOCOL_VERSION
 
 PUSH = f"/push/v{PROTOCOL_VERSION}"
 SERVICE = "ganrun sidecar"
-"""As /healthz names it."""
+"""Value of `service` in the answer of /healthz."""
 PARTS = {"curve": "application/json", "first": "image/png", "latest": "image/png"}
 STATE_BYTES, PART_BYTES = 256 * 2**10, 2**20
-"""The largest that are sent and taken."""
+"""Size limits of a report and of a part; larger ones are neither sent nor accepted."""
 HOST, PORT = "127.0.0.1", 9108
 VARIABLE, TOKEN_VARIABLE, OFF = "GANRUN_SIDECAR", "GANRUN_SIDECAR_TOKEN", "off"
 
 
 class Address(NamedTuple):
-    """Where a sidecar listens."""
+    """Listening address of a sidecar."""
 
     host: str = HOST
     port: int = PORT
 
     @property
     def url(self) -> str:
-        """For people."""
+        """URL of the page."""
         return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
 
 
 def address() -> Address | None:
-    """Where the environment has a run push its state; None: nowhere.
+    """Return the sidecar that GANRUN_SIDECAR names, by default one on this machine; None if it is `off`.
 
     Raises:
-        UserError: GANRUN_SIDECAR is no such address.
+        UserError: GANRUN_SIDECAR is neither an address nor `off`.
     """
     value = os.environ.get(VARIABLE, "")
     if value == OFF:
@@ -59,10 +59,10 @@ def address() -> Address | None:
 
 
 def is_default() -> bool:
-    """Whether the sidecar is the one beside the driver, which the driver starts."""
+    """Return True if GANRUN_SIDECAR is unset: the driver then starts the sidecar on its own machine."""
     return not os.environ.get(VARIABLE)
 
 
 def token() -> str:
-    """What shows that a request may change something; empty: nothing needs to."""
+    """Return the bearer token of requests that change something; empty if none is needed."""
     return os.environ.get(TOKEN_VARIABLE, "")

@@ -1,4 +1,4 @@
-"""Pushes a run's state to a sidecar every few seconds, from a thread of the driver: the run never waits for it."""
+"""Periodic push of a run's state to a sidecar, from a thread of the driver. The run never waits for it."""
 
 import contextlib
 import http.client
@@ -21,26 +21,26 @@ from ganrun.telemetry.run_report import to_json
 from ganrun.telemetry.state import PushedState, RunState, SearchState
 
 WAIT_SECONDS, REQUEST_SECONDS, ANSWER_BYTES = 2.0, 5.0, 2**16
-"""For each packet; for a whole exchange, however slowly it trickles; of an answer."""
+"""Socket timeout in seconds; limit of a whole exchange in seconds; size limit of an answer."""
 CLOSE_SECONDS = 3.0
-"""So long the end of a run waits for its last push."""
+"""Timeout of the last push at the end of a run."""
 START_SECONDS, START_AGAIN_SECONDS = 15.0, 30.0
-"""What a sidecar may take to start; how often one is started that has died."""
+"""Timeout of a sidecar's start; least interval between two starts."""
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", TOKEN_VARIABLE)
-"""Of the environment, what a sidecar is given: no credentials of the storage."""
+"""Environment variables that a sidecar inherits; credentials of the storage are not among them."""
 FAULTS = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError)
-"""An exchange may end in any of them, whatever answers."""
+"""Exceptions of a failed exchange, also with a server that is no sidecar."""
 
 
 class Pusher:
-    """Pushes until it is closed, or until the sidecar is told to end.
+    """Thread that pushes until it is closed, or until the sidecar ends or refuses for good.
 
     Args:
-        state: of the run or search.
-        address: of the sidecar.
-        beside: whether the sidecar is ours to start if none answers.
-        seconds: between two pushes.
-        write_line: shows the user a line.
+        state: state of the run or search.
+        address: address of the sidecar.
+        beside: True to start a sidecar on this machine if none answers.
+        seconds: interval of pushes.
+        write_line: writes a line to the terminal.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Pusher:
         self._thread.start()
 
     def close(self) -> None:
-        """Pushes once more, if that is soon done."""
+        """Push once more, for at most CLOSE_SECONDS, and end the thread."""
         self._closing.set()
         self._thread.join(CLOSE_SECONDS)
 
@@ -81,7 +81,7 @@ class Pusher:
                 with contextlib.suppress(*FAULTS):
                     self._exchange()
         except FAULTS:
-            # It is away or slow: the next push has all that this one had. Or it is something else.
+            # It is down or slow: the next push has all the content of this one. Or the server is no sidecar.
             if not self._told and (status := _status(self.address)) and health(self.address) is None:
                 self._refused(status, b"it is no sidecar; end it, or set GANRUN_SIDECAR")
 
@@ -102,7 +102,7 @@ class Pusher:
             request(self.address, "PUT", f"{PUSH}/part?{query}", self.state.part(name), PARTS[name])
 
     def _refused(self, status: int, answer: bytes) -> None:
-        """Says once why; a sidecar that ends, or that is none, is not asked again."""
+        """Write the reason, once. Stop pushing if the sidecar ends or the server is no sidecar."""
         self._over = status in (http.client.GONE, http.client.NOT_FOUND, http.client.NOT_IMPLEMENTED)
         if not self._told and status != http.client.GONE:
             self._told = True
@@ -113,12 +113,12 @@ class Pusher:
 
 
 class SearchPusher:
-    """Pushes a search and its trials, each from a thread of its own; only the first starts a sidecar and speaks.
+    """Pushers of a search and of each trial. Only that of the search starts a sidecar and writes to the terminal.
 
     Args:
         state: state of the search.
-        trials: the state of each, by name.
-        address, beside, write_line: as of a `Pusher`.
+        trials: state of each trial, by name.
+        address, beside, write_line: see `Pusher`.
     """
 
     def __init__(
@@ -136,14 +136,14 @@ class SearchPusher:
 
     def handle(self, trial: str, event: messages.Event | messages.TrialFailed) -> None:
         """Take an event of a trial."""
-        with contextlib.suppress(Exception):  # Not even our own fault in what is shown may end what is trained.
+        with contextlib.suppress(Exception):  # A bug in what is shown must not end the training.
             if isinstance(event, messages.TrialFailed):
                 self.trials[trial].end("failed", event.text)
             else:
                 self.trials[trial].handle(event)
 
     def close(self, ending: str) -> None:
-        """Push once more; trials that did not end by themselves have the search's ending."""
+        """Push once more. Trials without an ending of their own get that of the search."""
         self.state.end(ending)
         for state in self.trials.values():
             if state.ending is None:
@@ -158,10 +158,10 @@ class SearchPusher:
 def request(
     address: Address, method: str, path: str, body: bytes | None = None, kind: str | None = None
 ) -> tuple[int, bytes]:
-    """One exchange, over within REQUEST_SECONDS: status and the beginning of the answer.
+    """Send a request. Return the status and the first ANSWER_BYTES of the answer, within REQUEST_SECONDS.
 
     Raises:
-        OSError, http.client.HTTPException: there was none.
+        OSError, http.client.HTTPException: the sidecar did not answer.
     """
     connection = http.client.HTTPConnection(address.host, address.port, timeout=WAIT_SECONDS)
     headers = {"Content-Type": kind} if kind else {}
@@ -187,7 +187,7 @@ def _cut(plug: socket.socket) -> None:
 
 
 def _status(address: Address) -> int | None:
-    """What is answered there to who asks how it is."""
+    """Return the HTTP status of /healthz at an address; None if nothing answers."""
     try:
         return request(address, "GET", "/healthz")[0]
     except FAULTS:
@@ -195,7 +195,7 @@ def _status(address: Address) -> int | None:
 
 
 def health(address: Address) -> dict[str, Any] | None:
-    """What a sidecar says of itself; None if none answers there."""
+    """Return the answer of a sidecar to /healthz; None if no sidecar answers."""
     try:
         status, answer = request(address, "GET", "/healthz")
         found = json.loads(answer) if status == http.client.OK else None
@@ -205,7 +205,7 @@ def health(address: Address) -> dict[str, Any] | None:
 
 
 def start(address: Address) -> None:
-    """Starts a sidecar that outlives us, and waits until one answers: ours, or that of somebody who was faster."""
+    """Start a sidecar that outlives this process. Wait until it, or one of a faster process, answers."""
     environment = {name: os.environ[name] for name in KEPT if name in os.environ}
     environment |= {"PYTHONPATH": str(Path(ganrun.__file__).parent.parent), VARIABLE: OFF}
     subprocess.Popen(

@@ -1,6 +1,6 @@
-"""Lines on disk, a class each: events/*.jsonl here, search.jsonl in messages.py.
+"""Lines on disk, one class per kind: events/*.jsonl here, search.jsonl in messages.py.
 
-A line is the fields of its message and its kind. Records that workers also send to the driver are `Emitted`.
+A line has the kind of its message and the fields. Records that workers also send to the driver are `Emitted`.
 """
 
 import time
@@ -14,7 +14,7 @@ class Message:
     """Base of all messages. Picklable; fields are plain values."""
 
     kind: ClassVar[str]
-    """Name of the class on disk."""
+    """Name of the kind on disk."""
 
     def __init_subclass__(cls, kind: str = "", **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -22,7 +22,7 @@ class Message:
             cls.kind = kind
 
     def to_line(self) -> dict[str, Any]:
-        """Return the JSON of a line on disk. The time, if there is one, and the kind come first."""
+        """Return the JSON object of a line on disk. The time, if there is one, and the kind come first."""
         content = vars(self)
         head = {"time": content["time"]} if "time" in content else {}
         return {**head, "kind": self.kind, **content}
@@ -38,29 +38,30 @@ class Timed(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class Record(Timed):
-    """Base of events that happen after so many images."""
+    """Base of events at a point of the run."""
 
     images: int
+    """Images shown before the event."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Announcement(Record):
-    """Base of events that are also shown on the driver's terminal."""
+    """Base of events that the driver also writes to its terminal."""
 
     message: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class OfAttempt(Record):
-    """Base of events that begin an attempt: fields of `worker.resume.AttemptStart`."""
+    """Base of events that begin an attempt. The fields are those of `worker.resume.AttemptStart`."""
 
     attempt: int
     rollback_count: int
     checkpoint: str | None
     damaged: list[str]
-    """Faults of newer checkpoints, which were passed over."""
+    """Faults of newer checkpoints, which were skipped."""
     donor: str | None = None
-    """URI of the run that the checkpoint is from; None for this run."""
+    """URI of the run that the checkpoint is from; None if it is from this run."""
 
 
 # Also sent to the driver.
@@ -78,17 +79,17 @@ class CheckpointWritten(Record, kind="checkpoint"):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointFailed(Announcement, kind="checkpoint_failed"):
-    """A checkpoint could not be written; it is tried again."""
+    """A checkpoint could not be written; the write is retried."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointDropped(Record, kind="checkpoint_dropped"):
-    """A newer checkpoint took the place of one that waited."""
+    """A newer checkpoint replaced one that waited to be written."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BestNotMoved(Announcement, kind="best_failed"):
-    """best.json could not be written; it is tried again."""
+    """best.json could not be written; the write is retried."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,19 +106,19 @@ class ScoreWanted(Record, kind="score_wanted"):
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreFailed(Announcement, kind="score_failed"):
-    """An evaluation task found no score."""
+    """An evaluation task returned no score."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileEnded(Announcement, kind="profile"):
-    """Rounds were profiled, or the run was too short for it."""
+    """The profile is written, or the run was too short for one."""
 
     files: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CollapseSuspected(Announcement, kind="collapse_suspected"):
-    """A symptom of collapse began to hold. (Older records call it `sign`.)"""
+    """A symptom of collapse began. (Older records call the field `sign`.)"""
 
     symptom: str
 
@@ -136,7 +137,7 @@ class ScheduleStepped(OfAttempt, kind="schedule"):
 
 @dataclass(frozen=True, kw_only=True)
 class Exploited(OfAttempt, kind="exploit"):
-    """An attempt of a trial began with a donor's state."""
+    """An attempt of a trial began at a donor's checkpoint."""
 
     number: int
     values: Mapping[str, Any]
@@ -144,12 +145,12 @@ class Exploited(OfAttempt, kind="exploit"):
 
 @dataclass(frozen=True, kw_only=True)
 class DrainBegun(Announcement, kind="leave"):
-    """The workers save so that Ray can start them anew."""
+    """The workers save a checkpoint and exit, so that Ray can restart them."""
 
     reason: str
 
 
-# Only written.
+# On disk only.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,14 +164,14 @@ class Resized(Announcement, kind="resize"):
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptReserved(Timed, kind="attempt"):
-    """First line of a file: this attempt has the run from now on."""
+    """First line of a file. From now on this attempt owns the run, and older ones must not write."""
 
     rollback_count: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptStarted(OfAttempt, kind="start"):
-    """Workers began an attempt, by a command or by Ray."""
+    """Workers began an attempt, started by a command or restarted by Ray."""
 
     workers: int
     before: int | None
@@ -181,7 +182,7 @@ class AttemptStarted(OfAttempt, kind="start"):
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptEnded(Record, kind="left"):
-    """An attempt ended and the run goes on in the next one."""
+    """An attempt ended and the run continues in the next one."""
 
     spent: Mapping[str, float]
     """Seconds by part since the last tick."""
@@ -197,21 +198,21 @@ class WeightsUnfit(Timed, kind="start_from"):
 
 @dataclass(frozen=True, kw_only=True)
 class RunFailed(Record, kind="failed"):
-    """The run cannot go on."""
+    """The run cannot continue."""
 
     message: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFinished(Record, kind="finish"):
-    """The run has all its images."""
+    """The run has shown all its images."""
 
     spent: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunStopped(Record, kind="stop"):
-    """The workers were asked to stop and have saved."""
+    """The workers were asked to stop and have saved a checkpoint."""
 
     spent: Mapping[str, float]
 
@@ -249,7 +250,7 @@ AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 
 def read_record(line: Mapping[str, Any], classes: tuple[type[AnyMessage], ...]) -> AnyMessage | None:
-    """Return a line as the one of these classes that has its kind, or None if none has.
+    """Parse a line into the class that has its kind; None if no class has.
 
     Raises:
         TypeError: a field is missing.

@@ -1,7 +1,7 @@
 """Reports on a run: from its driver to a sidecar, and from the sidecar to the page.
 
-Both are JSON, each the fields of its class. A sidecar takes reports from anybody who reaches it, so `parse_report`
-checks every field. A field that the class does not have is ignored.
+Both are JSON objects with the fields of their class. A sidecar accepts reports from any client that reaches it, so
+`parse_report` checks every field. Unknown fields are ignored.
 """
 
 import json
@@ -11,34 +11,36 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal, NoReturn
 
 PROTOCOL_VERSION: Final = 1
-"""Version of both reports. A sidecar refuses reports of another version; a page tells that it is of another."""
+"""Version of both reports. A sidecar refuses reports of another version, and a page of another asks for a reload."""
 Ending = Literal["finished", "stopped", "failed"]
 Level = Literal["good", "warning", "bad"]
 Sample = tuple[str, Mapping[str, str], float]
-"""Name of a series, its labels but for run and trial, its value."""
+"""Name of a series, labels except run and trial, value."""
 
 
 @dataclass(frozen=True)
 class TimedNote:
-    """A line for people, and when it was written in seconds since the epoch."""
+    """Line for the page."""
 
     time: float
+    """Seconds since the epoch."""
     text: str
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """State of a run, a trial or a search as its driver pushes it."""
+    """State of a run, a trial or a search that its driver pushes."""
 
     run: str
     trial: str
-    """Empty outside a search, and for the search itself."""
+    """Name of the trial; empty outside a search and for the search itself."""
     series: Sequence[Sample]
     place: str = ""
     """URI of the run's folder."""
     interval: float = 0.0
     """Seconds between two pushes."""
     ending: str | None = None
+    """finished, stopped or failed; None while it runs."""
     notes: Sequence[TimedNote] = ()
     score_name: str = ""
     unsaved: bool = False
@@ -57,13 +59,13 @@ class Remark:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """State of a run as the page shows it; None where the driver has not told a value yet."""
+    """State of a run for the page. A value that the driver has not sent yet is None."""
 
     run: str
     trial: str
     place: str
     state: str
-    """running, silent, or how it ended."""
+    """running, silent, finished, stopped or failed."""
     age_seconds: float
     """Seconds since the last push."""
     images: float | None
@@ -76,22 +78,22 @@ class RunSummary:
     score: float | None
     score_name: str
     health: Sequence[Remark]
-    """The worst first; never empty."""
+    """Sorted from bad to good; never empty."""
     notes: Sequence[TimedNote]
     parts: Mapping[str, str]
 
 
 def to_json(message: Any) -> bytes:
-    """Return the JSON of these dataclasses, alone or in dicts and lists."""
+    """Return the JSON of a dataclass above, or of dicts and lists of them."""
     return json.dumps(message, default=vars).encode()
 
 
 def parse_report(body: bytes) -> RunReport:
-    """Return a pushed report. Samples are not looked at: the sidecar leaves out those that it cannot show.
+    """Parse a pushed report. Samples are not checked: the sidecar drops those that it cannot show.
 
     Raises:
-        ValueError: it is none; the message names the field.
-        RecursionError: it is nested too deeply.
+        ValueError: the body is no report; the message names the field.
+        RecursionError: the JSON is nested too deeply.
     """
     found = json.loads(body, parse_constant=_not_json)
     if not isinstance(found, dict):
@@ -144,4 +146,4 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "unsaved": (lambda value: isinstance(value, bool), "true or false"),
     "parts": (lambda value: isinstance(value, dict) and all(map(_is_text, value.values())), "digests by name"),
 }
-"""Check of each field of `RunReport`, and what it expects."""
+"""Check of each field of `RunReport`, and the expected value in words."""

@@ -1,8 +1,8 @@
-"""Table of all metrics of a run or a search. A metric's name is a literal here and where its values come from.
+"""Table of all metrics of a run or a search. Only this file and the producer of a metric spell its name.
 
-In Prometheus all carry the labels `run` and `trial` (empty outside a search) before their own; units are base units. In
-lines of metrics/*.jsonl a metric's key is its name without `_total`, and at ticks its labels after slashes:
-`loss/generator`, `shard_errors/timeout`.
+In Prometheus every metric has the labels `run` and `trial` (empty outside a search) before its own. Units are base
+units. In lines of metrics/*.jsonl the key of a metric is its name without `_total`, at ticks followed by its labels
+after slashes: `loss/generator`, `shard_errors/timeout`.
 """
 
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ class Series:
     name: str
     """Name in Prometheus without PREFIX."""
     kind: Literal["gauge", "counter"]
-    """The newest value of a gauge counts. Values of a counter are summed: over ticks, and over the run's attempts."""
+    """A gauge is its newest value. A counter is the sum of its values over ticks and attempts."""
     source: Source
-    """Origin of its values: lines of metrics/ at ticks or at scores, or events."""
+    """Origin of the values: lines of metrics/ at ticks, lines of metrics/ at scores, or events."""
     unit: str
     help: str
     labels: tuple[str, ...] = ()
-    """Labels beside COMMON."""
+    """Labels besides COMMON."""
     charted: bool = False
-    """True if the sidecar's page has its curve."""
+    """True if the page of the sidecar draws its curve."""
 
     @property
     def full_name(self) -> str:
@@ -43,12 +43,12 @@ class Series:
 
     @property
     def prefix(self) -> str:
-        """Beginning of its keys."""
+        """Common prefix of its keys."""
         return f"{self.key}/" if self.labels and self.source == "tick" else self.key
 
     @property
     def of_a_rank(self) -> bool:
-        """True if every rank has its own value. Those go to the sidecar only: a thousand ranks would fill the file."""
+        """True if every rank has a value. Such values go to the sidecar only: many ranks would fill metrics/*.jsonl."""
         return self.labels == ("rank",)
 
     def of(self, *labels: object) -> str:
@@ -70,19 +70,17 @@ def _counter(source: Source, name: str, unit: str, help: str, *labels: str) -> S
 
 
 # Progress.
-IMAGES_SHOWN = _counter(
-    "event", "images", "images", "Real images shown: work done, also what was shown anew after a failure."
-)
-IMAGES = _gauge("event", "images", "images", "Real images that the run has behind it.")
+IMAGES_SHOWN = _counter("event", "images", "images", "Real images shown, including those repeated after a failure.")
+IMAGES = _gauge("event", "images", "images", "Images shown that count towards train.total_images.")
 TARGET_IMAGES = _gauge("event", "target_images", "images", "Length of the run: train.total_images.")
 IMAGES_PER_SECOND = _gauge(
-    "tick", "images_per_second", "images/s", "Real images shown a second since the last tick.", charted=True
+    "tick", "images_per_second", "images/s", "Real images shown per second since the last tick.", charted=True
 )
 ROUND_SECONDS = _gauge(
     "tick", "round_seconds", "seconds", "Mean duration of a round since the last tick, without scores."
 )
 RANK_ROUND_SECONDS = _gauge(
-    "tick", "rank_round_seconds", "seconds", "Mean time a round that a rank works before it waits for others.", "rank"
+    "tick", "rank_round_seconds", "seconds", "Mean time per round that a rank works before it waits for others.", "rank"
 )
 DATA_WAIT_RATIO = _gauge(
     "tick", "data_wait_ratio", "ratio", "Share of the time since the last tick that rank 0 waited for data."
@@ -116,7 +114,7 @@ COLLAPSE_SUSPECTED = _gauge(
     "tick",
     "collapse_suspected",
     "bool",
-    "1 while a symptom of collapse holds (ganrun/training/collapse.py).",
+    "1 while a symptom of collapse lasts (ganrun/training/collapse.py).",
     "symptom",
 )
 
@@ -128,7 +126,7 @@ MODE_DISTANCE = _gauge(
     "score",
     "mode_distance",
     "1",
-    "Newest distance from a mixture whose modes are known; lower is better.",
+    "Newest distance to a mixture with known modes; lower is better.",
     charted=True,
 )
 KID = _gauge("score", "kid", "1", "Newest kernel distance; lower is better.")
@@ -138,14 +136,14 @@ EVALUATION = _gauge("score", "evaluation", "1", "Newest value of every other met
 
 # Checkpoints.
 CHECKPOINT_SECONDS = _gauge(
-    "event", "checkpoint_seconds", "seconds", "From a checkpoint's copy in memory to its being visible, the newest one."
+    "event", "checkpoint_seconds", "seconds", "Time from snapshot to complete checkpoint, for the newest one."
 )
 CHECKPOINT_BLOCKED_SECONDS = _gauge(
-    "event", "checkpoint_blocked_seconds", "seconds", "Time that the round waited for the newest checkpoint's copy."
+    "event", "checkpoint_blocked_seconds", "seconds", "Time that training waited for the newest snapshot."
 )
 CHECKPOINT_BYTES = _gauge("event", "checkpoint_bytes", "bytes", "Size of the newest checkpoint.")
 CHECKPOINT_TIME = _gauge(
-    "event", "checkpoint_last_success_timestamp_seconds", "seconds", "When the newest checkpoint became visible."
+    "event", "checkpoint_last_success_timestamp_seconds", "seconds", "Time at which the newest checkpoint was complete."
 )
 CHECKPOINT_FAILURES = _counter("event", "checkpoint_failures", "checkpoints", "Checkpoints that could not be written.")
 
@@ -153,38 +151,38 @@ CHECKPOINT_FAILURES = _counter("event", "checkpoint_failures", "checkpoints", "C
 SHARD_BYTES = _counter(
     "tick", "shard_bytes", "bytes", "Bytes of shards that all workers read from storage, not from the cache."
 )
-SHARD_ERRORS = _counter("tick", "shard_errors", "errors", "Reads of shards that failed and were tried again.", "kind")
-SAMPLES_SKIPPED = _counter("tick", "samples_skipped", "samples", "Damaged samples passed over.")
+SHARD_ERRORS = _counter("tick", "shard_errors", "errors", "Failed reads of shards, which are retried.", "kind")
+SAMPLES_SKIPPED = _counter("tick", "samples_skipped", "samples", "Corrupt samples skipped.")
 
 # Workers.
-WORKERS = _gauge("event", "workers", "workers", "Processes that train.")
+WORKERS = _gauge("event", "workers", "workers", "Number of workers.")
 RESTARTS = _counter(
     "event",
     "restarts",
     "restarts",
-    "Starts of the workers after the first: failure, preemption, resize, resume.",
+    "Restarts of the workers by reason: failure, preemption, resize, resume.",
     "reason",
 )
 ROLLBACKS = _counter("event", "rollbacks", "rollbacks", "Returns to the last good checkpoint, with other noise.")
 GPU_MEMORY_BYTES = _gauge(
-    "tick", "gpu_memory_bytes", "bytes", "Most memory of a rank's GPU in use since the last tick.", "rank"
+    "tick", "gpu_memory_bytes", "bytes", "Peak memory of a rank's GPU since the last tick.", "rank"
 )
-GPU_SECONDS = _counter("tick", "gpu_seconds", "seconds", "Seconds that GPUs were held, summed over them.")
+GPU_SECONDS = _counter("tick", "gpu_seconds", "seconds", "GPU time held, summed over GPUs.")
 
 # A search.
-EXPLOITS = _counter("event", "exploits", "exploits", "Trials that took another's weights.")
-TRIALS = _gauge("event", "trials", "trials", "Trials of a search by their state.", "state")
+EXPLOITS = _counter("event", "exploits", "exploits", "Exploits: trials that copied another trial's checkpoint.")
+TRIALS = _gauge("event", "trials", "trials", "Trials of a search by state.", "state")
 
-# Whether anybody is there.
+# Liveness.
 ENDED = _gauge("event", "ended", "bool", "1 for a run that ended: finished, stopped, failed.", "ending")
 UP = _gauge(
-    "event", "up", "bool", "1 while a run pushes, 0 when it is silent or has ended; without labels, of the sidecar."
+    "event", "up", "bool", "1 while a run pushes, 0 when it is silent or has ended. Without labels: 1 for the sidecar."
 )
 
 SERIES = tuple(_all)
 BY_NAME = {series.name: series for series in SERIES}
 DISTANCES = (FRECHET_DISTANCE, MODE_DISTANCE)
-"""Scores that best.json may follow: the best checkpoint has the least."""
+"""Scores that can select the checkpoint of best.json; the lowest is the best."""
 COUNTERS = {series.key: series for series in SERIES if series.kind == "counter"}
 """Counters by key."""
 SCORES = {series.key: series for series in SERIES if series.source == "score" and series is not EVALUATION}
@@ -194,9 +192,10 @@ _CHARTED = {series.key for series in SERIES if series.charted}
 
 
 def read_tick_key(key: str) -> tuple[Series, tuple[str, ...]]:
-    """Return the series and labels of a value of a tick. What a loss of the user's own reports is a part of no player.
+    """Return the series and labels of a key at a tick.
 
-    `loss/generator` is that player's total loss, `loss/generator/penalty` a part of it.
+    `loss/generator` is the total loss of that player, `loss/generator/penalty` a part of it. An unknown key is a value
+    that a user's own loss reports: a part of LOSS without a player.
     """
     head, _, rest = key.partition("/")
     series = _TICK.get(head)
@@ -209,15 +208,15 @@ def read_tick_key(key: str) -> tuple[Series, tuple[str, ...]]:
 
 
 def is_summed(key: str) -> bool:
-    """Return True for a value of a tick that adds to a counter."""
+    """Return True for the key of a counter at a tick."""
     return read_tick_key(key)[0].kind == "counter"
 
 
 def is_charted(key: str) -> bool:
-    """Return True for a value of a tick or score that has a curve on the page."""
+    """Return True for a key at a tick or score that has a curve on the page."""
     return key.partition("/")[0] in _CHARTED
 
 
 def of_a_rank(key: str) -> bool:
-    """Return True for a value that belongs to one rank."""
+    """Return True for the key of a value of a single rank."""
     return read_tick_key(key)[0].of_a_rank

@@ -1,4 +1,4 @@
-"""Spans of a trace: what a round consists of, for who profiles it."""
+"""Spans that name the phases of a round in a profiler's trace."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -9,6 +9,5 @@ _NOTHING = nullcontext()
 
 
 def span(name: str) -> AbstractContextManager[object]:
-    """A span of that name while a profiler runs; else nothing, since even an idle record_function costs some
-    microseconds."""
+    """Return a span while a profiler runs, else a null context: even an idle record_function costs microseconds."""
     return record_function(name) if torch.autograd._profiler_enabled() else _NOTHING  # type: ignore[attr-defined]

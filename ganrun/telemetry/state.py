@@ -1,4 +1,4 @@
-"""State of a run or a search in its driver, made of messages and pushed to a sidecar."""
+"""State of a run or a search in its driver, computed from messages and pushed to a sidecar."""
 
 import hashlib
 import json
@@ -19,26 +19,26 @@ from ganrun.telemetry.series import DISTANCES, Series, is_charted, read_tick_key
 
 Point = dict[str, float]
 POINTS, NOTES, NOTE_CHARACTERS = 400, 20, 500
-"""Limits: points of a curve, at least half of which are kept, evenly; newest notes; length of a note."""
+"""Limits: points of a curve (thinned evenly to no fewer than half), newest notes, characters of a note."""
 COUNTED: dict[type[records.Message], Series] = {
     records.RolledBack: metrics.ROLLBACKS,
     records.CheckpointFailed: metrics.CHECKPOINT_FAILURES,
     records.Exploited: metrics.EXPLOITS,
 }
-"""Events that a counter counts."""
+"""Counter of each class of events."""
 
 
 @dataclass(frozen=True)
 class RunHistory:
-    """A run as it was before this command."""
+    """State of a run before this command."""
 
     totals: dict[str, float] = field(default_factory=dict)
-    """Counters by key, with their labels."""
+    """Values of counters by key, labels included."""
     curve: list[Point] = field(default_factory=list)
     last: str | None = None
-    """Kind of the newest record that begins or ends an attempt."""
+    """Kind of the newest record that begins or ends an attempt; None before the first."""
     picture: bytes | None = None
-    """The first picture of samples."""
+    """First picture of samples, as PNG."""
 
 
 class PushedState:
@@ -47,8 +47,8 @@ class PushedState:
     Args:
         run: name of the run or search; for a trial, name of the search.
         trial: name of the trial; empty for a run or a search.
-        place: address of its folder.
-        push_seconds: interval of pushes.
+        place: URI of its folder.
+        push_seconds: interval of pushes in seconds.
     """
 
     def __init__(self, run: str, trial: str, place: str, push_seconds: int) -> None:
@@ -60,12 +60,12 @@ class PushedState:
         self._lock = threading.RLock()
 
     def note(self, text: str) -> None:
-        """Show a line with the time."""
+        """Add a note with the current time."""
         with self._lock:
             self._notes.append(TimedNote(time.time(), text[:NOTE_CHARACTERS]))
 
     def end(self, ending: str, text: str = "") -> None:
-        """End it: finished, stopped or failed, and why."""
+        """Set the ending (finished, stopped or failed), with a reason if there is one."""
         with self._lock:
             self.ending = ending
             self._forget(metrics.ENDED)
@@ -74,7 +74,7 @@ class PushedState:
                 self.note(text)
 
     def report(self) -> RunReport:
-        """Return what is pushed."""
+        """Return the report to push."""
         with self._lock:
             values = list(self._values.items())
             digests = {name: hashlib.sha256(data).hexdigest()[:16] for name, data in self._all_parts().items()}
@@ -97,7 +97,7 @@ class PushedState:
         )
 
     def part(self, name: str) -> bytes:
-        """Return a part that the report names."""
+        """Return the content of a part that the report names."""
         with self._lock:
             return self._all_parts()[name]
 
@@ -115,7 +115,7 @@ class PushedState:
 
 
 class SearchState(PushedState):
-    """State of a search: how many of its trials are in which state.
+    """State of a search: number of trials in each state.
 
     Args:
         run, telemetry: sections of the search's config.
@@ -126,7 +126,7 @@ class SearchState(PushedState):
         self.observe({})
 
     def observe(self, states: Mapping[str, str]) -> None:
-        """Take the state of each trial."""
+        """Update the counts from the state of each trial, by name."""
         counts = Counter(states.values())
         with self._lock:
             for state in messages.TRIAL_STATES:
@@ -134,11 +134,11 @@ class SearchState(PushedState):
 
 
 class RunState(PushedState):
-    """State of a run by its workers' events. Counters are sums over the run's whole life.
+    """State of a run, computed from the events of its workers. Counters cover all attempts of the run.
 
     Args:
         run, train, telemetry: sections of the run's config.
-        history: what came before this command.
+        history: state before this command.
         search: name of the search whose trial the run is; empty outside one.
     """
 
@@ -151,7 +151,7 @@ class RunState(PushedState):
         started = records.AttemptStarted.kind
         self._restart: str | None = {None: None, started: messages.FAILURE}.get(history.last, messages.RESUME)
         self._set(metrics.TARGET_IMAGES, train.total_images)
-        # Alerts ask by how much a counter rose: it must have been there before.
+        # Alerts use the increase of a counter, so it must exist from the start.
         for series in metrics.COUNTERS.values():
             if not series.labels and series is not metrics.GPU_SECONDS and (search or series is not metrics.EXPLOITS):
                 self._count(series, 0)
@@ -162,7 +162,7 @@ class RunState(PushedState):
             self._count(metrics.COUNTERS[name], total, *([label] if label else []))
 
     def handle(self, event: messages.Event) -> None:
-        """Take an event of the workers."""
+        """Update the state by an event of the workers."""
         with self._lock:
             if counter := COUNTED.get(type(event)):
                 self._count(counter, 1)
@@ -199,7 +199,7 @@ class RunState(PushedState):
             case records.CheckpointFailed():
                 self._unsaved = True
             case messages.Failed() | messages.LastScoresAwaited():
-                pass  # The driver says itself what a run failed of.
+                pass  # The driver reports the failure itself.
             case (
                 records.CheckpointDropped()
                 | records.BestNotMoved()
@@ -211,7 +211,7 @@ class RunState(PushedState):
                 | records.ScheduleStepped()
                 | records.DrainBegun()
             ):
-                pass  # Their notes come by themselves.
+                pass  # Their messages arrive as notes.
             case _:
                 assert_never(event)
 
@@ -220,13 +220,13 @@ class RunState(PushedState):
         if self._restart:
             self._count(metrics.RESTARTS, 1, self._restart)
             self.note(f"Started again from {event.images:,} images ({self._restart}).")
-        self._restart = messages.FAILURE  # Every further start of this command is after one, unless it says else.
+        self._restart = messages.FAILURE  # Later starts follow a failure unless they name another reason.
         self._forget(*(series for series in metrics.SERIES if series.of_a_rank))
         self._set(metrics.WORKERS, event.workers)
         self._begin_at(event.images)
 
     def _begin_at(self, images: int) -> None:
-        """Forget the curve beyond these images: they are shown anew."""
+        """Cut the curve off after `images`: later images are shown again."""
         self._set(metrics.IMAGES, images)
         self._curve = [point for point in self._curve if images and point["images"] <= images]
 
@@ -245,7 +245,7 @@ class RunState(PushedState):
     def _score(self, event: messages.ScoreTaken) -> None:
         self._score_name = event.name
         for name, value in event.values.items():
-            if "/" in name:  # Of one class, of which there may be any number.
+            if "/" in name:  # The score of one class; their number is not bounded.
                 continue
             shown = math.nan if value is None else value
             if name == metrics.FRECHET_DISTANCE.key:
@@ -277,7 +277,7 @@ class RunState(PushedState):
     def _point(self, images: int, values: Mapping[str, float | None]) -> None:
         self._curve.append(point(images, time.time(), values))
         if len(self._curve) > POINTS:
-            # Scores are few; of ticks every second one goes.
+            # Scores are few and kept; every second tick is dropped.
             scores = [each for each in self._curve if any(score.key in each for score in DISTANCES)]
             ticks = [each for each in self._curve if each not in scores]
             kept = ticks[1::2] + (scores[1::2] if len(scores) > POINTS // 2 else scores)
@@ -285,7 +285,7 @@ class RunState(PushedState):
 
 
 def point(images: float, when: float, values: Mapping[str, float | None]) -> Point:
-    """Return a point of a curve, to five digits: more than a picture shows."""
+    """Return a point of the curve, rounded to five significant digits: more than a plot resolves."""
     shown = {
         key: float(f"{value:.5g}")
         for key, value in values.items()
@@ -295,6 +295,6 @@ def point(images: float, when: float, values: Mapping[str, float | None]) -> Poi
 
 
 def thinned(curve: list[Point]) -> list[Point]:
-    """Return at most POINTS of a curve, evenly."""
+    """Return at most POINTS evenly spaced points of a curve, the last included."""
     step = math.ceil(len(curve) / POINTS) or 1
     return curve[::-step][::-1]

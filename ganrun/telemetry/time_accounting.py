@@ -1,4 +1,4 @@
-"""Where the time of a run goes: what a worker spends on each part beside its rounds."""
+"""Accounting of a worker's time by part: rounds, data, scores, checkpoints, samples, telemetry."""
 
 import contextlib
 import time
@@ -10,11 +10,11 @@ from typing import Any, Literal, TypeVar, cast
 from ganrun.telemetry.series import SECONDS
 
 Part = Literal["data", "score", "checkpoint", "samples", "telemetry"]
-"""All that is no part is `round`."""
+"""Parts that are measured. The rest of the time is `round`."""
 
 
 class TimeAccounting:
-    """Seconds by part since the last reading. Parts do not lie in each other."""
+    """Seconds by part since the last reading. Parts must not be nested."""
 
     def __init__(self) -> None:
         self._spent = Counter[str]()
@@ -22,7 +22,7 @@ class TimeAccounting:
 
     @contextlib.contextmanager
     def measure(self, part: Part) -> Iterator[None]:
-        """What is done in this block is for that part."""
+        """Count the time of the block for `part`."""
         begun = time.monotonic()
         try:
             yield
@@ -30,7 +30,7 @@ class TimeAccounting:
             self._spent[part] += time.monotonic() - begun  # type: ignore[assignment]
 
     def read(self) -> dict[str, float]:
-        """Seconds of each part and of the rounds, which are the rest of the time; starts again from zero."""
+        """Return seconds by part, with `round` for the rest of the time, and reset them."""
         now = time.monotonic()
         rest = max(now - self._begun - sum(self._spent.values()), 0.0)
         spent: dict[str, float] = {"round": rest, "data": 0.0, **self._spent}
@@ -43,7 +43,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def timed_as(part: Part) -> Callable[[Method], Method]:
-    """Decorates a method of an object with `time_accounting`: its time counts for that part."""
+    """Return a decorator that counts the time of a method for `part`. Its object has a `time_accounting`."""
 
     def accounted(method: Method) -> Method:
         @wraps(method)
@@ -57,5 +57,5 @@ def timed_as(part: Part) -> Callable[[Method], Method]:
 
 
 def as_metrics(spent: dict[str, float]) -> dict[str, float]:
-    """As a line of metrics has it."""
+    """Return seconds by the keys of metrics lines, such as `seconds/data`."""
     return {SECONDS.of(part): seconds for part, seconds in spent.items()}

@@ -1,25 +1,25 @@
-"""How long a rank works in a turn before it waits for others: what tells the slow one, since all wait for it."""
+"""Timer of a rank's own work in a turn, without the wait for other ranks. It identifies the slowest rank."""
 
 import time
 
 import torch
 
 PAIRS = 1_000
-"""So many steps between two readings are measured on a GPU."""
+"""Largest number of steps that are timed between two readings on a GPU."""
 
 
 class Timer:
-    """Measures steps; on a GPU by events in its stream, which nothing waits for until they are read."""
+    """Timer of steps. On a GPU it uses CUDA events in the stream, without a sync until they are read."""
 
     def __init__(self, device: torch.device) -> None:
         self._gpu = device.type == "cuda"
         self._seconds, self._begun = 0.0, 0.0
         self._pairs: list[list[torch.cuda.Event]] = []
         self.steps = 0
-        """Since the last reading."""
+        """Number of steps since the last reading."""
 
     def start(self) -> None:
-        """A step begins."""
+        """Start the timing of a step."""
         self.steps += 1
         if not self._gpu:
             self._begun = time.perf_counter()
@@ -27,14 +27,14 @@ class Timer:
             self._pairs.append([self._event()])
 
     def stop(self) -> None:
-        """It ends."""
+        """End the timing of the step."""
         if not self._gpu:
             self._seconds += time.perf_counter() - self._begun
         elif len(self._pairs[-1]) == 1:
             self._pairs[-1].append(self._event())
 
     def read(self) -> float:
-        """Mean seconds of a step since the last reading, 0 without one; starts again from zero."""
+        """Return the mean seconds of a step since the last reading (0 if there was none), and reset the timer."""
         seconds, steps = self._seconds, self.steps
         if self._pairs:
             self._pairs[-1][1].synchronize()

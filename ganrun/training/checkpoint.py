@@ -27,7 +27,7 @@ from ganrun.training import checkpoint_format1
 from ganrun.training.state import Groups, StateDict
 
 FORMAT = 2
-"""Of the checkpoints that are written; those of format 1 are read too (checkpoint_format1.py)."""
+"""Format that is written. Format 1 is read too (checkpoint_format1.py)."""
 STATE, CONFIG, MANIFEST = "state.json", "config.yaml", "manifest.json"
 WRITERS = 4
 Files = dict[str, bytes]
@@ -77,7 +77,7 @@ class Snapshot:
             progress = {name: record.pop(name) for name in asdict(RunProgress()) if name in record}
             return cls(StateDict(tensors, record), RunProgress(**progress), files[CONFIG].decode())
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise RunError(f"{STATE} or {CONFIG} of the checkpoint is damaged: {error}") from error
+            raise RunError(f"{STATE} or {CONFIG} of the checkpoint is corrupt: {error}") from error
 
 
 def parse_tensors(files: Files) -> Groups:
@@ -111,13 +111,13 @@ def take_snapshot(state: StateDict, progress: RunProgress, config: str, spare: S
 
 
 def write(folder: RunFolder, name: str, files: Files, facts: dict[str, Any]) -> int:
-    """Writes a checkpoint, its files side by side and the manifest last; leaves nothing behind if that fails.
+    """Write a checkpoint: its files in parallel, the manifest last. A failed write is deleted.
 
     Returns:
         Bytes written.
 
     Raises:
-        OSError: the storage did not take it.
+        OSError: the storage refused it.
     """
     listed = {file: {"bytes": len(data), "sha256": _hash(data)} for file, data in files.items()}
     versions = {"ganrun": ganrun.__version__, "torch": torch.__version__, "python": platform.python_version()}
@@ -131,17 +131,17 @@ def write(folder: RunFolder, name: str, files: Files, facts: dict[str, Any]) -> 
             list(threads.map(put, files))
         folder.storage.write(f"checkpoints/{name}/{MANIFEST}", manifest)
     except OSError:
-        with contextlib.suppress(OSError):  # what stays behind has no manifest, and goes with the old ones
+        with contextlib.suppress(OSError):  # Files without a manifest are deleted with old checkpoints.
             folder.storage.delete(f"checkpoints/{name}")
         raise
     return sum(len(data) for data in files.values()) + len(manifest)
 
 
 def read(storage: Storage, directory: str, only: tuple[str, ...] | None = None) -> Files:
-    """The files of a checkpoint (or `only` some), each checked against the manifest.
+    """Read the files of a checkpoint, or `only` some, each checked against the manifest.
 
     Raises:
-        RunError: it is damaged or not complete; the message says which file.
+        RunError: the checkpoint is corrupt or incomplete; the message names the file.
     """
     try:
         manifest = json.loads(storage.read(f"{directory}/{MANIFEST}", RECORD_BYTES))
@@ -157,24 +157,24 @@ def read(storage: Storage, directory: str, only: tuple[str, ...] | None = None) 
             if only is None or name in only:
                 files[name] = storage.read(f"{directory}/{file}", manifest["files"][file]["bytes"])
                 if _hash(files[name]) != manifest["files"][file]["sha256"]:
-                    raise RunError(f"{storage.uri}/{directory}/{file} is damaged: its sha256 is not the manifest's")
+                    raise RunError(f"{storage.uri}/{directory}/{file} is corrupt: its sha256 is not the manifest's")
         if manifest["format"] == 1 and STATE in files:
             files[STATE] = checkpoint_format1.upgrade_state(files[STATE])
     except FileNotFoundError as error:
         missing = str(error.filename).rpartition("/")[2] if error.filename else "a file"
         raise RunError(f"{storage.uri}/{directory} is not complete: {missing} is missing") from error
     except TooLargeError as error:
-        raise RunError(f"{error.filename} is damaged: {error.strerror}") from error
+        raise RunError(f"{error.filename} is corrupt: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise RunError(f"{storage.uri}/{directory}/{MANIFEST} is damaged: {error}") from error
+        raise RunError(f"{storage.uri}/{directory}/{MANIFEST} is corrupt: {error}") from error
     return files
 
 
 def load_network(storage: Storage, directory: str, name: str, network: nn.Module) -> None:
-    """Loads one network (such as `generator_ema`) of a checkpoint.
+    """Load one network of a checkpoint, such as `generator_ema`.
 
     Raises:
-        RunError: the file is damaged, missing, or does not fit.
+        RunError: the file is corrupt, missing, or does not fit.
     """
     file = f"{name}.safetensors"
     files = read(storage, directory, only=(file,))
@@ -185,10 +185,10 @@ def load_network(storage: Storage, directory: str, name: str, network: nn.Module
 
 
 def newest_complete(folder: RunFolder) -> tuple[str | None, Files, list[str]]:
-    """The newest checkpoint that is whole: its name (None before the first) and files; what is wrong with newer ones.
+    """Return name (None before the first) and files of the newest intact checkpoint, and the faults of newer ones.
 
     Raises:
-        RunError: there are checkpoints, and none is whole.
+        RunError: there are checkpoints, and none is intact.
     """
     latest = folder.pointer("latest")
     if latest is None:
@@ -200,33 +200,32 @@ def newest_complete(folder: RunFolder) -> tuple[str | None, Files, list[str]]:
             return name, read(folder.storage, f"checkpoints/{name}"), faults
         except RunError as error:
             faults.append(str(error))
-    raise RunError(f"no checkpoint of {folder.storage.uri} is whole: {'; '.join(faults)}; restore one from a backup")
+    raise RunError(f"no checkpoint of {folder.storage.uri} is intact: {'; '.join(faults)}; restore one from a backup")
 
 
 def delete_old(folder: RunFolder, keep: int, needed: Collection[str] = ()) -> None:
-    """Deletes checkpoints before the newest `keep`, but none that a pointer points to and none of those `needed`.
+    """Delete all but the newest `keep` checkpoints, those that a pointer points to, and those `needed`.
 
-    What a crash left without a manifest is no checkpoint: it goes too, and does not count.
+    Directories that a crash left without a manifest are no checkpoints: they are deleted and not counted.
     """
     pointed = {pointer.checkpoint for name in ("latest", "best") if (pointer := folder.pointer(name))}
     before = [name for name in folder.storage.list("checkpoints") if name <= max(pointed, default="")]
     complete = [name for name in before if MANIFEST in folder.storage.list(f"checkpoints/{name}")]
     for name in before:
         if name not in pointed | set(complete[-keep:]) | set(needed):
-            folder.storage.delete(f"checkpoints/{name}/{MANIFEST}")  # First: what is left of it is no checkpoint.
+            folder.storage.delete(f"checkpoints/{name}/{MANIFEST}")  # First: without it, the rest is no checkpoint.
             folder.storage.delete(f"checkpoints/{name}")
 
 
 def make_visible(folder: RunFolder, pointer: Pointer, best: bool) -> None:
-    """Points `latest`, and if this one is the best `best`, to a checkpoint that is written."""
+    """Point `latest`, and `best` if it is the best, to a complete checkpoint."""
     folder.move_pointer("latest", pointer)
     if best:
         folder.move_pointer("best", pointer)
 
 
 def _to_host(groups: Groups, spare: Groups) -> Groups:
-    """Copy tensors into host memory: from a GPU into pinned memory, all at once. Tied weights become two tensors, as
-    safetensors requires."""
+    """Copy tensors to host memory, from a GPU to pinned memory. safetensors needs separate copies of tied weights."""
     gpu = any(tensor.is_cuda for group in groups.values() for tensor in group.values())
 
     def copy(group: str, key: str, value: Tensor) -> Tensor:

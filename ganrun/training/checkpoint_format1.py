@@ -1,4 +1,4 @@
-"""Checkpoints of format 1, read as those of format 2: EMA networks were called averages, logits scores."""
+"""Reader of checkpoints of format 1, in which EMA networks were called averages and logits scores."""
 
 import json
 from collections.abc import Collection
@@ -9,16 +9,16 @@ OLD_EMA, EMA = "_average.safetensors", "_ema.safetensors"
 
 
 def file_names(old: Collection[str]) -> dict[str, str]:
-    """The files of a manifest of format 1: today's name -> the name in storage.
+    """Return {name in format 2: name in storage} for the files of a manifest of format 1.
 
     Args:
-        old: names in storage. A file is of an EMA network if the network it follows is there, too.
+        old: names in storage. A file is that of an EMA network if the file of its network is there too.
     """
     return {name.replace(OLD_EMA, EMA) if name.replace(OLD_EMA, ".safetensors") in old else name: name for name in old}
 
 
 def upgrade_state(text: bytes) -> bytes:
-    """The content of state.json of format 1 as format 2 has it."""
+    """Convert state.json of format 1 to format 2."""
     record = json.loads(text)
     record["rollback_count"] = record.pop("generation")
     record["recorded"] = [new_metric_name(name) for name in record["recorded"]]

@@ -1,10 +1,10 @@
-"""Detector of a collapsed game, by stated rules over the values of a tick.
+"""Detection of a collapsed game by fixed rules over the metrics of a tick.
 
-A symptom holds when its rule has been true at TICKS ticks in a row. The rules need no knowledge of the data:
+A symptom is reported once its rule was true at TICKS consecutive ticks. The rules do not depend on the data:
 
-    discriminator_saturated   0 <= its loss < 0.02 and its mean logit of real images is above that of fake ones: the
-                              cross-entropy, least-squares and hinge losses end at 0, where it is sure of everything
-                              and learns no more. (A critic's loss falls below 0 as it learns.)
+    discriminator_saturated   0 <= loss < 0.02 and the mean logit of real images exceeds that of fake ones: the
+                              cross-entropy, least-squares and hinge losses vanish where the discriminator separates
+                              all images and has no gradient left. (A critic's loss falls below 0 as it learns.)
     gradient_vanished         a player's gradient norm is below 1e-6
     gradient_exploded         a player's gradient norm is above 1e4
 """
@@ -19,14 +19,14 @@ SATURATED_LOSS, VANISHED_NORM, EXPLODED_NORM = 0.02, 1e-6, 1e4
 
 
 class CollapseDetector:
-    """Counts ticks with a symptom; the same on all workers."""
+    """Counter of consecutive ticks with each symptom; the same on all workers."""
 
     def __init__(self) -> None:
         self.streaks = dict.fromkeys(ADVICE, 0)
-        """Ticks in a row at which each rule was true."""
+        """Number of consecutive ticks at which each rule was true."""
 
     def update(self, values: Mapping[str, float]) -> tuple[str, ...]:
-        """The symptoms that hold after a tick with these values."""
+        """Count a tick with these metrics. Return the symptoms that now last for TICKS ticks."""
         norms = [value for name, value in values.items() if name.startswith(GRADIENT_NORM.prefix)]
         now = {
             "discriminator_saturated": _saturated(values),

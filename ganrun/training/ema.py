@@ -8,16 +8,19 @@ import torch
 from torch import nn
 
 RAMP = 0.05
-"""The half-life is at most this share of the images shown, so that an average is not held back by the
-beginning (Karras et al. 2020, arXiv:2006.06676, appendix C)."""
+"""Largest half-life as a share of the images shown, so that the initial weights do not dominate the average (Karras et
+al. 2020, arXiv:2006.06676, appendix C)."""
 
 
 class EMA:
-    """A copy of a network whose state follows the network's.
+    """Exponential moving average of a network (Yazici et al. 2019, arXiv:1806.04498, for GANs).
 
-    After each round, average = decay * average + (1 - decay) * network with decay = 0.5 ** (images of the
-    round / half-life). Running statistics of normalisation layers are averaged like weights; whole numbers
-    are copied. (Yazici et al. 2019, arXiv:1806.04498, on why the generator is averaged.)
+    After each round, ema = decay * ema + (1 - decay) * network with decay = 0.5 ** (images of the round / half-life).
+    Running statistics of normalisation layers are averaged like weights; integer buffers are copied.
+
+    Args:
+        network: the network; copied.
+        half_life_images: `train.average_half_life_images`.
     """
 
     def __init__(self, network: nn.Module, half_life_images: int) -> None:
@@ -27,7 +30,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, images: int, images_shown: int) -> None:
-        """Moves towards the network after a round of `images`, which made `images_shown` in all."""
+        """Update the average after a round of `images`; `images_shown` is the number in total."""
         half_life = min(self.half_life_images, RAMP * images_shown)
         weight = 1 - 0.5 ** (images / half_life) if half_life > 0 else 1.0
         floats = [pair for pair in self._pairs if pair[0].is_floating_point()]

@@ -1,4 +1,4 @@
-"""The order of events in a run. Knows no Ray, no storage and no clock: those are the host's."""
+"""Training loop: rounds, ticks, scores and checkpoints in order. Only the host knows Ray, storage and time."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -12,22 +12,22 @@ from ganrun.training.state import TrainingState
 
 
 class Host(Protocol):
-    """Where a run takes place. All workers call these at the same images."""
+    """Environment of the loop. All workers call each method after the same number of images."""
 
     def should_stop(self) -> bool:
-        """Whether the run is asked to save and leave; the same on all workers."""
+        """Return True if the run is to save and exit; the same on all workers."""
 
     def record(self, values: dict[str, float], symptoms: tuple[str, ...]) -> None:
-        """A tick: means since the last one, by metric name, and the symptoms of collapse that hold."""
+        """Record a tick: means since the last one by metric name, and the current symptoms of collapse."""
 
     def picture(self) -> None:
-        """Samples of the EMA generator."""
+        """Draw samples of the EMA generator."""
 
     def evaluate(self) -> bool:
-        """Has the EMA generator scored; whether a checkpoint is due for that."""
+        """Score the EMA generator. Return True if a checkpoint is due for that."""
 
     def save(self) -> None:
-        """A checkpoint."""
+        """Save a checkpoint."""
 
 
 def train(
@@ -37,16 +37,16 @@ def train(
     evaluate: EvaluateConfig,
     checkpoint: CheckpointConfig,
 ) -> bool:
-    """Plays rounds until the run has its images or the host asks to stop; whether it has them.
+    """Play rounds until the run has its images or the host asks to stop. Return True if it has its images.
 
     Raises:
-        DivergedError: more turns were not finite in a tick than the config tolerates, or it collapsed and is
-            to be rolled back then.
+        DivergedError: more turns of a tick had non-finite gradients than the config tolerates, or the run collapsed
+            and `train.rollback_on_collapse` is set.
     """
     if state.images == 0:
         host.picture()
-    # A checkpoint that is owed waits for a round without a skipped turn: weights may be finite and yet lost.
-    owed = False
+    # A checkpoint that is due waits for a round without a skipped turn: weights may be finite and yet diverged.
+    due = False
     while state.images < state.train.total_images:
         before = state.images
         state.round(next_batches)
@@ -56,22 +56,22 @@ def train(
         )
         if done or ticked:
             _tick(state, host)
-        # The first tick is scored, too: to compare with, and so that what is wrong with scores is seen soon.
+        # Score at the first tick too: a baseline, and a fault of the scores shows early.
         first = ticked and before < state.train.tick_images
         if evaluate.every_images and (done or first or _passed(evaluate.every_images, before, state.images)):
-            owed = host.evaluate() or owed
+            due = host.evaluate() or due
         stop = host.should_stop()
-        owed = owed or stop or _passed(checkpoint.every_images, before, state.images)
-        if done or (owed and not state.skipped):
+        due = due or stop or _passed(checkpoint.every_images, before, state.images)
+        if done or (due and not state.skipped):
             host.save()
             if stop and not done:
                 return False
-            owed = False
+            due = False
     return True
 
 
 def _passed(interval: int, before: int, after: int) -> bool:
-    """Whether a multiple of the interval lies in (before, after]."""
+    """Return True if a multiple of the interval lies in (before, after]; an interval of 0 has none."""
     return bool(interval) and after // interval > before // interval
 
 

@@ -1,4 +1,4 @@
-"""Sums of what turns report, kept on the device and read at a tick."""
+"""Sums of the metrics of turns, on the device until the tick."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,10 +11,10 @@ from ganrun.training.player_step import StepResult
 
 
 class MetricRecorder:
-    """Means since the last tick, a sum and a count for each slot and name.
+    """Means of metrics since the last tick: a sum and a count for each slot and name.
 
-    Kept by slot so that they are the same for every number of workers, and part of a checkpoint so that a tick
-    that a stop falls into is none the poorer.
+    They are kept by slot, so that they are the same for every number of workers, and in checkpoints, so that a stop
+    between two ticks loses nothing.
     """
 
     def __init__(self, slots: Slots, device: torch.device) -> None:
@@ -23,10 +23,10 @@ class MetricRecorder:
         self._columns: dict[tuple[str, ...], Tensor] = {}
         self._sums = self._table(0)
         self.nonfinite = torch.zeros((), dtype=torch.int64, device=device)
-        """Turns skipped since the last tick; the same on all workers."""
+        """Number of turns skipped since the last tick; the same on all workers."""
 
     def add(self, result: StepResult) -> None:
-        """Adds a turn's scalars, slot by slot; those that are not finite do not count."""
+        """Add the scalars of a turn, by slot. Non-finite values are ignored."""
         for name in result.rows[0]:
             if name not in self.names:
                 self.names.append(name)
@@ -42,9 +42,9 @@ class MetricRecorder:
         self.nonfinite += result.skipped.long()
 
     def read(self) -> tuple[dict[str, float], int]:
-        """The mean of each name over all slots, and the turns skipped, since the last call; starts again from zero.
+        """Return the mean of each metric over all slots and the number of turns skipped, and reset both.
 
-        All workers call it together. A name that never was finite is left out.
+        Collective over the workers. A metric without a finite value is left out.
         """
         table, nonfinite = self.slots.gather(self._sums).cpu().sum(0), int(self.nonfinite)
         self._sums.zero_()
@@ -54,7 +54,7 @@ class MetricRecorder:
         return {name: mean for name, mean, count in zip(self.names, means, counts, strict=True) if count}, nonfinite
 
     def state_dict(self) -> dict[str, Any]:
-        """Return names, sums [slots, 2, names] and turns skipped. All workers call it together.
+        """Return names, sums [slots, 2, names] and turns skipped. Collective over the workers.
 
         Tensors may be the recorder's own, as in a module's state dict: the next turn changes them.
         """
@@ -69,11 +69,11 @@ class MetricRecorder:
         self.nonfinite = state_dict["nonfinite"].to(self.device, copy=True)
 
     def _columns_of(self, names: tuple[str, ...]) -> Tensor:
-        """Where these names stand, kept on the device: to send indices there each turn would wait for it."""
+        """Return the columns of these names. Cached on the device: copying indices there would be a sync per turn."""
         if names not in self._columns:
             self._columns[names] = torch.tensor([self.names.index(name) for name in names], device=self.device)
         return self._columns[names]
 
     def _table(self, width: int) -> Tensor:
-        """[owned slots, sum or count, names]."""
+        """Return a table of zeros, [owned slots, 2 (sum, count), names]."""
         return torch.zeros(len(self.slots.owned), 2, width, dtype=torch.float64, device=self.device)

@@ -1,4 +1,4 @@
-"""The training state of a run before its first round."""
+"""Training state of a run before its first round."""
 
 import torch
 

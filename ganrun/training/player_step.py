@@ -1,4 +1,4 @@
-"""One player's turn: the mean of its loss over the slots, one backward pass each, one step of its optimizer."""
+"""One turn of a player: forward and backward for each slot, gradients averaged over the slots, one optimizer step."""
 
 import inspect
 import math
@@ -19,7 +19,7 @@ from ganrun.telemetry.series import GRADIENT_NORM, LOSS
 from ganrun.telemetry.spans import span
 from ganrun.telemetry.timer import Timer
 
-# Running statistics move once a round (state.py); torch 2.13 gave the argument another name.
+# state.py updates running statistics, once a round. torch 2.13 renamed the argument.
 _SYNC_ARGUMENT = "forward_sync_buffers"
 if _SYNC_ARGUMENT not in inspect.signature(DistributedDataParallel).parameters:
     _SYNC_ARGUMENT = "broadcast_buffers"
@@ -27,16 +27,24 @@ _NO_BUFFER_SYNC: dict[str, Any] = {_SYNC_ARGUMENT: False}
 
 
 class StepResult(NamedTuple):
-    """Scalars of one turn, to be read at the tick."""
+    """Scalars of one turn, on the device until the tick."""
 
     rows: list[dict[str, Tensor]]
     """Scalars by metric name, for each slot."""
     skipped: Tensor
-    """1 if a gradient was not finite and nothing moved, else 0."""
+    """1 if a gradient was not finite and the step was skipped, else 0."""
 
 
 class PlayerStep:
-    """One player with its optimizer: takes its turns."""
+    """A player, wrapped in DistributedDataParallel if there are several workers, with its optimizer.
+
+    Args:
+        player: the player; only its own networks are updated.
+        game: the game, whose other networks are frozen during the player's turn.
+        settings: settings of Adam.
+        slots: the slots of this worker.
+        bf16: run the forward pass under bfloat16 autocast.
+    """
 
     def __init__(self, player: Player, game: Game, settings: AdamConfig, slots: Slots, bf16: bool) -> None:
         self.player, self.settings, self.slots, self.bf16 = player, settings, slots, bf16
@@ -62,7 +70,7 @@ class PlayerStep:
         )
 
     def step(self, batches: Sequence[Batch], noises: Sequence[KeyedNoise], learning_rate: float) -> StepResult:
-        """Moves this player's networks, and no others, by one step on a batch of each owned slot."""
+        """Update this player's networks by one step, on one batch and one noise of each owned slot."""
         for network in self.others.values():
             network.requires_grad_(False)
         self.player.owned.requires_grad_(True)
@@ -76,7 +84,7 @@ class PlayerStep:
             with self._reduced(last), self._autocast(), span(f"{self.player.name}: forward"):
                 loss = self.module(batch, noise, self.others)
             if last:
-                self.timer.stop()  # What comes now waits for the other ranks.
+                self.timer.stop()  # The last backward pass waits for the other ranks.
             with self._reduced(last), span(f"{self.player.name}: backward"):
                 (loss.total * self.slots.weight).backward()
             rows.append({LOSS.of(self.player.name): loss.total.detach(), **loss.parts})
@@ -85,7 +93,7 @@ class PlayerStep:
 
     @property
     def rounds(self) -> int:
-        """Rounds since the timer was last read."""
+        """Number of rounds since the timer was last read."""
         return self.timer.steps // self.player.turns
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -113,13 +121,13 @@ class PlayerStep:
             } | {"step": state_dict[f"{name}.step"].to(parameter.device, copy=True)}
 
     def _step(self, rows: list[dict[str, Tensor]], learning_rate: float) -> StepResult:
-        """Takes the optimizer's step unless a gradient is not finite; decided on the device, without waiting."""
+        """Step the optimizer unless a gradient is not finite. Decided on the device, without a sync."""
         gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
         skipped = (~torch.isfinite(norm)).float()
         self.optimizer.param_groups[0]["lr"] = learning_rate
-        # torch.optim.adam's _fused_adam reads these two as a GradScaler sets them: where found_inf is 1 it leaves
-        # weights, moments and step count as they are.
+        # The fused Adam kernel reads both as a GradScaler sets them: with found_inf = 1 it leaves weights, moments and
+        # step count unchanged.
         self.optimizer.grad_scale, self.optimizer.found_inf = None, skipped  # type: ignore[attr-defined]
         if clip := self.settings.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), clip, norm)
@@ -130,7 +138,7 @@ class PlayerStep:
         return StepResult(rows, skipped)
 
     def _reduced(self, last: bool) -> AbstractContextManager[None]:
-        """Gradients are summed over the workers once a turn, in the last slot's backward pass."""
+        """Return the context of a slot's pass: DDP all-reduces gradients only in the backward pass of the last slot."""
         if isinstance(self.module, DistributedDataParallel) and not last:
             return self.module.no_sync()  # type: ignore[no-any-return]
         return nullcontext()
@@ -140,14 +148,14 @@ class PlayerStep:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether it computes in bf16; one that does not would emulate it, on a CPU far slower than float32."""
+    """Return True if the device computes in bfloat16. Others emulate it, which on a CPU is far slower than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def learning_rate(settings: AdamConfig, images: int, total_images: int) -> float:
-    """The learning rate after so many images: warm-up to its height, then down to 0 along the schedule."""
+    """Return the learning rate after `images`: linear warm-up, then decay to 0 by `settings.schedule`."""
     rate, warmup = settings.learning_rate, settings.warmup_images
     if images < warmup:
         return rate * images / warmup

@@ -1,4 +1,4 @@
-"""The state of training: a round of the game, and all that a checkpoint keeps."""
+"""Training state: a round of the game, and the content of a checkpoint."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -23,7 +23,7 @@ Groups = dict[str, dict[str, Tensor]]
 
 
 class StateDict(NamedTuple):
-    """State of training: what a checkpoint keeps of it."""
+    """State dict of a `TrainingState`."""
 
     tensors: Groups
     """By group: each network, NAME_ema, optimizer_PLAYER, each tracker, recorder."""
@@ -38,12 +38,12 @@ class _Stateful(Protocol):
 
 
 class TrainingState:
-    """All that a checkpoint keeps: networks, EMA, optimizers, sums of metrics, images shown.
+    """Networks, EMA, optimizers, metric sums and number of images shown: the content of a checkpoint.
 
     Args:
-        game: its networks, on the device and in the precision of the run.
+        game: the game, with its networks on the device and in the precision of the run.
         run, data, optimizer, train: sections of the run's config.
-        slots: which slots are this worker's.
+        slots: the slots of this worker.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class TrainingState:
         self.ema = {name: EMA(game.networks[name], train.average_half_life_images) for name in game.averaged}
         self.recorder, self.collapse_detector = MetricRecorder(slots, self.device), CollapseDetector()
         self.skipped = torch.zeros((), device=self.device)
-        """Turns of the last round that were skipped because a gradient was not finite."""
+        """Number of turns of the last round that were skipped for a non-finite gradient; a scalar on the device."""
         turns = sum(player.turns for player in game.players if player.fresh_batch)
         self._round_images = turns * data.batch_size
         self._norms = [
@@ -79,11 +79,11 @@ class TrainingState:
 
     @property
     def ema_networks(self) -> Networks:
-        """The networks, in place of those that have an EMA these."""
+        """All networks by name, with the EMA in place of each network that has one."""
         return self.game.networks | {name: ema.network for name, ema in self.ema.items()}
 
     def state_dict(self) -> StateDict:
-        """Return the state, whose tensors the next round changes. All workers call it together."""
+        """Return the state. The next round changes its tensors. Collective over the workers."""
         recorder = self.recorder.state_dict()
         names = recorder.pop("names")
         record = {
@@ -111,14 +111,18 @@ class TrainingState:
             raise RunError(f"the checkpoint does not fit the networks of this config: {error}") from error
 
     def _parts(self) -> Iterator[tuple[str, _Stateful]]:
-        """Every part whose state is a group of tensors."""
+        """Yield (name, part) of every part whose state is a group of tensors."""
         yield from self.game.networks.items()
         yield from ((f"{name}_ema", ema) for name, ema in self.ema.items())
         yield from ((f"optimizer_{each.player.name}", each) for each in self.player_steps)
         yield from self.game.trackers.items()
 
     def round(self, next_batches: Callable[[], list[RawBatch]]) -> None:
-        """Every player's turns. `next_batches` gives the next batch of each owned slot."""
+        """Play one round: all turns of all players, then running statistics and EMA.
+
+        Args:
+            next_batches: returns the next batch of each owned slot.
+        """
         before, skipped = self.images, []
         batches: list[Batch] = []
         for player_step in self.player_steps:
@@ -141,7 +145,7 @@ class TrainingState:
         self.skipped = torch.stack(skipped).sum()
 
     def normalise(self, batch: RawBatch) -> Batch:
-        """A batch that is on the device, with images from bytes to [-1, 1] and numbers in the precision of the run."""
+        """Return a batch with images scaled from uint8 to [-1, 1] and numbers in the precision of the run."""
         return {name: self._normalise_field(field) for name, field in batch.items()}
 
     def _normalise_field(self, field: Field) -> Field:
@@ -153,27 +157,27 @@ class TrainingState:
         return field.to(self.dtype) if field.is_floating_point() else field
 
     def _noises(self, turn: int, number: int) -> Iterator[KeyedNoise]:
-        """For each owned slot, in this turn of a player in round `number`."""
+        """Yield the noise of each owned slot for this turn of a player in round `number`."""
         seed = self.seed
         for slot in self.slots.owned:
             yield KeyedNoise(seed, self.rollback_count, self.images, slot, self.device, self.dtype, turn, number)
 
     def _track(self, result: StepResult) -> None:
-        """Tells trackers the mean over the slots of what they watch."""
+        """Update each tracker with the mean over all slots of the metric that it watches."""
         for tracker in self.game.trackers.values():
             if tracker.watches in result.rows[0]:
                 seen = torch.stack([row[tracker.watches] for row in result.rows])
                 tracker.update(self.slots.gather(seen).mean(0), self.batch_size)
 
     def _update_running_stats(self) -> None:
-        """Moves running statistics by the mean over the slots, the same bits on every worker."""
+        """Update running statistics with the mean over all slots: the same bits on every worker."""
         if not self._norms:
             return
         owned, rows = len(self.slots.owned), []
         for norm, turns in self._norms:
-            # Noted turn by turn, slot by slot, pass by pass: [turns, owned, passes, 2 C] -> [owned, 2 C].
-            noted = norm.take_batch_stats()
-            rows.append(noted.reshape(turns, owned, -1, 2 * norm.num_features).mean(dim=(0, 2)))
+            # Recorded by turn, slot and pass: [turns, owned, passes, 2 C] -> [owned, 2 C].
+            stats = norm.take_batch_stats()
+            rows.append(stats.reshape(turns, owned, -1, 2 * norm.num_features).mean(dim=(0, 2)))
         mean, start = self.slots.gather(torch.cat(rows, dim=1)).mean(0), 0
         for norm, _ in self._norms:
             norm.update_running_stats(mean[start : start + 2 * norm.num_features].view(2, -1))

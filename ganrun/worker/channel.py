@@ -1,4 +1,4 @@
-"""The channel of a worker to the driver: events out; the wish to stop, and commands, in."""
+"""Channel between worker and driver: events out, stop flag and commands in."""
 
 import queue
 import threading
@@ -12,11 +12,11 @@ POLL_SECONDS = 0.5
 
 
 class Channel:
-    """Sends events and receives the wish to stop and commands, from a thread: a round never waits for it.
+    """Channel to the driver. A thread exchanges events for commands, so that a round never waits.
 
     Args:
-        exchange: hands events over for an answer; may raise.
-        listen: whether to exchange all the time, as rank 0 does; if not, only at the end.
+        exchange: sends events and returns the answer; may raise.
+        listen: exchange continuously, as rank 0 does; if False, only at the end.
     """
 
     def __init__(self, exchange: Callable[[list[Event]], Answer], listen: bool) -> None:
@@ -30,7 +30,7 @@ class Channel:
             self._thread.start()
 
     def send(self, event: Event) -> None:
-        """Queue an event. The last of all is an `Ending`."""
+        """Queue an event. The last event of a run is an `Ending`."""
         self._events.put(event)
 
     def commands(self) -> list[Command]:
@@ -38,7 +38,7 @@ class Channel:
         return [self._commands.get() for _ in range(self._commands.qsize())]
 
     def close(self) -> None:
-        """Sends what is queued."""
+        """Send the queued events and end the thread."""
         self._ending.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -53,7 +53,7 @@ class Channel:
         try:
             stop, commands = self._exchange(events)
         except Exception:
-            # The driver's side is away: the run goes on, and says it again when it is back.
+            # The driver does not answer: the run continues, and the events are sent again.
             for event in events:
                 self._events.put(event)
             return

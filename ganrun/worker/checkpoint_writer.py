@@ -1,4 +1,4 @@
-"""Writes checkpoints while the rounds go on."""
+"""Background writer of checkpoints."""
 
 import threading
 import time
@@ -18,15 +18,14 @@ RETRY_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class PendingCheckpoint:
-    """A checkpoint to be written: the state, what its manifest says of it, where the pointers go, and whether it is
-    to be scored when it is there."""
+    """Checkpoint to be written: snapshot, facts for its manifest, pointer, and whether to request a score of it."""
 
     snapshot: Snapshot
     facts: dict[str, Any]
     pointer: Pointer
     best: bool
     blocked_seconds: float
-    """The round waited so long for the snapshot."""
+    """Time that the round waited for the snapshot."""
     to_score: bool = False
 
 
@@ -35,12 +34,12 @@ def _may_replace(newer: PendingCheckpoint, older: PendingCheckpoint) -> bool:
 
 
 def _heir(newer: PendingCheckpoint, older: PendingCheckpoint) -> PendingCheckpoint:
-    """The newer one in the place of an older one, whose score it has taken if that was to have one."""
+    """Return `newer` in place of an older one that waited; it inherits the request for a score."""
     return replace(newer, to_score=newer.to_score or older.to_score)
 
 
 class CheckpointWriter:
-    """Writes checkpoints one after another.
+    """Thread that writes checkpoints, one at a time.
 
     At most one is being written and one waits. A newer one takes the place of the one that waits, unless that is the
     best so far and the newer is not: then the newer is dropped. One that fails is tried again until a newer one waits
@@ -60,29 +59,29 @@ class CheckpointWriter:
     ) -> None:
         self.folder, self.keep, self.lines, self.emit_event = folder, keep, lines, emit_event
         self.unsaved: str | None = None
-        """What went wrong with the last one, if it failed."""
+        """Failure of the newest checkpoint; empty if it was written."""
         self.fault: BaseException | None = None
-        """What ended the thread: this attempt was overtaken, or a fault of the program."""
+        """Exception that ended the thread: a later attempt has the run, or a fault of the program."""
         self.last_good = time.monotonic()
-        """When the last one was written."""
+        """Time of the last checkpoint written."""
         self.unscored: dict[str, Pointer] = {}
-        """Those whose score is awaited, by name: they are not deleted."""
+        """Checkpoints whose score is pending, by name; they are not deleted."""
         self.held: frozenset[str] = frozenset()
-        """Names of those that another trial of a search may take over: they are not deleted either."""
+        """Names of checkpoints that another trial of a search may copy; they are not deleted either."""
         self.spare: Snapshot | None = None
-        """One that is written, for the memory of the next."""
+        """Written snapshot whose memory the next one reuses."""
         self._waiting: PendingCheckpoint | None = None
         self._best: Pointer | None = None
-        """Where `best.json` is to be moved."""
+        """Next target of `best.json`."""
         self._refused: Pointer | None = None
-        """Where it could not be moved; tried again after a while, and as soon as the storage takes a checkpoint."""
+        """Target of `best.json` whose write failed; retried after a while, and when the next checkpoint is written."""
         self._busy = self._draining = self._closing = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
         self._thread.start()
 
     def submit(self, pending: PendingCheckpoint) -> None:
-        """Has a checkpoint written soon."""
+        """Queue a checkpoint."""
         with self._changed:
             if self._waiting and not _may_replace(pending, self._waiting):
                 self.emit_event(records.CheckpointDropped(images=pending.pointer.images))
@@ -94,13 +93,13 @@ class CheckpointWriter:
             self._changed.notify_all()
 
     def point_best(self, pointer: Pointer) -> None:
-        """Has `best.json` moved soon to a checkpoint that is there."""
+        """Queue a move of `best.json` to a complete checkpoint."""
         with self._changed:
             self._best = pointer
             self._changed.notify_all()
 
     def drain(self) -> None:
-        """Waits until all are written, or have failed."""
+        """Wait until all queued checkpoints are written or have failed."""
         with self._changed:
             self._draining = True
             self._changed.notify_all()
@@ -108,7 +107,7 @@ class CheckpointWriter:
             self._draining = False
 
     def close(self) -> None:
-        """Waits as `drain` does, and ends the thread."""
+        """Drain the queue and end the thread."""
         self.drain()
         with self._changed:
             self._closing = True
@@ -116,7 +115,7 @@ class CheckpointWriter:
         self._thread.join()
 
     def raise_fault(self, max_age_seconds: float) -> None:
-        """Raises what means that the run must not go on.
+        """Raise if the run must not continue.
 
         Raises:
             RunError: another attempt has the run, or checkpoints have failed for too long.
@@ -127,7 +126,7 @@ class CheckpointWriter:
         if self.unsaved and max_age_seconds and age > max_age_seconds:
             raise RunError(
                 f"{self.unsaved}, and the last good one is {age:.0f} s old, more than checkpoint.max_age_seconds: "
-                f"{max_age_seconds:g}; mend the storage and run the same command"
+                f"{max_age_seconds:g}; repair the storage and run the same command"
             )
 
     def _run(self) -> None:
@@ -158,17 +157,17 @@ class CheckpointWriter:
         return self._waiting is not None or self._best is not self._refused
 
     def take_spare(self) -> Snapshot | None:
-        """A snapshot that is written, whose memory the caller may have."""
+        """Take a written snapshot, whose memory may be reused; None if there is none."""
         with self._changed:
             spare, self.spare = self.spare, None
             return spare
 
     def _persist(self, pending: PendingCheckpoint) -> None:
-        """Writes one, again and again until it is written, a newer one waits, or no more will come."""
+        """Write a checkpoint; retry until it is written, a newer one waits, or the queue is closed."""
         begun, size = time.monotonic(), 0
         while True:
             try:
-                # Once: after that it may be visible, though the answer to it was lost, and must not be touched again.
+                # Only once: it may be visible although the answer was lost, and must not be overwritten.
                 size = size or self._write_files(pending)
                 self.lines.flush()
                 checkpoint.make_visible(self.folder, pending.pointer, pending.best)
@@ -197,7 +196,7 @@ class CheckpointWriter:
         self._delete_old(images)
 
     def _gives_up(self, pending: PendingCheckpoint) -> bool:
-        """Whether one that failed is not to be tried again, which shows within a while."""
+        """Wait a while. Return True if a failed checkpoint is not to be retried."""
         with self._changed:
             over = self._changed.wait_for(
                 lambda: self._draining or (self._waiting and _may_replace(self._waiting, pending)),
@@ -222,7 +221,7 @@ class CheckpointWriter:
 
     def _delete_old(self, images: int) -> None:
         awaited = {*self.unscored, *self.held}
-        if best := self._best:  # Read after those whose score is awaited: it was one of them.
+        if best := self._best:  # Read after `unscored`: it was one of them.
             awaited.add(best.checkpoint)
         try:
             checkpoint.delete_old(self.folder, self.keep, awaited)

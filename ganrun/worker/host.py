@@ -1,4 +1,4 @@
-"""The host of a run's loop: storage, clock and channel to the driver, as one worker sees them."""
+"""Host of the training loop in one worker: storage, clock and channel to the driver."""
 
 import math
 import time
@@ -33,7 +33,7 @@ from ganrun.worker.transitions import Drain, ScheduleStep
 
 
 class WorkerHost:
-    """Writes what rank 0 has to write; agrees with the other ranks on what all must know.
+    """Host of the loop: rank 0 writes and talks to the driver, all ranks agree on stops and transitions.
 
     Args:
         spec: of the run.
@@ -70,7 +70,7 @@ class WorkerHost:
         if spec.tune and self.checkpoint_writer is not None:
             self.checkpoint_writer.held = frozenset(folder.storage.list("checkpoints"))
         self.transition: messages.Exploit | ScheduleStep | Drain | None = None
-        """What ends this attempt before the run's end: the same on all ranks, the next one begins with it."""
+        """Transition that ends this attempt before the run ends, or None; the same on all ranks."""
         self._exploit_command: messages.Exploit | None = None
         self._drain: Drain | None = None
         self._next_schedule_step = next_schedule_step(spec, state.images)
@@ -78,11 +78,11 @@ class WorkerHost:
         self.time_accounting = TimeAccounting()
         self._rank_stats = RankStats(state, stream)
         self._symptoms: tuple[str, ...] = ()
-        """Of collapse, that hold."""
+        """Current symptoms of collapse."""
         self._score: tuple[int, dict[str, Any]] | None = None
-        """The newest score, and at how many images: it belongs to the checkpoint of those alone."""
+        """Images and content of the newest score. It belongs only to the checkpoint after that many images."""
         self._best = self._to_score = False
-        """Of the next checkpoint: whether it has the best score, whether a task is to score it."""
+        """State of the next checkpoint: it has the best score; an evaluation task is to score it."""
         self._metrics = f"metrics/{attempt:04d}-{state.images:012d}.jsonl"
         self._profiler = round_profiler(spec, state, folder, self.emit_event)
         self._begun = time.monotonic()
@@ -90,7 +90,7 @@ class WorkerHost:
 
     @timed_as("telemetry")
     def should_stop(self) -> bool:
-        """Rank 0 hears the driver; the others hear rank 0. Comes at the end of each round."""
+        """Return True if this attempt is to end; all ranks agree. Rank 0 reads the commands. Called each round."""
         if self._profiler and self._recorded:
             self._profiler.end_round()
         if self.checkpoint_writer is not None:
@@ -112,19 +112,19 @@ class WorkerHost:
 
     @timed_as("data")
     def next_batches(self) -> list[RawBatch]:
-        """The next batch of each owned slot."""
+        """Return the next batch of each owned slot."""
         return self.stream.next()
 
     @timed_as("telemetry")
     def record(self, values: dict[str, float], symptoms: tuple[str, ...]) -> None:
-        """A line of metrics; symptoms of collapse that are new are told."""
+        """Write a line of metrics and send it to the driver; report new symptoms of collapse."""
         spent = self.time_accounting.read()
         values |= {**self._rank_stats.read(spent), **as_metrics(spent)}
         streaks = self.state.collapse_detector.streaks
         values |= {COLLAPSE_SUSPECTED.of(symptom): float(symptom in symptoms) for symptom in streaks}
         self._recorded = True
         if self.is_rank_0:
-            # A rank's own numbers are for the sidecar: of a thousand ranks they would be most of the file.
+            # Per-rank values go only to the sidecar: with a thousand ranks they would be most of the file.
             images, kept = self.state.images, {name: value for name, value in values.items() if not of_a_rank(name)}
             self._append(self._metrics, {"images": images, "time": time.time(), **kept})
             self.channel.send(messages.Tick(images, values))
@@ -135,7 +135,7 @@ class WorkerHost:
 
     @timed_as("samples")
     def picture(self) -> None:
-        """Samples of the EMA networks, into the run's folder and to the driver."""
+        """Draw samples of the EMA networks, write them to the run's folder and send them to the driver."""
         if self.line_writer is None:
             return
         images = self.state.images
@@ -145,7 +145,7 @@ class WorkerHost:
 
     @timed_as("score")
     def evaluate(self) -> bool:
-        """A score of the EMA generator, on all ranks together; whether it is the best so far (lower is better).
+        """Score the EMA generator on all ranks. Return True if a checkpoint is due: the score is the best so far.
 
         Where tasks score, a checkpoint is due for one, but at the end: then the workers have nothing else to do. In a
         search there too: it is told of scores in the order of their images.
@@ -179,7 +179,7 @@ class WorkerHost:
 
     def _take_score(self, found: messages.ScoreFound, checkpoint_writer: CheckpointWriter) -> None:
         pointer = checkpoint_writer.unscored.get(found.checkpoint)
-        if pointer is None:  # Of an attempt before.
+        if pointer is None:  # Wanted by an earlier attempt.
             return
         if found.score is None:
             message = f"no score at {pointer.images:,} images: {found.why}"
@@ -188,7 +188,7 @@ class WorkerHost:
             if best := self._is_best(found.score["value"]):
                 checkpoint_writer.point_best(replace(pointer, score=found.score["value"]))
             self._record_score(pointer.images, found.score, best)
-        del checkpoint_writer.unscored[pointer.checkpoint]  # At last: until then it is not deleted.
+        del checkpoint_writer.unscored[pointer.checkpoint]  # Last: until then the checkpoint is not deleted.
 
     def _is_best(self, value: float | None) -> bool:
         before = self.progress.best_score
@@ -210,17 +210,17 @@ class WorkerHost:
 
     @timed_as("checkpoint")
     def save(self) -> None:
-        """A checkpoint, written behind the rounds. One that cannot be written costs the run nothing but is noted."""
+        """Copy the state; a thread writes it. A failed write is reported and does not stop the run."""
         if isinstance(self.transition, messages.Exploit):
-            return  # What was played here is given up.
+            return  # The state of this attempt is discarded.
         begun = time.monotonic()
-        state_dict = self.state.state_dict()  # On all ranks: they sum up the recorder's tables.
+        state_dict = self.state.state_dict()  # Collective: gathers the tables of the recorder.
         best, to_score = self._best, self._to_score
         self._best = self._to_score = False
         if self.checkpoint_writer is None:
             return
         if self._stopping or self._done:
-            self.checkpoint_writer.drain()  # The last one is not to be dropped for a best one that waits.
+            self.checkpoint_writer.drain()  # The last checkpoint must not be dropped for a waiting best one.
         seconds = self.progress.seconds + begun - self._begun
         progress, spare = replace(self.progress, seconds=seconds), self.checkpoint_writer.take_spare()
         snapshot = take_snapshot(state_dict, progress, self.spec.to_yaml(), spare)
@@ -235,7 +235,7 @@ class WorkerHost:
         self.checkpoint_writer.submit(PendingCheckpoint(snapshot, facts, pointer, best, seconds, to_score))
 
     def end_attempt(self) -> None:
-        """Waits until what is under way is written or has failed: this attempt is over, and the run is not.
+        """End this attempt, but not the run: wait until pending writes are done or have failed.
 
         Raises:
             RunError: another attempt has the run.
@@ -243,17 +243,17 @@ class WorkerHost:
         if self._profiler:
             self._profiler.close()
         if self.checkpoint_writer is not None and self.line_writer is not None:
-            if not isinstance(self.transition, ScheduleStep):  # Its lines are written and closed.
+            if not isinstance(self.transition, ScheduleStep):  # `finish` has closed its files.
                 spent = self.time_accounting.read()
                 if not isinstance(self.transition, Drain):
-                    del spent["round"]  # Since the last tick: given up.
+                    del spent["round"]  # Rounds since the last tick are discarded.
                 self.log_event(records.AttemptEnded(images=self.state.images, spent=spent))
             self.checkpoint_writer.close()
             self.line_writer.close()
             self.checkpoint_writer.raise_fault(0)
 
     def finish(self, ending: type[records.RunFinished | records.RunStopped] | None) -> None:
-        """Waits until the last checkpoint and the last lines are written; `ending` is the last event, if all is well.
+        """Wait until the last checkpoint and lines are written; then write `ending`, if given, as the last event.
 
         Raises:
             RunError: that checkpoint could not be written, or another attempt has the run.
@@ -269,14 +269,14 @@ class WorkerHost:
             self.checkpoint_writer.raise_fault(0)
             self._await_scores(self.checkpoint_writer)
             if unsaved := self.checkpoint_writer.unsaved:
-                raise RunError(f"{unsaved}; the last good one stays: mend the storage and run the same command")
+                raise RunError(f"{unsaved}; the last good one is kept: repair the storage and run the same command")
             if ending:
                 self.log_event(ending(images=self.state.images, spent=self.time_accounting.read()))
         finally:
             self.line_writer.close()
 
     def _await_scores(self, checkpoint_writer: CheckpointWriter) -> None:
-        """Those that tasks are at, unless the run is to stop."""
+        """Wait for the scores of evaluation tasks, unless the run is to stop."""
         if checkpoint_writer.unscored:
             self.channel.send(messages.LastScoresAwaited())
         with self.time_accounting.measure("score"):

@@ -1,4 +1,4 @@
-"""Writes lines of metrics and events, and pictures, while the rounds go on."""
+"""Background writer of metrics, events and sample pictures."""
 
 import json
 import logging
@@ -9,15 +9,15 @@ from typing import Any
 from ganrun.run_folder.run_folder import RunFolder
 
 SOON_SECONDS, REWRITE_SECONDS = 0.2, 30.0
-"""How long a line may wait; where files cannot grow, each time they are written anew."""
+"""Longest wait of a line in a folder; interval of rewrites in object storage, where files cannot be appended to."""
 PICTURES = 8
-"""So many wait for a storage that is away; of more, the newest."""
+"""Most pictures that wait for an unreachable storage; older ones are dropped."""
 RETRY_SECONDS = 30.0
 logger = logging.getLogger(__name__)
 
 
 class LineWriter:
-    """Lines of metrics and events, and pictures. They are for people: that one cannot be written stops no run."""
+    """Thread that writes lines of metrics and events, and pictures. A failed write does not stop a run."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -31,21 +31,21 @@ class LineWriter:
         self._thread.start()
 
     def add(self, name: str, fields: dict[str, Any], soon: bool = False) -> None:
-        """Adds a line to a .jsonl file."""
+        """Queue a line of a .jsonl file."""
         with self._changed:
             self._lines[name] += (json.dumps(fields) + "\n").encode()
             self._urgent = self._urgent or soon
             self._changed.notify()
 
     def picture(self, name: str, data: bytes) -> None:
-        """Puts a picture."""
+        """Queue a picture."""
         with self._changed:
             self._pictures[name] = data
             if len(self._pictures) > PICTURES:
                 del self._pictures[next(iter(self._pictures))]
 
     def flush(self) -> None:
-        """Writes what waits, up to the first that cannot be written: one storage's patience is enough at a time."""
+        """Write everything queued, up to the first failure: one retry budget at a time."""
         with self._writing:
             with self._changed:
                 self._urgent, names = False, [*self._lines, *self._pictures]
@@ -54,7 +54,7 @@ class LineWriter:
                     return
 
     def close(self) -> None:
-        """Writes the last."""
+        """Write what is queued and end the thread."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -83,7 +83,7 @@ class LineWriter:
                 logger.warning("%s could not be written: %s", name, error.strerror or error)
             self._failing = True
             if lines:
-                with self._changed:  # Before those that came meanwhile.
+                with self._changed:  # Before newer lines.
                     self._lines[name] = lines + self._lines[name]
             return False
         self._failing = False

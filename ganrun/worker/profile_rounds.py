@@ -1,4 +1,4 @@
-"""Has some rounds of a run profiled, and keeps what was found in its folder."""
+"""Profile of some rounds of a run, written to its folder."""
 
 import os
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from ganrun.training.state import TrainingState
 def round_profiler(
     spec: RunSpec, state: TrainingState, folder: RunFolder, emit_event: Callable[[ProfileEnded], None]
 ) -> RoundProfiler | None:
-    """What is to profile `train.profile_rounds` rounds of this worker; None if nobody asked, or it is there already.
+    """Return a profiler of `train.profile_rounds` rounds of this worker; None if that is 0 or the profile exists.
 
     Each worker writes its own trace, rank 0 the page, too.
 
@@ -34,7 +34,7 @@ def round_profiler(
         try:
             for name in names:
                 folder.storage.write(name, files[name.rpartition("/")[2]])
-        except OSError as error:  # A profile is for people: that it cannot be written stops no run.
+        except OSError as error:  # A profile that cannot be written does not stop a run.
             message = f"{folder.storage.uri}/{place} could not be written: {error.strerror or error}"
         else:
             message = (

@@ -1,4 +1,4 @@
-"""What all workers of a run counted and measured since the last tick, as numbers of one line of metrics."""
+"""Counters and times of all ranks since the last tick, as values of one line of metrics."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from ganrun.training.state import TrainingState
 
 
 class RankStats:
-    """Of one worker; all read it at the same tick.
+    """Statistics of one worker. All workers read them at the same tick.
 
     Args:
         state: of the run.
@@ -24,12 +24,12 @@ class RankStats:
         self._before, self._images = Counter[str](), state.images
 
     def read(self, spent: Mapping[str, float]) -> dict[str, float]:
-        """Speed and waiting on this rank, counts summed over all ranks, and each rank's own numbers under its name.
+        """Return speed and data wait of this rank, counters summed over ranks, and per-rank values. Collective.
 
         Args:
             spent: seconds since the last tick, by part.
         """
-        seconds = sum(spent.values()) - spent.get("score", 0)  # The time that a score takes is not the round's.
+        seconds = sum(spent.values()) - spent.get("score", 0)  # Scores are not part of a round.
         rounds, images = self.state.player_steps[0].rounds, self.state.images - self._images
         self._images = self.state.images
         speed = {

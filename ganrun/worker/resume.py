@@ -28,7 +28,7 @@ class AttemptStart(NamedTuple):
     checkpoint: str | None
     """Name of the checkpoint that it resumes from; None before the first."""
     damaged: list[str]
-    """Faults of newer checkpoints, which were passed over."""
+    """Faults of newer checkpoints, which were skipped."""
     donor: str | None = None
     """URI of the run that the checkpoint is taken from at an exploit."""
 
@@ -49,7 +49,7 @@ def begin_attempt(
         the first.
 
     Raises:
-        RunError: a checkpoint is damaged or gone; on every rank.
+        RunError: a checkpoint is corrupt or gone; on every rank.
         OSError: the storage is away; on every rank.
     """
 
@@ -71,7 +71,7 @@ def load_start_from(state: TrainingState, where: str | None) -> list[str]:
 
     Raises:
         UserError: there is no such checkpoint, or nothing of it fits; on every rank.
-        RunError: it is damaged; on every rank.
+        RunError: it is corrupt; on every rank.
     """
     if not where:
         return []
@@ -136,7 +136,7 @@ def _own_progress(folder: RunFolder, snapshot: Snapshot | None) -> RunProgress:
     if best is None or snapshot is None:
         return replace(own, best_score=None)
     if best.score is None or best.images > _images(snapshot):
-        return own  # It is of a state that is given up, and will be played again.
+        return own  # Of a state that was discarded and will be trained again.
     return replace(own, best_score=best.score)
 
 

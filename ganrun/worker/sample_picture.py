@@ -1,4 +1,4 @@
-"""The picture of samples at a tick: the same latents at every tick, so that pictures of a run can be compared."""
+"""Picture of samples at a tick, from the same latents at every tick, so that they can be compared."""
 
 from typing import NamedTuple
 
@@ -17,13 +17,13 @@ class SamplePicture(NamedTuple):
 
     png: bytes
     pushed: bytes
-    """The same, or a small one where that is more than a sidecar takes."""
+    """The same, or a smaller one if it exceeds what a sidecar accepts."""
     diversity: float
     """Mean over pixels of the samples' standard deviation over latents, in [0, 1]."""
 
 
 def draw_samples(state: TrainingState, count: int, index: Index, attempt: int) -> SamplePicture | None:
-    """The picture of this moment; None for points whose modes are not known.
+    """Draw the picture; None for points whose modes are unknown.
 
     Args:
         state: between two rounds.
@@ -41,7 +41,7 @@ def draw_samples(state: TrainingState, count: int, index: Index, attempt: int) -
 
 
 def _samples(state: TrainingState, count: int) -> Tensor:
-    """[B, C, H, W] in [-1, 1]."""
+    """Return samples [B, C, H, W] in [-1, 1]."""
     game = state.game
     noise = KeyedNoise(state.seed, 0, 0, 0, state.device, state.dtype)
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""What ends an attempt before the run's end, and how the next one differs from it."""
+"""Transitions: reasons to end an attempt before the run ends, each with what differs in the next attempt."""
 
 from typing import NamedTuple
 
@@ -6,32 +6,32 @@ from ganrun.telemetry.messages import Exploit
 
 
 class Rollback(NamedTuple):
-    """It diverged: the next one has other noise."""
+    """The run diverged: the next attempt resumes from the last checkpoint with new noise."""
 
     attempt: int
     rollback_count: int
-    """Of the next one."""
+    """Rollback count of the next attempt."""
     why: str
 
 
 class ScheduleStep(NamedTuple):
-    """It came to where `train.schedule` changes something: the next one has the new values."""
+    """The run reached a step of `train.schedule`: the next attempt has the new values."""
 
     attempt: int
 
 
 class Drain(NamedTuple):
-    """Ray is to start the workers anew, elsewhere or as another number: the next one is in other processes."""
+    """Ray is to restart the workers, on other nodes or with another number: the next attempt is in other processes."""
 
     attempt: int
     reason: str = ""
     """PREEMPTION or RESIZE, on rank 0."""
     why: str = ""
-    """For people, on rank 0."""
+    """Reason in words, on rank 0."""
 
 
 class DrainedError(Exception):
-    """What a worker ends with that was to leave: one that just returned would have finished."""
+    """Raised by a worker that was drained: one that returns counts as finished."""
 
 
 Transition = Rollback | ScheduleStep | Exploit | Drain

@@ -1,4 +1,4 @@
-"""One worker of a run, from the config to its end. Needs a process group if there are several; knows no Ray."""
+"""One worker of a run, from config to end. Needs a process group if there are several workers; knows no Ray."""
 
 import contextlib
 import logging
@@ -46,7 +46,7 @@ def run_worker(
     command: messages.Exploit | None = None,
     restart: messages.Restart | None = None,
 ) -> None:
-    """Trains as one of `workers` until the run ends or is asked to stop, and tells the driver which.
+    """Train as one of `workers` until the run ends or is asked to stop, and report which to the driver.
 
     Args:
         config: of the run; with a `tune` section that of a trial.
@@ -59,12 +59,12 @@ def run_worker(
 
     Raises:
         DrainedError: the workers were to leave, and have saved.
-        UserError: the data is damaged or not what the config says.
+        UserError: the data is corrupt or not what the config says.
         RunError: the run cannot go on.
     """
     if device.type == "cpu":
         torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
-    else:  # Workers of one machine see all its GPUs; NCCL and current_stream() mean this thread's.
+    else:  # Workers see all GPUs of their machine; NCCL and current_stream() use the current device of the thread.
         torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True  # Rounds have the same shapes.
         torch.set_float32_matmul_precision("high")  # TF32, which convolutions have anyway.
@@ -82,14 +82,14 @@ def run_worker(
 
 
 def _exit_drained(workers: int) -> NoReturn:
-    """Ends this worker when rank 0 has written everything: Ray ends all when the first one goes."""
+    """Exit this worker once rank 0 has written everything: Ray ends all workers when the first one exits."""
     if workers > 1:
         dist.broadcast(torch.zeros(1), 0)
     raise DrainedError
 
 
 class _Setup(NamedTuple):
-    """What all attempts of a worker share."""
+    """Objects shared by all attempts of a worker."""
 
     folder: RunFolder
     data: DataSet
@@ -109,7 +109,7 @@ def _set_up(config: RunSpec, channel: Channel, restart: messages.Restart | None)
 def _attempt(
     config: RunSpec, device: torch.device, slots: Slots, setup: _Setup, transition: Transition | None
 ) -> Transition | None:
-    """From the newest checkpoint, a donor's, or from nothing, to an end, or to what begins another attempt.
+    """Run one attempt: resume from a checkpoint or begin, train, and return the transition to the next attempt, if any.
 
     One after a transition has nothing of the one before: it is made as one in a new process would be.
     """
@@ -131,7 +131,7 @@ def _attempt(
     if host.is_rank_0:
         _report_start(host, start, unfit, transition, setup.restart)
     if exploit:
-        host.save()  # Lest a crash brings back what was given up.
+        host.save()  # So that a crash does not bring back the discarded state.
     try:
         finished = _train(state, host)
     except DivergedError as error:
@@ -148,7 +148,7 @@ def _report_start(
     transition: Transition | None,
     restart: messages.Restart | None,
 ) -> None:
-    """What begins, as an event and to the driver."""
+    """Report the start of the attempt in the events and to the driver."""
     state, begun = host.state, {"images": host.state.images, **start._asdict()}
     if isinstance(transition, Rollback):
         often = f"rollback {transition.rollback_count} of train.max_rollbacks: {state.train.max_rollbacks}"
@@ -181,7 +181,7 @@ def _report_worker_start(host: WorkerHost, start: AttemptStart, restart: message
 
 
 def _train(state: TrainingState, host: WorkerHost) -> bool:
-    """Trains to the end, whether that is the run's or one that was asked for, and waits for what is being written.
+    """Train until the run ends or this attempt does, and wait for pending writes.
 
     Raises:
         DivergedError: it did, and may be rolled back.
@@ -194,7 +194,7 @@ def _train(state: TrainingState, host: WorkerHost) -> bool:
     except Exception as error:
         if isinstance(error, UserError | RunError):
             host.log_event(records.RunFailed(images=state.images, message=str(error)))
-        with contextlib.suppress(RunError):  # A checkpoint that is under way is worth the wait; what went wrong, more.
+        with contextlib.suppress(RunError):  # Wait for a pending checkpoint, but raise the original error.
             host.finish(None)
         raise
     finally:
@@ -203,9 +203,9 @@ def _train(state: TrainingState, host: WorkerHost) -> bool:
         host.finish(records.RunFinished if finished else records.RunStopped)
     else:
         if isinstance(host.transition, ScheduleStep):
-            host.finish(None)  # The next attempt begins with this checkpoint, so it must be there.
+            host.finish(None)  # The next attempt resumes from this checkpoint.
         if isinstance(host.transition, Drain) and host.is_rank_0:
-            message = f"{host.transition.why}: the workers save at {state.images:,} images and start anew"
+            message = f"{host.transition.why}: the workers save at {state.images:,} images and restart"
             reason = host.transition.reason
             host.emit_event(records.DrainBegun(images=state.images, reason=reason, message=message))
         host.end_attempt()
@@ -213,7 +213,7 @@ def _train(state: TrainingState, host: WorkerHost) -> bool:
 
 
 def _train_or_fail(state: TrainingState, host: WorkerHost) -> bool:
-    """Trains; a run that diverged and was rolled back often enough has failed."""
+    """Train. A run that diverges after `train.max_rollbacks` rollbacks fails."""
     try:
         return train(state, host.next_batches, host, host.spec.evaluate, host.spec.checkpoint)
     except DivergedError as error:
@@ -227,7 +227,7 @@ def _train_or_fail(state: TrainingState, host: WorkerHost) -> bool:
 
 
 class _ChannelHandler(logging.Handler):
-    """Says to the driver what is logged."""
+    """Handler that sends log messages to the driver."""
 
     def __init__(self, channel: Channel) -> None:
         super().__init__(logging.WARNING)
@@ -239,7 +239,7 @@ class _ChannelHandler(logging.Handler):
 
 @contextlib.contextmanager
 def _warnings_to_channel(channel: Channel) -> Iterator[None]:
-    """What ganrun warns of meanwhile is shown on the driver's terminal."""
+    """Show warnings of ganrun on the driver's terminal inside this block."""
     logger, handler = logging.getLogger("ganrun"), _ChannelHandler(channel)
     logger.addHandler(handler)
     try:
@@ -249,7 +249,7 @@ def _warnings_to_channel(channel: Channel) -> Iterator[None]:
 
 
 def _open_stream(config: RunSpec, state: TrainingState, data: DataSet) -> Stream:
-    """Batches from where the training state is."""
+    """Open the stream of batches at the position of the training state."""
     slots = state.slots
     sizes = tuple(shard.samples for shard in data.index.shards)
     order = Order(sizes, slots.total, config.run.seed, config.data.shuffle_shards)

@@ -170,12 +170,12 @@ def test_pictures_and_programs_are_those_of_the_run_in_a_folder(call, storage, m
     assert out.read_bytes() != (tmp_path / "here/a.png").read_bytes()
 
 
-def test_a_damaged_checkpoint_is_named(call, storage, tmp_path):
+def test_a_corrupt_checkpoint_is_named(call, storage, tmp_path):
     run = open_storage(f"{storage}/finished")
     file = f"checkpoints/{TOTAL:012d}-0001/generator_ema.safetensors"
     run.write(file, run.read(file)[:-1] + b"?")
     code, _, error = call(sample, f"{storage}/finished", "--out", tmp_path / "a.png")
-    assert (code, error) == (1, f"ganrun: {storage}/finished/{file} is damaged: its sha256 is not the manifest's\n")
+    assert (code, error) == (1, f"ganrun: {storage}/finished/{file} is corrupt: its sha256 is not the manifest's\n")
     run.delete(file)
     error = call(sample, f"{storage}/finished", "--out", tmp_path / "a.png")[2]
     assert "is not complete: generator_ema.safetensors is missing" in error

@@ -130,10 +130,10 @@ def test_what_may_change_is_written(values, tmp_path):
 
 
 @pytest.mark.parametrize("content", ["run: {name: [", "run: {}\n", "- a\n", "run: {name: a}\nfuture: {}\n"])
-def test_a_damaged_config_of_the_run_is_named(values, tmp_path, content):
+def test_a_corrupt_config_of_the_run_is_named(values, tmp_path, content):
     settle(values)
     (tmp_path / "runs/small/config.yaml").write_text(content)
-    with pytest.raises(RunError, match=r"small/config\.yaml is damaged or of another version"):
+    with pytest.raises(RunError, match=r"small/config\.yaml is corrupt or of another version"):
         settle(values)
 
 

@@ -71,7 +71,7 @@ def counted(made: list[FeatureStatistics]) -> Callable[[], FeatureStatistics]:
 
 
 @pytest.mark.parametrize("damage", [b"", b"rubbish", to_bytes({"moments": torch.zeros(6, 6)})])
-def test_a_damaged_cache_is_made_anew(damage: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_corrupt_cache_is_made_anew(damage: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     storage, made = Folder(tmp_path), []
     name = reference_name({"samples": SAMPLES}, tiny_extractor())
     storage.write(name, damage)
@@ -99,7 +99,7 @@ def test_bytes_come_back_bit_for_bit() -> None:
 
 
 @pytest.mark.parametrize("fault", ["cut", "flipped", "empty", "foreign"])
-def test_damaged_bytes_are_refused(fault: str) -> None:
+def test_corrupt_bytes_are_refused(fault: str) -> None:
     data = to_bytes({"moments": statistics_of(torch.rand(9, 33)).moments, "features": torch.rand(9, 33)})
     damaged = {
         "cut": data[:-9],

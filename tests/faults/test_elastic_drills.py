@@ -56,7 +56,7 @@ def test_host_to_be_taken_away(elastic, undisturbed):
     run, driver = elastic()
     run.fault()
     run.notice("host2", seconds=600)
-    driver.waits_for("is to be taken away: the workers save at")
+    driver.waits_for("is being drained: the workers save at")
     driver.waits_for("there are 2 workers now")
     run.wait(lambda: run.hosts_of_workers() == ["head", "host1"], driver)
     driver.ends(0)

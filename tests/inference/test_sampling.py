@@ -104,13 +104,13 @@ def test_a_wrong_request_is_one_clear_line(run, tmp_path, capsys, arguments, cod
     assert error.count("\n") == 1
 
 
-def test_a_damaged_generator_is_named(run, tmp_path, capsys):
+def test_a_corrupt_generator_is_named(run, tmp_path, capsys):
     (file,) = run.glob("checkpoints/*/generator_ema.safetensors")
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
     assert sample.main([str(run), "--out", str(tmp_path / "a.png")]) == 1
-    assert "generator_ema.safetensors is damaged" in capsys.readouterr().err
+    assert "generator_ema.safetensors is corrupt" in capsys.readouterr().err
 
 
 PROGRAM = """

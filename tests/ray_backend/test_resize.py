@@ -56,7 +56,7 @@ def test_workers_leave_a_node_that_is_to_be_taken_away_and_nothing_is_computed_t
     hold_of(config).unlink()
     code, _, error = command.wait()
     assert code == 0, error
-    assert "127.0.0.1 is to be taken away: the workers save at" in error
+    assert "127.0.0.1 is being drained: the workers save at" in error
     assert "there is 1 worker now; resuming from" in error
     assert "Traceback" not in error
 

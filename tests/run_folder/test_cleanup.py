@@ -145,9 +145,9 @@ def test_without_latest_json_whole_checkpoints_are_kept(run):
     assert orphan_names(run) == []
 
 
-def test_where_a_pointer_is_damaged_nothing_is_an_orphan(run):
+def test_where_a_pointer_is_corrupt_nothing_is_an_orphan(run):
     (run / "latest.json").write_text("{")
     before = files(run)
-    with pytest.raises(RunError, match=r"latest\.json is damaged"):
+    with pytest.raises(RunError, match=r"latest\.json is corrupt"):
         cleanup.delete_orphans(Folder(run))
     assert files(run) == before

@@ -102,9 +102,9 @@ def test_an_attempt_that_begins_while_a_pointer_moves_wins(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b'{"checkpoint": "a"', b"[]", b'{"images": 3}'])
-def test_a_damaged_pointer_ends_the_run_instead_of_beginning_it_anew(folder, content):
+def test_a_corrupt_pointer_ends_the_run_instead_of_beginning_it_anew(folder, content):
     folder.storage.write("latest.json", content)
-    with pytest.raises(RunError, match=r"latest\.json is damaged"):
+    with pytest.raises(RunError, match=r"latest\.json is corrupt"):
         folder.pointer("latest")
-    with pytest.raises(RunError, match=r"latest\.json is damaged"):
+    with pytest.raises(RunError, match=r"latest\.json is corrupt"):
         folder.begin_attempt()

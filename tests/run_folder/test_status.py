@@ -90,7 +90,7 @@ def test_starts_that_were_planned_are_no_failures(runs):
     assert "2 workers became 3" in text
 
 
-def test_failures_are_noted_with_the_checkpoints_that_a_start_found_damaged(runs):
+def test_failures_are_noted_with_the_checkpoints_that_a_start_found_corrupt(runs):
     events = runs / "crashed/events/0001.jsonl"
     start = next(line for line in map(json.loads, events.read_text().splitlines()) if line["kind"] == "start")
     failed = {"time": start["time"] + 1, "kind": "checkpoint_failed", "images": 48, "message": "disk full"}
@@ -100,7 +100,7 @@ def test_failures_are_noted_with_the_checkpoints_that_a_start_found_damaged(runs
     run = read(runs / "crashed")
     assert [note["kind"] for note in run.notes] == ["checkpoint_damaged", "checkpoint_failed", "rollback"]
     text = describe_run(run, start["time"])
-    assert "a.safetensors is damaged" in text
+    assert "a.safetensors is corrupt" in text
     assert "disk full" in text
     assert "rollback (generation: 1)" in text
 
@@ -130,9 +130,9 @@ def test_what_is_no_run_is_refused(tmp_path, text):
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "latest.json"])
-def test_a_damaged_run_is_said_to_be_so(runs, name):
+def test_a_corrupt_run_is_said_to_be_so(runs, name):
     (runs / "finished" / name).write_text('{"cut')
-    with pytest.raises(RunError, match=f"{name}.* is damaged"):
+    with pytest.raises(RunError, match=f"{name}.* is corrupt"):
         read(runs / "finished")
 
 
@@ -166,7 +166,7 @@ def test_a_line_that_was_cut_off_is_passed_over_and_said(runs):
     curve, faults = read_curve(Folder(runs / "crashed"))
     count = whole.count(b"\n")
     assert len(curve) == count - 1
-    assert [fault.partition(" is damaged")[0] for fault in faults] == [f"{metrics}: line {count}"]
+    assert [fault.partition(" is corrupt")[0] for fault in faults] == [f"{metrics}: line {count}"]
     (runs / "crashed/events/0001.jsonl").write_bytes(b'\0\0\0\n[]\n{"time": 1.0}\n')
     assert [len(found) for found in read_events(Folder(runs / "crashed"))] == [0, 3]
     assert len(read(runs / "crashed").faults) == 4

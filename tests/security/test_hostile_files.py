@@ -152,7 +152,7 @@ def test_what_unfolds_without_end_is_refused(hostile, run, tmp_path, capsys):
     assert train.main([str(tmp_path / "bad.yaml"), "--dry-run"]) == 2
     (run / "config.yaml").write_text(hostile)
     assert runs.main(["show", str(run)]) in (1, 2)
-    with pytest.raises(RunError, match="is damaged"):
+    with pytest.raises(RunError, match="is corrupt"):
         parse(hostile.encode(), "config.yaml")
     assert time.process_time() - begun < 20  # It would be centuries.
     assert "Traceback" not in capsys.readouterr().err

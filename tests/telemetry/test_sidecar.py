@@ -286,9 +286,9 @@ class Plugs:
             [["collapse_suspected", {"symptom": "gradient_vanished"}, 1]],
             {},
             "bad",
-            "gradient vanished: a player hardly",
+            "gradient vanished: the gradients of a player",
         ),
-        ([["checkpoint_last_success_timestamp_seconds", {}, 5]], {}, "warning", "so much a crash would cost"),
+        ([["checkpoint_last_success_timestamp_seconds", {}, 5]], {}, "warning", "a crash would lose that much"),
         ([["rank_round_seconds", {"rank": str(r)}, 1 + 2 * (r == 2)] for r in range(3)], {}, "warning", "Rank 2 takes"),
     ],
 )

@@ -244,8 +244,8 @@ def test_a_checkpoint_without_a_part_is_refused(values, state, file):
 
 
 @pytest.mark.parametrize("text", [b"[]", b"null", b"3", b"{}", b"{", b"[" * 100_000, b'{"images": "24"}', b"\xff"])
-def test_a_record_that_is_damaged_is_refused(state, text):
-    with pytest.raises(RunError, match=r"state.json .*is damaged"):
+def test_a_record_that_is_corrupt_is_refused(state, text):
+    with pytest.raises(RunError, match=r"state.json .*is corrupt"):
         Snapshot.parse(files_of(state) | {"state.json": text})
 
 
@@ -295,7 +295,7 @@ def harm(folder, checkpoint_name, kind):
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
-def test_from_a_damaged_checkpoint_the_run_goes_back_to_the_one_before(folder, kind):
+def test_from_a_corrupt_checkpoint_the_run_goes_back_to_the_one_before(folder, kind):
     first, second, third = names(100, 200, 300)
     for name in (first, second, third):
         save(folder, name)

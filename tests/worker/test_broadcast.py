@@ -222,7 +222,7 @@ def assert_all_raise(outcomes, kind, words):
         assert words in told[1]
 
 
-def test_a_checkpoint_that_is_damaged_or_gone_is_so_on_every_rank(values, tmp_path):
+def test_a_checkpoint_that_is_corrupt_or_gone_is_so_on_every_rank(values, tmp_path):
     config, directory = stop(values, tmp_path, "stopped")
     weights = directory / "generator.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])

@@ -1,1 +1,1 @@
-"""The process that shows runs: it takes what their drivers push and answers Prometheus and browsers."""
+"""Sidecar: a process that receives the pushes of runs and serves them to Prometheus and browsers."""

@@ -1,4 +1,4 @@
-"""The series of all runs in Prometheus's text format, collected when it asks."""
+"""Series of all runs in Prometheus's text format, collected at each scrape."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from ganrun.telemetry.sidecar.runs import EXPIRE_SECONDS, Run, Runs
 
 
 class Exposition(Collector):
-    """Reads the runs at each scrape."""
+    """Prometheus collector of the runs of a sidecar."""
 
     def __init__(self, runs: Runs) -> None:
         self.runs = runs
@@ -19,11 +19,11 @@ class Exposition(Collector):
         self._registry.register(self)
 
     def text(self) -> bytes:
-        """What /metrics answers."""
+        """Return the answer to /metrics."""
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """A family for each series that any run has, and `ganrun_up`."""
+        """Yield a metric family for each series that a run has, and `ganrun_up`."""
         runs, now = self.runs.known(EXPIRE_SECONDS), self.runs.clock()
         for series in SERIES:
             labels = [*COMMON, *series.labels]

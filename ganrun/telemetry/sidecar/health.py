@@ -1,4 +1,4 @@
-"""How a run does, in words: what is wrong and what to do about it."""
+"""Health of a run in words: faults, and advice for each."""
 
 import time
 from collections.abc import Iterator
@@ -10,15 +10,15 @@ from ganrun.telemetry.sidecar.runs import Run
 from ganrun.telemetry.symptoms import ADVICE
 
 DATA_WAIT_RATIO, STRAGGLING, CHECKPOINT_SECONDS = 0.3, 1.5, 3_600.0
-"""From these on, it is worth a word: share of time; rank over median; age while running."""
+"""Thresholds of warnings: share of time, ratio of a rank to the median rank, age in seconds of the last checkpoint."""
 
 
 def words(run: Run, now: float) -> list[Remark]:
-    """The worst first; never empty.
+    """Return remarks on the health of a run, sorted from bad to good; never empty.
 
     Args:
-        run: as its driver last told it.
-        now: by the clock that it was heard by.
+        run: newest state of the run.
+        now: current time of the clock of `Runs`.
     """
     found = [*_life(run, now), *_checkpoints(run, now), *_numbers(run), *_speed(run, now)]
     found.sort(key=lambda word: ("bad", "warning", "good").index(word.level))
@@ -30,16 +30,17 @@ def _life(run: Run, now: float) -> Iterator[Remark]:
         case "silent":
             yield Remark(
                 "bad",
-                f"No word for {format_duration(now - run.heard)}: its command was killed, its machine is gone, or the "
-                f"network is. `ganrun runs show {run.place}` tells whether it lives; the same command goes on with it.",
+                f"No push for {format_duration(now - run.heard)}: the command was killed, or its machine or "
+                f"network is down. `ganrun runs show {run.place}` tells if the run is alive; the "
+                "same command resumes it.",
             )
         case "failed":
             text = run.notes[-1].text if run.notes else "its terminal says why"
             yield Remark("bad", f"The run failed: {text}")
         case "stopped":
-            yield Remark("good", "Stopped with a checkpoint: the same command goes on with it.")
+            yield Remark("good", "Stopped with a checkpoint: the same command resumes it.")
         case "finished":
-            yield Remark("good", "Finished: it has all its images.")
+            yield Remark("good", "Finished: all images are shown.")
         case _:
             text = "Running." if run.value(metrics.WORKERS) else "Waiting for Ray and its workers to start."
             yield Remark("good", text)
@@ -54,7 +55,7 @@ def _checkpoints(run: Run, now: float) -> Iterator[Remark]:
     saved = run.value(metrics.CHECKPOINT_TIME)
     failures = run.value(metrics.CHECKPOINT_FAILURES)
     if failures:
-        text = "look at the storage's space, rights and address"
+        text = "check the storage's free space, permissions and address"
         level: Level = "bad" if run.unsaved else "warning"
         yield Remark(level, f"A checkpoint could not be written {times(failures)}: {text}.")
     if run.state(now) != "running":
@@ -65,7 +66,7 @@ def _checkpoints(run: Run, now: float) -> Iterator[Remark]:
     age = time.time() - saved
     text = f"The last checkpoint is {format_duration(age)} old"
     if age > CHECKPOINT_SECONDS:
-        yield Remark("warning", f"{text}: so much a crash would cost; lower checkpoint.every_images.")
+        yield Remark("warning", f"{text}: a crash would lose that much; lower checkpoint.every_images.")
     else:
         yield Remark("good", f"{text}.")
 
@@ -73,14 +74,14 @@ def _checkpoints(run: Run, now: float) -> Iterator[Remark]:
 def _numbers(run: Run) -> Iterator[Remark]:
     if nonfinite := run.value(metrics.NONFINITE):
         text = "harmless if rare; if not, lower optimizer.*.learning_rate or choose another objective.loss"
-        yield Remark("warning", f"Turns skipped since a gradient was not finite: {nonfinite:,.0f}; {text}.")
+        yield Remark("warning", f"Turns skipped because a gradient was not finite: {nonfinite:,.0f}; {text}.")
     for series, labels, value in run.samples:
         if series is metrics.COLLAPSE_SUSPECTED and value:
             (symptom,) = labels
             advice = ADVICE.get(symptom, series.help)
             yield Remark("bad", f"Collapse suspected, {symptom.replace('_', ' ')}: {advice}.")
     if skipped := run.value(metrics.SAMPLES_SKIPPED):
-        yield Remark("warning", f"Damaged samples passed over: {skipped:,.0f}; prepare the data again.")
+        yield Remark("warning", f"Corrupt samples skipped: {skipped:,.0f}; prepare the data again.")
 
 
 def _speed(run: Run, now: float) -> Iterator[Remark]:
@@ -88,24 +89,24 @@ def _speed(run: Run, now: float) -> Iterator[Remark]:
         return
     wait = run.value(metrics.DATA_WAIT_RATIO)
     if wait is not None and wait > DATA_WAIT_RATIO:
-        text = "more cluster.cpus_per_worker, a nearer storage or a larger data.cache_mib helps"
+        text = "raise cluster.cpus_per_worker or data.cache_mib, or use a closer storage"
         yield Remark("warning", f"{wait:.0%} of the time goes into waiting for data: {text}.")
     elif wait is not None:
         yield Remark("good", f"{wait:.0%} of the time goes into waiting for data.")
     ranks = sorted((value, own[0]) for series, own, value in run.samples if series is metrics.RANK_ROUND_SECONDS)
     if len(ranks) > 1 and ranks[-1][0] > STRAGGLING * ranks[(len(ranks) - 1) // 2][0]:
         slowest, rank = ranks[-1]
-        text = "the others wait for it; look at what else its machine does"
-        yield Remark("warning", f"Rank {rank} takes {slowest:.3g} s a round: {text}.")
+        text = "the others wait for it; check the load of its machine"
+        yield Remark("warning", f"Rank {rank} takes {slowest:.3g} s per round: {text}.")
 
 
 def times(count: float) -> str:
-    """How often, in words."""
+    """Return a count in words: `once`, `2 times`."""
     return "once" if count == 1 else f"{count:,.0f} times"
 
 
 def format_duration(seconds: float) -> str:
-    """A duration for people."""
+    """Return a duration with its unit: `40 s`, `3 h`."""
     for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
@@ -113,7 +114,7 @@ def format_duration(seconds: float) -> str:
 
 
 def summary(run: Run, now: float) -> RunSummary:
-    """Return a run as /runs has it."""
+    """Return the summary of a run for /runs."""
     scores = [value for series, _, value in run.samples if series in metrics.DISTANCES]
     return RunSummary(
         run=run.name,

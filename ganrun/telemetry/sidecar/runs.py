@@ -1,8 +1,8 @@
-"""The runs that a sidecar knows: what their drivers pushed, for how long, and how much of it.
+"""Runs that a sidecar knows, with limits on what drivers push.
 
-A run is running while it pushes, silent when it has missed several pushes, and ended when it said so. Its series stay
-in /metrics for EXPIRE_SECONDS after its last push, the run on the page for KEEP_SECONDS. A client may send what it
-likes: names, labels, numbers of runs and series, and bytes all have a limit.
+A run is running while it pushes, silent after several missed pushes, and ended once a push says so. Its series stay
+in /metrics for EXPIRE_SECONDS after the last push, the run stays on the page for KEEP_SECONDS. Clients are not
+trusted: names, labels, numbers of runs and series, and bytes are limited.
 """
 
 import json
@@ -19,19 +19,20 @@ from ganrun.telemetry.run_report import TimedNote, is_number, parse_report
 from ganrun.telemetry.series import BY_NAME, UP, Series
 
 SILENT_SECONDS, MISSED = 15.0, 4
-"""A run is silent after so long without a push, or so many pushes that did not come."""
+"""A run is silent after SILENT_SECONDS without a push, or MISSED intervals if that is longer."""
 EXPIRE_SECONDS, KEEP_SECONDS = 900.0, 7 * 86_400.0
 RUNS, SAMPLES, LABEL_CHARACTERS, TEXT_CHARACTERS, NOTES = 100, 4_000, 100, 500, 20
-"""Of a run, so many series: two for each of 1,900 GPUs, and its own."""
+"""Limits: runs; samples of a run (two per rank of 1,900 ranks, and others); characters of a label, of a text; notes."""
 ALL_PARTS_BYTES = 64 * 2**20
+"""Limit of the parts of all runs."""
 RUN_NAME, TRIAL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"), re.compile(r"[A-Za-z0-9._-]{0,100}")
 ENDINGS = ("finished", "stopped", "failed")
 Sample = tuple[Series, tuple[str, ...], float]
-"""A series, the values of its own labels, and its value."""
+"""Series, values of its labels besides COMMON, value."""
 
 
 class RefusedError(Exception):
-    """A request that is not taken: the HTTP status and why."""
+    """A request is refused, with an HTTP status and a reason."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -40,7 +41,7 @@ class RefusedError(Exception):
 
 @dataclass
 class Run:
-    """A run as its driver last told it."""
+    """Newest state of a run, pushed by its driver."""
 
     name: str
     trial: str
@@ -48,21 +49,21 @@ class Run:
     interval: float
     ending: str | None
     unsaved: bool
-    """Whether the newest checkpoint could not be written."""
+    """True if the newest checkpoint could not be written."""
     score_name: str
     notes: list[TimedNote]
     samples: list[Sample]
     named: dict[str, str]
-    """Digests of its parts."""
+    """Digest of each part that the driver has."""
     heard: float = 0.0
-    """Last, in seconds by the clock of `Runs`."""
+    """Time of the last push, in seconds of the clock of `Runs`."""
     begun: float = 0.0
-    """When it was first heard."""
+    """Time of the first push, in seconds of the clock of `Runs`."""
     parts: dict[str, tuple[str, bytes]] = field(default_factory=dict)
-    """Digest and content."""
+    """Digest and content of each part that has arrived."""
 
     def state(self, now: float) -> str:
-        """running, silent, or how it ended."""
+        """Return running, silent, finished, stopped or failed."""
         if self.ending:
             return self.ending
         return "silent" if now - self.heard > max(SILENT_SECONDS, MISSED * self.interval) else "running"
@@ -73,10 +74,10 @@ class Run:
 
 
 class Runs:
-    """All runs, from several threads.
+    """All runs of a sidecar. Thread-safe.
 
     Args:
-        clock: seconds that never go back.
+        clock: monotonic clock, in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -85,14 +86,14 @@ class Runs:
         self._lock = threading.Lock()
 
     def push(self, body: bytes, last: bool = False) -> list[str]:
-        """Take a report on a run and return which of its parts are wanted.
+        """Store a report on a run. Return the names of the parts that the driver is to send.
 
         Args:
             body: JSON of a `RunReport`.
             last: True if the driver is told to push no more.
 
         Raises:
-            RefusedError: it is no report, or more than is taken.
+            RefusedError: the body is no report, or exceeds a limit.
         """
         run = parse(body)
         if last:
@@ -113,10 +114,10 @@ class Runs:
             return wanted if self._room_for(len(wanted) * PART_BYTES, run, now) else []
 
     def put_part(self, name: str, trial: str, part: str, digest: str, data: bytes) -> None:
-        """Takes a part of a run.
+        """Store a part of a run.
 
         Raises:
-            RefusedError: nobody asked for it.
+            RefusedError: the newest report does not name the part, or there is no room for it.
         """
         with self._lock:
             run = self._runs.get((name, trial))
@@ -127,13 +128,13 @@ class Runs:
             run.parts[part] = (digest, data)
 
     def part(self, name: str, trial: str, part: str) -> tuple[str, bytes] | None:
-        """Digest and content of a part."""
+        """Return digest and content of a part; None if the sidecar does not have it."""
         with self._lock:
             run = self._runs.get((name, trial))
             return run.parts.get(part) if run else None
 
     def known(self, within: float = KEEP_SECONDS) -> list[Run]:
-        """The runs heard of in so many seconds, those that have not ended first, of them the newest."""
+        """Return the runs that pushed in the last `within` seconds: those without an ending first, then the newest."""
         with self._lock:
             now = self.clock()
             self._forget(now)
@@ -144,7 +145,11 @@ class Runs:
         self._runs = {key: run for key, run in self._runs.items() if now - run.heard <= KEEP_SECONDS}
 
     def _make_room(self, now: float) -> None:
-        """Of too many runs the one goes that has been over for longest."""
+        """Drop the run that has been over for longest if there are RUNS runs.
+
+        Raises:
+            RefusedError: all of them are running.
+        """
         if len(self._runs) < RUNS:
             return
         over = [run for run in self._runs.values() if run.state(now) != "running"]
@@ -154,7 +159,7 @@ class Runs:
         del self._runs[oldest.name, oldest.trial]
 
     def _room_for(self, size: int, but: Run, now: float) -> bool:
-        """Whether so many bytes of parts find room; those of runs that are over make it, the oldest first."""
+        """Return True if parts of `size` bytes fit. Parts of runs that are over are dropped for them, oldest first."""
         held = sum(len(data) for run in self._runs.values() for _, data in run.parts.values())
         over = [run for run in self._runs.values() if run is not but and run.parts and run.state(now) != "running"]
         for run in sorted(over, key=lambda run: run.heard):
@@ -166,10 +171,10 @@ class Runs:
 
 
 def parse(body: bytes) -> Run:
-    """Return the run of a pushed report. Series, labels and parts that are not known here are left out.
+    """Return the run of a pushed report. Unknown series, labels and parts are dropped.
 
     Raises:
-        RefusedError: it is no report, or more than is taken.
+        RefusedError: the body is no report, or exceeds a limit.
     """
     try:
         report = parse_report(body)
@@ -179,7 +184,7 @@ def parse(body: bytes) -> Run:
         raise RefusedError(400, "run or trial: letters, digits, `.`, `_` and `-` alone")
     samples = {(each[0].name, each[1]): each for item in report.series if (each := _sample(*item))}
     if len(samples) > SAMPLES:
-        raise RefusedError(413, f"series: {len(samples)}, at most {SAMPLES} are taken")
+        raise RefusedError(413, f"series: {len(samples)}, at most {SAMPLES} are accepted")
     ending = report.ending if report.ending in ENDINGS else "stopped"
     return Run(
         name=report.run,
@@ -196,7 +201,7 @@ def parse(body: bytes) -> Run:
 
 
 def _sample(name: Any = None, labels: Any = None, value: Any = None, *_: Any) -> Sample | None:
-    """Return one of series.py; None for what is unknown here, too long, or no finite number."""
+    """Return a sample; None if its series is unknown, a label is missing or too long, or the value is not finite."""
     series = BY_NAME.get(name) if isinstance(name, str) else None
     if series is None or series is UP or not isinstance(labels, dict) or not is_number(value):
         return None
@@ -206,7 +211,11 @@ def _sample(name: Any = None, labels: Any = None, value: Any = None, *_: Any) ->
 
 
 def _curve(data: bytes) -> list[dict[str, float]]:
-    """Points of finite numbers, or nothing: browsers are sent no more than that."""
+    """Parse a curve for browsers: a list of points with finite numbers only.
+
+    Raises:
+        RefusedError: it is anything else.
+    """
     try:
         points = json.loads(data)
         curve = [{str(name): float(value) for name, value in point.items()} for point in points]

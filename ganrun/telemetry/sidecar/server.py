@@ -1,4 +1,4 @@
-"""The sidecar's HTTP: a thread and one request a connection, few of them at once, each over soon."""
+"""HTTP server of the sidecar: one thread and one request per connection, with limits on number and duration."""
 
 import contextlib
 import hmac
@@ -25,9 +25,10 @@ from ganrun.telemetry.sidecar.health import summary
 from ganrun.telemetry.sidecar.runs import RefusedError, Runs
 
 CONNECTIONS, IDLE_SECONDS, CONNECTION_SECONDS = 32, 5.0, 15.0
-"""At once; without a byte; in all, however slowly the other side trickles."""
+"""Limits: simultaneous connections; seconds without a byte; seconds of a whole connection."""
 GOODBYE_SECONDS = 15.0
-"""So long an ending sidecar waits to tell drivers that it ends, so that none starts it again."""
+"""Longest wait of an ending sidecar for the next push of each run, which it answers with 410 so that no driver
+restarts it."""
 PAGE = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
@@ -42,12 +43,12 @@ HEADERS = {
 
 
 class Server(ThreadingHTTPServer):
-    """Listens at an address.
+    """HTTP server of the sidecar.
 
     Args:
-        where: to listen.
-        runs: that it shows.
-        token: that pushes must carry; empty: none.
+        where: address to listen at.
+        runs: runs to show.
+        token: bearer token that requests with effects must carry; empty if none is needed.
     """
 
     daemon_threads = True
@@ -63,18 +64,18 @@ class Server(ThreadingHTTPServer):
         super().__init__(where, Handler)
 
     def server_bind(self) -> None:
-        """Without the look-up of our own name in the DNS that http.server makes."""
+        """Bind the socket, without the DNS look-up of the host's name that http.server does."""
         socket.socket.setsockopt(self.socket, socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
 
     @property
     def port(self) -> int:
-        """Where it listens, also if any port was asked for."""
+        """Port of the server, also if 0 (any) was requested."""
         return int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """A thread of its own, unless there are too many."""
+        """Handle a connection in a thread of its own; close it if there are CONNECTIONS already."""
         if len(self._open) >= CONNECTIONS:
             self.shutdown_request(request)
             return
@@ -82,12 +83,12 @@ class Server(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """Also forgets it."""
+        """Close a connection."""
         self._open.pop(request, None)
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Called twice a second: cuts off who takes too long."""
+        """Cut off connections older than CONNECTION_SECONDS. Called twice a second."""
         now = time.monotonic()
         for request, begun in list(self._open.items()):
             if now - begun > CONNECTION_SECONDS:
@@ -95,10 +96,10 @@ class Server(ThreadingHTTPServer):
                     request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that left, or was cut off, is nobody's fault."""
+        """Ignore errors of connections that the client closed or that were cut off."""
 
     def end(self) -> None:
-        """Tells the drivers that push that it ends, and ends."""
+        """Tell the drivers that push, and end the server."""
         self.ending.set()
         threading.Thread(target=self._say_goodbye, daemon=True).start()
 
@@ -113,14 +114,14 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request."""
+    """Handler of one request."""
 
     server: Server
     timeout = IDLE_SECONDS
     server_version, sys_version = "ganrun", ""
 
     def do_GET(self) -> None:
-        """Pages and what they read; /metrics; /healthz."""
+        """Serve the page and its data, /metrics and /healthz."""
         url = urlsplit(self.path)
         if url.path in self.server.page:
             self._answer(200, *self.server.page[url.path])
@@ -144,23 +145,23 @@ class Handler(BaseHTTPRequestHandler):
             self._answer_json(404, {"error": "see /, /runs, /metrics and /healthz"})
 
     def do_HEAD(self) -> None:
-        """The same without its body."""
+        """Answer as GET does, without the body."""
         self.do_GET()
 
     def do_POST(self) -> None:
-        """The state of a run."""
+        """Accept a report on a run."""
         self._change(STATE_BYTES, self._take_state)
 
     def do_PUT(self) -> None:
-        """A part of a run's state."""
+        """Accept a part of a run's state."""
         self._change(PART_BYTES, self._take_part)
 
     def do_DELETE(self) -> None:
-        """Ends the sidecar."""
+        """End the sidecar."""
         self._change(0, self._end)
 
     def _take_state(self, body: bytes) -> None:
-        # Of another kind, a page of another site could have a browser send it.
+        # With another content type, a page of another site could make a browser send it.
         if self.headers.get_content_type() != "application/json":
             raise RefusedError(415, "Content-Type: application/json")
         if self.path != PUSH:
@@ -183,14 +184,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def _end(self, _: bytes) -> None:
         if not self.server.token and not ipaddress.ip_address(self.client_address[0]).is_loopback:
-            raise RefusedError(403, "from this machine alone")
+            raise RefusedError(403, "allowed from this machine only, unless GANRUN_SIDECAR_TOKEN is set")
         self._answer_json(200, {"pid": os.getpid()})
         self.server.end()
 
     def _change(self, limit: int, change: Callable[[bytes], None]) -> None:
-        """Does what needs the token with a body of so many bytes at most; a refusal says why."""
+        """Check the token and call `change` with the body, at most `limit` bytes. Answer a refusal with its reason."""
         try:
-            body = self._body(limit)  # First: who is still sending does not hear the answer.
+            body = self._body(limit)  # First: a client that is still sending does not read the answer.
             bearer = f"Bearer {self.server.token}".encode()
             given = self.headers.get("Authorization", "").encode()
             if self.server.token and not hmac.compare_digest(given, bearer):
@@ -203,10 +204,10 @@ class Handler(BaseHTTPRequestHandler):
         text = self.headers.get("Content-Length", "0")
         length = int(text) if text.isdecimal() and len(text) < 20 else limit + 1
         if length > limit:
-            raise RefusedError(413, f"Content-Length: {text[:20]}, at most {limit:,} are taken")
+            raise RefusedError(413, f"Content-Length: {text[:20]}, at most {limit:,} are accepted")
         body = self.rfile.read(length)
         if len(body) < length:
-            raise RefusedError(400, "cut off")
+            raise RefusedError(400, "the body is shorter than Content-Length")
         return body
 
     def _answer_json(self, status: int, value: Any) -> None:
@@ -224,7 +225,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nobody reads it."""
+        """Write no log."""
 
 
 def _page_file(name: str) -> bytes:
@@ -232,7 +233,7 @@ def _page_file(name: str) -> bytes:
 
 
 def _constants() -> bytes:
-    """Return what page.js imports: version of the reports, and by name how the keys of charted metrics begin."""
+    """Return constants.js: version of the reports, and prefix of the keys of each charted metric."""
     charted = {series.key: series.prefix for series in SERIES if series.charted}
     return f"export const VERSION = {PROTOCOL_VERSION};\nexport const CHARTED = {json.dumps(charted)};\n".encode()
 

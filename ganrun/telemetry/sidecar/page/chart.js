@@ -1,4 +1,4 @@
-// A chart of a few curves over images shown, as SVG; the legend tells values, at the pointer if it is there.
+// SVG chart of a few curves over images shown. The legend has the values at the pointer, or else the newest.
 
 const SVG = "http://www.w3.org/2000/svg";
 const MARGIN = { left: 46, right: 10, top: 10, bottom: 22 };

@@ -1,9 +1,9 @@
-// Shows the runs that /runs tells of, and keeps at it.
+// The page: polls /runs and shows its runs.
 
 import { Chart, number } from "./chart.js";
 import { CHARTED, VERSION } from "./constants.js";
 
-const EVERY = 3000;
+const EVERY = 3000; // Milliseconds between two polls.
 const $ = (selector) => document.querySelector(selector);
 const key = (run) => (run.trial ? `${run.run}/${run.trial}` : run.run);
 let shown = null; // { key, charts, curve, first, latest }
@@ -182,7 +182,7 @@ async function look() {
     set($("#link"), "Live: this page updates itself");
   } catch {
     $("#link").className = "lost";
-    set($("#link"), "The sidecar does not answer. What you see is old.");
+    set($("#link"), "The sidecar does not answer. The values below are old.");
   }
 }
 
