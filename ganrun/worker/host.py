@@ -57,8 +57,7 @@ class WorkerHost:
         progress: RunProgress,
         evaluator: Evaluator | PointEvaluator | None,
     ) -> None:
-        self.spec = spec
-        self.state, self.folder, self.channel, self.attempt = state, folder, channel, attempt
+        self.spec, self.state, self.folder, self.channel, self.attempt = spec, state, folder, channel, attempt
         self.stream, self.data_fingerprint = stream, stream.data.index.fingerprint
         self.progress, self.evaluator = progress, evaluator
         self.is_rank_0 = state.slots.rank == 0
