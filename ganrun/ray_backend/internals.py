@@ -44,7 +44,7 @@ class Internal(NamedTuple):
     attribute: str
     """Name, with the parameters that ganrun passes, overrides or reads as fields; without () if it is not called."""
     loss: str
-    """Loss of ganrun without it."""
+    """Capability that ganrun loses without it."""
     reason: str
     seen: str = SEEN
 

@@ -74,8 +74,8 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc]
 class CleanWorkerGroup(WorkerGroup):  # type: ignore[misc]
     """Ray's worker group, which releases all workers if its start fails.
 
-    Ray itself cleans up only until the workers exist. If one died later, in the rendezvous or when it gets its function,
-    the others would keep their resources, and the next group would wait for resources forever.
+    Ray itself cleans up only until the workers exist. If one died later, in the rendezvous or when it got its function,
+    the others would keep their resources, and the next group would wait forever.
     """
 
     def _start(self) -> None:

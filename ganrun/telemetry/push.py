@@ -23,9 +23,9 @@ from ganrun.telemetry.state import PushedState, RunState, SearchState
 WAIT_SECONDS, REQUEST_SECONDS, ANSWER_BYTES = 2.0, 5.0, 2**16
 """Socket timeout in seconds; limit of a whole exchange in seconds; size limit of an answer."""
 CLOSE_SECONDS = 3.0
-"""Timeout of the last push at the end of a run."""
+"""Timeout of the last push at the end of a run, in seconds."""
 START_SECONDS, START_AGAIN_SECONDS = 15.0, 30.0
-"""Timeout of a sidecar's start; least interval between two starts."""
+"""Timeout of a sidecar's start; least interval between two starts; in seconds."""
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", TOKEN_VARIABLE)
 """Environment variables that a sidecar inherits; credentials of the storage are not among them."""
 FAULTS = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError)
@@ -135,7 +135,7 @@ class SearchPusher:
         self._pushers += [Pusher(each, address, False, seconds, lambda text: None) for each in trials.values()]
 
     def handle(self, trial: str, event: messages.Event | messages.TrialFailed) -> None:
-        """Take an event of a trial."""
+        """Update the state of a trial by its event."""
         with contextlib.suppress(Exception):  # A bug in what is shown must not end the training.
             if isinstance(event, messages.TrialFailed):
                 self.trials[trial].end("failed", event.text)

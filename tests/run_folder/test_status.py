@@ -95,7 +95,7 @@ def test_failures_are_noted_with_the_checkpoints_that_a_start_found_corrupt(runs
     start = next(line for line in map(json.loads, events.read_text().splitlines()) if line["kind"] == "start")
     failed = {"time": start["time"] + 1, "kind": "checkpoint_failed", "images": 48, "message": "disk full"}
     rollback = {"time": start["time"] + 2, "kind": "rollback", "generation": 1}
-    lines = [start | {"damaged": ["a.safetensors is damaged"]}, failed, rollback]
+    lines = [start | {"damaged": ["a.safetensors is corrupt"]}, failed, rollback]
     events.write_text("\n".join(map(json.dumps, lines)))
     run = read(runs / "crashed")
     assert [note["kind"] for note in run.notes] == ["checkpoint_damaged", "checkpoint_failed", "rollback"]
@@ -231,7 +231,7 @@ def test_the_paragraph_of_a_live_run(runs):
     assert text.startswith(f"crashed: running, 72 of {TOTAL} images (60 %)")
     assert "on 1 worker since" in text
     assert "(5 min)" in text
-    assert "process 7 on far has it until" in text
+    assert "held by process 7 on far until" in text
     assert "resume" not in text
 
 
