@@ -115,7 +115,7 @@ def _walked(data: DataSet) -> float:
 
 def _decoded(config: Config, data: DataSet, decoders: int) -> float:
     """One shard in memory, decoded in batches."""
-    opened = OpenShard(data.where(0), read_samples(data.read(0), data.where(0), known=True))
+    opened = OpenShard(data.where(0), read_samples(data.read(0), data.where(0)))
     fields = [Decoder(name, field, data.index) for name, field in config.data.fields.items()]
     samples = [(opened, *sample) for sample in opened.samples]
     begun, size = time.perf_counter(), config.data.batch_size

@@ -1,1 +1,1 @@
-"""Data in: index, order, shards, batches."""
+"""Data sets: index, order, shards, batches."""

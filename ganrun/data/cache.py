@@ -1,8 +1,7 @@
-"""Shards of object storage kept on this machine's disk, shared by all runs and ranks on it.
+"""Disk cache for shards from object storage, shared by all runs and ranks of a machine.
 
-A file's name is the sha256 of its content, so that it is the same shard whatever data set it came with, and what
-is read is checked against its name by the reader. Nothing here may stop a run: a disk that is full or not ours
-means that there is no cache.
+The name of a file is the sha256 of its content: a shard is the same in every data set, and the reader verifies it. The
+cache never stops a run: with a full or read-only disk there is no cache.
 """
 
 import contextlib
@@ -16,28 +15,30 @@ from pathlib import Path
 from typing import IO
 
 PART = ".part-"
+"""Prefix of a file that is being written."""
 STALE_SECONDS = 3600.0
+"""Age at which such a file is deleted: its process was killed."""
 LONGEST_WAIT_SECONDS = 60.0
-"""So long one waits for another that fetches the same shard; that one may be stopped, and to fetch twice is no harm."""
+"""Longest wait for another process that fetches the same shard; then it is fetched twice."""
 logger = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """Where shards are kept: `ganrun/shards` below XDG_CACHE_HOME, which is ~/.cache if it is not set."""
+    """Return the folder of the cache: `ganrun/shards` below XDG_CACHE_HOME, by default ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ganrun" / "shards"
 
 
 def open_cache(mib: int) -> "ShardCache | None":
-    """This machine's cache of so many MiB (`data.cache_mib`); None if that is 0."""
+    """Return this machine's cache with a limit of `mib` MiB (`data.cache_mib`); None if that is 0."""
     return ShardCache(cache_folder(), mib * 2**20) if mib else None
 
 
 class ShardCache:
-    """At most so many bytes of shards; those not used for longest go first.
+    """Cache of shards that evicts the least recently used.
 
     Args:
-        folder: of the files; made if need be.
-        limit: bytes in all.
+        folder: folder of the files; created if missing.
+        limit: total size in bytes.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -46,29 +47,29 @@ class ShardCache:
 
     @contextlib.contextmanager
     def alone(self, sha256: str) -> Iterator[None]:
-        """One of this machine's processes and threads at a time, so that a shard that two want is fetched once."""
+        """Hold the lock of a shard among the processes and threads of this machine, so that it is fetched once."""
         with contextlib.ExitStack() as held:
-            with self._harmless():
+            with self._ignoring_errors():
                 self.folder.mkdir(parents=True, exist_ok=True)
-                # Few files for many shards: that two of them now and then wait for each other does no harm.
+                # 256 locks for all shards: two of them rarely wait for each other.
                 lock = held.enter_context((self.folder / f".lock-{sha256[:2]}").open("w"))
                 _wait_for(lock)
             yield
 
     def get(self, sha256: str) -> bytes | None:
-        """The bytes that were put under this hash, if they are still there; they may be damaged."""
+        """Return the bytes that were put under this hash, not verified; None if they are gone."""
         with contextlib.suppress(OSError):
             data = (self.folder / sha256).read_bytes()
-            with contextlib.suppress(OSError):  # Someone else's file may be read and not touched.
+            with contextlib.suppress(OSError):  # A file of another user may be readable only.
                 os.utime(self.folder / sha256)
             return data
         return None
 
     def put(self, sha256: str, data: bytes) -> None:
-        """Keeps a shard, and lets go of what is too much."""
+        """Store a shard and evict others beyond the limit."""
         if len(data) > self.limit or self._broken:
             return
-        with self._harmless():
+        with self._ignoring_errors():
             self.folder.mkdir(parents=True, exist_ok=True)
             handle, part = tempfile.mkstemp(prefix=PART, dir=self.folder)
             try:
@@ -78,15 +79,15 @@ class ShardCache:
             except BaseException:
                 Path(part).unlink(missing_ok=True)
                 raise
-            self._let_go()
+            self._evict()
 
-    def _let_go(self) -> None:
+    def _evict(self) -> None:
         entries = []
         for path in self.folder.iterdir():
-            with contextlib.suppress(FileNotFoundError):  # Another process let it go.
+            with contextlib.suppress(FileNotFoundError):  # Another process evicted it.
                 status = path.stat()
                 if path.name.startswith(PART) and time.time() - status.st_mtime > STALE_SECONDS:
-                    path.unlink()  # Whoever wrote it was killed.
+                    path.unlink()  # Its writer was killed.
                 elif not path.name.startswith("."):
                     entries.append((status.st_mtime, status.st_size, path))
         total = sum(size for _, size, _ in entries)
@@ -97,7 +98,7 @@ class ShardCache:
             total -= size
 
     @contextlib.contextmanager
-    def _harmless(self) -> Iterator[None]:
+    def _ignoring_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:

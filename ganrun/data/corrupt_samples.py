@@ -1,4 +1,4 @@
-"""What is done about samples that are damaged: the first ends the run, or a stated share of them is passed over."""
+"""Policy for corrupt samples: the first ends the run, or a configured share is skipped."""
 
 import logging
 import math
@@ -7,20 +7,20 @@ from collections.abc import Callable, Sequence
 from ganrun.data.decode import Located, RawBatch
 from ganrun.errors import UserError
 
-TOLD = 10
-"""So many samples that are passed over are named."""
+LOGGED = 10
+"""Number of skipped samples that are logged by name."""
 logger = logging.getLogger(__name__)
 
 
 class CorruptSamplePolicy:
-    """Puts the sample before a damaged one of its shard in its place.
+    """Replaces a corrupt sample by the one before it in its shard.
 
-    What replaces it depends on the shard alone, so that every slot shows as many samples as without damage, and the
-    same ones on any number of workers.
+    The replacement depends on the shard alone: every slot shows as many samples as without corruption, and the same
+    ones on any number of workers.
 
     Args:
-        share: of the samples shown that may be passed over; 0: none.
-        epoch: samples of an epoch; the share is of all epochs that were begun.
+        share: largest share of the samples shown that may be skipped, 0 to 1; 0: none.
+        epoch: number of samples of an epoch; the share counts all epochs that have begun.
     """
 
     def __init__(self, share: float, epoch: int) -> None:
@@ -28,10 +28,10 @@ class CorruptSamplePolicy:
         self.shown = self.skipped = 0
 
     def batch(self, samples: Sequence[Located], decode: Callable[[Sequence[Located]], RawBatch]) -> RawBatch:
-        """The samples decoded.
+        """Decode samples, with replacements for corrupt ones.
 
         Raises:
-            UserError: one is damaged and must not be passed over, or more are than may be.
+            UserError: a sample is corrupt and none may be skipped, or too many were.
         """
         self.shown += len(samples)
         try:
@@ -42,10 +42,10 @@ class CorruptSamplePolicy:
         return decode([self._readable(sample, decode) for sample in samples])
 
     def _readable(self, sample: Located, decode: Callable[[Sequence[Located]], RawBatch]) -> Located:
-        """The sample, or the first before it in its shard that is not damaged."""
+        """Return the sample, or the nearest one before it in its shard that is not corrupt."""
         shard, key, _ = sample
         keys = [each for each, _ in shard.samples]
-        fault, at = "", keys.index(key)  # Its text alone: an error holds frames, and these hold shards.
+        fault, at = "", keys.index(key)  # The text alone: an error references frames, and these reference shards.
         for back in range(len(keys)):
             candidate = (shard, *shard.samples[at - back])
             try:
@@ -56,16 +56,16 @@ class CorruptSamplePolicy:
                 if fault:
                     self._count(fault)
                 return candidate
-        raise UserError(f"{fault}; and so is every sample of its shard")
+        raise UserError(f"{fault}; every other sample of its shard is corrupt, too")
 
     def _count(self, fault: str) -> None:
         self.skipped += 1
-        if self.skipped <= TOLD:
-            logger.warning("a sample is passed over: %s", fault)
-        # Of whole epochs, since the damaged ones of an epoch may all come at its beginning.
+        if self.skipped <= LOGGED:
+            logger.warning("a corrupt sample is skipped: %s", fault)
+        # Of whole epochs, since all corrupt samples of an epoch may be at its beginning.
         samples = self.epoch * math.ceil(self.shown / self.epoch)
         if self.skipped > self.share * samples:
             raise UserError(
-                f"{fault}; it is damaged sample number {self.skipped}, more than data.damaged_share: {self.share} "
-                f"of {samples:,}: mend the data set, or allow more"
+                f"{fault}; it is corrupt sample number {self.skipped}, more than data.damaged_share: {self.share} "
+                f"of {samples:,}: repair the data set, or allow more"
             )

@@ -1,4 +1,4 @@
-"""The fields of a sample: members of a tar to numbers, and many samples to a batch."""
+"""Decoders of fields: members of a tar to tensors, samples to a batch."""
 
 import io
 import json
@@ -27,17 +27,15 @@ EXTENSIONS = {
     "vector": NUMBERS_EXTENSIONS,
     "point": NUMBERS_EXTENSIONS,
 }
-"""Where a field of each kind is looked for if the config does not say."""
+"""Extensions of each kind of field, tried in this order, unless the config names one."""
 Field = Tensor | list[str]
 RawBatch = dict[str, Field]
-"""Named fields of B samples on the CPU: images uint8 [B, C, H, W], labels int64 [B], vectors float32 [B, N], points
-float32 [B, C, 1, 1], texts."""
+"""Fields of B samples by name, on the CPU: images uint8 [B, C, H, W], labels int64 [B], vectors float32 [B, N], points
+float32 [B, C, 1, 1], texts as B strings."""
 Located = tuple[OpenShard, str, Sample]
-"""A sample and where it is: shard, key, members."""
-
-
+"""Sample with its shard: shard, key, members."""
 Pixels = NDArray[np.uint8]
-"""[H, W, C]."""
+"""Decoded image, [H, W, C]."""
 JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 
 
@@ -45,9 +43,9 @@ class Decoder:
     """Decodes one field of samples.
 
     Args:
-        name: of the field.
-        field: its kind and extension.
-        index: of the data set; all images are of its size, and labels are numbers of its classes.
+        name: name of the field, for messages.
+        field: kind, extension and channels of the field.
+        index: index of the data set, with the size of the images and the classes of the labels.
     """
 
     def __init__(self, name: str, field: FieldConfig, index: Index) -> None:
@@ -56,10 +54,10 @@ class Decoder:
         self.channels = field.channels or index.channels
 
     def batch(self, samples: Sequence[Located], threads: Executor, parts: int) -> Field:
-        """The field of all samples; images by `parts` threads at once, since the decoder leaves Python's lock alone.
+        """Decode the field of all samples; images in `parts` threads, since their decoders release the GIL.
 
         Raises:
-            UserError: a sample lacks the field, or it is damaged or of another shape; names shard and sample.
+            UserError: a sample lacks the field, or it is corrupt or of another shape; names shard and sample.
         """
         match self.kind:
             case "image":
@@ -73,11 +71,11 @@ class Decoder:
         return [bytes(self._member(*sample)).decode(errors="replace") for sample in samples]
 
     def image(self, shard: OpenShard, key: str, members: Sample) -> Tensor:
-        """One image, uint8 [C, H, W]."""
+        """Decode one image, uint8 [C, H, W]."""
         return self._images([(shard, key, members)], None, 1)[0]
 
     def _images(self, samples: Sequence[Located], threads: Executor | None, parts: int) -> Tensor:
-        """[B, C, H, W], in memory [B, H, W, C] as decoders write and convolutions like best to read."""
+        """Decode images to [B, C, H, W] in channels-last memory, which decoders write and convolutions read fastest."""
         size = self.index.image_size
         images = np.empty((len(samples), size, size, self.channels), np.uint8)
 
@@ -94,22 +92,23 @@ class Decoder:
             found = _decode_jpeg(encoded, out) if encoded[:2] == JPEG else _decode_other(encoded, out)
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise UserError(f"{shard.where}: {self.name} of sample {key!r} is no readable image: {reason}") from error
+            fault = f"{shard.where}: {self.name} of sample {key!r} is not a readable image: {reason}"
+            raise UserError(fault) from error
         if found != (*out.shape, "uint8"):
             height, width, channels, kind = found
             raise UserError(
-                f"{shard.where}: {self.name} of sample {key!r} is {channels}x{height}x{width} {kind}, but needed is "
+                f"{shard.where}: {self.name} of sample {key!r} is {channels}x{height}x{width} {kind}, but must be "
                 f"{self.channels}x{out.shape[0]}x{out.shape[1]} (channels x height x width) of 8 bits; "
-                "make the data set again with ganrun.prepare --size"
+                "make the data set again with ganrun prepare --size"
             )
 
     def label(self, shard: OpenShard, key: str, members: Sample) -> int:
-        """One label, in 0 to the number of classes less 1."""
+        """Decode one label, 0 to the number of classes - 1."""
         text, classes = bytes(self._member(shard, key, members)), len(self.index.classes)
         try:
             label = int(text)
         except ValueError:
-            raise UserError(f"{shard.where}: {self.name} of sample {key!r} is {text[:20]!r}, no whole number") from None
+            raise UserError(f"{shard.where}: {self.name} of sample {key!r} is {text[:20]!r}, not an integer") from None
         if not 0 <= label < classes:
             raise UserError(
                 f"{shard.where}: {self.name} of sample {key!r} is {label}, but the index names {classes} classes"
@@ -139,14 +138,14 @@ class Decoder:
         content = bytes(self._member(shard, key, members))
         try:
             numbers = np.load(io.BytesIO(content)) if content[:6] == b"\x93NUMPY" else json.loads(content)
-            if isinstance(numbers, dict):  # Attributes by name; the same order for all.
+            if isinstance(numbers, dict):  # Attributes by name, in the same order for all samples.
                 numbers = [numbers[name] for name in sorted(numbers)]
             vector = np.asarray(numbers, np.float32)
             if vector.ndim != 1:
                 raise ValueError(f"{vector.ndim} dimensions instead of 1")
         except (ValueError, TypeError, RecursionError, MemoryError) as error:
             raise UserError(
-                f"{shard.where}: {self.name} of sample {key!r} is no list of numbers, JSON or .npy ({error})"
+                f"{shard.where}: {self.name} of sample {key!r} is not a list of numbers as JSON or .npy ({error})"
             ) from None
         return vector
 
@@ -160,11 +159,11 @@ class Decoder:
 
 
 def _decode_other(encoded: memoryview, out: Pixels) -> tuple[int, int, int, str]:
-    """As `_decode_jpeg`, of a PNG or WebP; one that says it is of another size is not decoded: it may be huge."""
+    """Decode a PNG or WebP like `_decode_jpeg`. It is not decoded if its header states another size: it may be huge."""
     stated = _stated_shape(encoded)
     if stated[:2] != out.shape[:2]:
         return stated
-    # bytearray: torch warns of buffers it may not write to.
+    # A bytearray, since torch warns of read-only buffers.
     content = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
     image = decode_image(content, ImageReadMode.UNCHANGED)
     found = (image.shape[1], image.shape[2], image.shape[0], str(image.dtype).removeprefix("torch."))
@@ -174,10 +173,10 @@ def _decode_other(encoded: memoryview, out: Pixels) -> tuple[int, int, int, str]
 
 
 def _stated_shape(encoded: memoryview) -> tuple[int, int, int, str]:
-    """Height, width, channels and type that the header of a PNG (ISO/IEC 15948) or WebP (RFC 9649) states.
+    """Return the height, width, channels and dtype in the header of a PNG (ISO/IEC 15948) or WebP (RFC 9649).
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the content is neither.
     """
     head = bytes(encoded[:30])
     if head[:8] == PNG and head[12:16] == b"IHDR" and len(head) == 30:
@@ -196,7 +195,7 @@ def _stated_shape(encoded: memoryview) -> tuple[int, int, int, str]:
 
 
 def _decode_jpeg(encoded: memoryview, out: Pixels) -> tuple[int, int, int, str]:
-    """Decodes into `out` if the shape fits; height, width, channels and type of what was there."""
+    """Decode into `out` if the shape fits; return height, width, channels and dtype of the image."""
     height, width, colours, _ = simplejpeg.decode_jpeg_header(encoded)
     channels = {"Gray": 1, "CMYK": 4, "YCCK": 4}.get(colours, 3)
     if (height, width, channels) == out.shape:

@@ -1,4 +1,4 @@
-"""Whole shards, fetched ahead by threads, checked and opened."""
+"""Threads that fetch whole shards ahead, verify and open them."""
 
 import threading
 from collections import Counter
@@ -7,36 +7,37 @@ from weakref import WeakValueDictionary
 
 from ganrun.data.cache import ShardCache
 from ganrun.data.index import DataSet
-from ganrun.data.shard import OpenShard, damage, walk_shard, wrong_size
+from ganrun.data.shard import OpenShard, mismatch, read_verified, size_mismatch
 from ganrun.errors import RunError, UserError
 from ganrun.storage import TooLargeError
 
 FETCHERS = 4
+"""Number of threads."""
 
 
 class Fetcher:
-    """Opens shards of a data set, each once for all who want it at the time.
+    """Opens the shards of a data set, each once for all that need it at the time.
 
     Args:
         data: the data set.
-        cache: where shards of object storage are kept; None: nowhere.
+        cache: cache for shards from object storage, or None.
     """
 
     def __init__(self, data: DataSet, cache: ShardCache | None = None) -> None:
         self.data, self.cache = data, cache
         self.bytes_fetched = 0
-        """Read from storage, not from the cache."""
-        self.damaged = 0
-        """Times that what came was not what the index says, and came again."""
+        """Bytes read from storage, not from the cache."""
+        self.corrupt = 0
+        """Number of shards that arrived corrupt over the network and were fetched again."""
         self._lock = threading.Lock()
         self._opened: WeakValueDictionary[int, OpenShard] = WeakValueDictionary()
         self._coming: dict[int, Future[OpenShard]] = {}
         self._threads = ThreadPoolExecutor(FETCHERS, thread_name_prefix="fetch")
 
     def request(self, number: int) -> "Future[OpenShard]":
-        """A shard, now or soon. It stays open as long as someone holds it.
+        """Return a shard, now or later. It stays open as long as it is referenced.
 
-        The future raises UserError if the shard is damaged, missing or not allowed, RunError if its storage does
+        The future raises UserError if the shard is corrupt, missing or access is denied, RunError if its storage does
         not answer.
         """
         with self._lock:
@@ -52,18 +53,18 @@ class Fetcher:
 
     @property
     def faults(self) -> Counter[str]:
-        """Requests to the storage that failed and were made again, by kind."""
+        """Number of retried requests to the storage by kind, as in the metric `shard_errors_total`."""
         places = {id(place): place for place in self.data.places}.values()
-        return sum((place.traffic.faults for place in places if place.traffic), Counter({"damaged": self.damaged}))
+        return sum((place.traffic.faults for place in places if place.traffic), Counter({"damaged": self.corrupt}))
 
     def close(self) -> None:
-        """Lets go of what has not begun."""
+        """Cancel the requests that have not begun."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _open(self, number: int) -> OpenShard:
         where = self.data.where(number)
         try:
-            opened = OpenShard(where, walk_shard(self._whole(number), self.data.index.shards[number], where))
+            opened = OpenShard(where, read_verified(self._whole(number), self.data.index.shards[number], where))
             with self._lock:
                 self._opened[number] = opened
             return opened
@@ -76,29 +77,29 @@ class Fetcher:
                 del self._coming[number]
 
     def _whole(self, number: int) -> bytes:
-        """The bytes of a shard as its index has them, from the cache or from storage."""
+        """Return the verified bytes of a shard, from the cache or from storage."""
         shard = self.data.index.shards[number]
         if self.cache is None or self.data.places[number].traffic is None:
             return self.fetch(number)
         with self.cache.alone(shard.sha256):
             cached = self.cache.get(shard.sha256)
-            if cached is not None and not damage(cached, shard):
+            if cached is not None and not mismatch(cached, shard):
                 return cached
             data = self.fetch(number)
             self.cache.put(shard.sha256, data)
             return data
 
     def fetch(self, number: int) -> bytes:
-        """The bytes of a shard from storage; a second time if they came damaged over a wire.
+        """Return the verified bytes of a shard from storage; retry once if they arrive corrupt over the network.
 
         Raises:
-            UserError: they are not what the index says.
-            OSError: the storage does not give them.
+            UserError: the shard differs from its index.
+            OSError: the storage cannot read it.
         """
         data, fault = self._read(number)
         if fault and self.data.places[number].traffic is not None:
             with self._lock:
-                self.damaged += 1
+                self.corrupt += 1
             data, fault = self._read(number)
         if fault:
             raise UserError(f"{self.data.where(number)}: {fault}")
@@ -107,10 +108,10 @@ class Fetcher:
         return data
 
     def _read(self, number: int) -> tuple[bytes, str | None]:
-        """What the storage has, and how it differs from what the index says."""
+        """Return the bytes of a shard, and how they differ from the index: a message, or None."""
         shard = self.data.index.shards[number]
         try:
             data = self.data.read(number)
         except TooLargeError as error:
-            return b"", wrong_size(error.size, shard)
-        return data, damage(data, shard)
+            return b"", size_mismatch(error.size, shard)
+        return data, mismatch(data, shard)

@@ -1,4 +1,4 @@
-"""What a prepared data set holds: `index.json`, its shards by name with their counts, sizes and hashes."""
+"""`index.json` of a prepared data set: its shards with their counts, sizes and hashes."""
 
 import functools
 import hashlib
@@ -17,14 +17,14 @@ from ganrun.storage import INDEX_BYTES, PATIENCE_SECONDS, Storage, matching, ope
 FORMAT = 1
 INDEX_NAME = "index.json"
 PACKAGES = ("fashion-mnist-10k",)
-"""Data sets that travel with ganrun, as `data.shards: package:NAME`."""
+"""Data sets within the ganrun package, as `data.shards: package:NAME`."""
 SHARD_SAMPLES = 2**24
-"""At most; an order of so many takes 128 MiB."""
+"""Most samples in a shard. An order of so many takes 128 MiB."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar of samples; `name` is relative to its index, `sha256` that of the whole file."""
+    """Entry of one shard; `name` is relative to the index, `sha256` is that of the whole file."""
 
     name: str
     samples: int
@@ -34,7 +34,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Index:
-    """The content of `index.json`; `made` says how it was made, for people."""
+    """Content of `index.json`; `made` records for people how the data set was made."""
 
     image_size: int
     channels: int
@@ -44,25 +44,25 @@ class Index:
 
     @property
     def samples(self) -> int:
-        """Samples in all shards."""
+        """Number of samples in all shards."""
         return sum(shard.samples for shard in self.shards)
 
     @property
     def fingerprint(self) -> str:
-        """Equal for data sets with the same samples in the same order, wherever they are."""
+        """Hash that is equal for data sets with the same samples in the same order, wherever they are stored."""
         content = ",".join(f"{shard.samples}:{shard.sha256}" for shard in self.shards)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def to_json(self) -> bytes:
-        """The bytes of `index.json`; equal indexes have equal bytes."""
+        """Return the bytes of `index.json`; equal indexes have equal bytes."""
         return (json.dumps({"format": FORMAT, **asdict(self)}, indent=1, sort_keys=True) + "\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes, where: str) -> "Index":
-        """Reads `index.json`.
+        """Parse `index.json`.
 
         Raises:
-            UserError: it is no index of this format; the message begins with `where`.
+            UserError: the content is not an index of this format; the message begins with `where`.
         """
         try:
             fields = json.loads(data)
@@ -74,51 +74,55 @@ class Index:
             for shard in shards:
                 _check_plain(shard)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise UserError(f"{where}: no index ({error}); make it with ganrun.prepare") from error
+            raise UserError(f"{where}: not a valid index ({error}); make it with ganrun prepare") from error
         if not index.samples:
-            raise UserError(f"{where}: the data set has no samples; make it again with ganrun.prepare")
+            raise UserError(f"{where}: the data set has no samples; make it again with ganrun prepare")
         return index
 
 
 def _check_plain(shard: Shard) -> None:
-    """An index may come from anybody: what it names stays below it, and is as large as shards are."""
+    """Refuse names that lead out of the folder and impossible sizes: an index may come from anybody."""
     if shard.name.startswith("/") or ".." in shard.name.split("/") or not shard.name.isprintable():
-        raise ValueError(f"{shard.name!r} is no name of a shard")
+        raise ValueError(f"{shard.name!r} is not a valid shard name")
     if not (type(shard.samples) is type(shard.bytes) is int and 0 <= shard.samples <= SHARD_SAMPLES):
         raise ValueError(f"{shard.name} with {shard.samples!r} samples in {shard.bytes!r} bytes")
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """An index and the places that hold its shards, one for each."""
+    """Index and the storage of each of its shards."""
 
     index: Index
     places: tuple[Storage, ...]
 
     def where(self, shard: int) -> str:
-        """The address of a shard, for messages."""
+        """Return the address of a shard, for messages."""
         return f"{self.places[shard].uri}/{self.index.shards[shard].name}"
 
     def read(self, shard: int) -> bytes:
-        """All bytes of a shard, as stored; TooLargeError if they are more than its index says."""
+        """Return all bytes of a shard, as stored.
+
+        Raises:
+            TooLargeError: the shard is larger than its index says.
+            OSError: the storage cannot read it.
+        """
         return self.places[shard].read(self.index.shards[shard].name, self.index.shards[shard].bytes)
 
 
 def open_data(shards: str | list[str], patience_seconds: float = PATIENCE_SECONDS) -> DataSet:
-    """The data set that `data.shards` names: a folder or prefix with an index, `package:NAME`, or
-    shards by brace range, glob or list whose folder has an index.
+    """Open the data set that `data.shards` names.
 
     Args:
-        shards: what it is called.
-        patience_seconds: so long a storage that does not answer is asked again.
+        shards: a folder or prefix with an index, `package:NAME`, or shards whose folder has an index: one, a brace
+            range, a glob or a list.
+        patience_seconds: retry budget of a storage that does not answer.
 
     Raises:
-        UserError: nothing is there, or there is no index, or the parts do not belong together.
+        UserError: no shards or no index there, or parts of different image size, channels or classes.
     """
     entries = [shards] if isinstance(shards, str) else shards
-    read_index = functools.cache(
-        functools.partial(_read_index, patience_seconds)
-    )  # once a folder, however many of its shards are named
+    # Once per folder, however many of its shards are named.
+    read_index = functools.cache(functools.partial(_read_index, patience_seconds))
     parts = [_open_part(uri, read_index) for entry in entries for uri in _expand(entry)]
     if not parts:
         raise UserError(f"data.shards: {shards!r} names no shard")
@@ -137,7 +141,7 @@ def open_data(shards: str | list[str], patience_seconds: float = PATIENCE_SECOND
 
 
 def _expand(entry: str) -> list[str]:
-    """Brace ranges, then globs."""
+    """Expand brace ranges, then globs."""
     uris = []
     for uri in braceexpand(entry):
         if not any(sign in uri for sign in "*?["):
@@ -150,7 +154,7 @@ def _expand(entry: str) -> list[str]:
 
 
 def _open_part(uri: str, read_index: Callable[[str], DataSet]) -> DataSet:
-    """A folder with an index, or one shard with its index beside it."""
+    """Open a folder with an index, or one shard with its index beside it."""
     if uri.startswith("package:"):
         return read_index(str(_package(uri.removeprefix("package:"))))
     if not uri.endswith((".tar", ".tar.gz")):

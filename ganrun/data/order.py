@@ -1,11 +1,11 @@
-"""In which order samples are shown: a pure function of (seed, epoch, slot, position).
+"""Order in which samples are shown: a pure function of (seed, epoch, slot, position).
 
-An epoch's shards are permuted, laid end to end and cut into one lane a slot, all of equal length; a lane is
-shuffled within windows of a few shards. Nothing here knows how many workers there are: a slot's samples are
-the same whoever reads them, and a few integers say where a run is.
+The shards of an epoch are permuted, laid end to end and cut into one lane per slot, all of equal length. A lane is
+shuffled within windows of a few shards. The number of workers plays no part: the samples of a slot are the same on any
+worker, and a few integers are the position of a run.
 
     shards, permuted     |---3---|-1-|----0----|--2--|
-    lanes of 2 slots     |-------------|------------|.     the dot: fewer than `slots` samples left over
+    lanes of 2 slots     |-------------|------------|.     the dot: fewer than `slots` samples, not shown
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from ganrun.errors import UserError
 from ganrun.rng import numpy_stream
 
 Places = NDArray[np.int64]
-"""[n, 2]: (shard, number of the sample in it)."""
+"""Rows (shard, number of the sample in it), [n, 2]."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Segment:
 
 @dataclass(frozen=True)
 class Order:
-    """The order of a data set whose shards hold `sizes` samples.
+    """Order of a data set.
 
     Attributes:
-        sizes: samples in each shard.
-        slots: lanes an epoch is cut into.
+        sizes: number of samples in each shard.
+        slots: number of lanes of an epoch.
         seed: of the run.
-        window: shards that are shuffled together.
+        window: number of shards that are shuffled together.
     """
 
     sizes: tuple[int, ...]
@@ -53,21 +53,21 @@ class Order:
 
     @cached_property
     def lane_length(self) -> int:
-        """Samples that each slot is shown in an epoch."""
+        """Number of samples that each slot shows per epoch."""
         return sum(self.sizes) // self.slots
 
     @property
     def left_over(self) -> int:
-        """Samples that an epoch does not show; which ones differs from epoch to epoch."""
+        """Number of samples that an epoch does not show; they differ from epoch to epoch."""
         return sum(self.sizes) - self.lane_length * self.slots
 
     def window_at(self, slot: int, position: int) -> tuple[int, Places]:
-        """The shuffled window that holds a slot's sample number `position`, counted over all epochs.
+        """Return the shuffled window that holds sample number `position` of a slot, counted over all epochs.
 
-        Its cost does not grow with the number of shards, but for the first one of an epoch.
+        The time does not depend on the number of shards, except for the first window of an epoch.
 
         Returns:
-            Number of the window's first sample, and its samples in the order they are shown.
+            Number of the first sample of the window, and its samples in the order in which they are shown.
         """
         epoch, within = divmod(position, self.lane_length)
         laid, lane = self._laid(epoch), slot * self.lane_length
@@ -80,31 +80,30 @@ class Order:
         return epoch * self.lane_length + start - lane, stream.permutation(places)
 
     def lane(self, epoch: int, slot: int) -> list[Segment]:
-        """The part of the epoch that a slot is shown, before it is shuffled."""
+        """Return the part of an epoch that a slot shows, not shuffled."""
         first = slot * self.lane_length
         return self._laid(epoch).between(first, first + self.lane_length, at_most=len(self.sizes) + 1)
 
     @cached_property
     def _laid(self) -> "Callable[[int], _Epoch]":
-        """Epochs end to end; the few that workers are at are kept."""
+        """Layout of an epoch by its number; the last few are cached."""
         return lru_cache(maxsize=4)(partial(_lay, np.array(self.sizes), self.seed))
 
 
 @dataclass(frozen=True)
 class _Epoch:
-    """A whole epoch, end to end: of each segment its shard, the sample it begins with, and where in the epoch it ends;
-    24 bytes a shard."""
+    """Segments of an epoch, end to end: shard, first sample in it, end position in the epoch. 24 bytes per shard."""
 
     shards: NDArray[np.int64]
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
 
     def segment_at(self, position: int) -> int:
-        """Number of the segment that holds a position of the epoch."""
+        """Return the number of the segment that holds a position of the epoch."""
         return int(np.searchsorted(self.ends, position, side="right"))
 
     def between(self, first: int, last: int, at_most: int) -> list[Segment]:
-        """The segments from position `first` to before `last`, cut to these, but no more than so many."""
+        """Return at most `at_most` segments that cover positions `first` to `last` (exclusive), cut to these."""
         begin = self.segment_at(first)
         found = []
         for number in range(begin, min(begin + at_most, self.segment_at(last - 1) + 1)):
@@ -116,10 +115,10 @@ class _Epoch:
 
 
 def _lay(sizes: NDArray[np.int64], seed: int, epoch: int) -> _Epoch:
-    """The shards that hold something, permuted.
+    """Permute the shards that are not empty.
 
-    The epoch starts inside its first shard and ends with what came before: so the samples left over at the end
-    differ from epoch to epoch even where there is but one shard.
+    The epoch starts at a random sample of its first shard and ends with the part before it, so that the samples not
+    shown differ from epoch to epoch even if there is only one shard.
     """
     stream = numpy_stream(seed, "epoch", epoch)
     permuted = stream.permutation(len(sizes))

@@ -1,13 +1,14 @@
-"""Batches of the slots a worker owns: fetch shards, check them, walk them, decode, one tensor a field.
+"""Batches of the slots that a worker owns: one tensor per field, decoded from shards.
 
-Threads fetch whole shards ahead, one puts batches together, and a few decode, since the decoders leave Python's
-lock alone; no process is forked. Memory does not depend on the size of the data set. A worker holds at most
+Threads fetch whole shards ahead, one assembles batches, a few decode (the decoders release the GIL). No process is
+forked. Memory does not depend on the size of the data set. A worker holds at most
 
     ((2 x owned slots + 1) x data.shuffle_shards + FETCHERS) x bytes of the largest shard
     + (AHEAD + 2) x bytes of a turn
 
-as each slot has the window of shards that it is at and is given the next one meanwhile, and the batch that is put
-together may begin in a window that is over. (So if a window holds no fewer samples than a batch of a slot.)
+Each slot has its current window of shards and prefetches the next one, and the batch being assembled may begin in the
+window before. (This requires that a window holds at least a batch of a slot.) A shard that is gzipped or is read by
+webdataset is in memory twice while it is opened: FETCHERS shards more.
 """
 
 import contextlib
@@ -31,15 +32,16 @@ from ganrun.data.order import Order, Places
 from ganrun.data.shard import OpenShard
 
 AHEAD = 2
+"""Number of turns that are ready before they are asked for."""
 CLOSE_SECONDS = 10.0
-"""So long `close` waits for a read that is under way."""
+"""Longest wait of `close` for a read in progress."""
 
 
 class SlotReader:
-    """One slot's samples in order, from a position on.
+    """Samples of one slot in order, from a position on.
 
     Args:
-        request: fetches a shard, now or soon.
+        request: returns a shard by its number, now or later.
     """
 
     def __init__(self, slot: int, position: int, order: Order, request: Callable[[int], Future[OpenShard]]) -> None:
@@ -51,12 +53,12 @@ class SlotReader:
         self._coming: dict[int, Future[OpenShard]] = {}
 
     def look_ahead(self) -> None:
-        """Has the window after this one fetched, too."""
+        """Request the shards of the next window."""
         self._next = self.order.window_at(self.slot, self._first + len(self._places))
         self._coming = self._request(self._next[1])
 
     def take(self, count: int) -> list[Located]:
-        """The next `count` samples as (shard, key, members)."""
+        """Return the next `count` samples as (shard, key, members)."""
         if self._next is None:
             self.look_ahead()
         taken = []
@@ -74,7 +76,7 @@ class SlotReader:
                 self.look_ahead()
             assert self._next is not None
             (self._first, self._places), self._shards, self._opened = self._next, self._coming, {}
-            # The one after it waits for the next batch: this one may still hold the window that is over.
+            # The next window is requested with the next batch: this batch may still reference the previous window.
             self._next, self._coming = None, {}
         shard, number = self._places[self.position - self._first]
         self.position += 1
@@ -85,24 +87,24 @@ class SlotReader:
 
 
 class SlotBatches(NamedTuple):
-    """A batch of each owned slot; on a GPU, `copied` has passed when they are there."""
+    """Batch of each owned slot, and on a GPU the event that their copies are complete."""
 
     batches: list[RawBatch]
     copied: "torch.cuda.Event | None"
 
 
 class Stream:
-    """Batches of a worker's slots, read ahead.
+    """Prefetched batches of a worker's slots.
 
     Args:
         data: the data set.
-        config: which fields are read, and how damaged ones are met.
-        order: of the data set.
-        owned: the slots of this worker; each turn takes one batch of each, in this order.
-        images: real images shown so far by all slots, of which each slot showed an equal part.
-        device: where batches are put: on a GPU beside its work, from page-locked memory; None: the CPU.
-        cache: where shards of object storage are kept; None: nowhere.
-        decoders: threads that decode.
+        config: section `data`: fields to decode, batch size, share of corrupt samples that may be skipped.
+        order: order of the data set.
+        owned: slots of this worker; each turn takes one batch of each, in this order.
+        images: real images shown so far by all slots together, the same number by each.
+        device: device of the batches; to a GPU they are copied from pinned memory on a stream of their own. None: CPU.
+        cache: cache for shards from object storage, or None.
+        decoders: number of decoder threads.
     """
 
     def __init__(
@@ -120,9 +122,9 @@ class Stream:
         self.slot_batch = config.batch_size // order.slots
         self.fetcher = Fetcher(data, cache)
         self._fields = {name: Decoder(name, field, data.index) for name, field in config.fields.items()}
-        self.damaged = CorruptSamplePolicy(config.damaged_share, len(owned) * order.lane_length)
+        self.corrupt_samples = CorruptSamplePolicy(config.damaged_share, len(owned) * order.lane_length)
         self._slots = [SlotReader(slot, images // order.slots, order, self.fetcher.request) for slot in owned]
-        for slot in self._slots:  # After all slots' first windows.
+        for slot in self._slots:  # After the first windows of all slots.
             slot.look_ahead()
         self._copies: torch.cuda.Stream | None = None
         if device and device.type == "cuda":
@@ -134,10 +136,10 @@ class Stream:
         self._reader.start()
 
     def next(self) -> list[RawBatch]:
-        """The next batch of each owned slot, on the device.
+        """Return the next batch of each owned slot, on the device.
 
         Raises:
-            UserError: a shard or a sample is damaged, or not what the index and the config say.
+            UserError: a shard or a sample is corrupt, or does not fit index and config.
             RunError: the storage does not answer.
         """
         item = self._ready.get()
@@ -152,7 +154,7 @@ class Stream:
         return item.batches
 
     def close(self) -> None:
-        """Stops reading; a storage that does not answer is left alone with the reader, which ends with the process."""
+        """Stop reading. If the storage does not answer, the reader thread remains until the process ends."""
         self._closed.set()
         self.fetcher.close()
         deadline = time.monotonic() + CLOSE_SECONDS
@@ -169,7 +171,7 @@ class Stream:
             self._ready.put(error)
 
     def _batch(self, slot: SlotReader) -> RawBatch:
-        return self.damaged.batch(slot.take(self.slot_batch), self._decode)
+        return self.corrupt_samples.batch(slot.take(self.slot_batch), self._decode)
 
     def _decode(self, samples: Sequence[Located]) -> RawBatch:
         return {name: decoder.batch(samples, self._threads, self.decoders) for name, decoder in self._fields.items()}

@@ -60,6 +60,6 @@ class RankStats:
 
     def _counted(self) -> Counter[str]:
         fetcher = self.stream.fetcher
-        counted = Counter(shard_bytes=fetcher.bytes_fetched, samples_skipped=self.stream.damaged.skipped)
+        counted = Counter(shard_bytes=fetcher.bytes_fetched, samples_skipped=self.stream.corrupt_samples.skipped)
         counted.update({f"shard_errors/{kind}": count for kind, count in fetcher.faults.items()})
         return counted

@@ -74,10 +74,10 @@ def test_a_shard_larger_than_the_cache_puts_nothing_out(cache):
     assert kept(cache) == {1}
 
 
-def test_a_shard_that_is_put_again_takes_the_place_of_the_damaged_one(cache):
+def test_a_shard_that_is_put_again_takes_the_place_of_the_corrupt_one(cache):
     cache.put(*shard(1))
-    (cache.folder / shard(1)[0]).write_bytes(b"damaged")
-    assert cache.get(shard(1)[0]) == b"damaged"
+    (cache.folder / shard(1)[0]).write_bytes(b"corrupt")
+    assert cache.get(shard(1)[0]) == b"corrupt"
     cache.put(*shard(1))
     assert cache.get(shard(1)[0]) == shard(1)[1]
 

@@ -1,4 +1,4 @@
-"""Damaged samples: the first ends the run, or a stated share of them is passed over, the same on any workers."""
+"""Corrupt samples: the first ends the run, or a configured share is skipped, the same on any number of workers."""
 
 import gc
 import io
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from ganrun.config.schema import FieldConfig
-from ganrun.data import corrupt_samples as damaged
+from ganrun.data import corrupt_samples
 from ganrun.data.corrupt_samples import CorruptSamplePolicy
 from ganrun.data.index import DataSet
 from ganrun.data.order import Order
@@ -57,19 +57,19 @@ def numbers_of(batch):
     return batch["image"][:, 0, 0, 0].tolist()
 
 
-def test_the_first_damaged_one_ends_the_run_and_is_named(data, stream_of):
+def test_the_first_corrupt_one_ends_the_run_and_is_named(data, stream_of):
     order = Order((32,), 1, 1, 2)
     before = [number in BAD for _, number in walk(order, 0, 0, 32)].index(True)
     first = walk(order, 0, 0, 32)[before][1]
     stream = stream_of(data, batch=1)
     for _ in range(before):
         stream.next()
-    with pytest.raises(UserError, match=f"data/0.tar: image of sample '{first:02d}' is no readable image"):
+    with pytest.raises(UserError, match=f"data/0.tar: image of sample '{first:02d}' is not a readable image"):
         stream.next()
 
 
 @pytest.mark.parametrize("batch", [1, 2, 8])
-def test_a_damaged_one_is_replaced_by_the_whole_one_before_it(data, stream_of, batch):
+def test_a_corrupt_one_is_replaced_by_the_whole_one_before_it(data, stream_of, batch):
     stream = stream_of(data, batch=batch, fields=IMAGE | LABEL, damaged_share=0.5)
     shown, labels = [], []
     for _ in range(64 // batch):
@@ -81,7 +81,7 @@ def test_a_damaged_one_is_replaced_by_the_whole_one_before_it(data, stream_of, b
     assert labels == [number % 2 for number in wanted]  # All fields come from the sample that replaces it.
 
 
-def test_a_field_that_is_damaged_takes_its_sample_along(tmp_path, stream_of):
+def test_a_field_that_is_corrupt_takes_its_sample_along(tmp_path, stream_of):
     data = data_of(tmp_path / "data", ("0.png", image(0)), ("0.cls", b"1"), ("1.png", image(1)), ("1.cls", b"cat"))
     stream = stream_of(data, batch=2, fields=IMAGE | LABEL, damaged_share=0.5)
     (turn,) = stream.next()
@@ -109,15 +109,15 @@ def test_they_are_counted_and_a_few_are_named(tmp_path, stream_of, caplog):
     bad = set(range(0, 60, 2))
     data = data_of(tmp_path / "data", *members(bad=bad, samples=60))
     stream = stream_of(data, batch=60, damaged_share=0.9)
-    with caplog.at_level(logging.WARNING, logger=damaged.__name__):
+    with caplog.at_level(logging.WARNING, logger=corrupt_samples.__name__):
         stream.next()
         stream.close()
-    epochs = stream.damaged.shown // 60
+    epochs = stream.corrupt_samples.shown // 60
     assert epochs >= 1
-    assert stream.damaged.skipped == 30 * epochs
+    assert stream.corrupt_samples.skipped == 30 * epochs
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 10
-    assert len({message for message in said if "is no readable image" in message and "data/0.tar" in message}) == 10
+    assert len({message for message in said if "is not a readable image" in message and "data/0.tar" in message}) == 10
 
 
 def test_too_many_end_the_run_and_the_line_says_what_to_do(data, stream_of):
@@ -125,7 +125,7 @@ def test_too_many_end_the_run_and_the_line_says_what_to_do(data, stream_of):
     text = fault_of(stream, turns=33)
     assert "data/0.tar: image of sample " in text
     assert (
-        "damaged sample number 5, more than data.damaged_share: 0.125 of 32: mend the data set, or allow more" in text
+        "corrupt sample number 5, more than data.damaged_share: 0.125 of 32: repair the data set, or allow more" in text
     )
 
 
@@ -133,16 +133,16 @@ def test_as_many_as_the_share_are_passed_over(data, stream_of):
     stream = stream_of(data, batch=1, damaged_share=len(BAD) / 32)
     for _ in range(100):
         stream.next()
-    assert stream.damaged.skipped > 2 * len(BAD)
+    assert stream.corrupt_samples.skipped > 2 * len(BAD)
 
 
 def test_the_share_is_of_an_epoch_before_one_was_shown(data):
-    """Or one damaged sample at the very beginning would be all that was shown."""
+    """Or one corrupt sample at the very beginning would be all that was shown."""
     decoded = []
 
     def decode(samples):
         if any(key == "01" for _, key, _ in samples):
-            raise UserError("damaged")
+            raise UserError("corrupt")
         decoded.append([key for _, key, _ in samples])
         return {}
 
@@ -160,9 +160,11 @@ def opened_shard(data: DataSet):
     return Fetcher(data).request(0).result(60)
 
 
-def test_a_shard_of_damaged_ones_alone_ends_the_run(tmp_path, stream_of):
+def test_a_shard_of_corrupt_ones_alone_ends_the_run(tmp_path, stream_of):
     data = data_of(tmp_path / "data", *members(bad=set(range(5)), samples=5))
-    with pytest.raises(UserError, match=r"data/0.tar: image of sample '0\d' .*; and so is every sample of its shard"):
+    with pytest.raises(
+        UserError, match=r"data/0.tar: image of sample '0\d' .*; every other sample of its shard is corrupt, too"
+    ):
         stream_of(data, batch=1, damaged_share=0.99).next()
 
 
@@ -174,7 +176,7 @@ def test_what_is_wrong_with_the_shard_itself_is_never_passed_over(tmp_path, stre
         stream_of(data, batch=1, damaged_share=0.99).next()
 
 
-def test_a_damaged_sample_keeps_no_shard_in_memory(data):
+def test_a_corrupt_sample_keeps_no_shard_in_memory(data):
     """An error that is kept keeps its frames, and they the shard."""
     gc.disable()
     try:
@@ -183,7 +185,7 @@ def test_a_damaged_sample_keeps_no_shard_in_memory(data):
 
         def decode(samples):
             if any(key == "07" for _, key, _ in samples):
-                raise UserError("damaged")
+                raise UserError("corrupt")
             return {"image": torch.zeros(len(samples))}
 
         CorruptSamplePolicy(0.5, 32).batch([(shard, *shard.samples[number]) for number in range(9)], decode)
@@ -197,5 +199,5 @@ def test_the_score_passes_over_what_the_stream_passes_over(data):
     fields = {"image": FieldConfig(kind="image")}
     shown = RealImages(data, 32, fields, damaged_share=0.2).images(0, 32)[:, 0, 0, 0].tolist()
     assert shown == [stands_for(number) for number in range(32)]
-    with pytest.raises(UserError, match="image of sample '07' is no readable image"):
+    with pytest.raises(UserError, match="image of sample '07' is not a readable image"):
         RealImages(data, 32, fields).images(7, 1)

@@ -70,11 +70,11 @@ def test_fields_of_every_kind_are_batched(tmp_path):
     ("changes", "reason"),
     [
         ({"json": b"[1, 2, 3]"}, "3 numbers, others have 2|2 numbers, others have 3"),
-        ({"json": b"no json"}, "attributes of sample '1' is no list of numbers"),
-        ({"json": b'{"a": "x"}'}, "attributes of sample '1' is no list of numbers"),
-        ({"features_npy": npy([[1.0]])}, "features of sample '1' is no list of numbers.*2 dimensions"),
-        ({"photo_png": encoded()}, "photo of sample '1' is 1x16x16 uint8, but needed is 3x16x16"),
-        ({"edges_png": b"x"}, "edges of sample '1' is no readable image"),
+        ({"json": b"no json"}, "attributes of sample '1' is not a list of numbers"),
+        ({"json": b'{"a": "x"}'}, "attributes of sample '1' is not a list of numbers"),
+        ({"features_npy": npy([[1.0]])}, "features of sample '1' is not a list of numbers.*2 dimensions"),
+        ({"photo_png": encoded()}, "photo of sample '1' is 1x16x16 uint8, but must be 3x16x16"),
+        ({"edges_png": b"x"}, "edges of sample '1' is not a readable image"),
     ],
 )
 def test_a_bad_field_is_named_with_its_sample(tmp_path, changes, reason):
@@ -85,7 +85,7 @@ def test_a_bad_field_is_named_with_its_sample(tmp_path, changes, reason):
 def test_an_array_of_objects_is_never_unpickled(tmp_path):
     file = io.BytesIO()
     np.save(file, np.array([print], dtype=object), allow_pickle=True)
-    with pytest.raises(UserError, match="features of sample '1' is no list of numbers"):
+    with pytest.raises(UserError, match="features of sample '1' is not a list of numbers"):
         batch_of(data_of(tmp_path / "data", *members(0), *members(1, features_npy=file.getvalue())))
 
 

@@ -1,4 +1,4 @@
-"""Batches from shards: what the order says, read ahead, and every kind of damage named."""
+"""Batches from shards: what the order says, read ahead, and every fault named."""
 
 import hashlib
 import io
@@ -222,7 +222,7 @@ def test_close_does_not_wait_for_a_storage_that_does_not_answer(data_folder, str
     place.free.set()
 
 
-# Damage.
+# Corrupt shards and samples.
 
 
 def fault_of(stream, turns=1):
@@ -235,7 +235,7 @@ def fault_of(stream, turns=1):
     raise AssertionError("no turn failed")
 
 
-def damage(folder, change):
+def corrupted(folder, change):
     """A whole data set of two shards, and then its first one changed."""
     write_data(folder, sizes=(4, 4))
     path = folder / "000000.tar"
@@ -256,14 +256,14 @@ def flip(data):
     ],
     ids=["truncated", "empty", "flipped"],
 )
-def test_a_damaged_shard_is_named(tmp_path, stream_of, change, reason):
-    fault = fault_of(stream_of(damage(tmp_path / "data", change)), turns=4)
+def test_a_corrupt_shard_is_named(tmp_path, stream_of, change, reason):
+    fault = fault_of(stream_of(corrupted(tmp_path / "data", change)), turns=4)
     assert "data/000000.tar: " in fault
     assert reason in fault
 
 
 def test_a_missing_shard_is_named(tmp_path, stream_of):
-    data = damage(tmp_path / "data", lambda data: data)
+    data = corrupted(tmp_path / "data", lambda data: data)
     (tmp_path / "data/000000.tar").unlink()
     assert "data/000000.tar: cannot be read: No such file" in fault_of(stream_of(data), turns=4)
 
@@ -285,13 +285,13 @@ def test_a_shard_with_other_samples_than_its_index_is_named(tmp_path, stream_of)
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"no image", "no readable image"),
-        (b"", "no readable image"),
-        (encoded()[:40], "no readable image"),
-        (encoded(size=8), "1x8x8 uint8, but needed is 1x16x16"),
-        (encoded(mode="RGB"), "3x16x16 uint8, but needed is 1x16x16"),
-        (encoded(mode="LA"), "2x16x16 uint8, but needed is 1x16x16"),
-        (encoded(mode="I;16"), "uint16, but needed is 1x16x16 (channels x height x width) of 8 bits"),
+        (b"no image", "not a readable image"),
+        (b"", "not a readable image"),
+        (encoded()[:40], "not a readable image"),
+        (encoded(size=8), "1x8x8 uint8, but must be 1x16x16"),
+        (encoded(mode="RGB"), "3x16x16 uint8, but must be 1x16x16"),
+        (encoded(mode="LA"), "2x16x16 uint8, but must be 1x16x16"),
+        (encoded(mode="I;16"), "uint16, but must be 1x16x16 (channels x height x width) of 8 bits"),
     ],
     ids=["text", "empty", "truncated", "size", "colour", "alpha", "depth"],
 )
@@ -317,7 +317,7 @@ def test_a_sample_without_a_label_is_named(tmp_path, stream_of):
 def test_a_label_that_is_no_number_is_named(tmp_path, stream_of, content):
     data = data_of(tmp_path / "data", ("key.png", encoded()), ("key.cls", content))
     fault = fault_of(stream_of(data, batch=1, fields=IMAGE | LABEL))
-    assert f"data/0.tar: label of sample 'key' is {content!r}, no whole number" in fault
+    assert f"data/0.tar: label of sample 'key' is {content!r}, not an integer" in fault
 
 
 @pytest.mark.parametrize("label", [b"2", b"-1"])

@@ -230,7 +230,7 @@ def test_a_record_in_a_bucket_is_bounded(s3):
 
 @pytest.mark.parametrize("deep", ["[" * 100_000, '{"a":' * 100_000])
 def test_json_too_deep_to_parse(run, deep, capsys, tmp_path):
-    with pytest.raises(UserError, match="no index"):
+    with pytest.raises(UserError, match="not a valid index"):
         Index.from_json(deep.encode(), "index.json")
     (run / "latest.json").write_text(deep)
     (run / "events" / "0001.jsonl").write_text(deep)
@@ -263,8 +263,8 @@ def test_names_do_not_lead_out_of_their_folder(run, tmp_path, capsys):
         (run / "latest.json").write_text(json.dumps({"checkpoint": checkpoint_name, "images": 1, "attempt": 1}))
         assert sample.main([str(run), "--out", str(tmp_path / "a.png")]) == 1
     for name in ("../x.tar", "/etc/x.tar", "a/../../x.tar", "\x1b[2Jx.tar"):
-        with pytest.raises(UserError, match="no name of a shard"):
+        with pytest.raises(UserError, match="not a valid shard name"):
             Index.from_json(Index(8, 1, (), (Shard(name, 1, 512, ""),)).to_json(), "index.json")
     for samples in (-1, 10**12, True, "9"):
-        with pytest.raises(UserError, match="no index"):
+        with pytest.raises(UserError, match="not a valid index"):
             Index.from_json(Index(8, 1, (), (Shard("x.tar", samples, 512, ""), Shard("y", 1, 1, ""))).to_json(), "i")
