@@ -56,7 +56,7 @@ SHOWN_SKIPPED, SHOWN_CLASSES = 20, 10
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     options = _parser().parse_args(arguments)
-    return command.run(lambda: _prepare(options))
+    return command.run(lambda: _prepare_escaped(options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,6 +111,14 @@ def _size(text: str) -> int:
     if not text.isdigit() or not 4 <= int(text) <= 4096:
         raise argparse.ArgumentTypeError(f"{text!r}; give an integer from 4 to 4096")
     return int(text)
+
+
+def _prepare_escaped(options: argparse.Namespace) -> int:
+    """Run the command. Names from outside do not break the one line of an error."""
+    try:
+        return _prepare(options)
+    except (UserError, RunError) as error:
+        raise type(error)(escaped(str(error))) from error
 
 
 def _prepare(options: argparse.Namespace) -> int:
@@ -243,7 +251,7 @@ def _report(index: "Index", skipped: list[str], dest: str, seconds: float) -> No
     if means := " ".join(f"{mean:.1f}" for mean in made.get("channel_means", ())):
         lines.append(f"channel means (0 to 255): {means}")
     lines.append(f"preview: {dest}/preview.png")
-    print("\n".join(lines), file=sys.stderr)
+    print("\n".join(map(escaped, lines)), file=sys.stderr)
 
 
 def _absences(index: "Index") -> list[str]:

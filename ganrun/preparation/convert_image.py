@@ -4,9 +4,12 @@ All pictures are treated alike: rotated by their EXIF orientation; transparency 
 of an animation; 16 bits scaled to 8; palettes and CMYK to RGB; RGB to grey by ITU-R 601. Colour profiles are ignored.
 """
 
+import contextlib
 import functools
 import io
+import logging
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +45,7 @@ _GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 _ORIENTATION = 0x0112
 _NOT_READ = ("EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC")
 """Formats that Pillow lists, but reads only by starting Ghostscript (EPS), only on Windows, or not at all."""
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # It does not name the file; our own messages do.
 
 
 class UnreadableError(ValueError):
@@ -105,9 +109,9 @@ def is_image(stored: Path | bytes) -> bool:
     """Return True if the content begins like one of these formats. Formats without such a mark do not count."""
     marked = tuple(name for name in readable_formats() if Image.OPEN[name][1])
     try:
-        with Image.open(stored if isinstance(stored, Path) else io.BytesIO(stored), formats=marked):
+        with _quiet(), Image.open(stored if isinstance(stored, Path) else io.BytesIO(stored), formats=marked):
             return True
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return True
     except Exception:  # decoders raise nearly anything on corrupt files
         return False
@@ -150,13 +154,21 @@ def convert(stored: Stored, rule: Rule) -> Picture:
     return Picture(pixels, extension, _encode(image, extension), enlarged=short < rule.size)
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Turn the warning of a decompression bomb into an error; drop the others, which do not name the file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
 def _open(stored: Stored) -> Image.Image:
     """Open a picture and read its header only."""
     if isinstance(stored, np.ndarray):
         return Image.fromarray(stored)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with _quiet():
             image = Image.open(stored if isinstance(stored, Path) else io.BytesIO(stored), formats=readable_formats())
             if not all(image.size):
                 raise UnreadableError(f"{image.size[0]}x{image.size[1]} pixels")
@@ -172,9 +184,10 @@ def _decode(image: Image.Image, rule: Rule) -> str | None:
         The extension of the original file if it can go into a shard unchanged; None if the picture must be encoded.
     """
     try:
-        kept = _kept_extension(image, rule)
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
+        with _quiet():
+            kept = _kept_extension(image, rule)
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
     except Exception as error:  # even reading the orientation decodes some files
         raise UnreadableError(f"corrupt: {error}") from error
     return kept

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from ganrun.errors import UserError
+from ganrun.errors import UserError, escaped
 from ganrun.preparation.convert_image import is_image, readable_endings
 from ganrun.storage import INDEX_BYTES, open_storage
 
@@ -60,7 +60,7 @@ class Found:
 
 def count_endings(names: list[str]) -> tuple[str, ...]:
     """Return lines such as `3 .txt (notes.txt, ...)`, the most frequent ending first."""
-    names = sorted(names)
+    names = sorted(map(escaped, names))
     counts = Counter(_ending(name) for name in names)
     firsts = {_ending(name): name for name in reversed(names)}
     return tuple(

@@ -149,9 +149,8 @@ def image_of(item: Item) -> Stored:
     there = ", ".join(f".{extension}" for extension in sorted(item.members)[:5])
     advice = ""
     if dotted := [each for each in item.members if "." in each and each.rpartition(".")[2] in EXTENSIONS]:
-        advice = (
-            f"; the ending begins at the first dot of the file name: replace the other dots in names like .{dotted[0]}"
-        )
+        name = f"{item.key}.{dotted[0]}"
+        advice = f"; the ending begins at the first dot of a file name: replace the other dots of {name!r}"
     raise UnreadableError(f"the sample has no image ({', '.join(EXTENSIONS)}), only {there or 'nothing'}{advice}")
 
 
