@@ -118,10 +118,12 @@ def _check_fields(config: Config, data: DataSet) -> None:
 def _samples_with(index: Index, extensions: Sequence[str]) -> int | None:
     """Return the number of samples with a member of one of these extensions; None if it is not recorded."""
     members = index.made.get("members")
-    if not isinstance(members, dict) or set(extensions) & set(EXTENSIONS["image"]):
-        return None
+    if not isinstance(members, dict):  # ganrun 0.2 recorded only the labels.
+        members = {"cls": sum(index.made.get("images_of_class", ()))}
+        if not members["cls"] or tuple(extensions) != ("cls",):
+            return None
     there: int = sum(members.get(extension, 0) for extension in extensions)
-    return there
+    return None if set(extensions) & set(EXTENSIONS["image"]) else there
 
 
 def _check_storage(config: Config) -> None:

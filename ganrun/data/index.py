@@ -181,7 +181,7 @@ def _open_part(uri: str, read_index: Callable[[str], DataSet]) -> DataSet:
     """Open a folder with an index, or one shard with its index beside it."""
     if uri.startswith("package:"):
         return read_index(str(_package(uri.removeprefix("package:"))))
-    if not uri.endswith((".tar", ".tar.gz")) or os.path.isdir(uri):
+    if not uri.endswith((".tar", ".tar.gz")) or os.path.isdir(uri.removeprefix("file://")):
         return read_index(uri.rstrip("/"))
     folder, _, name = uri.rpartition("/")
     whole = read_index(folder or ".")

@@ -84,12 +84,12 @@ def _classes(source: Source, counts: SampleCounts) -> tuple[str, ...]:
 
 
 def _remarks(source: Source, counts: SampleCounts) -> dict[str, Any]:
-    """Return what the index records about members, labels and files that were left out; nothing that is empty."""
+    """Return what the index records about members, labels and files that were left out."""
     extensions = {name: number for name, number in sorted(counts.members.items()) if name not in EXTENSIONS}
-    facts = {
-        "members": extensions if len(extensions) <= COUNTED_EXTENSIONS else {},
+    facts: dict[str, Any] = {
         "first_without_label": counts.unlabelled if counts.labels else "",
         "numbering": source.remarks.numbering,
         "left_out": list(source.remarks.left_out),
     }
-    return {key: value for key, value in facts.items() if value}
+    counted = {"members": extensions} if len(extensions) <= COUNTED_EXTENSIONS else {}
+    return counted | {key: value for key, value in facts.items() if value}
