@@ -1,5 +1,10 @@
 """Errors that a user can act on. Commands print the message as one line, without a traceback."""
 
+import unicodedata
+
+_ESCAPED = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode categories of control characters, surrogates, line and paragraph separators."""
+
 
 class UserError(ValueError):
     """Invalid input (config, data, credentials): exit code 2.
@@ -14,3 +19,18 @@ class RunError(RuntimeError):
 
 class DivergedError(RunError):
     """Training diverged. A rollback to the last checkpoint, with other noise, may recover it."""
+
+
+def escaped(text: str) -> str:
+    """Return a name from outside as one line that UTF-8 can encode.
+
+    Control characters, and bytes of a file name that are not UTF-8, become escapes such as `\\x0a` and `\\xe9`.
+    """
+    if text.isprintable():
+        return text
+    return "".join(_escape(sign) if unicodedata.category(sign) in _ESCAPED else sign for sign in text)
+
+
+def _escape(sign: str) -> str:
+    byte = ord(sign) - 0xDC00  # surrogateescape (PEP 383) keeps byte B of a file name as U+DC00 + B.
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else sign.encode("unicode_escape").decode()

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ganrun.cli import command
-from ganrun.errors import RunError, UserError
+from ganrun.errors import RunError, UserError, escaped
 
 if TYPE_CHECKING:  # imported where they are used: --help must answer at once
     from ganrun.data.index import Index
@@ -56,7 +56,7 @@ SHOWN_SKIPPED, SHOWN_CLASSES = 20, 10
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     options = _parser().parse_args(arguments)
-    return command.run(lambda: _prepare(options))
+    return command.run(lambda: _prepare_escaped(options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -113,6 +113,14 @@ def _size(text: str) -> int:
     return int(text)
 
 
+def _prepare_escaped(options: argparse.Namespace) -> int:
+    """Run the command. Names from outside do not break the one line of an error."""
+    try:
+        return _prepare(options)
+    except (UserError, RunError) as error:
+        raise type(error)(escaped(str(error))) from error
+
+
 def _prepare(options: argparse.Namespace) -> int:
     from ganrun.data.index import INDEX_NAME
     from ganrun.preparation.existing_shards import verify
@@ -129,7 +137,7 @@ def _prepare(options: argparse.Namespace) -> int:
     if options.verify:
         index = verify(dest, options.workers)
     _report(index, skipped, dest, time.monotonic() - begin)
-    print(dest)
+    print(escaped(dest))
     return command.OK
 
 
@@ -159,7 +167,7 @@ def _address(place: str) -> PurePath:
     """Normalise a path or URI for comparison."""
     if place.startswith("s3://"):
         return PurePosixPath(place)
-    return Path(place.removeprefix("file://")).expanduser().resolve()
+    return Path(os.path.expanduser(place.removeprefix("file://"))).resolve()
 
 
 def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index", list[str]]:
@@ -167,7 +175,7 @@ def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index",
     from ganrun.preparation.pack import Packer, pack
     from ganrun.preparation.plan import plan_rule
     from ganrun.preparation.points import make_points
-    from ganrun.preparation.sources import ShardsSource
+    from ganrun.preparation.shards import ShardsSource
 
     if scheme == "gaussians":
         return make_points(options.source, options.dest, options.samples or DEFAULT_SAMPLES, options.seed or 0), []
@@ -176,7 +184,7 @@ def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index",
     how = _how(options, source, rule)
     if options.dest is None:
         assert isinstance(source, ShardsSource)
-        return index_in_place(source, rule, how, options.workers), []
+        return index_in_place(source, rule, how, options.workers)
     packer = Packer(source, rule, options.dest, options.gzip, options.strict)
     try:
         return pack(packer, how, options.shard_samples, options.workers)
@@ -186,12 +194,12 @@ def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index",
 
 
 def _open_source(options: argparse.Namespace, scheme: str, path: str) -> "Source":
-    from ganrun.preparation import folder, published_datasets, sources, stacked
+    from ganrun.preparation import folder, published_datasets, shards, stacked
 
     if scheme == "folder":
         return folder.open_folder(path, options.fields, options.limit)
     if scheme == "shards":
-        return sources.open_shards(path)
+        return shards.open_shards(path, copied=options.dest is not None)
     if scheme == "fashion-mnist":
         return published_datasets.open_fashion_mnist(path, options.limit, options.download)
     if scheme == "cifar10":
@@ -232,16 +240,30 @@ def _report(index: "Index", skipped: list[str], dest: str, seconds: float) -> No
         size = f"{index.image_size}x{index.image_size}"
         what = f"{index.samples:,} images, {made.get('skipped', 0):,} skipped; {size}, channels: {index.channels}"
     lines.append(f"{what}, shards: {len(index.shards)} ({mib:.1f} MiB); {seconds:.1f} s")
+    lines += _absences(index)
     if made.get("enlarged"):
         lines.append(f"{made['enlarged']:,} images were smaller and were enlarged: they will look blurred")
     if index.classes:
         counts = [f"{name} {n:,}" for name, n in zip(index.classes, made.get("images_of_class", ()), strict=False)]
         more = f", and {len(counts) - SHOWN_CLASSES} more" if len(counts) > SHOWN_CLASSES else ""
-        lines.append(f"classes: {len(index.classes)} ({', '.join(counts[:SHOWN_CLASSES])}{more})")
+        numbering = f"; {made['numbering']}" if made.get("numbering") else ""
+        lines.append(f"classes: {len(index.classes)} ({', '.join(counts[:SHOWN_CLASSES])}{more}){numbering}")
     if means := " ".join(f"{mean:.1f}" for mean in made.get("channel_means", ())):
         lines.append(f"channel means (0 to 255): {means}")
     lines.append(f"preview: {dest}/preview.png")
-    print("\n".join(lines), file=sys.stderr)
+    print("\n".join(map(escaped, lines)), file=sys.stderr)
+
+
+def _absences(index: "Index") -> list[str]:
+    """Return lines on members that only some samples have, and on files that are no images or no shards."""
+    made, lines = index.made, []
+    for extension, number in list(made.get("members", {}).items())[:SHOWN_CLASSES]:
+        if number < index.samples:
+            first = f" (the first: {made['first_without_label']})" if extension == "cls" else ""
+            lines.append(f"{index.samples - number:,} of {index.samples:,} samples have no .{extension}{first}")
+    if left_out := made.get("left_out"):
+        lines.append(f"left out, as other files: {'; '.join(left_out[:SHOWN_CLASSES])}")
+    return lines
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from ganrun.errors import RunError, UserError
+from ganrun.errors import RunError, UserError, escaped
 
 OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -46,7 +46,7 @@ def run(body: Callable[[], int]) -> int:
         if error.filename is None or error.strerror is None:  # A socket or pipe, not a path that the user gave.
             traceback.print_exc()
             return FAILED
-        print(f"ganrun: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"ganrun: {escaped(str(error.filename))}: {error.strerror}", file=sys.stderr)
         return WRONG_INPUT if isinstance(error, PermissionError | FileNotFoundError) else FAILED
     except Exception:
         traceback.print_exc()

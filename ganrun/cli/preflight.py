@@ -1,12 +1,13 @@
 """Checks of data, storage and hardware before a run starts. Imports no ray, and torch only for a config with GPUs."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ganrun.config.schema import ClusterConfig, Config, DataConfig, EvaluateConfig, ModelConfig
-from ganrun.data.index import DataSet, open_data
+from ganrun.data.index import INDEX_NAME, DataSet, Index, open_data
+from ganrun.data.shard import EXTENSIONS
 from ganrun.errors import UserError
-from ganrun.storage import check_rights, open_storage
+from ganrun.storage import INDEX_BYTES, check_rights, open_storage
 
 PATIENCE_SECONDS = 10.0
 """Retry budget for storage requests. Short: before a run a storage that does not answer is more often misspelt than
@@ -52,6 +53,7 @@ def _check_data(settings: DataConfig, model: ModelConfig, evaluate: EvaluateConf
     if slots > data.index.samples:
         raise UserError(f"data.slots: {slots} is more than the {data.index.samples} samples of data.shards")
     _check_shards(data)
+    _check_fields(settings, data)
 
 
 def _check_modes(settings: DataConfig, evaluate: EvaluateConfig, data: DataSet) -> None:
@@ -72,6 +74,32 @@ def _check_shards(data: DataSet) -> None:
                 raise UserError(
                     f"{place.uri}/{shard.name}: the index names this shard, but it does not exist; restore it"
                 )
+
+
+def _check_fields(settings: DataConfig, data: DataSet) -> None:
+    """Refuse a field that more samples lack, by the counts that ganrun prepare records, than may be skipped."""
+    for place in {place.uri: place for place in data.places}.values():
+        index = Index.from_json(place.read(INDEX_NAME, INDEX_BYTES), f"{place.uri}/{INDEX_NAME}")
+        if sum(where.uri == place.uri for where in data.places) < len(index.shards):
+            continue  # The index does not record which shards have the samples in question.
+        for name, field in settings.fields.items():
+            there = _samples_with(index, (field.extension,) if field.extension else EXTENSIONS[field.kind])
+            if there is not None and index.samples - there > settings.damaged_share * index.samples:
+                raise UserError(
+                    f"data.fields.{name}: {field.kind}, but {index.samples - there:,} of {index.samples:,} samples in "
+                    f"{place.uri} have none; complete the data set and prepare it again, or remove the field"
+                )
+
+
+def _samples_with(index: Index, extensions: Sequence[str]) -> int | None:
+    """Return the number of samples with a member of one of these extensions; None if it is not recorded."""
+    members = index.made.get("members")
+    if not isinstance(members, dict):  # ganrun 0.2 recorded only the labels.
+        members = {"cls": sum(index.made.get("images_of_class", ()))}
+        if not members["cls"] or tuple(extensions) != ("cls",):
+            return None
+    there: int = sum(members.get(extension, 0) for extension in extensions)
+    return None if set(extensions) & set(EXTENSIONS["image"]) else there
 
 
 def _check_gpus(cluster: ClusterConfig) -> None:

@@ -15,19 +15,9 @@ from torchvision.io import ImageReadMode, decode_image
 
 from ganrun.config.schema import FieldConfig
 from ganrun.data.index import Index
-from ganrun.data.shard import OpenShard, Sample
+from ganrun.data.shard import EXTENSIONS, OpenShard, Sample
 from ganrun.errors import UserError
 
-IMAGE_EXTENSIONS = ("png", "jpg", "jpeg", "webp")
-NUMBERS_EXTENSIONS = ("json", "npy")
-EXTENSIONS = {
-    "image": IMAGE_EXTENSIONS,
-    "label": ("cls",),
-    "text": ("txt",),
-    "vector": NUMBERS_EXTENSIONS,
-    "point": NUMBERS_EXTENSIONS,
-}
-"""Extensions of each kind of field, tried in this order, unless the config names one."""
 Field = Tensor | list[str]
 RawBatch = dict[str, Field]
 """Fields of B samples by name, on the CPU: images uint8 [B, C, H, W], labels int64 [B], vectors float32 [B, N], points

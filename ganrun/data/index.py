@@ -1,8 +1,10 @@
 """`index.json` of a prepared data set: its shards with their counts, sizes and hashes."""
 
 import functools
+import glob
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
@@ -11,8 +13,8 @@ from typing import Any
 
 from braceexpand import braceexpand
 
-from ganrun.errors import UserError
-from ganrun.storage import INDEX_BYTES, PATIENCE_SECONDS, Storage, matching, open_storage
+from ganrun.errors import UserError, escaped
+from ganrun.storage import INDEX_BYTES, PATIENCE_SECONDS, Storage, exists, matching, open_storage
 
 FORMAT = 1
 INDEX_NAME = "index.json"
@@ -80,9 +82,14 @@ class Index:
         return index
 
 
+def is_plain(name: str) -> bool:
+    """Return True if a shard may have this name: below its folder, without control characters, UTF-8."""
+    return not name.startswith("/") and ".." not in name.split("/") and escaped(name) == name
+
+
 def _check_plain(shard: Shard) -> None:
     """Refuse names that lead out of the folder and impossible sizes: an index may come from anybody."""
-    if shard.name.startswith("/") or ".." in shard.name.split("/") or not shard.name.isprintable():
+    if not is_plain(shard.name):
         raise ValueError(f"{shard.name!r} is not a valid shard name")
     if not (type(shard.samples) is type(shard.bytes) is int and 0 <= shard.samples <= SHARD_SAMPLES):
         raise ValueError(f"{shard.name} with {shard.samples!r} samples in {shard.bytes!r} bytes")
@@ -123,7 +130,7 @@ def open_data(shards: str | list[str], patience_seconds: float = PATIENCE_SECOND
     entries = [shards] if isinstance(shards, str) else shards
     # Once per folder, however many of its shards are named.
     read_index = functools.cache(functools.partial(_read_index, patience_seconds))
-    parts = [_open_part(uri, read_index) for entry in entries for uri in _expand(entry)]
+    parts = [_open_part(uri, read_index) for entry in entries for uri in _expand(entry, patience_seconds)]
     if not parts:
         raise UserError(f"data.shards: {shards!r} names no shard")
     shapes = {(part.index.image_size, part.index.channels, part.index.classes) for part in parts}
@@ -140,16 +147,33 @@ def open_data(shards: str | list[str], patience_seconds: float = PATIENCE_SECOND
     return DataSet(merged, tuple(place for part in parts for place in part.places))
 
 
-def _expand(entry: str) -> list[str]:
-    """Expand brace ranges, then globs."""
+def _expand(entry: str, patience_seconds: float) -> list[str]:
+    """Expand brace ranges, then globs. A place that exists is taken as it is, whatever its name contains.
+
+    Raises:
+        UserError: nothing matches, unbalanced braces, or the storage does not answer.
+    """
+    if not any(sign in entry for sign in "*?[]{}\\"):
+        return [entry]
+    folder = entry
+    try:
+        while folder and not exists(folder, patience_seconds):
+            folder = folder.rpartition("/")[0]
+        patterns = list(braceexpand(entry.removeprefix(folder)))
+    except ValueError:
+        raise UserError(
+            f"data.shards: {entry!r} does not exist, and has unbalanced braces; correct the path or the range"
+        ) from None
+    except OSError as error:
+        raise UserError(f"data.shards: cannot list {folder}: {error.strerror or error}") from error
     uris = []
-    for uri in braceexpand(entry):
-        if not any(sign in uri for sign in "*?["):
-            uris.append(uri)
-        elif found := matching(uri):
+    for pattern in patterns:
+        if not glob.has_magic(pattern) or exists(folder + pattern, patience_seconds):
+            uris.append(folder + pattern)
+        elif found := matching(pattern, folder):
             uris += found
         else:
-            raise UserError(f"data.shards: no file matches {uri!r}")
+            raise UserError(f"data.shards: no file matches {folder + pattern!r}")
     return uris
 
 
@@ -157,7 +181,7 @@ def _open_part(uri: str, read_index: Callable[[str], DataSet]) -> DataSet:
     """Open a folder with an index, or one shard with its index beside it."""
     if uri.startswith("package:"):
         return read_index(str(_package(uri.removeprefix("package:"))))
-    if not uri.endswith((".tar", ".tar.gz")):
+    if not uri.endswith((".tar", ".tar.gz")) or os.path.isdir(uri.removeprefix("file://")):
         return read_index(uri.rstrip("/"))
     folder, _, name = uri.rpartition("/")
     whole = read_index(folder or ".")

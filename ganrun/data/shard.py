@@ -9,9 +9,17 @@ from dataclasses import dataclass
 
 from ganrun.data.index import Shard
 from ganrun.data.ustar import plain_members
-from ganrun.data.webdataset_tar import tar_members
+from ganrun.data.webdataset_tar import no_files, tar_members
 from ganrun.errors import UserError
 
+EXTENSIONS = {
+    "image": ("png", "jpg", "jpeg", "webp"),
+    "label": ("cls",),
+    "text": ("txt",),
+    "vector": ("json", "npy"),
+    "point": ("json", "npy"),
+}
+"""Extensions of each kind of field, tried in this order, unless the config names one."""
 GZIP = b"\x1f\x8b"
 UNPACKED_BYTES, UNPACKED_RATIO = 256 * 2**20, 16
 """Largest size of an unpacked gzip: in bytes, or as a multiple of the packed size, whichever is greater."""
@@ -67,7 +75,7 @@ def read_verified(data: bytes, shard: Shard, where: str) -> list[tuple[str, Samp
     return samples
 
 
-def read_samples(data: bytes, where: str) -> list[tuple[str, Sample]]:
+def read_samples(data: bytes, where: str, outside: list[tuple[str, str]] | None = None) -> list[tuple[str, Sample]]:
     """Return the samples of a tar or gzipped tar as (key, members).
 
     The format is WebDataset's: consecutive files with the same key make one sample. A plain tar is read in place, any
@@ -76,6 +84,8 @@ def read_samples(data: bytes, where: str) -> list[tuple[str, Sample]]:
     Args:
         data: the whole file.
         where: address of the file, for messages.
+        outside: list that gets (name, reason) of each member that belongs to no sample, hidden ones apart. With it,
+            members after the end mark, which no reader sees, are an error. None: such members are ignored.
 
     Raises:
         UserError: the file is not a tar, is truncated or corrupt, or a key or a member of a sample occurs twice.
@@ -85,9 +95,12 @@ def read_samples(data: bytes, where: str) -> list[tuple[str, Sample]]:
     samples: list[tuple[str, Sample]] = []
     keys: set[str] = set()
     key, members = "", Sample()
-    for name, content in plain_members(data) or tar_members(data, where):
+    plain = plain_members(data)
+    for name, content in plain or tar_members(data, where):
         found, extension = split_name(name)
         if not found or not extension:
+            if outside is not None and not METADATA.match(name) and not name.rpartition("/")[2].startswith("."):
+                outside.append((name, "no ending, hence part of no sample"))
             continue
         if found != key:
             if found in keys:
@@ -98,6 +111,8 @@ def read_samples(data: bytes, where: str) -> list[tuple[str, Sample]]:
         if extension in members:
             raise UserError(f"{where}: sample {key!r} has two members {extension!r}")
         members[extension] = content
+    if outside is not None and not plain:
+        outside += no_files(data, where)
     return samples
 
 

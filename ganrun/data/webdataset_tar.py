@@ -4,6 +4,7 @@ Its tar iterator is Python's tarfile, which takes about 100 us and a copy per me
 corrupt header for the end of the file, and allocates what a header asks for. Here that is an error.
 """
 
+import contextlib
 import io
 import tarfile
 from collections.abc import Iterator
@@ -113,3 +114,28 @@ def _well_formed(records: bytes) -> bool:
         if len(record) < length or not record.endswith(b"\n") or b"=" not in record or rest.startswith(b"GNU.sparse."):
             return False
     return True
+
+
+def no_files(data: bytes, where: str) -> list[tuple[str, str]]:
+    """Return (name, reason) of each member that is neither a regular file nor a folder, of a tar that was read whole.
+
+    Raises:
+        UserError: there are members after the end mark, which readers do not see.
+    """
+    found, tar = [], _Blocks(data)
+    with tarfile.open(fileobj=tar, mode="r|") as members:
+        for member in members:
+            name = member.name.encode(errors="surrogateescape").decode(errors="replace")
+            if member.islnk() or member.issym():
+                found.append((name, f"a link to {member.linkname!r}, not a file; pack the file itself"))
+            elif not member.isreg() and not member.isdir():
+                found.append((name, "not a regular file"))
+    blocks, end = blocks_of(data), tar.tell() // BLOCK
+    for number in np.flatnonzero(blocks[end:].any(1)).tolist():
+        with contextlib.suppress(tarfile.HeaderError):
+            tarfile.TarInfo.frombuf(blocks[end + number].tobytes(), "utf-8", "surrogateescape")
+            raise UserError(
+                f"{where}: has an end mark at byte {tar.tell() - BLOCK}, and members after it from byte "
+                f"{(end + number) * BLOCK}, which no reader sees (tars one after another?); unpack and pack one tar"
+            )
+    return found

@@ -4,8 +4,12 @@ All pictures are treated alike: rotated by their EXIF orientation; transparency 
 of an animation; 16 bits scaled to 8; palettes and CMYK to RGB; RGB to grey by ITU-R 601. Colour profiles are ignored.
 """
 
+import contextlib
+import functools
 import io
+import logging
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from ganrun.data.shard import EXTENSIONS as FIELD_EXTENSIONS
 from ganrun.errors import UserError
 
 Pixels = NDArray[np.uint8]
@@ -32,12 +37,15 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "webp": ("WEBP", {"lossless": True}),
 }
 """Pillow's format and options of saving by member extension; png and webp are lossless."""
-EXTENSIONS = ("png", "jpg", "jpeg", "webp")
+EXTENSIONS = FIELD_EXTENSIONS["image"]
 """Extensions of the members that hold a sample's picture."""
 
 _EXTENSION_OF = {name: extension for extension, (name, _) in FORMATS.items()}
 _GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 _ORIENTATION = 0x0112
+_NOT_READ = ("EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC")
+"""Formats that Pillow lists, but reads only by starting Ghostscript (EPS), only on Windows, or not at all."""
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # It does not name the file; our own messages do.
 
 
 class UnreadableError(ValueError):
@@ -84,6 +92,31 @@ class Picture:
     enlarged: bool = False
 
 
+@functools.cache
+def readable_formats() -> tuple[str, ...]:
+    """Return Pillow's names of the formats that it reads itself."""
+    Image.init()
+    return tuple(name for name in Image.ID if name not in _NOT_READ)
+
+
+@functools.cache
+def readable_endings() -> frozenset[str]:
+    """Return the endings of these formats, such as .png."""
+    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in readable_formats())
+
+
+def is_image(stored: Path | bytes) -> bool:
+    """Return True if the content begins like one of these formats. Formats without such a mark do not count."""
+    marked = tuple(name for name in readable_formats() if Image.OPEN[name][1])
+    try:
+        with _quiet(), Image.open(stored if isinstance(stored, Path) else io.BytesIO(stored), formats=marked):
+            return True
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return True
+    except Exception:  # decoders raise nearly anything on corrupt files
+        return False
+
+
 def read_shape(stored: Stored) -> tuple[int, int, int]:
     """Return width, height and channels (1 or 3) from the header of a picture.
 
@@ -105,7 +138,12 @@ def convert(stored: Stored, rule: Rule) -> Picture:
         kept = _decode(image, rule)
     short = min(image.size)
     _check(image, rule)
-    image = _flatten(image, "L" if rule.channels == 1 else "RGB")
+    try:
+        image = _flatten(image, "L" if rule.channels == 1 else "RGB")
+    except UnreadableError:
+        raise
+    except (ValueError, OSError, TypeError, KeyError) as error:
+        raise UnreadableError(f"cannot convert mode {image.mode}: {error}") from error
     if image.size != (rule.size, rule.size):
         image = _centre_square(image).resize((rule.size, rule.size), FILTERS[rule.filter])
     pixels = np.asarray(image).reshape(rule.size, rule.size, rule.channels)
@@ -116,14 +154,25 @@ def convert(stored: Stored, rule: Rule) -> Picture:
     return Picture(pixels, extension, _encode(image, extension), enlarged=short < rule.size)
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Turn the warning of a decompression bomb into an error; drop the others, which do not name the file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
 def _open(stored: Stored) -> Image.Image:
     """Open a picture and read its header only."""
     if isinstance(stored, np.ndarray):
         return Image.fromarray(stored)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(stored if isinstance(stored, Path) else io.BytesIO(stored))
+        with _quiet():
+            image = Image.open(stored if isinstance(stored, Path) else io.BytesIO(stored), formats=readable_formats())
+            if not all(image.size):
+                raise UnreadableError(f"{image.size[0]}x{image.size[1]} pixels")
+            return image
     except Exception as error:  # decoders raise nearly anything on corrupt files
         raise UnreadableError(_reason(stored, error)) from error
 
@@ -135,9 +184,10 @@ def _decode(image: Image.Image, rule: Rule) -> str | None:
         The extension of the original file if it can go into a shard unchanged; None if the picture must be encoded.
     """
     try:
-        kept = _kept_extension(image, rule)
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
+        with _quiet():
+            kept = _kept_extension(image, rule)
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
     except Exception as error:  # even reading the orientation decodes some files
         raise UnreadableError(f"corrupt: {error}") from error
     return kept

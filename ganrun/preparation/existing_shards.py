@@ -10,9 +10,9 @@ from ganrun.data.index import INDEX_NAME, Index, Shard
 from ganrun.data.shard import open_shard
 from ganrun.errors import UserError
 from ganrun.preparation.convert_image import Rule
-from ganrun.preparation.convert_samples import SampleCounts, convert_all
+from ganrun.preparation.convert_samples import SampleCounts, convert_all, skip_faults
 from ganrun.preparation.process_pool import parallel_map
-from ganrun.preparation.sources import ShardsSource
+from ganrun.preparation.shards import ShardsSource
 from ganrun.preparation.write_index import PackedShard, finish
 from ganrun.storage import INDEX_BYTES, check_rights, open_storage
 
@@ -48,15 +48,19 @@ class Examiner:
             open_shard(data, shard, f"{self.source.uri}/{name}")
         counts = SampleCounts([0] * self.rule.channels)
         samples = 0
-        for item, picture in convert_all(self.source.samples(name, data), self.rule, counts, self.advice):
+        items = skip_faults(self.source.samples(name, data), counts)
+        for item, picture in convert_all(items, self.rule, counts, self.advice):
             if not picture.kept:
                 raise UserError(f"{item.where}: needs conversion, {_UNFIT}; {self.advice}")
             samples += 1
         return PackedShard(Shard(name, samples, len(data), hashlib.sha256(data).hexdigest()), counts)
 
 
-def index_in_place(source: ShardsSource, rule: Rule, made: dict[str, Any], workers: int) -> Index:
+def index_in_place(source: ShardsSource, rule: Rule, made: dict[str, Any], workers: int) -> tuple[Index, list[str]]:
     """Write an index beside existing shards. The shards do not change.
+
+    Returns:
+        The index, and a line for each member that looks like a sample and is none.
 
     Raises:
         UserError: a shard is corrupt, or an image is unreadable or differs from the others in size or channels. No
@@ -67,7 +71,8 @@ def index_in_place(source: ShardsSource, rule: Rule, made: dict[str, Any], worke
     examiner = Examiner(source, rule, "give a DEST to write a converted copy")
     results = parallel_map(examiner, source.names, workers)
     made_shards = list(tqdm(results, "reading", len(source.names), unit=" shards", disable=None))
-    return finish(place, source, rule, made, made_shards)
+    index = finish(place, source, rule, made, made_shards)
+    return index, [line for each in made_shards for line in each.counts.skipped]
 
 
 def verify(uri: str, workers: int) -> Index:

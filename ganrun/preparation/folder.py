@@ -8,16 +8,25 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from ganrun.errors import UserError
+from ganrun.errors import UserError, escaped
 from ganrun.preparation.convert_image import Stored, UnreadableError, read_shape
 from ganrun.preparation.fields import Members, Rows, read_fields, to_members
+from ganrun.preparation.find_images import AHEAD, Found, find_images
+from ganrun.preparation.labels import in_order
 from ganrun.preparation.process_pool import parallel_map
-from ganrun.preparation.sources import ORDER_SEED, Item, Part, Shape, hash_of, key_of, shuffled_parts
+from ganrun.preparation.sources import (
+    NO_REMARKS,
+    ORDER_SEED,
+    Item,
+    Part,
+    Remarks,
+    Shape,
+    hash_of,
+    key_of,
+    shuffled_parts,
+    versions,
+)
 from ganrun.storage import open_storage
-
-AHEAD = 32
-"""Concurrent downloads from a bucket."""
-_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,7 @@ class FolderSource:
         members: further members of samples (cls, txt, json) by path.
         classes: class names by number; empty without labels.
         size: default image size in pixels; None: that of the images.
+        remarks: what is left out, and how labels are numbered.
     """
 
     name: str
@@ -39,13 +49,15 @@ class FolderSource:
     members: dict[str, Members]
     classes: tuple[str, ...] = ()
     size: int | None = None
+    remarks: Remarks = NO_REMARKS
 
     def identity(self) -> str:
-        """Return a hash of paths, file sizes and members."""
-        objects = open_storage(self.root).objects() if _is_bucket(self.root) else {}
-        sizes = (objects[path].bytes if objects else os.stat(self._where(path)).st_size for path in self.paths)
-        entries = ((path, size, self.members.get(path, {})) for path, size in zip(self.paths, sizes, strict=True))
-        return hash_of(repr(entry).encode() for entry in entries)
+        """Return a hash of paths, sizes and times of the files, members, class names and what is left out."""
+        entries = (
+            (path, version, self.members.get(path, {}))
+            for path, version in zip(self.paths, versions(self.root, self.paths), strict=True)
+        )
+        return hash_of(repr(entry).encode() for entry in (self.classes, self.remarks, *entries))
 
     def shapes(self, workers: int) -> dict[Shape, str]:
         """Read the header of every file, so that one image of another size fails before packing starts."""
@@ -64,13 +76,13 @@ class FolderSource:
         """Yield the samples of a part. Local files are passed as paths and opened by the converter."""
         paths = [self.paths[number] for number in part.numbers]
         for place, (path, picture) in enumerate(zip(paths, self._pictures(paths), strict=True)):
-            yield Item(key_of(part, place), self._where(path), picture, self.members.get(path, {}))
+            yield Item(key_of(part, place), escaped(self._where(path)), picture, self.members.get(path, {}))
 
     def _shapes(self, paths: Sequence[str]) -> dict[Shape, str]:
         found: dict[Shape, str] = {}
         for path, picture in zip(paths, self._pictures(paths), strict=True):
             try:
-                found.setdefault(read_shape(picture), self._where(path))
+                found.setdefault(read_shape(picture), escaped(self._where(path)))
             except UnreadableError:
                 continue  # reported when it is packed
         return found
@@ -102,62 +114,63 @@ def open_folder(path: str, fields: Path | None, limit: int | None) -> FolderSour
     Raises:
         UserError: no such folder, no images, or `fields` does not match them.
     """
-    root = path.rstrip("/") if _is_bucket(path) else str(Path(path).expanduser())
+    root = path.rstrip("/") if _is_bucket(path) else os.path.expanduser(path)
     if not _is_bucket(root) and not Path(root).is_dir():
         raise UserError(f"folder:{path}: no such folder")
-    paths = find_images(root)
-    if not paths:
-        raise UserError(f"folder:{path}: no images; supported endings are {' '.join(_ENDINGS)}")
-    tops = sorted({path.split("/")[0] for path in paths if "/" in path})
-    classes = tuple(tops) if len(tops) > 1 and all("/" in path for path in paths) else ()
-    shared = {name: {"cls": str(number).encode()} for number, name in enumerate(classes)}
-    members: dict[str, Members] = {path: shared[path.split("/")[0]] for path in paths} if classes else {}
+    found = find_images(root)
+    if not found.images:
+        raise UserError(f"folder:{path}: no images; {no_images(found)}")
+    paths = found.images
+    classes, numbering, members = _class_folders(paths)
     if fields:
-        named, further = to_members(_fit(read_fields(fields), paths, fields, path))
-        classes = named or classes
+        named, by, further = to_members(_fit(read_fields(fields), found, fields, path))
+        classes, numbering = (named, by) if named else (classes, numbering)
         members = {path: {**members.get(path, {}), **further[path]} for path in paths}
     if limit:
         paths = sorted(random.Random(ORDER_SEED).sample(paths, min(limit, len(paths))))
         members = {path: members[path] for path in paths} if members else {}
-    return FolderSource("folder", root, paths, members, classes)
+    unread = tuple(f"{escaped(f'{root}/{name}')}: {reason}" for name, reason in found.unread.items())
+    remarks = Remarks(unread, found.left_out(), numbering)
+    return FolderSource("folder", root, paths, members, tuple(map(escaped, classes)), remarks=remarks)
 
 
-def find_images(root: str) -> list[str]:
-    """Return sorted paths of files below `root` with an image ending, without hidden files and folders."""
-    names = open_storage(root).objects() if _is_bucket(root) else _walk(Path(root))
-    shown = (name for name in names if not any(part.startswith(".") for part in name.split("/")))
-    return sorted(name for name in shown if name.lower().endswith(_ENDINGS))
+def no_images(found: Found) -> str:
+    """Return what a folder without images holds instead, for a message."""
+    unread = [f"{escaped(name)}: {reason}" for name, reason in found.unread.items()]
+    there = "; ".join([*unread[:1], *found.left_out()[:3]]) or "nothing"
+    return f"it holds {there}; give a folder of images that Pillow reads, such as .png, .jpg, .webp, .tif"
 
 
-def _walk(root: Path) -> Iterator[str]:
-    """Yield files below a folder. Follows symbolic links."""
-    seen = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        if (real := os.path.realpath(folder)) in seen:  # a link to a parent folder
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from ((Path(folder, name)).relative_to(root).as_posix() for name in files)
+def _class_folders(paths: list[str]) -> tuple[tuple[str, ...], str, dict[str, Members]]:
+    """Return the sub-folders as classes, how they are numbered, and the .cls of each image; empty without classes."""
+    tops = {path.split("/")[0] for path in paths if "/" in path}
+    if len(tops) < 2 or not all("/" in path for path in paths):
+        return (), "", {}
+    classes, order = in_order(tops)
+    shared = {name: {"cls": str(number).encode()} for number, name in enumerate(classes)}
+    return classes, f"sub-folders in {order} order", {path: shared[path.split("/")[0]] for path in paths}
 
 
 def _is_bucket(place: str) -> bool:
     return place.startswith("s3://")
 
 
-def _fit(rows: Rows, paths: list[str], file: Path, folder: str) -> Rows:
-    """Return the rows if they match the images one to one.
+def _fit(rows: Rows, found: Found, file: Path, folder: str) -> Rows:
+    """Return the rows of the images. Rows of images that cannot be read are dropped: those are listed as skipped.
 
     Raises:
         UserError: a row without an image, or an image without a row.
     """
-    if missing := sorted(rows.keys() - set(paths)):
+    known = found.unread.keys() | set(found.images)
+    if strays := {path: path.strip() for path in rows if path not in known and path.strip() not in rows}:
+        rows = {strays.get(path, path): row for path, row in rows.items()}  # Spaces beside the commas.
+    if missing := sorted(rows.keys() - known):
         raise UserError(
             f"--fields {file}: no image {missing[0]!r} in {folder} ({len(missing)} such rows); "
             "paths must be relative to that folder"
         )
-    if bare := [path for path in paths if path not in rows]:
+    if bare := [path for path in found.images if path not in rows]:
         raise UserError(
             f"--fields {file}: no row for {bare[0]!r} ({len(bare)} such images in {folder}); give each image a row"
         )
-    return rows
+    return {path: rows[path] for path in found.images}

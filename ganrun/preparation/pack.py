@@ -1,6 +1,6 @@
 """Packs images into tar shards, then writes `index.json`.
 
-Equal images and options give equal bytes for any number of processes. The same command continues an interrupted one:
+Equal images and options give equal shards for any number of processes. The same command continues an interrupted one:
 `unfinished.json` lists finished shards, and the index is written last.
 
 The bundled data set was made from the files of Debian's package dataset-fashion-mnist in FOLDER:
@@ -13,7 +13,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -91,7 +91,10 @@ def pack(packer: Packer, made: dict[str, Any], shard_samples: int | None, worker
     """
     dest = open_storage(packer.dest)
     check_rights(dest, "DEST")
+    if packer.strict and packer.source.remarks.unread:
+        raise UserError(f"{packer.source.remarks.unread[0]}; repair or remove it, or leave out --strict to skip it")
     parts = packer.source.parts(shard_samples, packer.rule.size**2 * packer.rule.channels)
+    _check_names(packer, parts)
     made = {**made, "content": packer.source.identity(), "pillow": PIL.__version__}
     finished, done = find_earlier(dest, made)
     if finished:
@@ -112,7 +115,8 @@ def pack(packer: Packer, made: dict[str, Any], shard_samples: int | None, worker
             dest.delete(name)
         raise
     dest.delete(UNFINISHED_NAME)
-    return index, [line for part in parts for line in done[part.name].counts.skipped]
+    skipped = [line for part in parts for line in done[part.name].counts.skipped]
+    return index, [*packer.source.remarks.unread, *skipped]
 
 
 def write_tar(samples: Iterable[tuple[str, dict[str, bytes]]]) -> tuple[bytes, int]:
@@ -138,6 +142,15 @@ def compress(data: bytes) -> bytes:
     with gzip.GzipFile("", "wb", 9, buffer, mtime=0) as stream:
         stream.write(data)
     return buffer.getvalue()
+
+
+def _check_names(packer: Packer, parts: Sequence[Part]) -> None:
+    """Refuse parts whose shards would overwrite each other, such as `a.tar` and `a.tar.gz`."""
+    taken: dict[str, str] = {}
+    for part in parts:
+        if other := taken.get(name := packer.shard_name(part)):
+            raise UserError(f"SOURCE: {other} and {part.name} would both become {name}; rename one")
+        taken[name] = part.name
 
 
 def _is_there(dest: Storage, shard: Shard | None) -> bool:
@@ -181,6 +194,11 @@ def find_earlier(dest: Storage, made: dict[str, Any]) -> tuple[Index | None, dic
 
 def _check_same(dest: Storage, what: str, found: dict[str, Any], made: dict[str, Any]) -> None:
     for key, value in made.items():
+        if key == "content" and found.get(key) != value:
+            raise UserError(
+                f"DEST {dest.uri}: has {what} made of other files, or of files, fields or classes that have changed "
+                "since; choose another folder or delete this one"
+            )
         if found.get(key) != value:
             raise UserError(
                 f"DEST {dest.uri}: has {what} made with {key} {found.get(key)!r}, not {value!r}; "

@@ -25,7 +25,7 @@ def plan_rule(
     wanted = size or source.size
     shapes = {} if wanted and channels else source.shapes(workers)
     if not shapes and not (wanted and channels):
-        raise UserError(f"SOURCE ({source.name}): no readable image; all files are corrupt or not images")
+        raise UserError(f"SOURCE ({source.name}): no readable image; all files are corrupt")
     return Rule(
         size=wanted or _common_size(shapes),
         channels=channels or _common_channels(shapes),

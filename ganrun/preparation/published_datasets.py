@@ -1,6 +1,7 @@
 """Reads published data sets in their original files. torchvision downloads them on request."""
 
 import gzip
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -11,8 +12,9 @@ import numpy as np
 
 from ganrun.errors import RunError, UserError
 from ganrun.preparation.convert_image import Pixels
-from ganrun.preparation.folder import FolderSource, find_images
-from ganrun.preparation.sources import ArraySource
+from ganrun.preparation.find_images import find_images
+from ganrun.preparation.folder import FolderSource
+from ganrun.preparation.sources import ArraySource, Remarks
 
 FASHION_CLASSES = (
     "T-shirt/top",
@@ -40,7 +42,7 @@ def open_fashion_mnist(path: str, limit: int | None, download: bool) -> ArraySou
         from torchvision.datasets import FashionMNIST
 
         _download("fashion-mnist", lambda: FashionMNIST(path, download=True))
-    root = Path(path).expanduser()
+    root = Path(os.path.expanduser(path))
     images = _read_idx(_find_idx(root, "train-images-idx3-ubyte"), dimensions=3)
     labels = _read_idx(_find_idx(root, "train-labels-idx1-ubyte"), dimensions=1)
     if len(images) != len(labels):
@@ -85,30 +87,37 @@ def open_celeba(path: str, limit: int | None, download: bool) -> FolderSource:
         from torchvision.datasets import CelebA
 
         _download("celeba", lambda: CelebA(path, split="all", download=True))
-    places = [Path(path).expanduser(), Path(path).expanduser() / "celeba"]
+    places = [Path(os.path.expanduser(path)), Path(os.path.expanduser(path), "celeba")]
     root = next((place for place in places if (place / "img_align_celeba").is_dir()), None)
     if root is None:
         raise UserError(
             f"celeba:{path}: no folder img_align_celeba; unpack img_align_celeba.zip there, or add --download"
         )
     images = root / "img_align_celeba"
-    paths = find_images(str(images))[:limit]
+    found = find_images(str(images))
+    paths = found.images[:limit]
     if not paths:
         raise UserError(f"celeba:{path}: no images in {images}; unpack img_align_celeba.zip there")
-    return FolderSource(
-        "celeba, aligned", str(images), paths, _attributes(root / "list_attr_celeba.txt", paths), size=64
-    )
+    members = _attributes(root / "list_attr_celeba.txt", paths)
+    unread = tuple(f"{images}/{name}: {reason}" for name, reason in found.unread.items())
+    remarks = Remarks(unread, found.left_out())
+    return FolderSource("celeba, aligned", str(images), paths, members, size=64, remarks=remarks)
 
 
 def _attributes(file: Path, paths: list[str]) -> dict[str, dict[str, bytes]]:
     """Return .json members such as {"Male": true, ...} by path; empty if the file does not exist."""
-    if not file.exists():
+    if not file.is_file():
         return {}
-    _, header, *lines = file.read_text().splitlines()
+    try:
+        _, header, *lines = file.read_text(encoding="utf-8").splitlines()
+    except ValueError as error:
+        raise UserError(f"celeba: {file} is not the list of attributes ({error}); download it again") from error
     names = header.split()
     members = {}
     for line in lines:
-        path, *values = line.split()
+        path, *values = line.split() or [""]
+        if len(values) != len(names):
+            raise UserError(f"celeba: {file}: {len(values)} values for {path!r}, not {len(names)}; download it again")
         pairs = (f'"{name}": {"true" if value == "1" else "false"}' for name, value in zip(names, values, strict=True))
         members[path] = {"json": ("{" + ", ".join(pairs) + "}").encode()}
     if missing := [path for path in paths if path not in members]:

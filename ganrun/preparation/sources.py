@@ -1,20 +1,18 @@
-"""Sources of images: the interface, arrays in memory and existing shards. `folder.py` has folders and buckets."""
+"""Sources of images: the interface, and arrays in memory. `folder.py` and `shards.py` have the others."""
 
 import hashlib
+import os
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Protocol
 
-from ganrun.data.index import INDEX_NAME, Index
-from ganrun.data.shard import read_samples
-from ganrun.errors import UserError
-from ganrun.preparation.convert_image import EXTENSIONS, Pixels, Stored, UnreadableError, read_shape
+from ganrun.preparation.convert_image import EXTENSIONS, Pixels, Stored, UnreadableError
 from ganrun.preparation.fields import Members
-from ganrun.storage import INDEX_BYTES, open_storage
+from ganrun.storage import Entry, open_storage
 
-SHARD_ENDINGS = (".tar", ".tar.gz")
 UNFINISHED_NAME = "unfinished.json"
 """Record of an unfinished data set; deleted once the index is written."""
 ORDER_SEED = 0
@@ -33,12 +31,32 @@ class Item:
         where: name of the sample in messages.
         image: its picture; None if it has none.
         members: other members by extension.
+        fault: reason why it is no sample, of what looks like one; None for a sample.
     """
 
     key: str
     where: str
     image: Stored | None
     members: Members
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class Remarks:
+    """Notes on a source, for the user.
+
+    Attributes:
+        unread: a line for each image that cannot be read, known before conversion.
+        left_out: a line for each kind of file that is no image or no shard.
+        numbering: how labels are numbered.
+    """
+
+    unread: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    numbering: str = ""
+
+
+NO_REMARKS = Remarks()
 
 
 @dataclass(frozen=True)
@@ -64,6 +82,10 @@ class Source(Protocol):
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names by number; empty if there are no labels or no names."""
+
+    @property
+    def remarks(self) -> Remarks:
+        """What is left out, and how labels are numbered."""
 
     def identity(self) -> str:
         """Return a hash of the content, to recognise the same source again."""
@@ -92,6 +114,7 @@ class ArraySource:
     labels: Sequence[int]
     classes: tuple[str, ...]
     size: int | None = None
+    remarks: Remarks = NO_REMARKS
 
     def identity(self) -> str:
         """Return a hash of all pixels and labels."""
@@ -113,76 +136,34 @@ class ArraySource:
             yield Item(key_of(part, place), f"{self.name}, image {number}", self.images[number], {"cls": label})
 
 
-@dataclass(frozen=True)
-class ShardsSource:
-    """Existing WebDataset shards in a folder or prefix. Order, keys and all members are kept."""
-
-    uri: str
-    names: tuple[str, ...]
-    classes: tuple[str, ...] = ()
-    name: str = "shards"
-    size: int | None = None
-
-    def identity(self) -> str:
-        """Return a hash of the names of the shards. Hashing their content would download everything twice."""
-        return hash_of(name.encode() for name in self.names)
-
-    def shapes(self, workers: int) -> dict[Shape, str]:
-        """Return the shape of the first readable image. The others are checked against it during conversion."""
-        for name in self.names:
-            for item in self.items(Part(name)):
-                try:
-                    if item.image is not None:
-                        return {read_shape(item.image): item.where}
-                except UnreadableError:
-                    continue
-        return {}
-
-    def parts(self, shard_samples: int | None, image_bytes: int) -> list[Part]:
-        """Return one part per shard."""
-        return [Part(name) for name in self.names]
-
-    def items(self, part: Part) -> Iterator[Item]:
-        """Read a shard and yield its samples."""
-        return self.samples(part.name, open_storage(self.uri).read(part.name))
-
-    def samples(self, name: str, data: bytes) -> Iterator[Item]:
-        """Yield the samples of shard `name` from its bytes.
-
-        Raises:
-            UserError: the shard is corrupt, or a key would be unpacked outside its folder.
-        """
-        where = f"{self.uri}/{name}"
-        for key, members in read_samples(data, where):
-            if key.startswith("/") or ".." in key.split("/"):  # Protects users who unpack our shards.
-                raise UserError(f"{where}: sample {key!r} would be unpacked outside its folder; remove or rename it")
-            kind = next((extension for extension in EXTENSIONS if extension in members), None)
-            rest = {extension: bytes(content) for extension, content in members.items() if extension != kind}
-            yield Item(key, f"{where}, sample {key!r}", members[kind] if kind else None, rest)
-
-
-def open_shards(uri: str) -> ShardsSource:
-    """Find the shards in a folder or prefix. Class names come from the index, if there is one.
+def image_of(item: Item) -> Stored:
+    """Return the picture of a sample.
 
     Raises:
-        UserError: no shards, or the data set is unfinished.
+        UnreadableError: it has none.
     """
-    uri = uri.rstrip("/") or "/"
-    place = open_storage(uri)
-    try:
-        names = place.list()
-    except OSError as error:
-        raise UserError(f"shards:{uri}: {error.strerror or error}; give the folder that holds the shards") from error
-    shards = tuple(name for name in names if name.endswith(SHARD_ENDINGS))
-    if not shards:
-        raise UserError(f"shards:{uri}: no *.tar or *.tar.gz; give the folder that holds the shards")
-    if UNFINISHED_NAME in names:
-        raise UserError(f"shards:{uri}: the data set is unfinished; run the command that was making it again")
-    if INDEX_NAME not in names:
-        return ShardsSource(uri, shards)
-    return ShardsSource(
-        uri, shards, Index.from_json(place.read(INDEX_NAME, INDEX_BYTES), f"{uri}/{INDEX_NAME}").classes
-    )
+    if item.image is not None:
+        return item.image
+    if item.fault:
+        raise UnreadableError(item.fault)
+    there = ", ".join(f".{extension}" for extension in sorted(item.members)[:5])
+    advice = ""
+    if dotted := [each for each in item.members if "." in each and each.rpartition(".")[2] in EXTENSIONS]:
+        name = f"{item.key}.{dotted[0]}"
+        advice = f"; the ending begins at the first dot of a file name: replace the other dots of {name!r}"
+    raise UnreadableError(f"the sample has no image ({', '.join(EXTENSIONS)}), only {there or 'nothing'}{advice}")
+
+
+def versions(root: str, names: Sequence[str]) -> Iterator[tuple[int, float]]:
+    """Yield the size of each file, and the time of its last write: in nanoseconds in a folder, seconds in a bucket."""
+    if root.startswith("s3://"):
+        objects = open_storage(root).objects()
+        found = (objects.get(name, Entry(0, 0.0)) for name in names)
+        yield from ((entry.bytes, entry.modified) for entry in found)
+        return
+    for name in names:
+        status = os.stat(Path(os.path.expanduser(root.removeprefix("file://")), name))
+        yield status.st_size, status.st_mtime_ns
 
 
 def shuffled_parts(count: int, shard_samples: int | None, image_bytes: int) -> list[Part]:

@@ -15,7 +15,7 @@ from ganrun.data.index import open_data
 from ganrun.data.shard import open_shard
 from ganrun.preparation.convert_image import Pixels
 from ganrun.preparation.published_datasets import open_fashion_mnist
-from ganrun.preparation.sources import Item, Part, Shape, hash_of, key_of, shuffled_parts
+from ganrun.preparation.sources import NO_REMARKS, Item, Part, Remarks, Shape, hash_of, key_of, shuffled_parts
 
 CLASSES = 10
 PACKAGE = "package:fashion-mnist-10k"
@@ -37,6 +37,7 @@ class StackedSource:
     triples: NDArray[np.int64]
     classes: tuple[str, ...] = tuple(f"{number:03d}" for number in range(CLASSES**3))
     size: int | None = None
+    remarks: Remarks = NO_REMARKS
 
     def identity(self) -> str:
         """Return a hash of all pixels, labels and triples."""

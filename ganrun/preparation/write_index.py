@@ -7,13 +7,16 @@ from typing import Any
 from ganrun import __version__
 from ganrun.data.index import INDEX_NAME, Index, Shard
 from ganrun.errors import UserError
-from ganrun.preparation.convert_image import Rule
+from ganrun.preparation.convert_image import EXTENSIONS, Rule
 from ganrun.preparation.convert_samples import SampleCounts
+from ganrun.preparation.labels import check_largest
 from ganrun.preparation.preview import PREVIEW_NAME, preview
 from ganrun.preparation.sources import Source
-from ganrun.storage import Storage
+from ganrun.storage import INDEX_BYTES, Storage
 
 SKIPPED_NAME = "skipped.txt"
+COUNTED_EXTENSIONS = 100
+"""Most extensions whose numbers are recorded. More are parts of names with dots."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ def finish(dest: Storage, source: Source, rule: Rule, made: dict[str, Any], resu
     """Write skipped.txt, preview.png and index.json, in this order, and return the index.
 
     Raises:
-        UserError: no image is readable.
+        UserError: no image is readable, labels are identifiers, or the index would be too large to read.
     """
     counts = SampleCounts([0] * rule.channels)
     for result in results:
@@ -42,6 +45,7 @@ def finish(dest: Storage, source: Source, rule: Rule, made: dict[str, Any], resu
     shards = tuple(result.shard for result in results if result.shard and result.shard.samples)
     if not shards:
         raise UserError(f"{source.name}: no readable image; the first fault: {next(iter(counts.skipped), 'no sample')}")
+    counts.skipped = [*source.remarks.unread, *counts.skipped]
     pixels = sum(shard.samples for shard in shards) * rule.size**2
     classes = _classes(source, counts)
     facts = {
@@ -50,16 +54,42 @@ def finish(dest: Storage, source: Source, rule: Rule, made: dict[str, Any], resu
         "channel_means": [round(total / pixels, 4) for total in counts.sums],
         "skipped": len(counts.skipped),
         "enlarged": counts.enlarged,
+        **_remarks(source, counts),
     }
     index = Index(rule.size, rule.channels, classes, shards, {**made, **facts})
+    content = index.to_json()
+    if len(content) > INDEX_BYTES:
+        raise UserError(
+            f"{source.name}: an index of {len(content):,} bytes for {len(shards):,} shards and {len(classes):,} "
+            f"classes, at most {INDEX_BYTES:,} are read; make fewer, larger shards"
+        )
+    dest.delete(SKIPPED_NAME)  # That of an earlier index.
     if counts.skipped:
         dest.write(SKIPPED_NAME, ("\n".join(counts.skipped) + "\n").encode())
     dest.write(PREVIEW_NAME, preview(dest, index))
-    dest.write(INDEX_NAME, index.to_json())
+    dest.write(INDEX_NAME, content)
     return index
 
 
 def _classes(source: Source, counts: SampleCounts) -> tuple[str, ...]:
-    """Return the class names of the source if they cover all labels, else the numbers as names."""
-    needed = max((int(label) for label in counts.labels), default=-1) + 1
+    """Return the class names of the source if they cover all labels, else the numbers as names.
+
+    Raises:
+        UserError: the largest label is far above the number of labels.
+    """
+    needed = max(map(int, counts.labels), default=-1) + 1
+    if needed > len(source.classes):
+        check_largest(needed - 1, len(counts.labels), f"{source.name}: .cls")
     return source.classes if len(source.classes) >= needed else tuple(map(str, range(needed)))
+
+
+def _remarks(source: Source, counts: SampleCounts) -> dict[str, Any]:
+    """Return what the index records about members, labels and files that were left out."""
+    extensions = {name: number for name, number in sorted(counts.members.items()) if name not in EXTENSIONS}
+    facts: dict[str, Any] = {
+        "first_without_label": counts.unlabelled if counts.labels else "",
+        "numbering": source.remarks.numbering,
+        "left_out": list(source.remarks.left_out),
+    }
+    counted = {"members": extensions} if len(extensions) <= COUNTED_EXTENSIONS else {}
+    return counted | {key: value for key, value in facts.items() if value}

@@ -24,6 +24,7 @@ __all__ = [
     "Storage",
     "TooLargeError",
     "check_rights",
+    "exists",
     "for_ray",
     "matching",
     "open_storage",
@@ -59,13 +60,38 @@ def for_ray(uri: str) -> dict[str, Any]:
     return {"storage_path": uri.removeprefix("s3://"), "storage_filesystem": PyFileSystem(FSSpecHandler(filesystem()))}
 
 
-def matching(pattern: str) -> list[str]:
-    """Expand a glob, a path or `s3://BUCKET/PATTERN`, to a sorted list of URIs."""
-    if not pattern.startswith("s3://"):
-        return sorted(glob.glob(os.path.expanduser(pattern)))
-    bucket, *parts = pattern.removeprefix("s3://").split("/")
-    places = [f"s3://{bucket}"]
-    for part in parts:
+def exists(uri: str, patience_seconds: float = PATIENCE_SECONDS) -> bool:
+    """Return True if there is a file, folder, object or non-empty prefix at `uri`.
+
+    Raises:
+        OSError: the storage does not answer.
+    """
+    if not uri.startswith("s3://"):
+        return os.path.exists(os.path.expanduser(uri.removeprefix("file://")))
+    parent, _, name = uri.rstrip("/").rpartition("/")
+    try:
+        if open_storage(uri, patience_seconds).list():
+            return True
+        return parent != "s3:/" and name in open_storage(parent, patience_seconds).list()
+    except (FileNotFoundError, PermissionError, UserError):  # No such bucket: reported by those who read it.
+        return False
+
+
+def matching(pattern: str, folder: str = "") -> list[str]:
+    """Expand a glob, a path or `s3://BUCKET/PATTERN`, to a sorted list of URIs.
+
+    Args:
+        pattern: the glob, or its part below `folder`.
+        folder: beginning of the URI without wildcards; it is taken as it is.
+    """
+    whole = folder + pattern
+    if not whole.startswith("s3://"):
+        below = glob.escape(os.path.expanduser(folder.removeprefix("file://")))
+        return sorted(glob.glob(below + (pattern if folder else os.path.expanduser(pattern))))
+    if not folder.startswith("s3://"):  # Neither prefix nor bucket exists.
+        folder = "/".join(whole.split("/")[:3])
+    places = [folder]
+    for part in whole.removeprefix(folder).strip("/").split("/"):
         if glob.has_magic(part):
             found = ((place, name) for place in places for name in open_storage(place).list())
             places = [f"{place}/{name}" for place, name in found if fnmatchcase(name, part)]

@@ -21,7 +21,7 @@ class Folder:
     traffic = None
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).expanduser().absolute()
+        self.path = Path(os.path.expanduser(path)).absolute()
         self.uri = str(self.path)
 
     def read(self, name: str, limit: int | None = None) -> bytes:

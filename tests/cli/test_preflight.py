@@ -10,6 +10,7 @@ from ganrun.run_folder import run_config
 from ganrun.run_folder.run_folder import Pointer, RunFolder
 from ganrun.storage import open_storage
 from tests.conftest import config_of, write_data
+from tests.preparation.making import noise, png, prepare, shards_of
 
 
 def folder_of(config):
@@ -57,6 +58,21 @@ def test_a_shard_that_is_not_there_is_named(values, tmp_path):
     (folder / "000001.tar").unlink()
     with pytest.raises(UserError, match=r"data/000001\.tar: the index names this shard, but it does not exist"):
         preflight.check(config_of(values, data__shards=str(folder), data__slots=1))
+
+
+def test_a_field_that_samples_lack_is_refused(values, tmp_path):
+    image = png(noise(0, (16, 16), 1), tmp_path)
+    samples = [(str(n), {"png": image, **({} if n == 2 else {"cls": b"0"})}) for n in range(4)]
+    folder = str(shards_of(tmp_path / "in", samples))
+    assert prepare(f"shards:{folder}") == 0
+    values["data"] |= {"shards": folder, "slots": 1}
+    preflight.check(config_of(values))
+    fields = {"image": "image", "label": "label"}
+    with pytest.raises(UserError, match=r"data\.fields\.label: label, but 1 of 4 samples in .*/in have none; complete"):
+        preflight.check(config_of(values, data__fields=fields))
+    preflight.check(config_of(values, data__fields=fields, data__damaged_share=0.25))
+    with pytest.raises(UserError, match=r"data\.fields\.words: text, but 4 of 4 samples in .*/in have none"):
+        preflight.check(config_of(values, data__fields={"image": "image", "words": "text"}))
 
 
 def test_a_storage_that_cannot_be_written_is_refused(values, tmp_path):

@@ -73,6 +73,21 @@ def test_ways_to_name_shards(tmp_path: Path) -> None:
         assert data.where(0) == f"{root}/{expected[0]}"
 
 
+@pytest.mark.parametrize("name", ["set [1]", "a{b", "a}b", "{0..1}", "a\\b", "*", "?", "x.tar", "~nobody-of-this-name"])
+def test_a_place_that_exists_is_taken_as_it_is(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    place(Path(name), "s-0.tar", "s-1.tar", "[s].tar")
+    for shards, expected in (
+        (name, ["s-0.tar", "s-1.tar", "[s].tar"]),
+        (f"{tmp_path}/{name}/", ["s-0.tar", "s-1.tar", "[s].tar"]),
+        (f"file://{tmp_path}/{name}", ["s-0.tar", "s-1.tar", "[s].tar"]),
+        (f"{name}/[s].tar", ["[s].tar"]),
+        (f"{name}/s-{{0..1}}.tar", ["s-0.tar", "s-1.tar"]),
+        (f"{tmp_path}/{name}/s-*.tar", ["s-0.tar", "s-1.tar"]),
+    ):
+        assert [shard.name for shard in open_data(shards).index.shards] == expected, shards
+
+
 def test_two_data_sets_become_one_if_they_are_alike(tmp_path: Path) -> None:
     parts = [str(place(tmp_path / name, f"{name}.tar")) for name in "ab"]
     data = open_data(parts)
@@ -92,6 +107,7 @@ def test_two_data_sets_become_one_if_they_are_alike(tmp_path: Path) -> None:
         ("package:mnist", "ganrun carries fashion-mnist-10k"),
         ("ftp://host/data", "unsupported storage"),
         ([], "names no shard"),
+        ("{}/good/{0..1", "does not exist, and has unbalanced braces; correct the path or the range"),
     ],
 )
 def test_wrong_names(tmp_path: Path, shards: str | list[str], message: str) -> None:

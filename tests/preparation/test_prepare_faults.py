@@ -69,8 +69,11 @@ def jpeg(tmp_path: Path) -> bytes:
 Case = Callable[[Path], list[str]]
 FOLDER: dict[str, tuple[Case, str]] = {
     "missing folder": (lambda p: [f"folder:{p}/none", f"{p}/out"], "no such folder"),
-    "empty folder": (lambda p: [f"folder:{made(p / 'in')}", f"{p}/out"], "no images; supported endings"),
-    "no images": (lambda p: [f"folder:{made(p / 'in', file='notes.txt')}", f"{p}/out"], "no images; supported endings"),
+    "empty folder": (lambda p: [f"folder:{made(p / 'in')}", f"{p}/out"], "no images; it holds nothing"),
+    "no images": (
+        lambda p: [f"folder:{made(p / 'in', file='notes.txt')}", f"{p}/out"],
+        "it holds 1 .txt (notes.txt); give",
+    ),
     "all images unreadable": (
         lambda p: [f"folder:{made(p / 'in', file='a.png')}", f"{p}/out"],
         "no readable image",
@@ -163,7 +166,7 @@ SHARDS: dict[str, tuple[Case, str]] = {
     ),
     "sample without image": (
         lambda p: with_shard(p, write_tar([("a", {"png": png(noise(0), p)}), ("b", {"txt": b""})])[0]),
-        "0.tar, sample 'b': unreadable (the sample has no image); give a DEST",
+        "0.tar, sample 'b': unreadable (the sample has no image (png, jpg, jpeg, webp), only .txt); give a DEST",
     ),
     "duplicate keys": (
         lambda p: with_shard(p, tar_of(p, ("a", noise(0)), ("b", noise(0)), ("a", noise(0)))),
