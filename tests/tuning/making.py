@@ -23,7 +23,7 @@ def written(images, checkpoint):
     return CheckpointWritten(images=images, checkpoint=checkpoint, bytes=5, blocked_seconds=0.1, upload_seconds=0.2)
 
 
-def exploited(number, images):
+def exploited(number, images, values=None):
     """The event of a trial that has taken over another's state."""
     begun = {"attempt": 2, "rollback_count": 0, "checkpoint": "c", "damaged": [], "donor": "x"}
-    return Exploited(images=images, number=number, values={}, **begun)
+    return Exploited(images=images, number=number, values=values or {}, **begun)

@@ -10,12 +10,14 @@ import pytest
 
 from ganrun.config.load import load_config
 from ganrun.storage import open_storage
-from ganrun.tuning.population import ExploitDecision, Population, Report
+from ganrun.telemetry.messages import Progress, ScoreTaken, TrialExploit, TrialReport, WorkersStarted
+from ganrun.telemetry.records import ScoreFailed
+from ganrun.tuning.population import Population
 from ganrun.tuning.records import read_population
 from ganrun.tuning.trial_metrics import TrialMetrics, metrics_of
 from tests.commands import LOCAL_RAY
 from tests.conftest import write_yaml
-from tests.tuning.making import search
+from tests.tuning.making import exploited, search
 from tests.waiting import WAIT
 
 RATE = "optimizer.generator.learning_rate"
@@ -73,31 +75,32 @@ def test_the_result_grid_of_a_search_has_its_best_trial(values, tmp_path, ray_he
 def test_images_and_score_are_those_of_the_weights_that_a_trial_has(population):
     metrics = metrics_of(population, "01")
     assert metrics.values == population.first["01"]
-    started = metrics.result([{"kind": "started", "images": 0}, {"kind": "images", "images": 72}])
+    started = metrics.result([WorkersStarted(0, 1), Progress(72)])
     assert (started["images"], started["timesteps_total"]) == (72, 72)
     assert math.isnan(started["distance"])
-    late = metrics.result([{"kind": "score", "images": 60, "value": 2.0, "values": {}}])
+    late = metrics.result([score(60, 2.0)])
     assert (late["images"], late["distance"]) == (72, 2.0)
     assert late[RATE] == population.first["01"][RATE]
 
-    taken = metrics.result([{"kind": "exploit", "images": 60, "number": 1, "values": {RATE: 0.5}}])
+    taken = metrics.result([exploited(1, 60, values={RATE: 0.5})])
     assert (taken["images"], taken[RATE]) == (60, 0.5)
     assert math.isnan(taken["distance"])
     metrics.score = 1.0
-    assert math.isnan(metrics.result([{"kind": "score_failed", "images": 120}])["distance"])
+    assert math.isnan(metrics.result([ScoreFailed(images=120, message="")])["distance"])
 
 
 def test_the_score_is_the_one_that_the_search_names():
-    event = {"kind": "score", "images": 60, "value": 2.0, "values": {"kid": 0.1}}
-    assert TrialMetrics("kid").result([event])["kid"] == 0.1
+    assert TrialMetrics("kid").result([score(60, 2.0, kid=0.1)])["kid"] == 0.1
 
 
 def test_a_trial_goes_on_with_the_score_of_its_last_report_but_for_one_that_it_gave_up(population):
-    report = Report("01", 1, 60, 3.0, "c")
-    population.handle({"kind": "report", **report._asdict()})
+    population.handle(TrialReport("01", 1, 60, 3.0, "c"))
     assert (metrics_of(population, "01").images, metrics_of(population, "01").score) == (60, 3.0)
-    exploit = ExploitDecision(1, "01", "00", 1, 60, "c", {}, {RATE: 0.5})
-    population.handle({"kind": "exploit", **exploit._asdict()})
+    population.handle(TrialExploit(1, "01", "00", 1, 60, "c", {}, {RATE: 0.5}))
     after = metrics_of(population, "01")
     assert after.values == {RATE: 0.5}
     assert math.isnan(after.score)
+
+
+def score(images, value, **values):
+    return ScoreTaken(images, "a distance", value, values, None, 20)
