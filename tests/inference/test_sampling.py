@@ -194,9 +194,7 @@ def test_single_images_and_walks_take_a_label(labelled, tmp_path):
     ]
 
 
-@pytest.mark.parametrize(
-    ("which", "label", "reason"), [("labelled", "3", "are 0 to 2"), ("run", "0", "is unconditional")]
-)
+@pytest.mark.parametrize(("which", "label", "reason"), [("labelled", "3", "are 0 to 2"), ("run", "0", "unconditional")])
 def test_a_label_that_is_not_there_is_one_clear_line(request, tmp_path, capsys, which, label, reason):
     folder = request.getfixturevalue(which)
     assert sample.main([str(folder), "--out", str(tmp_path / "a.png"), "--label", label]) == 2
