@@ -1,8 +1,8 @@
 """Checks of data, storage and hardware before a run starts. Imports no ray, and torch only for a config with GPUs."""
 
-import os
 from collections.abc import Callable
 
+from ganrun.config.ray_variables import cluster_address, session_folder
 from ganrun.config.schema import ClusterConfig, Config, DataConfig, EvaluateConfig, ModelConfig
 from ganrun.data.index import DataSet, open_data
 from ganrun.errors import UserError
@@ -23,6 +23,7 @@ def check(config: Config) -> None:
         lambda: _check_data(config.data, config.model, config.evaluate, config.slots),
         lambda: check_rights(open_storage(config.run.storage, PATIENCE_SECONDS), "run.storage"),
         lambda: _check_gpus(config.cluster),
+        _check_local_ray,
     ]
     faults = []
     for run_check in checks:
@@ -74,8 +75,13 @@ def _check_shards(data: DataSet) -> None:
                 )
 
 
+def _check_local_ray() -> None:
+    if cluster_address() is None:
+        session_folder()
+
+
 def _check_gpus(cluster: ClusterConfig) -> None:
-    if not cluster.gpus_per_worker or "RAY_ADDRESS" in os.environ:
+    if not cluster.gpus_per_worker or cluster_address():
         return
     import torch
 
