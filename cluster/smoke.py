@@ -8,7 +8,6 @@ Takes a few minutes, on a CPU too. Exits with 0 if nothing differs or fails. Ski
 
 import argparse
 import copy
-import os
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
 from ganrun.config.load import load_config
+from ganrun.config.ray_variables import cluster_address
 from ganrun.config.schema import Config
 from ganrun.data.index import open_data
 from ganrun.data.order import Order
@@ -181,7 +181,7 @@ def no_sync() -> Iterator[Row]:
 
 def nodes(storage: str | None) -> Iterator[Row]:
     """Train a short run over all GPUs of the cluster."""
-    if "RAY_ADDRESS" not in os.environ:
+    if cluster_address() is None:
         raise SkippedError("RAY_ADDRESS is not set")
     import ray
 

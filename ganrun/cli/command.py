@@ -1,6 +1,7 @@
 """Argument parser, exit codes and error output of all commands."""
 
 import argparse
+import errno
 import io
 import os
 import sys
@@ -10,6 +11,8 @@ from collections.abc import Callable
 from ganrun.errors import RunError, UserError, escaped
 
 OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+NAMED_WRONGLY = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENXIO, errno.EINVAL}
+"""No right, no such file, no such bucket, no valid name of a bucket."""
 
 
 def parser(verb: str, description: str | None, examples: str) -> argparse.ArgumentParser:
@@ -47,7 +50,7 @@ def run(body: Callable[[], int]) -> int:
             traceback.print_exc()
             return FAILED
         print(f"ganrun: {escaped(str(error.filename))}: {error.strerror}", file=sys.stderr)
-        return WRONG_INPUT if isinstance(error, PermissionError | FileNotFoundError) else FAILED
+        return WRONG_INPUT if error.errno in NAMED_WRONGLY else FAILED
     except Exception:
         traceback.print_exc()
         return FAILED

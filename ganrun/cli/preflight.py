@@ -1,8 +1,8 @@
 """Checks of data, storage and hardware before a run starts. Imports no ray, and torch only for a config with GPUs."""
 
-import os
 from collections.abc import Callable, Sequence
 
+from ganrun.config.ray_variables import cluster_address, session_folder
 from ganrun.config.schema import ClusterConfig, Config, DataConfig, EvaluateConfig, ModelConfig
 from ganrun.data.index import INDEX_NAME, DataSet, Index, open_data
 from ganrun.data.shard import EXTENSIONS
@@ -24,6 +24,7 @@ def check(config: Config) -> None:
         lambda: _check_data(config.data, config.model, config.evaluate, config.slots),
         lambda: check_rights(open_storage(config.run.storage, PATIENCE_SECONDS), "run.storage"),
         lambda: _check_gpus(config.cluster),
+        _check_local_ray,
     ]
     faults = []
     for run_check in checks:
@@ -41,7 +42,7 @@ def _check_data(settings: DataConfig, model: ModelConfig, evaluate: EvaluateConf
         if (wanted := getattr(settings, name)) != found:
             raise UserError(
                 f"data.{name}: {wanted}, but the index of {settings.shards} says {found}; "
-                f"set data.{name}={found}, or make the data set again with ganrun.prepare"
+                f"set data.{name}={found}, or make the data set again with ganrun prepare"
             )
     if model.classes and model.classes != len(data.index.classes):
         raise UserError(
@@ -51,7 +52,10 @@ def _check_data(settings: DataConfig, model: ModelConfig, evaluate: EvaluateConf
     if settings.fields["image"].kind == "point" and evaluate.every_images:
         _check_modes(settings, evaluate, data)
     if slots > data.index.samples:
-        raise UserError(f"data.slots: {slots} is more than the {data.index.samples} samples of data.shards")
+        raise UserError(
+            f"data.slots: {slots}, but data.shards has only {data.index.samples} samples; "
+            f"set at most data.slots={data.index.samples}"
+        )
     _check_shards(data)
     _check_fields(settings, data)
 
@@ -61,8 +65,8 @@ def _check_modes(settings: DataConfig, evaluate: EvaluateConfig, data: DataSet) 
 
     if not known_mixture(data.index):
         raise UserError(
-            f"evaluate.every_images: {evaluate.every_images}, but no modes are known of the points of "
-            f"{settings.shards}; set it to 0, or make the data with ganrun prepare: {' or '.join(MIXTURES)}"
+            f"evaluate.every_images: {evaluate.every_images}, but the modes of the points in {settings.shards} are "
+            f"unknown; set it to 0, or use data of ganrun prepare {' or '.join(MIXTURES)}"
         )
 
 
@@ -102,13 +106,18 @@ def _samples_with(index: Index, extensions: Sequence[str]) -> int | None:
     return None if set(extensions) & set(EXTENSIONS["image"]) else there
 
 
+def _check_local_ray() -> None:
+    if cluster_address() is None:
+        session_folder()
+
+
 def _check_gpus(cluster: ClusterConfig) -> None:
-    if not cluster.gpus_per_worker or "RAY_ADDRESS" in os.environ:
+    if not cluster.gpus_per_worker or cluster_address():
         return
     import torch
 
     if (there := torch.cuda.device_count()) < cluster.fewest_workers:
         raise UserError(
             f"cluster.workers: {cluster.fewest_workers} with a GPU each, but this machine has {there}; "
-            "take fewer, or cluster.gpus_per_worker=0, or name a cluster in RAY_ADDRESS"
+            "use fewer workers, set cluster.gpus_per_worker=0, or set RAY_ADDRESS to a cluster"
         )

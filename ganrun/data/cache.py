@@ -24,8 +24,16 @@ logger = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """Return the folder of the cache: `ganrun/shards` below XDG_CACHE_HOME, by default ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ganrun" / "shards"
+    """Return the folder of the cache: `ganrun/shards` below XDG_CACHE_HOME, by default ~/.cache.
+
+    A relative XDG_CACHE_HOME is ignored, as its specification demands. A user without a home has the folder for
+    temporary files.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():
+        home = os.path.expanduser("~")
+        base = Path(home, ".cache") if home != "~" else Path(tempfile.gettempdir())
+    return base / "ganrun" / "shards"
 
 
 def open_cache(mib: int) -> "ShardCache | None":

@@ -85,7 +85,7 @@ class Source(Protocol):
 
     @property
     def remarks(self) -> Remarks:
-        """What is left out, and how labels are numbered."""
+        """Omitted files, and the numbering of labels."""
 
     def identity(self) -> str:
         """Return a hash of the content, to recognise the same source again."""

@@ -7,31 +7,54 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from typing import Any
 
-from ganrun.errors import UserError
-from ganrun.ray_backend.internals import LOCAL_VARIABLES, set_variables
+from ganrun.config.ray_variables import cluster_address, session_folder
+from ganrun.errors import RunError, UserError
+from ganrun.ray_backend.internals import LOCAL_VARIABLES, set_default, set_variables
 from ganrun.storage import open_storage
 
 LOOPBACK = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
+ANSWER_SECONDS = 10.0
+"""Timeout of a TCP connection to the head of a cluster."""
+JOIN_SECONDS = 45.0
+"""Timeout of joining a cluster. Ray itself retries for minutes, or ends this process after 60 s."""
+LOOK_SECONDS = 0.1
 
 
-def _check_answers(address: str) -> None:
-    """Raise UserError if no Ray answers at `address`. Ray itself would retry for minutes."""
-    if address.startswith("http"):
-        raise UserError(
-            f"RAY_ADDRESS: {address!r} is where jobs are submitted: `ray job submit --working-dir . -- python -m "
-            "ganrun.train ...`; to run on this machine only, unset it"
-        )
-    host, _, port = address.rpartition(":")
-    if host and port.isdigit() and "/" not in host:
+@contextlib.contextmanager
+def ray_cluster(uri: str, cpus: float, stop: threading.Event) -> Iterator[Any]:
+    """Join the cluster that RAY_ADDRESS names, or start a Ray on this machine; disconnect at the end.
+
+    Args:
+        uri: URI of the run's folder, whose `.ray` is deleted at the end.
+        cpus: number of CPUs that the run needs; a local Ray gets at least as many.
+        stop: set by a signal.
+
+    Raises:
+        UserError: RAY_ADDRESS names no Ray cluster that answers.
+        RunError: no Ray starts on this machine.
+        KeyboardInterrupt: `stop` was set before Ray was there.
+    """
+    set_default("RAY_USAGE_STATS_ENABLED", "0")
+    address = cluster_address()
+    # Ray prints faults of its processes to stdout, which is for our output; they are in Ray's logs too.
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        with _our_signals():
+            _start(cpus) if address is None else _join(address, stop)
+        import ray
+
         try:
-            socket.create_connection((host, int(port)), timeout=10).close()
-        except OSError as error:
-            raise UserError(
-                f"RAY_ADDRESS: no Ray cluster answers at {address!r} ({error.strerror or error})"
-            ) from error
+            if stop.is_set():
+                raise KeyboardInterrupt
+            yield ray
+        finally:
+            ray.shutdown()
+            with contextlib.suppress(OSError):  # A worker may still write to it; `ganrun runs gc` deletes it.
+                open_storage(uri).delete(".ray")
 
 
 @contextlib.contextmanager
@@ -46,46 +69,102 @@ def _our_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-@contextlib.contextmanager
-def ray_cluster(uri: str, cpus: float) -> Iterator[Any]:
-    """Connect to the cluster that RAY_ADDRESS names, or start a Ray on this machine; disconnect at the end.
+def _start(cpus: float) -> None:
+    """Start a Ray on this machine that listens on the loopback address only.
 
-    Args:
-        uri: URI of the run's folder, whose `.ray` is deleted at the end.
-        cpus: number of CPUs that the run needs; a local Ray gets at least as many.
-
-    Raises:
-        UserError: RAY_ADDRESS names no Ray cluster that answers.
+    In the main thread: Linux ends the processes of Ray with the thread that started them.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if "RAY_ADDRESS" in os.environ:
-        _check_answers(os.environ["RAY_ADDRESS"])
-    else:
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        set_variables(*LOCAL_VARIABLES)
-        for library in ("GLOO", "NCCL"):
-            os.environ.setdefault(f"{library}_SOCKET_IFNAME", LOOPBACK)
-        options |= {
-            "address": "local",
-            "num_cpus": max(os.cpu_count() or 1, math.ceil(cpus)),
-            "include_dashboard": False,
-            "object_store_memory": 100 * 2**20,
-        }
+    folder = session_folder()
+    set_default("RAY_AUTH_MODE", "disabled")
+    set_variables(*LOCAL_VARIABLES)
+    for library in ("GLOO", "NCCL"):
+        set_default(f"{library}_SOCKET_IFNAME", LOOPBACK)
+    try:
+        _init(
+            address="local",
+            num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)),
+            include_dashboard=False,
+            object_store_memory=100 * 2**20,
+            _temp_dir=f"{folder}/ray",
+        )
+    except Exception as error:  # Ray raises a plain Exception when its start times out.
+        raise RunError(
+            f"Ray does not start on this machine: {_line(error)} (its logs: {folder}/ray/session_latest/logs)"
+        ) from error
+
+
+def _join(address: str, stop: threading.Event) -> None:
+    """Join the cluster at RAY_ADDRESS.
+
+    In a thread: Ray waits for an answer in C++, where no signal handler of Python runs.
+    """
+    _check_answers(address)
+    joined, deadline = in_thread(_init, address), time.monotonic() + JOIN_SECONDS
+    while not wait([joined], LOOK_SECONDS).done:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"RAY_ADDRESS: what answers at {address!r} lets no one join within {JOIN_SECONDS:.0f} s; is it the "
+                "head of a Ray cluster, HOST:PORT of `ray start --head`? Restart it, or unset RAY_ADDRESS"
+            )
+    try:
+        joined.result()
+    except Exception as error:
+        raise UserError(f"RAY_ADDRESS: cannot join the Ray cluster at {address!r}: {_line(error)}") from error
+
+
+def _check_answers(address: str) -> None:
+    """Raise UserError if nothing answers at `address`. Ray itself would retry for minutes."""
+    if address.startswith("http"):
+        raise UserError(
+            f"RAY_ADDRESS: {address!r} is where jobs are submitted: `ray job submit --working-dir . -- python -m "
+            "ganrun.train ...`; to run on this machine only, unset it"
+        )
+    _quiet_ray()
+    from ganrun.ray_backend.internals import canonicalize_bootstrap_address
+
+    found = address
+    try:
+        found = address.removeprefix("ray://") if "://" in address else canonicalize_bootstrap_address(address)
+        host, _, port = found.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+    except (OSError, OverflowError, ValueError) as error:
+        where = "" if found in address else f"{found}: "
+        text = (isinstance(error, OSError) and error.strerror) or _line(error)
+        raise UserError(
+            f"RAY_ADDRESS: no Ray cluster answers at {address!r} ({where}{text}); start one, or unset it to run on "
+            "this machine"
+        ) from error
+
+
+def _init(address: str, **options: Any) -> None:
+    _quiet_ray().init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
+
+
+def _quiet_ray() -> Any:
+    """Import Ray, whose import sets the level of its logger, and have it log errors only."""
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)
-    # Ray prints faults of its processes to stdout, which is for our output; they are in Ray's logs too.
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+    return ray
+
+
+def in_thread(work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    """Call a function in a daemon thread. Return the future of its result."""
+    outcome: Future[Any] = Future()
+
+    def run() -> None:
         try:
-            with _our_signals():
-                ray.init(**options)
-        except ConnectionError as error:
-            address = os.environ.get("RAY_ADDRESS")
-            raise UserError(f"RAY_ADDRESS: no Ray cluster answers at {address!r}; start one, or unset it") from error
-        try:
-            yield ray
-        finally:
-            ray.shutdown()
-            with contextlib.suppress(OSError):  # A worker may still write to it; `ganrun runs gc` deletes it.
-                open_storage(uri).delete(".ray")
+            outcome.set_result(work(*arguments))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return outcome
+
+
+def _line(error: BaseException) -> str:
+    """Return the message of an error and of its cause in one line."""
+    errors = [error, error.__cause__] if error.__cause__ else [error]
+    return ": ".join(" ".join(str(each).split()) or type(each).__name__ for each in errors)

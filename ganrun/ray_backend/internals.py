@@ -34,6 +34,7 @@ WAIT = "the message of a run that waits for room"
 CAUSE = "causes of restarts in events, metrics and on the terminal"
 COUNT = "the count of cluster.max_failures: a drain would count as a failure, and failed starts would not"
 LISTEN = "safety: Ray would listen at every address of the machine"
+ANSWER = "the message at once where RAY_ADDRESS=auto finds a cluster that is gone: Ray would retry for minutes"
 PATIENCE = "minutes, each time that a worker hangs or that elastic workers wait for resources"
 
 
@@ -151,6 +152,12 @@ INTERNALS = (
     Internal(EXCEPTIONS, "WorkerHealthCheckFailedError(failure)", CAUSE, "a worker that died"),
     Internal(EXCEPTIONS, "WorkerHealthCheckTimeoutError", CAUSE, "a worker that does not answer"),
     Internal(CLUSTER, "available_resources_per_node()", ROOM, "ray.available_resources() sums over nodes"),
+    Internal(
+        "ray._private.services",
+        "canonicalize_bootstrap_address(addr)",
+        ANSWER,
+        "HOST:PORT of an address; of `auto` the cluster of this machine, which may be gone",
+    ),
     Internal(CLUSTER, "state.get_draining_nodes()", LEAVE, "ray.nodes() does not tell which nodes are draining"),
 )
 LOCAL_VARIABLES = (
@@ -202,7 +209,12 @@ ELASTIC_VARIABLES = (
 def set_variables(*variables: Variable) -> None:
     """Set environment variables that are not set yet."""
     for variable in variables:
-        os.environ.setdefault(variable.name, variable.value)
+        set_default(variable.name, variable.value)
+
+
+def set_default(name: str, value: str) -> None:
+    """Set an environment variable that is unset or empty."""
+    os.environ[name] = os.environ.get(name) or value
 
 
 def internal_fault(internal: Internal) -> str:

@@ -99,7 +99,7 @@ def run(config: RunSpec, handle: Callable[[Event], None], stop: threading.Event)
             is lost.
     """
     cluster = config.cluster
-    with ray_cluster(config.run.uri, config.most_cpus) as ray:
+    with ray_cluster(config.run.uri, config.most_cpus, stop) as ray:
         fewest = cluster.fewest_workers
         needed = {"CPU": fewest * cluster.cpus_per_worker, "GPU": float(fewest * cluster.gpus_per_worker)}
         for resource, amount in needed.items():

@@ -29,9 +29,13 @@ class S3:
     Args:
         uri: URI of the prefix.
         patience_seconds: retry budget of a request.
+
+    Raises:
+        UserError: an AWS variable is malformed.
     """
 
     def __init__(self, uri: str, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        s3_client.check_variables()
         self.bucket, *parts = [part for part in uri.removeprefix("s3://").split("/") if part]
         self._prefix, self.patience_seconds = "/".join(parts), patience_seconds
         self.uri = "/".join(["s3:/", self.bucket, *parts])
@@ -206,6 +210,7 @@ class S3:
         """Send a request, with retries.
 
         Raises:
+            UserError: the AWS variables or files are wrong.
             OSError: the request failed. `strerror` is a message for the user, `filename` the URI of the object.
         """
         where = f"{self.uri}/{name}" if name else self.uri

@@ -1,7 +1,7 @@
 """One S3 client per process, shared by all threads. It runs in an event loop in a thread of its own.
 
 Endpoint, credentials and region come from the standard AWS variables, files and roles. None is ever an argument, so
-none can be pickled or logged.
+none can be pickled or logged. A variable that is set but empty counts as unset.
 """
 
 import asyncio
@@ -9,13 +9,16 @@ import os
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
+from ganrun.errors import UserError
 from ganrun.storage.retry import Watch
 
 CONNECT_SECONDS, SILENT_SECONDS = 5, 30
 """Timeouts of connecting and of reading."""
 SLOWEST = 64 * 1024
 """Minimum rate in bytes/s. A transfer that is slower on average times out."""
+YES, NO = ("true", "yes", "1"), ("false", "no", "0", "")
 T = TypeVar("T")
 _lock = threading.Lock()
 _filesystems: dict[int, Any] = {}
@@ -60,10 +63,16 @@ def filesystem() -> Any:
                 "request_checksum_calculation": "when_required",
                 "response_checksum_validation": "when_required",
             }
+            for name in [each for each, value in os.environ.items() if each.startswith("AWS_") and not value]:
+                del os.environ[name]  # botocore would take an empty profile, region or endpoint for one.
             # botocore reads AWS_DEFAULT_REGION only.
             region = {"region_name": os.environ["AWS_REGION"]} if "AWS_REGION" in os.environ else {}
             _filesystems[os.getpid()] = S3FileSystem(
-                config_kwargs=config, client_kwargs=region, use_listings_cache=False, skip_instance_cache=True
+                anon=anonymous(),
+                config_kwargs=config,
+                client_kwargs=region,
+                use_listings_cache=False,
+                skip_instance_cache=True,
             )
         return _filesystems[os.getpid()]
 
@@ -71,6 +80,41 @@ def filesystem() -> Any:
 def endpoint() -> str:
     """Return the endpoint of requests, for messages."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "S3"
+
+
+def anonymous() -> bool:
+    """Return True if AWS_NO_SIGN_REQUEST asks for requests without credentials, as public buckets take.
+
+    Raises:
+        UserError: it is neither true nor false.
+    """
+    value = os.environ.get("AWS_NO_SIGN_REQUEST", "")
+    if value.lower() not in YES + NO:
+        raise UserError(f"AWS_NO_SIGN_REQUEST: {value!r} is neither true nor false")
+    return value.lower() in YES
+
+
+def check_variables() -> None:
+    """Check the AWS variables that can be checked without a request.
+
+    Raises:
+        UserError: one of them is malformed; the message names it.
+    """
+    anonymous()
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if (url := os.environ.get(name)) and not _is_url(url):
+            raise UserError(f"{name}: {url!r} is neither http://HOST:PORT nor https://HOST:PORT")
+    bundle = os.environ.get("AWS_CA_BUNDLE")
+    if bundle and not os.path.exists(bundle) and not endpoint().startswith("http://"):
+        raise UserError(f"AWS_CA_BUNDLE: {bundle!r} does not exist; set it to a file of certificates, or unset it")
+
+
+def _is_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def watch(bucket: str) -> Watch:

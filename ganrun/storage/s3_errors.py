@@ -1,11 +1,14 @@
-"""Maps failed S3 requests to a TransientError, which is retried, or to an OSError with a message for the user."""
+"""Maps failed S3 requests to a TransientError, which is retried, or to an OSError or UserError with a message."""
 
 import errno
+import os
 from email.utils import parsedate_to_datetime
 from time import time
 from typing import Any
 
+from ganrun.errors import UserError
 from ganrun.storage.retry import TransientError
+from ganrun.storage.s3_client import anonymous
 
 PASSING = {"InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", "OperationAborted"}
 PASSING |= {"ConditionalRequestConflict", "Throttling", "TooManyRequests", "IncompleteBody", "BadDigest"}
@@ -16,8 +19,8 @@ def meaning(error: Exception, where: str) -> Exception:
     """Return the error to raise for a failed request.
 
     Returns:
-        A TransientError if a retry may help; an OSError with `where` as its filename if not; `error` itself if it does
-        not come from the storage.
+        A TransientError if a retry may help; an OSError with `where` as its filename if not; a UserError if the AWS
+        variables or files are wrong; `error` itself if it does not come from the storage.
     """
     import aiohttp
     from botocore import exceptions as boto
@@ -26,7 +29,10 @@ def meaning(error: Exception, where: str) -> Exception:
     if isinstance(error, boto.ClientError):
         return _refusal(error.response, where)
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError):
-        text = "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        text = (
+            "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; for a public bucket "
+            "AWS_NO_SIGN_REQUEST=true"
+        )
         return PermissionError(errno.EACCES, text, where)
     if "CERTIFICATE_VERIFY_FAILED" in text:
         text = f"the server's certificate is not trusted ({text}); set AWS_CA_BUNDLE to its CA file"
@@ -38,8 +44,21 @@ def meaning(error: Exception, where: str) -> Exception:
     if isinstance(error, boto.ParamValidationError):
         return OSError(errno.EINVAL, f"not a valid bucket or key ({text})", where)
     if isinstance(error, boto.BotoCoreError | ValueError):
-        return OSError(errno.EINVAL, f"invalid AWS variables or files ({text})", where)
+        return _wrong_settings(error, text)
     return error
+
+
+def _wrong_settings(error: Exception, text: str) -> UserError:
+    from botocore import exceptions as boto
+
+    if isinstance(error, boto.ProfileNotFound):
+        name = next((each for each in ("AWS_DEFAULT_PROFILE", "AWS_PROFILE") if each in os.environ), "AWS_PROFILE")
+        profile = error.kwargs["profile"]
+        return UserError(f"{name}: no profile {profile!r} in ~/.aws/config or ~/.aws/credentials; add it, or unset it")
+    if isinstance(error, boto.InvalidRegionError):
+        name = next((each for each in ("AWS_REGION", "AWS_DEFAULT_REGION") if each in os.environ), "~/.aws/config")
+        return UserError(f"{name}: {error.kwargs['region_name']!r} is no region, such as us-east-1")
+    return UserError(f"invalid AWS variables or files: {text}")
 
 
 def clock_ahead(response: dict[str, Any]) -> float | None:
@@ -70,7 +89,8 @@ def _refusal(response: dict[str, Any], where: str) -> Exception:
         text = f"wrong credentials ({code}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         return PermissionError(errno.EACCES, text, where)
     if status == 403:
-        return PermissionError(errno.EACCES, f"access denied ({code})", where)
+        unsigned = "; AWS_NO_SIGN_REQUEST is set, so no credentials were sent" if anonymous() else ""
+        return PermissionError(errno.EACCES, f"access denied ({code}){unsigned}", where)
     return OSError(errno.EIO, f"{status} {code}: {text}", where)
 
 

@@ -1,13 +1,12 @@
 """A trial of a search under Ray Tune: a process that runs the workers of one run."""
 
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from typing import Any
 
 from ganrun.config.run_spec import RunSpec
 from ganrun.errors import RunError, UserError
 from ganrun.ray_backend import launch
+from ganrun.ray_backend.cluster import in_thread
 from ganrun.run_folder import run_config
 from ganrun.run_folder.run_folder import RunFolder
 from ganrun.storage import open_storage
@@ -63,17 +62,3 @@ def exploit_command(search: RunSpec, exploit: TrialExploit | None) -> Exploit | 
         return None
     donor = f"{search.run.uri}/trials/{exploit.donor}"
     return Exploit(exploit.number, donor, exploit.checkpoint, exploit.after)
-
-
-def in_thread(work: Callable[..., Any], *arguments: Any) -> Future[Any]:
-    """Call a function in a daemon thread. Return the future of its result."""
-    outcome: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            outcome.set_result(work(*arguments))
-        except BaseException as error:
-            outcome.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return outcome

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ganrun.config.run_spec import RunSpec
 from ganrun.errors import RunError
 from ganrun.ray_backend import launch
-from ganrun.ray_backend.cluster import ray_cluster
+from ganrun.ray_backend.cluster import in_thread, ray_cluster
 from ganrun.ray_backend.head_watch import HeadWatch
 from ganrun.storage import Storage, for_ray, open_storage
 from ganrun.telemetry.messages import Command, SearchEnded
@@ -54,7 +54,7 @@ def run(
     """
     try:
         with (
-            ray_cluster(config.run.uri, len(population.trials) * config.most_cpus) as ray,
+            ray_cluster(config.run.uri, len(population.trials) * config.most_cpus, stop) as ray,
             contextlib.closing(HeadWatch(ray.get_runtime_context().gcs_address)) as head,
         ):
             return _run(config, storage, population, watch, stop, head)
@@ -81,7 +81,7 @@ def _run(
 
     scheduler = Scheduler(config, storage, population, watch, send)
     # In a thread: in the main thread Ray Tune would handle SIGINT itself.
-    over = trainable.in_thread(tuner_of(config, scheduler, boxes).fit)
+    over = in_thread(tuner_of(config, scheduler, boxes).fit)
     while not wait([over], timeout=LISTEN_SECONDS).done:
         if stop.is_set() or head.lost:
             scheduler.stop()

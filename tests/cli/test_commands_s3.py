@@ -282,3 +282,10 @@ def test_a_config_is_read_from_a_bucket(call, storage):
     assert (code, error.startswith(f"ganrun: {storage}/bad.yaml: not YAML")) == (2, True)
     assert "no such config file" in call(train, f"{storage}/none.yaml", "--dry-run")[2]
     assert "no such bucket" in call(train, f"s3://not-{BUCKET}/c.yaml", "--dry-run")[2]
+
+
+@pytest.mark.parametrize("bucket", ["nowhere", "no_Bucket!"])
+def test_a_bucket_that_is_not_there_is_wrong_input(call, s3, bucket):
+    code, output, error = call(runs, "list", f"s3://{bucket}/runs")
+    assert (code, output, len(error.splitlines())) == (2, "", 1)
+    assert error.startswith(f"ganrun: s3://{bucket}/runs")

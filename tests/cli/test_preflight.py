@@ -9,7 +9,8 @@ from ganrun.errors import RunError, UserError
 from ganrun.run_folder import run_config
 from ganrun.run_folder.run_folder import Pointer, RunFolder
 from ganrun.storage import open_storage
-from tests.conftest import config_of, write_data
+from tests.commands import Train
+from tests.conftest import config_of, write_data, write_yaml
 from tests.preparation.making import noise, png, prepare, shards_of
 
 
@@ -44,7 +45,10 @@ def test_what_is_in_order_passes(values):
             {"model__classes": 4, "data__fields": {"image": "image", "label": "label"}},
             r"model\.classes: 4, but the index of .* names 3 classes; set model\.classes=3",
         ),
-        ({"data__slots": 142, "data__batch_size": 142}, r"data\.slots: 142, but data\.shards has only 141 samples"),
+        (
+            {"data__slots": 142, "data__batch_size": 142},
+            r"data\.slots: 142, but data\.shards has only 141 samples",
+        ),
         ({"data__shards": "nowhere"}, r"data\.shards: 'nowhere' holds no shards"),
     ],
 )
@@ -87,9 +91,34 @@ def test_more_gpus_than_there_are_are_refused(values, monkeypatch):
         preflight.check(config_of(values, cluster__gpus_per_worker=1, cluster__workers=6))
 
 
+@pytest.mark.parametrize("address", ["", "local"])
+def test_a_local_ray_has_the_gpus_of_this_machine_however_it_is_spelt(values, monkeypatch, address):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UserError, match="but this machine has"):
+        preflight.check(config_of(values, cluster__gpus_per_worker=1, cluster__workers=6))
+
+
 def test_gpus_of_a_cluster_are_left_to_it(values, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     preflight.check(config_of(values, cluster__gpus_per_worker=1, cluster__workers=6))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("AWS_PROFILE", "elsewhere", "AWS_PROFILE: no profile 'elsewhere' in "),
+        ("AWS_ENDPOINT_URL", "localhost:9000", "AWS_ENDPOINT_URL: 'localhost:9000' is neither "),
+        ("AWS_REGION", "us east 1", "AWS_REGION: 'us east 1' is no region"),
+        ("AWS_NO_SIGN_REQUEST", "maybe", "AWS_NO_SIGN_REQUEST: 'maybe' is neither "),
+    ],
+)
+@pytest.mark.parametrize("key", ["data.shards", "run.storage"])
+def test_validate_names_the_variable_of_aws_that_is_wrong(values, tmp_path, key, name, value, reason):
+    yaml = write_yaml(tmp_path / "small.yaml", values)
+    variables = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_REGION": "us-east-1", "HOME": str(tmp_path)}
+    code, _, error = Train(yaml, "--validate", f"{key}=s3://bucket/place", env=variables | {name: value}).wait()
+    assert (code, len(error.splitlines())) == (2, 1), error
+    assert error.startswith(f"ganrun: {reason}")
 
 
 def test_all_that_is_wrong_comes_in_one_message(values, tmp_path):

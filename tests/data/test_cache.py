@@ -6,6 +6,7 @@ import hashlib
 import logging
 import multiprocessing
 import os
+import tempfile
 import threading
 from pathlib import Path
 
@@ -116,6 +117,16 @@ def test_the_folder_is_below_xdg_cache_home(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setenv("HOME", "/home/someone")
     assert cache_folder() == Path("/home/someone/.cache/ganrun/shards")
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # Its specification: consider it invalid, and ignore it.
+    assert cache_folder() == Path("/home/someone/.cache/ganrun/shards")
+
+
+def test_a_user_without_a_home_has_a_folder_of_temporary_files(monkeypatch):
+    """As in a container with a user id that no file names."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    assert cache_folder() == Path(tempfile.gettempdir(), "ganrun/shards")
 
 
 # What is wrong with the disk.
