@@ -112,7 +112,7 @@ def test_words_for_people(run, capsys):
     ("options", "reason"),
     [
         (["--metrics", "inception_score"], "brightness.pt has no logits"),
-        (["--metrics", "class_frechet_distance"], "the run is unconditional"),
+        (["--metrics", "class_frechet_distance"], "have no labels"),
         (["--data", "{tmp}/nowhere"], "no shards and no index"),
         (["--data", "{tmp}/large"], "images have 1 channels and 32 pixels a side"),
         (["--extractor", "nothing.pt"], "cannot read nothing.pt"),
@@ -197,7 +197,10 @@ def test_a_folder_that_sample_wrote_scores_exactly_as_the_run(values, extractor,
         (["--images", "{tmp}/large"], "name the real images to compare with: --data"),
         (["--images", "{tmp}/large", "--data", "{data}"], "a.png has 20x20 pixels, but the data 16x16"),
         (["--images", "{tmp}/broken", "--data", "{data}"], "a.png cannot be read as a picture"),
-        (["--images", "{tmp}/same", "--data", "{data}", "--metrics", "class_frechet_distance"], "does not generate by"),
+        (
+            ["--images", "{tmp}/same", "--data", "{data}", "--metrics", "class_frechet_distance"],
+            "the images have no labels",
+        ),
         ([], "nothing to score: name a run, a checkpoint, or --images"),
     ],
 )

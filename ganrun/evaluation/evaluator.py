@@ -25,7 +25,7 @@ def unavailable(extractor: Extractor, reals: RealImages, generated: ScoredImages
     if not extractor.classes:
         reasons["inception_score"] = f"the extractor {extractor.name} has no logits; use inception-v3-compat"
     if generated.labels(1) is None:
-        reasons["class_frechet_distance"] = "the run is unconditional; it needs model.classes > 0"
+        reasons["class_frechet_distance"] = "the images have no labels; it needs a run with model.classes > 0"
     if not reals.classes:
         reasons |= dict.fromkeys(OF_CLASSES, "the data has no classes")
     if not is_stacked(reals):

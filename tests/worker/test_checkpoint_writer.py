@@ -13,6 +13,7 @@ from ganrun.telemetry.records import RunFinished
 from ganrun.training import checkpoint
 from ganrun.training.checkpoint import RunProgress
 from ganrun.worker.host import WorkerHost
+from tests.conftest import config_of
 from tests.ranks import StopAt
 from tests.training.test_checkpoint import played
 from tests.waiting import WAIT, until
@@ -118,7 +119,7 @@ def test_the_last_one_is_written_though_the_best_waits(storage, values, data_fol
     line = StopAt()
     stream = SimpleNamespace(data=open_data(str(data_folder)))
     storage.free.clear()
-    host = WorkerHost(state, RunFolder(Folder(storage.path)), stream, line, 1, RunProgress(), None)
+    host = WorkerHost(config_of(values), state, RunFolder(Folder(storage.path)), stream, line, 1, RunProgress(), None)
     host.folder.begin_attempt()
     host.folder.storage = storage
     for images, best in ((12, False), (24, True), (36, False)):
