@@ -16,6 +16,7 @@ import psutil
 import pytest
 import torch
 import webdataset
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from ganrun.config.schema import Config
@@ -26,6 +27,8 @@ from tests.waiting import until
 
 __all__ = ["s3", "s3_server"]
 
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")  # Tests pass on a busy machine, too.
 os.environ["GANRUN_SIDECAR"] = "off"  # No test pushes to, or starts, the sidecar of whoever runs the tests.
 
 RAY_STARTS = 5
