@@ -44,7 +44,7 @@ def ray_cluster(uri: str, cpus: float, stop: threading.Event) -> Iterator[Any]:
     # Ray prints faults of its processes to stdout, which is for our output; they are in Ray's logs too.
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         with _our_signals():
-            _start(cpus) if address is None else _join(address, stop)
+            _start(cpus, stop) if address is None else _join(address, stop)
         import ray
 
         try:
@@ -69,8 +69,8 @@ def _our_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _start(cpus: float) -> None:
-    """Start a Ray on this machine that listens on the loopback address only.
+def _start(cpus: float, stop: threading.Event) -> None:
+    """Start a Ray on this machine that listens on the loopback address only. Ray gives up by itself after 30 s.
 
     In the main thread: Linux ends the processes of Ray with the thread that started them.
     """
@@ -88,6 +88,8 @@ def _start(cpus: float) -> None:
             _temp_dir=f"{folder}/ray",
         )
     except Exception as error:  # Ray raises a plain Exception when its start times out.
+        if stop.is_set():
+            raise KeyboardInterrupt from error
         raise RunError(
             f"Ray does not start on this machine: {_line(error)} (its logs: {folder}/ray/session_latest/logs)"
         ) from error

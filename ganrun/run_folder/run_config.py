@@ -29,7 +29,7 @@ def settle(config: Config, folder: RunFolder) -> RunSpec:
         return spec
     before = parse(found[0], f"{folder.storage.uri}/config.yaml")
     spec = resolve(config, begun_slots=before.slots)
-    _compare(before, spec, folder)
+    _compare(resolve(before), spec, folder)
     _check_same_data(spec.data.shards, folder)
     return spec
 

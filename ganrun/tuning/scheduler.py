@@ -218,7 +218,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
             case WorkersStarted() if not reporting.up_to_date:
                 self._send_exploit(name)  # The workers that had received it may have died.
             case Finished() if reporting.up_to_date:
-                self.over[name] = FINISHED
+                self.trials[name].ending = FINISHED
                 self.decide()
             case Failed(text, wrong_input):
                 if wrong_input:

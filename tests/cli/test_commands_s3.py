@@ -137,7 +137,7 @@ def test_orphans_are_listed_and_deleted(call, storage):
     assert call(runs, "gc", f"{storage}/finished")[1] == "no orphans\n"
 
 
-def test_a_bucket_that_is_not_there(call):
+def test_a_bucket_that_is_not_there(call, s3):
     for entry_point, arguments in (
         (runs, ["list", "s3://nowhere/runs"]),
         (runs, ["show", "s3://nowhere/runs/a"]),
@@ -285,7 +285,8 @@ def test_a_config_is_read_from_a_bucket(call, storage):
 
 
 @pytest.mark.parametrize("bucket", ["nowhere", "no_Bucket!"])
-def test_a_bucket_that_is_not_there_is_wrong_input(call, s3, bucket):
-    code, output, error = call(runs, "list", f"s3://{bucket}/runs")
+def test_a_bucket_that_is_not_there_is_wrong_input(call, s3, values, tmp_path, bucket):
+    yaml = write_yaml(tmp_path / "small.yaml", values)
+    code, output, error = call(train, yaml, "--validate", f"data.shards=s3://{bucket}/data")
     assert (code, output, len(error.splitlines())) == (2, "", 1)
-    assert error.startswith(f"ganrun: s3://{bucket}/runs")
+    assert f"s3://{bucket}/data" in error
