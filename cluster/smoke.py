@@ -35,6 +35,7 @@ from ganrun.models.normalization import SlotBatchNorm2d
 from ganrun.run_folder.curve import read_curve
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
+from ganrun.training.new_state import new_state
 from ganrun.training.state import TrainingState
 
 CONFIG = Path(__file__).parent.parent / "configs/quickstart.yaml"
@@ -117,7 +118,7 @@ def precisions(device: torch.device) -> Iterator[Row]:
     yield same("bf16 against float32", "losses of 3 rounds", losses["bf16"], losses["float32"], HALF)
     for name, state in states.items():
         batch = batch_of(state)
-        rate = state.config.data.batch_size * per_second(partial(state.round, lambda: [batch]), device)  # noqa: B023
+        rate = state.batch_size * per_second(partial(state.round, lambda: [batch]), device)  # noqa: B023
         yield Row("", f"{rate:,.0f} images/s of rounds in {name}", "")
 
 
@@ -251,7 +252,7 @@ def train(rank: int, count: int, kind: str, folder: str) -> None:
     if count > 1:
         backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
         dist.init_process_group(backend, init_method=f"file://{folder}/rendezvous", rank=rank, world_size=count)
-    state, batches = TrainingState(build_game(config, device), config, slots), stream(config, slots, device)
+    state, batches = new_state(config, device, slots), stream(config, slots, device)
     for _ in range(ROUNDS):
         state.round(batches.next)
     batches.close()

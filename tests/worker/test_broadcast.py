@@ -280,7 +280,7 @@ def diverged():
         (
             too_large,
             "TooLargeError",
-            ["OSError", f"[Errno {errno.EFBIG}] 2,000 bytes, where at most 1,000 belong: 'manifest.json'"],
+            ["OSError", f"[Errno {errno.EFBIG}] 2,000 bytes, at most 1,000 are allowed: 'manifest.json'"],
         ),
         (fault, "KeyError", ["RuntimeError", "rank 0 failed: KeyError: 'images'"]),
         (diverged, "DivergedError", ["RunError", "so"]),
