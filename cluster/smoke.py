@@ -221,7 +221,7 @@ def settings(precision: str) -> Config:
 
 def state_of(precision: str, device: torch.device) -> TrainingState:
     """Return a training state with all slots on one device."""
-    return TrainingState(build_game(settings(precision), device), settings(precision), Slots(1))
+    return new_state(settings(precision), device, Slots(1))
 
 
 def stream(config: Config, slots: Slots, device: torch.device) -> Stream:
