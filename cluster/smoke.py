@@ -268,7 +268,7 @@ def train(rank: int, count: int, kind: str, folder: str) -> None:
 
 def batch_of(state: TrainingState) -> dict[str, Tensor | list[str]]:
     """Return a random global batch, uint8 [B, C, S, S], on the device of the state."""
-    data, random = state.config.data, torch.Generator().manual_seed(0)
+    data, random = settings("float32").data, torch.Generator().manual_seed(0)
     shape = (data.batch_size, data.channels, data.image_size, data.image_size)
     return {"image": torch.randint(0, 256, shape, dtype=torch.uint8, generator=random).to(state.device)}
 
