@@ -36,14 +36,14 @@ class WorkerHost:
     """Host of the loop: rank 0 writes and talks to the driver, all ranks agree on stops and transitions.
 
     Args:
-        spec: of the run.
-        state: of training.
-        folder: of the run.
-        stream: where batches come from; the fingerprint of its data goes into checkpoints.
-        channel: to the driver.
-        attempt: number of this start of the worker group.
-        progress: of the attempts before.
-        evaluator: scores the EMA generator; None if the config has no scores.
+        spec: the resolved run.
+        state: training state.
+        folder: the run's folder.
+        stream: stream of batches; the fingerprint of its data goes into checkpoints.
+        channel: channel to the driver.
+        attempt: number of this attempt.
+        progress: progress of the attempts before.
+        evaluator: evaluator of the EMA generator; None if the config has no scores.
     """
 
     def __init__(

@@ -49,18 +49,18 @@ def run_worker(
     """Train as one of `workers` until the run ends or is asked to stop, and report which to the driver.
 
     Args:
-        config: of the run; with a `tune` section that of a trial.
-        rank: of this worker.
-        workers: how many there are.
-        device: what it computes on.
-        channel: to the driver.
-        command: of a trial, the exploit that it may not have behind it.
-        restart: why workers were started anew, if they were; on rank 0.
+        config: the resolved run; with a `tune` section, that of a trial.
+        rank: rank of this worker.
+        workers: number of workers.
+        device: device of the networks.
+        channel: channel to the driver.
+        command: pending exploit of a trial; ignored if its checkpoint includes it.
+        restart: reason of a restart of the workers, on rank 0; None for the first start.
 
     Raises:
-        DrainedError: the workers were to leave, and have saved.
-        UserError: the data is corrupt or not what the config says.
-        RunError: the run cannot go on.
+        DrainedError: the workers were drained, and have saved.
+        UserError: the data is corrupt or does not match the config.
+        RunError: the run cannot continue.
     """
     if device.type == "cpu":
         torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
@@ -111,7 +111,7 @@ def _attempt(
 ) -> Transition | None:
     """Run one attempt: resume from a checkpoint or begin, train, and return the transition to the next attempt, if any.
 
-    One after a transition has nothing of the one before: it is made as one in a new process would be.
+    An attempt after a transition keeps no state of the one before: it is built as in a new process.
     """
     start, progress, snapshot = begin_attempt(setup.folder, slots, device, transition)
     exploit = transition if isinstance(transition, messages.Exploit) and start.donor else None
@@ -184,7 +184,7 @@ def _train(state: TrainingState, host: WorkerHost) -> bool:
     """Train until the run ends or this attempt does, and wait for pending writes.
 
     Raises:
-        DivergedError: it did, and may be rolled back.
+        DivergedError: the run diverged and may be rolled back.
     """
     try:
         finished = _train_or_fail(state, host)
