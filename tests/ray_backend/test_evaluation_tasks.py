@@ -54,7 +54,7 @@ class Answering(StopAt):
     def answer(self, wanted):
         if wanted.images in self.failing:
             return None, "Out of memory"
-        return scores._score(self.config, wanted.checkpoint), ""
+        return scores._score(self.config.run.uri, self.config.evaluate.metrics, 1, wanted.checkpoint), ""
 
 
 def scored(config, at):
