@@ -12,14 +12,6 @@ from ganrun.data.ustar import plain_members
 from ganrun.data.webdataset_tar import no_files, tar_members
 from ganrun.errors import UserError
 
-EXTENSIONS = {
-    "image": ("png", "jpg", "jpeg", "webp"),
-    "label": ("cls",),
-    "text": ("txt",),
-    "vector": ("json", "npy"),
-    "point": ("json", "npy"),
-}
-"""Extensions of each kind of field, tried in this order, unless the config names one."""
 GZIP = b"\x1f\x8b"
 UNPACKED_BYTES, UNPACKED_RATIO = 256 * 2**20, 16
 """Largest size of an unpacked gzip: in bytes, or as a multiple of the packed size, whichever is greater."""
