@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
+from ganrun.config.field_types import EXTENSIONS
 from ganrun.config.ray_variables import cluster_address, session_folder
-from ganrun.config.schema import EXTENSIONS, ClusterConfig, Config, DataConfig, EvaluateConfig, ModelConfig
+from ganrun.config.schema import ClusterConfig, Config, DataConfig, EvaluateConfig, ModelConfig
 from ganrun.data.index import INDEX_NAME, DataSet, Index, open_data
 from ganrun.errors import UserError
 from ganrun.storage import INDEX_BYTES, check_rights, open_storage

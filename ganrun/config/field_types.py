@@ -50,3 +50,13 @@ class Section(BaseModel):
     """Section of the config: unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+EXTENSIONS = {
+    "image": ("png", "jpg", "jpeg", "webp"),
+    "label": ("cls",),
+    "text": ("txt",),
+    "vector": ("json", "npy"),
+    "point": ("json", "npy"),
+}
+"""Extensions of each kind of field, tried in this order, unless the config names one."""

@@ -46,16 +46,6 @@ class RunConfig(Section):
         return f"{self.storage}/{self.name}"
 
 
-EXTENSIONS = {
-    "image": ("png", "jpg", "jpeg", "webp"),
-    "label": ("cls",),
-    "text": ("txt",),
-    "vector": ("json", "npy"),
-    "point": ("json", "npy"),
-}
-"""Extensions of each kind of field, tried in this order, unless the config names one."""
-
-
 class FieldConfig(Section):
     """Field of a sample; `label: label` is short for `label: {kind: label}`."""
 

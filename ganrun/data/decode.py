@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
-from ganrun.config.schema import EXTENSIONS, FieldConfig
+from ganrun.config.field_types import EXTENSIONS
+from ganrun.config.schema import FieldConfig
 from ganrun.data.index import Index
 from ganrun.data.shard import OpenShard, Sample
 from ganrun.errors import UserError

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from ganrun.config.schema import EXTENSIONS as FIELD_EXTENSIONS
+from ganrun.config.field_types import EXTENSIONS as FIELD_EXTENSIONS
 from ganrun.errors import UserError
 
 Pixels = NDArray[np.uint8]
