@@ -7,8 +7,10 @@ real images shown so far, the slot of the batch, the turn of the player in the r
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cache
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -30,6 +32,23 @@ def numpy_stream(*parts: int | str) -> np.random.Generator:
 def _note_deprecated_purpose() -> None:
     """Warn once per process about the keyword `purpose` of ganrun 0.1, now `name`."""
     logging.getLogger("ganrun").warning("noise.normal(..., purpose=...) is deprecated: write name=...")
+
+
+class Draw(NamedTuple):
+    """Request for random numbers, or for a scheduled one."""
+
+    kind: Literal["normal", "uniform", "scheduled"]
+    size: tuple[int, ...]
+    name: str
+    value: Callable[[int], float] | None = None
+    """Scheduled number by real images shown; None for random ones."""
+
+
+class NoiseSource(Protocol):
+    """Numbers drawn ahead."""
+
+    def take(self, noise: "KeyedNoise", draw: Draw) -> Tensor:
+        """Return the numbers of a draw, on the device."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +76,15 @@ class KeyedNoise:
     """Index of the player's turn in the round. Turns that reuse a batch have equal `images` and differ only in this."""
     round: int = 0
     """Rounds before this one, for work that is done every k-th round. Not part of the key."""
+    offset: int = 0
+    """Real images shown in this round before the turn. Not part of the key."""
+    source: NoiseSource | None = field(default=None, compare=False)
+    """Numbers drawn ahead, in fixed memory; None: they are drawn at the call."""
+
+    @property
+    def round_start(self) -> int:
+        """Real images shown before this round."""
+        return self.images - self.offset
 
     def normal(self, *size: int, name: str = "", purpose: str = "") -> Tensor:
         """Return N(0, 1) numbers of shape `size`. Calls with equal name and size return equal numbers.
@@ -66,22 +94,38 @@ class KeyedNoise:
         Raises:
             TypeError: no name.
         """
-        return self._to_device(torch.randn(size, generator=self._stream(name, purpose), dtype=self.dtype))
+        return self._take(Draw("normal", size, self._name(name, purpose)))
 
     def uniform(self, *size: int, name: str = "", purpose: str = "") -> Tensor:
         """Return U[0, 1) numbers of shape `size`, see `normal`."""
-        return self._to_device(torch.rand(size, generator=self._stream(name, purpose), dtype=self.dtype))
+        return self._take(Draw("uniform", size, self._name(name, purpose)))
 
-    def _stream(self, name: str, purpose: str) -> torch.Generator:
-        if purpose:
-            _note_deprecated_purpose()
-        name = name or purpose
-        if not name:
-            raise TypeError("name is empty: give each draw in a turn its own, as in noise.normal(8, name='my_loss/z')")
-        seed = key(self.seed, self.rollback_count, self.images, self.slot, self.turn, name)
-        return torch.Generator().manual_seed(seed)
+    def scheduled(self, value: Callable[[int], float], name: str) -> Tensor:
+        """Return `value(images)` as a scalar tensor.
 
-    def _to_device(self, numbers: Tensor) -> Tensor:
+        A number that changes during the run must come from here: a captured round repeats Python numbers as they were.
+        """
+        return self._take(Draw("scheduled", (), name, value))
+
+    def fill(self, out: Tensor, draw: Draw, generator: torch.Generator) -> Tensor:
+        """Write the numbers of a draw into contiguous CPU memory, and return it. The generator is seeded by the key."""
+        if draw.value is not None:
+            return out.fill_(draw.value(self.images))
+        generator.manual_seed(key(self.seed, self.rollback_count, self.images, self.slot, self.turn, draw.name))
+        return out.normal_(generator=generator) if draw.kind == "normal" else out.uniform_(generator=generator)
+
+    def _take(self, draw: Draw) -> Tensor:
+        if self.source is not None:
+            return self.source.take(self, draw)
+        numbers = self.fill(torch.empty(draw.size, dtype=self.dtype), draw, torch.Generator())
         if self.device.type == "cuda":
             numbers = numbers.pin_memory()
         return numbers.to(self.device, non_blocking=True)
+
+    @staticmethod
+    def _name(name: str, purpose: str) -> str:
+        if purpose:
+            _note_deprecated_purpose()
+        if not (name or purpose):
+            raise TypeError("name is empty: give each draw in a turn its own, as in noise.normal(8, name='my_loss/z')")
+        return name or purpose

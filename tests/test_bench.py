@@ -122,7 +122,9 @@ def test_what_is_taken_away_is_gone(values):
     discriminator = state.game.networks["discriminator"]
     own = [parameter.grad.clone() for parameter in discriminator.parameters()]
     assert all(parameter.requires_grad for parameter in discriminator.parameters())
-    state.player_steps[1].step([state.normalise(a_batch(config.data, 0, 12))], list(state._noises(0, 0)), 1e-3)
+    state.player_steps[1].step(
+        [state.normalise(a_batch(config.data, 0, 12))], list(state._noises(0, 0)), torch.tensor(1e-3)
+    )
     assert not any(
         torch.equal(parameter.grad, mine) for parameter, mine in zip(discriminator.parameters(), own, strict=True)
     )

@@ -29,11 +29,17 @@ class Augmentation:
         self.adaptive: AdaptiveAugmentation | None = None
         """Adaptive augmentation (ADA), or None if `ada_target` is 0."""
         self.transforms: list[Transform] = [DIFFAUGMENT[name] for name in objective.diffaugment]
+        self._noise: InstanceNoise | None = None
         if objective.instance_noise:
-            self.transforms.append(InstanceNoise(objective.instance_noise, objective.instance_noise_images))
+            self._noise = InstanceNoise(objective.instance_noise, objective.instance_noise_images)
+            self.transforms.append(self._noise)
         if objective.ada_target:
             self.adaptive = AdaptiveAugmentation(objective.ada_target, objective.ada_images)
             self.transforms.insert(0, self.adaptive)
+
+    def has_noise(self, images: int) -> bool:
+        """Return True if a round that begins after `images` has instance noise."""
+        return self._noise is not None and self._noise.is_active(images)
 
     def __call__(self, images: Tensor, noise: KeyedNoise, name: str) -> Tensor:
         """Return augmented images [B, C, S, S]."""
@@ -92,10 +98,17 @@ class InstanceNoise:
 
     def __call__(self, images: Tensor, noise: KeyedNoise, name: str) -> Tensor:
         """Return images + N(0, deviation^2), independent per pixel."""
-        deviation = self.deviation * (1 - noise.images / self.until_images)
-        if deviation <= 0:
+        if not self.is_active(noise.round_start):
             return images
+        deviation = noise.scheduled(self._deviation, f"{name}/deviation")
         return images + deviation * noise.normal(*images.shape, name=f"{name}/noise")
+
+    def is_active(self, images: int) -> bool:
+        """Return True if a round that begins after `images` has noise."""
+        return images < self.until_images
+
+    def _deviation(self, images: int) -> float:
+        return self.deviation * max(0.0, 1 - images / self.until_images)
 
 
 # Adaptive augmentation: Karras et al. 2020 (arXiv:2006.06676), section 3; ranges from its appendix B.

@@ -4,7 +4,7 @@ A new task is a new `Game` with its own conditions and losses. `gan.py` is the r
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -97,6 +97,9 @@ class Game:
         classes: K, number of class labels of a conditional game; 0: unconditional.
         frozen: networks that are never trained, by name.
         trackers: state that is updated without gradients, by name.
+        kind: (real images shown before a round, rounds before it) -> whatever of them decides which operations the
+            round has, such as lazy penalties that are due. A round is captured once for each kind; numbers that change
+            come from `KeyedNoise.scheduled`.
     """
 
     networks: dict[str, nn.Module]
@@ -107,6 +110,7 @@ class Game:
     classes: int = 0
     frozen: dict[str, nn.Module] = field(default_factory=dict)
     trackers: dict[str, Tracker] = field(default_factory=dict)
+    kind: Callable[[int, int], Hashable] = lambda images, round: None
 
     def labels(self, start: int, count: int, device: torch.device) -> Tensor | None:
         """Return labels int64 [count] of generated images start to start + count - 1, or None if unconditional.

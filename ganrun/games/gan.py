@@ -141,4 +141,5 @@ def gan(networks: dict[str, nn.Module], config: ObjectiveConfig, model: ModelCon
         sample=lambda networks, z, label: networks["generator"](z, label),
         classes=model.classes,
         trackers={"augmentation": adaptive} if adaptive else {},
+        kind=lambda images, round: (objective.penalties.are_due(round), objective.augment.has_noise(images)),
     )

@@ -89,6 +89,10 @@ class Penalties:
     weighted: Mapping[str, tuple[Penalty, float]]
     every_rounds: int = 1
 
+    def are_due(self, round: int) -> bool:
+        """Return True if a round has penalties, with `round` rounds before it."""
+        return bool(self.weighted) and round % self.every_rounds == 0
+
     def __call__(
         self, discriminator: Discriminator, real: Tensor, fake: Tensor, label: Tensor | None, noise: KeyedNoise
     ) -> dict[str, Tensor]:
@@ -97,7 +101,7 @@ class Penalties:
         Autocast is off: second derivatives, squared, need more precision than bf16. The extra passes do not update
         the running statistics of batch norm.
         """
-        if not self.weighted or noise.round % self.every_rounds:
+        if not self.are_due(noise.round):
             return {}
         real, fake = real.to(noise.dtype), fake.to(noise.dtype)
         with torch.autocast(noise.device.type, enabled=False), without_batch_stats():

@@ -11,11 +11,11 @@ the sum of a layer over each part, so this adds a learned embedding of the label
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ganrun.config.schema import DataConfig, ModelConfig
 from ganrun.models.minibatch_stddev import MinibatchStddev
 from ganrun.models.normalization import SlotBatchNorm2d
+from ganrun.models.one_hot import one_hot
 from ganrun.models.spectral_norm import normalise_spectrally
 
 
@@ -106,7 +106,7 @@ def _join(x: Tensor, label: Tensor | None, classes: int) -> Tensor:
     """Concatenate K planes to x, [B, C, H, W] -> [B, C + K, H, W]: ones for the image's class, zeros for the others."""
     if label is None:
         return x
-    planes = F.one_hot(label, classes).to(x.dtype)[:, :, None, None].expand(-1, -1, *x.shape[2:])
+    planes = one_hot(label, classes, x.dtype)[:, :, None, None].expand(-1, -1, *x.shape[2:])
     return torch.cat([x, planes], dim=1)
 
 

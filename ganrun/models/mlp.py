@@ -8,9 +8,9 @@ Shapes: B batch, Z latent size, K classes, N coordinates of a point, W width (un
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ganrun.config.schema import DataConfig, ModelConfig
+from ganrun.models.one_hot import one_hot
 from ganrun.models.spectral_norm import normalise_spectrally
 
 
@@ -66,7 +66,7 @@ def _layers(inputs: int, width: int, outputs: int) -> nn.Sequential:
 
 
 def _join(x: Tensor, label: Tensor | None, classes: int) -> Tensor:
-    return x if label is None else torch.cat([x, F.one_hot(label, classes).to(x.dtype)], dim=1)
+    return x if label is None else torch.cat([x, one_hot(label, classes, x.dtype)], dim=1)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from ganrun.training.flat import FlatNetwork
 
 RAMP = 0.05
 """Largest half-life as a share of the images shown, so that the initial weights do not dominate the average (Karras et
@@ -20,23 +22,20 @@ class EMA:
 
     Args:
         network: the network; copied.
-        half_life_images: `train.average_half_life_images`.
+        flat: its state in blocks of memory.
     """
 
-    def __init__(self, network: nn.Module, half_life_images: int) -> None:
+    def __init__(self, network: nn.Module, flat: FlatNetwork) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        self.half_life_images = half_life_images
-        self._pairs = list(zip(_state(self.network), _state(network), strict=True))
+        self._pairs = list(zip(FlatNetwork(self.network, flat.names).blocks, flat.blocks, strict=True))
 
     @torch.no_grad()
-    def update(self, images: int, images_shown: int) -> None:
-        """Update the average after a round of `images`; `images_shown` is the number in total."""
-        half_life = min(self.half_life_images, RAMP * images_shown)
-        weight = 1 - 0.5 ** (images / half_life) if half_life > 0 else 1.0
-        floats = [pair for pair in self._pairs if pair[0].is_floating_point()]
-        torch._foreach_lerp_([mine for mine, _ in floats], [theirs for _, theirs in floats], weight)
+    def update(self, weight: Tensor) -> None:
+        """Move the average towards the network. `weight` is `ema_weight` as a scalar on the device."""
         for mine, theirs in self._pairs:
-            if not mine.is_floating_point():
+            if mine.is_floating_point():
+                mine.lerp_(theirs, weight)
+            else:
                 mine.copy_(theirs)
 
     def state_dict(self) -> dict[str, Any]:
@@ -48,5 +47,7 @@ class EMA:
         self.network.load_state_dict(state_dict)
 
 
-def _state(network: nn.Module) -> list[torch.Tensor]:
-    return [tensor.detach() for tensor in (*network.parameters(), *network.buffers())]
+def ema_weight(half_life_images: int, images: int, images_shown: int) -> float:
+    """Return the weight of the network after a round of `images`, the last of `images_shown`: 1 - decay."""
+    half_life = min(half_life_images, RAMP * images_shown)
+    return 1 - 0.5 ** (images / half_life) if half_life > 0 else 1.0

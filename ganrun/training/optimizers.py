@@ -13,14 +13,20 @@ from ganrun.config.schema_optimizer import PlayerOptimizerConfig
 
 def adam(parameters: Iterable[nn.Parameter], settings: PlayerOptimizerConfig) -> torch.optim.Optimizer:
     """Return Adam (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1)."""
+    found = list(parameters)
     betas = (settings.beta1, settings.beta2)
-    return torch.optim.Adam(parameters, settings.learning_rate, betas, settings.epsilon, fused=True)
+    return torch.optim.Adam(
+        found, settings.learning_rate, betas, settings.epsilon, fused=True, capturable=found[0].is_cuda
+    )
 
 
 def adamw(parameters: Iterable[nn.Parameter], settings: PlayerOptimizerConfig) -> torch.optim.Optimizer:
     """Return Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2)."""
+    found = list(parameters)
     betas, decay = (settings.beta1, settings.beta2), settings.weight_decay
-    return torch.optim.AdamW(parameters, settings.learning_rate, betas, settings.epsilon, decay, fused=True)
+    return torch.optim.AdamW(
+        found, settings.learning_rate, betas, settings.epsilon, decay, fused=True, capturable=found[0].is_cuda
+    )
 
 
 def sgd(parameters: Iterable[nn.Parameter], settings: PlayerOptimizerConfig) -> torch.optim.Optimizer:
@@ -33,3 +39,7 @@ def sgd(parameters: Iterable[nn.Parameter], settings: PlayerOptimizerConfig) -> 
             for parameter in group["params"]:
                 found.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
     return found
+
+
+ELEMENTWISE = (adam, adamw, sgd)
+"""Optimizers that treat every number alike: they may step any number of parameters as one."""

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ganrun.config.registry import OPTIMIZERS
 from ganrun.config.schema_optimizer import PlayerOptimizerConfig
-from ganrun.errors import UserError
 from ganrun.games.game import Batch, Game, Player
 from ganrun.models.spectral_norm import SpectralNorm
 from ganrun.rng import KeyedNoise
@@ -20,6 +18,8 @@ from ganrun.slots import Slots
 from ganrun.telemetry.series import GRADIENT_NORM, LOSS
 from ganrun.telemetry.spans import span
 from ganrun.telemetry.timer import Timer
+from ganrun.training.flat import FlatNetwork
+from ganrun.training.player_optimizer import PlayerOptimizer
 
 # state.py updates running statistics, once a round. torch 2.13 renamed the argument.
 _SYNC_ARGUMENT = "forward_sync_buffers"
@@ -43,12 +43,21 @@ class PlayerStep:
     Args:
         player: the player; only its own networks are updated.
         game: the game, whose other networks are frozen during the player's turn.
+        flat: the state of the game's networks in blocks.
         settings: settings of the optimizer.
         slots: the slots of this worker.
         bf16: run the forward pass under bfloat16 autocast.
     """
 
-    def __init__(self, player: Player, game: Game, settings: PlayerOptimizerConfig, slots: Slots, bf16: bool) -> None:
+    def __init__(
+        self,
+        player: Player,
+        game: Game,
+        flat: Mapping[str, FlatNetwork],
+        settings: PlayerOptimizerConfig,
+        slots: Slots,
+        bf16: bool,
+    ) -> None:
         self.player, self.settings, self.slots, self.bf16 = player, settings, slots, bf16
         self.others = {
             name: network for name, network in game.networks.items() if name not in player.owned
@@ -63,19 +72,22 @@ class PlayerStep:
         self.module: nn.Module = player
         if slots.workers > 1:
             self.module = DistributedDataParallel(player, **_NO_BUFFER_SYNC, gradient_as_bucket_view=True)
-        self.optimizer: torch.optim.Optimizer = OPTIMIZERS[settings.name](self.parameters.values(), settings)
-        # Fused optimizers skip a step on the device, as they do for GradScaler.
-        self._skips_on_device = getattr(self.optimizer, "_step_supports_amp_scaling", False)
+        self.optimizer = PlayerOptimizer(player, flat, settings)
 
-    def step(self, batches: Sequence[Batch], noises: Sequence[KeyedNoise], learning_rate: float) -> StepResult:
-        """Update this player's networks by one step, on one batch and one noise of each owned slot."""
+    def step(self, batches: Sequence[Batch], noises: Sequence[KeyedNoise], learning_rate: Tensor) -> StepResult:
+        """Update this player's networks by one step, on one batch and one noise of each owned slot.
+
+        Args:
+            batches, noises: one for each owned slot.
+            learning_rate: scalar in fixed memory.
+        """
         for network in self.others.values():
             network.requires_grad_(False)
         self.player.owned.requires_grad_(True)
         for module in self._spectral_norms:
             module.iterate()
         self.timer.start()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.clear()
         rows = []
         for number, (batch, noise) in enumerate(zip(batches, noises, strict=True)):
             last = number == len(batches) - 1
@@ -95,57 +107,22 @@ class PlayerStep:
         return self.timer.steps // self.player.turns
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the optimizer's state by name, such as PARAMETER.exp_avg, PARAMETER.exp_avg_sq, PARAMETER.step.
-
-        Raises:
-            UserError: an optimizer of the user's own keeps something that is no tensor.
-        """
-        found = {
-            f"{name}.{key}": value
-            for name, parameter in self.parameters.items()
-            for key, value in self.optimizer.state.get(parameter, {}).items()
-            if value is not None
-        }
-        if strange := [key for key, value in found.items() if not isinstance(value, Tensor)]:
-            raise UserError(
-                f"optimizer.{self.player.name}.name: {self.settings.name} keeps {strange[0]} as "
-                f"{type(found[strange[0]]).__name__}; a checkpoint holds tensors only: keep a tensor"
-            )
-        return found
+        """Return the optimizer's state by name."""
+        return self.optimizer.state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Load the optimizer's state. A parameter that never had a gradient has none.
+        """Load the optimizer's state.
 
         Raises:
             KeyError, RuntimeError: the state is not that of these parameters.
         """
-        found: dict[str, dict[str, Tensor]] = {}
-        for place, value in state_dict.items():
-            name, _, key = place.rpartition(".")
-            parameter = self.parameters[name]
-            if value.shape == parameter.shape and key != "step":
-                # Moments in the parameter's own layout: the fused kernel walks both in memory order.
-                value = torch.empty_like(parameter, requires_grad=False).copy_(value)
-            else:
-                value = value.to(parameter.device, copy=True)
-            found.setdefault(name, {})[key] = value
-        for name, state in found.items():
-            self.optimizer.state[self.parameters[name]] = state
+        self.optimizer.load_state_dict(state_dict)
 
-    def _step(self, rows: list[dict[str, Tensor]], learning_rate: float) -> StepResult:
+    def _step(self, rows: list[dict[str, Tensor]], learning_rate: Tensor) -> StepResult:
         """Step the optimizer unless a gradient is not finite. Decided on the device, without a sync."""
-        gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        norm = self.optimizer.gather()
         skipped = (~torch.isfinite(norm)).float()
-        self.optimizer.param_groups[0]["lr"] = learning_rate
-        if clip := self.settings.clip_norm:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), clip, norm)
-        if self._skips_on_device:
-            # The kernel reads both as a GradScaler sets them: with found_inf = 1 it leaves weights, moments and step
-            # count unchanged.
-            self.optimizer.grad_scale, self.optimizer.found_inf = None, skipped  # type: ignore[attr-defined]
-        if self._skips_on_device or not skipped:  # Others wait for the device.
-            self.optimizer.step()
+        self.optimizer.step(norm, skipped, learning_rate)
         self.player.after_step()
         for row in rows:
             row[GRADIENT_NORM.of(self.player.name)] = norm

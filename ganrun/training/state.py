@@ -1,6 +1,8 @@
 """Training state: a round of the game, and the content of a checkpoint."""
 
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -16,9 +18,11 @@ from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
 from ganrun.telemetry.spans import span
 from ganrun.training.collapse import CollapseDetector
-from ganrun.training.ema import EMA
+from ganrun.training.ema import EMA, ema_weight
+from ganrun.training.flat import flatten
 from ganrun.training.metric_recorder import MetricRecorder
 from ganrun.training.player_step import PlayerStep, StepResult, has_bf16, learning_rate
+from ganrun.training.round_inputs import Numbers, RoundInputs, RoundNoise
 
 Groups = dict[str, dict[str, Tensor]]
 
@@ -30,6 +34,36 @@ class StateDict(NamedTuple):
     """By group: each network, NAME_ema, optimizer_PLAYER, each tracker, recorder."""
     record: dict[str, Any]
     """Plain values: images, rollback_count, names in the recorder, streaks of the collapse detector."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A turn of a player in a round.
+
+    Attributes:
+        player_step: the player.
+        number: which of its turns.
+        batch: which of the round's fresh batches.
+        offset: images shown in the round before the turn.
+        shown: images shown in the round after it.
+    """
+
+    player_step: PlayerStep
+    number: int
+    batch: int
+    offset: int
+    shown: int
+
+
+def _turns(player_steps: Sequence[PlayerStep], batch_size: int) -> Iterator[Turn]:
+    """Yield the turns of a round in order."""
+    batch, shown = -1, 0
+    for player_step in player_steps:
+        fresh = player_step.player.fresh_batch
+        for number in range(player_step.player.turns):
+            batch += fresh or batch < 0
+            yield Turn(player_step, number, batch, shown, shown + batch_size * fresh)
+            shown += batch_size * fresh
 
 
 class _Stateful(Protocol):
@@ -62,15 +96,19 @@ class TrainingState:
         parameter = next(next(iter(game.networks.values())).parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         bf16 = train.precision == "bf16" and has_bf16(self.device)
+        flat = flatten(game.networks)
         self.player_steps = [
-            PlayerStep(player, game, optimizer.of(player.name), slots, bf16) for player in game.players
+            PlayerStep(player, game, flat, optimizer.of(player.name), slots, bf16) for player in game.players
         ]
-        self.ema = {name: EMA(game.networks[name], train.average_half_life_images) for name in game.averaged}
+        self.ema = {name: EMA(game.networks[name], flat[name]) for name in game.averaged}
         self.recorder, self.collapse_detector = MetricRecorder(slots, self.device), CollapseDetector()
         self.skipped = torch.zeros((), device=self.device)
         """Number of turns of the last round that were skipped for a non-finite gradient; a scalar on the device."""
-        turns = sum(player.turns for player in game.players if player.fresh_batch)
-        self._round_images = turns * data.batch_size
+        self._turns = list(_turns(self.player_steps, data.batch_size))
+        self._fresh_batches = self._turns[-1].batch + 1
+        self._round_images = self._turns[-1].shown
+        self._inputs: dict[Hashable, RoundInputs] = {}
+        """Inputs of each kind of round."""
         self._norms = [
             (module, player.turns)
             for player in game.players
@@ -124,26 +162,59 @@ class TrainingState:
         Args:
             next_batches: returns the next batch of each owned slot.
         """
-        before, skipped = self.images, []
-        batches: list[Batch] = []
-        for player_step in self.player_steps:
-            for turn in range(player_step.player.turns):
-                if player_step.player.fresh_batch or not batches:
-                    with span("data"):
-                        batches = [self.normalise(batch) for batch in next_batches()]
-                rate = learning_rate(player_step.settings, self.images, self.train.total_images)
-                with span(f"{player_step.player.name}: turn"):
-                    result = player_step.step(batches, list(self._noises(turn, before // self._round_images)), rate)
-                self.recorder.add(result)
-                self._track(result)
-                skipped.append(result.skipped)
-                if player_step.player.fresh_batch:
-                    self.images += self.batch_size
+        with span("data"):
+            inputs = self.fill(next_batches)
+        self.play(inputs)
+        self.advance()
+
+    def fill(self, next_batches: Callable[[], list[RawBatch]]) -> RoundInputs:
+        """Write the inputs of the next round: batches, noise, learning rates. Rounds of one kind share their memory."""
+        number = self.images // self._round_images
+        kind = self.game.kind(self.images, number)
+        if kind not in self._inputs:
+            self._inputs[kind] = RoundInputs(len(self._turns), self.dtype, self.device)
+        batches = [next_batches() for _ in range(self._fresh_batches)]
+        self._inputs[kind].fill(batches, self._numbers(), self._noise_of(number))
+        return self._inputs[kind]
+
+    def advance(self) -> None:
+        """Count the images of a round that was played."""
+        self.images += self._round_images
+
+    def play(self, inputs: RoundInputs) -> None:
+        """Play the turns. Everything that differs between rounds of a kind is read from `inputs`."""
+        number, skipped = self.images // self._round_images, []
+        batches: list[list[Batch]] = []
+        for turn, rate in zip(self._turns, inputs.rates, strict=True):
+            player_step = turn.player_step
+            if turn.batch == len(batches):
+                batches.append([self.normalise(batch) for batch in inputs.batches[turn.batch]])
+            with span(f"{player_step.player.name}: turn"):
+                noises = list(self._noises(turn.number, number, turn.offset, inputs.noise))
+                result = player_step.step(batches[turn.batch], noises, rate)
+            self.recorder.add(result)
+            self._track(result)
+            skipped.append(result.skipped)
         with span("ema"):
             self._update_running_stats()
             for ema in self.ema.values():
-                ema.update(self.images - before, self.images)
+                ema.update(inputs.ema_weight)
         self.skipped = torch.stack(skipped).sum()
+
+    def _numbers(self) -> Numbers:
+        """Return the learning rates and the weight of the EMA of the next round."""
+        total, shown = self.train.total_images, self.images + self._round_images
+        rates = [learning_rate(turn.player_step.settings, self.images + turn.offset, total) for turn in self._turns]
+        return Numbers(rates, ema_weight(self.train.average_half_life_images, self._round_images, shown))
+
+    def _noise_of(self, number: int) -> Callable[[KeyedNoise], KeyedNoise]:
+        """Return the function from the noise of a slot in a turn to that of the same in round `number`."""
+
+        @functools.cache
+        def noise(offset: int, slot: int, turn: int) -> KeyedNoise:
+            return next(self._noises(turn, number, offset, slots=(slot,)))
+
+        return lambda before: noise(before.offset, before.slot, before.turn)
 
     def normalise(self, batch: RawBatch) -> Batch:
         """Return a batch with images scaled from uint8 to [-1, 1] and numbers in the precision of the run."""
@@ -157,11 +228,24 @@ class TrainingState:
             return images.to(self.dtype).div_(127.5).sub_(1)
         return field.to(self.dtype) if field.is_floating_point() else field
 
-    def _noises(self, turn: int, number: int) -> Iterator[KeyedNoise]:
-        """Yield the noise of each owned slot for this turn of a player in round `number`."""
-        seed = self.seed
-        for slot in self.slots.owned:
-            yield KeyedNoise(seed, self.rollback_count, self.images, slot, self.device, self.dtype, turn, number)
+    def _noises(
+        self,
+        turn: int,
+        number: int,
+        offset: int = 0,
+        source: RoundNoise | None = None,
+        slots: Sequence[int] | None = None,
+    ) -> Iterator[KeyedNoise]:
+        """Yield the noise of each slot for this turn of a player in round `number`.
+
+        Args:
+            offset: images shown in the round before the turn.
+            source: numbers drawn ahead.
+            slots: the slots; None: those of this worker.
+        """
+        images, seed, device = self.images + offset, self.seed, self.device
+        for slot in self.slots.owned if slots is None else slots:
+            yield KeyedNoise(seed, self.rollback_count, images, slot, device, self.dtype, turn, number, offset, source)
 
     def _track(self, result: StepResult) -> None:
         """Update each tracker with the mean over all slots of the metric that it watches."""

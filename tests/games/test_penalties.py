@@ -177,7 +177,7 @@ def turn_gradients(rank, workers, config, rendezvous, out):
         state = new_state(each, CPU, Slots(each.slots, rank, workers))
         owned = state.slots.owned
         mine = [state.normalise(batch) for batch in batches(each.slots, size=2)[owned.start : owned.stop]]
-        state.player_steps[0].step(mine, list(state._noises(0, 0)), 1e-3)
+        state.player_steps[0].step(mine, list(state._noises(0, 0)), torch.tensor(1e-3))
         gradients |= {f"{name}/{key}": value.grad for key, value in state.player_steps[0].parameters.items()}
     if rank == 0:
         save_file({key: value.contiguous() for key, value in gradients.items()}, out)

@@ -11,6 +11,7 @@ from ganrun.games.game import Game, Loss, Player
 from ganrun.models.spectral_norm import SpectralNorm, normalise_spectrally
 from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
+from ganrun.training.flat import flatten
 from ganrun.training.player_step import PlayerStep
 from tests.models.pairs import CLASSES, pair
 
@@ -153,11 +154,13 @@ class Judge(Player):
 def test_a_turn_takes_one_step_whatever_its_slots_and_passes_and_none_for_others(slots):
     judge, other, alone = normed(LAYERS[1]), normed(LAYERS[1], 1), normed(LAYERS[1])
     game = Game({"judge": judge, "other": other}, (Judge(judge),), (), 1, sample=None)
-    player_step = PlayerStep(game.players[0], game, PlayerOptimizerConfig(), Slots(slots), bf16=False)
+    player_step = PlayerStep(
+        game.players[0], game, flatten(game.networks), PlayerOptimizerConfig(), Slots(slots), bf16=False
+    )
     before = other.u.clone()
     batches = [{"image": torch.rand(4, 7, dtype=torch.float64)} for _ in range(slots)]
     noises = [KeyedNoise(0, 0, 0, slot, torch.device("cpu"), torch.float64) for slot in range(slots)]
-    player_step.step(batches, noises, 1e-3)
+    player_step.step(batches, noises, torch.tensor(1e-3))
     alone.iterate()
     assert torch.equal(judge.u, alone.u)
     assert torch.equal(judge.v, alone.v)

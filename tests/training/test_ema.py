@@ -4,20 +4,25 @@ import pytest
 import torch
 from torch import nn
 
-from ganrun.training.ema import EMA
+from ganrun.training.ema import EMA, ema_weight
+from ganrun.training.flat import flatten
 
 LONG_AFTER = 10**9
 """So many images that the ramp at the beginning does not enter."""
+
+
+def averaged(network):
+    return EMA(network, flatten({"it": network})["it"])
 
 
 def step_response(half_life, rounds, images=10, images_shown=LONG_AFTER):
     """A weight that jumps from 0 to 1: what its average has become after some rounds."""
     network = nn.Linear(1, 1, bias=False).double()
     nn.init.zeros_(network.weight)
-    ema = EMA(network, half_life)
+    ema = averaged(network)
     nn.init.ones_(network.weight)
     for _ in range(rounds):
-        ema.update(images, images_shown)
+        ema.update(torch.tensor(ema_weight(half_life, images, images_shown), dtype=torch.float64))
     return ema.network.weight.item()
 
 
@@ -45,17 +50,17 @@ def test_without_a_half_life_the_average_is_the_network():
 
 def test_running_statistics_are_averaged_and_counts_are_copied():
     network = nn.BatchNorm1d(2)
-    ema = EMA(network, 10)
+    ema = averaged(network)
     network.running_mean.fill_(4.0)
     network.num_batches_tracked.fill_(7)
-    ema.update(10, LONG_AFTER)
+    ema.update(torch.tensor(ema_weight(10, 10, LONG_AFTER)))
     assert ema.network.running_mean.tolist() == [2.0, 2.0]
     assert ema.network.num_batches_tracked.item() == 7
 
 
 def test_the_average_is_a_copy_for_inference():
     network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    ema = EMA(network, 10)
+    ema = averaged(network)
     assert not ema.network.training
     assert not any(parameter.requires_grad for parameter in ema.network.parameters())
     assert network.training
@@ -66,8 +71,8 @@ def test_the_average_is_a_copy_for_inference():
 
 def test_the_average_goes_on_from_loaded_weights():
     network = nn.Linear(1, 1, bias=False)
-    ema = EMA(network, 10)
+    ema = averaged(network)
     ema.network.load_state_dict({"weight": torch.zeros(1, 1)})
     network.load_state_dict({"weight": torch.ones(1, 1)})
-    ema.update(10, LONG_AFTER)
+    ema.update(torch.tensor(ema_weight(10, 10, LONG_AFTER)))
     assert ema.network.weight.item() == 0.5

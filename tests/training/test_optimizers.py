@@ -8,9 +8,16 @@ import torch
 from torch import nn
 
 from ganrun.config.registry import OPTIMIZERS
+from ganrun.config.schema_optimizer import PlayerOptimizerConfig
 from ganrun.errors import UserError
-from ganrun.games.game import Loss
-from tests.training.test_player_step import batches, seat_of, state, turn
+from ganrun.games.game import Game
+from ganrun.games.latent import Latent
+from ganrun.slots import Slots
+from ganrun.training.flat import flatten
+from ganrun.training.new_state import new_state
+from ganrun.training.player_step import PlayerStep
+from tests.conftest import config_of
+from tests.training.test_player_step import CPU, batches, seat_of, state, turn
 
 
 def gradients_of(player_step, steps=4):
@@ -101,19 +108,47 @@ def test_a_restored_optimizer_goes_on_to_the_bit(settings):
 def test_a_state_that_is_no_tensor_is_refused(monkeypatch):
     player_step = seat_of(name="plain")
     turn(player_step, batches(1))
-    player_step.optimizer.state[player_step.parameters["line.weight"]]["steps"] = 3
+    player_step.optimizer.optimizer.state[player_step.parameters["line.weight"]]["steps"] = 3
     with pytest.raises(UserError, match=r"optimizer\.line\.name: plain keeps line\.weight\.steps as int"):
         player_step.state_dict()
 
 
-def test_a_parameter_without_a_gradient_stays(monkeypatch):
-    player_step = seat_of(name="sgd", momentum=0.9)
-    unused = nn.Parameter(torch.ones(2, dtype=torch.float64))
-    player_step.optimizer.add_param_group({"params": [unused]})
-    monkeypatch.setattr(
-        player_step.player,
-        "forward",
-        lambda batch, noise, others: Loss(player_step.player.owned["line"](batch["image"]).square().mean(), {}),
-    )
-    turn(player_step, batches(1))
-    assert unused.tolist() == [1, 1]
+@pytest.mark.parametrize("settings", SETTINGS[:4], ids=str)
+def test_blocks_step_as_single_parameters_do(settings, values):
+    """Whole networks against torch's optimizer over their parameters, with a parameter that never has a gradient."""
+    settings = PlayerOptimizerConfig(**settings)
+    values["objective"] = {"discriminator_turns": 2}
+    state = new_state(config_of(values, optimizer__discriminator=settings.model_dump()), CPU, Slots(6))
+    step = state.player_steps[0]
+    copies = {name: nn.Parameter(each.detach().clone()) for name, each in step.parameters.items()}
+    reference = OPTIMIZERS[settings.name](copies.values(), settings)
+    take = step.optimizer.step
+
+    def both(norm, skipped, rate):
+        for name, copied in copies.items():
+            copied.grad = step.parameters[name].grad.clone()
+        reference.param_groups[0]["lr"] = float(rate)
+        reference.step()
+        take(norm, skipped, rate)
+
+    step.optimizer.step = both
+    batches = [{"image": torch.randint(0, 256, (2, 1, 16, 16), dtype=torch.uint8)} for _ in range(6)]
+    for _ in range(3):
+        state.round(lambda: batches)
+        for name, copied in copies.items():
+            torch.testing.assert_close(step.parameters[name], copied, rtol=1e-12, atol=0)
+            for key, value in reference.state[copied].items():
+                if value is not None:
+                    torch.testing.assert_close(step.state_dict()[f"{name}.{key}"], value, rtol=1e-12, atol=0)
+
+
+def test_a_parameter_without_a_gradient_stays():
+    player_step = seat_of(name="adam")
+    player_step.player.owned["line"].register_parameter("unused", nn.Parameter(torch.ones(2, dtype=torch.float64)))
+    game = Game({"line": player_step.player.owned["line"]}, (player_step.player,), (), Latent(1), sample=None)
+    again = PlayerStep(player_step.player, game, flatten(game.networks), PlayerOptimizerConfig(), Slots(1), False)
+    again.others = player_step.others
+    for seed in range(3):
+        turn(again, batches(1, seed=seed))
+    assert again.parameters["line.unused"].tolist() == [1, 1]
+    assert again.optimizer.gradients["line.unused"].tolist() == [0, 0]

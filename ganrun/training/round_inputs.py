@@ -1,0 +1,155 @@
+"""All that varies between rounds of a kind, in fixed memory: images, noise, learning rates, weights of averages.
+
+A round reads nothing else, so a CUDA graph of it can be replayed: only these buffers are filled in between.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ganrun.data.decode import Field, RawBatch
+from ganrun.rng import Draw, KeyedNoise
+
+ALIGNMENT = 64
+"""Bytes: each draw begins at a multiple."""
+RING = 2
+"""Host copies of a block: one is filled while the transfer of the other may not have ended."""
+Place = tuple[int, int, int, Draw]
+"""Images since the beginning of the round, slot, turn, and the draw without its function."""
+
+
+class HostRing:
+    """A block of numbers in host memory that is copied to the device each round.
+
+    On a GPU the host memory is pinned and there are several copies of it, each with an event: overwriting one whose
+    transfer has not ended would corrupt the numbers without an error. On a CPU there is one, which the round reads.
+    """
+
+    def __init__(self, size: int, dtype: torch.dtype, device: torch.device) -> None:
+        on_gpu = device.type == "cuda"
+        self._hosts = [torch.zeros(size, dtype=dtype, pin_memory=on_gpu) for _ in range(RING if on_gpu else 1)]
+        self._events: list[Any] = [_event() for _ in self._hosts] if on_gpu else []
+        self.block = torch.zeros(size, dtype=dtype, device=device) if on_gpu else self._hosts[0]
+        self._next = 0
+
+    def begin(self) -> Tensor:
+        """Return the host memory to fill, once its last transfer has ended."""
+        if self._events:
+            self._events[self._next].synchronize()
+        return self._hosts[self._next]
+
+    def end(self) -> None:
+        """Copy what was filled to the device, in the order of its stream."""
+        if self._events:
+            self.block.copy_(self._hosts[self._next], non_blocking=True)
+            self._events[self._next].record()
+            self._next = (self._next + 1) % len(self._hosts)
+
+
+def _event() -> Any:
+    return torch.cuda.Event()  # type: ignore[no-untyped-call]
+
+
+class RoundNoise:
+    """Random and scheduled numbers of a round, drawn ahead into one block.
+
+    The first round draws at each call and notes the draws; every further round draws the same ones ahead.
+    """
+
+    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
+        self.dtype, self.device = dtype, device
+        self._draws: dict[Place, tuple[KeyedNoise, Draw]] = {}
+        self._views: dict[Place, Tensor] = {}
+        self._ring: HostRing | None = None
+        self._spans: list[tuple[int, int]] = []
+        self._generator = torch.Generator()
+        self.is_complete = False
+        """True if all draws of the last round had been drawn ahead."""
+
+    def take(self, noise: KeyedNoise, draw: Draw) -> Tensor:
+        """Return the numbers of a draw, on the device. Calls with the same place return the same memory."""
+        place = (noise.offset, noise.slot, noise.turn, draw._replace(value=None))
+        if place not in self._views:
+            self.is_complete = False
+            self._draws[place] = (noise, draw)
+            numbers = noise.fill(torch.empty(draw.size, dtype=self.dtype), draw, self._generator)
+            self._views[place] = numbers.to(self.device)
+        return self._views[place]
+
+    def fill(self, noise_of: Callable[[KeyedNoise], KeyedNoise]) -> None:
+        """Draw the numbers of the next round. `noise_of` returns the noise of the same turn and slot in that round."""
+        if not self._draws:
+            return
+        if not self.is_complete:
+            self._lay_out()
+        assert self._ring is not None
+        host = self._ring.begin()
+        for (start, end), (noise, draw) in zip(self._spans, self._draws.values(), strict=True):
+            noise_of(noise).fill(host[start:end].view(draw.size), draw, self._generator)
+        self._ring.end()
+
+    def _lay_out(self) -> None:
+        step = ALIGNMENT // self.dtype.itemsize
+        sizes = [torch.Size(draw.size).numel() for _, draw in self._draws.values()]
+        starts = [0, *itertools.accumulate(-(-size // step) * step for size in sizes)]
+        self._spans = [(start, start + size) for start, size in zip(starts, sizes, strict=False)]
+        self._ring = HostRing(starts[-1], self.dtype, self.device)
+        block = self._ring.block
+        self._views = {
+            place: block[start:end].view(place[-1].size)
+            for place, (start, end) in zip(self._draws, self._spans, strict=True)
+        }
+        self.is_complete = True
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Numbers of a round: a learning rate for each turn, and the weight of the networks in their averages."""
+
+    rates: list[float]
+    ema_weight: float
+
+
+class RoundInputs:
+    """Inputs of rounds of one kind, in fixed memory on the device.
+
+    Attributes:
+        noise: random and scheduled numbers.
+        batches: for each fresh batch of the round and each owned slot, its fields.
+        rates: learning rate of each turn: float64 on a CPU and float32 on a GPU, as the fused optimizers read it.
+        ema_weight: scalar in the run's dtype.
+    """
+
+    def __init__(self, turns: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.noise = RoundNoise(dtype, device)
+        self.batches: list[list[dict[str, Field]]] = []
+        rates = torch.float32 if device.type == "cuda" else torch.float64
+        self._rates, self._weight = HostRing(turns, rates, device), HostRing(1, dtype, device)
+        self.rates, self.ema_weight = self._rates.block.unbind(), self._weight.block[0]
+
+    def fill(
+        self, batches: Sequence[list[RawBatch]], numbers: Numbers, noise_of: Callable[[KeyedNoise], KeyedNoise]
+    ) -> None:
+        """Write the inputs of the next round."""
+        self._fill_batches(batches)
+        self._rates.begin().copy_(torch.tensor(numbers.rates, dtype=torch.float64))
+        self._rates.end()
+        self._weight.begin().fill_(numbers.ema_weight)
+        self._weight.end()
+        self.noise.fill(noise_of)
+
+    def _fill_batches(self, batches: Sequence[list[RawBatch]]) -> None:
+        if not self.batches:
+            self.batches = [[{} for _ in slots] for slots in batches]
+        for mine, theirs in zip(self.batches, batches, strict=True):
+            for buffers, batch in zip(mine, theirs, strict=True):
+                for name, value in batch.items():
+                    buffer = buffers.get(name)
+                    if isinstance(buffer, Tensor) and isinstance(value, Tensor) and buffer.shape == value.shape:
+                        buffer.copy_(value, non_blocking=True)
+                    else:
+                        buffers[name] = value.clone() if isinstance(value, Tensor) else value
