@@ -100,8 +100,7 @@ def weights(state: TrainingState) -> list[Tensor]:
 def test_a_round_without_something_computes_the_same(values, name):
     config = config_of(values, data__slots=1)
     batch = a_batch(config.data, 0, 12)
-    (whole, _), (without, _) = rounds(config), rounds(config)
-    ablation.WITHOUT[name](without)
+    (whole, _), without = rounds(config), ablation.WITHOUT[name](config)
     for _ in range(2):
         for state in (whole, without):
             state.round(lambda: [batch])
@@ -111,8 +110,7 @@ def test_a_round_without_something_computes_the_same(values, name):
 
 def test_what_is_taken_away_is_gone(values):
     config = config_of(values, data__slots=1)
-    state, play_round = rounds(config)
-    ablation.WITHOUT["with none of the first three"](state)
+    state, play_round = rounds(config, state=ablation.WITHOUT["with none of the first three"](config))
     frozen, _ = rounds(config)
     kept = copy.deepcopy(state.ema)
     play_round()

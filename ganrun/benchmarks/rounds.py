@@ -45,10 +45,12 @@ def a_batch(data: DataConfig, classes: int, size: int) -> RawBatch:
     return batch
 
 
-def rounds(spec: RunSpec, slots: Slots | None = None) -> tuple[TrainingState, Callable[[], None]]:
-    """Return a training state and a function that plays a round of it; by default on one slot."""
+def rounds(
+    spec: RunSpec, slots: Slots | None = None, state: TrainingState | None = None
+) -> tuple[TrainingState, Callable[[], None]]:
+    """Return a training state, a new one unless given, and a function that plays a round; by default on one slot."""
     slots = slots or Slots(1)
-    state = new_state(spec, torch.device("cpu"), slots)
+    state = state or new_state(spec, torch.device("cpu"), slots)
     batches = [a_batch(spec.data, spec.model.classes, spec.data.batch_size // slots.total) for _ in slots.owned]
     return state, lambda: state.round(lambda: batches)
 

@@ -9,8 +9,13 @@ from ganrun.benchmarks.comparison import Rates, in_turn, rate, ratio, result, sp
 from ganrun.benchmarks.rounds import changed, rounds, use_threads
 from ganrun.config.run_spec import RunSpec
 from ganrun.data.decode import Field
+from ganrun.games.build import build_game
 from ganrun.slots import Slots
-from ganrun.training.player_step import has_bf16
+from ganrun.training.ema import EMA
+from ganrun.training.flat import FlatNetwork, flatten
+from ganrun.training.new_state import new_state
+from ganrun.training.player_optimizer import PlayerOptimizer
+from ganrun.training.player_step import PlayerStep, has_bf16
 from ganrun.training.state import TrainingState
 
 REPEATS, SECONDS = 5, 2.0
@@ -23,9 +28,8 @@ def measure(spec: RunSpec) -> dict[str, Any]:
     spec = changed(spec, data__slots=1, train__precision="float32")
     size = spec.data.batch_size
     steps: dict[str, Callable[[], None]] = {"the round": rounds(spec)[1]}
-    for name, change in WITHOUT.items():
-        state, steps[name] = rounds(spec)
-        change(state)
+    for name, build in WITHOUT.items():
+        steps[name] = rounds(spec, state=build(spec))[1]
     for slots in (2, 4):
         if size % slots == 0:
             steps[f"in {slots} slots"] = rounds(changed(spec, data__slots=slots), Slots(slots))[1]
@@ -58,10 +62,16 @@ def _summary(rates: Rates, whole: Rates) -> dict[str, float]:
     return {"ratio": ratio(rates, whole), "spread": spread(ratios)}
 
 
-def _contiguous(state: TrainingState) -> None:
+def _channels_last(spec: RunSpec) -> TrainingState:
+    return new_state(spec, torch.device("cpu"), Slots(1))
+
+
+def _contiguous(spec: RunSpec) -> TrainingState:
     """Networks and images as PyTorch lays them out by default."""
-    for network in state.game.networks.values():
+    game = build_game(spec, torch.device("cpu"))
+    for network in game.networks.values():
         network.to(memory_format=torch.contiguous_format)
+    state = TrainingState(game, spec.run, spec.data, spec.optimizer, spec.train, Slots(1))
     inner = state._normalise_field
 
     def place(field: Field) -> Field:
@@ -69,6 +79,7 @@ def _contiguous(state: TrainingState) -> None:
         return placed.contiguous() if isinstance(placed, torch.Tensor) else placed
 
     state._normalise_field = place  # type: ignore[method-assign]
+    return state
 
 
 def _unfrozen(state: TrainingState) -> None:
@@ -79,34 +90,34 @@ def _unfrozen(state: TrainingState) -> None:
         network.requires_grad_ = lambda flag=True, network=network: network  # type: ignore[method-assign,misc]
 
 
-class _Unfused(torch.optim.Adam):
-    """It knows nothing of skipped steps."""
+class _Single(PlayerOptimizer):
+    """Adam over the parameters one by one; it knows nothing of skipped steps."""
 
-    def step(self, closure: Any = None) -> Any:
-        self.grad_scale = self.found_inf = None
-        return super().step(closure)
+    def __init__(self, step: PlayerStep, networks: dict[str, FlatNetwork], foreach: bool) -> None:
+        super().__init__(step.player, networks, step.settings)
+        settings, self.elementwise = step.settings, False
+        betas = (settings.beta1, settings.beta2)
+        self.optimizer = torch.optim.Adam(self.parameters.values(), settings.learning_rate, betas, foreach=foreach)
 
 
 def _adam(foreach: bool) -> Change:
     def change(state: TrainingState) -> None:
+        networks = flatten(state.game.networks)
         for player_step in state.player_steps:
-            settings = player_step.settings
-            player_step.optimizer = _Unfused(
-                player_step.parameters.values(),
-                settings.learning_rate,
-                (settings.beta1, settings.beta2),
-                foreach=foreach,
-            )
+            player_step.optimizer = _Single(player_step, networks, foreach)
+        state.ema = {name: EMA(state.game.networks[name], networks[name]) for name in state.ema}
 
     return change
 
 
-def _all(*changes: Change) -> Change:
-    def change(state: TrainingState) -> None:
-        for each in changes:
-            each(state)
+def _with(build: Callable[[RunSpec], TrainingState], *changes: Change) -> Callable[[RunSpec], TrainingState]:
+    def built(spec: RunSpec) -> TrainingState:
+        state = build(spec)
+        for change in changes:
+            change(state)
+        return state
 
-    return change
+    return built
 
 
 def _without_average(state: TrainingState) -> None:
@@ -114,11 +125,11 @@ def _without_average(state: TrainingState) -> None:
 
 
 NOTHING = "with none of the first three"
-WITHOUT: dict[str, Change] = {
+WITHOUT: dict[str, Callable[[RunSpec], TrainingState]] = {
     "without channels last": _contiguous,
-    "without freezing who is not in turn": _unfrozen,
-    "with Adam a tensor at a time": _adam(foreach=False),
-    NOTHING: _all(_contiguous, _unfrozen, _adam(foreach=False)),
-    "with foreach Adam": _adam(foreach=True),
-    "without the EMA generator": _without_average,
+    "without freezing who is not in turn": _with(_channels_last, _unfrozen),
+    "with Adam a tensor at a time": _with(_channels_last, _adam(foreach=False)),
+    NOTHING: _with(_contiguous, _adam(foreach=False), _unfrozen),
+    "with foreach Adam": _with(_channels_last, _adam(foreach=True)),
+    "without the EMA generator": _with(_channels_last, _without_average),
 }
