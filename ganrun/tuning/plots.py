@@ -143,7 +143,7 @@ def _look(number: int) -> tuple[str, str]:
 
 
 def _direction(population: Population) -> str:
-    return "lower" if population.tune.mode == "min" else "higher"
+    return "higher" if population.tune.mode == "max" else "lower"
 
 
 def _png(figure: Figure) -> bytes:

@@ -103,7 +103,7 @@ class Population:
         """Return the score as a loss: lower is better in either mode, infinite without a score."""
         if report is None or report.score is None or not math.isfinite(report.score):
             return math.inf
-        return report.score if self.tune.mode == "min" else -report.score
+        return -report.score if self.tune.mode == "max" else report.score
 
     def decide(self, failed: Collection[str] = (), finished: Collection[str] = ()) -> list[TrialExploit]:
         """Return the exploits of the next interval, once all trials have reported it.
