@@ -34,17 +34,22 @@ def resolve(config: Config, begun_slots: int | None = None) -> RunSpec:
     run = run.model_copy(
         update={"storage": _absolute(run.storage), "start_from": run.start_from and _absolute(run.start_from)}
     )
-    shards = _absolute(data.shards) if isinstance(data.shards, str) else [_absolute(each) for each in data.shards]
+    shards = _absolute_all(data.shards)
     extractor, weights = evaluate.extractor, evaluate.extractor_weights
     evaluate = evaluate.model_copy(
         update={
             "extractor": _absolute(extractor) if is_script(extractor) else extractor,
             "extractor_weights": weights and _absolute(weights),
+            "shards": evaluate.shards and _absolute_all(evaluate.shards),
         }
     )
     sections = {name: getattr(config, name) for name in Config.model_fields}
     sections |= {"run": run, "data": data.model_copy(update={"shards": shards, "slots": slots}), "evaluate": evaluate}
     return RunSpec(**sections)
+
+
+def _absolute_all(places: str | list[str]) -> str | list[str]:
+    return _absolute(places) if isinstance(places, str) else [_absolute(each) for each in places]
 
 
 def _absolute(place: str) -> str:

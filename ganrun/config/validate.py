@@ -53,7 +53,7 @@ def _fault(key: str, detail: ErrorDetails) -> str:
 
 def _allowed(key: str, detail: ErrorDetails) -> str:
     """Return Pydantic's message, reworded where it names its own classes."""
-    if key == "data.shards":
+    if key in ("data.shards", "evaluate.shards"):
         return "a URI or a list of URIs"
     if key == "cluster.workers":
         return "a whole number from 1, or [fewest, most]"
@@ -149,6 +149,24 @@ def _candidate_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
             before.add(told)
 
 
+def _held_out_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
+    """Yield two rules for held-out samples, or one for points, whose scores need no real samples."""
+    share, shards = config.evaluate.held_out_share, config.evaluate.shards
+    if share and shards is not None:
+        yield (
+            {"evaluate.held_out_share", "evaluate.shards"},
+            f"evaluate.held_out_share: {share} and evaluate.shards: {shards} are both set; leave one of them out",
+        )
+    if "image" in config.data.fields and config.data.fields["image"].kind == "point":
+        for key, value in (("held_out_share", share or None), ("shards", shards)):
+            if value is not None:
+                yield (
+                    {f"evaluate.{key}", "data.fields"},
+                    f"evaluate.{key}: {value} is for images; points are scored by the modes that they cover: "
+                    "leave it out",
+                )
+
+
 def _loss_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
     """Yield tricks that the loss does not support."""
     objective = config.objective
@@ -169,6 +187,7 @@ def _loss_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
 
 def _data_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
     """Yield conflicts of the generated field: it must exist and be an image or a point."""
+    yield from _held_out_conflicts(config)
     size, channels, fields = config.data.image_size, config.data.channels, config.data.fields
     kind = fields["image"].kind if "image" in fields else None
     if kind not in ("image", "point"):
