@@ -92,7 +92,8 @@ class Evaluator:
             labels = Labels(self.reals.classes, self._labels, generated.labels(self.samples))
         assert self._reference is not None
         metrics = [name for name in self.metrics if name != "modes"]
-        return score(self._reference, fake, self.extractor, generated.seed, metrics, labels)
+        found = score(self._reference, fake, self.extractor, generated.seed, metrics, labels)
+        return replace(found, held_out=self.reals.data.held_out_by)
 
     def _real_statistics(self, group: dist.ProcessGroup | None) -> FeatureStatistics:
         reals, images = self.reals, self._counted(self.reals.images)
