@@ -170,6 +170,8 @@ def test_statistics_of_other_real_images_have_other_keys(data_folder):
     origins = [RealImages(part, 20, IMAGE).origin for part in parts]
     assert origins[0] == origins[3]
     assert len({str(origin) for origin in origins}) == 3
+    # What the classifier of stacked images is trained on does not depend on the share.
+    assert RealImages(parts[1], 20, IMAGE).of(20).origin == origins[0]
 
 
 @pytest.mark.parametrize(
