@@ -19,7 +19,7 @@ quickstart: $(VENV)/installed
 	$(BIN)/ganrun train configs/quickstart.yaml
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=10
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --durations=10
 
 lint: $(VENV)/lint
 	$(BIN)/ruff check .

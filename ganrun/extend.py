@@ -6,7 +6,8 @@
 docs/extending.md shows a network, a loss and a game.
 """
 
-from ganrun.config.registry import EXTRACTORS, GAMES, LOSSES, NETWORKS, PENALTIES, NetworkFamily
+from ganrun.config.registry import EXTRACTORS, GAMES, LOSSES, NETWORKS, OPTIMIZERS, PENALTIES, SCORES, NetworkFamily
+from ganrun.evaluation.score import Features, Score, ScoreBatch, ScoreSubject, Sums
 from ganrun.games.game import Batch, Game, Loss, Networks, Player, Tracker
 from ganrun.games.latent import Latent
 from ganrun.games.losses import AdversarialLoss
@@ -19,10 +20,13 @@ __all__ = [
     "GAMES",
     "LOSSES",
     "NETWORKS",
+    "OPTIMIZERS",
     "PENALTIES",
+    "SCORES",
     "AdversarialLoss",
     "Batch",
     "Extractor",
+    "Features",
     "Game",
     "KeyedNoise",
     "Latent",
@@ -30,6 +34,10 @@ __all__ = [
     "NetworkFamily",
     "Networks",
     "Player",
+    "Score",
+    "ScoreBatch",
+    "ScoreSubject",
     "SlotBatchNorm2d",
+    "Sums",
     "Tracker",
 ]

@@ -112,7 +112,7 @@ def _curve(storage: Storage, options: argparse.Namespace) -> int:
 
     title = f"{storage.uri.rpartition('/')[2]}: {curve[-1]['images']:,} of {config['train']['total_images']:,} images"
     if any(distance.key in line for line in curve for distance in DISTANCES):
-        title += f"; {report.score_name(config)}"
+        title += f"; {report.distance_name(config)}"
     options.plot.parent.mkdir(parents=True, exist_ok=True)
     options.plot.write_bytes(draw_curve(curve, title))
     print(options.plot)

@@ -31,10 +31,33 @@ settings.register_profile("any speed", deadline=None, suppress_health_check=[Hea
 settings.load_profile("any speed")  # Tests pass on a busy machine, too.
 os.environ["GANRUN_SIDECAR"] = "off"  # No test pushes to, or starts, the sidecar of whoever runs the tests.
 
+SLOWEST = (
+    "test_train.py",
+    "cluster/test_local.py",
+    "test_documents.py",
+    "test_tune.py",
+    "ray_backend/",
+    "security/test_live_run.py",
+    "tuning/test_result_grid.py",
+    "worker/test_exploit.py",
+    "deploy/",
+)
+"""Files that mostly wait for Ray and other servers. They come first, so that none is left alone at the end."""
 RAY_STARTS = 5
 """Ray itself gives up on its start after 30 s, on a busy machine too early."""
 SIZES = (30, 25, 35, 20, 31)
 """Samples in the shards of the small data set: unequal, and 141 in all, which 2, 4 and 6 slots do not divide."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slowest files first."""
+    tests = Path(__file__).parent
+
+    def rank(item: pytest.Item) -> int:
+        name = item.path.relative_to(tests).as_posix()
+        return next((place for place, start in enumerate(SLOWEST) if name.startswith(start)), len(SLOWEST))
+
+    items.sort(key=rank)
 
 
 def write_data(folder: Path, sizes: tuple[int, ...] = SIZES, image_size: int = 16, channels: int = 1) -> Path:

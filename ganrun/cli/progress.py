@@ -39,8 +39,10 @@ class ProgressDisplay:
                 self._tick(images, values)
             case ScoreTaken(images, name, value):
                 self.scores.append((images, name, value))
+                followed = event.followed
+                shown = "" if followed == "distance" else f"; {followed}: {format_score(event.values.get(followed))}"
                 best = ", the best so far" if event.best else ""
-                self.write_line(f"{name} at {images:,} images: {format_score(value)}{best}")
+                self.write_line(f"{name} at {images:,} images: {format_score(value)}{shown}{best}")
             case Note(text):
                 self.write_line(text)
             case _:

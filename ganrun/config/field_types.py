@@ -29,17 +29,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Metric = Literal[
-    "kid",
-    "precision",
-    "recall",
-    "density",
-    "coverage",
-    "inception_score",
-    "class_frechet_distance",
-    "classes_hit",
-    "modes",
-]
+Mode = Literal["min", "max"]
 Workers = Annotated[int | tuple[int, int], BeforeValidator(fewest_and_most)]
 Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
 FIXED = {"fixed": True}

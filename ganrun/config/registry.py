@@ -100,6 +100,48 @@ EXTRACTORS = Registry(
 """`evaluate.extractor` -> function() -> Extractor."""
 
 
+HIGHER_IS_BETTER = {
+    "kid": False,
+    "precision": True,
+    "recall": True,
+    "density": True,
+    "coverage": True,
+    "inception_score": True,
+    "class_frechet_distance": False,
+    "classes_hit": True,
+    "modes_covered": True,
+    "mode_kl": False,
+    "high_quality_share": True,
+    "distance": False,
+}
+"""Direction of the values that built-in scores return. `distance` is the Fréchet distance, or the mode distance."""
+
+_FEATURE_SCORES = "ganrun.evaluation.feature_scores"
+SCORES = Registry(
+    {
+        "kid": f"{_FEATURE_SCORES}:Kid",
+        "precision": f"{_FEATURE_SCORES}:Precision",
+        "recall": f"{_FEATURE_SCORES}:Recall",
+        "density": f"{_FEATURE_SCORES}:Density",
+        "coverage": f"{_FEATURE_SCORES}:Coverage",
+        "inception_score": f"{_FEATURE_SCORES}:InceptionScore",
+        "class_frechet_distance": f"{_FEATURE_SCORES}:ClassFrechetDistance",
+        "classes_hit": f"{_FEATURE_SCORES}:ClassesHit",
+        "modes": "ganrun.evaluation.stacked_modes:StackedModes",
+    }
+)
+"""`evaluate.metrics` -> function() -> Score, such as a subclass of Score."""
+
+OPTIMIZERS = Registry(
+    {
+        "adam": "ganrun.training.optimizers:adam",
+        "adamw": "ganrun.training.optimizers:adamw",
+        "sgd": "ganrun.training.optimizers:sgd",
+    }
+)
+"""`optimizer.PLAYER.name` -> function(parameters, PlayerOptimizerConfig) -> torch.optim.Optimizer."""
+
+
 def is_script(extractor: str) -> bool:
     """Return True if `evaluate.extractor` is the path or URI of a TorchScript program, not a registered name."""
     return extractor.partition("#")[0].endswith(".pt")

@@ -4,6 +4,7 @@ import os
 
 from ganrun.config.registry import is_script
 from ganrun.config.schema import Config
+from ganrun.config.validate_parts import direction
 from ganrun.errors import UserError
 
 
@@ -36,15 +37,23 @@ def resolve(config: Config, begun_slots: int | None = None) -> RunSpec:
     )
     shards = _absolute_all(data.shards)
     extractor, weights = evaluate.extractor, evaluate.extractor_weights
+    best, tune = evaluate.best, config.tune
     evaluate = evaluate.model_copy(
         update={
+            "best": best.model_copy(update={"mode": direction(best.metric, best.mode)}),
             "extractor": _absolute(extractor) if is_script(extractor) else extractor,
             "extractor_weights": weights and _absolute(weights),
             "shards": evaluate.shards and _absolute_all(evaluate.shards),
         }
     )
+    tune = tune and tune.model_copy(update={"mode": direction(tune.metric, tune.mode)})
     sections = {name: getattr(config, name) for name in Config.model_fields}
-    sections |= {"run": run, "data": data.model_copy(update={"shards": shards, "slots": slots}), "evaluate": evaluate}
+    sections |= {
+        "tune": tune,
+        "run": run,
+        "data": data.model_copy(update={"shards": shards, "slots": slots}),
+        "evaluate": evaluate,
+    }
     return RunSpec(**sections)
 
 

@@ -1,14 +1,19 @@
-"""Typed sections of a config, one for each part of ganrun. Keys marked `FIXED` stay. Imports neither torch nor Ray."""
+"""Typed sections of a run's config. Imports neither torch nor Ray.
 
+Each part of ganrun receives its own section. Keys marked `FIXED` cannot change once a run has begun.
+"""
+
+import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from ganrun.config.field_types import (
     FIXED,
     Count,
-    Metric,
+    Mode,
     Names,
     NotNegative,
     Positive,
@@ -18,6 +23,7 @@ from ganrun.config.field_types import (
     Workers,
     listed,
 )
+from ganrun.config.schema_optimizer import OptimizerConfig
 from ganrun.config.schema_tune import TuneConfig
 
 
@@ -140,46 +146,6 @@ class ObjectiveConfig(Section):
     """Real images over which the strength of ADA can rise from 0 to 1."""
 
 
-class AdamConfig(Section):
-    """Adam (Kingma & Ba 2015) for one player; two time scales: Heusel et al. 2017 (arXiv:1706.08500)."""
-
-    learning_rate: Positive = 2e-4
-    """Learning rate after warm-up and before decay."""
-    beta1: Share = 0.5
-    """Decay of the first moment, 0 to 1."""
-    beta2: Share = 0.999
-    """Decay of the second moment, 0 to 1."""
-    epsilon: Positive = 1e-8
-    """Term added to the denominator, the root of the second moment."""
-    clip_norm: NotNegative = 0.0
-    """Maximum norm of the player's whole gradient; 0: no clipping."""
-    warmup_images: Whole = 0
-    """Real images over which the learning rate rises linearly from 0."""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """Decay of the learning rate to 0 at train.total_images; constant: no decay."""
-
-
-class OptimizerConfig(Section):
-    """Optimizer of each player; games of your own may name other players."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, AdamConfig] = Field(init=False)
-
-    discriminator: AdamConfig = AdamConfig()
-    """Optimizer of the discriminator."""
-    generator: AdamConfig = AdamConfig()
-    """Optimizer of the generator."""
-
-    @property
-    def players(self) -> set[str]:
-        """Names of the players that have a section."""
-        return {*type(self).model_fields, *(self.__pydantic_extra__ or {})}
-
-    def of(self, player: str) -> AdamConfig:
-        """Return the section of a player, or the defaults if it has none."""
-        return getattr(self, player) if player in self.players else AdamConfig()
-
-
 class TrainConfig(Section):
     """Length, precision and safeguards of training."""
 
@@ -204,6 +170,26 @@ class TrainConfig(Section):
     writes such a list."""
 
 
+class BestConfig(Section):
+    """Score that decides which checkpoint is the best."""
+
+    metric: Annotated[str, Field(json_schema_extra=FIXED)] = "distance"
+    """Name of the score: distance (Fréchet distance, or mode distance for points), or one of evaluate.metrics."""
+    mode: Annotated[Mode | None, Field(json_schema_extra=FIXED)] = None
+    """Direction: min if lower is better, max if higher is; unset: that of the built-in score."""
+
+    def value_in(self, score: Mapping[str, Any]) -> float | None:
+        """Return the value of the metric in `Evaluation.to_json()`; None if it could not be computed."""
+        value: float | None = score["value"] if self.metric == "distance" else score["metrics"].get(self.metric)
+        return value
+
+    def is_better(self, value: float | None, before: float | None) -> bool:
+        """Return True if a value is finite and better than the best one before. The mode must be resolved."""
+        if value is None or not math.isfinite(value):
+            return False
+        return before is None or (value > before if self.mode == "max" else value < before)
+
+
 class EvaluateConfig(Section):
     """Scores during training: Fréchet distance for images, distance from covering the modes for points."""
 
@@ -221,8 +207,11 @@ class EvaluateConfig(Section):
     """Feature extractor: efficientnet-lite0, inception-v3-compat, or path or URI (.pt) of a TorchScript program."""
     extractor_weights: Annotated[str | None, Field(json_schema_extra=FIXED)] = None
     """Path or URI of the weights of inception-v3-compat, optionally with #sha256=...; unset: downloaded."""
-    metrics: Annotated[tuple[Metric, ...], BeforeValidator(listed)] = ()
-    """Scores beside the Fréchet distance; modes: modes covered and their KL divergence, for stacked images."""
+    metrics: Names = ()
+    """Scores beside the distance: kid, precision, recall, density, coverage, inception_score, class_frechet_distance,
+    classes_hit, modes (covered, of stacked images), or those of run.imports."""
+    best: BestConfig = BestConfig()
+    """Score that best.json follows."""
 
 
 class CheckpointConfig(Section):

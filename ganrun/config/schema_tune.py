@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from ganrun.config.field_types import Count, Finite, Metric, Positive, Section, listed
+from ganrun.config.field_types import Count, Finite, Mode, Positive, Section, listed
 
 
 class MutationConfig(Section):
@@ -35,10 +35,10 @@ class TuneConfig(Section):
     """Real images between comparisons: a multiple of evaluate.every_images that divides train.total_images."""
     quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25
     """Share of worst trials (up to 0.5, at least one trial) that each copy one of the equally many best."""
-    metric: Literal["distance", Metric] = "distance"
-    """Score to compare by. distance: Fréchet distance, or mode distance for points; or one of evaluate.metrics."""
-    mode: Literal["min", "max"] = "min"
-    """Direction of the score: min if lower is better, max if higher is."""
+    metric: str = "distance"
+    """Score to compare by: distance (Fréchet distance, or mode distance for points), or one of evaluate.metrics."""
+    mode: Mode | None = None
+    """Direction: min if lower is better, max if higher is; unset: that of the built-in score."""
     mutations: dict[str, MutationConfig] = {}
     """Priors by dotted key: `optimizer.generator.learning_rate: {log_uniform: [1e-5, 1e-3]}`."""
     resample_probability: Annotated[float, Field(ge=0, le=1)] = 0.25

@@ -13,7 +13,8 @@ Values = dict[str, Any]
 STRUCTURAL_IN_OBJECTIVE = ("game", "loss", "discriminator_turns", "feature_matching")
 """Keys that define the players and their batches. Changing one changes the checkpoint or the images of a round."""
 TUNABLE = (
-    f"optimizer.PLAYER.KEY, objective.KEY but {', '.join(STRUCTURAL_IN_OBJECTIVE)}, train.average_half_life_images"
+    f"optimizer.PLAYER.KEY but name, objective.KEY but {', '.join(STRUCTURAL_IN_OBJECTIVE)}, "
+    "train.average_half_life_images"
 )
 
 
@@ -22,7 +23,7 @@ def is_tunable(key: str) -> bool:
     section, _, rest = key.partition(".")
     match section:
         case "optimizer":
-            return rest.count(".") == 1
+            return rest.count(".") == 1 and not rest.endswith(".name")
         case "objective":
             name, _, inner = rest.partition(".")
             if name == "penalties":

@@ -14,20 +14,24 @@ from ganrun.config.registry import (
     GAMES,
     LOSSES,
     NETWORKS,
+    OPTIMIZERS,
     PENALTIES,
+    SCORES,
     NetworkFamily,
     is_script,
 )
-from ganrun.config.schema import AdamConfig, Config, EvaluateConfig, FieldConfig, OptimizerConfig
+from ganrun.config.schema import Config, FieldConfig
+from ganrun.config.schema_optimizer import OptimizerConfig, PlayerOptimizerConfig
 from ganrun.config.schema_tune import MutationConfig, TuneConfig
 from ganrun.config.tunable import candidates, is_tunable, with_values
+from ganrun.config.validate_parts import optimizer_conflicts, score_conflicts
 from ganrun.config.validate_search import schedule_conflicts, search_conflicts
 
 
 def dotted(location: tuple[int | str, ...]) -> str:
     """Return Pydantic's location as a dotted key, without members of unions and lists."""
     parts = [str(part) for part in location]
-    return ".".join(parts[: 3 if parts[0] == "optimizer" else 2])
+    return ".".join(parts[: 3 if parts[0] == "optimizer" or parts[:2] == ["evaluate", "best"] else 2])
 
 
 def faults_of(error: ValidationError, unresolved: set[str]) -> list[str]:
@@ -76,7 +80,7 @@ def _nearest(location: list[str]) -> str:
             section = MutationConfig if parents[0] == "tune" else FieldConfig
             break  # the name of a field, or of a mutation
         field = section.model_fields.get(name)
-        section = field.annotation if field else AdamConfig  # a player of the user's own
+        section = field.annotation if field else PlayerOptimizerConfig  # a player of the user's own
         if name == "tune":
             section = TuneConfig
         elif get_origin(section) is dict:
@@ -123,7 +127,8 @@ def _run_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
         )
     yield from _data_conflicts(config)
     yield from _model_conflicts(config)
-    yield from _score_conflicts(config)
+    yield from score_conflicts(config)
+    yield from optimizer_conflicts(config)
     yield from _loss_conflicts(config)
     if not config.run.imports:
         for stranger in sorted(config.optimizer.players - OptimizerConfig.model_fields.keys()):
@@ -149,24 +154,6 @@ def _candidate_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
             before.add(told)
 
 
-def _held_out_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
-    """Yield two rules for held-out samples, or one for points, whose scores need no real samples."""
-    share, shards = config.evaluate.held_out_share, config.evaluate.shards
-    if share and shards is not None:
-        yield (
-            {"evaluate.held_out_share", "evaluate.shards"},
-            f"evaluate.held_out_share: {share} and evaluate.shards: {shards} are both set; leave one of them out",
-        )
-    if "image" in config.data.fields and config.data.fields["image"].kind == "point":
-        for key, value in (("held_out_share", share or None), ("shards", shards)):
-            if value is not None:
-                yield (
-                    {f"evaluate.{key}", "data.fields"},
-                    f"evaluate.{key}: {value} is for images; points are scored by the modes that they cover: "
-                    "leave it out",
-                )
-
-
 def _loss_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
     """Yield tricks that the loss does not support."""
     objective = config.objective
@@ -187,7 +174,6 @@ def _loss_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
 
 def _data_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
     """Yield conflicts of the generated field: it must exist and be an image or a point."""
-    yield from _held_out_conflicts(config)
     size, channels, fields = config.data.image_size, config.data.channels, config.data.fields
     kind = fields["image"].kind if "image" in fields else None
     if kind not in ("image", "point"):
@@ -201,20 +187,6 @@ def _data_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
         yield {"data.image_size"}, f"data.image_size: {size} is not allowed; it should be: at least 8 pixels"
     if kind == "image" and channels not in (1, 3):
         yield {"data.channels"}, f"data.channels: {channels} is not allowed; it should be: 1 or 3"
-
-
-def _score_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
-    """Yield image settings used with points, which are scored by mode coverage."""
-    if "image" not in config.data.fields or config.data.fields["image"].kind != "point":
-        return
-    for key in ("extractor", "extractor_weights", "metrics"):
-        value = getattr(config.evaluate, key)
-        if value != EvaluateConfig.model_fields[key].default:
-            shown = list(value) if key == "metrics" else value
-            yield (
-                {f"evaluate.{key}", "data.fields"},
-                f"evaluate.{key}: {shown} is for images; points are scored by the modes that they cover: leave it out",
-            )
 
 
 def _model_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
@@ -255,6 +227,11 @@ def unknown_names(config: Config) -> Iterator[tuple[set[str], str]]:
         ("objective.loss", config.objective.loss, LOSSES),
         *(("objective.penalties", name, PENALTIES) for name in config.objective.penalties),
         ("evaluate.extractor", config.evaluate.extractor, EXTRACTORS),
+        *(("evaluate.metrics", name, SCORES) for name in config.evaluate.metrics),
+        *(
+            (f"optimizer.{player}.name", config.optimizer.of(player).name, OPTIMIZERS)
+            for player in sorted(config.optimizer.players)
+        ),
     ):
         if name not in table and not (table is EXTRACTORS and is_script(name)):
             near = difflib.get_close_matches(name, table, n=1)

@@ -21,11 +21,6 @@ def search_conflicts(config: Config) -> Faults:
             {"cluster.workers", "tune"},
             f"cluster.workers: {workers}, but trials take turns on the same machines: give each one number",
         )
-    if tune.metric != "distance" and tune.metric not in config.evaluate.metrics:
-        yield (
-            {"tune.metric", "evaluate.metrics"},
-            f"tune.metric: {tune.metric} is not among evaluate.metrics: {list(config.evaluate.metrics)}; add it there",
-        )
     for key, mutation in tune.mutations.items():
         yield from _mutation_conflicts(config, key, mutation)
     if config.train.schedule and tune.mutations:

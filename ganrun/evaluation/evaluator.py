@@ -2,35 +2,22 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ganrun.config.field_types import Metric
-from ganrun.errors import UserError
-from ganrun.evaluation.feature_statistics import FeatureStatistics, extract_generated, extract_real
+from ganrun.config.registry import SCORES
+from ganrun.evaluation.evaluation import Evaluation, distance_name
+from ganrun.evaluation.feature_scores import frechet
+from ganrun.evaluation.feature_statistics import FeatureStatistics, Keep, extract_generated, extract_real
 from ganrun.evaluation.generated_images import BATCH, ScoredImages
 from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.reference_statistics import reference
-from ganrun.evaluation.score import OF_CLASSES, Labels, Score, needed, score
-from ganrun.evaluation.stacked_modes import StackedModes, is_stacked
+from ganrun.evaluation.score import Features, ScoreSubject
+from ganrun.evaluation.score_pass import ScorePass
 from ganrun.models.extractors import Extractor
 from ganrun.storage import Storage
-
-
-def unavailable(extractor: Extractor, reals: RealImages, generated: ScoredImages) -> dict[Metric, str]:
-    """Return the metrics that cannot be computed for this extractor, data and images, each with the reason."""
-    reasons: dict[Metric, str] = {}
-    if not extractor.classes:
-        reasons["inception_score"] = f"the extractor {extractor.name} has no logits; use inception-v3-compat"
-    if generated.labels(1) is None:
-        reasons["class_frechet_distance"] = "the images have no labels; it needs a run with model.classes > 0"
-    if not reals.classes:
-        reasons |= dict.fromkeys(OF_CLASSES, "the data has no classes")
-    if not is_stacked(reals):
-        reasons["modes"] = "the data are not stacked images; make them with ganrun prepare stacked:"
-    return reasons
 
 
 class Evaluator:
@@ -40,7 +27,7 @@ class Evaluator:
         extractor: feature extractor; it is moved to the device of the generator.
         reals: real images to compare with.
         samples: number of generated images.
-        metrics: metrics beside the Fréchet distance.
+        metrics: names of the scores beside the Fréchet distance.
         cache: storage for statistics of the real images, shared by all runs.
         seen: progress callback, called with the number of images in each chunk that this rank has processed.
     """
@@ -50,50 +37,65 @@ class Evaluator:
         extractor: Extractor,
         reals: RealImages,
         samples: int,
-        metrics: Sequence[Metric],
+        metrics: Sequence[str],
         cache: Storage,
         seen: Callable[[int], None] = lambda count: None,
     ) -> None:
-        self.extractor, self.reals, self.samples, self.metrics = extractor, reals, samples, metrics
-        self.cache, self._seen = cache, seen
-        self._keep = needed(metrics)
+        self.extractor, self.reals, self.samples, self.cache = extractor, reals, samples, cache
+        self.scores = {name: SCORES[name]() for name in metrics}
+        needs = frozenset().union(*(score.needs for score in self.scores.values()))
+        self._keep = Keep("features" in needs, "logits" in needs)
+        self._needs_labels, self._seen = "labels" in needs, seen
         self._reference: FeatureStatistics | None = None
         self._labels: Tensor | None = None
-        self._modes = StackedModes(reals, cache) if "modes" in metrics else None
 
-    def score(self, generated: ScoredImages, group: dist.ProcessGroup | None = None) -> Score:
+    def score(self, generated: ScoredImages, group: dist.ProcessGroup | None = None) -> Evaluation:
         """Return the scores, the same on each rank. Collective over `group`.
 
         Raises:
             UserError: a metric cannot be computed for this run, or the data is corrupt.
         """
-        for metric, reason in unavailable(self.extractor, self.reals, generated).items():
-            if metric in self.metrics:
-                raise UserError(f"metrics: {metric} cannot be computed: {reason}")
-        extractor, first = self.extractor.to(generated.device), group is None or group.rank() == 0
+        extractor = self.extractor.to(generated.device)
+        subject = ScoreSubject(generated, self.samples, self.cache, self.reals, extractor, group)
+        running = ScorePass(self.scores, subject)
         if self._reference is None:
             self._reference = self._real_statistics(group)
-        images = self._counted(generated.images)
+        images = self._counted(running.watch(generated.images))
         fake = extract_generated(images, self.samples, BATCH, extractor, group, self._keep)
+        running.add_over_ranks()
         # Broadcast rank 0's numbers: their last bits may differ between CPU models.
-        found = [self._score(fake, generated) if first else None]
+        found = [self._evaluation(running, self._reference, fake, generated) if subject.is_first else None]
         if group is not None:
             dist.broadcast_object_list(found, group=group, group_src=0)
         assert found[0] is not None
-        if self._modes is None:
-            return found[0]
-        return replace(found[0], metrics=found[0].metrics | self._modes.measure(generated, self.samples, group))
+        return found[0]
 
-    def _score(self, fake: FeatureStatistics, generated: ScoredImages) -> Score:
-        labels = None
-        if self.reals.classes and set(self.metrics) & {*OF_CLASSES}:
-            if self._labels is None:
-                self._labels = self.reals.labels()
-            labels = Labels(self.reals.classes, self._labels, generated.labels(self.samples))
-        assert self._reference is not None
-        metrics = [name for name in self.metrics if name != "modes"]
-        found = score(self._reference, fake, self.extractor, generated.seed, metrics, labels)
-        return replace(found, held_out=self.reals.data.held_out_by)
+    def _evaluation(
+        self, running: ScorePass, real: FeatureStatistics, fake: FeatureStatistics, generated: ScoredImages
+    ) -> Evaluation:
+        """Compute the Fréchet distance and the scores from statistics of one extractor."""
+        values = running.results(self._features(real, fake, generated))
+        name, distance = distance_name(self.extractor, self.samples), frechet(real.statistics, fake.statistics)
+        facts, held_out = self.extractor.provenance, self.reals.held_out_by
+        return Evaluation(name, distance, self.samples, generated.seed, values, **facts, held_out=held_out)
+
+    def _features(self, real: FeatureStatistics, fake: FeatureStatistics, generated: ScoredImages) -> Features | None:
+        """Return what the scores need of all images, on the device of the extractor."""
+        if not (self._keep.features or self._keep.logits):
+            return None
+        if self._needs_labels and self._labels is None:
+            self._labels = self.reals.labels()
+        nothing = torch.zeros(0, self.extractor.size)
+        real_features, fake_features = (nothing if each.features is None else each.features for each in (real, fake))
+        return Features(
+            real_features.to(self.extractor.device),
+            fake_features.to(self.extractor.device),
+            fake.logits,
+            self.reals.classes,
+            self._labels,
+            generated.labels(self.samples) if self._needs_labels else None,
+            generated.seed,
+        )
 
     def _real_statistics(self, group: dist.ProcessGroup | None) -> FeatureStatistics:
         reals, images = self.reals, self._counted(self.reals.images)

@@ -1,14 +1,18 @@
 """Scores generators of points against the known modes of a mixture, without an extractor or real points."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
 
+from ganrun.config.registry import SCORES
 from ganrun.data.index import Index
+from ganrun.evaluation.evaluation import Evaluation
 from ganrun.evaluation.generated_images import BATCH, ScoredImages
 from ganrun.evaluation.modes import known_mixture, modes
-from ganrun.evaluation.score import Score
+from ganrun.evaluation.score import ScoreSubject
+from ganrun.evaluation.score_pass import ScorePass
+from ganrun.storage import Storage
 
 
 class PointEvaluator:
@@ -17,29 +21,48 @@ class PointEvaluator:
     Args:
         index: index of the training data.
         samples: number of generated points.
+        metrics: names of the scores beside mode coverage.
+        cache: storage that all runs share.
         seen: progress callback, called with the number of points in each chunk that this rank has processed.
 
     Raises:
         ValueError: the data was not drawn from a known mixture.
     """
 
-    def __init__(self, index: Index, samples: int, seen: Callable[[int], None] = lambda count: None) -> None:
+    def __init__(
+        self,
+        index: Index,
+        samples: int,
+        metrics: Sequence[str],
+        cache: Storage,
+        seen: Callable[[int], None] = lambda count: None,
+    ) -> None:
         of = known_mixture(index)
         if of is None:
             raise ValueError("the data was not drawn from a known mixture")
         self.mixture, self.source, self.samples, self._seen = of, index.made["source"], samples, seen
+        self.scores, self.cache = {name: SCORES[name]() for name in metrics}, cache
 
-    def score(self, generated: ScoredImages, group: dist.ProcessGroup | None = None) -> Score:
-        """Return the scores, the same on each rank. Collective over `group`."""
+    def score(self, generated: ScoredImages, group: dist.ProcessGroup | None = None) -> Evaluation:
+        """Return the scores, the same on each rank. Collective over `group`.
+
+        Raises:
+            UserError: a metric cannot be computed for points.
+        """
         rank, world = (0, 1) if group is None else (group.rank(), group.size())
+        subject = ScoreSubject(generated, self.samples, self.cache, group=group)
+        running = ScorePass(self.scores, subject)
+        images = running.watch(generated.images)
         points = torch.zeros(self.samples, 2, dtype=torch.float64, device=generated.device)
         for start in range(rank * BATCH, self.samples, world * BATCH):
-            made = generated.images(start, min(BATCH, self.samples - start)).flatten(1)
+            made = images(start, min(BATCH, self.samples - start)).flatten(1)
             points[start : start + len(made)] = made
             self._seen(len(made))
         if group is not None:
             dist.all_reduce(points, group=group)  # Adding zeros is exact.
+        running.add_over_ranks()
         found = modes(points.cpu().numpy(), self.mixture)
         value = found.pop("mode_distance")
         name = f"mode distance ({self.source}, n={self.samples})"
-        return Score(name, value, self.samples, generated.seed, found, "mode_distance")
+        metrics = found | running.results(None)
+        return Evaluation(name, value, self.samples, generated.seed, metrics, "mode_distance")

@@ -40,7 +40,7 @@ class RealImages:
         classes: tuple[str, ...] | None = None,
     ) -> None:
         self.data, self.samples, self.fields = data, min(samples, data.samples), fields
-        self.damaged_share, self.cache = damaged_share, cache
+        self.damaged_share, self.cache, self.held_out_by = damaged_share, cache, data.held_out_by
         self.classes = data.index.classes if classes is None else classes
         if self.classes and set(self.classes) != set(data.index.classes):
             raise UserError(

@@ -12,14 +12,11 @@ from ganrun.games.game import Game
 from ganrun.rng import key
 
 
-def build_game(config: Config, device: torch.device) -> Game:
-    """Build networks and players on `device`, in the precision of the run.
-
-    Initial weights are a function of `run.seed` alone: they are drawn on the CPU, the same on every worker.
+def import_modules(config: Config) -> None:
+    """Import the modules of `run.imports`, which add to the registries, and check all names of the config.
 
     Raises:
-        UserError: a module in `run.imports` cannot be imported, the config names a network, game, loss or penalty that
-            is not registered, or has an `optimizer` section for a player that the game does not have.
+        UserError: a module cannot be imported, or the config names something that is not registered.
     """
     for module in config.run.imports:
         try:
@@ -29,6 +26,18 @@ def build_game(config: Config, device: torch.device) -> Game:
                 f"run.imports: cannot import {module!r}: {error}; install it or add its folder to PYTHONPATH"
             ) from error
     check_names(config)
+
+
+def build_game(config: Config, device: torch.device) -> Game:
+    """Build networks and players on `device`, in the precision of the run.
+
+    Initial weights are a function of `run.seed` alone: they are drawn on the CPU, the same on every worker.
+
+    Raises:
+        UserError: a module in `run.imports` cannot be imported, the config names a network, game, loss or penalty that
+            is not registered, or has an `optimizer` section for a player that the game does not have.
+    """
+    import_modules(config)
     dtype = torch.float64 if config.train.precision == "float64" else torch.float32
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.run.seed, "weights"))

@@ -3,24 +3,26 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
-from ganrun.config.field_types import Metric
+from ganrun.config.registry import SCORES
 from ganrun.config.schema import EvaluateConfig, FieldConfig
 from ganrun.data.cache import cache_folder, open_cache
 from ganrun.data.index import DataSet, open_data
 from ganrun.data.scored import open_scored
 from ganrun.errors import UserError
 from ganrun.evaluation.classifier_accuracy import classification_accuracy_score
-from ganrun.evaluation.evaluator import Evaluator, unavailable
+from ganrun.evaluation.evaluation import Evaluation
+from ganrun.evaluation.evaluator import Evaluator
 from ganrun.evaluation.generated_images import GeneratedImages, ScoredImages
 from ganrun.evaluation.modes import MIXTURES, known_mixture
 from ganrun.evaluation.picture_folder import PictureFolder
 from ganrun.evaluation.point_evaluator import PointEvaluator
 from ganrun.evaluation.real_images import RealImages
-from ganrun.evaluation.score import OF_CLASSES, Score
+from ganrun.evaluation.score import ScoreSubject
+from ganrun.games.build import import_modules
 from ganrun.inference.sampling import Sampler, read_config
 from ganrun.models.extractors import Extractor, open_extractor
 from ganrun.run_folder.run_folder import find_checkpoint
@@ -42,7 +44,7 @@ class ScoreRequest:
         classifier_accuracy: compute the classification accuracy score too.
     """
 
-    metrics: tuple[Metric, ...] | None = None
+    metrics: tuple[str, ...] | None = None
     samples: int | None = None
     seed: int | None = None
     extractor: str | None = None
@@ -66,6 +68,9 @@ def score_pictures(
         UserError: folder, data or extractor are missing or do not fit each other.
     """
     config = read_config(*find_checkpoint(run)) if run else None
+    if config:
+        import_modules(config)
+    _check_names(request)
     if not (shards := request.data or (config and config.data.shards)):
         raise UserError("--images: name the real images to compare with: --data URI, or a run")
     settings = config.evaluate if config else EvaluateConfig()
@@ -98,7 +103,7 @@ def score_checkpoint(where: str, request: ScoreRequest, seen: Callable[[int, int
     return {"images": images, **_described(found)}
 
 
-def _described(found: Score) -> dict[str, Any]:
+def _described(found: Evaluation) -> dict[str, Any]:
     """Return a score's values by metric, and its provenance."""
     values: dict[str, Any] = {"samples": found.samples, "seed": found.seed, "name": found.name}
     values |= found.provenance | found.values()
@@ -107,7 +112,7 @@ def _described(found: Score) -> dict[str, Any]:
     return values
 
 
-def score(where: str, request: ScoreRequest, seen: Callable[[int, int], None]) -> Score:
+def score(where: str, request: ScoreRequest, seen: Callable[[int, int], None]) -> Evaluation:
     """Score a checkpoint, see `score_checkpoint`. With no options set the distance equals the one in training.
 
     Raises:
@@ -116,14 +121,15 @@ def score(where: str, request: ScoreRequest, seen: Callable[[int, int], None]) -
     """
     storage, directory = find_checkpoint(where)
     sampler = Sampler(where)
+    _check_names(request)
     settings, run = sampler.config.evaluate, sampler.config.run
     samples = request.samples or settings.samples
     generated = _generated(sampler, run.seed if request.seed is None else request.seed)
-    if sampler.of_points:
-        return _score_points(sampler, request, generated, samples, seen)
-    reals = _reals(sampler, request, samples)
     folder = storage.uri if directory.startswith("checkpoints/") else storage.uri.rpartition("/")[0]
-    return _compare(generated, reals, samples, settings, request, open_storage(folder.rpartition("/")[0]), seen)
+    cache = open_storage(folder.rpartition("/")[0])
+    if sampler.of_points:
+        return _score_points(sampler, request, generated, samples, cache, seen)
+    return _compare(generated, _reals(sampler, request, samples), samples, settings, request, cache, seen)
 
 
 def _compare(
@@ -134,7 +140,7 @@ def _compare(
     request: ScoreRequest,
     cache: Storage,
     seen: Callable[[int, int], None],
-) -> Score:
+) -> Evaluation:
     """Score images against real ones.
 
     Raises:
@@ -145,7 +151,8 @@ def _compare(
         raise UserError("--classifier-accuracy: needs a conditional run (model.classes) and data with classes")
     metrics = request.metrics
     if metrics is None:
-        metrics = tuple(name for name in get_args(Metric) if name not in unavailable(extractor, reals, generated))
+        subject = ScoreSubject(generated, samples, cache, reals, extractor)
+        metrics = tuple(name for name in SCORES if SCORES[name]().unavailable(subject) is None)
     evaluator = Evaluator(extractor, reals, samples, metrics, cache, lambda count: seen(count, samples + reals.samples))
     found = evaluator.score(generated)
     if request.classifier_accuracy:
@@ -154,15 +161,27 @@ def _compare(
     return found
 
 
+def _check_names(request: ScoreRequest) -> None:
+    """Check the names of scores, once the modules of the run have added theirs."""
+    if unknown := [name for name in request.metrics or () if name not in SCORES]:
+        raise UserError(f"--metrics: unknown metric {unknown[0]!r}; use fid, {', '.join(SCORES)}")
+
+
 def _score_points(
-    sampler: Sampler, request: ScoreRequest, generated: GeneratedImages, samples: int, seen: Callable[[int, int], None]
-) -> Score:
-    """Score a generator of points by mode coverage.
+    sampler: Sampler,
+    request: ScoreRequest,
+    generated: GeneratedImages,
+    samples: int,
+    cache: Storage,
+    seen: Callable[[int, int], None],
+) -> Evaluation:
+    """Score a generator of points by mode coverage, and by scores of the user's own.
 
     Raises:
         UserError: an option is for images only, or the modes of the data are unknown.
     """
-    for key in ("metrics", "extractor", "extractor_weights", "classifier_accuracy"):
+    metrics = sampler.config.evaluate.metrics if request.metrics is None else request.metrics
+    for key in ("extractor", "extractor_weights", "classifier_accuracy"):
         if getattr(request, key):
             option = key.replace("_", "-")
             raise UserError(f"--{option}: only for images; points are scored by mode coverage, so leave it out")
@@ -170,7 +189,7 @@ def _score_points(
     index = open_data(shards).index
     if not known_mixture(index):
         raise UserError(f"data.shards: the modes of {shards} are unknown; known are those of {', '.join(MIXTURES)}")
-    return PointEvaluator(index, samples, lambda count: seen(count, samples)).score(generated)
+    return PointEvaluator(index, samples, metrics, cache, lambda count: seen(count, samples)).score(generated)
 
 
 def _extractor(settings: EvaluateConfig, request: ScoreRequest) -> Extractor:
@@ -198,7 +217,7 @@ def _reals(sampler: Sampler, request: ScoreRequest, samples: int) -> RealImages:
 
 def _classes(sampler: Sampler, request: ScoreRequest, data: DataSet) -> tuple[str, ...] | None:
     """Return the run's class names by label, to which the labels of other data are renumbered; None: the data's own."""
-    asked = bool(set(request.metrics or ()) & {*OF_CLASSES}) or request.classifier_accuracy
+    asked = any("labels" in SCORES[name]().needs for name in request.metrics or ()) or request.classifier_accuracy
     own = request.data is None and sampler.config.evaluate.shards is None
     if own or not sampler.game.classes or (request.metrics is not None and not asked):
         return None

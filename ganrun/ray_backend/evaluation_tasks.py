@@ -4,7 +4,6 @@ import math
 import time
 from typing import Any
 
-from ganrun.config.field_types import Metric
 from ganrun.config.schema import ClusterConfig, EvaluateConfig, RunConfig
 from ganrun.telemetry.messages import Event, LastScoresAwaited, ScoreFound, WorkersStarted
 from ganrun.telemetry.records import Exploited, RolledBack, ScoreWanted
@@ -92,7 +91,7 @@ class EvaluationTasks:
         return idle.get("CPU", 0) >= cpus and idle.get("GPU", 0) >= gpus
 
 
-def _score(uri: str, metrics: tuple[Metric, ...], cpus: float, checkpoint: str) -> dict[str, Any]:
+def _score(uri: str, metrics: tuple[str, ...], cpus: float, checkpoint: str) -> dict[str, Any]:
     """Score a checkpoint of the run at `uri` and return `Score.to_json()`. Runs as the Ray task."""
     import torch
 

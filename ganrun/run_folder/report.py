@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from ganrun.run_folder.status import FAILED, FINISHED, NEVER_STARTED, RUNNING, RunStatus, ScorePoint
+from ganrun.run_folder.status import FAILED, FINISHED, NEVER_STARTED, RUNNING, RunStatus, ScorePoint, followed_score
 from ganrun.run_folder.time_breakdown import format_shares
 from ganrun.storage import open_storage
 
@@ -42,8 +42,16 @@ def headline(run: RunStatus) -> str:
     return f"{run.name}: {run.state}, {share}" if run.state != NEVER_STARTED else f"{run.name}: {run.state}"
 
 
-def score_name(config: dict[str, Any]) -> str:
-    """Return the name of a run's score, with extractor and number of samples, from its config."""
+def score_name(config: dict[str, Any], search: bool = False) -> str:
+    """Return the name of the score that a run or a search follows, with number of samples."""
+    metric, _ = followed_score(config, search)
+    if metric != "distance":
+        return f"{metric} (n={config.get('evaluate', {}).get('samples')})"
+    return distance_name(config)
+
+
+def distance_name(config: dict[str, Any]) -> str:
+    """Return the name of a run's distance, with extractor and number of samples."""
     evaluate, fields = config.get("evaluate", {}), config.get("data", {}).get("fields", {})
     if fields.get("image", {}).get("kind") == "point":
         return f"mode distance (n={evaluate.get('samples')})"
@@ -133,10 +141,12 @@ def _checkpoint(run: RunStatus, now: float) -> str:
 
 
 def _scores(run: RunStatus, best: ScorePoint, last: ScorePoint) -> str:
-    told = f"{score_name(run.config)}: {format_score(last.value)} at {last.images:,} images"
+    search = run.trials > 0
+    direction = "lower is better" if followed_score(run.config, search)[1] else "higher is better"
+    told = f"{score_name(run.config, search)}: {format_score(last.value)} at {last.images:,} images"
     if best == last:
-        return f"{told}, the best so far (lower is better)"
-    return f"{told}; the best was {format_score(best.value)} at {best.images:,} (lower is better)"
+        return f"{told}, the best so far ({direction})"
+    return f"{told}; the best was {format_score(best.value)} at {best.images:,} ({direction})"
 
 
 def _told(note: dict[str, Any]) -> str:

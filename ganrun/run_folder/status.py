@@ -115,12 +115,7 @@ def read_status(storage: Storage) -> RunStatus:
     events, damaged_events = read_events(storage)
     total, saved_images = config["train"]["total_images"], latest.images if latest else 0
     ticked = curve[-1]["images"] if curve else 0
-    scores = [
-        ScorePoint(line["images"], value)
-        for line in curve
-        for name in DISTANCES
-        if (value := line.get(name.key)) is not None
-    ]
+    scores = _scores(curve, config)
     rates = [rate for line in curve if (rate := line.get(IMAGES_PER_SECOND.key))]
     pictures = storage.list("samples")
     run = RunStatus(
@@ -133,7 +128,7 @@ def read_status(storage: Storage) -> RunStatus:
         lease=holder,
         latest=_saved(latest, objects),
         last_score=scores[-1] if scores else None,
-        best_score=min(scores, key=lambda score: score.value, default=None),
+        best_score=_best(scores, config),
         attempts=_attempts(events),
         images_per_second=rates[-1] if rates else None,
         notes=_notes(events),
@@ -144,6 +139,28 @@ def read_status(storage: Storage) -> RunStatus:
         faults=(*damaged, *damaged_events),
     )
     return _search(run, storage, objects) if SEARCH_FILE in objects else run
+
+
+def followed_score(config: dict[str, Any], search: bool = False) -> tuple[str, bool]:
+    """Return the name of the score that selects the best, and True if lower is better, from the content of config.yaml.
+
+    It is `tune.metric` for a search, else `evaluate.best.metric`. Runs of earlier versions have no `evaluate.best`.
+    """
+    selection = (config.get("tune") if search else config.get("evaluate", {}).get("best")) or {}
+    return selection.get("metric", "distance"), selection.get("mode") != "max"
+
+
+def _scores(curve: list[Line], config: dict[str, Any]) -> list[ScorePoint]:
+    """Return the values of the followed score."""
+    metric, _ = followed_score(config)
+    names = [series.key for series in DISTANCES] if metric == "distance" else [metric]
+    values = ((line["images"], line.get(name)) for line in curve for name in names)
+    return [ScorePoint(images, value) for images, value in values if value is not None]
+
+
+def _best(scores: list[ScorePoint], config: dict[str, Any]) -> ScorePoint | None:
+    sign = 1 if followed_score(config)[1] else -1
+    return min(scores, key=lambda score: sign * score.value, default=None)
 
 
 def _search(run: RunStatus, storage: Storage, objects: dict[str, Entry]) -> RunStatus:

@@ -60,12 +60,15 @@ class ScoreTaken(Message, kind="score"):
     images: int
     name: str
     value: float | None
-    """Distance that best.json follows; None if it is not finite."""
+    """The distance; None if it is not finite."""
     values: Mapping[str, float | None]
     """The distance and all other metrics of evaluate.metrics; None where a value is not finite."""
     extractor: str | None
     samples: int
     best: bool = False
+    """True for the best value of `followed` so far."""
+    followed: str = "distance"
+    """Name of the score that best.json follows, `evaluate.best.metric`."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ class ScoreFound(Message, kind="score_found"):
     images: int
     checkpoint: str
     score: Mapping[str, Any] | None
-    """`evaluation.score.Score.to_json()`; None if there is no score."""
+    """`evaluation.evaluation.Evaluation.to_json()`; None if there is no score."""
     why: str = ""
     """Why there is no score; empty if there is one."""
 

@@ -183,6 +183,8 @@ SERIES = tuple(_all)
 BY_NAME = {series.name: series for series in SERIES}
 DISTANCES = (FRECHET_DISTANCE, MODE_DISTANCE)
 """Scores that can select the checkpoint of best.json; the lowest is the best."""
+RESERVED_COLUMNS = frozenset({"images", "time", *(series.key for series in DISTANCES)})
+"""Columns of a line of scores that no score may use."""
 COUNTERS = {series.key: series for series in SERIES if series.kind == "counter"}
 """Counters by key."""
 SCORES = {series.key: series for series in SERIES if series.source == "score" and series is not EVALUATION}

@@ -38,7 +38,7 @@ class RunProgress:
     """Progress of a run that a checkpoint keeps beside the training state.
 
     Attributes:
-        best_score: lowest score so far; None before the first.
+        best_score: best value of `evaluate.best.metric` so far; None before the first.
         seconds: time spent training.
         exploit: number of this trial's last exploit in a search; 0 before the first.
     """

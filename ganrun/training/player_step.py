@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ganrun.config.schema import AdamConfig
+from ganrun.config.registry import OPTIMIZERS
+from ganrun.config.schema_optimizer import PlayerOptimizerConfig
+from ganrun.errors import UserError
 from ganrun.games.game import Batch, Game, Player
 from ganrun.models.spectral_norm import SpectralNorm
 from ganrun.rng import KeyedNoise
@@ -41,12 +43,12 @@ class PlayerStep:
     Args:
         player: the player; only its own networks are updated.
         game: the game, whose other networks are frozen during the player's turn.
-        settings: settings of Adam.
+        settings: settings of the optimizer.
         slots: the slots of this worker.
         bf16: run the forward pass under bfloat16 autocast.
     """
 
-    def __init__(self, player: Player, game: Game, settings: AdamConfig, slots: Slots, bf16: bool) -> None:
+    def __init__(self, player: Player, game: Game, settings: PlayerOptimizerConfig, slots: Slots, bf16: bool) -> None:
         self.player, self.settings, self.slots, self.bf16 = player, settings, slots, bf16
         self.others = {
             name: network for name, network in game.networks.items() if name not in player.owned
@@ -61,13 +63,9 @@ class PlayerStep:
         self.module: nn.Module = player
         if slots.workers > 1:
             self.module = DistributedDataParallel(player, **_NO_BUFFER_SYNC, gradient_as_bucket_view=True)
-        self.optimizer = torch.optim.Adam(
-            self.parameters.values(),
-            lr=settings.learning_rate,
-            betas=(settings.beta1, settings.beta2),
-            eps=settings.epsilon,
-            fused=True,
-        )
+        self.optimizer: torch.optim.Optimizer = OPTIMIZERS[settings.name](self.parameters.values(), settings)
+        # Fused optimizers skip a step on the device, as they do for GradScaler.
+        self._skips_on_device = getattr(self.optimizer, "_step_supports_amp_scaling", False)
 
     def step(self, batches: Sequence[Batch], noises: Sequence[KeyedNoise], learning_rate: float) -> StepResult:
         """Update this player's networks by one step, on one batch and one noise of each owned slot."""
@@ -97,13 +95,23 @@ class PlayerStep:
         return self.timer.steps // self.player.turns
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the optimizer's state by name: PARAMETER.exp_avg, PARAMETER.exp_avg_sq, PARAMETER.step."""
-        state = self.optimizer.state
-        return {
+        """Return the optimizer's state by name, such as PARAMETER.exp_avg, PARAMETER.exp_avg_sq, PARAMETER.step.
+
+        Raises:
+            UserError: an optimizer of the user's own keeps something that is no tensor.
+        """
+        found = {
             f"{name}.{key}": value
             for name, parameter in self.parameters.items()
-            for key, value in state.get(parameter, {}).items()
+            for key, value in self.optimizer.state.get(parameter, {}).items()
+            if value is not None
         }
+        if strange := [key for key, value in found.items() if not isinstance(value, Tensor)]:
+            raise UserError(
+                f"optimizer.{self.player.name}.name: {self.settings.name} keeps {strange[0]} as "
+                f"{type(found[strange[0]]).__name__}; a checkpoint holds tensors only: keep a tensor"
+            )
+        return found
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
         """Load the optimizer's state. A parameter that never had a gradient has none.
@@ -111,14 +119,18 @@ class PlayerStep:
         Raises:
             KeyError, RuntimeError: the state is not that of these parameters.
         """
-        for name, parameter in self.parameters.items():
-            if f"{name}.step" not in state_dict:
-                continue
-            # Moments in the parameter's own layout: the fused kernel walks both in memory order.
-            self.optimizer.state[parameter] = {
-                key: torch.empty_like(parameter, requires_grad=False).copy_(state_dict[f"{name}.{key}"])
-                for key in ("exp_avg", "exp_avg_sq")
-            } | {"step": state_dict[f"{name}.step"].to(parameter.device, copy=True)}
+        found: dict[str, dict[str, Tensor]] = {}
+        for place, value in state_dict.items():
+            name, _, key = place.rpartition(".")
+            parameter = self.parameters[name]
+            if value.shape == parameter.shape and key != "step":
+                # Moments in the parameter's own layout: the fused kernel walks both in memory order.
+                value = torch.empty_like(parameter, requires_grad=False).copy_(value)
+            else:
+                value = value.to(parameter.device, copy=True)
+            found.setdefault(name, {})[key] = value
+        for name, state in found.items():
+            self.optimizer.state[self.parameters[name]] = state
 
     def _step(self, rows: list[dict[str, Tensor]], learning_rate: float) -> StepResult:
         """Step the optimizer unless a gradient is not finite. Decided on the device, without a sync."""
@@ -126,12 +138,14 @@ class PlayerStep:
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
         skipped = (~torch.isfinite(norm)).float()
         self.optimizer.param_groups[0]["lr"] = learning_rate
-        # The fused Adam kernel reads both as a GradScaler sets them: with found_inf = 1 it leaves weights, moments and
-        # step count unchanged.
-        self.optimizer.grad_scale, self.optimizer.found_inf = None, skipped  # type: ignore[attr-defined]
         if clip := self.settings.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), clip, norm)
-        self.optimizer.step()
+        if self._skips_on_device:
+            # The kernel reads both as a GradScaler sets them: with found_inf = 1 it leaves weights, moments and step
+            # count unchanged.
+            self.optimizer.grad_scale, self.optimizer.found_inf = None, skipped  # type: ignore[attr-defined]
+        if self._skips_on_device or not skipped:  # Others wait for the device.
+            self.optimizer.step()
         self.player.after_step()
         for row in rows:
             row[GRADIENT_NORM.of(self.player.name)] = norm
@@ -154,7 +168,7 @@ def has_bf16(device: torch.device) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def learning_rate(settings: AdamConfig, images: int, total_images: int) -> float:
+def learning_rate(settings: PlayerOptimizerConfig, images: int, total_images: int) -> float:
     """Return the learning rate after `images`: linear warm-up, then decay to 0 by `settings.schedule`."""
     rate, warmup = settings.learning_rate, settings.warmup_images
     if images < warmup:

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ganrun.config.schema import DataConfig, OptimizerConfig, RunConfig, TrainConfig
+from ganrun.config.schema import DataConfig, RunConfig, TrainConfig
+from ganrun.config.schema_optimizer import OptimizerConfig
 from ganrun.data.decode import Field, RawBatch
 from ganrun.errors import RunError
 from ganrun.games.game import Batch, Game, Networks

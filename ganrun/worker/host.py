@@ -1,6 +1,5 @@
 """Host of the training loop in one worker: storage, clock and channel to the driver."""
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -59,7 +58,7 @@ class WorkerHost:
     ) -> None:
         self.spec, self.state, self.folder, self.channel, self.attempt = spec, state, folder, channel, attempt
         self.stream, self.data_fingerprint = stream, stream.data.index.fingerprint
-        self.progress, self.evaluator = progress, evaluator
+        self.progress, self.evaluator, self.best = progress, evaluator, spec.evaluate.best
         self.is_rank_0 = state.slots.rank == 0
         self.line_writer: LineWriter | None = None
         self.checkpoint_writer: CheckpointWriter | None = None
@@ -155,10 +154,11 @@ class WorkerHost:
         assert self.evaluator is not None
         generated = GeneratedImages(self.state.game, self.state.ema_networks, self.state.seed)
         score = self.evaluator.score(generated, dist.group.WORLD if self.state.slots.workers > 1 else None)
-        best = self._is_best(score.value)
+        found = score.to_json()
+        best = self._is_best(self.best.value_in(found))
         self._best = self._best or best
-        self._score = (self.state.images, score.to_json())
-        self._record_score(self.state.images, score.to_json(), best)
+        self._score = (self.state.images, found)
+        self._record_score(self.state.images, found, best)
         return best
 
     def _execute_commands(self, checkpoint_writer: CheckpointWriter) -> None:
@@ -184,15 +184,14 @@ class WorkerHost:
             message = f"no score at {pointer.images:,} images: {found.why}"
             self.emit_event(records.ScoreFailed(images=pointer.images, message=message))
         else:
-            if best := self._is_best(found.score["value"]):
-                checkpoint_writer.point_best(replace(pointer, score=found.score["value"]))
+            value = self.best.value_in(found.score)
+            if best := self._is_best(value):
+                checkpoint_writer.point_best(replace(pointer, score=value))
             self._record_score(pointer.images, found.score, best)
         del checkpoint_writer.unscored[pointer.checkpoint]  # Last: until then the checkpoint is not deleted.
 
     def _is_best(self, value: float | None) -> bool:
-        before = self.progress.best_score
-        best = value is not None and math.isfinite(value) and (before is None or value < before)
-        if best:
+        if best := self.best.is_better(value, self.progress.best_score):
             self.progress = replace(self.progress, best_score=value)
         return best
 
@@ -201,7 +200,8 @@ class WorkerHost:
         self._append(self._metrics, {"images": images, "time": time.time(), **values})
         if self.is_rank_0:
             about = {key: score[key] for key in ("name", "value", "extractor", "samples")}
-            self.channel.send(messages.ScoreTaken(images=images, best=best, values=values, **about))
+            about |= {"best": best, "followed": self.best.metric}
+            self.channel.send(messages.ScoreTaken(images=images, values=values, **about))
 
     @property
     def _done(self) -> bool:
@@ -226,7 +226,7 @@ class WorkerHost:
         name = f"{self.state.images:012d}-{self.attempt:04d}"
         facts = {"images": self.state.images, "attempt": self.attempt, "data": self.data_fingerprint}
         scores = [self._score[1]] if self._score and self._score[0] == self.state.images else []
-        pointer = Pointer(name, self.state.images, self.attempt, scores[0]["value"] if scores else None)
+        pointer = Pointer(name, self.state.images, self.attempt, self.best.value_in(scores[0]) if scores else None)
         facts |= {"scores": scores}
         if self.spec.tune:
             self.checkpoint_writer.held |= {name}

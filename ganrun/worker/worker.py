@@ -20,6 +20,7 @@ from ganrun.errors import DivergedError, RunError, UserError
 from ganrun.evaluation.evaluator import Evaluator
 from ganrun.evaluation.point_evaluator import PointEvaluator
 from ganrun.evaluation.real_images import RealImages
+from ganrun.games.build import import_modules
 from ganrun.models.extractors import open_extractor
 from ganrun.run_folder.run_folder import RunFolder
 from ganrun.slots import Slots
@@ -101,6 +102,7 @@ class _Setup(NamedTuple):
 
 
 def _set_up(config: RunSpec, channel: Channel, restart: messages.Restart | None) -> _Setup:
+    import_modules(config)
     patience = config.run.patience_seconds
     folder = RunFolder(open_storage(config.run.uri, patience))
     data = open_data(config.data.shards, patience)
@@ -260,9 +262,9 @@ def _open_stream(config: RunSpec, state: TrainingState, data: DataSet) -> Stream
 
 
 def _open_evaluator(config: RunSpec, data: DataSet) -> Evaluator | PointEvaluator:
-    settings = config.evaluate
+    settings, kept = config.evaluate, open_storage(config.run.storage, config.run.patience_seconds)
     if config.data.fields["image"].kind == "point":
-        return PointEvaluator(data.index, settings.samples)
+        return PointEvaluator(data.index, settings.samples, settings.metrics, kept)
     extractor = open_extractor(settings.extractor, settings.extractor_weights)
     cache = open_cache(config.data.cache_mib)
     scored = open_scored(data, settings, settings.samples, config.run.patience_seconds)
@@ -273,5 +275,5 @@ def _open_evaluator(config: RunSpec, data: DataSet) -> Evaluator | PointEvaluato
         reals,
         settings.samples,
         settings.metrics,
-        open_storage(config.run.storage, config.run.patience_seconds),
+        kept,
     )

@@ -79,7 +79,7 @@ def test_all_faults_come_at_once_by_name(values, tmp_path):
     for part in (
         "train.total_images: 240 is no multiple of tune.perturb_every_images: 70",
         "evaluate.every_images: 0, but at tune.perturb_every_images: 70 each trial needs a score",
-        "tune.metric: kid is not among evaluate.metrics",
+        "tune.metric: kid is not computed; allowed: distance; add it to evaluate.metrics",
         "tune.mutations.model.width: structural",
         "tune.mutations.data.batch_size: structural",
         "tune.mutations.optimizer.generator.learning_rate: log_uniform: [0.01, 0.0001] should be two numbers",

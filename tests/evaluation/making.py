@@ -5,9 +5,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ganrun.evaluation.evaluator import Evaluator
 from ganrun.evaluation.feature_statistics import to_uint8
 from ganrun.evaluation.moments import FeatureMoments
 from ganrun.models.extractors import Extractor, Resized
+from ganrun.storage import Folder
 
 
 def statistics_of(features: Tensor) -> FeatureMoments:
@@ -60,3 +62,35 @@ def sample(start: int, count: int) -> Tensor:
 
 def read(start: int, count: int) -> Tensor:
     return to_uint8(sample(start + 10_000, count) * 0.5)
+
+
+class Reals:
+    """Images of `read` in place of a data set."""
+
+    held_out_by = None
+
+    def __init__(self, samples: int, classes: tuple[str, ...] = (), labels: Tensor | None = None) -> None:
+        self.samples, self.classes, self._labels = samples, classes, labels
+        self.origin = {"data": "synthetic", "samples": samples}
+        self.images = read
+
+    def labels(self) -> Tensor | None:
+        return self._labels
+
+
+class Generated:
+    """Images of `sample` in place of a generator's."""
+
+    seed, device = 7, torch.device("cpu")
+
+    def __init__(self, images=sample, labels: Tensor | None = None) -> None:
+        self.images, self._labels = images, labels
+
+    def labels(self, samples: int) -> Tensor | None:
+        return None if self._labels is None else self._labels[:samples]
+
+
+def evaluate(tmp_path, metrics=(), images=sample, samples: int = 103, extractor: Extractor | None = None):
+    """Score `images` against those of `read`."""
+    evaluator = Evaluator(extractor or tiny_extractor(), Reals(samples), samples, metrics, Folder(tmp_path / "cache"))
+    return evaluator.score(Generated(images))

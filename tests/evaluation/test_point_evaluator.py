@@ -123,7 +123,7 @@ def test_words_for_people(run, capsys):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--metrics", "kid"], "--metrics: only for images"),
+        (["--metrics", "kid"], "metrics: kid cannot be computed: points have no features"),
         (["--extractor", "efficientnet-lite0"], "--extractor: only for images"),
         (["--classifier-accuracy"], "--classifier-accuracy: only for images"),
     ],
@@ -170,6 +170,8 @@ def test_a_generator_that_is_not_finite_is_as_far_as_can_be(values, run):
     for parameter in sampler.game.networks["generator"].parameters():
         parameter.data.fill_(math.nan)
     index = open_data(values["data"]["shards"]).index
-    score = PointEvaluator(index, 70).score(GeneratedImages(sampler.game, sampler.game.networks, 0))
+    score = PointEvaluator(index, 70, (), Folder(run.run.storage)).score(
+        GeneratedImages(sampler.game, sampler.game.networks, 0)
+    )
     assert score.value == pytest.approx(1 - math.exp(-4.5))
     assert score.values()["mode_kl"] is None

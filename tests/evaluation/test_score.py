@@ -1,50 +1,46 @@
-"""Names of scores, metrics that fail without ending a run, and real images that score better than noise."""
+"""Names of scores, scores that fail without ending a run, and real images that score better than noise."""
 
 import json
 import math
+import re
 
 import pytest
 import torch
 from torch import Tensor
 
+from ganrun.config.registry import SCORES
 from ganrun.config.schema import FieldConfig
 from ganrun.data.index import open_data
-from ganrun.evaluation.feature_statistics import FeatureStatistics, Keep, extract_generated, extract_real
+from ganrun.errors import UserError
+from ganrun.evaluation.evaluation import distance_name
+from ganrun.evaluation.feature_scores import frechet
+from ganrun.evaluation.feature_statistics import Keep, extract_generated, extract_real
 from ganrun.evaluation.frechet import frechet_distance
 from ganrun.evaluation.real_images import RealImages
-from ganrun.evaluation.score import Labels, needed, score, score_name
+from ganrun.evaluation.score import Features, Score, ScoreBatch
 from ganrun.models.extractors import Extractor, efficientnet_lite0
-from tests.evaluation.making import clouds, read, sample, statistics_of, tiny_extractor
+from tests.evaluation.making import clouds, evaluate, sample, statistics_of, tiny_extractor
 
-SAMPLES, BATCH = 103, 8
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 """Of torch-fidelity's port of the weights that the published FIDs are measured with."""
 EVERYTHING = ("kid", "precision", "recall", "density", "coverage", "inception_score")
 
 
-def seen(features: Tensor, logits: Tensor | None = None) -> FeatureStatistics:
-    return FeatureStatistics(statistics_of(features), features.float(), logits)
-
-
-def test_a_diverged_generator_scores_nan_and_null() -> None:
+def test_a_diverged_generator_scores_nan_and_null(tmp_path) -> None:
     def broken(start: int, count: int) -> Tensor:
         images = sample(start, count)
         images[-1, 0, 0, 0] = math.nan
         return images
 
-    extractor, keep = tiny_extractor(classes=5), needed(EVERYTHING)
-    real = extract_real(read, SAMPLES, BATCH, extractor, keep=keep)
-    found = score(real, extract_generated(broken, SAMPLES, BATCH, extractor, keep=keep), extractor, 0, EVERYTHING)
+    found = evaluate(tmp_path, EVERYTHING, broken, extractor=tiny_extractor(classes=5))
     assert math.isnan(found.value)
     told = json.loads(json.dumps(found.to_json()))
     assert told["value"] is None
     assert told["metrics"] == dict.fromkeys(EVERYTHING)
 
 
-def test_a_score_tells_where_it_came_from() -> None:
-    extractor = tiny_extractor()
-    reals = extract_real(read, SAMPLES, BATCH, extractor)
-    assert score(reals, reals, extractor, seed=7).to_json() == {
+def test_a_score_tells_where_it_came_from(tmp_path) -> None:
+    assert evaluate(tmp_path, images=lambda start, count: sample(start + 10_000, count) * 0.5).to_json() == {
         "name": "Fréchet distance (tiny, n=103)",
         "measure": "frechet_distance",
         "value": pytest.approx(0, abs=1e-9),
@@ -68,43 +64,98 @@ def test_a_score_tells_where_it_came_from() -> None:
     ],
 )
 def test_only_the_real_thing_is_called_fid(extractor: str, sha256: str, samples: int, name: str) -> None:
-    assert score_name(Extractor(extractor, sha256, 8, "", torch.nn.Identity()), samples) == name
+    assert distance_name(Extractor(extractor, sha256, 8, "", torch.nn.Identity()), samples) == name
 
 
 def test_class_distances_are_those_of_the_classes_alone() -> None:
     real, fake = clouds(120, 6)
     of_real, of_fake = torch.arange(120) % 3, torch.arange(120) // 40
-    labels = Labels(("cat", "dog", "owl"), of_real, of_fake)
-    found = score(seen(real), seen(fake), tiny_extractor(6), 0, ("class_frechet_distance",), labels).metrics
-    each = [
-        frechet_distance(statistics_of(real[of_real == k].float()), statistics_of(fake[of_fake == k].float()))
-        for k in range(3)
-    ]
-    names = ["class_frechet_distance", *(f"class_frechet_distance/{name}" for name in labels.classes)]
+    classes = ("cat", "dog", "owl")
+    features = Features(real, fake, classes=classes, real_labels=of_real, fake_labels=of_fake)
+    found = SCORES["class_frechet_distance"]().result({}, features)
+    each = [frechet_distance(statistics_of(real[of_real == k]), statistics_of(fake[of_fake == k])) for k in range(3)]
+    names = ["class_frechet_distance", *(f"class_frechet_distance/{name}" for name in classes)]
     assert found == {name: pytest.approx(value) for name, value in zip(names, [sum(each) / 3, *each], strict=True)}
 
 
 def test_classes_hit_are_those_that_some_image_is_nearest_to() -> None:
     real = torch.eye(4).repeat(5, 1) * 10
-    labels = Labels("abcd", torch.arange(20) % 4, None)
-    found = score(seen(real), seen(real[[1, 3, 5]] + 0.1), tiny_extractor(4), 0, ("classes_hit",), labels).metrics
-    assert found == {"classes_hit": 2}
+    features = Features(real, real[[1, 3, 5]] + 0.1, classes="abcd", real_labels=torch.arange(20) % 4)
+    assert SCORES["classes_hit"]().result({}, features) == {"classes_hit": 2}
 
 
 @pytest.mark.parametrize(
     ("metric", "reason"),
     [
-        ("inception_score", "tiny has no logits"),
-        ("precision", "5 neighbours need more than 5 samples on each side, got 4 real"),
-        ("classes_hit", "the data has no labels"),
+        ("inception_score", "the extractor tiny has no logits"),
+        ("classes_hit", "the data has no classes"),
+        ("class_frechet_distance", "the images have no labels"),
+        ("modes", "the data are not stacked images"),
     ],
 )
-def test_what_cannot_be_had_is_nan_and_said(metric: str, reason: str, caplog: pytest.LogCaptureFixture) -> None:
-    real, fake = torch.rand(4, 16), torch.rand(9, 16)
-    found = score(seen(real), seen(fake), tiny_extractor(), 0, (metric,))  # type: ignore[arg-type]
-    assert math.isnan(found.metrics[metric])
+def test_a_score_that_the_run_cannot_have_is_refused(tmp_path, metric: str, reason: str) -> None:
+    with pytest.raises(UserError, match=f"metrics: {metric} cannot be computed: {reason}"):
+        evaluate(tmp_path, (metric,))
+
+
+def test_a_score_that_fails_is_nan_and_logged(tmp_path, caplog: pytest.LogCaptureFixture) -> None:
+    found = evaluate(tmp_path, ("precision", "kid"), samples=4)
+    assert math.isnan(found.metrics["precision"])
+    assert math.isfinite(found.metrics["kid"])
     assert math.isfinite(found.value)
-    assert reason in caplog.text
+    assert "5 neighbours need more than 5 samples on each side, got 4 real" in caplog.text
+
+
+class Brightness(Score):
+    """Mean pixel, 0 to 1."""
+
+    def start(self, subject):
+        return {"sum": torch.zeros(2, dtype=torch.float64)}
+
+    def update(self, sums, batch: ScoreBatch):
+        sums["sum"] += torch.stack([batch.images.double().mean((1, 2, 3)).sum(), torch.tensor(len(batch.images))])
+
+    def result(self, sums, features):
+        total, count = sums["sum"].tolist()
+        return {"brightness": (total / count + 1) / 2}
+
+
+class Float(Brightness):
+    def start(self, subject):
+        return {"sum": torch.zeros(2)}
+
+
+class Fails(Brightness):
+    def update(self, sums, batch):
+        raise KeyError("in update")
+
+
+class Taken(Score):
+    def result(self, sums, features):
+        return {"images": 1.0}
+
+
+def test_a_score_of_ones_own_sees_every_image_once(tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(SCORES.data, "brightness", Brightness)
+    found = evaluate(tmp_path, ("brightness", "kid"))
+    assert found.metrics["brightness"] == pytest.approx(float((sample(0, 103).mean() + 1) / 2), abs=1e-6)
+
+
+def test_sums_of_another_type_are_refused(tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(SCORES.data, "float", Float)
+    with pytest.raises(UserError, match=r"metrics: float: start\(\) returns 'sum' as torch.float32"):
+        evaluate(tmp_path, ("float",))
+
+
+@pytest.mark.parametrize(
+    ("score", "reason"), [(Fails, r"KeyError in .*test_score.py:\d+: 'in update'"), (Taken, "'images', a name that is")]
+)
+def test_a_fault_in_a_score_of_ones_own_does_not_end_the_run(tmp_path, monkeypatch, caplog, score, reason) -> None:
+    monkeypatch.setitem(SCORES.data, "faulty", score)
+    found = evaluate(tmp_path, ("faulty", "kid"))
+    assert math.isnan(found.metrics.get("faulty", found.metrics.get("brightness")))
+    assert math.isfinite(found.metrics["kid"])
+    assert re.search(reason, caplog.text)
 
 
 def test_noise_scores_worse_than_held_out_images_by_every_metric() -> None:
@@ -117,8 +168,16 @@ def test_noise_scores_worse_than_held_out_images_by_every_metric() -> None:
         lambda _, count: torch.rand(count, 1, 32, 32, generator=generator) * 2 - 1, 40, 40, extractor, keep=keep
     )
     metrics = ("kid", "precision", "recall", "density", "coverage")
-    near, far = (score(real, other, extractor, 0, metrics).values() for other in (held_out, noise))
+
+    def scores(other):
+        features = Features(real.features, other.features)
+        found = {"frechet_distance": frechet(real.statistics, other.statistics)}
+        for name in metrics:
+            found |= SCORES[name]().result({}, features)
+        return found
+
+    near, far = scores(held_out), scores(noise)
     for name in ("frechet_distance", "kid"):
-        assert near[name] * 2 < far[name]  # type: ignore[operator]
+        assert near[name] * 2 < far[name]
     for name in ("precision", "density", "coverage"):
-        assert near[name] > 2 * far[name]  # type: ignore[operator]
+        assert near[name] > 2 * far[name]

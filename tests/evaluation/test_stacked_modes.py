@@ -15,9 +15,11 @@ from ganrun.config.schema import FieldConfig
 from ganrun.data.index import Index, Shard, open_data
 from ganrun.errors import UserError
 from ganrun.evaluation import stacked_modes as stacked
-from ganrun.evaluation.generated_images import GeneratedImages
+from ganrun.evaluation.generated_images import BATCH, GeneratedImages
 from ganrun.evaluation.modes import mode_kl
 from ganrun.evaluation.real_images import RealImages
+from ganrun.evaluation.score import ScoreSubject
+from ganrun.evaluation.score_pass import ScorePass
 from ganrun.evaluation.stacked_modes import StackedModes
 from ganrun.storage import Folder
 from tests.conftest import config_of, write_data
@@ -69,6 +71,9 @@ class Known(GeneratedImages):
 
     device = torch.device("cpu")
 
+    def labels(self, samples, start=0):
+        return None
+
     def images(self, start, count):
         numbers = torch.arange(start, start + count)
         images = stacks(numbers * 7 % 1000).float() / 127.5 - 1
@@ -86,7 +91,13 @@ def few_steps():
 
 def measure(data_folder, cache, group=None):
     reals = RealImages(open_data(str(data_folder)), SAMPLES, {"image": FieldConfig(kind="image")})
-    return StackedModes(reals, Folder(cache)).measure(Known(None, {}, 0), SAMPLES, group)
+    generated = Known(None, {}, 0)
+    running = ScorePass({"modes": StackedModes()}, ScoreSubject(generated, SAMPLES, Folder(cache), reals, group=group))
+    images, (rank, world) = running.watch(generated.images), (group.rank(), group.size()) if group else (0, 1)
+    for start in range(rank * BATCH, SAMPLES, world * BATCH):
+        images(start, min(BATCH, SAMPLES - start))
+    running.add_over_ranks()
+    return running.results(None)
 
 
 def measure_as_rank(rank, world, data_folder, folder):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ganrun.config.schema import AdamConfig
+from ganrun.config.schema_optimizer import PlayerOptimizerConfig
 from ganrun.games.game import Game, Loss, Player
 from ganrun.models.spectral_norm import SpectralNorm, normalise_spectrally
 from ganrun.rng import KeyedNoise
@@ -153,7 +153,7 @@ class Judge(Player):
 def test_a_turn_takes_one_step_whatever_its_slots_and_passes_and_none_for_others(slots):
     judge, other, alone = normed(LAYERS[1]), normed(LAYERS[1], 1), normed(LAYERS[1])
     game = Game({"judge": judge, "other": other}, (Judge(judge),), (), 1, sample=None)
-    player_step = PlayerStep(game.players[0], game, AdamConfig(), Slots(slots), bf16=False)
+    player_step = PlayerStep(game.players[0], game, PlayerOptimizerConfig(), Slots(slots), bf16=False)
     before = other.u.clone()
     batches = [{"image": torch.rand(4, 7, dtype=torch.float64)} for _ in range(slots)]
     noises = [KeyedNoise(0, 0, 0, slot, torch.device("cpu"), torch.float64) for slot in range(slots)]

@@ -11,7 +11,7 @@ from ganrun.telemetry.series import SERIES, read_tick_key
 PACKAGE = Path(metrics.__file__).parent.parent
 PRODUCERS = {
     "games/gan.py": {"logit/real", "logit/fake"},
-    "evaluation/score.py": {"frechet_distance"},
+    "evaluation/evaluation.py": {"frechet_distance"},
     "evaluation/modes.py": {"mode_distance"},
     "evaluation/point_evaluator.py": {"mode_distance"},
 }

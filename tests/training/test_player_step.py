@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from ganrun.config.schema import AdamConfig
+from ganrun.config.schema_optimizer import PlayerOptimizerConfig
 from ganrun.games.build import build_game
 from ganrun.games.game import Game, Loss, Player
 from ganrun.games.latent import Latent
@@ -37,7 +37,7 @@ def seat_of(slots=1, **settings):
     torch.manual_seed(0)
     player, other = Line(), nn.Linear(3, 1, bias=False).double()
     game = Game({"line": player.owned["line"], "other": other}, (player,), (), Latent(1), sample=None)
-    return PlayerStep(player, game, AdamConfig(**settings), Slots(slots), bf16=False)
+    return PlayerStep(player, game, PlayerOptimizerConfig(**settings), Slots(slots), bf16=False)
 
 
 def batches(slots, seed=0):
@@ -136,7 +136,7 @@ def test_the_run_goes_on_after_a_skipped_turn_as_if_it_had_not_been():
 def test_bf16_computes_in_bf16_and_keeps_float32_weights(values):
     config = config_of(values, train__precision="bf16")
     game = build_game(config, CPU)
-    player_steps = [PlayerStep(player, game, AdamConfig(), Slots(1), bf16=True) for player in game.players]
+    player_steps = [PlayerStep(player, game, PlayerOptimizerConfig(), Slots(1), bf16=True) for player in game.players]
     seen = []
     for network in game.networks.values():
         network.layers[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
@@ -160,7 +160,7 @@ def test_bf16_computes_in_bf16_and_keeps_float32_weights(values):
 
 
 def rates(images, total=1_000, **settings):
-    return [learning_rate(AdamConfig(learning_rate=2.0, **settings), number, total) for number in images]
+    return [learning_rate(PlayerOptimizerConfig(learning_rate=2.0, **settings), number, total) for number in images]
 
 
 def test_a_constant_rate_stays():

@@ -1,0 +1,94 @@
+"""Conflicts of the sections `evaluate` and `optimizer`: the keys involved, and the message."""
+
+from collections.abc import Iterator
+
+from ganrun.config.registry import HIGHER_IS_BETTER
+from ganrun.config.schema import Config, EvaluateConfig
+from ganrun.config.schema_optimizer import PlayerOptimizerConfig
+
+Faults = Iterator[tuple[set[str], str]]
+MODES = ("modes_covered", "mode_kl")
+"""Values of the score `modes`."""
+UNUSED = {
+    "adam": {"momentum": "sgd", "weight_decay": "adamw or sgd"},
+    "adamw": {"momentum": "sgd"},
+    "sgd": dict.fromkeys(("beta1", "beta2", "epsilon"), "adam or adamw"),
+}
+"""Settings that a built-in optimizer does not have, and those that have them."""
+
+
+def of_points(config: Config) -> bool:
+    """Return True if the run generates points."""
+    return "image" in config.data.fields and config.data.fields["image"].kind == "point"
+
+
+def score_names(config: Config) -> list[str]:
+    """Return the names that `evaluate.best.metric` and `tune.metric` may have."""
+    metrics = [name for name in config.evaluate.metrics if name != "modes"]
+    if of_points(config):
+        return ["distance", *MODES, "high_quality_share", *metrics]
+    return ["distance", *metrics, *(MODES if "modes" in config.evaluate.metrics else ())]
+
+
+def score_conflicts(config: Config) -> Faults:
+    """Yield scores that the data does not have, two held-out rules, and selections of a score that is not computed."""
+    yield from _point_conflicts(config)
+    share, shards = config.evaluate.held_out_share, config.evaluate.shards
+    if share and shards is not None:
+        yield (
+            {"evaluate.held_out_share", "evaluate.shards"},
+            f"evaluate.held_out_share: {share} and evaluate.shards: {shards} are both set; leave one of them out",
+        )
+    selections = [("evaluate.best", config.evaluate.best.metric, config.evaluate.best.mode)]
+    if config.tune:
+        selections.append(("tune", config.tune.metric, config.tune.mode))
+    for where, metric, mode in selections:
+        names = score_names(config)
+        if metric not in names:
+            advice = f"add it to evaluate.metrics: {list(config.evaluate.metrics)}"
+            if metric == "modes":
+                advice = f"name one of its values, {' or '.join(MODES)}"
+            yield (
+                {f"{where}.metric", "evaluate.metrics"},
+                f"{where}.metric: {metric} is not computed; allowed: {', '.join(names)}; {advice}",
+            )
+        elif mode is None and metric not in HIGHER_IS_BETTER:
+            yield (
+                {f"{where}.mode", f"{where}.metric"},
+                f"{where}.mode: missing; say which {metric} is better: min or max",
+            )
+
+
+def _point_conflicts(config: Config) -> Faults:
+    """Yield image settings used with points, which are scored by mode coverage."""
+    if not of_points(config):
+        return
+    for key in ("extractor", "extractor_weights", "metrics", "held_out_share", "shards"):
+        value = getattr(config.evaluate, key)
+        shown = value if key != "metrics" else [name for name in value if name in HIGHER_IS_BETTER or name == "modes"]
+        if shown and value != EvaluateConfig.model_fields[key].default:
+            yield (
+                {f"evaluate.{key}", "data.fields"},
+                f"evaluate.{key}: {shown} is for images; points are scored by the modes that they cover: leave it out",
+            )
+
+
+def optimizer_conflicts(config: Config) -> Faults:
+    """Yield settings that the optimizer of a player does not have."""
+    for player in sorted(config.optimizer.players):
+        settings = config.optimizer.of(player)
+        for key, having in UNUSED.get(settings.name, {}).items():
+            if (value := getattr(settings, key)) != PlayerOptimizerConfig.model_fields[key].default:
+                where = f"optimizer.{player}"
+                yield (
+                    {f"{where}.{key}", f"{where}.name"},
+                    f"{where}.{key}: {value} has no effect with {where}.name: {settings.name}; leave it out, "
+                    f"or take {having}",
+                )
+
+
+def direction(metric: str, mode: str | None) -> str | None:
+    """Return `min` or `max`: the mode if it is set, else that of the built-in score; None if it has none."""
+    if mode or metric not in HIGHER_IS_BETTER:
+        return mode
+    return "max" if HIGHER_IS_BETTER[metric] else "min"
