@@ -84,7 +84,7 @@ def settle(config: Config, storage: Storage) -> RunSpec:
         return resolve(config)
     before = parse(found[0], f"{storage.uri}/config.yaml")
     spec = resolve(config, begun_slots=before.slots)
-    old, new = flat(before), flat(spec)
+    old, new = flat(resolve(before)), flat(spec)
     changed = [
         f"{key} was {old.get(key)}, is {new.get(key)}"
         for key in old | new
