@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--seed", type=int, metavar="S", help="seed of the noise (default: run.seed)")
     add("--extractor", metavar="NAME_OR_URI", help="efficientnet-lite0, inception-v3-compat, or a TorchScript .pt file")
     add("--extractor-weights", metavar="URI", help="weights of inception-v3-compat (default: download)")
-    add("--data", metavar="URI", help="real images to compare with (default: data.shards of the run)")
+    add("--data", metavar="URI", help="real images to compare with (default: those of the run's own scores)")
     add(
         "--classifier-accuracy",
         action="store_true",
@@ -92,7 +92,7 @@ def _main(options: argparse.Namespace) -> int:
 def _describe(result: dict[str, Any], folder: str | None) -> str:
     """Return a line for each score, and their provenance."""
     value = next(name for name in (distance.key for distance in DISTANCES) if name in result)
-    facts = ("images", "samples", "seed", "name", "extractor", "extractor_sha256", "resize", "fid", value)
+    facts = ("images", "samples", "seed", "name", "extractor", "extractor_sha256", "resize", "held_out", "fid", value)
     rows = {result["name"]: result[value]}
     rows |= {name: value for name, value in result.items() if name not in facts}
     width = max(map(len, rows))
@@ -101,6 +101,8 @@ def _describe(result: dict[str, Any], folder: str | None) -> str:
     source = f"{of}; {result['samples']:,} samples of seed {result['seed']}"
     if result["extractor"]:
         source += f"; resized {result['resize']}; {result['extractor']} {result['extractor_sha256'][:12]}"
+    if result["held_out"]:
+        source += f"; real images held out by {result['held_out']}"
     return "\n".join([*lines, source])
 
 

@@ -60,6 +60,7 @@ def _main(options: argparse.Namespace) -> int:
         from ganrun.games.build import build_game
 
         build_game(run_config.settle(config, folder), torch.device("cpu"))
+        print(f"data: {preflight.describe_data(config.data, config.evaluate)}")
         print(f"{options.config}: config, data, storage and hardware are in order")
         return command.OK
     stop = stop_on_signals()

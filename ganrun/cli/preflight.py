@@ -6,6 +6,7 @@ from ganrun.config.field_types import EXTENSIONS
 from ganrun.config.ray_variables import cluster_address, session_folder
 from ganrun.config.schema import ClusterConfig, Config, DataConfig, EvaluateConfig, ModelConfig
 from ganrun.data.index import INDEX_NAME, DataSet, Index, open_data
+from ganrun.data.scored import open_scored
 from ganrun.errors import UserError
 from ganrun.storage import INDEX_BYTES, check_rights, open_storage
 
@@ -36,6 +37,14 @@ def check(config: Config) -> None:
         raise UserError("\n  ".join(faults))
 
 
+def describe_data(data: DataConfig, evaluate: EvaluateConfig) -> str:
+    """Return a line that says how many samples are trained on, and how many are held out."""
+    whole = open_data(data.shards, PATIENCE_SECONDS)
+    trained_on, scored = whole.trained_on(evaluate.held_out_share), open_scored(whole, evaluate, 0, PATIENCE_SECONDS)
+    held_out = f"{scored.samples:,} held out ({scored.held_out_by})" if scored.held_out_by else "none held out"
+    return f"{trained_on.samples:,} samples to train on, {held_out}"
+
+
 def _check_data(settings: DataConfig, model: ModelConfig, evaluate: EvaluateConfig, slots: int) -> None:
     data = open_data(settings.shards, PATIENCE_SECONDS)
     for name, found in (("image_size", data.index.image_size), ("channels", data.index.channels)):
@@ -56,8 +65,38 @@ def _check_data(settings: DataConfig, model: ModelConfig, evaluate: EvaluateConf
             f"data.slots: {slots}, but data.shards has only {data.index.samples} samples; "
             f"set at most data.slots={data.index.samples}"
         )
+    if slots > (left := data.trained_on(evaluate.held_out_share).samples):
+        raise UserError(
+            f"data.slots: {slots}, but evaluate.held_out_share: {evaluate.held_out_share} leaves only {left} of "
+            f"{data.samples} samples to train on; lower the one or the other"
+        )
     _check_shards(data)
     _check_fields(settings, data)
+    _check_scored(settings, model, evaluate, data)
+
+
+def _check_scored(settings: DataConfig, model: ModelConfig, evaluate: EvaluateConfig, data: DataSet) -> None:
+    """Check the samples that scores compare with: there are enough, and another data set is like the run's."""
+    scored = open_scored(data, evaluate, evaluate.samples if evaluate.every_images else 0, PATIENCE_SECONDS)
+    if evaluate.shards is None:
+        return
+    for name in ("image_size", "channels"):
+        if (found := getattr(scored.index, name)) != (wanted := getattr(data.index, name)):
+            raise UserError(
+                f"evaluate.shards: {name} {found}, but {wanted} in data.shards; make it again with ganrun prepare "
+                f"--{name.removeprefix('image_')} {wanted}"
+            )
+    if model.classes and set(scored.index.classes) != set(data.index.classes):
+        names = (", ".join(each.index.classes) or "none" for each in (scored, data))
+        raise UserError("evaluate.shards: classes {}, but {} in data.shards; name data of the same".format(*names))
+    trained_on = {shard.sha256 for shard in data.index.shards}
+    if both := [shard.name for shard in scored.index.shards if shard.sha256 in trained_on]:
+        raise UserError(
+            f"evaluate.shards: {both[0]} is a shard of data.shards too, so it would be trained on; name other shards, "
+            "or set evaluate.held_out_share"
+        )
+    _check_shards(scored)
+    _check_fields(settings, scored)
 
 
 def _check_modes(settings: DataConfig, evaluate: EvaluateConfig, data: DataSet) -> None:

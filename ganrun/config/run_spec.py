@@ -35,7 +35,7 @@ def resolve(config: Config, begun_slots: int | None = None) -> RunSpec:
     run = run.model_copy(
         update={"storage": _absolute(run.storage), "start_from": run.start_from and _absolute(run.start_from)}
     )
-    shards = _absolute(data.shards) if isinstance(data.shards, str) else [_absolute(each) for each in data.shards]
+    shards = _absolute_all(data.shards)
     extractor, weights = evaluate.extractor, evaluate.extractor_weights
     best, tune = evaluate.best, config.tune
     evaluate = evaluate.model_copy(
@@ -43,6 +43,7 @@ def resolve(config: Config, begun_slots: int | None = None) -> RunSpec:
             "best": best.model_copy(update={"mode": direction(best.metric, best.mode)}),
             "extractor": _absolute(extractor) if is_script(extractor) else extractor,
             "extractor_weights": weights and _absolute(weights),
+            "shards": evaluate.shards and _absolute_all(evaluate.shards),
         }
     )
     tune = tune and tune.model_copy(update={"mode": direction(tune.metric, tune.mode)})
@@ -54,6 +55,10 @@ def resolve(config: Config, begun_slots: int | None = None) -> RunSpec:
         "evaluate": evaluate,
     }
     return RunSpec(**sections)
+
+
+def _absolute_all(places: str | list[str]) -> str | list[str]:
+    return _absolute(places) if isinstance(places, str) else [_absolute(each) for each in places]
 
 
 def _absolute(place: str) -> str:

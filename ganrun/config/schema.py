@@ -83,8 +83,7 @@ class DataConfig(Section):
     fields: Annotated[dict[str, Annotated[FieldConfig, BeforeValidator(_kind)]], Field(json_schema_extra=FIXED)] = {
         "image": FieldConfig(kind="image")
     }
-    """Fields read from each sample, by the name that the game uses; `image` is the generated one: an image or a
-    point."""
+    """Fields read from each sample, by the game's name for them; `image`, the generated one, is an image or a point."""
     damaged_share: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
     """Tolerated share of corrupt samples, 0 to 1; each is replaced, counted and logged. 0: the first ends the run."""
     cache_mib: Whole = 1_024
@@ -200,6 +199,10 @@ class EvaluateConfig(Section):
     """Place of scoring. task: a process on idle resources, beside training; the last score stays on the workers."""
     samples: Annotated[Count, Field(ge=2, json_schema_extra=FIXED)] = 2_000
     """Number of generated images, and of real ones; scores are comparable only for equal numbers."""
+    held_out_share: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
+    """Share of each shard, 0 to 1, that is never shown in training, and that scores compare with; 0: none."""
+    shards: Annotated[str | list[str] | None, Field(json_schema_extra=FIXED)] = None
+    """Another data set that scores compare with, in place of held-out samples; named as data.shards."""
     extractor: Annotated[str, Field(json_schema_extra=FIXED)] = "efficientnet-lite0"
     """Feature extractor: efficientnet-lite0, inception-v3-compat, or path or URI (.pt) of a TorchScript program."""
     extractor_weights: Annotated[str | None, Field(json_schema_extra=FIXED)] = None

@@ -57,7 +57,7 @@ def _fault(key: str, detail: ErrorDetails) -> str:
 
 def _allowed(key: str, detail: ErrorDetails) -> str:
     """Return Pydantic's message, reworded where it names its own classes."""
-    if key == "data.shards":
+    if key in ("data.shards", "evaluate.shards"):
         return "a URI or a list of URIs"
     if key == "cluster.workers":
         return "a whole number from 1, or [fewest, most]"

@@ -31,8 +31,14 @@ def score_names(config: Config) -> list[str]:
 
 
 def score_conflicts(config: Config) -> Faults:
-    """Yield scores that the data does not have, and selections of a score that is not computed."""
+    """Yield scores that the data does not have, two held-out rules, and selections of a score that is not computed."""
     yield from _point_conflicts(config)
+    share, shards = config.evaluate.held_out_share, config.evaluate.shards
+    if share and shards is not None:
+        yield (
+            {"evaluate.held_out_share", "evaluate.shards"},
+            f"evaluate.held_out_share: {share} and evaluate.shards: {shards} are both set; leave one of them out",
+        )
     selections = [("evaluate.best", config.evaluate.best.metric, config.evaluate.best.mode)]
     if config.tune:
         selections.append(("tune", config.tune.metric, config.tune.mode))
@@ -57,7 +63,7 @@ def _point_conflicts(config: Config) -> Faults:
     """Yield image settings used with points, which are scored by mode coverage."""
     if not of_points(config):
         return
-    for key in ("extractor", "extractor_weights", "metrics"):
+    for key in ("extractor", "extractor_weights", "metrics", "held_out_share", "shards"):
         value = getattr(config.evaluate, key)
         shown = value if key != "metrics" else [name for name in value if name in HIGHER_IS_BETTER or name == "modes"]
         if shown and value != EvaluateConfig.model_fields[key].default:

@@ -19,7 +19,7 @@ class Fetcher:
     """Opens the shards of a data set, each once for all that need it at the time.
 
     Args:
-        data: the data set.
+        data: the data set, or a part of one; a shard then has the samples of that part.
         cache: cache for shards from object storage, or None.
     """
 
@@ -62,9 +62,10 @@ class Fetcher:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _open(self, number: int) -> OpenShard:
-        where = self.data.where(number)
+        where, shard = self.data.where(number), self.data.index.shards[number]
         try:
-            opened = OpenShard(where, read_verified(self._whole(number), self.data.index.shards[number], where))
+            samples = read_verified(self._whole(number), shard, where)
+            opened = OpenShard(where, self.data.part.of(samples, shard.sha256))
             with self._lock:
                 self._opened[number] = opened
             return opened

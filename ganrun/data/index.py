@@ -6,13 +6,14 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from braceexpand import braceexpand
 
+from ganrun.data.held_out import WHOLE, Part
 from ganrun.errors import UserError, escaped
 from ganrun.storage import INDEX_BYTES, PATIENCE_SECONDS, Storage, exists, matching, open_storage
 
@@ -97,10 +98,38 @@ def _check_plain(shard: Shard) -> None:
 
 @dataclass(frozen=True)
 class DataSet:
-    """Index and the storage of each of its shards."""
+    """Index and the storage of each of its shards.
+
+    Attributes:
+        index: index of all samples.
+        places: storage of each shard.
+        part: the samples that are read.
+        held_out_by: setting that keeps these samples out of training, for the provenance of scores; None: none does.
+    """
 
     index: Index
     places: tuple[Storage, ...]
+    part: Part = WHOLE
+    held_out_by: str | None = None
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of samples of the part in each shard."""
+        return tuple(self.part.size(shard.samples) for shard in self.index.shards)
+
+    @property
+    def samples(self) -> int:
+        """Number of samples of the part in all shards."""
+        return sum(self.sizes)
+
+    @property
+    def whole(self) -> "DataSet":
+        """The data set with all samples."""
+        return replace(self, part=WHOLE, held_out_by=None)
+
+    def trained_on(self, held_out_share: float) -> "DataSet":
+        """Return the part that is not held out."""
+        return replace(self, part=Part(held_out_share))
 
     def where(self, shard: int) -> str:
         """Return the address of a shard, for messages."""
@@ -116,26 +145,27 @@ class DataSet:
         return self.places[shard].read(self.index.shards[shard].name, self.index.shards[shard].bytes)
 
 
-def open_data(shards: str | list[str], patience_seconds: float = PATIENCE_SECONDS) -> DataSet:
-    """Open the data set that `data.shards` names.
+def open_data(shards: str | list[str], patience_seconds: float = PATIENCE_SECONDS, key: str = "data.shards") -> DataSet:
+    """Open a data set, such as the one that `data.shards` names.
 
     Args:
         shards: a folder or prefix with an index, `package:NAME`, or shards whose folder has an index: one, a brace
             range, a glob or a list.
         patience_seconds: retry budget of a storage that does not answer.
+        key: key of the config, or option, that names the shards, for messages.
 
     Raises:
         UserError: no shards or no index there, or parts of different image size, channels or classes.
     """
     entries = [shards] if isinstance(shards, str) else shards
     # Once per folder, however many of its shards are named.
-    read_index = functools.cache(functools.partial(_read_index, patience_seconds))
-    parts = [_open_part(uri, read_index) for entry in entries for uri in _expand(entry, patience_seconds)]
+    read_index = functools.cache(functools.partial(_read_index, patience_seconds, key))
+    parts = [_open_part(uri, read_index, key) for entry in entries for uri in _expand(entry, patience_seconds, key)]
     if not parts:
-        raise UserError(f"data.shards: {shards!r} names no shard")
+        raise UserError(f"{key}: {shards!r} names no shard")
     shapes = {(part.index.image_size, part.index.channels, part.index.classes) for part in parts}
     if len(shapes) > 1:
-        raise UserError(f"data.shards: parts of different image size, channels or classes: {sorted(shapes)}")
+        raise UserError(f"{key}: parts of different image size, channels or classes: {sorted(shapes)}")
     first = parts[0].index
     merged = Index(
         image_size=first.image_size,
@@ -147,7 +177,7 @@ def open_data(shards: str | list[str], patience_seconds: float = PATIENCE_SECOND
     return DataSet(merged, tuple(place for part in parts for place in part.places))
 
 
-def _expand(entry: str, patience_seconds: float) -> list[str]:
+def _expand(entry: str, patience_seconds: float, key: str) -> list[str]:
     """Expand brace ranges, then globs. A place that exists is taken as it is, whatever its name contains.
 
     Raises:
@@ -162,10 +192,10 @@ def _expand(entry: str, patience_seconds: float) -> list[str]:
         patterns = list(braceexpand(entry.removeprefix(folder)))
     except ValueError:
         raise UserError(
-            f"data.shards: {entry!r} does not exist, and has unbalanced braces; correct the path or the range"
+            f"{key}: {entry!r} does not exist, and has unbalanced braces; correct the path or the range"
         ) from None
     except OSError as error:
-        raise UserError(f"data.shards: cannot list {folder}: {error.strerror or error}") from error
+        raise UserError(f"{key}: cannot list {folder}: {error.strerror or error}") from error
     uris = []
     for pattern in patterns:
         if not glob.has_magic(pattern) or exists(folder + pattern, patience_seconds):
@@ -173,14 +203,14 @@ def _expand(entry: str, patience_seconds: float) -> list[str]:
         elif found := matching(pattern, folder):
             uris += found
         else:
-            raise UserError(f"data.shards: no file matches {folder + pattern!r}")
+            raise UserError(f"{key}: no file matches {folder + pattern!r}")
     return uris
 
 
-def _open_part(uri: str, read_index: Callable[[str], DataSet]) -> DataSet:
+def _open_part(uri: str, read_index: Callable[[str], DataSet], key: str) -> DataSet:
     """Open a folder with an index, or one shard with its index beside it."""
     if uri.startswith("package:"):
-        return read_index(str(_package(uri.removeprefix("package:"))))
+        return read_index(str(_package(uri.removeprefix("package:"), key)))
     if not uri.endswith((".tar", ".tar.gz")) or os.path.isdir(uri.removeprefix("file://")):
         return read_index(uri.rstrip("/"))
     folder, _, name = uri.rpartition("/")
@@ -188,7 +218,7 @@ def _open_part(uri: str, read_index: Callable[[str], DataSet]) -> DataSet:
     found = [number for number, shard in enumerate(whole.index.shards) if shard.name == name]
     if not found:
         where = f"{folder or '.'}/{INDEX_NAME}"
-        raise UserError(f"data.shards: {uri!r} is not in {where}; run: ganrun prepare shards:{folder}")
+        raise UserError(f"{key}: {uri!r} is not in {where}; run: ganrun prepare shards:{folder}")
     shard = whole.index.shards[found[0]]
     return DataSet(
         Index(whole.index.image_size, whole.index.channels, whole.index.classes, (shard,), whole.index.made),
@@ -196,13 +226,13 @@ def _open_part(uri: str, read_index: Callable[[str], DataSet]) -> DataSet:
     )
 
 
-def _package(name: str) -> Path:
+def _package(name: str, key: str) -> Path:
     if name not in PACKAGES:
-        raise UserError(f"data.shards: no data set 'package:{name}'; ganrun carries {', '.join(PACKAGES)}")
+        raise UserError(f"{key}: no data set 'package:{name}'; ganrun carries {', '.join(PACKAGES)}")
     return Path(str(files("ganrun.data"))) / name
 
 
-def _read_index(patience_seconds: float, uri: str) -> DataSet:
+def _read_index(patience_seconds: float, key: str, uri: str) -> DataSet:
     place = open_storage(uri, patience_seconds)
     try:
         data = place.read(INDEX_NAME, INDEX_BYTES)
@@ -210,10 +240,10 @@ def _read_index(patience_seconds: float, uri: str) -> DataSet:
         shards = [name for name in place.list() if name.endswith((".tar", ".tar.gz"))]
         what = f"{len(shards)} shards but no {INDEX_NAME}" if shards else "no shards and no index, or is not there"
         raise UserError(
-            f"data.shards: {uri!r} holds {what}; "
+            f"{key}: {uri!r} holds {what}; "
             + (f"index them: ganrun prepare shards:{uri}" if shards else "make shards: ganrun prepare --help")
         ) from None
     except OSError as error:
-        raise UserError(f"data.shards: cannot read {uri}/{INDEX_NAME}: {error.strerror or error}") from error
+        raise UserError(f"{key}: cannot read {uri}/{INDEX_NAME}: {error.strerror or error}") from error
     index = Index.from_json(data, f"{uri}/{INDEX_NAME}")
     return DataSet(index, (place,) * len(index.shards))

@@ -36,7 +36,7 @@ class Order:
     """Order of a data set.
 
     Attributes:
-        sizes: number of samples in each shard.
+        sizes: number of samples in each shard, without those that are held out: these are not numbered.
         slots: number of lanes of an epoch.
         seed: of the run.
         window: number of shards that are shuffled together.

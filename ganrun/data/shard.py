@@ -24,7 +24,10 @@ _REMEDY = "the shard is corrupt or was replaced: restore it, or index the data s
 
 @dataclass(eq=False)
 class OpenShard:
-    """Samples of a shard as (key, members) in the order of the tar, and the address of the shard for messages."""
+    """Samples of a shard as (key, members) in the order of the tar, and the address of the shard for messages.
+
+    Of a part of a data set, `samples` are those of the part alone: nothing that reads it can show another one.
+    """
 
     where: str
     samples: list[tuple[str, Sample]]

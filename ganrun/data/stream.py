@@ -97,7 +97,7 @@ class Stream:
     """Prefetched batches of a worker's slots.
 
     Args:
-        data: the data set.
+        data: the data set, or its part that is trained on.
         config: section `data`: fields to decode, batch size, share of corrupt samples that may be skipped.
         order: order of the data set.
         owned: slots of this worker; each turn takes one batch of each, in this order.

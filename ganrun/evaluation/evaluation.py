@@ -23,6 +23,7 @@ class Evaluation:
         extractor: name of the extractor; None for points.
         extractor_sha256: SHA-256 of its weights; None for points.
         resize: its resize filter; None for points.
+        held_out: setting that kept the real images out of training, see `DataSet.held_out_by`; None: none did.
     """
 
     name: str
@@ -34,11 +35,13 @@ class Evaluation:
     extractor: str | None = None
     extractor_sha256: str | None = None
     resize: str | None = None
+    held_out: str | None = None
 
     @property
     def provenance(self) -> dict[str, str | None]:
-        """Extractor, hash of its weights and resize filter."""
-        return {"extractor": self.extractor, "extractor_sha256": self.extractor_sha256, "resize": self.resize}
+        """Extractor, hash of its weights, resize filter and held-out rule."""
+        names = ("extractor", "extractor_sha256", "resize", "held_out")
+        return {name: getattr(self, name) for name in names}
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON. Values that are not finite become None."""

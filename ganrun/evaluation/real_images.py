@@ -1,9 +1,7 @@
 """Real images that scores compare with: a subset of the data, evenly spaced in the order of its index."""
 
-import functools
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,9 +9,8 @@ from ganrun.config.schema import FieldConfig
 from ganrun.data.cache import ShardCache
 from ganrun.data.corrupt_samples import CorruptSamplePolicy
 from ganrun.data.decode import Decoder, Located, RawBatch
-from ganrun.data.fetch import Fetcher
 from ganrun.data.index import DataSet
-from ganrun.data.shard import OpenShard
+from ganrun.data.samples import Samples
 from ganrun.errors import UserError
 
 
@@ -21,7 +18,7 @@ class RealImages:
     """Reads real images and labels by number.
 
     Args:
-        data: the data set.
+        data: the data set, or the part of it that is held out.
         samples: number of images; the size of the data set if that is smaller.
         fields: fields of the run's samples; labels are read from its first label field, or else from `cls`.
         damaged_share: `data.damaged_share`, the share of corrupt images that may be skipped.
@@ -42,8 +39,8 @@ class RealImages:
         cache: ShardCache | None = None,
         classes: tuple[str, ...] | None = None,
     ) -> None:
-        self.data, self.samples, self.fields = data, min(samples, data.index.samples), fields
-        self.damaged_share, self.cache = damaged_share, cache
+        self.data, self.samples, self.fields = data, min(samples, data.samples), fields
+        self.damaged_share, self.cache, self.held_out_by = damaged_share, cache, data.held_out_by
         self.classes = data.index.classes if classes is None else classes
         if self.classes and set(self.classes) != set(data.index.classes):
             raise UserError(
@@ -54,19 +51,18 @@ class RealImages:
         kinds = {field.kind: (name, field) for name, field in reversed(fields.items())}
         self._image = Decoder("image", fields["image"], data.index)
         self._label = Decoder(*kinds.get("label", ("label", FieldConfig(kind="label"))), data.index)
-        self._corrupt = CorruptSamplePolicy(damaged_share, data.index.samples)
-        self._starts = np.cumsum([0, *(shard.samples for shard in data.index.shards)])
-        fetcher = Fetcher(data, cache)
-        self._open = functools.lru_cache(maxsize=2)(lambda number: fetcher.request(number).result())
+        self._corrupt = CorruptSamplePolicy(damaged_share, data.samples)
+        self._samples = Samples(data, cache)
 
     def of(self, samples: int) -> "RealImages":
-        """Return a subset of another size of the same data."""
-        return RealImages(self.data, samples, self.fields, self.damaged_share, self.cache, self.classes)
+        """Return a subset of another size of the whole data set, held out or not."""
+        return RealImages(self.data.whole, samples, self.fields, self.damaged_share, self.cache, self.classes)
 
     @property
     def origin(self) -> dict[str, str | int | float | None]:
         """Everything that decides which pixels are seen: the key of what a cache keeps of them."""
-        image = self.fields["image"]
+        image, part = self.fields["image"], self.data.part
+        held_out = {"held_out_share": part.share} if part.held_out else {}
         return {
             "data": self.data.index.fingerprint,
             "samples": self.samples,
@@ -74,6 +70,7 @@ class RealImages:
             "extension": image.extension,
             "channels": image.channels,
             "damaged_share": self.damaged_share,
+            **held_out,
         }
 
     def images(self, start: int, count: int) -> Tensor:
@@ -82,8 +79,7 @@ class RealImages:
         Raises:
             UserError: more samples are corrupt than `damaged_share` allows.
         """
-        located = [self._locate(number) for number in range(start, start + count)]
-        samples = [(opened, *opened.samples[place]) for opened, place in located]
+        samples = [self._locate(number) for number in range(start, start + count)]
         images = self._corrupt.batch(samples, self._decode)["image"]
         assert isinstance(images, Tensor)
         return images
@@ -93,12 +89,8 @@ class RealImages:
 
     def labels(self) -> Tensor:
         """Return the labels of all images, int64 [N], in the run's numbering."""
-        located = (self._locate(number) for number in range(self.samples))
-        labels = torch.tensor([self._label.label(opened, *opened.samples[place]) for opened, place in located])
+        labels = torch.tensor([self._label.label(*self._locate(number)) for number in range(self.samples)])
         return self._renumbered[labels] if self.classes else labels
 
-    def _locate(self, number: int) -> tuple[OpenShard, int]:
-        """Return the shard of image `number`, and its index in the shard."""
-        sample = number * self.data.index.samples // self.samples
-        shard = int(np.searchsorted(self._starts, sample, side="right")) - 1
-        return self._open(shard), sample - int(self._starts[shard])
+    def _locate(self, number: int) -> Located:
+        return self._samples[number * len(self._samples) // self.samples]

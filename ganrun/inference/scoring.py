@@ -11,6 +11,7 @@ from ganrun.config.registry import SCORES
 from ganrun.config.schema import EvaluateConfig, FieldConfig
 from ganrun.data.cache import cache_folder, open_cache
 from ganrun.data.index import DataSet, open_data
+from ganrun.data.scored import open_scored
 from ganrun.errors import UserError
 from ganrun.evaluation.classifier_accuracy import classification_accuracy_score
 from ganrun.evaluation.evaluation import Evaluation
@@ -39,7 +40,7 @@ class ScoreRequest:
         seed: seed of their noise.
         extractor: name, or path or URI of a TorchScript program.
         extractor_weights: path or URI of weights of `inception-v3-compat`.
-        data: URI of the real images.
+        data: URI of the real images; None: those that the run's own scores compare with.
         classifier_accuracy: compute the classification accuracy score too.
     """
 
@@ -72,13 +73,15 @@ def score_pictures(
     _check_names(request)
     if not (shards := request.data or (config and config.data.shards)):
         raise UserError("--images: name the real images to compare with: --data URI, or a run")
-    settings, data = config.evaluate if config else EvaluateConfig(), open_data(shards)
+    settings = config.evaluate if config else EvaluateConfig()
+    data = open_data(shards, key="--data" if request.data else "data.shards")
     seed = request.seed if request.seed is not None else config.run.seed if config else 0
     pictures = PictureFolder(folder, data.index.image_size, data.index.channels, seed)
     samples = min(request.samples or len(pictures.paths), len(pictures.paths))
     fields = config.data.fields if config else {"image": FieldConfig(kind="image")}
+    scored = data if request.data else open_scored(data, settings, samples, key="--samples")
     share, mib = (config.data.damaged_share, config.data.cache_mib) if config else (0.0, 0)
-    reals = RealImages(data, samples, fields, share, open_cache(mib))
+    reals = RealImages(scored, samples, fields, share, open_cache(mib))
     found = _compare(pictures, reals, samples, settings, request, open_storage(str(cache_folder().parent)), seen)
     return {"images": None, **_described(found)}
 
@@ -198,7 +201,10 @@ def _extractor(settings: EvaluateConfig, request: ScoreRequest) -> Extractor:
 
 def _reals(sampler: Sampler, request: ScoreRequest, samples: int) -> RealImages:
     config = sampler.config.data
-    data = open_data(request.data or config.shards)
+    if request.data is None:
+        data = open_scored(open_data(config.shards), sampler.config.evaluate, samples, key="--samples")
+    else:
+        data = open_data(request.data, key="--data")
     if (data.index.image_size, data.index.channels) != (config.image_size, config.channels):
         raise UserError(
             f"--data {request.data}: images have {data.index.channels} channels and {data.index.image_size} pixels a "
@@ -212,7 +218,8 @@ def _reals(sampler: Sampler, request: ScoreRequest, samples: int) -> RealImages:
 def _classes(sampler: Sampler, request: ScoreRequest, data: DataSet) -> tuple[str, ...] | None:
     """Return the run's class names by label, to which the labels of other data are renumbered; None: the data's own."""
     asked = any("labels" in SCORES[name]().needs for name in request.metrics or ()) or request.classifier_accuracy
-    if request.data is None or not sampler.game.classes or (request.metrics is not None and not asked):
+    own = request.data is None and sampler.config.evaluate.shards is None
+    if own or not sampler.game.classes or (request.metrics is not None and not asked):
         return None
     classes = open_data(sampler.config.data.shards).index.classes
     # The default metrics leave out those of classes where the classes differ; who asks for them is told.

@@ -14,6 +14,7 @@ from ganrun.config.tunable import scheduled
 from ganrun.data.cache import open_cache
 from ganrun.data.index import DataSet, open_data
 from ganrun.data.order import Order
+from ganrun.data.scored import open_scored
 from ganrun.data.stream import Stream
 from ganrun.errors import DivergedError, RunError, UserError
 from ganrun.evaluation.evaluator import Evaluator
@@ -94,6 +95,7 @@ class _Setup(NamedTuple):
 
     folder: RunFolder
     data: DataSet
+    """The samples that are trained on."""
     evaluator: Evaluator | PointEvaluator | None
     channel: Channel
     restart: messages.Restart | None
@@ -105,7 +107,7 @@ def _set_up(config: RunSpec, channel: Channel, restart: messages.Restart | None)
     folder = RunFolder(open_storage(config.run.uri, patience))
     data = open_data(config.data.shards, patience)
     evaluator = _open_evaluator(config, data) if config.evaluate.every_images else None
-    return _Setup(folder, data, evaluator, channel, restart)
+    return _Setup(folder, data.trained_on(config.evaluate.held_out_share), evaluator, channel, restart)
 
 
 def _attempt(
@@ -253,8 +255,7 @@ def _warnings_to_channel(channel: Channel) -> Iterator[None]:
 def _open_stream(config: RunSpec, state: TrainingState, data: DataSet) -> Stream:
     """Open the stream of batches at the position of the training state."""
     slots = state.slots
-    sizes = tuple(shard.samples for shard in data.index.shards)
-    order = Order(sizes, slots.total, config.run.seed, config.data.shuffle_shards)
+    order = Order(data.sizes, slots.total, config.run.seed, config.data.shuffle_shards)
     cache = open_cache(config.data.cache_mib)
     decoders = max(2, int(config.cluster.cpus_per_worker))
     return Stream(data, config.data, order, slots.owned, state.images, state.device, cache, decoders)
@@ -266,7 +267,9 @@ def _open_evaluator(config: RunSpec, data: DataSet) -> Evaluator | PointEvaluato
         return PointEvaluator(data.index, settings.samples, settings.metrics, kept)
     extractor = open_extractor(settings.extractor, settings.extractor_weights)
     cache = open_cache(config.data.cache_mib)
-    reals = RealImages(data, settings.samples, config.data.fields, config.data.damaged_share, cache)
+    scored = open_scored(data, settings, settings.samples, config.run.patience_seconds)
+    classes = data.index.classes if config.model.classes else None
+    reals = RealImages(scored, settings.samples, config.data.fields, config.data.damaged_share, cache, classes)
     return Evaluator(
         extractor,
         reals,

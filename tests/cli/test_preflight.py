@@ -36,6 +36,56 @@ def test_what_is_in_order_passes(values):
     preflight.check(config_of(values))
 
 
+def test_a_config_that_holds_samples_out_passes_and_says_how_many(values, tmp_path):
+    other = write_data(tmp_path / "other", sizes=(40,))
+    for change, words in (
+        ({}, "141 samples to train on, none held out"),
+        ({"held_out_share": 0.2}, "113 samples to train on, 28 held out (evaluate.held_out_share=0.2)"),
+        ({"shards": str(other)}, f"141 samples to train on, 40 held out (evaluate.shards={other} sha256:"),
+    ):
+        config = config_of(values | {"evaluate": {"every_images": 60, "samples": 28, **change}})
+        preflight.check(config)
+        assert preflight.describe_data(config.data, config.evaluate).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            {"held_out_share": 0.2, "samples": 29},
+            r"samples: 29, but only 28 samples are held out \(.*; ask for at most 28",
+        ),
+        (
+            {"held_out_share": 0.01, "every_images": 0},
+            r"held_out_share: 0\.01 holds out no sample, since it is rounded",
+        ),
+        ({"held_out_share": 0.97}, r"data\.slots: 6, but evaluate\.held_out_share: 0\.97 leaves only 5 of 141 samples"),
+        ({"shards": "nowhere"}, r"evaluate\.shards: 'nowhere' holds no shards"),
+        ({"shards": "{tmp}/large"}, r"evaluate\.shards: image_size 32, but 16 in data\.shards; .* prepare --size 16"),
+        ({"shards": "{tmp}/colour"}, r"evaluate\.shards: channels 3, but 1 in data\.shards; .* prepare --channels 1"),
+        ({"shards": "{tmp}/few"}, r"samples: 20, but only 19 samples are held out \(evaluate\.shards=.*/few sha256:"),
+        ({"shards": "{tmp}/classes"}, r"evaluate\.shards: classes a, b, d, but a, b, c in data\.shards; name data of"),
+        ({"shards": "{data}/000003.tar"}, r"evaluate\.shards: 000003\.tar is a shard of data\.shards too, so it would"),
+        ({"shards": "{tmp}/gone"}, r"gone/000000\.tar: the index names this shard, but it does not exist; restore it"),
+    ],
+)
+def test_held_out_samples_that_cannot_be_had_are_refused(values, data_folder, tmp_path, change, reason):
+    write_data(tmp_path / "large", sizes=(20,), image_size=32)
+    write_data(tmp_path / "colour", sizes=(20,), channels=3)
+    write_data(tmp_path / "few", sizes=(10, 9))
+    index = write_data(tmp_path / "classes", sizes=(20,)) / "index.json"
+    index.write_text(index.read_text().replace('"c"', '"d"'))
+    (write_data(tmp_path / "gone", sizes=(20,)) / "000000.tar").unlink()
+    if "shards" in change:
+        change = {"shards": change["shards"].format(tmp=tmp_path, data=data_folder)}
+    values["evaluate"] = {"every_images": 60, "samples": 20, **change}
+    values["model"] |= {"classes": 3}
+    values["data"] |= {"fields": {"image": "image", "label": "label"}}
+    with pytest.raises(UserError, match=reason) as refused:
+        preflight.check(config_of(values))
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -158,6 +208,14 @@ def test_what_cannot_change_in_a_run_is_refused_with_both_values(values):
     assert "model.width was 4, is 8" in str(caught.value)
     assert "run.seed was 0, is 1" in str(caught.value)
     assert "total_images" not in str(caught.value)
+
+
+def test_what_is_held_out_cannot_change_in_a_run(values):
+    settle(values)
+    for key, value in (("held_out_share", 0.1), ("shards", "/other")):
+        before = 0.0 if key == "held_out_share" else None
+        with pytest.raises(UserError, match=rf"evaluate\.{key} was {before}, is {value}\. These cannot change"):
+            settle(values, **{f"evaluate__{key}": value})
 
 
 def test_a_refused_config_is_not_written(values, tmp_path):

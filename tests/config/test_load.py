@@ -66,6 +66,9 @@ def test_all_faults_come_in_one_message(file):
         ("run.name=../up", ["run.name", "'../up'", "letters, digits"]),
         ("data.shards=5", ["data.shards", "5", "a URI or a list of URIs"]),
         ("data.shards=[5]", ["data.shards", "[5]", "a URI or a list of URIs"]),
+        ("evaluate.shards=5", ["evaluate.shards", "5", "a URI or a list of URIs"]),
+        ("evaluate.held_out_share=1", ["evaluate.held_out_share", "1", "less than 1"]),
+        ("evaluate={held_out_share: 0.1, shards: a}", ["evaluate.held_out_share", "0.1", "shards: a", "leave one"]),
         ("data.fields={label: label}", ["data.fields", "image: image"]),
         ("data.image_size=48", ["data.image_size", "48", "16, 32, 64, 128, 256"]),
         ("data.channels=2", ["data.channels", "2", "1 or 3"]),
@@ -101,6 +104,9 @@ def test_only_points_are_of_one_pixel(file):
     assert "data.image_size: 1 is not allowed; it should be: at least 8 pixels" in fault
     points = ["model.name=mlp", "data.image_size=1", "data.channels=2", "data.fields={image: point}"]
     assert load_config(file, points).data.channels == 2
+    for key, value in (("held_out_share", "0.1"), ("shards", "other")):
+        (fault,) = faults_of(file, *points, f"evaluate.{key}={value}")
+        assert fault.startswith(f"evaluate.{key}: {value} is for images; points are scored by the modes")
 
 
 @pytest.mark.parametrize(
@@ -312,7 +318,7 @@ def test_a_resolved_run_has_absolute_paths_and_slots(values, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     values["run"] |= {"storage": "runs", "start_from": "runs/other"}
     values["data"] |= {"shards": ["a", "s3://bucket/b", "package:fashion-mnist-10k"], "slots": None}
-    values["evaluate"] = {"extractor": "features.pt", "extractor_weights": "s3://bucket/weights"}
+    values["evaluate"] = {"extractor": "features.pt", "extractor_weights": "s3://bucket/weights", "shards": "b"}
     spec = resolve(config_of(values, cluster__workers=3))
     assert isinstance(spec, RunSpec)
     assert (spec.run.uri, spec.run.start_from) == (f"{tmp_path}/runs/small", f"{tmp_path}/runs/other")
@@ -321,6 +327,7 @@ def test_a_resolved_run_has_absolute_paths_and_slots(values, tmp_path, monkeypat
         f"{tmp_path}/features.pt",
         "s3://bucket/weights",
     )
+    assert spec.evaluate.shards == f"{tmp_path}/b"
     assert spec.data.slots == spec.slots == 3
     assert resolve(spec) == spec
     assert isinstance(with_values(spec, {"objective.label_smoothing": 0.1}), RunSpec)

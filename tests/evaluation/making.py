@@ -67,6 +67,8 @@ def read(start: int, count: int) -> Tensor:
 class Reals:
     """Images of `read` in place of a data set."""
 
+    held_out_by = None
+
     def __init__(self, samples: int, classes: tuple[str, ...] = (), labels: Tensor | None = None) -> None:
         self.samples, self.classes, self._labels = samples, classes, labels
         self.origin = {"data": "synthetic", "samples": samples}

@@ -9,40 +9,37 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ganrun.evaluation.evaluator import Evaluator
 from ganrun.evaluation.feature_statistics import Keep, extract_generated, extract_real, to_uint8
-from ganrun.evaluation.score import Labels, score
-from tests.evaluation.making import read, sample, tiny_extractor
+from ganrun.storage import Folder
+from tests.evaluation.making import Generated, Reals, read, sample, tiny_extractor
 from tests.ranks import as_ranks
 
 SAMPLES, BATCH = 103, 8
 METRICS = ("kid", "precision", "recall", "density", "coverage", "inception_score", "class_frechet_distance")
 
 
-def scores_on_one_rank(group: dist.ProcessGroup | None) -> dict[str, float | None] | None:
-    """All scores, on rank 0; None on the others."""
-    extractor, keep = tiny_extractor(classes=5), Keep(features=True, logits=True)
-    real = extract_real(read, SAMPLES, BATCH, extractor, group, keep)
-    fake = extract_generated(sample, SAMPLES, BATCH, extractor, group, keep)
-    if group is not None and group.rank():
-        assert fake.features is fake.logits is real.features is None
-        return None
-    labels = Labels("ab", torch.arange(SAMPLES) % 2, torch.arange(SAMPLES) % 2)
-    return score(real, fake, extractor, 0, METRICS, labels).values()
+def scores(cache: Path, group: dist.ProcessGroup | None) -> dict[str, float | None]:
+    """All scores; the same on every rank."""
+    labels = torch.arange(SAMPLES) % 2
+    reals = Reals(SAMPLES, ("a", "b"), labels)
+    evaluator = Evaluator(tiny_extractor(classes=5), reals, SAMPLES, METRICS, Folder(cache))
+    return evaluator.score(Generated(labels=labels), group).values()
 
 
 def run_rank(rank: int, world: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=world)
-    (folder / f"{rank}.json").write_text(json.dumps(scores_on_one_rank(dist.group.WORLD)))
+    (folder / f"{rank}.json").write_text(json.dumps(scores(folder / "cache", dist.group.WORLD)))
     dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_any_number_of_ranks_gives_the_same_scores(world: int, tmp_path: Path) -> None:
     as_ranks(run_rank, (world, tmp_path), world)
-    alone = scores_on_one_rank(None)
-    assert alone is not None
-    found = json.loads((tmp_path / "0.json").read_text())
+    alone = scores(tmp_path / "alone", None)
+    found, *others = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(world)]
+    assert others == [found] * (world - 1)
     assert found.keys() == alone.keys() == {"frechet_distance", *METRICS} | {
         "kid_deviation", "inception_score_deviation", "class_frechet_distance/a", "class_frechet_distance/b"
     }  # fmt: skip

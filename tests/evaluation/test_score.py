@@ -47,6 +47,7 @@ def test_a_score_tells_where_it_came_from(tmp_path) -> None:
         "extractor": "tiny",
         "extractor_sha256": "0" * 64,
         "resize": "bicubic-antialias",
+        "held_out": None,
         "samples": 103,
         "seed": 7,
         "metrics": {},
