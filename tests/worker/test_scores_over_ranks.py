@@ -3,35 +3,23 @@
 import json
 
 import pytest
-import torch
 
-from ganrun.extend import SCORES, Score
+from ganrun.extend import SCORES
 from tests.conftest import config_of
 from tests.ranks import run_folder, run_ranks
 
 
-class Contrast(Score):
-    """Standard deviation of all pixels."""
-
-    def start(self, subject):
-        return {"moments": torch.zeros(3, dtype=torch.float64)}
-
-    def update(self, sums, batch):
-        pixels = batch.images.double()
-        sums["moments"] += torch.stack([torch.tensor(float(pixels.numel())), pixels.sum(), pixels.square().sum()])
-
-    def result(self, sums, features):
-        count, total, square = sums["moments"].tolist()
-        return {"contrast": (square / count - (total / count) ** 2) ** 0.5}
+@pytest.fixture
+def registered():
+    """Its name, and no trace of it in this process afterwards: `ganrun evaluate` measures all registered scores."""
+    yield "contrast"
+    SCORES.data.pop("contrast", None)
 
 
-SCORES["contrast"] = Contrast
-
-
-def test_a_score_does_not_depend_on_the_number_of_workers(values, tmp_path):
-    values["run"]["imports"] = [__name__]
+def test_a_score_does_not_depend_on_the_number_of_workers(values, tmp_path, registered):
+    values["run"]["imports"] = ["tests.worker.contrast"]
     values["train"]["total_images"] = 24
-    values["evaluate"] = {"every_images": 24, "samples": 150, "metrics": ["contrast"]}
+    values["evaluate"] = {"every_images": 24, "samples": 150, "metrics": [registered]}
     found = []
     for workers in (1, 3):
         config = config_of(values, run__name=f"of-{workers}", cluster__workers=workers)
