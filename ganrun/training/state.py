@@ -8,11 +8,11 @@ from torch import Tensor
 
 from ganrun.config.schema import DataConfig, OptimizerConfig, RunConfig, TrainConfig
 from ganrun.data.decode import Field, RawBatch
-from ganrun.errors import RunError
+from ganrun.errors import RunError, UserError
 from ganrun.games.game import Batch, Game, Networks
-from ganrun.models.normalization import SlotBatchNorm2d
 from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
+from ganrun.telemetry.series import LOSS
 from ganrun.telemetry.spans import span
 from ganrun.training.collapse import CollapseDetector
 from ganrun.training.ema import EMA
@@ -58,24 +58,23 @@ class TrainingState:
         self.game, self.slots, self.train = game, slots, train
         self.seed, self.batch_size = run.seed, data.batch_size
         self.images, self.rollback_count = 0, 0
-        parameter = next(next(iter(game.networks.values())).parameters())
+        parameter = next(parameter for network in game.networks.values() for parameter in network.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         bf16 = train.precision == "bf16" and has_bf16(self.device)
         self.player_steps = [
-            PlayerStep(player, game, optimizer.of(player.name), slots, bf16) for player in game.players
+            # Networks and losses of ganrun use all parameters in every turn.
+            PlayerStep(player, game, optimizer.of(player.name), slots, bf16, unused=bool(run.imports))
+            for player in game.players
         ]
+        self._loggers: dict[str, str] = {}
+        """Player that logs each key of a tick."""
         self.ema = {name: EMA(game.networks[name], train.average_half_life_images) for name in game.averaged}
         self.recorder, self.collapse_detector = MetricRecorder(slots, self.device), CollapseDetector()
         self.skipped = torch.zeros((), device=self.device)
         """Number of turns of the last round that were skipped for a non-finite gradient; a scalar on the device."""
         turns = sum(player.turns for player in game.players if player.fresh_batch)
         self._round_images = turns * data.batch_size
-        self._norms = [
-            (module, player.turns)
-            for player in game.players
-            for module in player.owned.modules()
-            if isinstance(module, SlotBatchNorm2d)
-        ]
+        self._norms = list(dict.fromkeys(norm for each in self.player_steps for norm in each.norms))
 
     @property
     def ema_networks(self) -> Networks:
@@ -122,6 +121,9 @@ class TrainingState:
 
         Args:
             next_batches: returns the next batch of each owned slot.
+
+        Raises:
+            UserError: a player's loss is not as `Loss` says.
         """
         before, skipped = self.images, []
         batches: list[Batch] = []
@@ -133,8 +135,9 @@ class TrainingState:
                 rate = learning_rate(player_step.settings, self.images, self.train.total_images)
                 with span(f"{player_step.player.name}: turn"):
                     result = player_step.step(batches, list(self._noises(turn, before // self._round_images)), rate)
+                self._check_keys(player_step.player.name, result)
                 self.recorder.add(result)
-                self._track(result)
+                self._track(player_step.player.name, result)
                 skipped.append(result.skipped)
                 if player_step.player.fresh_batch:
                     self.images += self.batch_size
@@ -162,23 +165,28 @@ class TrainingState:
         for slot in self.slots.owned:
             yield KeyedNoise(seed, self.rollback_count, self.images, slot, self.device, self.dtype, turn, number)
 
-    def _track(self, result: StepResult) -> None:
+    def _check_keys(self, player: str, result: StepResult) -> None:
+        """Raise UserError if another player logs the same key: the curve would have the mean of both."""
+        for key in result.rows[0]:
+            if (other := self._loggers.setdefault(key, player)) != player:
+                raise UserError(
+                    f"player {player}: Loss.parts: {key!r} is logged by player {other} too; choose another name"
+                )
+
+    def _track(self, player: str, result: StepResult) -> None:
         """Update each tracker with the mean over all slots of the metric that it watches."""
         for tracker in self.game.trackers.values():
-            if tracker.watches in result.rows[0]:
-                seen = torch.stack([row[tracker.watches] for row in result.rows])
+            for key in {tracker.watches, LOSS.of(player, tracker.watches)} & result.rows[0].keys():
+                seen = torch.stack([row[key] for row in result.rows])
                 tracker.update(self.slots.gather(seen).mean(0), self.batch_size)
 
     def _update_running_stats(self) -> None:
-        """Update running statistics with the mean over all slots: the same bits on every worker."""
+        """Update running statistics with the mean over the slots that ran a layer: the same bits on every worker."""
         if not self._norms:
             return
-        owned, rows = len(self.slots.owned), []
-        for norm, turns in self._norms:
-            # Recorded by turn, slot and pass: [turns, owned, passes, 2 C] -> [owned, 2 C].
-            stats = norm.take_batch_stats()
-            rows.append(stats.reshape(turns, owned, -1, 2 * norm.num_features).mean(dim=(0, 2)))
-        mean, start = self.slots.gather(torch.cat(rows, dim=1)).mean(0), 0
-        for norm, _ in self._norms:
-            norm.update_running_stats(mean[start : start + 2 * norm.num_features].view(2, -1))
-            start += 2 * norm.num_features
+        rows = zip(*(norm.take_batch_stats(len(self.slots.owned)) for norm in self._norms), strict=True)
+        sums = self.slots.gather(torch.stack([torch.cat(row) for row in rows])).sum(0)
+        sizes = [2 * norm.num_features + 1 for norm in self._norms]
+        for norm, part in zip(self._norms, torch.split(sums, sizes), strict=True):
+            # Last the number of slots: 0 / 0 is NaN for a layer that ran in none, and its statistics stay.
+            norm.update_running_stats((part[:-1] / part[-1]).view(2, -1))
