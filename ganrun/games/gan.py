@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ganrun.config.registry import LOSSES, PENALTIES
 from ganrun.config.schema import ModelConfig, ObjectiveConfig
+from ganrun.errors import UserError
 from ganrun.games.augment import Augmentation
 from ganrun.games.game import Batch, Game, Loss, Networks, Player
 from ganrun.games.latent import Latent
@@ -119,6 +120,8 @@ class GeneratorPlayer(Player):
 
 def gan(networks: dict[str, nn.Module], config: ObjectiveConfig, model: ModelConfig) -> Game:
     """Return the game of one generator and one discriminator, with the adversarial loss that the config names."""
+    if missing := {"discriminator", "generator"} - networks.keys():
+        raise UserError(f"objective.game: gan needs a {min(missing)}, which model.name: {model.name} does not build")
     loss, weights = LOSSES[config.loss], config.penalties
     objective = Objective(
         config=config,

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ganrun.config.imports import import_modules
 from ganrun.config.registry import SCORES
 from ganrun.config.schema import EvaluateConfig, FieldConfig
 from ganrun.data.cache import cache_folder, open_cache
@@ -22,7 +23,6 @@ from ganrun.evaluation.picture_folder import PictureFolder
 from ganrun.evaluation.point_evaluator import PointEvaluator
 from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.score import ScoreSubject
-from ganrun.games.build import import_modules
 from ganrun.inference.sampling import Sampler, read_config
 from ganrun.models.extractors import Extractor, open_extractor
 from ganrun.run_folder.run_folder import find_checkpoint
@@ -69,7 +69,7 @@ def score_pictures(
     """
     config = read_config(*find_checkpoint(run)) if run else None
     if config:
-        import_modules(config)
+        import_modules(config.run.imports)
     _check_names(request)
     if not (shards := request.data or (config and config.data.shards)):
         raise UserError("--images: name the real images to compare with: --data URI, or a run")

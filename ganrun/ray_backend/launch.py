@@ -13,7 +13,7 @@ from concurrent.futures import Future, wait
 from typing import Any
 
 from ganrun.config.run_spec import RunSpec
-from ganrun.errors import RunError, UserError
+from ganrun.errors import PROGRAM_FAULTS, RunError, UserError
 from ganrun.ray_backend.cluster import ray_cluster
 from ganrun.ray_backend.evaluation_tasks import EvaluationTasks
 from ganrun.ray_backend.head_watch import HeadWatch
@@ -34,9 +34,6 @@ from ganrun.telemetry.messages import (
 from ganrun.worker.channel import Answer, Channel
 
 LISTEN_SECONDS = 0.25
-PROGRAM_FAULTS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError)
-"""Exceptions of bugs in ganrun or run.imports, after which a restart would fail again. They do not occur when a
-machine, a worker or a connection dies. (A ValueError or RuntimeError may be either.)"""
 
 
 class Mailbox:

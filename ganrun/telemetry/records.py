@@ -201,6 +201,8 @@ class RunFailed(Record, kind="failed"):
     """The run cannot continue."""
 
     message: str
+    traceback: str = ""
+    """Of a fault in the user's own code."""
 
 
 @dataclass(frozen=True, kw_only=True)

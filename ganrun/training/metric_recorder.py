@@ -35,7 +35,7 @@ class MetricRecorder:
             wider[:, :, : self._sums.shape[2]] = self._sums
             self._sums = wider
         columns = self._columns_of(tuple(result.rows[0]))
-        values = torch.stack([torch.stack([value.double() for value in row.values()]) for row in result.rows])
+        values = torch.stack([torch.stack([row[name].double() for name in result.rows[0]]) for row in result.rows])
         finite = torch.isfinite(values)
         self._sums[:, 0].index_add_(1, columns, torch.where(finite, values, 0.0))
         self._sums[:, 1].index_add_(1, columns, finite.double())

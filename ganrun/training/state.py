@@ -11,11 +11,12 @@ from torch import Tensor
 from ganrun.config.schema import DataConfig, RunConfig, TrainConfig
 from ganrun.config.schema_optimizer import OptimizerConfig
 from ganrun.data.decode import Field, RawBatch
-from ganrun.errors import RunError
+from ganrun.errors import RunError, UserError
 from ganrun.games.game import Batch, Game, Networks
-from ganrun.models.normalization import SlotBatchNorm2d
+from ganrun.models.normalization import update_running_stats
 from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
+from ganrun.telemetry.series import LOSS
 from ganrun.telemetry.spans import span
 from ganrun.training.collapse import CollapseDetector
 from ganrun.training.ema import EMA, ema_weight
@@ -93,13 +94,17 @@ class TrainingState:
         self.game, self.slots, self.train = game, slots, train
         self.seed, self.batch_size = run.seed, data.batch_size
         self.images, self.rollback_count = 0, 0
-        parameter = next(next(iter(game.networks.values())).parameters())
+        parameter = next(parameter for network in game.networks.values() for parameter in network.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         bf16 = train.precision == "bf16" and has_bf16(self.device)
         flat = flatten(game.networks)
         self.player_steps = [
-            PlayerStep(player, game, flat, optimizer.of(player.name), slots, bf16) for player in game.players
+            # Networks and losses of ganrun use all parameters in every turn.
+            PlayerStep(player, game, flat, optimizer.of(player.name), slots, bf16, unused=bool(run.imports))
+            for player in game.players
         ]
+        self._loggers: dict[str, str] = {}
+        """Player that logs each key of a tick."""
         self.ema = {name: EMA(game.networks[name], flat[name]) for name in game.averaged}
         self.recorder, self.collapse_detector = MetricRecorder(slots, self.device), CollapseDetector()
         self.skipped = torch.zeros((), device=self.device)
@@ -109,12 +114,7 @@ class TrainingState:
         self._round_images = self._turns[-1].shown
         self._inputs: dict[Hashable, RoundInputs] = {}
         """Inputs of each kind of round."""
-        self._norms = [
-            (module, player.turns)
-            for player in game.players
-            for module in player.owned.modules()
-            if isinstance(module, SlotBatchNorm2d)
-        ]
+        self._norms = list(dict.fromkeys(norm for each in self.player_steps for norm in each.norms))
 
     @property
     def ema_networks(self) -> Networks:
@@ -161,6 +161,9 @@ class TrainingState:
 
         Args:
             next_batches: returns the next batch of each owned slot.
+
+        Raises:
+            UserError: a player's loss is not as `Loss` says.
         """
         with span("data"):
             inputs = self.fill(next_batches)
@@ -177,29 +180,46 @@ class TrainingState:
         self._inputs[kind].fill(batches, self._numbers(), self._noise_of(number))
         return self._inputs[kind]
 
+    def play(self, inputs: RoundInputs) -> None:
+        """Play the turns of a round. DDP averages the gradients."""
+        for table in self.phases(inputs):
+            self.slots.add(table)
+
     def advance(self) -> None:
         """Count the images of a round that was played."""
         self.images += self._round_images
 
-    def play(self, inputs: RoundInputs) -> None:
-        """Play the turns. Everything that differs between rounds of a kind is read from `inputs`."""
+    def phases(self, inputs: RoundInputs, reduced: bool = True) -> Iterator[Tensor]:
+        """Play the turns of a round up to each collective: yield tensors that the caller adds over the workers.
+
+        Everything that differs between rounds of a kind is read from `inputs`.
+
+        Args:
+            inputs: as `fill` left them.
+            reduced: True: DDP averages the gradients. False: gradients are among the tensors.
+        """
         number, skipped = self.images // self._round_images, []
         batches: list[list[Batch]] = []
         for turn, rate in zip(self._turns, inputs.rates, strict=True):
             player_step = turn.player_step
+            name = player_step.player.name
             if turn.batch == len(batches):
                 batches.append([self.normalise(batch) for batch in inputs.batches[turn.batch]])
-            with span(f"{player_step.player.name}: turn"):
+            with span(f"{name}: turn"):
                 noises = list(self._noises(turn.number, number, turn.offset, inputs.noise))
-                result = player_step.step(batches[turn.batch], noises, rate)
+                rows = player_step.backward(batches[turn.batch], noises, reduced)
+                if not reduced:
+                    yield from player_step.optimizer.shared
+                result = player_step.apply(rows, rate)
+            self._check_keys(name, result)
             self.recorder.add(result)
-            self._track(result)
+            yield from self._track(name, result)
             skipped.append(result.skipped)
         with span("ema"):
-            self._update_running_stats()
+            yield from self._update_running_stats()
             for ema in self.ema.values():
                 ema.update(inputs.ema_weight)
-        self.skipped = torch.stack(skipped).sum()
+        self.skipped.copy_(torch.stack(skipped).sum())
 
     def _numbers(self) -> Numbers:
         """Return the learning rates and the weight of the EMA of the next round."""
@@ -247,23 +267,30 @@ class TrainingState:
         for slot in self.slots.owned if slots is None else slots:
             yield KeyedNoise(seed, self.rollback_count, images, slot, device, self.dtype, turn, number, offset, source)
 
-    def _track(self, result: StepResult) -> None:
-        """Update each tracker with the mean over all slots of the metric that it watches."""
-        for tracker in self.game.trackers.values():
-            if tracker.watches in result.rows[0]:
-                seen = torch.stack([row[tracker.watches] for row in result.rows])
-                tracker.update(self.slots.gather(seen).mean(0), self.batch_size)
+    def _check_keys(self, player: str, result: StepResult) -> None:
+        """Raise UserError if another player logs the same key: the curve would have the mean of both."""
+        for key in result.rows[0]:
+            if (other := self._loggers.setdefault(key, player)) != player:
+                raise UserError(
+                    f"player {player}: Loss.parts: {key!r} is logged by player {other} too; choose another name"
+                )
 
-    def _update_running_stats(self) -> None:
-        """Update running statistics with the mean over all slots: the same bits on every worker."""
+    def _track(self, player: str, result: StepResult) -> Iterator[Tensor]:
+        """Update each tracker with the mean over all slots of the metric that it watches, see `phases`."""
+        for tracker in self.game.trackers.values():
+            for key in {tracker.watches, LOSS.of(player, tracker.watches)} & result.rows[0].keys():
+                seen = self.slots.table(torch.stack([row[key] for row in result.rows]))
+                yield seen
+                tracker.update(seen.mean(0), self.batch_size)
+
+    def _update_running_stats(self) -> Iterator[Tensor]:
+        """Update running statistics with the mean over the slots that ran a layer, see `phases`.
+
+        They have the same bits on every worker.
+        """
         if not self._norms:
             return
-        owned, rows = len(self.slots.owned), []
-        for norm, turns in self._norms:
-            # Recorded by turn, slot and pass: [turns, owned, passes, 2 C] -> [owned, 2 C].
-            stats = norm.take_batch_stats()
-            rows.append(stats.reshape(turns, owned, -1, 2 * norm.num_features).mean(dim=(0, 2)))
-        mean, start = self.slots.gather(torch.cat(rows, dim=1)).mean(0), 0
-        for norm, _ in self._norms:
-            norm.update_running_stats(mean[start : start + 2 * norm.num_features].view(2, -1))
-            start += 2 * norm.num_features
+        rows = zip(*(norm.take_batch_stats(len(self.slots.owned)) for norm in self._norms), strict=True)
+        table = self.slots.table(torch.stack([torch.cat(row) for row in rows]))
+        yield table
+        update_running_stats(self._norms, table.sum(0))

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
@@ -9,6 +10,8 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 import torch.distributed as dist
 
+from ganrun.config.imports import describe, import_modules, place_of
+from ganrun.config.load import check_names
 from ganrun.config.run_spec import RunSpec
 from ganrun.config.tunable import scheduled
 from ganrun.data.cache import open_cache
@@ -16,11 +19,10 @@ from ganrun.data.index import DataSet, open_data
 from ganrun.data.order import Order
 from ganrun.data.scored import open_scored
 from ganrun.data.stream import Stream
-from ganrun.errors import DivergedError, RunError, UserError
+from ganrun.errors import PROGRAM_FAULTS, DivergedError, RunError, UserError
 from ganrun.evaluation.evaluator import Evaluator
 from ganrun.evaluation.point_evaluator import PointEvaluator
 from ganrun.evaluation.real_images import RealImages
-from ganrun.games.build import import_modules
 from ganrun.models.extractors import open_extractor
 from ganrun.run_folder.run_folder import RunFolder
 from ganrun.slots import Slots
@@ -102,7 +104,8 @@ class _Setup(NamedTuple):
 
 
 def _set_up(config: RunSpec, channel: Channel, restart: messages.Restart | None) -> _Setup:
-    import_modules(config)
+    import_modules(config.run.imports)
+    check_names(config)
     patience = config.run.patience_seconds
     folder = RunFolder(open_storage(config.run.uri, patience))
     data = open_data(config.data.shards, patience)
@@ -196,11 +199,15 @@ def _train(state: TrainingState, host: WorkerHost) -> bool:
         host.end_attempt()
         raise
     except Exception as error:
-        if isinstance(error, UserError | RunError):
-            host.log_event(records.RunFailed(images=state.images, message=str(error)))
+        fault = _named(error, host)
+        if isinstance(fault, UserError | RunError):
+            trace = "" if fault is error else traceback.format_exc()
+            host.log_event(records.RunFailed(images=state.images, message=str(fault), traceback=trace))
         with contextlib.suppress(RunError):  # Wait for a pending checkpoint, but raise the original error.
             host.finish(None)
-        raise
+        if fault is error:
+            raise
+        raise fault from error
     finally:
         host.stream.close()
     if host.transition is None:
@@ -228,6 +235,17 @@ def _train_or_fail(state: TrainingState, host: WorkerHost) -> bool:
             f"{state.train.max_rollbacks} allows; lower optimizer.*.learning_rate or choose another "
             "objective.loss, and run again from the last checkpoint"
         ) from error
+
+
+def _named(error: Exception, host: WorkerHost) -> Exception:
+    """Return an error of the user's own code as one that names the place; any other error as it is."""
+    imports, objective, model = host.spec.run.imports, host.spec.objective, host.spec.model
+    if isinstance(error, UserError | RunError | OSError) or not place_of(error, imports):
+        return error
+    text = f"objective.game={objective.game} model.name={model.name}: {describe(error, imports)}"
+    if isinstance(error, PROGRAM_FAULTS):
+        return UserError(f"{text}; its traceback is in {host.folder.storage.uri}/events/{host.attempt:04d}.jsonl")
+    return RuntimeError(text)  # Perhaps of the machine, so that Ray restarts the workers.
 
 
 class _ChannelHandler(logging.Handler):

@@ -261,8 +261,10 @@ def test_the_policy_of_the_documents_is_enough(call, config, s3, s3_server, monk
     monkeypatch.setattr("ganrun.storage.s3_client._filesystems", {})
     for name, value in s3_server.user(policy).items():
         monkeypatch.setenv(name, value)
-    data, order = "141 samples to train on, none held out", "config, data, storage and hardware are in order"
-    assert validate(call, config) == (0, f"data: {data}\n{config}: {order}\n", "")
+    code, output, error = validate(call, config)
+    assert (code, error) == (0, "")
+    assert output.startswith("data: 141 samples to train on, none held out\n")
+    assert output.endswith(f"{config}: config, data, storage, hardware and game are in order\n")
     assert call(prepare, f"shards:{s3}/data", f"{s3}/copy", "--workers", 1)[0] == 0
     place = open_storage(f"{s3}/runs")
     place.write("large", bytes(33 * 2**20))

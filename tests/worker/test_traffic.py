@@ -23,7 +23,7 @@ def play_counted(rank, config, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     state = new_state(config, torch.device("cpu"), Slots(config.slots, rank, 2))
     for player_step in state.player_steps:
-        player_step.module.register_comm_hook(None, allreduce_hook)  # What DDP does by itself, where it can be counted.
+        player_step.ddp.register_comm_hook(None, allreduce_hook)  # What DDP does by itself, where it can be counted.
     sent = []
     inner = dist.all_reduce
 
