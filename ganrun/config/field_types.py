@@ -23,6 +23,11 @@ def fewest_and_most(value: Any) -> Any:
     return tuple(ends) if len(ends) == 2 else ends[0]
 
 
+def on_or_off(value: Any) -> Any:
+    """Convert YAML's `on` and `off`, which it reads as booleans, back to words."""
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+
 Whole = Annotated[int, BeforeValidator(whole), Field(ge=0)]
 Count = Annotated[int, BeforeValidator(whole), Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -22,6 +22,7 @@ from ganrun.config.field_types import (
     Whole,
     Workers,
     listed,
+    on_or_off,
 )
 from ganrun.config.schema_optimizer import OptimizerConfig
 from ganrun.config.schema_tune import TuneConfig
@@ -153,6 +154,8 @@ class TrainConfig(Section):
     """Length of the run in real images shown to the discriminator."""
     precision: Annotated[Literal["float32", "bf16", "float64"], Field(json_schema_extra=FIXED)] = "float32"
     """Compute precision. bf16: autocast over float32 weights, or float32 with a note where there is no support."""
+    capture: Annotated[Literal["auto", "on", "off"], BeforeValidator(on_or_off)] = "auto"
+    """Rounds as CUDA graphs, on a GPU. auto: if they compute the same and are faster; on: or an error; off: eager."""
     average_half_life_images: Whole = 10_000
     """Half-life of the EMA generator in real images; 0: no averaging."""
     tick_images: Count = 5_000

@@ -125,6 +125,11 @@ def _run_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
             {"data.batch_size", "data.slots", "cluster.workers"},
             f"data.batch_size: {batch} cannot be cut into data.slots: {slots}; take a multiple of {slots}",
         )
+    if config.train.capture == "on" and not config.cluster.gpus_per_worker:
+        yield (
+            {"train.capture", "cluster.gpus_per_worker"},
+            "train.capture: on needs a GPU, but cluster.gpus_per_worker is 0; set it to 1, or take auto",
+        )
     yield from _data_conflicts(config)
     yield from _model_conflicts(config)
     yield from score_conflicts(config)

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -24,6 +23,7 @@ from ganrun.training.flat import flatten
 from ganrun.training.metric_recorder import MetricRecorder
 from ganrun.training.player_step import PlayerStep, StepResult, has_bf16, learning_rate
 from ganrun.training.round_inputs import Numbers, RoundInputs, RoundNoise
+from ganrun.training.turns import turns_of
 
 Groups = dict[str, dict[str, Tensor]]
 
@@ -35,36 +35,6 @@ class StateDict(NamedTuple):
     """By group: each network, NAME_ema, optimizer_PLAYER, each tracker, recorder."""
     record: dict[str, Any]
     """Plain values: images, rollback_count, names in the recorder, streaks of the collapse detector."""
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A turn of a player in a round.
-
-    Attributes:
-        player_step: the player.
-        number: which of its turns.
-        batch: which of the round's fresh batches.
-        offset: images shown in the round before the turn.
-        shown: images shown in the round after it.
-    """
-
-    player_step: PlayerStep
-    number: int
-    batch: int
-    offset: int
-    shown: int
-
-
-def _turns(player_steps: Sequence[PlayerStep], batch_size: int) -> Iterator[Turn]:
-    """Yield the turns of a round in order."""
-    batch, shown = -1, 0
-    for player_step in player_steps:
-        fresh = player_step.player.fresh_batch
-        for number in range(player_step.player.turns):
-            batch += fresh or batch < 0
-            yield Turn(player_step, number, batch, shown, shown + batch_size * fresh)
-            shown += batch_size * fresh
 
 
 class _Stateful(Protocol):
@@ -97,7 +67,7 @@ class TrainingState:
         parameter = next(parameter for network in game.networks.values() for parameter in network.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         bf16 = train.precision == "bf16" and has_bf16(self.device)
-        flat = flatten(game.networks)
+        self._flat = flat = flatten(game.networks)
         self.player_steps = [
             # Networks and losses of ganrun use all parameters in every turn.
             PlayerStep(player, game, flat, optimizer.of(player.name), slots, bf16, unused=bool(run.imports))
@@ -109,9 +79,11 @@ class TrainingState:
         self.recorder, self.collapse_detector = MetricRecorder(slots, self.device), CollapseDetector()
         self.skipped = torch.zeros((), device=self.device)
         """Number of turns of the last round that were skipped for a non-finite gradient; a scalar on the device."""
-        self._turns = list(_turns(self.player_steps, data.batch_size))
+        self._turns = list(turns_of(self.player_steps, data.batch_size))
         self._fresh_batches = self._turns[-1].batch + 1
         self._round_images = self._turns[-1].shown
+        self.play_round: Callable[[RoundInputs], None] = self.play
+        """Player of a round: eager, or that of `CapturedRounds`."""
         self._inputs: dict[Hashable, RoundInputs] = {}
         """Inputs of each kind of round."""
         self._norms = list(dict.fromkeys(norm for each in self.player_steps for norm in each.norms))
@@ -167,7 +139,7 @@ class TrainingState:
         """
         with span("data"):
             inputs = self.fill(next_batches)
-        self.play(inputs)
+        self.play_round(inputs)
         self.advance()
 
     def fill(self, next_batches: Callable[[], list[RawBatch]]) -> RoundInputs:
@@ -184,6 +156,17 @@ class TrainingState:
         """Play the turns of a round. DDP averages the gradients."""
         for table in self.phases(inputs):
             self.slots.add(table)
+
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors that a round changes in place."""
+        found = [block for flat in self._flat.values() for block in flat.blocks]
+        found += [block for ema in self.ema.values() for block in ema.blocks]
+        for player_step in self.player_steps:
+            for own in player_step.optimizer.optimizer.state.values():
+                found += [value for value in own.values() if isinstance(value, Tensor)]
+        for tracker in self.game.trackers.values():
+            found += tracker.state_dict().values()
+        return [*found, self.recorder.sums, self.recorder.nonfinite, self.skipped]
 
     def advance(self) -> None:
         """Count the images of a round that was played."""

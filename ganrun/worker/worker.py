@@ -29,6 +29,7 @@ from ganrun.slots import Slots
 from ganrun.storage import open_storage
 from ganrun.telemetry import messages, records
 from ganrun.training.collapse import CollapseDetector
+from ganrun.training.cuda_graph import captured_rounds
 from ganrun.training.loop import train
 from ganrun.training.new_state import new_state
 from ganrun.training.player_step import has_bf16
@@ -139,8 +140,10 @@ def _attempt(
         _report_start(host, start, unfit, transition, setup.restart)
     if exploit:
         host.save()  # So that a crash does not bring back the discarded state.
+    tell = (lambda text: setup.channel.send(messages.Note(text))) if host.is_rank_0 else lambda text: None
     try:
-        finished = _train(state, host)
+        with captured_rounds(state, config.train.capture, tell):
+            finished = _train(state, host)
     except DivergedError as error:
         return Rollback(start.attempt, state.rollback_count + 1, str(error))
     if host.transition is None and host.is_rank_0:
