@@ -3,10 +3,11 @@
     from ganrun.extend import LOSSES, AdversarialLoss
     LOSSES["my_loss"] = AdversarialLoss(discriminator=..., generator=...)
 
-docs/extending.md shows a network, a loss and a game.
+docs/extending.md shows a network, a loss, a game, and settings of their own.
 """
 
-from ganrun.config.registry import EXTRACTORS, GAMES, LOSSES, NETWORKS, PENALTIES, NetworkFamily
+from ganrun.config.own import Changeable, Settings
+from ganrun.config.registry import EXTRACTORS, GAMES, LOSSES, NETWORKS, OWN, PENALTIES, NetworkFamily
 from ganrun.games.game import Batch, Game, Loss, Networks, Player, Tracker
 from ganrun.games.latent import Latent
 from ganrun.games.losses import AdversarialLoss
@@ -19,9 +20,11 @@ __all__ = [
     "GAMES",
     "LOSSES",
     "NETWORKS",
+    "OWN",
     "PENALTIES",
     "AdversarialLoss",
     "Batch",
+    "Changeable",
     "Extractor",
     "Game",
     "KeyedNoise",
@@ -30,6 +33,7 @@ __all__ = [
     "NetworkFamily",
     "Networks",
     "Player",
+    "Settings",
     "SlotBatchNorm2d",
     "Tracker",
 ]

@@ -35,6 +35,7 @@ def test_what_is_exported_stays():
     assert set(extend.__all__) == {
         *("EXTRACTORS", "GAMES", "LOSSES", "NETWORKS", "PENALTIES", "AdversarialLoss", "Batch", "Extractor", "Game"),
         *("KeyedNoise", "Latent", "Loss", "NetworkFamily", "Networks", "Player", "SlotBatchNorm2d", "Tracker"),
+        *("OWN", "Changeable", "Settings"),
     }
     assert all(hasattr(extend, name) for name in extend.__all__)
 
