@@ -36,6 +36,7 @@ def test_what_is_exported_stays():
         *("EXTRACTORS", "GAMES", "LOSSES", "NETWORKS", "PENALTIES", "AdversarialLoss", "Batch", "Extractor", "Game"),
         *("Features", "OPTIMIZERS", "SCORES", "Score", "ScoreBatch", "ScoreSubject", "Sums"),
         *("KeyedNoise", "Latent", "Loss", "NetworkFamily", "Networks", "Player", "SlotBatchNorm2d", "Tracker"),
+        *("OWN", "Changeable", "Settings"),
     }
     assert all(hasattr(extend, name) for name in extend.__all__)
 

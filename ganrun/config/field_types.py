@@ -55,3 +55,20 @@ EXTENSIONS = {
     "point": ("json", "npy"),
 }
 """Extensions of each kind of field, tried in this order, unless the config names one."""
+
+
+class FieldConfig(Section):
+    """Field of a sample; `label: label` is short for `label: {kind: label}`."""
+
+    kind: Literal["image", "label", "text", "vector", "point"]
+    """Type of the field. image: 8 bits per channel, data.image_size pixels square; label: integer; text: UTF-8;
+    vector: numbers as JSON or .npy; point: vector of data.channels numbers, treated as an image of one pixel."""
+    extension: str | None = None
+    """File extension in the shard, after the key's first dot; unset: png, jpg, jpeg or webp; cls; txt; json or npy."""
+    channels: Literal[1, 3] | None = None
+    """Channels of an image field; unset: data.channels."""
+
+
+def kind(value: Any) -> Any:
+    """Convert the short form of a field, its kind alone."""
+    return {"kind": value} if isinstance(value, str) else value

@@ -3,9 +3,10 @@
 import torch
 from torch import nn
 
-from ganrun.config.imports import describe, import_modules, place_of
+from ganrun.config.imports import describe, import_modules
 from ganrun.config.load import check_names
-from ganrun.config.registry import GAMES, NETWORKS
+from ganrun.config.own import settings_of
+from ganrun.config.registry import GAMES, NETWORKS, with_own
 from ganrun.config.schema import Config
 from ganrun.errors import UserError
 from ganrun.games.check import check_game
@@ -31,7 +32,7 @@ def build_game(config: Config, device: torch.device) -> Game:
         try:
             game = _build(config)
         except Exception as error:
-            if isinstance(error, UserError) or not place_of(error, config.run.imports):
+            if isinstance(error, UserError) or not config.run.imports:
                 raise
             keys = f"model.name={config.model.name} objective.game={config.objective.game}"
             raise UserError(f"{keys}: cannot be built: {describe(error, config.run.imports)}") from error
@@ -50,12 +51,13 @@ def build_game(config: Config, device: torch.device) -> Game:
 
 
 def _build(config: Config) -> Game:
-    networks = NETWORKS[config.model.name](config.model, config.data)
+    own = settings_of(config.own, config.run.imports) if config.run.imports else {}
+    networks = NETWORKS[config.model.name](config.model, config.data, own)
     if not isinstance(networks, dict) or not all(isinstance(network, nn.Module) for network in networks.values()):
         raise UserError(
             f"model.name: {config.model.name!r} builds a {type(networks).__name__}; return a dict of nn.Modules by name"
         )
-    game = GAMES[config.objective.game](networks, config.objective, config.model)
+    game = with_own(GAMES[config.objective.game], own)(networks, config.objective, config.model)
     if not isinstance(game, Game):
         raise UserError(f"objective.game: {config.objective.game!r} builds a {type(game).__name__}; return a Game")
     check_game(game, config.objective.game)

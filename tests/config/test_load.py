@@ -264,12 +264,43 @@ def test_other_keys_are_free(key):
     assert not is_fixed(key)
 
 
-def test_names_of_imported_modules_are_checked_after_the_import(file, monkeypatch):
-    config = load_config(file, ["run.imports=[mine]", "model.name=my_gan"])
+def test_names_of_imported_modules_are_checked_after_the_import(file, values, tmp_path, monkeypatch):
+    (tmp_path / "mine_for_names.py").write_text(
+        "from ganrun.config.registry import NETWORKS, NetworkFamily\n"
+        "NETWORKS['my_gan'] = NetworkFamily(print, image_sizes=(32,))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert faults_of(file, "run.imports=[mine_for_names]", "model.name=my_gam", "train.total_images=0") == [
+        "train.total_images: 0 is not allowed; it should be: greater than or equal to 1",
+        "model.name: 'my_gam' is not allowed; it should be one of: dcgan, resnet, r3gan, mlp, my_gan; "
+        "did you mean my_gan?",
+    ]
+    (fault,) = faults_of(file, "run.imports=[mine_for_names]", "model.name=my_gan")
+    assert "data.image_size: 16 does not fit model.name: my_gan; allowed: 32" in fault
+    monkeypatch.delitem(NETWORKS.data, "my_gan")
     with pytest.raises(UserError, match=r"model\.name: 'my_gan'"):
-        check_names(config)
-    monkeypatch.setitem(NETWORKS.data, "my_gan", object())
-    check_names(config)
+        check_names(config_of(values, model__name="my_gan"))
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("import no_such_module_at_all", "mine_{}.py:1: ModuleNotFoundError: No module named 'no_such_module_at_all'"),
+        ("a = 1\nb = {{}}['b']", "mine_{}.py:2: KeyError: 'b'"),
+        ("a = 1\nb = (", "mine_{}.py:2: SyntaxError: '(' was never closed"),
+        ("import sys\nsys.exit(3)", "mine_{}.py:2: SystemExit: 3"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_a_fault_beside_others(file, tmp_path, monkeypatch, text, fault):
+    name = f"mine_{abs(hash(text))}"
+    (tmp_path / f"{name}.py").write_text(text.format())
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert faults_of(file, f"run.imports=[{name}]", "train.total_images=0") == [
+        f"run.imports: cannot import '{name}': {fault.format(abs(hash(text)))}",
+        "train.total_images: 0 is not allowed; it should be: greater than or equal to 1",
+    ]
+    assert "run.imports: cannot import 'nowhere': No module" in faults_of(file, "run.imports=[nowhere]")[0]
 
 
 def test_slots_are_the_workers_unless_said_otherwise(values):
