@@ -17,6 +17,7 @@ from ganrun.config.schema import Config
 from ganrun.config.tunable import value_of
 from ganrun.run_folder.curve import read_events
 from ganrun.storage import open_storage
+from ganrun.telemetry.records import Exploited
 from tests.commands import LOCAL_RAY, Command
 from tests.conftest import free_port, ray_head, write_yaml
 from tests.tuning.making import MUTATIONS
@@ -87,8 +88,8 @@ def assert_exploits_copied(folder):
     for exploit in exploits:
         trial = open_storage(f"{folder}/trials/{exploit['trial']}")
         events, _ = read_events(trial)
-        (told,) = [each for each in events if each["kind"] == "exploit" and each["number"] == exploit["number"]]
-        name = f"{told['images']:012d}-{told['attempt']:04d}"
+        (told,) = [each for each in events if isinstance(each, Exploited) and each.number == exploit["number"]]
+        name = f"{told.images:012d}-{told.attempt:04d}"
         own = files(folder, exploit["trial"], name)
         theirs = files(folder, exploit["donor"], exploit["checkpoint"])
         tensors = [name for name in theirs if name.endswith(".safetensors")]

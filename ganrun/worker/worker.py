@@ -170,14 +170,16 @@ def _report_start(
 
 def _report_worker_start(host: WorkerHost, start: AttemptStart, restart: messages.Restart | None) -> None:
     images, workers = host.state.images, host.state.slots.workers
-    before, reason, why = (restart.workers, restart.reason, restart.why) if restart else (None, None, None)
+    before, reason, why = (restart.workers or None, restart.reason, restart.why) if restart else (None, None, None)
     about: dict[str, Any] = {"images": images, "workers": workers, "before": before, "reason": reason}
-    left_over = host.stream.order.left_over
-    host.log_event(records.AttemptStarted(why=why, left_over=left_over, **about, **start._asdict()))
+    failures, left_over = restart.failures if restart else 0, host.stream.order.left_over
+    started = records.AttemptStarted(why=why, left_over=left_over, failures=failures, **about, **start._asdict())
+    host.log_event(started)
     if before not in (None, workers):
         message = f"{before} workers became {workers} at {images:,} images ({reason})"
         host.log_event(records.Resized(message=message, **about))
-    host.channel.send(messages.WorkersStarted(faults=start.damaged, exploit=host.progress.exploit, **about))
+    exploit = host.progress.exploit
+    host.channel.send(messages.WorkersStarted(faults=start.damaged, exploit=exploit, failures=failures, **about))
 
 
 def _train(state: TrainingState, host: WorkerHost) -> bool:
@@ -221,7 +223,7 @@ def _train_or_fail(state: TrainingState, host: WorkerHost) -> bool:
             raise
         raise RunError(
             f"the run diverged: {error}; it was rolled back as often as train.max_rollbacks: "
-            f"{state.train.max_rollbacks} allows; lower optimizer.*.learning_rate or choose another "
+            f"{state.train.max_rollbacks} allows; lower optimizer.*.learning_rate, or for a GAN choose another "
             "objective.loss, and run again from the last checkpoint"
         ) from error
 

@@ -68,7 +68,7 @@ def scored(config, at):
 
 
 def kinds(config):
-    return [event["kind"] for event in read_events(Folder(run_folder(config)))[0]]
+    return [event.kind for event in read_events(Folder(run_folder(config)))[0]]
 
 
 def train_with(config, channel):

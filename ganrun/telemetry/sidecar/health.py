@@ -73,7 +73,7 @@ def _checkpoints(run: Run, now: float) -> Iterator[Remark]:
 
 def _numbers(run: Run) -> Iterator[Remark]:
     if nonfinite := run.value(metrics.NONFINITE):
-        text = "harmless if rare; if not, lower optimizer.*.learning_rate or choose another objective.loss"
+        text = "harmless if rare; if not, lower optimizer.*.learning_rate, or for a GAN choose another objective.loss"
         yield Remark("warning", f"Turns skipped because a gradient was not finite: {nonfinite:,.0f}; {text}.")
     for series, labels, value in run.samples:
         if series is metrics.COLLAPSE_SUSPECTED and value:

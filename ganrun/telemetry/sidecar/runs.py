@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ganrun.telemetry.protocol import PART_BYTES, PARTS
@@ -194,7 +194,7 @@ def parse(body: bytes) -> Run:
         ending=ending if report.ending else None,
         unsaved=report.unsaved,
         score_name=_text(report.score_name),
-        notes=[TimedNote(note.time, _text(note.text)) for note in report.notes[-NOTES:]],
+        notes=[replace(note, text=_text(note.text)) for note in report.notes[-NOTES:]],
         samples=list(samples.values()),
         named={part: _text(report.parts[part]) for part in PARTS if part in report.parts},
     )

@@ -35,6 +35,10 @@ function span(seconds) {
   return `${Math.round(seconds / 86400)} days`;
 }
 
+function clock(seconds) {
+  return new Date(seconds * 1000).toLocaleString([], { dateStyle: "short", timeStyle: "short" });
+}
+
 function list(runs, chosen) {
   $("#runs").hidden = runs.length < 2;
   const rows = runs.map((run) => {
@@ -90,8 +94,8 @@ function words(run) {
   $(".notes ul").replaceChildren(
     ...run.notes.toReversed().map((note) => {
       const item = element("li");
-      const when = element("time", new Date(note.time * 1000).toLocaleString([], { dateStyle: "short", timeStyle: "short" }));
-      item.append(when, element("span", note.text));
+      item.append(element("time", clock(note.time)), element("span", note.text));
+      if (note.count > 1) item.lastChild.append(" ", element("em", `${number(note.count)} times since ${clock(note.first_time)}`));
       return item;
     }),
   );
