@@ -5,6 +5,7 @@ import os
 from ganrun.config.registry import is_script
 from ganrun.config.schema import Config
 from ganrun.errors import UserError
+from ganrun.storage import expand_user
 
 
 class RunSpec(Config):
@@ -48,4 +49,4 @@ def resolve(config: Config, begun_slots: int | None = None) -> RunSpec:
 
 
 def _absolute(place: str) -> str:
-    return place if "://" in place or place.startswith("package:") else os.path.abspath(os.path.expanduser(place))
+    return place if "://" in place or place.startswith("package:") else os.path.abspath(expand_user(place))

@@ -1,6 +1,5 @@
 """Source of images in a folder, or below a prefix in a bucket."""
 
-import os
 import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +25,7 @@ from ganrun.preparation.sources import (
     shuffled_parts,
     versions,
 )
-from ganrun.storage import open_storage
+from ganrun.storage import expand_user, open_storage
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def open_folder(path: str, fields: Path | None, limit: int | None) -> FolderSour
     Raises:
         UserError: no such folder, no images, or `fields` does not match them.
     """
-    root = path.rstrip("/") if _is_bucket(path) else os.path.expanduser(path)
+    root = path.rstrip("/") if _is_bucket(path) else expand_user(path)
     if not _is_bucket(root) and not Path(root).is_dir():
         raise UserError(f"folder:{path}: no such folder")
     found = find_images(root)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ganrun.preparation.convert_image import EXTENSIONS, Pixels, Stored, UnreadableError
 from ganrun.preparation.fields import Members
-from ganrun.storage import Entry, open_storage
+from ganrun.storage import Entry, expand_user, open_storage
 
 UNFINISHED_NAME = "unfinished.json"
 """Record of an unfinished data set; deleted once the index is written."""
@@ -162,7 +162,7 @@ def versions(root: str, names: Sequence[str]) -> Iterator[tuple[int, float]]:
         yield from ((entry.bytes, entry.modified) for entry in found)
         return
     for name in names:
-        status = os.stat(Path(os.path.expanduser(root.removeprefix("file://")), name))
+        status = os.stat(Path(expand_user(root.removeprefix("file://")), name))
         yield status.st_size, status.st_mtime_ns
 
 

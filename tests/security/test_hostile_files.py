@@ -243,10 +243,10 @@ def test_json_too_deep_to_parse(run, deep, capsys, tmp_path):
 def test_endless_files_are_not_opened(run, tmp_path, capsys):
     (run / "config.yaml").unlink()
     (run / "config.yaml").symlink_to("/dev/zero")
-    assert runs.main(["show", str(run)]) == 1
+    assert runs.main(["show", str(run)]) == 2
     (run / "config.yaml").unlink()
     os.mkfifo(run / "config.yaml")
-    assert runs.main(["show", str(run)]) == 1
+    assert runs.main(["show", str(run)]) == 2
     assert "is not a regular file" in capsys.readouterr().err
 
 
