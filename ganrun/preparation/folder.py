@@ -58,6 +58,12 @@ class FolderSource:
         )
         return hash_of(repr(entry).encode() for entry in (self.classes, self.remarks, *entries))
 
+    def old_identity(self) -> str:
+        """Return a hash of paths, sizes and members."""
+        sizes = (size for size, _ in versions(self.root, self.paths))
+        entries = ((path, size, self.members.get(path, {})) for path, size in zip(self.paths, sizes, strict=True))
+        return hash_of(repr(entry).encode() for entry in entries)
+
     def shapes(self, workers: int) -> dict[Shape, str]:
         """Read the header of every file, so that one image of another size fails before packing starts."""
         found: dict[Shape, str] = {}

@@ -90,6 +90,9 @@ class Source(Protocol):
     def identity(self) -> str:
         """Return a hash of the content, to recognise the same source again."""
 
+    def old_identity(self) -> str | None:
+        """Return the hash of names, sizes and members that older ganrun recorded; None if it left out the sizes."""
+
     def shapes(self, workers: int) -> dict[Shape, str]:
         """Return the shapes that occur, each with the name of the first such image."""
 
@@ -119,6 +122,8 @@ class ArraySource:
     def identity(self) -> str:
         """Return a hash of all pixels and labels."""
         return hash_of([self.images.tobytes(), repr([int(label) for label in self.labels]).encode()])
+
+    old_identity = identity
 
     def shapes(self, workers: int) -> dict[Shape, str]:
         """Return the one shape that all images have."""

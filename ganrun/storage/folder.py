@@ -20,13 +20,12 @@ def expand_user(path: str) -> str:
     """Return a path with the home folder in place of `~` or `~USER` at its beginning.
 
     Raises:
-        UserError: no such user. Python would take `~USER` for the name of a folder.
+        UserError: there is no such user, and no file or folder of that name here, which would be made.
     """
-    whole = os.path.expanduser(path)
-    if whole.startswith("~"):
+    whole, first = os.path.expanduser(path), path.partition("/")[0]
+    if whole.startswith("~") and not os.path.exists(first):
         raise UserError(
-            f"{path}: this machine has no user {path.partition('/')[0][1:]!r}; write the whole path, or ./{path} for a "
-            "folder of that name"
+            f"{path}: this machine has no user {first[1:]!r}; write the whole path, or ./{path} for a folder of that name"
         )
     return whole
 
