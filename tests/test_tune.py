@@ -153,7 +153,7 @@ def test_interrupted_killed_and_its_processes_killed_it_comes_to_its_end(values_
     folder = tmp_path / "runs" / "small"
 
     first = Command("tune", path, address=whole_ray[0])
-    first.wait_for("takes over")
+    first.wait_for("continues from a copy of")
     os.killpg(first.process.pid, signal.SIGINT)
     code, _, error = first.wait()
     assert code == 130, error
@@ -162,14 +162,14 @@ def test_interrupted_killed_and_its_processes_killed_it_comes_to_its_end(values_
     before = len(lines(folder, "exploit"))
 
     second = Command("tune", path, address=whole_ray[0])
-    second.wait_for("takes over")
+    second.wait_for("continues from a copy of")
     workers, trials = processes(whole_ray[1], "RayTrainWorker"), processes(whole_ray[1], "ray::ImplicitFunc")
     assert (len(workers), len(trials)) == (4, 2)
     workers[0].kill()
     second.wait_for(" starts with 2 workers", 3)  # Two at the beginning, one again.
     trials[0].kill()
     second.wait_for(" starts with 2 workers", 4)
-    second.wait_for("takes over", 3)
+    second.wait_for("continues from a copy of", 3)
     os.killpg(second.process.pid, signal.SIGKILL)
     second.wait()
     assert_nothing_left(*whole_ray)

@@ -25,7 +25,8 @@ def expand_user(path: str) -> str:
     whole, first = os.path.expanduser(path), path.partition("/")[0]
     if whole.startswith("~") and not os.path.exists(first):
         raise UserError(
-            f"{path}: this machine has no user {first[1:]!r}; write the whole path, or ./{path} for a folder of that name"
+            f"{path}: this machine has no user {first[1:]!r}; write the whole path, or ./{path} for a folder of that "
+            "name"
         )
     return whole
 

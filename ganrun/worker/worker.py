@@ -196,8 +196,8 @@ def _train(state: TrainingState, host: WorkerHost) -> bool:
     except Exception as error:
         if isinstance(error, UserError | RunError):
             host.log_event(records.RunFailed(images=state.images, message=str(error)))
-        with contextlib.suppress(RunError):  # Wait for a pending checkpoint, but raise the original error.
-            host.finish(None)
+        with contextlib.suppress(RunError):  # Raise the original error.
+            host.end_attempt(failed=True)
         raise
     finally:
         host.stream.close()
