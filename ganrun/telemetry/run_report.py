@@ -81,6 +81,8 @@ class RunSummary:
     nonfinite: float | None
     score: float | None
     score_name: str
+    trials: Mapping[str, float]
+    """Number of trials of a search in each state; empty for a run and for a trial."""
     health: Sequence[Remark]
     """Sorted from bad to good; never empty."""
     notes: Sequence[TimedNote]
