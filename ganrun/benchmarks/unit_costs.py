@@ -112,7 +112,7 @@ def count_stored(spec: RunSpec, state: TrainingState) -> Stored:
             before = _requests(storage)
             name = f"{number:012d}-{attempt:04d}"
             files = take_snapshot(state.state_dict(), RunProgress(), spec.to_yaml()).files()
-            size = checkpoint.write(folder, name, files, {})
+            size = checkpoint.write(folder, name, files, {"images": number})
             checkpoint.make_visible(folder, Pointer(name, number, attempt), best=False)
             checkpoint.delete_old(folder, spec.checkpoint.keep)
         written = _requests(storage) - before

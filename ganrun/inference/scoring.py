@@ -1,6 +1,5 @@
 """Scores the EMA generator of a checkpoint against data."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,8 +25,9 @@ from ganrun.evaluation.score import ScoreSubject
 from ganrun.inference.sampling import Sampler, read_config
 from ganrun.models.extractors import Extractor, open_extractor
 from ganrun.run_folder.run_folder import find_checkpoint
-from ganrun.storage import RECORD_BYTES, Storage, open_storage
+from ganrun.storage import Storage, open_storage
 from ganrun.telemetry.series import FRECHET_DISTANCE
+from ganrun.training.checkpoint import read_manifest
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,7 @@ def score_checkpoint(where: str, request: ScoreRequest, seen: Callable[[int, int
     """
     storage, directory = find_checkpoint(where)
     found = score(f"{storage.uri}/{directory}", request, seen)
-    images = json.loads(storage.read(f"{directory}/manifest.json", RECORD_BYTES))["images"]
-    return {"images": images, **_described(found)}
+    return {"images": read_manifest(storage, directory)["images"], **_described(found)}
 
 
 def _described(found: Evaluation) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
+from dataclasses import replace
 from typing import Any
 
 from ganrun.config.run_spec import RunSpec
@@ -21,6 +22,7 @@ from ganrun.ray_backend.internals import ELASTIC_VARIABLES, TRAIN_VARIABLES, set
 from ganrun.storage import for_ray
 from ganrun.telemetry.messages import (
     ENDINGS,
+    FAILURE,
     Command,
     DrainWorkers,
     Event,
@@ -74,7 +76,8 @@ class Mailbox:
 
     def restart(self, restart: Restart) -> None:
         """Record a restart of the workers and drop orders to drain the old ones. Called by Ray's controller."""
-        self._restart = restart
+        failures = (self._restart.failures if self._restart else 0) + (restart.reason == FAILURE)
+        self._restart = restart = replace(restart, failures=failures)
         self._commands = [each for each in self._commands if not isinstance(each, DrainWorkers)]
         self._events.append(restart)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ganrun.config.schema import DataConfig, RunConfig, TrainConfig
 from ganrun.config.schema_optimizer import OptimizerConfig
@@ -23,6 +23,7 @@ from ganrun.training.flat import flatten
 from ganrun.training.metric_recorder import MetricRecorder
 from ganrun.training.player_step import PlayerStep, StepResult, has_bf16, learning_rate
 from ganrun.training.round_inputs import Numbers, RoundInputs, RoundNoise
+from ganrun.training.tensor_files import differences, first_of
 from ganrun.training.turns import turns_of
 
 Groups = dict[str, dict[str, Tensor]]
@@ -112,6 +113,11 @@ class TrainingState:
             RunError: the networks or optimizers are not those of the config.
         """
         tensors, record = state_dict
+        if faults := list(self._differences(tensors)):
+            raise RunError(
+                f"the checkpoint does not fit the networks of this config: {first_of(faults)}; take the config that "
+                "the run began with, or another run.name"
+            )
         try:
             for group, part in self._parts():
                 part.load_state_dict(tensors[group])
@@ -120,6 +126,16 @@ class TrainingState:
             self.images, self.rollback_count = record["images"], record["rollback_count"]
         except (KeyError, RuntimeError) as error:
             raise RunError(f"the checkpoint does not fit the networks of this config: {error}") from error
+
+    def _differences(self, tensors: Groups) -> Iterator[str]:
+        """Yield in words which files are missing, and which tensors of networks are others than here."""
+        for group, part in self._parts():
+            if group not in tensors:
+                yield f"{group}.safetensors is missing"
+            elif isinstance(part, nn.Module | EMA):
+                yield from (f"{group}: {each}" for each in differences(tensors[group], part.state_dict()))
+        if "recorder" not in tensors:
+            yield "recorder.safetensors is missing"
 
     def _parts(self) -> Iterator[tuple[str, _Stateful]]:
         """Yield (name, part) of every part whose state is a group of tensors."""

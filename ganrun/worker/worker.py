@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import traceback
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
 
@@ -34,7 +33,7 @@ from ganrun.training.loop import train
 from ganrun.training.new_state import new_state
 from ganrun.training.player_step import has_bf16
 from ganrun.training.state import TrainingState
-from ganrun.worker.channel import Channel
+from ganrun.worker.channel import Channel, warnings_to_channel
 from ganrun.worker.host import WorkerHost
 from ganrun.worker.resume import AttemptStart, begin_attempt, current_config, load_start_from
 from ganrun.worker.transitions import Drain, DrainedError, Rollback, ScheduleStep, Transition
@@ -73,7 +72,7 @@ def run_worker(
         torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True  # Rounds have the same shapes.
         torch.set_float32_matmul_precision("high")  # TF32, which convolutions have anyway.
-    with _warnings_to_channel(channel) if rank == 0 else contextlib.nullcontext():
+    with warnings_to_channel(channel) if rank == 0 else contextlib.nullcontext():
         if config.train.precision == "bf16" and not has_bf16(device):
             logger.warning(
                 "train.precision: bf16, but this %s does not compute in it: float32 is used", device.type.upper()
@@ -180,14 +179,16 @@ def _report_start(
 
 def _report_worker_start(host: WorkerHost, start: AttemptStart, restart: messages.Restart | None) -> None:
     images, workers = host.state.images, host.state.slots.workers
-    before, reason, why = (restart.workers, restart.reason, restart.why) if restart else (None, None, None)
+    before, reason, why = (restart.workers or None, restart.reason, restart.why) if restart else (None, None, None)
     about: dict[str, Any] = {"images": images, "workers": workers, "before": before, "reason": reason}
-    left_over = host.stream.order.left_over
-    host.log_event(records.AttemptStarted(why=why, left_over=left_over, **about, **start._asdict()))
+    failures, left_over = restart.failures if restart else 0, host.stream.order.left_over
+    started = records.AttemptStarted(why=why, left_over=left_over, failures=failures, **about, **start._asdict())
+    host.log_event(started)
     if before not in (None, workers):
         message = f"{before} workers became {workers} at {images:,} images ({reason})"
         host.log_event(records.Resized(message=message, **about))
-    host.channel.send(messages.WorkersStarted(faults=start.damaged, exploit=host.progress.exploit, **about))
+    exploit = host.progress.exploit
+    host.channel.send(messages.WorkersStarted(faults=start.damaged, exploit=exploit, failures=failures, **about))
 
 
 def _train(state: TrainingState, host: WorkerHost) -> bool:
@@ -206,8 +207,8 @@ def _train(state: TrainingState, host: WorkerHost) -> bool:
         if isinstance(fault, UserError | RunError):
             trace = "" if fault is error else traceback.format_exc()
             host.log_event(records.RunFailed(images=state.images, message=str(fault), traceback=trace))
-        with contextlib.suppress(RunError):  # Wait for a pending checkpoint, but raise the original error.
-            host.finish(None)
+        with contextlib.suppress(RunError):  # Raise the original error.
+            host.end_attempt(failed=True)
         if fault is error:
             raise
         raise fault from error
@@ -235,7 +236,7 @@ def _train_or_fail(state: TrainingState, host: WorkerHost) -> bool:
             raise
         raise RunError(
             f"the run diverged: {error}; it was rolled back as often as train.max_rollbacks: "
-            f"{state.train.max_rollbacks} allows; lower optimizer.*.learning_rate or choose another "
+            f"{state.train.max_rollbacks} allows; lower optimizer.*.learning_rate, or for a GAN choose another "
             "objective.loss, and run again from the last checkpoint"
         ) from error
 
@@ -249,28 +250,6 @@ def _named(error: Exception, host: WorkerHost) -> Exception:
     if isinstance(error, PROGRAM_FAULTS):
         return UserError(f"{text}; its traceback is in {host.folder.storage.uri}/events/{host.attempt:04d}.jsonl")
     return RuntimeError(text)  # Perhaps of the machine, so that Ray restarts the workers.
-
-
-class _ChannelHandler(logging.Handler):
-    """Handler that sends log messages to the driver."""
-
-    def __init__(self, channel: Channel) -> None:
-        super().__init__(logging.WARNING)
-        self.channel = channel
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.channel.send(messages.Note(record.getMessage()))
-
-
-@contextlib.contextmanager
-def _warnings_to_channel(channel: Channel) -> Iterator[None]:
-    """Show warnings of ganrun on the driver's terminal inside this block."""
-    logger, handler = logging.getLogger("ganrun"), _ChannelHandler(channel)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
 
 
 def _open_stream(config: RunSpec, state: TrainingState, data: DataSet) -> Stream:

@@ -175,7 +175,8 @@ def test_a_corrupt_checkpoint_is_named(call, storage, tmp_path):
     file = f"checkpoints/{TOTAL:012d}-0001/generator_ema.safetensors"
     run.write(file, run.read(file)[:-1] + b"?")
     code, _, error = call(sample, f"{storage}/finished", "--out", tmp_path / "a.png")
-    assert (code, error) == (1, f"ganrun: {storage}/finished/{file} is corrupt: its sha256 is not the manifest's\n")
+    fault = f"{storage}/finished/{file} is corrupt: its sha256 is not the manifest's"
+    assert (code, error) == (1, f"ganrun: {fault}; restore it from a backup, or use another checkpoint\n")
     run.delete(file)
     error = call(sample, f"{storage}/finished", "--out", tmp_path / "a.png")[2]
     assert "is not complete: generator_ema.safetensors is missing" in error

@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from ganrun import export, sample
+from ganrun.errors import UserError
 from ganrun.inference.sampling import Sampler, slerp
 from tests.conditional import conditional
 from tests.conftest import config_of
@@ -284,7 +285,16 @@ def test_what_does_not_fit_is_named(run, values, tmp_path):
     (file,) = (run_folder(config) / "events").iterdir()
     events = [json.loads(line) for line in file.read_text().splitlines()]
     (event,) = [event for event in events if event["kind"] == "start_from"]
-    assert event["unfit"] == ["generator.layers.0.weight", "generator_ema.layers.0.weight"]
+    before, now = (f"[{latent_size}, 8, 4, 4]" for latent_size in (8, 9))
+    names = ("generator.layers.0.weight", "generator_ema.layers.0.weight")
+    assert event["unfit"] == [f"{name} is {before}, not {now}" for name in names]
+
+
+def test_where_nothing_fits_the_first_shapes_are_named(run, values):
+    config = config_of(values, run__name="none", run__start_from=str(run), model__width=6, train__total_images=12)
+    shapes = r"generator\.layers\.0\.weight is \[8, 8, 4, 4\], not \[8, 12, 4, 4\]"
+    with pytest.raises(UserError, match=rf"nothing in .* fits.*: {shapes}, .* more; set"):
+        work_rank(0, config, 1, "", None)
 
 
 MODULE = """
