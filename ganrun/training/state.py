@@ -73,7 +73,8 @@ class TrainingState:
         self.skipped = torch.zeros((), device=self.device)
         """Number of turns of the last round that were skipped for a non-finite gradient; a scalar on the device."""
         turns = sum(player.turns for player in game.players if player.fresh_batch)
-        self._round_images = turns * data.batch_size
+        self.round_images = turns * data.batch_size
+        """Real images shown in a round."""
         self._norms = list(dict.fromkeys(norm for each in self.player_steps for norm in each.norms))
 
     @property
@@ -134,7 +135,7 @@ class TrainingState:
                         batches = [self.normalise(batch) for batch in next_batches()]
                 rate = learning_rate(player_step.settings, self.images, self.train.total_images)
                 with span(f"{player_step.player.name}: turn"):
-                    result = player_step.step(batches, list(self._noises(turn, before // self._round_images)), rate)
+                    result = player_step.step(batches, list(self._noises(turn, before // self.round_images)), rate)
                 self._check_keys(player_step.player.name, result)
                 self.recorder.add(result)
                 self._track(player_step.player.name, result)
