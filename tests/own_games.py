@@ -1,5 +1,7 @@
 """Games of one player for tests, `objective.game` if the module is in `run.imports`: parts of its network rest."""
 
+from dataclasses import replace
+
 from torch import nn
 
 from ganrun.extend import GAMES, Game, Latent, Loss, Player, SlotBatchNorm2d
@@ -53,3 +55,21 @@ GAMES["by_slot"] = game_of(lambda noise: [0, 1] if noise.slot % 2 == 0 else [0])
 GAMES["twice_in_one_slot"] = game_of(lambda noise: [0, 1, 1] if noise.slot == 1 else [0, 1])
 GAMES["other_in_last_slot"] = game_of(lambda noise: [1] if noise.slot == 5 else [0])
 GAMES["faulty"] = game_of(lambda noise: noise.nothing)
+
+
+class Namer(Fitter):
+    """Logs a part under each name of `own.names`."""
+
+    def forward(self, batch, noise, others):
+        loss = super().forward(batch, noise, others)
+        return Loss(loss.total, dict.fromkeys(self.names, loss.total))
+
+
+def named(networks, objective, model, own):
+    game = game_of(lambda noise: [0])(networks, objective, model)
+    namer = Namer(game.networks["parts"], lambda noise: [0])
+    namer.names, namer.name = own["names"], own.get("player", "namer")
+    return replace(game, players=(namer,))
+
+
+GAMES["named"] = named

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from ganrun.config import safe_yaml
 from ganrun.config.imports import import_modules
@@ -49,8 +49,9 @@ def load_config(path: str | Path, overrides: list[str] | None = None, resolve: b
         wrong = {dotted(detail["loc"]) for detail in error.errors()}
         faults += faults_of(error, unresolved)
         faults += _conflicts_beside(values, wrong | unresolved)
-        if not faults:
+        if not faults and not resolve:
             return _unresolved(values, unresolved)
+        faults = faults or faults_of(error, set())  # `${` where nothing is filled in, such as a key.
     if faults:
         heading = f"{path}: {len(faults)} fault{'s' * (len(faults) > 1)} in the config"
         raise UserError("\n  ".join([heading, *faults]))
@@ -132,7 +133,9 @@ def _unresolved(values: dict[str, Any], unresolved: set[str]) -> Config:
     return config  # type: ignore[no-any-return]
 
 
-def _with(section: BaseModel, path: list[str], value: Any) -> BaseModel:
-    """Return a section with one value changed, unchecked."""
+def _with(section: Any, path: list[str], value: Any) -> Any:
+    """Return a section, or a dictionary of one, with one value changed, unchecked."""
     name, *rest = path
+    if isinstance(section, dict):
+        return section | {name: _with(section.get(name, {}), rest, value) if rest else value}
     return section.model_copy(update={name: _with(getattr(section, name), rest, value) if rest else value})

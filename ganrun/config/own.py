@@ -27,6 +27,8 @@ from ganrun.config.registry import OWN
 from ganrun.errors import UserError
 
 T = TypeVar("T")
+NAME = re.compile(r"\w+")
+"""Part of a dotted key."""
 Own = Mapping[str, Any]
 """What user code receives: objects of the registered classes, and plain values, by name."""
 Changeable = Annotated[T, Field(json_schema_extra={"changeable": True})]
@@ -39,7 +41,7 @@ class Settings(Section):
 
 def plain_name(name: str) -> str:
     """Return a name that can be part of a dotted key."""
-    if not re.fullmatch(r"\w+", name):
+    if not NAME.fullmatch(name):
         raise ValueError("letters, digits and underscores")
     return name
 
@@ -53,8 +55,10 @@ def plain_value(value: Any) -> Any:
             return value
         case list():
             return [plain_value(each) for each in value]
+        case dict() if all(NAME.fullmatch(str(key)) for key in value):
+            return {str(key): plain_value(each) for key, each in value.items()}
         case dict():
-            return {plain_name(str(key)): plain_value(each) for key, each in value.items()}
+            raise ValueError("a section whose keys are letters, digits and underscores")
     raise ValueError("a finite number, a word, true, false, null, a list of these, or a section of them")
 
 

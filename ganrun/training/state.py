@@ -82,7 +82,8 @@ class TrainingState:
         """Number of turns of the last round that were skipped for a non-finite gradient; a scalar on the device."""
         self._turns = list(turns_of(self.player_steps, data.batch_size))
         self._fresh_batches = self._turns[-1].batch + 1
-        self._round_images = self._turns[-1].shown
+        self.round_images = self._turns[-1].shown
+        """Real images shown in a round."""
         self.play_round: Callable[[RoundInputs], None] = self.play
         """Player of a round: eager, or that of `CapturedRounds`."""
         self._inputs: dict[Hashable, RoundInputs] = {}
@@ -160,7 +161,7 @@ class TrainingState:
 
     def fill(self, next_batches: Callable[[], list[RawBatch]]) -> RoundInputs:
         """Write the inputs of the next round: batches, noise, learning rates. Rounds of one kind share their memory."""
-        number = self.images // self._round_images
+        number = self.images // self.round_images
         kind = self.game.kind(self.images, number)
         if kind not in self._inputs:
             self._inputs[kind] = RoundInputs(len(self._turns), self.dtype, self.device)
@@ -186,7 +187,7 @@ class TrainingState:
 
     def advance(self) -> None:
         """Count the images of a round that was played."""
-        self.images += self._round_images
+        self.images += self.round_images
 
     def phases(self, inputs: RoundInputs, reduced: bool = True) -> Iterator[Tensor]:
         """Play the turns of a round up to each collective: yield tensors that the caller adds over the workers.
@@ -197,7 +198,7 @@ class TrainingState:
             inputs: as `fill` left them.
             reduced: True: DDP averages the gradients. False: gradients are among the tensors.
         """
-        number, skipped = self.images // self._round_images, []
+        number, skipped = self.images // self.round_images, []
         batches: list[list[Batch]] = []
         for turn, rate in zip(self._turns, inputs.rates, strict=True):
             player_step = turn.player_step
@@ -222,9 +223,9 @@ class TrainingState:
 
     def _numbers(self) -> Numbers:
         """Return the learning rates and the weight of the EMA of the next round."""
-        total, shown = self.train.total_images, self.images + self._round_images
+        total, shown = self.train.total_images, self.images + self.round_images
         rates = [learning_rate(turn.player_step.settings, self.images + turn.offset, total) for turn in self._turns]
-        return Numbers(rates, ema_weight(self.train.average_half_life_images, self._round_images, shown))
+        return Numbers(rates, ema_weight(self.train.average_half_life_images, self.round_images, shown))
 
     def _noise_of(self, number: int) -> Callable[[KeyedNoise], KeyedNoise]:
         """Return the function from the noise of a slot in a turn to that of the same in round `number`."""

@@ -11,7 +11,6 @@ from ganrun.config.run_spec import RunSpec
 from ganrun.data.index import DataSet
 from ganrun.data.made_up import MadeUpBatches
 from ganrun.errors import RunError, UserError
-from ganrun.games.build import build_game
 from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
 from ganrun.training.new_state import new_state
@@ -37,11 +36,10 @@ def play(spec: RunSpec, data: DataSet) -> str:
     Raises:
         UserError: something failed; one line with the config's keys, the place in the user's own code, and the cause.
     """
-    with _named(spec, "building the game"):
-        build_game(spec, CPU)
     tiny, batches = _tiny(spec), MadeUpBatches(spec.data, data)
     for slots in (2, 1):
-        state = _new_state(tiny, slots)
+        with _named(spec, "building the game"):
+            state = _new_state(tiny, slots)
         with _named(spec, f"drawing {SAMPLES} samples"):
             _check_samples(state, spec)
         _round(state, batches, spec)
@@ -59,7 +57,8 @@ def play(spec: RunSpec, data: DataSet) -> str:
 
 def _tiny(spec: RunSpec) -> RunSpec:
     """Return the config with narrow networks if they are ganrun's: every width takes the same steps."""
-    build, width = NETWORKS[spec.model.name].build, min(spec.model.width, WIDTH)
+    family = NETWORKS.get(spec.model.name)
+    build, width = family and family.build, min(spec.model.width, WIDTH)
     if not (isinstance(build, str) and build.startswith("ganrun.")):
         return spec
     return spec.model_copy(update={"model": spec.model.model_copy(update={"width": width})})

@@ -197,13 +197,14 @@ def _train(state: TrainingState, host: WorkerHost) -> bool:
     Raises:
         DivergedError: the run diverged and may be rolled back.
     """
+    first_round = state.images + state.round_images
     try:
         finished = _train_or_fail(state, host)
     except DivergedError:
         host.end_attempt()
         raise
     except Exception as error:
-        fault = _named(error, host)
+        fault = _named(error, host, first=state.images <= first_round)
         if isinstance(fault, UserError | RunError):
             trace = "" if fault is error else traceback.format_exc()
             host.log_event(records.RunFailed(images=state.images, message=str(fault), traceback=trace))
@@ -241,13 +242,19 @@ def _train_or_fail(state: TrainingState, host: WorkerHost) -> bool:
         ) from error
 
 
-def _named(error: Exception, host: WorkerHost) -> Exception:
-    """Return an error of the user's own code as one that names the place; any other error as it is."""
+def _named(error: Exception, host: WorkerHost, first: bool) -> Exception:
+    """Return an error of the user's own code as one that names the place; any other error as it is.
+
+    Args:
+        error: the error.
+        host: of the loop that it ended.
+        first: it was in the first round, in which an error such as that of unfit shapes is one of the code.
+    """
     imports, objective, model = host.spec.run.imports, host.spec.objective, host.spec.model
     if isinstance(error, UserError | RunError | OSError) or not place_of(error, imports):
         return error
     text = f"objective.game={objective.game} model.name={model.name}: {describe(error, imports)}"
-    if isinstance(error, PROGRAM_FAULTS):
+    if isinstance(error, PROGRAM_FAULTS) or (first and type(error) in (RuntimeError, ValueError)):
         return UserError(f"{text}; its traceback is in {host.folder.storage.uri}/events/{host.attempt:04d}.jsonl")
     return RuntimeError(text)  # Perhaps of the machine, so that Ray restarts the workers.
 
