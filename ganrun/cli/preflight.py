@@ -126,7 +126,7 @@ def _check_fields(settings: DataConfig, data: DataSet) -> None:
         if sum(where.uri == place.uri for where in data.places) < len(index.shards):
             continue  # The index does not record which shards have the samples in question.
         for name, field in settings.fields.items():
-            there = _samples_with(index, (field.extension,) if field.extension else EXTENSIONS[field.kind])
+            there = _samples_with(index, field.extensions(name))
             if there is not None and index.samples - there > settings.damaged_share * index.samples:
                 raise UserError(
                     f"data.fields.{name}: {field.kind}, but {index.samples - there:,} of {index.samples:,} samples in "

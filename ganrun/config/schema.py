@@ -11,6 +11,7 @@ import yaml
 from pydantic import BeforeValidator, Field
 
 from ganrun.config.field_types import (
+    EXTENSIONS,
     FIXED,
     Count,
     Mode,
@@ -56,9 +57,18 @@ class FieldConfig(Section):
     """Type of the field. image: 8 bits per channel, data.image_size pixels square; label: integer; text: UTF-8;
     vector: numbers as JSON or .npy; point: vector of data.channels numbers, treated as an image of one pixel."""
     extension: str | None = None
-    """File extension in the shard, after the key's first dot; unset: png, jpg, jpeg or webp; cls; txt; json or npy."""
+    """File extension in the shard, after the key's first dot; unset: png, jpg, jpeg or webp (NAME.png and so on for an
+    image field NAME other than image); cls; txt; json or npy."""
     channels: Literal[1, 3] | None = None
     """Channels of an image field; unset: data.channels."""
+
+    def extensions(self, name: str) -> tuple[str, ...]:
+        """Return the file extensions in the shard, tried in this order, of the field called `name`."""
+        if self.extension:
+            return (self.extension,)
+        of_kind = EXTENSIONS[self.kind]
+        further = self.kind == "image" and name != "image"
+        return tuple(f"{name}.{ending}" for ending in of_kind) if further else of_kind
 
 
 def _kind(value: Any) -> Any:

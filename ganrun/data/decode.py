@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
-from ganrun.config.field_types import EXTENSIONS
 from ganrun.config.schema import FieldConfig
 from ganrun.data.index import Index
 from ganrun.data.shard import OpenShard, Sample
@@ -41,7 +40,7 @@ class Decoder:
 
     def __init__(self, name: str, field: FieldConfig, index: Index) -> None:
         self.name, self.kind, self.index = name, field.kind, index
-        self.extensions = (field.extension,) if field.extension else EXTENSIONS[field.kind]
+        self.extensions = field.extensions(name)
         self.channels = field.channels or index.channels
 
     def batch(self, samples: Sequence[Located], threads: Executor, parts: int) -> Field:

@@ -19,7 +19,7 @@ from ganrun.storage import INDEX_BYTES, PATIENCE_SECONDS, Storage, exists, match
 
 FORMAT = 1
 INDEX_NAME = "index.json"
-PACKAGES = ("fashion-mnist-10k",)
+PACKAGES = ("fashion-mnist-10k", "fluent-emoji")
 """Data sets within the ganrun package, as `data.shards: package:NAME`."""
 SHARD_SAMPLES = 2**24
 """Most samples in a shard. An order of so many takes 128 MiB."""
@@ -36,14 +36,32 @@ class Shard:
 
 
 @dataclass(frozen=True)
+class PictureField:
+    """Shape of a further picture of every sample: `size` pixels a side, 1 or 3 `channels`."""
+
+    size: int
+    channels: int
+
+
+@dataclass(frozen=True)
 class Index:
-    """Content of `index.json`; `made` records for people how the data set was made."""
+    """Content of `index.json`.
+
+    Attributes:
+        image_size: size of the field `image` in pixels a side.
+        channels: its channels.
+        classes: class names by label.
+        shards: the shards in order.
+        made: how the data set was made, for people.
+        pictures: further pictures of a sample by field: NAME is the member KEY.NAME.png (.jpg, .jpeg, .webp).
+    """
 
     image_size: int
     channels: int
     classes: tuple[str, ...]
     shards: tuple[Shard, ...]
     made: dict[str, Any] = field(default_factory=dict)
+    pictures: dict[str, PictureField] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
@@ -58,7 +76,10 @@ class Index:
 
     def to_json(self) -> bytes:
         """Return the bytes of `index.json`; equal indexes have equal bytes."""
-        return (json.dumps({"format": FORMAT, **asdict(self)}, indent=1, sort_keys=True) + "\n").encode()
+        fields = asdict(self)
+        if not self.pictures:
+            del fields["pictures"]  # ganrun 0.2 reads an index without this key.
+        return (json.dumps({"format": FORMAT, **fields}, indent=1, sort_keys=True) + "\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes, where: str) -> "Index":
@@ -73,9 +94,12 @@ class Index:
                 raise ValueError(f"its format is not {FORMAT}")
             shards = tuple(Shard(**shard) for shard in fields.pop("shards"))
             classes = tuple(fields.pop("classes"))
-            index = cls(shards=shards, classes=classes, **fields)
+            pictures = {name: PictureField(**shape) for name, shape in fields.pop("pictures", {}).items()}
+            index = cls(shards=shards, classes=classes, pictures=pictures, **fields)
             for shard in shards:
                 _check_plain(shard)
+            for name, shape in pictures.items():
+                _check_shape(name, shape)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{where}: not a valid index ({error}); make it with ganrun prepare") from error
         if not index.samples:
@@ -94,6 +118,11 @@ def _check_plain(shard: Shard) -> None:
         raise ValueError(f"{shard.name!r} is not a valid shard name")
     if not (type(shard.samples) is type(shard.bytes) is int and 0 <= shard.samples <= SHARD_SAMPLES):
         raise ValueError(f"{shard.name} with {shard.samples!r} samples in {shard.bytes!r} bytes")
+
+
+def _check_shape(name: str, shape: PictureField) -> None:
+    if not (type(shape.size) is int and shape.size > 0 and shape.channels in (1, 3)):
+        raise ValueError(f"picture {name!r} of {shape.channels!r} channels and {shape.size!r} pixels a side")
 
 
 @dataclass(frozen=True)
@@ -173,6 +202,11 @@ def open_data(shards: str | list[str], patience_seconds: float = PATIENCE_SECOND
         classes=first.classes,
         shards=tuple(shard for part in parts for shard in part.index.shards),
         made=first.made,
+        pictures={
+            name: shape
+            for name, shape in first.pictures.items()
+            if all(part.index.pictures.get(name) == shape for part in parts)
+        },
     )
     return DataSet(merged, tuple(place for part in parts for place in part.places))
 
@@ -210,7 +244,7 @@ def _expand(entry: str, patience_seconds: float, key: str) -> list[str]:
 def _open_part(uri: str, read_index: Callable[[str], DataSet], key: str) -> DataSet:
     """Open a folder with an index, or one shard with its index beside it."""
     if uri.startswith("package:"):
-        return read_index(str(_package(uri.removeprefix("package:"), key)))
+        return read_index(package_folder(uri, key))
     if not uri.endswith((".tar", ".tar.gz")) or os.path.isdir(uri.removeprefix("file://")):
         return read_index(uri.rstrip("/"))
     folder, _, name = uri.rpartition("/")
@@ -220,16 +254,19 @@ def _open_part(uri: str, read_index: Callable[[str], DataSet], key: str) -> Data
         where = f"{folder or '.'}/{INDEX_NAME}"
         raise UserError(f"{key}: {uri!r} is not in {where}; run: ganrun prepare shards:{folder}")
     shard = whole.index.shards[found[0]]
-    return DataSet(
-        Index(whole.index.image_size, whole.index.channels, whole.index.classes, (shard,), whole.index.made),
-        (whole.places[found[0]],),
-    )
+    return DataSet(replace(whole.index, shards=(shard,)), (whole.places[found[0]],))
 
 
-def _package(name: str, key: str) -> Path:
+def package_folder(uri: str, key: str) -> str:
+    """Return the folder of a data set that travels with ganrun, `package:NAME`.
+
+    Raises:
+        UserError: there is no such data set; the message begins with `key`.
+    """
+    name = uri.removeprefix("package:")
     if name not in PACKAGES:
         raise UserError(f"{key}: no data set 'package:{name}'; ganrun carries {', '.join(PACKAGES)}")
-    return Path(str(files("ganrun.data"))) / name
+    return str(Path(str(files("ganrun.data"))) / name)
 
 
 def _read_index(patience_seconds: float, key: str, uri: str) -> DataSet:

@@ -9,12 +9,13 @@ from ganrun.errors import UserError
 from ganrun.preparation.convert_image import EXTENSIONS, UnreadableError, read_shape, readable_endings
 from ganrun.preparation.find_images import count_endings
 from ganrun.preparation.sources import (
+    IMAGE,
     NO_REMARKS,
     UNFINISHED_NAME,
     Item,
     Part,
     Remarks,
-    Shape,
+    Shapes,
     hash_of,
     image_of,
     versions,
@@ -50,7 +51,7 @@ class ShardsSource:
         entries = zip(self.names, versions(self.uri, self.names), strict=True)
         return hash_of(repr(entry).encode() for entry in (self.classes, *entries))
 
-    def shapes(self, workers: int) -> dict[Shape, str]:
+    def shapes(self, workers: int) -> Shapes:
         """Return the shape of the first readable image. The others are checked against it during conversion.
 
         Raises:
@@ -60,7 +61,7 @@ class ShardsSource:
         for name in self.names:
             for item in self.items(Part(name)):
                 try:
-                    return {read_shape(image_of(item)): item.where}
+                    return {IMAGE: {read_shape(image_of(item)): item.where}}
                 except UnreadableError as error:
                     first = f"{item.where}: {error}" if first == "no sample" else first
         raise UserError(f"shards:{self.uri}: no readable image; the first fault: {first}")
