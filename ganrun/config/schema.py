@@ -57,18 +57,15 @@ class FieldConfig(Section):
     """Type of the field. image: 8 bits per channel, data.image_size pixels square; label: integer; text: UTF-8;
     vector: numbers as JSON or .npy; point: vector of data.channels numbers, treated as an image of one pixel."""
     extension: str | None = None
-    """File extension in the shard, after the key's first dot; unset: png, jpg, jpeg or webp (NAME.png and so on for an
-    image field NAME other than image); cls; txt; json or npy."""
+    """Extension in the shard; unset: png, jpg, jpeg or webp (NAME.png unless it is image); cls; txt; json or npy."""
     channels: Literal[1, 3] | None = None
     """Channels of an image field; unset: data.channels."""
 
     def extensions(self, name: str) -> tuple[str, ...]:
         """Return the file extensions in the shard, tried in this order, of the field called `name`."""
-        if self.extension:
-            return (self.extension,)
         of_kind = EXTENSIONS[self.kind]
-        further = self.kind == "image" and name != "image"
-        return tuple(f"{name}.{ending}" for ending in of_kind) if further else of_kind
+        named = tuple(f"{name}.{each}" for each in of_kind) if self.kind == "image" and name != "image" else of_kind
+        return (self.extension,) if self.extension else named
 
 
 def _kind(value: Any) -> Any:
@@ -81,7 +78,7 @@ class DataConfig(Section):
     shards: str | list[str]
     """Folder or s3:// prefix with an index; brace range, glob or list of shards; or package:fashion-mnist-10k."""
     image_size: Annotated[Count, Field(le=1024, json_schema_extra=FIXED)]
-    """Height and width in pixels, 8 to 1024 (1 for points); images of another size are errors."""
+    """Height and width in pixels, 8 to 1024 (1 for points), after data.crop; images of another size are errors."""
     channels: Annotated[Count, Field(json_schema_extra=FIXED)] = 3
     """Channels: 1 for grey, 3 for RGB; for points, numbers per point."""
     batch_size: Annotated[Count, Field(json_schema_extra=FIXED)] = 64
@@ -94,6 +91,10 @@ class DataConfig(Section):
         "image": FieldConfig(kind="image")
     }
     """Fields read from each sample, by the game's name for them; `image`, the generated one, is an image or a point."""
+    crop: Annotated[Count | None, Field(ge=8, le=1024, json_schema_extra=FIXED)] = None
+    """Side in pixels of the centre square that is cut out of all pictures of a sample; unset: whole pictures."""
+    mirror: Annotated[bool, Field(json_schema_extra=FIXED)] = False
+    """Double the training data by mirror images: left and right of all pictures of a sample are swapped."""
     damaged_share: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
     """Tolerated share of corrupt samples, 0 to 1; each is replaced, counted and logged. 0: the first ends the run."""
     cache_mib: Whole = 1_024

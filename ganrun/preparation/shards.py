@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ganrun.data.index import INDEX_NAME, Index, is_plain, package_folder
+from ganrun.data.index import INDEX_NAME, Index, is_plain
 from ganrun.data.shard import read_samples
+from ganrun.data.shard_uris import package_folder
 from ganrun.errors import UserError
 from ganrun.preparation.convert_image import EXTENSIONS, UnreadableError, read_shape, readable_endings
 from ganrun.preparation.find_images import count_endings

@@ -4,7 +4,6 @@ import io
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,29 +11,7 @@ from PIL import Image
 
 from ganrun.data.index import open_data
 from ganrun.data.shard import open_shard
-from tests.preparation.making import bytes_of, prepare, read_all
-
-CIRCLE = '<circle cx="16" cy="16" r="8" fill="{}"/>'
-
-
-def svg_set(file: Path, colour: str, names: list[str], **changes: Any) -> Path:
-    """Write a set of circles of one colour."""
-    content = {
-        "prefix": file.stem,
-        "info": {
-            "name": file.stem.title(),
-            "author": {"name": "A. Painter"},
-            "license": {"title": "MIT", "url": "https://example.org/licence"},
-            "palette": colour != "currentColor",
-        },
-        "icons": {name: {"body": CIRCLE.format(colour)} for name in names},
-        "aliases": {"turned": {"parent": names[0] if names else "", "hFlip": True}},
-        "width": 32,
-        "height": 32,
-        **changes,
-    }
-    file.write_text(json.dumps(content))
-    return file
+from tests.preparation.making import bytes_of, prepare, read_all, svg_set
 
 
 @pytest.fixture
