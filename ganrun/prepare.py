@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -23,8 +24,10 @@ examples:
   ganrun prepare fashion-mnist:downloads data/fashion --download
   ganrun prepare celeba:downloads data/celeba              64x64, from the centre square of 178 pixels
   ganrun prepare gaussians:25 data/gaussians25             points of a mixture, for model.name=mlp
+  ganrun prepare pairs:photos,sketches data/sketches --size 64   two pictures a sample, paired by their names
   ganrun prepare stacked:package:fashion-mnist-10k data/stacked   three grey images as RGB: 1,000 modes
   ganrun prepare shards:data/faces                         index existing shards: writes data/faces/index.json
+  ganrun prepare shards:package:fluent-emoji --show        draws random samples into samples.png
   ganrun prepare shards:data/faces data/faces32 --size 32  copy and resize existing shards
   ganrun prepare folder:photos s3://bucket/photos --size 64  folder:, shards: and DEST may be in a bucket
 
@@ -32,26 +35,35 @@ The same command continues an interrupted one. The last line on stdout is the pa
 everything else goes to stderr. preview.png beside the index shows 64 samples: look before you train.
 """
 
-SCHEMES = ("folder", "fashion-mnist", "cifar10", "celeba", "stacked", "gaussians", "shards")
+PUBLISHED = ("fashion-mnist", "cifar10", "celeba")
 DRAWN = ("stacked", "gaussians")
+FOLDERS = ("folder", "pairs", "side-by-side")
+SCHEMES = (*FOLDERS, "iconify", *PUBLISHED, *DRAWN, "shards")
 IMAGES = tuple(scheme for scheme in SCHEMES if scheme != "gaussians")
+CHANGING = ("size", "channels", "format", "gzip", "strict", "verify")
 ONLY_FOR = {
-    "fields": ("folder",),
-    "download": ("fashion-mnist", "cifar10", "celeba", "stacked"),
-    "limit": ("folder", "fashion-mnist", "cifar10", "celeba"),
+    "fields": FOLDERS,
+    "names": ("pairs", "side-by-side", "iconify"),
+    "download": (*PUBLISHED, "stacked"),
+    "limit": (*FOLDERS, *PUBLISHED),
     "samples": DRAWN,
     "seed": DRAWN,
-    "shard_samples": ("folder", "fashion-mnist", "cifar10", "celeba", "stacked"),
-    **dict.fromkeys(("size", "channels", "format", "gzip", "strict", "verify"), IMAGES),
+    "shard_samples": (*FOLDERS, "iconify", *PUBLISHED, "stacked"),
+    "show": ("shards",),
+    **dict.fromkeys(CHANGING, IMAGES),
 }
+PACKAGE = "package:"
+DEFAULT_PICTURE = "samples.png"
 DEFAULT_SAMPLES = 50_000
+_FIELD = re.compile("[a-z][a-z0-9_]*")
 FILTERS = ("box", "bilinear", "bicubic", "lanczos")
 FORMATS = ("png", "jpg", "webp")
-_SOURCES = ", ".join(f"{name}:PATH" for name in IMAGES)
+_SOURCES = ", ".join("pairs:PATH,PATH" if name == "pairs" else f"{name}:PATH" for name in IMAGES)
 _FIELDS_HELP = """fields of a folder's images: a .csv (path in the first column) or a .jsonl (path under "file");
 label becomes .cls, text .txt, the rest .json"""
-_DEST_HELP = "new folder or s3://BUCKET/PREFIX; without it, shards: are indexed in place"
-SHOWN_SKIPPED, SHOWN_CLASSES = 20, 10
+_NAMES_HELP = """fields of the pictures of a pair or of iconify: sets, in their order; one is image, the generated one
+(default: image,source)"""
+_DEST_HELP = "new folder or s3://BUCKET/PREFIX; without it, shards: are indexed in place; with --show, a .png"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -79,12 +91,13 @@ def _add_image_options(add: Callable[..., Any]) -> None:
     add("--filter", choices=FILTERS, default="lanczos", help="resize filter (default: %(default)s); affects scores")
     add("--format", choices=FORMATS, help="image format (default: keep files that need no conversion, others png)")
     add("--fields", metavar="FILE", help=_FIELDS_HELP)
+    add("--names", type=_names, metavar="NAMES", help=_NAMES_HELP)
 
 
 def _add_run_options(add: Callable[..., Any]) -> None:
     add("--limit", type=_positive, metavar="N", help="take the first N images; of folder:, N at random (default: all)")
     add("--samples", type=_positive, metavar="N", help="samples to draw for stacked: and gaussians: (default: 50,000)")
-    add("--seed", type=int, metavar="S", help="seed of stacked: and gaussians: (default: 0)")
+    add("--seed", type=int, metavar="S", help="seed of stacked:, gaussians: and --show (default: 0)")
     add(
         "--shard-samples",
         type=_positive,
@@ -100,6 +113,11 @@ def _add_run_options(add: Callable[..., Any]) -> None:
         action="store_true",
         help="check sizes, hashes and every image at the end; for shards: with an index, do nothing else",
     )
+    add(
+        "--show",
+        action="store_true",
+        help="draw random samples of shards: with labels and texts into a picture (default: samples.png)",
+    )
 
 
 def _positive(text: str) -> int:
@@ -114,6 +132,16 @@ def _size(text: str) -> int:
     return int(text)
 
 
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if "image" not in names or len(set(names)) < len(names) or not all(map(_FIELD.fullmatch, names)):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}; give different names of lower-case letters, digits and _ with commas between them, one of them "
+            "image"
+        )
+    return names
+
+
 def _prepare_escaped(options: argparse.Namespace) -> int:
     """Run the command. Names from outside do not break the one line of an error."""
     try:
@@ -123,13 +151,16 @@ def _prepare_escaped(options: argparse.Namespace) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> int:
+    scheme, _, path = options.source.partition(":")
+    _check(options, scheme, path)
+    if options.show:
+        return _show(path, options.dest or DEFAULT_PICTURE, options.seed or 0)
     from ganrun.data.index import INDEX_NAME
     from ganrun.preparation.existing_shards import verify
+    from ganrun.preparation.report import report
     from ganrun.storage import open_storage
 
     begin = time.monotonic()
-    scheme, _, path = options.source.partition(":")
-    _check(options, scheme, path)
     dest = options.dest or path.rstrip("/")
     skipped: list[str] = []
     only_verify = options.verify and not options.dest and INDEX_NAME in open_storage(dest).list()
@@ -137,8 +168,20 @@ def _prepare(options: argparse.Namespace) -> int:
         index, skipped = _make(options, scheme, path)
     if options.verify:
         index = verify(dest, options.workers)
-    _report(index, skipped, dest, time.monotonic() - begin)
+    report(index, skipped, dest, time.monotonic() - begin)
     print(escaped(dest))
+    return command.OK
+
+
+def _show(uri: str, file: str, seed: int) -> int:
+    from ganrun.data.index import open_data
+    from ganrun.preparation.report import describe
+    from ganrun.preparation.show import show
+
+    data = open_data(uri, key="SOURCE")
+    show(data, Path(file), seed)
+    print("\n".join(map(escaped, describe(data.index))), file=sys.stderr)
+    print(escaped(file))
     return command.OK
 
 
@@ -151,17 +194,30 @@ def _check(options: argparse.Namespace, scheme: str, path: str) -> None:
     if scheme not in SCHEMES or not path:
         raise UserError(f"SOURCE {options.source!r}: unknown; use {_SOURCES}, gaussians:8 or gaussians:25")
     for name, schemes in ONLY_FOR.items():
-        if getattr(options, name) and scheme not in schemes:
+        if getattr(options, name) and scheme not in schemes and not (options.show and name == "seed"):
             raise UserError(f"--{name.replace('_', '-')}: only for {', '.join(schemes)}, not for {scheme}:")
-    if options.dest is None:
+    if options.show:
+        _check_show(options)
+    elif options.dest is None:
         if scheme != "shards":
             raise UserError(f"DEST is missing; give a folder or s3://BUCKET/PREFIX for the shards of {options.source}")
+        if path.startswith(PACKAGE):
+            raise UserError(
+                f"DEST is missing; {path} travels with ganrun and is not indexed anew: copy it, or --show it"
+            )
         if changing := [name for name in ("size", "channels", "format", "gzip") if getattr(options, name)]:
             raise UserError(f"--{changing[0]}: needs a DEST, since shards are never changed in place")
     elif scheme not in ("fashion-mnist", *DRAWN):
-        source, dest = (_address(place) for place in (path, options.dest))
-        if dest.is_relative_to(source):
-            raise UserError(f"DEST {options.dest}: is inside SOURCE {path}; choose a folder outside it")
+        for place in path.split(",") if scheme == "pairs" else [path]:
+            if _address(options.dest).is_relative_to(_address(place)):
+                raise UserError(f"DEST {options.dest}: is inside SOURCE {place}; choose a folder outside it")
+
+
+def _check_show(options: argparse.Namespace) -> None:
+    if others := [name for name in CHANGING if getattr(options, name)]:
+        raise UserError(f"--{others[0]}: not together with --show, which changes nothing")
+    if options.dest and not options.dest.endswith(".png"):
+        raise UserError(f"DEST {options.dest}: with --show it is the picture; give a file that ends with .png")
 
 
 def _address(place: str) -> PurePath:
@@ -195,10 +251,17 @@ def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index",
 
 
 def _open_source(options: argparse.Namespace, scheme: str, path: str) -> "Source":
-    from ganrun.preparation import folder, published_datasets, shards, stacked
+    from ganrun.preparation import folder, pairs, published_datasets, shards, stacked, svg_sets
 
+    fields = options.fields and Path(expand_user(options.fields))
     if scheme == "folder":
-        return folder.open_folder(path, options.fields and Path(expand_user(options.fields)), options.limit)
+        return folder.open_folder(path, fields, options.limit)
+    if scheme == "pairs":
+        return pairs.open_pairs(path, options.names or pairs.DEFAULT_NAMES, fields, options.limit)
+    if scheme == "side-by-side":
+        return pairs.open_side_by_side(path, options.names or pairs.DEFAULT_NAMES, fields, options.limit)
+    if scheme == "iconify":
+        return svg_sets.open_svg_sets(path, options.names or pairs.DEFAULT_NAMES[: path.count(",") + 1], options.size)
     if scheme == "shards":
         return shards.open_shards(path, copied=options.dest is not None)
     if scheme == "fashion-mnist":
@@ -227,44 +290,6 @@ def _how(options: argparse.Namespace, source: "Source", rule: "Rule") -> dict[st
         "shard_samples": options.shard_samples,
         "gzip": options.gzip,
     }
-
-
-def _report(index: "Index", skipped: list[str], dest: str, seconds: float) -> None:
-    """Print a summary of the data set to stderr."""
-    made, mib = index.made, sum(shard.bytes for shard in index.shards) / 2**20
-    lines = [f"skipped {line}" for line in skipped[:SHOWN_SKIPPED]]
-    if len(skipped) > SHOWN_SKIPPED:
-        lines.append(f"skipped {len(skipped) - SHOWN_SKIPPED:,} more: see {dest}/skipped.txt")
-    if index.image_size == 1:
-        what = f"{index.samples:,} points of {index.channels} numbers"
-    else:
-        size = f"{index.image_size}x{index.image_size}"
-        what = f"{index.samples:,} images, {made.get('skipped', 0):,} skipped; {size}, channels: {index.channels}"
-    lines.append(f"{what}, shards: {len(index.shards)} ({mib:.1f} MiB); {seconds:.1f} s")
-    lines += _absences(index)
-    if made.get("enlarged"):
-        lines.append(f"{made['enlarged']:,} images were smaller and were enlarged: they will look blurred")
-    if index.classes:
-        counts = [f"{name} {n:,}" for name, n in zip(index.classes, made.get("images_of_class", ()), strict=False)]
-        more = f", and {len(counts) - SHOWN_CLASSES} more" if len(counts) > SHOWN_CLASSES else ""
-        numbering = f"; {made['numbering']}" if made.get("numbering") else ""
-        lines.append(f"classes: {len(index.classes)} ({', '.join(counts[:SHOWN_CLASSES])}{more}){numbering}")
-    if means := " ".join(f"{mean:.1f}" for mean in made.get("channel_means", ())):
-        lines.append(f"channel means (0 to 255): {means}")
-    lines.append(f"preview: {dest}/preview.png")
-    print("\n".join(map(escaped, lines)), file=sys.stderr)
-
-
-def _absences(index: "Index") -> list[str]:
-    """Return lines on members that only some samples have, and on files that are no images or no shards."""
-    made, lines = index.made, []
-    for extension, number in list(made.get("members", {}).items())[:SHOWN_CLASSES]:
-        if number < index.samples:
-            first = f" (the first: {made['first_without_label']})" if extension == "cls" else ""
-            lines.append(f"{index.samples - number:,} of {index.samples:,} samples have no .{extension}{first}")
-    if left_out := made.get("left_out"):
-        lines.append(f"left out, as other files: {'; '.join(left_out[:SHOWN_CLASSES])}")
-    return lines
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ganrun.data.index import open_data
 from tests.commands import LOCAL_RAY
+from tests.preparation.making import svg_set
 from tests.waiting import WAIT
 
 ROOT = Path(__file__).parent.parent
@@ -68,7 +70,7 @@ def place(tmp_path, monkeypatch, ray_here):
 def run(command: str) -> str:
     arguments = shlex.split(command)
     assert arguments[0] == "ganrun"
-    if arguments[1] == "train":
+    if arguments[1] == "train" and "/" in arguments[2]:
         arguments += SMALL[Path(arguments[2]).name]
     code = f"import sys; sys.argv[1:] = {arguments[1:]!r}\nfrom ganrun.__main__ import main; sys.exit(main())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=WAIT)
@@ -76,11 +78,29 @@ def run(command: str) -> str:
     return done.stdout + done.stderr
 
 
+def make_pairs(place: Path) -> None:
+    """Make sketches of the photographs, pictures side by side, and two sets of drawings."""
+    for photo in (place / "photos").rglob("*.jpg"):
+        sketch = place / "sketches" / photo.relative_to(place / "photos").with_suffix(".png")
+        sketch.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(photo).convert("L").save(sketch)
+    for folder in ("facades/train", "json"):
+        (place / folder).mkdir(parents=True)
+    Image.new("RGB", (600, 300), "red").save(place / "facades/train/1.jpg")
+    for name, colour in (("flat", "#f00"), ("high-contrast", "currentColor")):
+        svg_set(place / f"json/fluent-emoji-{name}.json", colour, ["red-ball", "blue-ball"])
+
+
 def test_from_photographs_to_an_exported_model(place):
+    make_pairs(place)
     said = [run(command) for block in blocks("your-images.md", "sh") for command in block.splitlines()]
     assert "in order" in said[1]
     assert all((place / name).is_file() for name in ("grid.png", "curve.png", "data/photos/preview.png"))
     assert len(list((place / "pictures").iterdir())) == 100
+    assert [len(open_data(f"data/{name}").index.pictures) for name in ("sketches", "facades", "drawings")] == [1, 1, 1]
+    (text,) = blocks("your-images.md", "yaml")
+    (place / "config.yaml").write_text(f"{text}run: {{name: a}}\ntrain: {{total_images: 64}}\n")
+    assert "in order" in run("ganrun train config.yaml --validate")
     (code,) = blocks("your-images.md", "python")
     checked = subprocess.run(
         [sys.executable, "-c", code + "assert images.shape == (16, 3, 64, 64)"], capture_output=True, text=True

@@ -9,6 +9,7 @@ import csv
 import gzip
 import io
 import os
+import re
 import signal
 import tarfile
 import tempfile
@@ -30,7 +31,7 @@ from ganrun.prepare import main
 
 WATCHDOG_SECONDS = 120
 """Longest time of one command. It takes milliseconds; this ends a hang only."""
-EXAMPLES = {"folder": 150, "fields": 150, "shards": 150}
+EXAMPLES = {"folder": 150, "pairs": 150, "fields": 150, "shards": 150}
 """Examples in `make test`: 0.02 to 0.03 s of CPU time each, and the time of the disk."""
 DRILL_SECONDS = 3600
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16", "F")
@@ -197,6 +198,29 @@ def fuzz_folder(name: bytes, entries: list[tuple[bytes | None, bytes, str, bytes
             assert counted(index) == entries_of(root) + skipped.count(": a folder, not a file\n")
 
 
+# Pairs.
+
+stems = st.sampled_from(["a", "b", "b", "c", "d/e", "d/e", "a.b", "\n"])
+halves = st.lists(st.tuples(stems, endings, pictures()), min_size=1, max_size=6)
+ALONE = re.compile(": (no partner in |ambiguous: [0-9]+ files here|Pillow does not read )")
+"""Reasons why a file is in no pair. All other lines are about a pair, hence two files."""
+
+
+def fuzz_pairs(ours: list[tuple[str, str, bytes]], theirs: list[tuple[str, str, bytes]], chosen: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        roots, dest = [os.path.join(temporary, name) for name in ("ours", "theirs")], Path(temporary, "made")
+        for root, files in zip(roots, (ours, theirs), strict=True):
+            entries = [
+                (os.path.dirname(stem).encode(), os.path.basename(stem + end), data) for stem, end, data in files
+            ]
+            make_folder(root.encode(), [(folder, name.encode(), "file", data) for folder, name, data in entries])
+        index = check_end(*run(f"pairs:{roots[0]},{roots[1]}", str(dest), *chosen), dest)
+        if index:
+            skipped = (dest / "skipped.txt").read_text("utf-8") if (dest / "skipped.txt").exists() else ""
+            of_pairs = index.samples + int(index.made["skipped"]) - len(ALONE.findall(skipped))
+            assert counted(index) + of_pairs == sum(entries_of(root.encode()) for root in roots)
+
+
 # Tables of fields.
 
 labels = st.sampled_from(
@@ -320,6 +344,7 @@ def fuzz_shards(name: str, data: bytes, chosen: list[str], in_place: bool) -> No
 shard_names = st.sampled_from(["0", "a b", "\u3000", "\xa0", "a\nb", "\udce9", "{0}", "[1]", "\\", "日本", "a.b"])
 FUZZERS: dict[str, tuple[Callable[..., None], tuple[Any, ...]]] = {
     "folder": (fuzz_folder, (names(), folders, options)),
+    "pairs": (fuzz_pairs, (halves, halves, options)),
     "fields": (fuzz_table, (tables(), st.sampled_from([b""] * 6) | st.binary(max_size=3), st.integers(0, 60))),
     "shards": (fuzz_shards, (shard_names, tars(), options, st.booleans())),
 }

@@ -44,7 +44,7 @@ def measure(spec: RunSpec) -> dict[str, Any]:
     if spec.data.fields["image"].kind != "image":
         raise UserError("data.fields.image: not of kind image, but bench data compares how images are decoded")
     torch.set_num_threads(1)
-    data = open_data(spec.data.shards)
+    data = open_data(spec.data.shards, crop=spec.data.crop)
     decoders = max(2, int(spec.cluster.cpus_per_worker))
     ustar, pax = _tar(data, mtime=0), _tar(data, mtime=1.5)  # tarfile writes a fraction of a second as a PAX header.
     sides: dict[str, Callable[[], float]] = {

@@ -126,7 +126,7 @@ def measure(spec: RunSpec) -> dict[str, Any]:
 
 def count(spec: RunSpec) -> Units:
     """Count the costs of a config."""
-    data, counted = open_data(spec.data.shards), unit_costs.count_round(spec)
+    data, counted = open_data(spec.data.shards, crop=spec.data.crop), unit_costs.count_round(spec)
     state = unit_costs.played(
         unit_costs.small(spec), Slots(1)
     )  # Afterwards, so that at most two training states are in memory.

@@ -40,10 +40,12 @@ def check(config: Config) -> None:
 
 def describe_data(data: DataConfig, evaluate: EvaluateConfig) -> str:
     """Return a line that says how many samples are trained on, and how many are held out."""
-    whole = open_data(data.shards, PATIENCE_SECONDS)
-    trained_on, scored = whole.trained_on(evaluate.held_out_share), open_scored(whole, evaluate, 0, PATIENCE_SECONDS)
+    whole = open_data(data.shards, PATIENCE_SECONDS, crop=data.crop)
+    trained_on = whole.trained_on(evaluate.held_out_share, data.mirror)
+    scored = open_scored(whole, evaluate, 0, PATIENCE_SECONDS)
     held_out = f"{scored.samples:,} held out ({scored.held_out_by})" if scored.held_out_by else "none held out"
-    return f"{trained_on.samples:,} samples to train on, {held_out}"
+    mirrored = " with their mirror images" if data.mirror else ""
+    return f"{trained_on.samples:,} samples to train on{mirrored}, {held_out}"
 
 
 def _check_homes(config: Config) -> None:
@@ -60,7 +62,7 @@ def _check_homes(config: Config) -> None:
 
 
 def _check_data(settings: DataConfig, model: ModelConfig, evaluate: EvaluateConfig, slots: int) -> None:
-    data = open_data(settings.shards, PATIENCE_SECONDS)
+    data = open_data(settings.shards, PATIENCE_SECONDS, crop=settings.crop)
     for name, found in (("image_size", data.index.image_size), ("channels", data.index.channels)):
         if (wanted := getattr(settings, name)) != found:
             raise UserError(
@@ -86,6 +88,7 @@ def _check_data(settings: DataConfig, model: ModelConfig, evaluate: EvaluateConf
         )
     _check_shards(data)
     _check_fields(settings, data)
+    _check_pictures(settings, data.index)
     _check_scored(settings, model, evaluate, data)
 
 
@@ -140,12 +143,26 @@ def _check_fields(settings: DataConfig, data: DataSet) -> None:
         if sum(where.uri == place.uri for where in data.places) < len(index.shards):
             continue  # The index does not record which shards have the samples in question.
         for name, field in settings.fields.items():
-            there = _samples_with(index, (field.extension,) if field.extension else EXTENSIONS[field.kind])
+            there = _samples_with(index, field.extensions(name))
             if there is not None and index.samples - there > settings.damaged_share * index.samples:
                 raise UserError(
                     f"data.fields.{name}: {field.kind}, but {index.samples - there:,} of {index.samples:,} samples in "
                     f"{place.uri} have none; complete the data set and prepare it again, or remove the field"
                 )
+
+
+def _check_pictures(settings: DataConfig, index: Index) -> None:
+    """Refuse a further picture of another shape than the index records."""
+    for name, field in settings.fields.items():
+        found = index.pictures.get(field.extensions(name)[0].rpartition(".")[0])
+        channels, size = field.channels or settings.channels, settings.image_size
+        if field.kind == "image" and found and (found.channels, found.size) != (channels, size):
+            raise UserError(
+                f"data.fields.{name}: an image of {channels} channels and {size} pixels a side, but the index of "
+                f"{settings.shards} says {found.channels} channels and {found.size} pixels; set "
+                f"data.fields.{name}.channels={found.channels}, or make the data set again with ganrun prepare --size "
+                f"{size}"
+            )
 
 
 def _samples_with(index: Index, extensions: Sequence[str]) -> int | None:

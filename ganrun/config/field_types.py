@@ -64,9 +64,15 @@ class FieldConfig(Section):
     """Type of the field. image: 8 bits per channel, data.image_size pixels square; label: integer; text: UTF-8;
     vector: numbers as JSON or .npy; point: vector of data.channels numbers, treated as an image of one pixel."""
     extension: str | None = None
-    """File extension in the shard, after the key's first dot; unset: png, jpg, jpeg or webp; cls; txt; json or npy."""
+    """Extension in the shard; unset: png, jpg, jpeg or webp (NAME.png unless it is image); cls; txt; json or npy."""
     channels: Literal[1, 3] | None = None
     """Channels of an image field; unset: data.channels."""
+
+    def extensions(self, name: str) -> tuple[str, ...]:
+        """Return the file extensions in the shard, tried in this order, of the field called `name`."""
+        of_kind = EXTENSIONS[self.kind]
+        named = tuple(f"{name}.{each}" for each in of_kind) if self.kind == "image" and name != "image" else of_kind
+        return (self.extension,) if self.extension else named
 
 
 def kind(value: Any) -> Any:

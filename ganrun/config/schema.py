@@ -59,7 +59,7 @@ class DataConfig(Section):
     shards: str | list[str]
     """Folder or s3:// prefix with an index; brace range, glob or list of shards; or package:fashion-mnist-10k."""
     image_size: Annotated[Count, Field(le=1024, json_schema_extra=FIXED)]
-    """Height and width in pixels, 8 to 1024 (1 for points); images of another size are errors."""
+    """Height and width in pixels, 8 to 1024 (1 for points), after data.crop; images of another size are errors."""
     channels: Annotated[Count, Field(json_schema_extra=FIXED)] = 3
     """Channels: 1 for grey, 3 for RGB; for points, numbers per point."""
     batch_size: Annotated[Count, Field(json_schema_extra=FIXED)] = 64
@@ -72,6 +72,10 @@ class DataConfig(Section):
         "image": FieldConfig(kind="image")
     }
     """Fields read from each sample, by the game's name for them; `image`, the generated one, is an image or a point."""
+    crop: Annotated[Count | None, Field(ge=8, le=1024, json_schema_extra=FIXED)] = None
+    """Side in pixels of the centre square that is cut out of all pictures of a sample; unset: whole pictures."""
+    mirror: Annotated[bool, Field(json_schema_extra=FIXED)] = False
+    """Double the training data by mirror images: left and right of all pictures of a sample are swapped."""
     damaged_share: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
     """Tolerated share of corrupt samples, 0 to 1; each is replaced, counted and logged. 0: the first ends the run."""
     cache_mib: Whole = 1_024

@@ -132,6 +132,7 @@ def _run_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
             {"train.capture", "cluster.gpus_per_worker"},
             "train.capture: on needs a GPU, but cluster.gpus_per_worker is 0; set it to 1, or take auto",
         )
+    yield from _view_conflicts(config)
     yield from _data_conflicts(config)
     yield from _model_conflicts(config)
     yield from score_conflicts(config)
@@ -178,6 +179,22 @@ def _loss_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
             {"objective.ada_target", "objective.loss"},
             f"objective.ada_target: {objective.ada_target} watches the sign of D(real), which says nothing with "
             f"objective.loss: {objective.loss}; leave it 0, and take objective.diffaugment",
+        )
+
+
+def _view_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
+    """Yield conflicts of `data.crop` and `data.mirror`."""
+    data = config.data
+    if data.crop not in (None, data.image_size):
+        yield (
+            {"data.crop", "data.image_size"},
+            f"data.crop: {data.crop}, but data.image_size: {data.image_size} is the size after it; set "
+            f"data.image_size={data.crop}, or leave data.crop out",
+        )
+    if data.mirror and not any(field.kind == "image" for field in data.fields.values()):
+        yield (
+            {"data.mirror", "data.fields"},
+            "data.mirror: true, but no field is an image, and nothing else has a mirror image; set it to false",
         )
 
 

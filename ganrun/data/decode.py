@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
-from ganrun.config.field_types import EXTENSIONS
 from ganrun.config.schema import FieldConfig
 from ganrun.data.index import Index
-from ganrun.data.shard import OpenShard, Sample
+from ganrun.data.shard import MirroredSample, OpenShard, Sample
 from ganrun.errors import UserError
 
 Field = Tensor | list[str]
@@ -41,8 +40,10 @@ class Decoder:
 
     def __init__(self, name: str, field: FieldConfig, index: Index) -> None:
         self.name, self.kind, self.index = name, field.kind, index
-        self.extensions = (field.extension,) if field.extension else EXTENSIONS[field.kind]
+        self.extensions = field.extensions(name)
         self.channels = field.channels or index.channels
+        self.size = index.image_size
+        self.stored_size = index.stored_size or self.size
 
     def batch(self, samples: Sequence[Located], threads: Executor, parts: int) -> Field:
         """Decode the field of all samples; images in `parts` threads, since their decoders release the GIL.
@@ -67,15 +68,26 @@ class Decoder:
 
     def _images(self, samples: Sequence[Located], threads: Executor | None, parts: int) -> Tensor:
         """Decode images to [B, C, H, W] in channels-last memory, which decoders write and convolutions read fastest."""
-        size = self.index.image_size
-        images = np.empty((len(samples), size, size, self.channels), np.uint8)
+        images = np.empty((len(samples), self.size, self.size, self.channels), np.uint8)
 
         def decode(part: int) -> None:
             for number in range(part, len(samples), parts):
-                self._decode(*samples[number], images[number])
+                self._image(*samples[number], images[number])
 
         list(threads.map(decode, range(parts))) if threads else decode(0)
         return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+    def _image(self, shard: OpenShard, key: str, members: Sample, out: Pixels) -> None:
+        """Decode one image into `out`, cropped and mirrored."""
+        if self.stored_size == self.size:
+            self._decode(shard, key, members, out)
+        else:
+            whole = np.empty((self.stored_size, self.stored_size, self.channels), np.uint8)
+            self._decode(shard, key, members, whole)
+            border = (self.stored_size - self.size) // 2
+            out[:] = whole[border : border + self.size, border : border + self.size]
+        if isinstance(members, MirroredSample):
+            out[:] = out[:, ::-1].copy()
 
     def _decode(self, shard: OpenShard, key: str, members: Sample, out: Pixels) -> None:
         encoded = self._member(shard, key, members)

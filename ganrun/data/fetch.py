@@ -7,7 +7,7 @@ from weakref import WeakValueDictionary
 
 from ganrun.data.cache import ShardCache
 from ganrun.data.index import DataSet
-from ganrun.data.shard import OpenShard, mismatch, read_verified, size_mismatch
+from ganrun.data.shard import OpenShard, mismatch, read_verified, size_mismatch, with_mirror_images
 from ganrun.errors import RunError, UserError
 from ganrun.storage import TooLargeError
 
@@ -65,7 +65,8 @@ class Fetcher:
         where, shard = self.data.where(number), self.data.index.shards[number]
         try:
             samples = read_verified(self._whole(number), shard, where)
-            opened = OpenShard(where, self.data.part.of(samples, shard.sha256))
+            part = self.data.part.of(samples, shard.sha256)
+            opened = OpenShard(where, with_mirror_images(part) if self.data.mirror else part)
             with self._lock:
                 self._opened[number] = opened
             return opened

@@ -1,26 +1,20 @@
 """`index.json` of a prepared data set: its shards with their counts, sizes and hashes."""
 
 import functools
-import glob
 import hashlib
 import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
-from braceexpand import braceexpand
-
 from ganrun.data.held_out import WHOLE, Part
+from ganrun.data.shard_uris import expand, package_folder
 from ganrun.errors import UserError, escaped
-from ganrun.storage import INDEX_BYTES, PATIENCE_SECONDS, Storage, exists, matching, open_storage
+from ganrun.storage import INDEX_BYTES, PATIENCE_SECONDS, Storage, open_storage
 
 FORMAT = 1
 INDEX_NAME = "index.json"
-PACKAGES = ("fashion-mnist-10k",)
-"""Data sets within the ganrun package, as `data.shards: package:NAME`."""
 SHARD_SAMPLES = 2**24
 """Most samples in a shard. An order of so many takes 128 MiB."""
 
@@ -36,14 +30,43 @@ class Shard:
 
 
 @dataclass(frozen=True)
+class PictureField:
+    """Shape of a further picture of every sample: `size` pixels a side, 1 or 3 `channels`."""
+
+    size: int
+    channels: int
+
+
+@dataclass(frozen=True)
 class Index:
-    """Content of `index.json`; `made` records for people how the data set was made."""
+    """Content of `index.json`.
+
+    Attributes:
+        image_size: size of the field `image` in pixels a side.
+        channels: its channels.
+        classes: class names by label.
+        shards: the shards in order.
+        made: how the data set was made, for people.
+        pictures: further pictures of a sample by field: NAME is the member KEY.NAME.png (.jpg, .jpeg, .webp).
+        stored_size: size of the images in the shards, out of which the centre of `image_size` is read; None: the same.
+            No part of the file: `cropped` sets it.
+    """
 
     image_size: int
     channels: int
     classes: tuple[str, ...]
     shards: tuple[Shard, ...]
     made: dict[str, Any] = field(default_factory=dict)
+    pictures: dict[str, PictureField] = field(default_factory=dict)
+    stored_size: int | None = None
+
+    def cropped(self, size: int) -> "Index":
+        """Return the index of the same data, read with a centre crop of `size` pixels a side."""
+        stored = self.stored_size or self.image_size
+        pictures = {
+            name: replace(shape, size=size) if shape.size == stored else shape for name, shape in self.pictures.items()
+        }
+        return replace(self, image_size=size, pictures=pictures, stored_size=stored)
 
     @property
     def samples(self) -> int:
@@ -58,7 +81,11 @@ class Index:
 
     def to_json(self) -> bytes:
         """Return the bytes of `index.json`; equal indexes have equal bytes."""
-        return (json.dumps({"format": FORMAT, **asdict(self)}, indent=1, sort_keys=True) + "\n").encode()
+        fields = asdict(self)
+        del fields["stored_size"]
+        if not self.pictures:
+            del fields["pictures"]  # ganrun 0.2 reads an index without this key.
+        return (json.dumps({"format": FORMAT, **fields}, indent=1, sort_keys=True) + "\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes, where: str) -> "Index":
@@ -73,9 +100,12 @@ class Index:
                 raise ValueError(f"its format is not {FORMAT}")
             shards = tuple(Shard(**shard) for shard in fields.pop("shards"))
             classes = tuple(fields.pop("classes"))
-            index = cls(shards=shards, classes=classes, **fields)
+            pictures = {name: PictureField(**shape) for name, shape in fields.pop("pictures", {}).items()}
+            index = cls(shards=shards, classes=classes, pictures=pictures, stored_size=None, **fields)
             for shard in shards:
                 _check_plain(shard)
+            for name, shape in pictures.items():
+                _check_shape(name, shape)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{where}: not a valid index ({error}); make it with ganrun prepare") from error
         if not index.samples:
@@ -96,6 +126,11 @@ def _check_plain(shard: Shard) -> None:
         raise ValueError(f"{shard.name} with {shard.samples!r} samples in {shard.bytes!r} bytes")
 
 
+def _check_shape(name: str, shape: PictureField) -> None:
+    if not (type(shape.size) is int and shape.size > 0 and shape.channels in (1, 3)):
+        raise ValueError(f"picture {name!r} of {shape.channels!r} channels and {shape.size!r} pixels a side")
+
+
 @dataclass(frozen=True)
 class DataSet:
     """Index and the storage of each of its shards.
@@ -105,17 +140,19 @@ class DataSet:
         places: storage of each shard.
         part: the samples that are read.
         held_out_by: setting that keeps these samples out of training, for the provenance of scores; None: none does.
+        mirror: True if each sample of the part is followed by its mirror image.
     """
 
     index: Index
     places: tuple[Storage, ...]
     part: Part = WHOLE
     held_out_by: str | None = None
+    mirror: bool = False
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Number of samples of the part in each shard."""
-        return tuple(self.part.size(shard.samples) for shard in self.index.shards)
+        """Number of samples of the part in each shard, with mirror images."""
+        return tuple(self.part.size(shard.samples) * (1 + self.mirror) for shard in self.index.shards)
 
     @property
     def samples(self) -> int:
@@ -124,12 +161,12 @@ class DataSet:
 
     @property
     def whole(self) -> "DataSet":
-        """The data set with all samples."""
-        return replace(self, part=WHOLE, held_out_by=None)
+        """The data set with all samples, without mirror images."""
+        return replace(self, part=WHOLE, held_out_by=None, mirror=False)
 
-    def trained_on(self, held_out_share: float) -> "DataSet":
-        """Return the part that is not held out."""
-        return replace(self, part=Part(held_out_share))
+    def trained_on(self, held_out_share: float, mirror: bool = False) -> "DataSet":
+        """Return the part that is not held out, with the mirror images of this part alone if `mirror` is True."""
+        return replace(self, part=Part(held_out_share), mirror=mirror)
 
     def where(self, shard: int) -> str:
         """Return the address of a shard, for messages."""
@@ -145,7 +182,12 @@ class DataSet:
         return self.places[shard].read(self.index.shards[shard].name, self.index.shards[shard].bytes)
 
 
-def open_data(shards: str | list[str], patience_seconds: float = PATIENCE_SECONDS, key: str = "data.shards") -> DataSet:
+def open_data(
+    shards: str | list[str],
+    patience_seconds: float = PATIENCE_SECONDS,
+    key: str = "data.shards",
+    crop: int | None = None,
+) -> DataSet:
     """Open a data set, such as the one that `data.shards` names.
 
     Args:
@@ -153,14 +195,16 @@ def open_data(shards: str | list[str], patience_seconds: float = PATIENCE_SECOND
             range, a glob or a list.
         patience_seconds: retry budget of a storage that does not answer.
         key: key of the config, or option, that names the shards, for messages.
+        crop: `data.crop`, side in pixels of the centre of the images that is read; None: whole images.
 
     Raises:
-        UserError: no shards or no index there, or parts of different image size, channels or classes.
+        UserError: no shards or no index there, parts of different image size, channels or classes, or images smaller
+            than the crop.
     """
     entries = [shards] if isinstance(shards, str) else shards
     # Once per folder, however many of its shards are named.
     read_index = functools.cache(functools.partial(_read_index, patience_seconds, key))
-    parts = [_open_part(uri, read_index, key) for entry in entries for uri in _expand(entry, patience_seconds, key)]
+    parts = [_open_part(uri, read_index, key) for entry in entries for uri in expand(entry, patience_seconds, key)]
     if not parts:
         raise UserError(f"{key}: {shards!r} names no shard")
     shapes = {(part.index.image_size, part.index.channels, part.index.classes) for part in parts}
@@ -173,44 +217,25 @@ def open_data(shards: str | list[str], patience_seconds: float = PATIENCE_SECOND
         classes=first.classes,
         shards=tuple(shard for part in parts for shard in part.index.shards),
         made=first.made,
+        pictures={
+            name: shape
+            for name, shape in first.pictures.items()
+            if all(part.index.pictures.get(name) == shape for part in parts)
+        },
     )
-    return DataSet(merged, tuple(place for part in parts for place in part.places))
-
-
-def _expand(entry: str, patience_seconds: float, key: str) -> list[str]:
-    """Expand brace ranges, then globs. A place that exists is taken as it is, whatever its name contains.
-
-    Raises:
-        UserError: nothing matches, unbalanced braces, or the storage does not answer.
-    """
-    if not any(sign in entry for sign in "*?[]{}\\"):
-        return [entry]
-    folder = entry
-    try:
-        while folder and not exists(folder, patience_seconds):
-            folder = folder.rpartition("/")[0]
-        patterns = list(braceexpand(entry.removeprefix(folder)))
-    except ValueError:
+    if crop and crop > merged.image_size:
         raise UserError(
-            f"{key}: {entry!r} does not exist, and has unbalanced braces; correct the path or the range"
-        ) from None
-    except OSError as error:
-        raise UserError(f"{key}: cannot list {folder}: {error.strerror or error}") from error
-    uris = []
-    for pattern in patterns:
-        if not glob.has_magic(pattern) or exists(folder + pattern, patience_seconds):
-            uris.append(folder + pattern)
-        elif found := matching(pattern, folder):
-            uris += found
-        else:
-            raise UserError(f"{key}: no file matches {folder + pattern!r}")
-    return uris
+            f"data.crop: {crop}, but the images of {key} {shards!r} have {merged.image_size} pixels a side; set at "
+            f"most {merged.image_size}, or make the data set again with ganrun prepare --size"
+        )
+    merged = merged.cropped(crop) if crop else merged
+    return DataSet(merged, tuple(place for part in parts for place in part.places))
 
 
 def _open_part(uri: str, read_index: Callable[[str], DataSet], key: str) -> DataSet:
     """Open a folder with an index, or one shard with its index beside it."""
     if uri.startswith("package:"):
-        return read_index(str(_package(uri.removeprefix("package:"), key)))
+        return read_index(package_folder(uri, key))
     if not uri.endswith((".tar", ".tar.gz")) or os.path.isdir(uri.removeprefix("file://")):
         return read_index(uri.rstrip("/"))
     folder, _, name = uri.rpartition("/")
@@ -220,16 +245,7 @@ def _open_part(uri: str, read_index: Callable[[str], DataSet], key: str) -> Data
         where = f"{folder or '.'}/{INDEX_NAME}"
         raise UserError(f"{key}: {uri!r} is not in {where}; run: ganrun prepare shards:{folder}")
     shard = whole.index.shards[found[0]]
-    return DataSet(
-        Index(whole.index.image_size, whole.index.channels, whole.index.classes, (shard,), whole.index.made),
-        (whole.places[found[0]],),
-    )
-
-
-def _package(name: str, key: str) -> Path:
-    if name not in PACKAGES:
-        raise UserError(f"{key}: no data set 'package:{name}'; ganrun carries {', '.join(PACKAGES)}")
-    return Path(str(files("ganrun.data"))) / name
+    return DataSet(replace(whole.index, shards=(shard,)), (whole.places[found[0]],))
 
 
 def _read_index(patience_seconds: float, key: str, uri: str) -> DataSet:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from ganrun.config.schema import EvaluateConfig
 from ganrun.data.held_out import Part
-from ganrun.data.index import DataSet, open_data
+from ganrun.data.index import DataSet, Index, open_data
 from ganrun.errors import UserError
 from ganrun.storage import PATIENCE_SECONDS
 
@@ -29,7 +29,7 @@ def open_scored(
         UserError: fewer samples are held out than a score asks for, or none at all; or see `open_data`.
     """
     if settings.shards is not None:
-        found = _open_other(settings.shards, patience_seconds)
+        found = _open_other(settings.shards, patience_seconds, data.index)
     elif settings.held_out_share:
         found = _hold_out(data, settings.held_out_share)
     else:
@@ -42,9 +42,10 @@ def open_scored(
     return found
 
 
-def _open_other(shards: str | list[str], patience_seconds: float) -> DataSet:
+def _open_other(shards: str | list[str], patience_seconds: float, like: Index) -> DataSet:
     uris = [shards] if isinstance(shards, str) else shards
-    found = open_data(uris, patience_seconds, "evaluate.shards")
+    crop = like.image_size if like.stored_size else None
+    found = open_data(uris, patience_seconds, "evaluate.shards", crop)
     return replace(found, held_out_by=f"evaluate.shards={','.join(uris)} sha256:{found.index.fingerprint[:12]}")
 
 

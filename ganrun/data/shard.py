@@ -19,6 +19,12 @@ METADATA = re.compile(r"__[^/]*__($|/)")
 """Members that describe the shard; the pattern with which webdataset skips them."""
 Sample = dict[str, memoryview]
 """Members of one sample by extension (lower case, without the dot), e.g. {"png": ..., "cls": ...}."""
+
+
+class MirroredSample(dict[str, memoryview]):
+    """Members of a sample of which all pictures are read mirrored, left and right swapped."""
+
+
 _REMEDY = "the shard is corrupt or was replaced: restore it, or index the data set again with ganrun prepare"
 
 
@@ -31,6 +37,11 @@ class OpenShard:
 
     where: str
     samples: list[tuple[str, Sample]]
+
+
+def with_mirror_images(samples: list[tuple[str, Sample]]) -> list[tuple[str, Sample]]:
+    """Return samples, each followed by its mirror image, whose key ends with ` mirrored`."""
+    return [each for key, sample in samples for each in ((key, sample), (f"{key} mirrored", MirroredSample(sample)))]
 
 
 def open_shard(data: bytes, shard: Shard, where: str) -> list[tuple[str, Sample]]:

@@ -63,6 +63,7 @@ class RealImages:
         """Everything that decides which pixels are seen: the key of what a cache keeps of them."""
         image, part = self.fields["image"], self.data.part
         held_out = {"held_out_share": part.share} if part.held_out else {}
+        crop = {"crop": self.data.index.image_size} if self.data.index.stored_size else {}
         return {
             "data": self.data.index.fingerprint,
             "samples": self.samples,
@@ -70,6 +71,7 @@ class RealImages:
             "extension": image.extension,
             "channels": image.channels,
             "damaged_share": self.damaged_share,
+            **crop,
             **held_out,
         }
 

@@ -74,7 +74,8 @@ def score_pictures(
     if not (shards := request.data or (config and config.data.shards)):
         raise UserError("--images: name the real images to compare with: --data URI, or a run")
     settings = config.evaluate if config else EvaluateConfig()
-    data = open_data(shards, key="--data" if request.data else "data.shards")
+    crop = config.data.crop if config else None
+    data = open_data(shards, key="--data" if request.data else "data.shards", crop=crop)
     seed = request.seed if request.seed is not None else config.run.seed if config else 0
     pictures = PictureFolder(folder, data.index.image_size, data.index.channels, seed)
     samples = min(request.samples or len(pictures.paths), len(pictures.paths))
@@ -201,9 +202,10 @@ def _extractor(settings: EvaluateConfig, request: ScoreRequest) -> Extractor:
 def _reals(sampler: Sampler, request: ScoreRequest, samples: int) -> RealImages:
     config = sampler.config.data
     if request.data is None:
-        data = open_scored(open_data(config.shards), sampler.config.evaluate, samples, key="--samples")
+        whole = open_data(config.shards, crop=config.crop)
+        data = open_scored(whole, sampler.config.evaluate, samples, key="--samples")
     else:
-        data = open_data(request.data, key="--data")
+        data = open_data(request.data, key="--data", crop=config.crop)
     if (data.index.image_size, data.index.channels) != (config.image_size, config.channels):
         raise UserError(
             f"--data {request.data}: images have {data.index.channels} channels and {data.index.image_size} pixels a "

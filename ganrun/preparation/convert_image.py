@@ -9,8 +9,8 @@ import functools
 import io
 import logging
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ EXTENSIONS = FIELD_EXTENSIONS["image"]
 _EXTENSION_OF = {name: extension for extension, (name, _) in FORMATS.items()}
 _GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 _ORIENTATION = 0x0112
+_QUARTER_TURNS = (5, 6, 7, 8)
+"""Orientations that swap width and height."""
 _NOT_READ = ("EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC")
 """Formats that Pillow lists, but reads only by starting Ghostscript (EPS), only on Windows, or not at all."""
 logging.getLogger("PIL").setLevel(logging.CRITICAL)  # It does not name the file; our own messages do.
@@ -63,6 +65,7 @@ class Rule:
         recolour: convert pictures with other channels; False: refuse them.
         filter: resize filter, a name in `FILTERS`.
         format: file format, a name in `FORMATS`; None: keep files that need no conversion, encode others as png.
+        further: channels of further pictures of a sample by their field; those without an entry have `channels`.
     """
 
     size: int
@@ -71,6 +74,7 @@ class Rule:
     recolour: bool = False
     filter: str = "lanczos"
     format: str | None = None
+    further: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,31 @@ def read_shape(stored: Stored) -> tuple[int, int, int]:
         return (*image.size, _channels(image.mode))
 
 
+def read_upright_size(stored: Stored) -> tuple[int, int]:
+    """Return width and height from the header of a picture, turned by its EXIF orientation.
+
+    Raises:
+        UnreadableError: the header cannot be read.
+    """
+    with _open(stored) as image:
+        try:
+            turned = image.getexif().get(_ORIENTATION) in _QUARTER_TURNS
+        except Exception as error:  # reading the orientation decodes some files
+            raise UnreadableError(f"corrupt: {error}") from error
+        return image.size[::-1] if turned else image.size
+
+
+def decode(stored: Stored) -> Image.Image:
+    """Return the first frame of a picture in mode "L" or "RGB", turned by its EXIF orientation.
+
+    Raises:
+        UnreadableError: it cannot be decoded.
+    """
+    with _open(stored) as image:
+        _decode(image, None)
+    return _flatten(image, "L" if _channels(image.mode) == 1 else "RGB")
+
+
 def convert(stored: Stored, rule: Rule) -> Picture:
     """Convert a picture by the rule.
 
@@ -138,12 +167,7 @@ def convert(stored: Stored, rule: Rule) -> Picture:
         kept = _decode(image, rule)
     short = min(image.size)
     _check(image, rule)
-    try:
-        image = _flatten(image, "L" if rule.channels == 1 else "RGB")
-    except UnreadableError:
-        raise
-    except (ValueError, OSError, TypeError, KeyError) as error:
-        raise UnreadableError(f"cannot convert mode {image.mode}: {error}") from error
+    image = _flatten(image, "L" if rule.channels == 1 else "RGB")
     if image.size != (rule.size, rule.size):
         image = _centre_square(image).resize((rule.size, rule.size), FILTERS[rule.filter])
     pixels = np.asarray(image).reshape(rule.size, rule.size, rule.channels)
@@ -177,7 +201,7 @@ def _open(stored: Stored) -> Image.Image:
         raise UnreadableError(_reason(stored, error)) from error
 
 
-def _decode(image: Image.Image, rule: Rule) -> str | None:
+def _decode(image: Image.Image, rule: Rule | None) -> str | None:
     """Decode the first frame and apply the EXIF orientation, in place.
 
     Returns:
@@ -185,7 +209,7 @@ def _decode(image: Image.Image, rule: Rule) -> str | None:
     """
     try:
         with _quiet():
-            kept = _kept_extension(image, rule)
+            kept = _kept_extension(image, rule) if rule else None
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
     except Exception as error:  # even reading the orientation decodes some files
@@ -241,21 +265,23 @@ def _channels(mode: str) -> int:
 
 
 def _flatten(image: Image.Image, mode: str) -> Image.Image:
-    """Convert a picture of any mode to "L" or "RGB"."""
-    if image.mode.startswith("I"):
-        levels = np.asarray(image)
-        if levels.min() < 0 or levels.max() > 65535:
-            raise UnreadableError("more than 16 bits per pixel")
-        return Image.fromarray((levels / 257).round().astype(np.uint8)).convert(mode)
+    """Convert a picture of any mode to "L" or "RGB", transparency onto white."""
     if image.mode == "F":
         raise UnreadableError("floating-point pixels, whose range is unknown")
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     try:
+        if image.mode.startswith("I"):
+            levels = np.asarray(image)
+            if levels.min() < 0 or levels.max() > 65535:
+                raise UnreadableError("more than 16 bits per pixel")
+            return Image.fromarray((levels / 257).round().astype(np.uint8)).convert(mode)
+        if image.has_transparency_data:
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
         return image if image.mode == mode else image.convert(mode)
-    except ValueError as error:
-        raise UnreadableError(f"cannot convert mode {image.mode} to {mode}") from error
+    except UnreadableError:
+        raise
+    except (ValueError, OSError, TypeError, KeyError) as error:
+        raise UnreadableError(f"cannot convert mode {image.mode} to {mode}: {error}") from error
 
 
 def _encode(image: Image.Image, extension: str) -> bytes:

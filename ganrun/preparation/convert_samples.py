@@ -2,9 +2,20 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from ganrun.errors import UserError, escaped
-from ganrun.preparation.convert_image import EXTENSIONS, Picture, Rule, UnreadableError, convert, read_shape
+from ganrun.preparation.convert_image import (
+    EXTENSIONS,
+    Picture,
+    Rule,
+    Stored,
+    UnreadableError,
+    convert,
+    decode,
+    read_shape,
+    read_upright_size,
+)
 from ganrun.preparation.fields import Members
 from ganrun.preparation.labels import parse_label
 from ganrun.preparation.sources import Item, image_of
@@ -21,6 +32,7 @@ class SampleCounts:
         skipped: a line for each image that could not be read.
         members: number of samples with a member, by its extension.
         unlabelled: the first sample without a .cls.
+        shapes: width, height and channels of the further pictures, by extension; empty where they differ.
     """
 
     sums: list[int]
@@ -29,14 +41,15 @@ class SampleCounts:
     skipped: list[str] = field(default_factory=list)
     members: dict[str, int] = field(default_factory=dict)
     unlabelled: str = ""
+    shapes: dict[str, list[int]] = field(default_factory=dict)
 
-    def count(self, item: Item, picture: Picture) -> None:
-        """Add one converted sample."""
+    def count(self, item: Item, picture: Picture, shapes: dict[str, list[int]]) -> None:
+        """Add one converted sample, with the shapes of its further pictures."""
         labels = {str(parse_label(item.members["cls"], item.where)): 1} if "cls" in item.members else {}
         members = dict.fromkeys((picture.extension, *item.members), 1)
         sums: list[int] = picture.pixels.sum((0, 1), dtype=int).tolist()
         unlabelled = "" if labels else item.where
-        self.add(SampleCounts(sums, labels, int(picture.enlarged), [], members, unlabelled))
+        self.add(SampleCounts(sums, labels, int(picture.enlarged), [], members, unlabelled, shapes))
 
     def add(self, other: "SampleCounts") -> None:
         """Add other counters."""
@@ -44,6 +57,8 @@ class SampleCounts:
         for mine, others in ((self.labels, other.labels), (self.members, other.members)):
             for name, number in others.items():
                 mine[name] = mine.get(name, 0) + number
+        for name, shape in other.shapes.items():
+            self.shapes[name] = shape if self.shapes.get(name, shape) == shape else []
         self.enlarged += other.enlarged
         self.skipped += other.skipped
         self.unlabelled = self.unlabelled or other.unlabelled
@@ -67,8 +82,9 @@ def convert_all(
     for item in items:
         try:
             picture = convert(image_of(item), rule)
-            item = replace(item, members=_convert_others(item.members, rule)) if rule.resize else item
+            item = replace(item, members={**_convert_others(item.members, rule), **_convert_pictures(item, rule)})
             _check_extensions(item, picture)
+            shapes = _shapes(item.members)
         except UnreadableError as error:
             if strict:
                 raise UserError(f"{item.where}: unreadable ({error}); {strict}") from error
@@ -76,7 +92,7 @@ def convert_all(
             continue
         except UserError as error:
             raise UserError(f"{item.where}: {error}") from error
-        counts.count(item, picture)
+        counts.count(item, picture, shapes)
         yield item, picture
 
 
@@ -89,21 +105,72 @@ def skip_faults(items: Iterable[Item], counts: SampleCounts) -> Iterator[Item]:
             yield item
 
 
-def _convert_others(members: Members, rule: Rule) -> Members:
-    """Resize further images of a sample, such as `edges.png`, to the size of the first. Each keeps its channels.
+def is_further(extension: str) -> bool:
+    """Return True for the extension of a further picture of a sample, such as `edges.png`."""
+    name, _, ending = extension.rpartition(".")
+    return bool(name) and ending in EXTENSIONS
+
+
+def _shapes(members: Members) -> dict[str, list[int]]:
+    """Return width, height and channels of the further pictures of a sample by extension.
 
     Raises:
-        UnreadableError: one cannot be decoded, or two would get the same extension.
+        UnreadableError: one cannot be decoded.
+    """
+    shapes = {}
+    for extension in filter(is_further, members):
+        try:
+            decode(members[extension])
+            shapes[extension] = list(read_shape(members[extension]))
+        except UnreadableError as error:
+            raise UnreadableError(f"its .{extension}: {error}") from error
+    return shapes
+
+
+def _convert_pictures(item: Item, rule: Rule) -> Members:
+    """Convert the further pictures of a sample to members such as `source.png`.
+
+    Raises:
+        UnreadableError: one cannot be decoded, or has another size than the first.
+    """
+    converted: Members = {}
+    for name, stored in item.pictures.items():
+        where = f"its {name}{f' {escaped(str(stored))}' if isinstance(stored, Path) else ''}"
+        try:
+            _check_alike(image_of(item), stored)
+            picture = convert(stored, replace(rule, channels=rule.further.get(name, rule.channels)))
+        except (UnreadableError, UserError) as error:
+            raise type(error)(f"{where}: {error}") from error
+        converted[f"{name}.{picture.extension}"] = picture.data
+    return converted
+
+
+def _check_alike(first: Stored, stored: Stored) -> None:
+    """Refuse a pair of unlike size.
+
+    Raises:
+        UnreadableError: the size of the picture is not that of the first one.
+    """
+    (width, height), (wanted_width, wanted_height) = read_upright_size(stored), read_upright_size(first)
+    if (width, height) != (wanted_width, wanted_height):
+        raise UnreadableError(f"{width}x{height} pixels, but the image has {wanted_width}x{wanted_height}")
+
+
+def _convert_others(members: Members, rule: Rule) -> Members:
+    """Resize further pictures of existing samples to the size of the first, if the rule does. Each keeps its channels.
+
+    Raises:
+        UnreadableError: one cannot be decoded.
+        UserError: two would get the same extension.
     """
     converted: Members = {}
     for extension, content in members.items():
-        kind, _, ending = extension.rpartition(".")
-        if kind and ending in EXTENSIONS:
+        if is_further(extension) and rule.resize:
             try:
                 picture = convert(content, replace(rule, channels=read_shape(content)[2]))
             except UnreadableError as error:
                 raise UnreadableError(f"its .{extension}: {error}") from error
-            extension, content = f"{kind}.{picture.extension}", picture.data
+            extension, content = f"{extension.rpartition('.')[0]}.{picture.extension}", picture.data
         if extension in converted:
             raise UserError(f"has two members that would be .{extension} once converted; rename or remove one")
         converted[extension] = content

@@ -14,12 +14,14 @@ from ganrun.preparation.find_images import AHEAD, Found, find_images
 from ganrun.preparation.labels import in_order
 from ganrun.preparation.process_pool import parallel_map
 from ganrun.preparation.sources import (
+    IMAGE,
     NO_REMARKS,
     ORDER_SEED,
     Item,
     Part,
     Remarks,
     Shape,
+    Shapes,
     hash_of,
     key_of,
     shuffled_parts,
@@ -64,14 +66,14 @@ class FolderSource:
         entries = ((path, size, self.members.get(path, {})) for path, size in zip(self.paths, sizes, strict=True))
         return hash_of(repr(entry).encode() for entry in entries)
 
-    def shapes(self, workers: int) -> dict[Shape, str]:
+    def shapes(self, workers: int) -> Shapes:
         """Read the header of every file, so that one image of another size fails before packing starts."""
         found: dict[Shape, str] = {}
         edges = [*range(0, len(self.paths), 4096), len(self.paths)]
         chunks = [self.paths[start:end] for start, end in pairwise(edges)]
         for shapes in parallel_map(self._shapes, chunks, workers):
             found = shapes | found
-        return found
+        return {IMAGE: found}
 
     def parts(self, shard_samples: int | None, image_bytes: int) -> list[Part]:
         """Shuffle the images over shards, so that no shard has one class only."""
@@ -80,19 +82,19 @@ class FolderSource:
     def items(self, part: Part) -> Iterator[Item]:
         """Yield the samples of a part. Local files are passed as paths and opened by the converter."""
         paths = [self.paths[number] for number in part.numbers]
-        for place, (path, picture) in enumerate(zip(paths, self._pictures(paths), strict=True)):
+        for place, (path, picture) in enumerate(zip(paths, self.pictures(paths), strict=True)):
             yield Item(key_of(part, place), escaped(self._where(path)), picture, self.members.get(path, {}))
 
     def _shapes(self, paths: Sequence[str]) -> dict[Shape, str]:
         found: dict[Shape, str] = {}
-        for path, picture in zip(paths, self._pictures(paths), strict=True):
+        for path, picture in zip(paths, self.pictures(paths), strict=True):
             try:
                 found.setdefault(read_shape(picture), escaped(self._where(path)))
             except UnreadableError:
                 continue  # reported when it is packed
         return found
 
-    def _pictures(self, paths: Sequence[str]) -> Iterator[Stored]:
+    def pictures(self, paths: Sequence[str]) -> Iterator[Stored]:
         """Yield pictures in order. From a bucket 32 are downloaded at a time, which bounds memory."""
         if not _is_bucket(self.root):
             yield from (Path(self._where(path)) for path in paths)

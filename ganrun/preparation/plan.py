@@ -2,7 +2,7 @@
 
 from ganrun.errors import UserError
 from ganrun.preparation.convert_image import Rule
-from ganrun.preparation.sources import Shape, Source
+from ganrun.preparation.sources import IMAGE, Shape, Source
 
 
 def plan_rule(
@@ -13,7 +13,7 @@ def plan_rule(
     Args:
         source: images.
         size: size in pixels; None: the source's default, or the common size of the images.
-        channels: 1 or 3; None: those of the images.
+        channels: 1 or 3, for all pictures of a sample; None: those of the images.
         filter: resize filter, a name in `FILTERS`.
         format: file format, a name in `FORMATS`; None: keep files that need no conversion.
         workers: number of processes that read headers.
@@ -24,15 +24,18 @@ def plan_rule(
     """
     wanted = size or source.size
     shapes = {} if wanted and channels else source.shapes(workers)
-    if not shapes and not (wanted and channels):
-        raise UserError(f"SOURCE ({source.name}): no readable image; all files are corrupt")
+    for name, found in shapes.items():
+        if not found:
+            what = "image" if name == IMAGE else f"image of field {name!r}"
+            raise UserError(f"SOURCE ({source.name}): no readable {what}; all files are corrupt")
     return Rule(
-        size=wanted or _common_size(shapes),
-        channels=channels or _common_channels(shapes),
+        size=wanted or _common_size(shapes[IMAGE]),
+        channels=channels or _common_channels(shapes[IMAGE]),
         resize=wanted is not None,
         recolour=channels is not None,
         filter=filter,
         format=format,
+        further={} if channels else {name: _common_channels(shapes[name]) for name in shapes if name != IMAGE},
     )
 
 

@@ -1,4 +1,4 @@
-"""Preview of a data set: 64 samples in one PNG."""
+"""Pictures of random samples of a data set, with all their pictures side by side."""
 
 import io
 import random
@@ -6,7 +6,7 @@ import random
 from PIL import Image
 
 from ganrun.data.index import Index
-from ganrun.data.shard import read_samples
+from ganrun.data.shard import Sample, read_samples
 from ganrun.preparation.convert_image import EXTENSIONS
 from ganrun.storage import Storage
 
@@ -20,23 +20,41 @@ def preview(place: Storage, index: Index) -> bytes:
     """Return a PNG of 8x8 random samples (always the same ones) from up to eight shards."""
     lot = random.Random(0)
     shards = lot.sample(index.shards, min(_COLUMNS, len(index.shards)))
-    pool: list[bytes] = []
+    pool: list[Sample] = []
     for shard in shards:
         samples = read_samples(place.read(shard.name), shard.name)
         drawn = lot.sample(samples, min(len(samples), -(-(_COLUMNS**2) // len(shards))))
-        pool += [bytes(members[kind]) for _, members in drawn for kind in EXTENSIONS if kind in members]
+        pool += [members for _, members in drawn]
     return _sheet(pool[: _COLUMNS**2], index)
 
 
-def _sheet(files: list[bytes], index: Index) -> bytes:
-    tile = min(index.image_size, _LARGEST_TILE)
-    step, rows = tile + _GAP, -(-len(files) // _COLUMNS)
-    mode = "L" if index.channels == 1 else "RGB"
-    sheet = Image.new(mode, (_COLUMNS * step + _GAP, rows * step + _GAP), "white")
+def pictures_of(members: Sample, index: Index) -> list[bytes]:
+    """Return the encoded pictures of a sample: `image`, then the further ones of the index."""
+    kinds = [EXTENSIONS, *(tuple(f"{name}.{ending}" for ending in EXTENSIONS) for name in index.pictures)]
+    return [bytes(members[kind]) for each in kinds for kind in each if kind in members]
+
+
+def strip(files: list[bytes], tile: int, mode: str) -> Image.Image:
+    """Return pictures side by side, each scaled to `tile` pixels a side."""
+    row = Image.new(mode, (len(files) * tile, tile), "white")
     for number, file in enumerate(files):
+        row.paste(Image.open(io.BytesIO(file)).convert(mode).resize((tile, tile)), (number * tile, 0))
+    return row
+
+
+def mode_of(index: Index) -> str:
+    """Return Pillow's mode for all pictures of a data set."""
+    colours = {index.channels, *(shape.channels for shape in index.pictures.values())}
+    return "L" if colours == {1} else "RGB"
+
+
+def _sheet(samples: list[Sample], index: Index) -> bytes:
+    tile, rows = min(index.image_size, _LARGEST_TILE), -(-len(samples) // _COLUMNS)
+    across, down, mode = tile * (1 + len(index.pictures)) + _GAP, tile + _GAP, mode_of(index)
+    sheet = Image.new(mode, (_COLUMNS * across + _GAP, rows * down + _GAP), "white")
+    for number, members in enumerate(samples):
         row, column = divmod(number, _COLUMNS)
-        image = Image.open(io.BytesIO(file)).convert(mode).resize((tile, tile))
-        sheet.paste(image, (_GAP + column * step, _GAP + row * step))
+        sheet.paste(strip(pictures_of(members, index), tile, mode), (_GAP + column * across, _GAP + row * down))
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()

@@ -5,16 +5,18 @@ from dataclasses import dataclass
 
 from ganrun.data.index import INDEX_NAME, Index, is_plain
 from ganrun.data.shard import read_samples
+from ganrun.data.shard_uris import package_folder
 from ganrun.errors import UserError
 from ganrun.preparation.convert_image import EXTENSIONS, UnreadableError, read_shape, readable_endings
 from ganrun.preparation.find_images import count_endings
 from ganrun.preparation.sources import (
+    IMAGE,
     NO_REMARKS,
     UNFINISHED_NAME,
     Item,
     Part,
     Remarks,
-    Shape,
+    Shapes,
     hash_of,
     image_of,
     versions,
@@ -22,8 +24,8 @@ from ganrun.preparation.sources import (
 from ganrun.storage import INDEX_BYTES, open_storage
 
 SHARD_ENDINGS = (".tar", ".tar.gz")
-OWN_FILES = (INDEX_NAME, UNFINISHED_NAME, "preview.png", "skipped.txt")
-"""Files that ganrun writes beside shards."""
+OWN_FILES = (INDEX_NAME, UNFINISHED_NAME, "preview.png", "skipped.txt", "LICENSE")
+"""Files that ganrun writes beside shards, and the licence of what travels with it."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class ShardsSource:
     def old_identity(self) -> None:
         """Return None: older ganrun recorded only the names of the shards."""
 
-    def shapes(self, workers: int) -> dict[Shape, str]:
+    def shapes(self, workers: int) -> Shapes:
         """Return the shape of the first readable image. The others are checked against it during conversion.
 
         Raises:
@@ -63,7 +65,7 @@ class ShardsSource:
         for name in self.names:
             for item in self.items(Part(name)):
                 try:
-                    return {read_shape(image_of(item)): item.where}
+                    return {IMAGE: {read_shape(image_of(item)): item.where}}
                 except UnreadableError as error:
                     first = f"{item.where}: {error}" if first == "no sample" else first
         raise UserError(f"shards:{self.uri}: no readable image; the first fault: {first}")
@@ -106,13 +108,13 @@ def open_shards(uri: str, copied: bool) -> ShardsSource:
     """Find the shards in a folder or prefix. Class names come from the index, if there is one.
 
     Args:
-        uri: folder or prefix.
+        uri: folder or prefix, or `package:NAME`.
         copied: True if images are converted, hence may have any format; False if training reads these shards.
 
     Raises:
         UserError: no shards, a name that no index may have, or the data set is unfinished.
     """
-    uri = uri.rstrip("/") or "/"
+    uri = package_folder(uri, "SOURCE") if uri.startswith("package:") else uri.rstrip("/") or "/"
     place = open_storage(uri)
     try:
         names = place.list()

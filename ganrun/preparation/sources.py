@@ -3,8 +3,8 @@
 import hashlib
 import os
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
@@ -15,11 +15,15 @@ from ganrun.storage import Entry, expand_user, open_storage
 
 UNFINISHED_NAME = "unfinished.json"
 """Record of an unfinished data set; deleted once the index is written."""
+IMAGE = "image"
+"""Field of the first picture of a sample, stored as KEY.png; a further picture NAME is stored as KEY.NAME.png."""
 ORDER_SEED = 0
 """Seed of the order of images in shards."""
 
 Shape = tuple[int, int, int]
 """Width, height and channels of an image."""
+Shapes = dict[str, dict[Shape, str]]
+"""Shapes that occur, each with the name of the first such image, by field; the first field is `image`."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,10 @@ class Item:
     Attributes:
         key: key of the sample in its shard.
         where: name of the sample in messages.
-        image: its picture; None if it has none.
+        image: its picture, field `image`; None if it has none.
         members: other members by extension.
         fault: reason why it is no sample, of what looks like one; None for a sample.
+        pictures: its further pictures by field, e.g. `source`; all have the size of the first.
     """
 
     key: str
@@ -39,6 +44,7 @@ class Item:
     image: Stored | None
     members: Members
     fault: str | None = None
+    pictures: Mapping[str, Stored] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,11 +55,13 @@ class Remarks:
         unread: a line for each image that cannot be read, known before conversion.
         left_out: a line for each kind of file that is no image or no shard.
         numbering: how labels are numbered.
+        licences: a line for each work that the images are from: title, author, licence.
     """
 
     unread: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     numbering: str = ""
+    licences: tuple[str, ...] = ()
 
 
 NO_REMARKS = Remarks()
@@ -93,8 +101,8 @@ class Source(Protocol):
     def old_identity(self) -> str | None:
         """Return the hash of names, sizes and members that older ganrun recorded; None if it left out the sizes."""
 
-    def shapes(self, workers: int) -> dict[Shape, str]:
-        """Return the shapes that occur, each with the name of the first such image."""
+    def shapes(self, workers: int) -> Shapes:
+        """Return the shapes of the images that can be read."""
 
     def parts(self, shard_samples: int | None, image_bytes: int) -> list[Part]:
         """Assign images to shards.
@@ -125,10 +133,10 @@ class ArraySource:
 
     old_identity = identity
 
-    def shapes(self, workers: int) -> dict[Shape, str]:
+    def shapes(self, workers: int) -> Shapes:
         """Return the one shape that all images have."""
         height, width, *channels = self.images.shape[1:]
-        return {(width, height, channels[0] if channels else 1): self.name}
+        return {IMAGE: {(width, height, channels[0] if channels else 1): self.name}}
 
     def parts(self, shard_samples: int | None, image_bytes: int) -> list[Part]:
         """Shuffle the images over shards."""

@@ -15,7 +15,7 @@ from ganrun.data.index import open_data
 from ganrun.data.shard import open_shard
 from ganrun.preparation.convert_image import Pixels
 from ganrun.preparation.published_datasets import open_fashion_mnist
-from ganrun.preparation.sources import NO_REMARKS, Item, Part, Remarks, Shape, hash_of, key_of, shuffled_parts
+from ganrun.preparation.sources import IMAGE, NO_REMARKS, Item, Part, Remarks, Shapes, hash_of, key_of, shuffled_parts
 
 CLASSES = 10
 PACKAGE = "package:fashion-mnist-10k"
@@ -45,10 +45,10 @@ class StackedSource:
 
     old_identity = identity
 
-    def shapes(self, workers: int) -> dict[Shape, str]:
+    def shapes(self, workers: int) -> Shapes:
         """Return the one shape that all stacks have."""
         height, width = self.images.shape[1:]
-        return {(width, height, 3): self.name}
+        return {IMAGE: {(width, height, 3): self.name}}
 
     def parts(self, shard_samples: int | None, image_bytes: int) -> list[Part]:
         """Shuffle the stacks over shards."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ganrun import __version__
-from ganrun.data.index import INDEX_NAME, Index, Shard
+from ganrun.data.index import INDEX_NAME, Index, PictureField, Shard
 from ganrun.errors import UserError
 from ganrun.preparation.convert_image import EXTENSIONS, Rule
 from ganrun.preparation.convert_samples import SampleCounts
@@ -56,7 +56,7 @@ def finish(dest: Storage, source: Source, rule: Rule, made: dict[str, Any], resu
         "enlarged": counts.enlarged,
         **_remarks(source, counts),
     }
-    index = Index(rule.size, rule.channels, classes, shards, {**made, **facts})
+    index = Index(rule.size, rule.channels, classes, shards, {**made, **facts}, _pictures(shards, counts))
     content = index.to_json()
     if len(content) > INDEX_BYTES:
         raise UserError(
@@ -83,6 +83,21 @@ def _classes(source: Source, counts: SampleCounts) -> tuple[str, ...]:
     return source.classes if len(source.classes) >= needed else tuple(map(str, range(needed)))
 
 
+def _pictures(shards: Sequence[Shard], counts: SampleCounts) -> dict[str, PictureField]:
+    """Return the further pictures that every sample has, by field, if they are square and all of one shape."""
+    samples = sum(shard.samples for shard in shards)
+    names = sorted({extension.rpartition(".")[0] for extension in counts.shapes})
+    found = {}
+    for name in names:
+        kinds = [extension for extension in counts.shapes if extension.rpartition(".")[0] == name]
+        shapes = {tuple(counts.shapes[extension]) for extension in kinds}
+        first = next(iter(shapes))
+        alike = len(shapes) == 1 and len(first) == 3 and first[0] == first[1]
+        if alike and sum(counts.members[extension] for extension in kinds) == samples:
+            found[name] = PictureField(size=first[0], channels=first[2])
+    return found
+
+
 def _remarks(source: Source, counts: SampleCounts) -> dict[str, Any]:
     """Return what the index records about members, labels and files that were left out."""
     extensions = {name: number for name, number in sorted(counts.members.items()) if name not in EXTENSIONS}
@@ -90,6 +105,7 @@ def _remarks(source: Source, counts: SampleCounts) -> dict[str, Any]:
         "first_without_label": counts.unlabelled if counts.labels else "",
         "numbering": source.remarks.numbering,
         "left_out": list(source.remarks.left_out),
+        "licences": list(source.remarks.licences),
     }
     counted = {"members": extensions} if len(extensions) <= COUNTED_EXTENSIONS else {}
     return counted | {key: value for key, value in facts.items() if value}

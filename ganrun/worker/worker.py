@@ -108,9 +108,10 @@ def _set_up(config: RunSpec, channel: Channel, restart: messages.Restart | None)
     check_names(config)
     patience = config.run.patience_seconds
     folder = RunFolder(open_storage(config.run.uri, patience))
-    data = open_data(config.data.shards, patience)
+    data = open_data(config.data.shards, patience, crop=config.data.crop)
     evaluator = _open_evaluator(config, data) if config.evaluate.every_images else None
-    return _Setup(folder, data.trained_on(config.evaluate.held_out_share), evaluator, channel, restart)
+    trained_on = data.trained_on(config.evaluate.held_out_share, config.data.mirror)
+    return _Setup(folder, trained_on, evaluator, channel, restart)
 
 
 def _attempt(

@@ -72,6 +72,8 @@ def test_all_faults_come_in_one_message(file):
         ("data.fields={label: label}", ["data.fields", "image: image"]),
         ("data.image_size=48", ["data.image_size", "48", "16, 32, 64, 128, 256"]),
         ("data.channels=2", ["data.channels", "2", "1 or 3"]),
+        ("data.crop=12", ["data.crop", "12", "data.image_size: 16", "data.image_size=12"]),
+        ("data.crop=7", ["data.crop", "7", "greater than or equal to 8"]),
         ("data.fields={image: point}", ["data.image_size", "16", "one pixel", "allowed: 1"]),
         ("data.fields={image: vector}", ["data.fields", "image: image"]),
         ("model.name=mlp", ["data.image_size", "16", "mlp", "allowed: 1"]),

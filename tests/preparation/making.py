@@ -1,8 +1,10 @@
 """Helpers that make small images, folders, idx files and shards, and run the command in one process."""
 
 import gzip
+import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -11,6 +13,8 @@ from ganrun.data.index import Index, open_data
 from ganrun.data.shard import Sample, open_shard
 from ganrun.preparation.pack import write_tar
 from ganrun.prepare import main
+
+CIRCLE = '<circle cx="16" cy="16" r="8" fill="{}"/>'
 
 
 def noise(seed: int, size: tuple[int, int] = (8, 8), channels: int = 3) -> Image.Image:
@@ -41,6 +45,26 @@ def shards_of(root: Path, *tars: list[tuple[str, dict[str, bytes]]]) -> Path:
     for number, samples in enumerate(tars):
         (root / f"{number}.tar").write_bytes(write_tar(samples)[0])
     return root
+
+
+def svg_set(file: Path, colour: str, names: list[str], **changes: Any) -> Path:
+    """Write a set of circles of one colour."""
+    content = {
+        "prefix": file.stem,
+        "info": {
+            "name": file.stem.title(),
+            "author": {"name": "A. Painter"},
+            "license": {"title": "MIT", "url": "https://example.org/licence"},
+            "palette": colour != "currentColor",
+        },
+        "icons": {name: {"body": CIRCLE.format(colour)} for name in names},
+        "aliases": {"turned": {"parent": names[0] if names else "", "hFlip": True}},
+        "width": 32,
+        "height": 32,
+        **changes,
+    }
+    file.write_text(json.dumps(content))
+    return file
 
 
 def png(image: Image.Image, tmp_path: Path) -> bytes:

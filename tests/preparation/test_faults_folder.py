@@ -71,7 +71,7 @@ def test_other_files_are_counted_and_named(tmp_path: Path, capsys: pytest.Captur
     ]
     err = capsys.readouterr().err
     assert "2 images, 1 skipped" in err
-    assert "left out, as other files: 2 .txt (a.txt, ...); 1 without ending (README)" in err
+    assert "left out: 2 .txt (a.txt, ...); 1 without ending (README)" in err
 
 
 def test_postscript_is_not_run(tmp_path: Path) -> None:

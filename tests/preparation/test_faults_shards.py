@@ -158,6 +158,6 @@ def test_other_files_beside_shards_are_told_and_other_images_copied(
     (source / "1.tgz").write_bytes(b"")
     assert prepare(f"shards:{source}", tmp_path / "out") == 0
     assert set(read_all(tmp_path / "out")[1]["0"]) == {"png"}
-    assert "left out, as other files: 1 .tgz (1.tgz)" in capsys.readouterr().err
+    assert "left out: 1 .tgz (1.tgz)" in capsys.readouterr().err
     assert prepare(f"shards:{source}") == 2
     assert "the sample has no image (png, jpg, jpeg, webp), only .bmp" in capsys.readouterr().err
