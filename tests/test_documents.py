@@ -112,10 +112,13 @@ def test_a_network_a_loss_and_a_game_of_ones_own(place):
     for code in blocks("extending.md", "python"):
         (place / code.split()[1]).write_text(code)  # Its first line names the file.
     commands = [line for block in blocks("extending.md", "sh") for line in block.splitlines()]
-    assert len(commands) == 3
+    assert len(commands) == 4
     for command in commands:
         assert ("in order" if "--validate" in command else "finished: 192 images") in run(command)
     lines = [line for file in (place / "runs/codes/metrics").iterdir() for line in file.read_text().splitlines()]
     parts = {key for line in lines for key in json.loads(line) if key.startswith("loss/")}
     assert parts == {"loss/compressor", "loss/compressor/error", "loss/compressor/size"}
+    measured = "".join(file.read_text() for file in (place / "runs/measures/metrics").iterdir())
+    assert '"contrast": ' in measured
+    assert json.loads((place / "runs/measures/best.json").read_text())["score"] > 0
     assert "weight: 0.1" in next((place / "runs/codes/checkpoints").glob("*192-*/config.yaml")).read_text()
