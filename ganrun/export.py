@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ganrun.cli import command
 from ganrun.errors import UserError
+from ganrun.storage import expand_user
 
 EXAMPLES = """examples:
   ganrun export runs/quickstart --out generator.safetensors     weights, with the config in the metadata
@@ -24,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run", metavar="RUN_OR_CHECKPOINT", help="folder of a run, or of one of its checkpoints")
     parser.add_argument("--out", required=True, metavar="FILE", help="file that ends in .safetensors or .pt2")
     options = parser.parse_args(arguments)
-    return command.run(lambda: _main(options.run, Path(options.out)))
+    return command.run(lambda: _main(options.run, Path(expand_user(options.out))))
 
 
 def _main(run: str, out: Path) -> int:

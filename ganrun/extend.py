@@ -3,10 +3,21 @@
     from ganrun.extend import LOSSES, AdversarialLoss
     LOSSES["my_loss"] = AdversarialLoss(discriminator=..., generator=...)
 
-docs/extending.md shows a network, a loss and a game.
+docs/extending.md shows a network, a loss, a game, and settings of their own.
 """
 
-from ganrun.config.registry import EXTRACTORS, GAMES, LOSSES, NETWORKS, OPTIMIZERS, PENALTIES, SCORES, NetworkFamily
+from ganrun.config.own import Changeable, Settings
+from ganrun.config.registry import (
+    EXTRACTORS,
+    GAMES,
+    LOSSES,
+    NETWORKS,
+    OPTIMIZERS,
+    OWN,
+    PENALTIES,
+    SCORES,
+    NetworkFamily,
+)
 from ganrun.evaluation.score import Features, Score, ScoreBatch, ScoreSubject, Sums
 from ganrun.games.game import Batch, Game, Loss, Networks, Player, Tracker
 from ganrun.games.latent import Latent
@@ -21,10 +32,12 @@ __all__ = [
     "LOSSES",
     "NETWORKS",
     "OPTIMIZERS",
+    "OWN",
     "PENALTIES",
     "SCORES",
     "AdversarialLoss",
     "Batch",
+    "Changeable",
     "Extractor",
     "Features",
     "Game",
@@ -37,6 +50,7 @@ __all__ = [
     "Score",
     "ScoreBatch",
     "ScoreSubject",
+    "Settings",
     "SlotBatchNorm2d",
     "Sums",
     "Tracker",

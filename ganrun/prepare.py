@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ganrun.cli import command
 from ganrun.errors import RunError, UserError, escaped
+from ganrun.storage import expand_user
 
 if TYPE_CHECKING:  # imported where they are used: --help must answer at once
     from ganrun.data.index import Index
@@ -89,7 +90,7 @@ def _add_image_options(add: Callable[..., Any]) -> None:
     # matters more than the choice (Parmar et al. 2022, arXiv:2104.11222).
     add("--filter", choices=FILTERS, default="lanczos", help="resize filter (default: %(default)s); affects scores")
     add("--format", choices=FORMATS, help="image format (default: keep files that need no conversion, others png)")
-    add("--fields", type=Path, metavar="FILE", help=_FIELDS_HELP)
+    add("--fields", metavar="FILE", help=_FIELDS_HELP)
     add("--names", type=_names, metavar="NAMES", help=_NAMES_HELP)
 
 
@@ -178,7 +179,7 @@ def _show(uri: str, file: str, seed: int) -> int:
     from ganrun.preparation.show import show
 
     data = open_data(uri, key="SOURCE")
-    show(data, Path(file), seed)
+    show(data, Path(expand_user(file)), seed)
     print("\n".join(map(escaped, describe(data.index))), file=sys.stderr)
     print(escaped(file))
     return command.OK
@@ -223,7 +224,7 @@ def _address(place: str) -> PurePath:
     """Normalise a path or URI for comparison."""
     if place.startswith("s3://"):
         return PurePosixPath(place)
-    return Path(os.path.expanduser(place.removeprefix("file://"))).resolve()
+    return Path(expand_user(place.removeprefix("file://"))).resolve()
 
 
 def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index", list[str]]:
@@ -252,12 +253,13 @@ def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index",
 def _open_source(options: argparse.Namespace, scheme: str, path: str) -> "Source":
     from ganrun.preparation import folder, pairs, published_datasets, shards, stacked, svg_sets
 
+    table = options.fields and Path(expand_user(options.fields))
     if scheme == "folder":
-        return folder.open_folder(path, options.fields, options.limit)
+        return folder.open_folder(path, table, options.limit)
     if scheme == "pairs":
-        return pairs.open_pairs(path, options.names or pairs.DEFAULT_NAMES, options.fields, options.limit)
+        return pairs.open_pairs(path, options.names or pairs.DEFAULT_NAMES, table, options.limit)
     if scheme == "side-by-side":
-        return pairs.open_side_by_side(path, options.names or pairs.DEFAULT_NAMES, options.fields, options.limit)
+        return pairs.open_side_by_side(path, options.names or pairs.DEFAULT_NAMES, table, options.limit)
     if scheme == "iconify":
         return svg_sets.open_svg_sets(path, options.names or pairs.DEFAULT_NAMES[: path.count(",") + 1], options.size)
     if scheme == "shards":

@@ -19,6 +19,7 @@ import webdataset
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
+from ganrun.config import registry
 from ganrun.config.schema import Config
 from ganrun.data.index import Index, Shard
 from tests.commands import LOCAL_RAY
@@ -82,6 +83,16 @@ def write_data(folder: Path, sizes: tuple[int, ...] = SIZES, image_size: int = 1
     index = Index(image_size, channels, ("a", "b", "c"), tuple(shards))
     (folder / "index.json").write_bytes(index.to_json())
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registries() -> Iterator[None]:
+    """Remove what the tests of a file have registered."""
+    tables = [table for table in vars(registry).values() if isinstance(table, registry.Registry)]
+    before = [dict(table.data) for table in tables]
+    yield
+    for table, entries in zip(tables, before, strict=True):
+        table.data = entries
 
 
 @pytest.fixture(scope="session", autouse=True)

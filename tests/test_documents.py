@@ -1,5 +1,6 @@
 """The commands and the code in the documents work."""
 
+import json
 import re
 import shlex
 import shutil
@@ -108,9 +109,13 @@ def test_from_photographs_to_an_exported_model(place):
 
 
 def test_a_network_a_loss_and_a_game_of_ones_own(place):
-    (code,) = blocks("extending.md", "python")
-    (place / "mine.py").write_text(code)
+    for code in blocks("extending.md", "python"):
+        (place / code.split()[1]).write_text(code)  # Its first line names the file.
     commands = [line for block in blocks("extending.md", "sh") for line in block.splitlines()]
-    assert len(commands) == 2
+    assert len(commands) == 3
     for command in commands:
-        assert "finished: 192 images" in run(command)
+        assert ("in order" if "--validate" in command else "finished: 192 images") in run(command)
+    lines = [line for file in (place / "runs/codes/metrics").iterdir() for line in file.read_text().splitlines()]
+    parts = {key for line in lines for key in json.loads(line) if key.startswith("loss/")}
+    assert parts == {"loss/compressor", "loss/compressor/error", "loss/compressor/size"}
+    assert "weight: 0.1" in next((place / "runs/codes/checkpoints").glob("*192-*/config.yaml")).read_text()

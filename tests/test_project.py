@@ -50,8 +50,11 @@ def test_the_schema_is_that_of_the_sections():
 
 
 @pytest.mark.parametrize("command", [each for each in commands("train") + commands("tune") if " runs/" not in each])
-def test_training_commands_of_the_documents_are_right(command, monkeypatch):
+def test_training_commands_of_the_documents_are_right(command, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
+    for code in re.findall(r"```python\n(# \w+\.py\n.*?)```", (ROOT / "docs/extending.md").read_text(), re.DOTALL):
+        (tmp_path / code.split()[1]).write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
     path, *overrides = shlex.split(command)[2:]
     load_config(path, [part for part in overrides if not part.startswith("--")])
 

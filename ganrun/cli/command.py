@@ -11,8 +11,11 @@ from collections.abc import Callable
 from ganrun.errors import RunError, UserError, escaped
 
 OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
-NAMED_WRONGLY = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENXIO, errno.EINVAL}
-"""No right, no such file, no such bucket, no valid name of a bucket."""
+NAMED_WRONGLY = {
+    *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENXIO, errno.EINVAL),
+    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP),
+}
+"""No right, no such file, no such bucket, no valid name of a bucket or of a file."""
 
 
 def parser(verb: str, description: str | None, examples: str) -> argparse.ArgumentParser:

@@ -7,11 +7,15 @@ A module named in `run.imports` adds its own:
     LOSSES["my_loss"] = my_loss
 """
 
+import inspect
 from collections import UserDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def _import(entry: Any) -> Any:
@@ -20,6 +24,15 @@ def _import(entry: Any) -> Any:
         return entry
     module, _, attribute = entry.partition(":")
     return getattr(import_module(module), attribute)
+
+
+def with_own(function: Callable[..., T], own: Mapping[str, Any] | None) -> Callable[..., T]:
+    """Return a function that a user registered, with its argument `own` filled in if it has one."""
+    try:
+        takes = "own" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # A builtin.
+        takes = False
+    return partial(function, own=own or {}) if takes else function
 
 
 class Registry(UserDict[str, Any]):
@@ -46,9 +59,9 @@ class NetworkFamily:
     width_multiple: int = 1
     without: tuple[str, ...] = ()
 
-    def __call__(self, model: Any, data: Any) -> dict[str, Any]:
-        """Build networks with initial weights, by name, from the sections `model` and `data`."""
-        return _import(self.build)(model, data)  # type: ignore[no-any-return]
+    def __call__(self, model: Any, data: Any, own: Any = None) -> dict[str, Any]:
+        """Build networks with initial weights, by name, from the sections `model`, `data` and, where taken, `own`."""
+        return with_own(_import(self.build), own)(model, data)  # type: ignore[no-any-return]
 
 
 class NetworkRegistry(Registry):
@@ -140,6 +153,9 @@ OPTIMIZERS = Registry(
     }
 )
 """`optimizer.PLAYER.name` -> function(parameters, PlayerOptimizerConfig) -> torch.optim.Optimizer."""
+
+OWN = Registry()
+"""Section of `own` -> Settings class."""
 
 
 def is_script(extractor: str) -> bool:

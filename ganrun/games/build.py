@@ -1,31 +1,17 @@
 """Builds the game that a config describes, with initial weights."""
 
-import importlib
-
 import torch
+from torch import nn
 
+from ganrun.config.imports import describe, import_modules
 from ganrun.config.load import check_names
-from ganrun.config.registry import GAMES, NETWORKS
+from ganrun.config.own import settings_of
+from ganrun.config.registry import GAMES, NETWORKS, with_own
 from ganrun.config.schema import Config
 from ganrun.errors import UserError
+from ganrun.games.check import check_game
 from ganrun.games.game import Game
 from ganrun.rng import key
-
-
-def import_modules(config: Config) -> None:
-    """Import the modules of `run.imports`, which add to the registries, and check all names of the config.
-
-    Raises:
-        UserError: a module cannot be imported, or the config names something that is not registered.
-    """
-    for module in config.run.imports:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise UserError(
-                f"run.imports: cannot import {module!r}: {error}; install it or add its folder to PYTHONPATH"
-            ) from error
-    check_names(config)
 
 
 def build_game(config: Config, device: torch.device) -> Game:
@@ -35,14 +21,21 @@ def build_game(config: Config, device: torch.device) -> Game:
 
     Raises:
         UserError: a module in `run.imports` cannot be imported, the config names a network, game, loss or penalty that
-            is not registered, or has an `optimizer` section for a player that the game does not have.
+            is not registered, what the user registered fails or builds no game, or the config has an `optimizer`
+            section for a player that the game does not have.
     """
-    import_modules(config)
+    import_modules(config.run.imports)
+    check_names(config)
     dtype = torch.float64 if config.train.precision == "float64" else torch.float32
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.run.seed, "weights"))
-        networks = NETWORKS[config.model.name](config.model, config.data)
-        game: Game = GAMES[config.objective.game](networks, config.objective, config.model)
+        try:
+            game = _build(config)
+        except Exception as error:
+            if isinstance(error, UserError) or not config.run.imports:
+                raise
+            keys = f"model.name={config.model.name} objective.game={config.objective.game}"
+            raise UserError(f"{keys}: cannot be built: {describe(error, config.run.imports)}") from error
     for network in game.networks.values():
         network.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
     for player in game.players:
@@ -54,4 +47,18 @@ def build_game(config: Config, device: torch.device) -> Game:
     names = [player.name for player in game.players]
     if unknown := config.optimizer.players - {*names, "discriminator", "generator"}:
         raise UserError(f"optimizer.{min(unknown)}: the game has no such player; its players are {', '.join(names)}")
+    return game
+
+
+def _build(config: Config) -> Game:
+    own = settings_of(config.own, config.run.imports) if config.run.imports else {}
+    networks = NETWORKS[config.model.name](config.model, config.data, own)
+    if not isinstance(networks, dict) or not all(isinstance(network, nn.Module) for network in networks.values()):
+        raise UserError(
+            f"model.name: {config.model.name!r} builds a {type(networks).__name__}; return a dict of nn.Modules by name"
+        )
+    game = with_own(GAMES[config.objective.game], own)(networks, config.objective, config.model)
+    if not isinstance(game, Game):
+        raise UserError(f"objective.game: {config.objective.game!r} builds a {type(game).__name__}; return a Game")
+    check_game(game, config.objective.game)
     return game

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ganrun.config.registry import LOSSES, PENALTIES
+from ganrun.config.own import Own
+from ganrun.config.registry import LOSSES, PENALTIES, with_own
 from ganrun.config.schema import ModelConfig, ObjectiveConfig
+from ganrun.errors import UserError
 from ganrun.games.augment import Augmentation
 from ganrun.games.game import Batch, Game, Loss, Networks, Player
 from ganrun.games.latent import Latent
@@ -117,9 +119,12 @@ class GeneratorPlayer(Player):
         return Loss(loss(real, output(fake, y).to(noise.dtype)), {})
 
 
-def gan(networks: dict[str, nn.Module], config: ObjectiveConfig, model: ModelConfig) -> Game:
+def gan(networks: dict[str, nn.Module], config: ObjectiveConfig, model: ModelConfig, own: Own | None = None) -> Game:
     """Return the game of one generator and one discriminator, with the adversarial loss that the config names."""
-    loss, weights = LOSSES[config.loss], config.penalties
+    if missing := {"discriminator", "generator"} - networks.keys():
+        raise UserError(f"objective.game: gan needs a {min(missing)}, which model.name: {model.name} does not build")
+    loss = LOSSES[config.loss].with_own(own)
+    penalties = {name: (with_own(PENALTIES[name], own), weight) for name, weight in config.penalties.items()}
     objective = Objective(
         config=config,
         latent=Latent(model.latent_size, model.latent),
@@ -127,7 +132,7 @@ def gan(networks: dict[str, nn.Module], config: ObjectiveConfig, model: ModelCon
         augment=Augmentation(config),
         loss=loss,
         discriminator_loss=DiscriminatorLoss(loss, config.label_flipping, config.label_smoothing),
-        penalties=Penalties({name: (PENALTIES[name], weights[name]) for name in weights}, config.penalty_every_rounds),
+        penalties=Penalties(penalties, config.penalty_every_rounds),
     )
     adaptive = objective.augment.adaptive
     return Game(

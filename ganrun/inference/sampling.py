@@ -1,6 +1,8 @@
 """Samples and exports the EMA generator of a checkpoint."""
 
+import contextlib
 import io
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.io import encode_png
 
 import ganrun
+from ganrun.config.imports import describe
 from ganrun.config.load import parse
 from ganrun.config.schema import Config
 from ganrun.data.index import open_data
@@ -144,21 +147,40 @@ def write_weights(sampler: Sampler, out: Path) -> None:
 
 
 def write_program(sampler: Sampler, out: Path) -> None:
-    """Write z [B, Z] (and labels [B]) -> images [B, C, H, W] as a torch.export program with dynamic B."""
+    """Write z [B, Z] (and labels [B]) -> images [B, C, H, W] as a torch.export program with dynamic B.
+
+    Raises:
+        UserError: torch.export cannot follow the user's own network, or `out` cannot be written.
+    """
     generated = sampler.generated(0)
     inputs = [tensor for tensor in (generated.noise(0, 2), generated.labels(2)) if tensor is not None]
     batch = {0: torch.export.Dim("batch", min=1)}
-    program = torch.export.export(_Program(sampler), tuple(inputs), dynamic_shapes=[batch] * len(inputs))
+    logging.disable(logging.WARNING)  # torch logs and prints pages about what the message below says.
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            program = torch.export.export(_Program(sampler), tuple(inputs), dynamic_shapes=[batch] * len(inputs))
+    except Exception as error:
+        raise UserError(f"--out {out}: {_why_no_program(error, sampler.config)}") from error
+    finally:
+        logging.disable(logging.NOTSET)
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
     _write(out, buffer.getvalue())
 
 
+def _why_no_program(error: Exception, config: Config) -> str:
+    reason = describe(error, config.run.imports)
+    if "specialized it to be a constant" in reason:
+        reason = "its sample function has a fixed batch size; take it from the input, as in x.view(len(z), -1)"
+    return f"model.name: {config.model.name} cannot be exported as a program ({reason}); export .safetensors instead"
+
+
 class _Program(nn.Module):
     def __init__(self, sampler: Sampler) -> None:
         super().__init__()
-        # torch.export warns about channels_last weights.
+        # torch.export warns about channels_last weights. Images of weights with gradients would have one, too.
         self.networks = nn.ModuleDict(sampler.game.networks).to(memory_format=torch.contiguous_format)
+        self.networks.requires_grad_(False)
         self._sample = sampler.game.sample
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:

@@ -47,6 +47,9 @@ class PairsSource:
         parts = (self.images.identity(), self.partners.identity(), self.field, repr(self.remarks))
         return hash_of(part.encode() for part in parts)
 
+    def old_identity(self) -> None:
+        """Return None: older ganrun had no such source."""
+
     def shapes(self, workers: int) -> Shapes:
         """Read the headers of all pictures."""
         return {source: folder.shapes(workers)[IMAGE] for source, folder in self._folders()}
@@ -158,6 +161,9 @@ class SideBySideSource:
     def identity(self) -> str:
         """Return a hash of the folder and the fields."""
         return hash_of(part.encode() for part in (self.folder.identity(), *self.names))
+
+    def old_identity(self) -> None:
+        """Return None: older ganrun had no such source."""
 
     def shapes(self, workers: int) -> Shapes:
         """Return the shapes of the halves."""
