@@ -253,13 +253,13 @@ def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index",
 def _open_source(options: argparse.Namespace, scheme: str, path: str) -> "Source":
     from ganrun.preparation import folder, pairs, published_datasets, shards, stacked, svg_sets
 
-    table = options.fields and Path(expand_user(options.fields))
+    fields = options.fields and Path(expand_user(options.fields))
     if scheme == "folder":
-        return folder.open_folder(path, table, options.limit)
+        return folder.open_folder(path, fields, options.limit)
     if scheme == "pairs":
-        return pairs.open_pairs(path, options.names or pairs.DEFAULT_NAMES, table, options.limit)
+        return pairs.open_pairs(path, options.names or pairs.DEFAULT_NAMES, fields, options.limit)
     if scheme == "side-by-side":
-        return pairs.open_side_by_side(path, options.names or pairs.DEFAULT_NAMES, table, options.limit)
+        return pairs.open_side_by_side(path, options.names or pairs.DEFAULT_NAMES, fields, options.limit)
     if scheme == "iconify":
         return svg_sets.open_svg_sets(path, options.names or pairs.DEFAULT_NAMES[: path.count(",") + 1], options.size)
     if scheme == "shards":

@@ -47,8 +47,7 @@ class PairsSource:
         parts = (self.images.identity(), self.partners.identity(), self.field, repr(self.remarks))
         return hash_of(part.encode() for part in parts)
 
-    def old_identity(self) -> None:
-        """Return None: older ganrun had no such source."""
+    old_identity = identity
 
     def shapes(self, workers: int) -> Shapes:
         """Read the headers of all pictures."""
@@ -162,8 +161,7 @@ class SideBySideSource:
         """Return a hash of the folder and the fields."""
         return hash_of(part.encode() for part in (self.folder.identity(), *self.names))
 
-    def old_identity(self) -> None:
-        """Return None: older ganrun had no such source."""
+    old_identity = identity
 
     def shapes(self, workers: int) -> Shapes:
         """Return the shapes of the halves."""

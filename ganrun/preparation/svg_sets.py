@@ -84,8 +84,7 @@ class SvgSource:
             repr((name, each.channels, sorted(each.drawings.items()))).encode() for name, each in self.sets.items()
         )
 
-    def old_identity(self) -> None:
-        """Return None: older ganrun had no such source."""
+    old_identity = identity
 
     def shapes(self, workers: int) -> Shapes:
         """Return the shape of each set."""
