@@ -179,7 +179,7 @@ def _show(uri: str, file: str, seed: int) -> int:
     from ganrun.preparation.show import show
 
     data = open_data(uri, key="SOURCE")
-    show(data, Path(file), seed)
+    show(data, Path(expand_user(file)), seed)
     print("\n".join(map(escaped, describe(data.index))), file=sys.stderr)
     print(escaped(file))
     return command.OK

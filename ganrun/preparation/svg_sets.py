@@ -9,7 +9,6 @@ spaces for hyphens, is the text. The bundled data set was made from the package 
 
 import io
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -31,6 +30,7 @@ from ganrun.preparation.sources import (
     key_of,
     shuffled_parts,
 )
+from ganrun.storage import expand_user
 
 DEFAULT_SIZE = 64
 """Size of the pictures in pixels, unless --size says another."""
@@ -123,8 +123,8 @@ def open_svg_sets(path: str, names: tuple[str, ...], size: int | None) -> SvgSou
     """
     _renderer()
     first, *others = path.split(",")
-    files = [Path(os.path.expanduser(first))]
-    files += [Path(os.path.expanduser(other)) if "/" in other else files[0].parent / other for other in others]
+    files = [Path(expand_user(first))]
+    files += [Path(expand_user(other)) if "/" in other else files[0].parent / other for other in others]
     if len(names) != len(files):
         raise UserError(
             f"--names {','.join(names)}: {len(names)} for {len(files)} sets; name the field of each, such as "

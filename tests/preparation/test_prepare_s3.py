@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ganrun.data.index import Index
 from ganrun.preparation import folder as module
 from ganrun.preparation.folder import open_folder
 from ganrun.prepare import main
@@ -53,6 +54,19 @@ def test_to_and_from_a_bucket_gives_the_bytes_of_a_folder(
     del made["made"]["content"], made_again["made"]["content"]  # A bucket has times of its own.
     assert (again, made_again) == (wanted, made)
     assert main([f"folder:{s3}/in", f"{s3}/again", *options]) == 0  # It is there already.
+
+
+def test_pairs_in_a_bucket_give_the_bytes_of_pairs_in_folders(tmp_path: Path, s3: str) -> None:
+    roots = [folder_of(tmp_path / name, 6) for name in ("a", "b")]
+    (roots[1] / "cat" / "000.png").unlink()
+    uris = [put(root, f"{s3}/{root.name}") for root in roots]
+    for (first, second), dest in ((roots, tmp_path / "out"), (uris, f"{s3}/out")):
+        assert prepare(f"pairs:{first},{second}", dest, "--size", 6) == 0
+    wanted, found = bytes_of(tmp_path / "out"), objects_of(f"{s3}/out")
+    assert found.pop("skipped.txt") == f"{s3}/a/cat/000.png: no partner in {s3}/b\n".encode()
+    assert wanted.pop("skipped.txt") == f"{roots[0]}/cat/000.png: no partner in {roots[1]}\n".encode()
+    index, index_found = (Index.from_json(files.pop("index.json"), "") for files in (wanted, found))
+    assert (found, index_found.shards, index_found.pictures) == (wanted, index.shards, index.pictures)
 
 
 def test_shards_are_indexed_where_they_are_copied_and_checked(tmp_path: Path, s3: str) -> None:
