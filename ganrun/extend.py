@@ -6,16 +6,29 @@
 docs/extending.md shows a network, a loss and a game.
 """
 
-from ganrun.config.registry import EXTRACTORS, GAMES, LOSSES, NETWORKS, OPTIMIZERS, PENALTIES, SCORES, NetworkFamily
+from ganrun.config.registry import (
+    CONDITIONS,
+    EXTRACTORS,
+    GAMES,
+    LOSSES,
+    NETWORKS,
+    OPTIMIZERS,
+    PENALTIES,
+    SCORES,
+    NetworkFamily,
+)
 from ganrun.evaluation.score import Features, Score, ScoreBatch, ScoreSubject, Sums
+from ganrun.games.conditions import Condition, UserInput
 from ganrun.games.game import Batch, Game, Loss, Networks, Player, Tracker
 from ganrun.games.latent import Latent
 from ganrun.games.losses import AdversarialLoss
 from ganrun.models.extractors import Extractor
+from ganrun.models.given import Given
 from ganrun.models.normalization import SlotBatchNorm2d
 from ganrun.rng import KeyedNoise
 
 __all__ = [
+    "CONDITIONS",
     "EXTRACTORS",
     "GAMES",
     "LOSSES",
@@ -25,9 +38,11 @@ __all__ = [
     "SCORES",
     "AdversarialLoss",
     "Batch",
+    "Condition",
     "Extractor",
     "Features",
     "Game",
+    "Given",
     "KeyedNoise",
     "Latent",
     "Loss",
@@ -40,4 +55,5 @@ __all__ = [
     "SlotBatchNorm2d",
     "Sums",
     "Tracker",
+    "UserInput",
 ]

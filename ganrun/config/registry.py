@@ -1,4 +1,4 @@
-"""Registries of everything that a config names: networks, games, losses, penalties, extractors.
+"""Registries of everything that a config names: networks, games, conditions, losses, penalties, extractors.
 
 Entries are "module:attribute" and imported at the first look-up, so that names are checked without importing torch.
 A module named in `run.imports` adds its own:
@@ -7,11 +7,13 @@ A module named in `run.imports` adds its own:
     LOSSES["my_loss"] = my_loss
 """
 
+import inspect
 from collections import UserDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 
 def _import(entry: Any) -> Any:
@@ -20,6 +22,15 @@ def _import(entry: Any) -> Any:
         return entry
     module, _, attribute = entry.partition(":")
     return getattr(import_module(module), attribute)
+
+
+def offered(function: Callable[..., Any], **values: Any) -> Callable[..., Any]:
+    """Return a function of the user's with those of the values filled in that its arguments name."""
+    try:
+        names = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # A builtin.
+        return function
+    return partial(function, **{name: value for name, value in values.items() if name in names})
 
 
 class Registry(UserDict[str, Any]):
@@ -39,16 +50,24 @@ class NetworkFamily:
         image_sizes: supported values of `data.image_size`; None: any.
         width_multiple: `model.width` must be a multiple of it.
         without: switches of `model` that it does not support.
+        pictures: "no": its networks take no pictures as condition, only labels; "may", or "must".
     """
 
     build: Callable[..., dict[str, Any]] | str
     image_sizes: tuple[int, ...] | None = None
     width_multiple: int = 1
     without: tuple[str, ...] = ()
+    pictures: Literal["no", "may", "must"] = "may"
 
-    def __call__(self, model: Any, data: Any) -> dict[str, Any]:
-        """Build networks with initial weights, by name, from the sections `model` and `data`."""
-        return _import(self.build)(model, data)  # type: ignore[no-any-return]
+    def __call__(self, model: Any, data: Any, pictures: Mapping[str, int] | None = None) -> dict[str, Any]:
+        """Build networks with initial weights, by name.
+
+        Args:
+            model, data: sections of the config. `data.image_size` and `data.channels` are those of the generated field.
+            pictures: `Condition.pictures`, for a function that has this argument.
+        """
+        build = offered(_import(self.build), pictures=pictures or {})
+        return build(model, data)  # type: ignore[no-any-return]
 
 
 class NetworkRegistry(Registry):
@@ -60,19 +79,23 @@ class NetworkRegistry(Registry):
 
 NETWORKS = NetworkRegistry(
     dcgan=NetworkFamily("ganrun.models.dcgan:dcgan", image_sizes=(16, 32, 64, 128, 256)),
-    resnet=NetworkFamily("ganrun.models.resnet:resnet", image_sizes=(16, 32, 48, 64, 96, 128, 256)),
+    resnet=NetworkFamily("ganrun.models.resnet:resnet", image_sizes=(16, 32, 48, 64, 96, 128, 256), pictures="no"),
     r3gan=NetworkFamily(
         "ganrun.models.r3gan:r3gan",
         image_sizes=(8, 16, 32, 64, 128, 256),
         width_multiple=8,
         without=("spectral_norm", "minibatch_stddev"),
     ),
-    mlp=NetworkFamily("ganrun.models.mlp:mlp", image_sizes=(1,), without=("minibatch_stddev",)),
+    mlp=NetworkFamily("ganrun.models.mlp:mlp", image_sizes=(1,), without=("minibatch_stddev",), pictures="no"),
 )
 """`model.name` -> NetworkFamily."""
 
 GAMES = Registry({"gan": "ganrun.games.gan:gan"})
-"""`objective.game` -> function(networks, ObjectiveConfig, ModelConfig) -> Game."""
+"""`objective.game` -> function(networks, ObjectiveConfig, ModelConfig) -> Game; with an argument `condition` it
+receives the Condition of the config."""
+
+CONDITIONS = Registry({name: f"ganrun.games.conditions:{name}" for name in ("none", "label")})
+"""`objective.condition` -> function(objective, model, data) -> Condition, of which it may leave out arguments."""
 
 CROSS_ENTROPIES = ("minimax", "non_saturating")
 """Losses that support `objective.label_smoothing` and `label_flipping`."""

@@ -8,8 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ganrun.config.registry import (
-    CROSS_ENTROPIES,
-    DIFFERENCES,
+    CONDITIONS,
     EXTRACTORS,
     GAMES,
     LOSSES,
@@ -24,6 +23,7 @@ from ganrun.config.schema import Config, FieldConfig
 from ganrun.config.schema_optimizer import OptimizerConfig, PlayerOptimizerConfig
 from ganrun.config.schema_tune import MutationConfig, TuneConfig
 from ganrun.config.tunable import candidates, is_tunable, with_values
+from ganrun.config.validate_objective import condition_conflicts, data_conflicts, loss_conflicts, size_key
 from ganrun.config.validate_parts import optimizer_conflicts, score_conflicts
 from ganrun.config.validate_search import schedule_conflicts, search_conflicts
 
@@ -31,7 +31,8 @@ from ganrun.config.validate_search import schedule_conflicts, search_conflicts
 def dotted(location: tuple[int | str, ...]) -> str:
     """Return Pydantic's location as a dotted key, without members of unions and lists."""
     parts = [str(part) for part in location]
-    return ".".join(parts[: 3 if parts[0] == "optimizer" or parts[:2] == ["evaluate", "best"] else 2])
+    deep = parts[0] == "optimizer" or parts[:2] in (["evaluate", "best"], ["objective", "source"])
+    return ".".join(parts[: 3 if deep else 2])
 
 
 def faults_of(error: ValidationError, unresolved: set[str]) -> list[str]:
@@ -125,11 +126,12 @@ def _run_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
             {"data.batch_size", "data.slots", "cluster.workers"},
             f"data.batch_size: {batch} cannot be cut into data.slots: {slots}; take a multiple of {slots}",
         )
-    yield from _data_conflicts(config)
+    yield from data_conflicts(config)
     yield from _model_conflicts(config)
+    yield from condition_conflicts(config)
     yield from score_conflicts(config)
     yield from optimizer_conflicts(config)
-    yield from _loss_conflicts(config)
+    yield from loss_conflicts(config)
     if not config.run.imports:
         for stranger in sorted(config.optimizer.players - OptimizerConfig.model_fields.keys()):
             yield {f"optimizer.{stranger}"}, f"optimizer.{stranger}: unknown key{_nearest(['optimizer', stranger])}"
@@ -154,61 +156,21 @@ def _candidate_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
             before.add(told)
 
 
-def _loss_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
-    """Yield tricks that the loss does not support."""
-    objective = config.objective
-    for key in ("label_smoothing", "label_flipping"):
-        if getattr(objective, key) and objective.loss not in CROSS_ENTROPIES:
-            yield (
-                {f"objective.{key}", "objective.loss"},
-                f"objective.{key}: is made for cross-entropies, not for objective.loss: {objective.loss}; "
-                f"take {' or '.join(CROSS_ENTROPIES)}, or leave it 0",
-            )
-    if objective.ada_target and objective.loss in DIFFERENCES:
-        yield (
-            {"objective.ada_target", "objective.loss"},
-            f"objective.ada_target: {objective.ada_target} watches the sign of D(real), which says nothing with "
-            f"objective.loss: {objective.loss}; leave it 0, and take objective.diffaugment",
-        )
-
-
-def _data_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
-    """Yield conflicts of the generated field: it must exist and be an image or a point."""
-    size, channels, fields = config.data.image_size, config.data.channels, config.data.fields
-    kind = fields["image"].kind if "image" in fields else None
-    if kind not in ("image", "point"):
-        yield (
-            {"data.fields"},
-            "data.fields: without an image field there is nothing to learn; add image: image",
-        )
-    if kind == "point" and size != 1:
-        yield {"data.image_size"}, f"data.image_size: {size}, but a point is an image of one pixel; allowed: 1"
-    if kind == "image" and size < 8:
-        yield {"data.image_size"}, f"data.image_size: {size} is not allowed; it should be: at least 8 pixels"
-    if kind == "image" and channels not in (1, 3):
-        yield {"data.channels"}, f"data.channels: {channels} is not allowed; it should be: 1 or 3"
-
-
 def _model_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
     """Yield settings that the networks do not support."""
-    size, name, width = config.data.image_size, config.model.name, config.model.width
+    name, width = config.model.name, config.model.width
+    size = config.data.shape(config.objective.target)[1] if config.objective.target in config.data.fields else 0
     family = NETWORKS.get(name) or NetworkFamily("")  # A module of run.imports may support anything.
-    if family.image_sizes and size not in family.image_sizes:
+    if family.image_sizes and size and size not in family.image_sizes:
         allowed = ", ".join(map(str, family.image_sizes))
         yield (
             {"data.image_size", "model.name"},
-            f"data.image_size: {size} does not fit model.name: {name}; allowed: {allowed}",
+            f"{size_key(config)}: {size} does not fit model.name: {name}; allowed: {allowed}",
         )
     if width % family.width_multiple:
         yield (
             {"model.width", "model.name"},
             f"model.width: {width} does not fit model.name: {name}; allowed are multiples of {family.width_multiple}",
-        )
-    if config.model.classes and ("label" not in config.data.fields or config.data.fields["label"].kind != "label"):
-        yield (
-            {"model.classes", "data.fields"},
-            f"model.classes: {config.model.classes} needs the labels of the images; "
-            "set data.fields: {image: image, label: label}",
         )
     for switch in family.without:
         if getattr(config.model, switch):
@@ -224,6 +186,7 @@ def unknown_names(config: Config) -> Iterator[tuple[set[str], str]]:
     for key, name, table in (
         ("model.name", config.model.name, NETWORKS),
         ("objective.game", config.objective.game, GAMES),
+        ("objective.condition", config.objective.condition_with(config.model.classes), CONDITIONS),
         ("objective.loss", config.objective.loss, LOSSES),
         *(("objective.penalties", name, PENALTIES) for name in config.objective.penalties),
         ("evaluate.extractor", config.evaluate.extractor, EXTRACTORS),

@@ -3,11 +3,14 @@
 import importlib
 
 import torch
+from torch import nn
 
 from ganrun.config.load import check_names
-from ganrun.config.registry import GAMES, NETWORKS
+from ganrun.config.registry import GAMES, NETWORKS, offered
 from ganrun.config.schema import Config
 from ganrun.errors import UserError
+from ganrun.games.calls import takes_given
+from ganrun.games.conditions import Condition, build_condition
 from ganrun.games.game import Game
 from ganrun.rng import key
 
@@ -41,8 +44,7 @@ def build_game(config: Config, device: torch.device) -> Game:
     dtype = torch.float64 if config.train.precision == "float64" else torch.float32
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.run.seed, "weights"))
-        networks = NETWORKS[config.model.name](config.model, config.data)
-        game: Game = GAMES[config.objective.game](networks, config.objective, config.model)
+        game = _build(config)
     for network in game.networks.values():
         network.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
     for player in game.players:
@@ -54,4 +56,33 @@ def build_game(config: Config, device: torch.device) -> Game:
     names = [player.name for player in game.players]
     if unknown := config.optimizer.players - {*names, "discriminator", "generator"}:
         raise UserError(f"optimizer.{min(unknown)}: the game has no such player; its players are {', '.join(names)}")
+    return game
+
+
+def build_networks(config: Config, condition: Condition) -> dict[str, nn.Module]:
+    """Build the networks of a config, with initial weights, for its generated field and its condition."""
+    channels, size = config.data.shape(config.objective.target)
+    generated = config.data.model_copy(update={"channels": channels, "image_size": size})
+    networks: dict[str, nn.Module] = NETWORKS[config.model.name](config.model, generated, condition.pictures)
+    return networks
+
+
+def _build(config: Config) -> Game:
+    objective, model = config.objective, config.model
+    condition = build_condition(objective, model, config.data)
+    networks = build_networks(config, condition)
+    game: Game = offered(GAMES[objective.game], condition=condition)(networks, objective, model)
+    name = objective.condition_with(model.classes)
+    if name in ("none", "label"):
+        return game  # A game written before conditions may ignore labels.
+    if type(game.condition) is not type(condition):
+        raise UserError(
+            f"objective.condition: {name} is not that of objective.game: {objective.game}; its function needs an "
+            "argument `condition`, which it passes to Game"
+        )
+    if deaf := [key for key in networks if not takes_given(networks[key])]:
+        raise UserError(
+            f"objective.condition: {name} does not go with model.name: {model.name}, whose {deaf[0]} takes labels "
+            "only; its forward needs an argument `given`"
+        )
     return game

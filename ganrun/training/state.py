@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ganrun.config.schema import DataConfig, RunConfig, TrainConfig
 from ganrun.config.schema_optimizer import OptimizerConfig
-from ganrun.data.decode import Field, RawBatch
+from ganrun.data.decode import RawBatch, normalised
 from ganrun.errors import RunError
 from ganrun.games.game import Batch, Game, Networks
 from ganrun.models.normalization import SlotBatchNorm2d
@@ -110,7 +110,7 @@ class TrainingState:
         self._inputs: dict[Hashable, RoundInputs] = {}
         """Inputs of each kind of round."""
         self._norms = [
-            (module, player.turns)
+            (module, player)
             for player in game.players
             for module in player.owned.modules()
             if isinstance(module, SlotBatchNorm2d)
@@ -170,7 +170,7 @@ class TrainingState:
     def fill(self, next_batches: Callable[[], list[RawBatch]]) -> RoundInputs:
         """Write the inputs of the next round: batches, noise, learning rates. Rounds of one kind share their memory."""
         number = self.images // self._round_images
-        kind = self.game.kind(self.images, number)
+        kind = self.game.kind_of_round(self.images, number)
         if kind not in self._inputs:
             self._inputs[kind] = RoundInputs(len(self._turns), self.dtype, self.device)
         batches = [next_batches() for _ in range(self._fresh_batches)]
@@ -189,6 +189,8 @@ class TrainingState:
             player_step = turn.player_step
             if turn.batch == len(batches):
                 batches.append([self.normalise(batch) for batch in inputs.batches[turn.batch]])
+            if not player_step.player.active(self.images):
+                continue
             with span(f"{player_step.player.name}: turn"):
                 noises = list(self._noises(turn.number, number, turn.offset, inputs.noise))
                 result = player_step.step(batches[turn.batch], noises, rate)
@@ -218,15 +220,7 @@ class TrainingState:
 
     def normalise(self, batch: RawBatch) -> Batch:
         """Return a batch with images scaled from uint8 to [-1, 1] and numbers in the precision of the run."""
-        return {name: self._normalise_field(field) for name, field in batch.items()}
-
-    def _normalise_field(self, field: Field) -> Field:
-        if not isinstance(field, Tensor):
-            return field
-        if field.dtype == torch.uint8:
-            images = field.contiguous(memory_format=torch.channels_last)
-            return images.to(self.dtype).div_(127.5).sub_(1)
-        return field.to(self.dtype) if field.is_floating_point() else field
+        return normalised(batch, self.dtype)
 
     def _noises(
         self,
@@ -256,14 +250,15 @@ class TrainingState:
 
     def _update_running_stats(self) -> None:
         """Update running statistics with the mean over all slots: the same bits on every worker."""
-        if not self._norms:
+        norms = [(norm, player.turns) for norm, player in self._norms if player.active(self.images)]
+        if not norms:
             return
         owned, rows = len(self.slots.owned), []
-        for norm, turns in self._norms:
+        for norm, turns in norms:
             # Recorded by turn, slot and pass: [turns, owned, passes, 2 C] -> [owned, 2 C].
             stats = norm.take_batch_stats()
             rows.append(stats.reshape(turns, owned, -1, 2 * norm.num_features).mean(dim=(0, 2)))
         mean, start = self.slots.gather(torch.cat(rows, dim=1)).mean(0), 0
-        for norm, _ in self._norms:
+        for norm, _ in norms:
             norm.update_running_stats(mean[start : start + 2 * norm.num_features].view(2, -1))
             start += 2 * norm.num_features
