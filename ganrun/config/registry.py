@@ -51,6 +51,7 @@ class NetworkFamily:
         width_multiple: `model.width` must be a multiple of it.
         without: switches of `model` that it does not support.
         pictures: "no": its networks take no pictures as condition, only labels; "may", or "must".
+        has_z: False if its generator has no z.
     """
 
     build: Callable[..., dict[str, Any]] | str
@@ -58,6 +59,7 @@ class NetworkFamily:
     width_multiple: int = 1
     without: tuple[str, ...] = ()
     pictures: Literal["no", "may", "must"] = "may"
+    has_z: bool = True
 
     def __call__(self, model: Any, data: Any, pictures: Mapping[str, int] | None = None) -> dict[str, Any]:
         """Build networks with initial weights, by name.
@@ -78,15 +80,31 @@ class NetworkRegistry(Registry):
 
 
 NETWORKS = NetworkRegistry(
-    dcgan=NetworkFamily("ganrun.models.dcgan:dcgan", image_sizes=(16, 32, 64, 128, 256)),
-    resnet=NetworkFamily("ganrun.models.resnet:resnet", image_sizes=(16, 32, 48, 64, 96, 128, 256), pictures="no"),
+    dcgan=NetworkFamily(
+        "ganrun.models.dcgan:dcgan", image_sizes=(16, 32, 64, 128, 256), without=("resize_convolution",)
+    ),
+    resnet=NetworkFamily(
+        "ganrun.models.resnet:resnet",
+        image_sizes=(16, 32, 48, 64, 96, 128, 256),
+        without=("resize_convolution",),
+        pictures="no",
+    ),
     r3gan=NetworkFamily(
         "ganrun.models.r3gan:r3gan",
         image_sizes=(8, 16, 32, 64, 128, 256),
         width_multiple=8,
-        without=("spectral_norm", "minibatch_stddev"),
+        without=("spectral_norm", "minibatch_stddev", "resize_convolution"),
     ),
-    mlp=NetworkFamily("ganrun.models.mlp:mlp", image_sizes=(1,), without=("minibatch_stddev",), pictures="no"),
+    mlp=NetworkFamily(
+        "ganrun.models.mlp:mlp", image_sizes=(1,), without=("minibatch_stddev", "resize_convolution"), pictures="no"
+    ),
+    pix2pix=NetworkFamily(
+        "ganrun.models.pix2pix:pix2pix",
+        image_sizes=(32, 64, 128, 256, 512),
+        without=("minibatch_stddev",),
+        pictures="must",
+        has_z=False,
+    ),
 )
 """`model.name` -> NetworkFamily."""
 
@@ -94,7 +112,7 @@ GAMES = Registry({"gan": "ganrun.games.gan:gan"})
 """`objective.game` -> function(networks, ObjectiveConfig, ModelConfig) -> Game; with an argument `condition` it
 receives the Condition of the config."""
 
-CONDITIONS = Registry({name: f"ganrun.games.conditions:{name}" for name in ("none", "label")})
+CONDITIONS = Registry({name: f"ganrun.games.conditions:{name}" for name in ("none", "label", "source")})
 """`objective.condition` -> function(objective, model, data) -> Condition, of which it may leave out arguments."""
 
 CROSS_ENTROPIES = ("minimax", "non_saturating")
@@ -113,6 +131,11 @@ LOSSES = Registry(
 
 PENALTIES = Registry({name: f"ganrun.games.penalties:{name}" for name in ("r1", "r2", "wgan_gp", "wgan_lp", "dragan")})
 """`objective.penalties` -> Penalty."""
+
+RECONSTRUCTION = Registry(
+    {name: f"ganrun.games.reconstruction:{name}" for name in ("l1", "l2", "feature_matching", "perceptual")}
+)
+"""`objective.reconstruction` -> Term."""
 
 EXTRACTORS = Registry(
     {

@@ -101,7 +101,7 @@ class ModelConfig(Section):
     """Generator and discriminator."""
 
     name: Annotated[str, Field(json_schema_extra=FIXED)] = "dcgan"
-    """Network family: dcgan, resnet, r3gan, mlp, or one of run.imports."""
+    """Network family: dcgan, resnet, r3gan, mlp, pix2pix, or one of run.imports."""
     width: Annotated[Count, Field(json_schema_extra=FIXED)] = 64
     """Channels at the highest resolution (DCGAN's paper: 128); for mlp, units per hidden layer."""
     latent_size: Annotated[Count, Field(json_schema_extra=FIXED)] = 100
@@ -116,6 +116,9 @@ class ModelConfig(Section):
     """Spectral normalisation of the discriminator's weights, in place of batch norm."""
     minibatch_stddev: Annotated[bool, Field(json_schema_extra=FIXED)] = False
     """Minibatch standard deviation as an extra feature of the discriminator."""
+    resize_convolution: Annotated[bool, Field(json_schema_extra=FIXED)] = False
+    """Upsampling of pix2pix by nearest neighbours and a convolution, which has no checkerboards, in place of a
+    transposed convolution."""
 
 
 class TrainConfig(Section):

@@ -28,6 +28,9 @@ class ObjectiveConfig(Section):
     """Settings of the condition source."""
     loss: Annotated[str, Field(json_schema_extra=FIXED)] = "non_saturating"
     """Adversarial loss: non_saturating, minimax, least_squares, hinge, wasserstein, relativistic, or imported."""
+    reconstruction: Annotated[dict[str, Positive], Field(json_schema_extra=FIXED)] = {}
+    """Terms beside the generator's adversarial loss that pull an image towards the one that belongs to its condition,
+    with their weights: l1, l2, feature_matching, perceptual."""
     discriminator_turns: Annotated[Count, Field(json_schema_extra=FIXED)] = 1
     """Discriminator turns per round, each on a new batch."""
     penalties: Annotated[dict[str, Positive], Field(json_schema_extra=FIXED)] = {}

@@ -15,15 +15,22 @@ from ganrun.config.registry import (
     NETWORKS,
     OPTIMIZERS,
     PENALTIES,
+    RECONSTRUCTION,
     SCORES,
     NetworkFamily,
     is_script,
 )
-from ganrun.config.schema import Config, FieldConfig
+from ganrun.config.schema import Config, FieldConfig, ModelConfig
 from ganrun.config.schema_optimizer import OptimizerConfig, PlayerOptimizerConfig
 from ganrun.config.schema_tune import MutationConfig, TuneConfig
 from ganrun.config.tunable import candidates, is_tunable, with_values
-from ganrun.config.validate_objective import condition_conflicts, data_conflicts, loss_conflicts, size_key
+from ganrun.config.validate_objective import (
+    condition_conflicts,
+    data_conflicts,
+    loss_conflicts,
+    picture_conflicts,
+    size_key,
+)
 from ganrun.config.validate_parts import optimizer_conflicts, score_conflicts
 from ganrun.config.validate_search import schedule_conflicts, search_conflicts
 
@@ -129,6 +136,7 @@ def _run_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
     yield from data_conflicts(config)
     yield from _model_conflicts(config)
     yield from condition_conflicts(config)
+    yield from picture_conflicts(config)
     yield from score_conflicts(config)
     yield from optimizer_conflicts(config)
     yield from loss_conflicts(config)
@@ -172,6 +180,12 @@ def _model_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
             {"model.width", "model.name"},
             f"model.width: {width} does not fit model.name: {name}; allowed are multiples of {family.width_multiple}",
         )
+    for key in ("latent_size", "latent"):
+        if not family.has_z and (value := getattr(config.model, key)) != ModelConfig.model_fields[key].default:
+            yield (
+                {f"model.{key}", "model.name"},
+                f"model.{key}: {value} has no effect with model.name: {name}, whose generator has no z; leave it out",
+            )
     for switch in family.without:
         if getattr(config.model, switch):
             others = ", ".join(other for other in NETWORKS if switch not in NETWORKS[other].without)
@@ -189,6 +203,7 @@ def unknown_names(config: Config) -> Iterator[tuple[set[str], str]]:
         ("objective.condition", config.objective.condition_with(config.model.classes), CONDITIONS),
         ("objective.loss", config.objective.loss, LOSSES),
         *(("objective.penalties", name, PENALTIES) for name in config.objective.penalties),
+        *(("objective.reconstruction", name, RECONSTRUCTION) for name in config.objective.reconstruction),
         ("evaluate.extractor", config.evaluate.extractor, EXTRACTORS),
         *(("evaluate.metrics", name, SCORES) for name in config.evaluate.metrics),
         *(

@@ -1,8 +1,11 @@
 """Conflicts of the generated field, the condition and the losses: the keys involved, and the message."""
 
-from ganrun.config.registry import CROSS_ENTROPIES, DIFFERENCES
+from ganrun.config.registry import CROSS_ENTROPIES, DIFFERENCES, NETWORKS, NetworkFamily
 from ganrun.config.schema import Config
 from ganrun.config.validate_parts import Faults
+
+PERCEPTUAL_PIXELS = 32
+"""Least size of images for the features of the perceptual term."""
 
 
 def size_key(config: Config) -> str:
@@ -33,7 +36,12 @@ def data_conflicts(config: Config) -> Faults:
 def condition_conflicts(config: Config) -> Faults:
     """Yield a condition whose fields are missing, or that the networks do not take."""
     classes, fields, name = config.model.classes, config.data.fields, config.objective.condition
-    if classes and ("label" not in fields or fields["label"].kind != "label"):
+    if name in ("none", "source") and classes:
+        yield (
+            {"objective.condition", "model.classes"},
+            f"model.classes: {classes} has no effect with objective.condition: {name}; leave one of them out",
+        )
+    elif classes and ("label" not in fields or fields["label"].kind != "label"):
         yield (
             {"model.classes", "data.fields"},
             f"model.classes: {classes} needs the labels of the images; set data.fields: {{image: image, label: label}}",
@@ -43,10 +51,58 @@ def condition_conflicts(config: Config) -> Faults:
             {"objective.condition", "model.classes"},
             "objective.condition: label, but model.classes is 0; set it to the number of classes",
         )
-    if name in ("none", "source") and classes:
+
+
+def picture_conflicts(config: Config) -> Faults:
+    """Yield conflicts of a source picture, and of networks that take pictures, or none."""
+    objective, name = config.objective, config.model.name
+    condition, family = objective.condition_with(config.model.classes), NETWORKS.get(name) or NetworkFamily("")
+    with_picture = condition not in ("none", "label")
+    if (with_picture and family.pictures == "no") or (not with_picture and family.pictures == "must"):
         yield (
-            {"objective.condition", "model.classes"},
-            f"model.classes: {classes} has no effect with objective.condition: {name}; leave one of them out",
+            {"objective.condition", "model.name"},
+            f"objective.condition: {condition} does not go with model.name: {name}, which takes "
+            f"{'labels only' if with_picture else 'a picture'}; take objective.condition: "
+            f"{'label or none' if with_picture else 'source'}",
+        )
+    if condition == "source":
+        yield from _source_conflicts(config)
+    elif objective.source.field is not None:
+        yield (
+            {"objective.source.field", "objective.condition"},
+            f"objective.source.field: {objective.source.field} has no effect with objective.condition: {condition}; "
+            "set objective.condition: source",
+        )
+    if objective.reconstruction and not with_picture:
+        yield (
+            {"objective.reconstruction", "objective.condition"},
+            f"objective.reconstruction: no image belongs to objective.condition: {condition}; take source, or one of "
+            "run.imports",
+        )
+    size = config.data.shape(objective.target)[1] if objective.target in config.data.fields else PERCEPTUAL_PIXELS
+    if "perceptual" in objective.reconstruction and size < PERCEPTUAL_PIXELS:
+        yield (
+            {"objective.reconstruction", "data.image_size"},
+            f"objective.reconstruction: perceptual needs at least {PERCEPTUAL_PIXELS} pixels a side, but "
+            f"{size_key(config)} is {size}",
+        )
+
+
+def _source_conflicts(config: Config) -> Faults:
+    name, target, data = config.objective.source.field, config.objective.target, config.data
+    others = [key for key, field in data.fields.items() if field.kind == "image" and key != target]
+    if name not in others:
+        yield (
+            {"objective.source.field", "data.fields"},
+            f"objective.source.field: {name or 'missing'}; it should be an image field of data.fields other than "
+            f"objective.target: {', '.join(others) or 'add one, as in data.fields: {lines: image}'}",
+        )
+    elif target in data.fields and data.shape(name)[1] != data.shape(target)[1]:
+        sizes = data.shape(name)[1], data.shape(target)[1]
+        yield (
+            {f"data.fields.{name}.size", "data.image_size"},
+            f"objective.source.field: {name} has {sizes[0]} pixels a side and objective.target: {target} has "
+            f"{sizes[1]}; they must be equal",
         )
 
 

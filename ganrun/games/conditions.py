@@ -109,6 +109,48 @@ class Label(Condition):
         return {"label": torch.arange(start, start + count, device=device) % self.classes}
 
 
+class Source(Condition):
+    """A picture that is to be translated: Isola et al. 2017 (arXiv:1611.07004). G is to return the other of the pair.
+
+    Args:
+        field: image field of the batch.
+        channels: its channels, 1 or 3.
+        generated: channels of the generated images.
+    """
+
+    def __init__(self, field: str, channels: int, generated: int) -> None:
+        self.fields, self.pictures = (field,), {"source": channels}
+        self.baselines = {"input": lambda given: as_channels(given["source"], generated)}
+
+    def of(self, batch: Batch, noise: KeyedNoise) -> Given:
+        """Return the pictures of a batch, [B, C, H, W] in [-1, 1]."""
+        return {"source": batch[self.fields[0]]}
+
+    def from_user(self, item: UserInput) -> Given:
+        """Return the user's picture, in as many channels as those of the data."""
+        if item.picture is None:
+            raise UserError(f"{item.name}: this run translates pictures; give a picture")
+        return {"source": as_channels(item.picture[None], self.pictures["source"])}
+
+    def show(self, given: Given) -> Tensor:
+        """Return the pictures themselves."""
+        return given["source"]
+
+
+GREY = (0.299, 0.587, 0.114)
+"""Luma of R, G and B (ITU-R BT.601), as Pillow converts."""
+
+
+def as_channels(pictures: Tensor, channels: int) -> Tensor:
+    """Return pictures [B, C, H, W] in so many channels, 1 or 3: grey is repeated, colours become their luma."""
+    if pictures.shape[1] == channels:
+        return pictures
+    if channels == 3:
+        return pictures.expand(-1, 3, -1, -1)
+    weights = torch.tensor(GREY, dtype=pictures.dtype, device=pictures.device)
+    return (pictures * weights.view(3, 1, 1)).sum(1, keepdim=True)
+
+
 def build_condition(objective: ObjectiveConfig, model: ModelConfig, data: DataConfig) -> Condition:
     """Build the condition that `objective.condition` names.
 
@@ -130,3 +172,10 @@ def none() -> Condition:
 def label(model: ModelConfig) -> Condition:
     """Build the condition of class labels."""
     return Label(model.classes)
+
+
+def source(objective: ObjectiveConfig, data: DataConfig) -> Condition:
+    """Build the condition of a paired picture."""
+    field = objective.source.field
+    assert field is not None  # config/validate_objective.py has checked it.
+    return Source(field, data.shape(field)[0], data.shape(objective.target)[0])

@@ -18,7 +18,9 @@ from ganrun.games.game import Batch, Game, Loss, Networks, Player
 from ganrun.games.losses import feature_matching
 from ganrun.games.objective import Objective, objective_of
 from ganrun.games.penalties import clip_weights
+from ganrun.games.reconstruction import Seen
 from ganrun.models.given import Given
+from ganrun.models.perceptual import Perceptual
 from ganrun.rng import KeyedNoise
 
 
@@ -70,11 +72,14 @@ class GeneratorPlayer(Player):
         self.objective = objective
 
     def forward(self, batch: Batch, noise: KeyedNoise, others: Networks) -> Loss:
-        """Return L_G(D(T(G(z, c), c)))."""
+        """Return L_G(D(T(G(z, c), c))) + terms that pull G(z, c) towards x."""
         objective, own = self.objective, noise.under(self.name)
         x, c = batch[objective.config.target], objective.condition.of(batch, own)
         generated = objective.generate(self.owned["generator"], len(x), own, c)
-        return Loss(self._adversarial(x, generated, c, noise, others["discriminator"]), {})
+        adversarial = self._adversarial(x, generated, c, noise, others["discriminator"])
+        terms = objective.reconstruction(x, generated, Seen(c, others, own))
+        parts = {f"reconstruction/{name}": term.detach() for name, term in terms.items()}
+        return Loss(sum(terms.values(), start=adversarial), parts)
 
     def _adversarial(
         self, x: Tensor, generated: Tensor, c: Given, noise: KeyedNoise, discriminator: nn.Module
@@ -114,6 +119,7 @@ def gan(
         trackers={"augmentation": adaptive} if adaptive else {},
         kind=lambda images, round: (objective.penalties.are_due(round), objective.augment.has_noise(images)),
         condition=objective.condition,
+        frozen={"perceptual": Perceptual()} if "perceptual" in config.reconstruction else {},
         from_z=(lambda networks, z, noise, given: objective.from_z(networks["generator"], z, noise, given))
         if objective.latent
         else None,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ganrun.config.registry import LOSSES, PENALTIES
+from ganrun.config.registry import LOSSES, PENALTIES, RECONSTRUCTION
 from ganrun.config.schema import ModelConfig
 from ganrun.config.schema_objective import ObjectiveConfig
 from ganrun.games.augment import Augmentation
@@ -13,6 +13,7 @@ from ganrun.games.conditions import UNCONDITIONAL, Condition, Label
 from ganrun.games.latent import Latent
 from ganrun.games.losses import AdversarialLoss, DiscriminatorLoss
 from ganrun.games.penalties import Penalties
+from ganrun.games.reconstruction import Reconstruction
 from ganrun.models.given import Given, as_given
 from ganrun.rng import KeyedNoise
 
@@ -29,6 +30,7 @@ class Objective:
         loss: adversarial losses L_D and L_G.
         discriminator_loss: L_D with label flipping and smoothing.
         penalties: penalties on the gradient of D.
+        reconstruction: terms that pull G(z, c) towards x.
     """
 
     config: ObjectiveConfig
@@ -38,6 +40,7 @@ class Objective:
     loss: AdversarialLoss
     discriminator_loss: DiscriminatorLoss
     penalties: Penalties
+    reconstruction: Reconstruction
 
     def generate(self, generator: nn.Module, count: int, noise: KeyedNoise, given: Given) -> Tensor:
         """Return G(z, c) for `count` new z, [count, C, H, W]."""
@@ -70,7 +73,7 @@ def objective_of(
     """
     if condition is None:
         condition = Label(model.classes) if model.classes else UNCONDITIONAL
-    loss, weights = LOSSES[config.loss], config.penalties
+    loss, weights, terms = LOSSES[config.loss], config.penalties, config.reconstruction
     return Objective(
         config=config,
         latent=Latent(model.latent_size, model.latent) if takes_z(generator) else None,
@@ -79,4 +82,5 @@ def objective_of(
         loss=loss,
         discriminator_loss=DiscriminatorLoss(loss, config.label_flipping, config.label_smoothing),
         penalties=Penalties({name: (PENALTIES[name], weights[name]) for name in weights}, config.penalty_every_rounds),
+        reconstruction=Reconstruction({name: (RECONSTRUCTION[name], terms[name]) for name in terms}),
     )

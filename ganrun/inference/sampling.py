@@ -226,7 +226,7 @@ class _Program(nn.Module):
         networks, given = dict(self.networks.items()), dict(zip(reversed(self._names), reversed(inputs), strict=False))
         if self._game.from_z is not None:
             return self._game.from_z(networks, inputs[0], self._noise, given)
-        return self._game.sample(networks, len(inputs[0]), self._noise, given)
+        return self._game.sample(networks, inputs[0].shape[0], self._noise, given)
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,12 @@ def label_of(given: Given | Tensor | None) -> Tensor | None:
     return as_given(given).get("label")
 
 
-def pictures_of(given: Given | Tensor | None, names: Sequence[str]) -> list[Tensor]:
-    """Return the pictures of a condition joined to one, [[B, C, H, W]], in the order of their names; [] without names.
-
-    As a list, so that it can be joined to an image: `torch.cat([images, *pictures_of(given, names)], dim=1)`.
-    """
+def pictures_of(given: Given | Tensor | None, names: Sequence[str]) -> Tensor:
+    """Return the pictures of a condition joined in the order of `names`, [B, C', H, W]."""
     pictures = [as_given(given)[name] for name in names]
-    return [torch.cat(pictures, dim=1)] if pictures else []
+    return pictures[0] if len(pictures) == 1 else torch.cat(pictures, dim=1)
+
+
+def with_pictures(images: Tensor, given: Given | Tensor | None, names: Sequence[str]) -> Tensor:
+    """Return images [B, C, H, W] with the pictures of a condition joined, [B, C + C', H, W]."""
+    return torch.cat([images, pictures_of(given, names)], dim=1) if names else images

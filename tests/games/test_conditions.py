@@ -16,7 +16,7 @@ from ganrun.games import game as game_module
 from ganrun.games.augment import Augmentation
 from ganrun.games.build import build_game
 from ganrun.games.calls import generate, judge, takes_z
-from ganrun.games.conditions import Label
+from ganrun.games.conditions import Label, as_channels
 from ganrun.models.dropout import dropout
 from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
@@ -260,7 +260,10 @@ def test_a_player_that_is_not_active_takes_no_turn_but_its_images_count(values, 
 # What users give.
 
 
-def test_what_a_user_gives_to_an_unconditional_run_is_refused():
+def test_a_picture_takes_the_channels_of_the_data():
+    red = torch.tensor([1.0, -1.0, -1.0]).view(1, 3, 1, 1)
+    assert as_channels(red, 1).item() == pytest.approx(2 * 0.299 - 1)
+    assert as_channels(torch.ones(1, 1, 2, 2), 3).shape == (1, 3, 2, 2)
     with pytest.raises(UserError, match=r"cat\.png: this run has no condition to give"):
         Condition().from_user(UserInput("cat.png"))
 
