@@ -8,7 +8,7 @@ import ganrun
 
 VERBS = {
     "train": "train a game from a YAML file; the same command resumes",
-    "tune": "search hyper-parameters: a population of runs, of which the worst take over the best",
+    "tune": "search hyper-parameters: a population of runs, of which the worst continue from copies of the best",
     "prepare": "turn images into shards with an index",
     "sample": "draw images from a run's EMA generator",
     "evaluate": "score a run: Fréchet distance, KID, precision, recall and others",

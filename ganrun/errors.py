@@ -5,6 +5,10 @@ import unicodedata
 _ESCAPED = ("Cc", "Cs", "Zl", "Zp")
 """Unicode categories of control characters, surrogates, line and paragraph separators."""
 
+PROGRAM_FAULTS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError)
+"""Exceptions of bugs in ganrun or run.imports, after which a restart would fail again. They do not occur when a
+machine, a worker or a connection dies. (A ValueError or RuntimeError may be either.)"""
+
 
 class UserError(ValueError):
     """Invalid input (config, data, credentials): exit code 2.

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ganrun.cli import command
 from ganrun.errors import UserError
+from ganrun.storage import expand_user
 
 EXAMPLES = """examples:
   ganrun export runs/quickstart --out generator.safetensors     weights, with the config in the metadata
@@ -13,7 +14,8 @@ EXAMPLES = """examples:
 A .pt2 program needs only torch:
   generator = torch.export.load("generator.pt2").module()
   images = generator(torch.randn(16, 100))                                  # [16, C, H, W]
-  images = generator(torch.randn(16, 100), torch.arange(16) % 10)           # conditional run
+  images = generator(torch.randn(16, 100), torch.arange(16) % 10)           # a run with class labels
+  images = generator(pictures)                                              # pix2pix: [16, C, H, W] in [-1, 1]
 Draw z from the distribution in model.latent, by default N(0, 1)."""
 ENDINGS = (".safetensors", ".pt2")
 
@@ -24,13 +26,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run", metavar="RUN_OR_CHECKPOINT", help="folder of a run, or of one of its checkpoints")
     parser.add_argument("--out", required=True, metavar="FILE", help="file that ends in .safetensors or .pt2")
     options = parser.parse_args(arguments)
-    return command.run(lambda: _main(options.run, Path(options.out)))
+    return command.run(lambda: _main(options.run, Path(expand_user(options.out))))
 
 
 def _main(run: str, out: Path) -> int:
     if out.suffix not in ENDINGS:
         raise UserError(f"--out {out}: unsupported ending; use {' or '.join(ENDINGS)}")
-    from ganrun.inference.sampling import Sampler, write_program, write_weights
+    from ganrun.inference.exporting import write_program, write_weights
+    from ganrun.inference.sampling import Sampler
 
     write = write_weights if out.suffix == ".safetensors" else write_program
     write(Sampler(run), out)

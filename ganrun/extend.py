@@ -3,9 +3,10 @@
     from ganrun.extend import LOSSES, AdversarialLoss
     LOSSES["my_loss"] = AdversarialLoss(discriminator=..., generator=...)
 
-docs/extending.md shows a network, a loss and a game.
+docs/extending.md shows a network, a loss, a game, and settings of their own.
 """
 
+from ganrun.config.own import Changeable, Settings
 from ganrun.config.registry import (
     CONDITIONS,
     EXTRACTORS,
@@ -13,6 +14,7 @@ from ganrun.config.registry import (
     LOSSES,
     NETWORKS,
     OPTIMIZERS,
+    OWN,
     PENALTIES,
     SCORES,
     NetworkFamily,
@@ -34,10 +36,12 @@ __all__ = [
     "LOSSES",
     "NETWORKS",
     "OPTIMIZERS",
+    "OWN",
     "PENALTIES",
     "SCORES",
     "AdversarialLoss",
     "Batch",
+    "Changeable",
     "Condition",
     "Extractor",
     "Features",
@@ -52,6 +56,7 @@ __all__ = [
     "Score",
     "ScoreBatch",
     "ScoreSubject",
+    "Settings",
     "SlotBatchNorm2d",
     "Sums",
     "Tracker",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ganrun.cli import command
 from ganrun.errors import RunError, UserError, escaped
+from ganrun.storage import expand_user
 
 if TYPE_CHECKING:  # imported where they are used: --help must answer at once
     from ganrun.data.index import Index
@@ -77,7 +78,7 @@ def _add_image_options(add: Callable[..., Any]) -> None:
     # matters more than the choice (Parmar et al. 2022, arXiv:2104.11222).
     add("--filter", choices=FILTERS, default="lanczos", help="resize filter (default: %(default)s); affects scores")
     add("--format", choices=FORMATS, help="image format (default: keep files that need no conversion, others png)")
-    add("--fields", type=Path, metavar="FILE", help=_FIELDS_HELP)
+    add("--fields", metavar="FILE", help=_FIELDS_HELP)
 
 
 def _add_run_options(add: Callable[..., Any]) -> None:
@@ -167,7 +168,7 @@ def _address(place: str) -> PurePath:
     """Normalise a path or URI for comparison."""
     if place.startswith("s3://"):
         return PurePosixPath(place)
-    return Path(os.path.expanduser(place.removeprefix("file://"))).resolve()
+    return Path(expand_user(place.removeprefix("file://"))).resolve()
 
 
 def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index", list[str]]:
@@ -197,7 +198,7 @@ def _open_source(options: argparse.Namespace, scheme: str, path: str) -> "Source
     from ganrun.preparation import folder, published_datasets, shards, stacked
 
     if scheme == "folder":
-        return folder.open_folder(path, options.fields, options.limit)
+        return folder.open_folder(path, options.fields and Path(expand_user(options.fields)), options.limit)
     if scheme == "shards":
         return shards.open_shards(path, copied=options.dest is not None)
     if scheme == "fashion-mnist":

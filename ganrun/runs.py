@@ -13,7 +13,7 @@ from ganrun.run_folder import cleanup, report
 from ganrun.run_folder.curve import read_curve
 from ganrun.run_folder.status import RunStatus, read_config, read_status
 from ganrun.run_folder.time_breakdown import trials_time_breakdown
-from ganrun.storage import Folder, Storage, open_storage
+from ganrun.storage import Folder, Storage, expand_user, open_storage
 from ganrun.telemetry.series import DISTANCES
 
 EXAMPLES = """examples:
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
                 "--json", action="store_true", help="print one JSON object; times are seconds since the epoch"
             )
         elif verb == "curve":
-            sub.add_argument("--plot", type=Path, metavar="FILE", help="plot to a .png file instead")
+            sub.add_argument("--plot", metavar="FILE", help="plot to a .png file instead")
         else:
             sub.add_argument("--yes", action="store_true", help=_YES[verb])
     return parser
@@ -66,12 +66,7 @@ _YES = {"delete": "do not ask for confirmation", "gc": "delete the listed files 
 
 
 def _main(options: argparse.Namespace) -> int:
-    try:
-        return int(options.act(open_storage(options.place), options))
-    except BrokenPipeError:
-        raise  # Not a storage failure; command.run handles it.
-    except OSError as error:
-        raise RunError(f"{error.filename or options.place}: {error.strerror or error}") from error
+    return int(options.act(open_storage(options.place), options))
 
 
 def _list(storage: Storage, options: argparse.Namespace) -> int:
@@ -104,8 +99,9 @@ def _curve(storage: Storage, options: argparse.Namespace) -> int:
         for line in curve:
             print(json.dumps(line))
         return command.OK
-    if options.plot.suffix.lower() != ".png":
-        raise UserError(f"--plot {options.plot}: unsupported ending; give a .png file")
+    plot = Path(expand_user(options.plot))
+    if plot.suffix.lower() != ".png":
+        raise UserError(f"--plot {plot}: unsupported ending; give a .png file")
     if not curve:
         raise RunError(f"{storage.uri}: nothing to plot yet; the first tick comes after train.tick_images images")
     from ganrun.run_folder.plot import draw_curve
@@ -113,9 +109,9 @@ def _curve(storage: Storage, options: argparse.Namespace) -> int:
     title = f"{storage.uri.rpartition('/')[2]}: {curve[-1]['images']:,} of {config['train']['total_images']:,} images"
     if any(distance.key in line for line in curve for distance in DISTANCES):
         title += f"; {report.distance_name(config)}"
-    options.plot.parent.mkdir(parents=True, exist_ok=True)
-    options.plot.write_bytes(draw_curve(curve, title))
-    print(options.plot)
+    plot.parent.mkdir(parents=True, exist_ok=True)
+    plot.write_bytes(draw_curve(curve, title))
+    print(plot)
     return command.OK
 
 

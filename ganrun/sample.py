@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ganrun.cli import command
 from ganrun.errors import UserError
+from ganrun.storage import expand_user
 
 EXAMPLES = """examples:
   ganrun sample runs/quickstart --out grid.png --grid             64 images in one PNG
@@ -41,7 +42,7 @@ def _count(text: str) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    out = Path(options.out)
+    out = Path(expand_user(options.out))
     single = out.suffix.lower() == ".png"
     if out.suffix and not single:
         raise UserError(f"--out {out}: unsupported ending; give a .png file, or a folder for single images")

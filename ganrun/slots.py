@@ -38,17 +38,26 @@ class Slots:
         return self.workers / self.total
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Gather one row per owned slot, [owned, ...], to [S, ...] in slot order. Collective.
+        """Gather one row per owned slot, [owned, ...], to [S, ...] in slot order. Collective."""
+        table = self.table(rows)
+        self.add(table)
+        return table
 
-        It is an all-reduce of rows padded with zeros. Adding zeros is exact, so the result is bitwise the same on every
-        worker and for every W.
+    def table(self, rows: Tensor) -> Tensor:
+        """Return one row per owned slot, [owned, ...], in a table of all slots [S, ...], zero elsewhere.
+
+        Adding zeros is exact, so the sum over the workers is bitwise the same on every worker and for every W.
         """
         if self.workers == 1:
             return rows
         table = rows.new_zeros(self.total, *rows.shape[1:])
         table[self.owned.start : self.owned.stop] = rows
-        dist.all_reduce(table)
         return table
+
+    def add(self, tensor: Tensor) -> None:
+        """Add a tensor over the workers, in place. Collective."""
+        if self.workers > 1:
+            dist.all_reduce(tensor)
 
     def from_rank_0(self, value: T) -> T:
         """Return rank 0's value on every worker. Collective; the value is pickled."""

@@ -11,6 +11,7 @@ from ganrun.cli.progress import ProgressDisplay
 from ganrun.cli.signals import stop_on_signals
 from ganrun.config.load import load_config
 from ganrun.config.run_spec import RunSpec
+from ganrun.data.index import open_data
 from ganrun.errors import RunError
 from ganrun.run_folder import run_config
 from ganrun.run_folder.lease import take_lease
@@ -39,7 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", metavar="CONFIG", help="YAML file of the run")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="lay a value over the file's")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config as YAML and stop")
-    parser.add_argument("--validate", action="store_true", help="check config, data, storage and hardware and stop")
+    parser.add_argument(
+        "--validate", action="store_true", help="check config, data, storage, hardware, play a tiny round, and stop"
+    )
     parser.add_argument("--wait", action="store_true", help="wait while another process holds the run")
     options = parser.parse_intermixed_args(arguments)
     return command.run(lambda: _main(options))
@@ -55,13 +58,12 @@ def _main(options: argparse.Namespace) -> int:
     preflight.check(config)
     folder = RunFolder(open_storage(config.run.uri))
     if options.validate:
-        import torch
+        from ganrun.training import tiny_round
 
-        from ganrun.games.build import build_game
-
-        build_game(run_config.settle(config, folder), torch.device("cpu"))
-        print(f"data: {preflight.describe_data(config.data, config.evaluate)}")
-        print(f"{options.config}: config, data, storage and hardware are in order")
+        spec = run_config.settle(config, folder)
+        print(f"data: {preflight.describe_data(spec.data, spec.evaluate)}")
+        print(tiny_round.play(spec, open_data(spec.data.shards)))
+        print(f"{options.config}: config, data, storage, hardware and game are in order")
         return command.OK
     stop = stop_on_signals()
     lease = take_lease(folder.storage, stop, options.wait, lambda text: print(text, file=sys.stderr, flush=True))

@@ -37,6 +37,7 @@ def test_what_is_exported_stays():
         *("CONDITIONS", "Condition", "Given", "UserInput"),
         *("Features", "OPTIMIZERS", "SCORES", "Score", "ScoreBatch", "ScoreSubject", "Sums"),
         *("KeyedNoise", "Latent", "Loss", "NetworkFamily", "Networks", "Player", "SlotBatchNorm2d", "Tracker"),
+        *("OWN", "Changeable", "Settings"),
     }
     assert all(hasattr(extend, name) for name in extend.__all__)
 

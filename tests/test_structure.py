@@ -91,6 +91,7 @@ WHOLE_CONFIG = {
         "games.build",
         "inference.sampling",
         "training.new_state",
+        "training.tiny_round",
         "worker.worker",
         "worker.host",
         "worker.resume",

@@ -130,7 +130,7 @@ def test_a_shard_corrupt_behind_the_index_ends_the_run_at_once(values, tmp_path,
     assert "Traceback" not in error
 
 
-def test_a_fault_in_the_users_module_ends_the_run_at_once_with_its_traceback(values, tmp_path, ray_here, monkeypatch):
+def test_a_fault_in_the_users_module_ends_the_run_at_once_and_names_its_line(values, tmp_path, ray_here, monkeypatch):
     (tmp_path / "faulty_for_a_test.py").write_text(
         "from ganrun.games.losses import AdversarialLoss\nfrom ganrun.config.registry import LOSSES\n"
         "LOSSES['faulty'] = AdversarialLoss(lambda real, fake: real.no_such_method(), lambda fake: fake.mean())\n"
@@ -139,12 +139,21 @@ def test_a_fault_in_the_users_module_ends_the_run_at_once_with_its_traceback(val
     values["run"]["imports"] = ["faulty_for_a_test"]
     values["objective"] = {"loss": "faulty"}
     yaml = write_yaml(tmp_path / "faulty.yaml", values)
+    cause = "faulty_for_a_test.py:3: AttributeError: 'Tensor' object has no attribute 'no_such_method'"
     code, _, error = Train(yaml, "--validate", address=ray_here[0]).wait()
-    assert code == 0, error
+    assert (code, error) == (
+        2,
+        "ganrun: objective.game=gan model.name=dcgan: a round of 2 images in each of 2 slots: " + cause + "\n",
+    )
     code, _, error = Train(yaml, address=ray_here[0]).wait()
-    assert code == 1
-    assert "no attribute 'no_such_method'" in error
+    assert code == 2
+    assert f"ganrun: objective.game=gan model.name=dcgan: {tmp_path}/{cause}; its traceback is in {tmp_path}" in error
+    assert "Traceback" not in error
     assert "restarting the workers" not in error
+    events = (tmp_path / "runs/small/events/0001.jsonl").read_text().splitlines()
+    (failed,) = [event for event in map(json.loads, events) if event["kind"] == "failed"]
+    assert failed["traceback"].rstrip().endswith("AttributeError: 'Tensor' object has no attribute 'no_such_method'")
+    assert failed["traceback"].count("Traceback") == 1
 
 
 def test_validate_finds_what_a_run_would_be_refused_for(values, tmp_path):

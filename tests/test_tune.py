@@ -17,6 +17,7 @@ from ganrun.config.schema import Config
 from ganrun.config.tunable import value_of
 from ganrun.run_folder.curve import read_events
 from ganrun.storage import open_storage
+from ganrun.telemetry.records import Exploited
 from tests.commands import LOCAL_RAY, Command
 from tests.conftest import free_port, ray_head, write_yaml
 from tests.tuning.making import MUTATIONS
@@ -87,8 +88,8 @@ def assert_exploits_copied(folder):
     for exploit in exploits:
         trial = open_storage(f"{folder}/trials/{exploit['trial']}")
         events, _ = read_events(trial)
-        (told,) = [each for each in events if each["kind"] == "exploit" and each["number"] == exploit["number"]]
-        name = f"{told['images']:012d}-{told['attempt']:04d}"
+        (told,) = [each for each in events if isinstance(each, Exploited) and each.number == exploit["number"]]
+        name = f"{told.images:012d}-{told.attempt:04d}"
         own = files(folder, exploit["trial"], name)
         theirs = files(folder, exploit["donor"], exploit["checkpoint"])
         tensors = [name for name in theirs if name.endswith(".safetensors")]
@@ -152,7 +153,7 @@ def test_interrupted_killed_and_its_processes_killed_it_comes_to_its_end(values_
     folder = tmp_path / "runs" / "small"
 
     first = Command("tune", path, address=whole_ray[0])
-    first.wait_for("takes over")
+    first.wait_for("continues from a copy of")
     os.killpg(first.process.pid, signal.SIGINT)
     code, _, error = first.wait()
     assert code == 130, error
@@ -161,14 +162,14 @@ def test_interrupted_killed_and_its_processes_killed_it_comes_to_its_end(values_
     before = len(lines(folder, "exploit"))
 
     second = Command("tune", path, address=whole_ray[0])
-    second.wait_for("takes over")
+    second.wait_for("continues from a copy of")
     workers, trials = processes(whole_ray[1], "RayTrainWorker"), processes(whole_ray[1], "ray::ImplicitFunc")
     assert (len(workers), len(trials)) == (4, 2)
     workers[0].kill()
     second.wait_for(" starts with 2 workers", 3)  # Two at the beginning, one again.
     trials[0].kill()
     second.wait_for(" starts with 2 workers", 4)
-    second.wait_for("takes over", 3)
+    second.wait_for("continues from a copy of", 3)
     os.killpg(second.process.pid, signal.SIGKILL)
     second.wait()
     assert_nothing_left(*whole_ray)

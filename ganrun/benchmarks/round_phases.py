@@ -35,7 +35,7 @@ class _Clock:
         self._wrap(state, "normalise", lambda: "data: normalise")
         for player_step in state.player_steps:
             self._time_turn(player_step)
-            self._wrap(player_step, "_step", lambda: f"{self._turn}: optimizer")
+            self._wrap(player_step, "apply", lambda: f"{self._turn}: optimizer")
         for name, network in state.game.networks.items():
             self._wrap(network, "forward", lambda name=name: f"{self._turn}: forward {name}")  # type: ignore[misc]
         for ema in state.ema.values():
@@ -51,7 +51,7 @@ class _Clock:
         setattr(owner, method, timed)
 
     def _time_turn(self, player_step: Any) -> None:
-        inner = player_step.step
+        inner = player_step.backward
 
         def timed(*args: Any) -> Any:
             self._turn = player_step.player.name
@@ -61,7 +61,7 @@ class _Clock:
             self.seconds[f"{self._turn}: backward"] += time.perf_counter() - begun - parts
             return record
 
-        player_step.step = timed
+        player_step.backward = timed
 
     @contextmanager
     def _timing(self, name: str) -> Iterator[None]:

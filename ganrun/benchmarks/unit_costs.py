@@ -16,13 +16,13 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.multiprocessing.spawn import spawn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from ganrun.benchmarks.rounds import a_batch
 from ganrun.config.run_spec import RunSpec
 from ganrun.config.schema import DataConfig
-from ganrun.data.decode import Decoder, RawBatch
+from ganrun.data.decode import Decoder
 from ganrun.data.fetch import Fetcher
 from ganrun.data.index import DataSet
 from ganrun.run_folder.lease import Lease
@@ -113,7 +113,7 @@ def count_stored(spec: RunSpec, state: TrainingState) -> Stored:
             before = _requests(storage)
             name = f"{number:012d}-{attempt:04d}"
             files = take_snapshot(state.state_dict(), RunProgress(), spec.to_yaml()).files()
-            size = checkpoint.write(folder, name, files, {})
+            size = checkpoint.write(folder, name, files, {"images": number})
             checkpoint.make_visible(folder, Pointer(name, number, attempt), best=False)
             checkpoint.delete_old(folder, spec.checkpoint.keep)
         written = _requests(storage) - before
@@ -165,14 +165,8 @@ def played(spec: RunSpec, slots: Slots) -> TrainingState:
 
 
 def _round(state: TrainingState, data: DataConfig, classes: int) -> None:
-    owned = len(state.slots.owned)
-    shape = (SLOT_IMAGES, data.channels, data.image_size, data.image_size)
-    points = data.fields["image"].kind == "point"
-    image = torch.zeros(SLOT_IMAGES, data.channels) if points else torch.randint(0, 256, shape, dtype=torch.uint8)
-    batch: RawBatch = {"image": image}
-    if classes:
-        batch["label"] = torch.arange(SLOT_IMAGES) % classes
-    state.round(lambda: [batch] * owned)
+    batch = a_batch(data, classes, SLOT_IMAGES)
+    state.round(lambda: [batch] * len(state.slots.owned))
 
 
 def _rank(rank: int, spec: RunSpec, folder: str) -> None:
@@ -183,8 +177,8 @@ def _rank(rank: int, spec: RunSpec, folder: str) -> None:
     state = played(spec, slots)  # DistributedDataParallel builds its buckets in the first round.
     gradients, buckets = Counter[str](), Counter[str]()
     for player_step in state.player_steps:
-        assert isinstance(player_step.module, DistributedDataParallel)
-        player_step.module.register_comm_hook(None, _hook(player_step.player.name, gradients, buckets))
+        assert player_step.ddp is not None
+        player_step.ddp.register_comm_hook(None, _hook(player_step.player.name, gradients, buckets))
     slots.gathered.clear()
     with _Operations() as operations:  # type: ignore[no-untyped-call]
         _round(state, spec.data, spec.model.classes)
@@ -225,9 +219,9 @@ class _Counting(Slots):
     def gathered(self) -> list[int]:
         return self.__dict__.setdefault("_gathered", [])  # type: ignore[no-any-return]
 
-    def gather(self, rows: Tensor) -> Tensor:
+    def table(self, rows: Tensor) -> Tensor:
         self.gathered.append(rows.nbytes // len(rows))
-        return super().gather(rows)
+        return super().table(rows)
 
 
 class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -8,7 +8,7 @@ from ganrun.config.schema import ClusterConfig, Config, DataConfig, EvaluateConf
 from ganrun.data.index import INDEX_NAME, DataSet, Index, open_data
 from ganrun.data.scored import open_scored
 from ganrun.errors import UserError
-from ganrun.storage import INDEX_BYTES, check_rights, open_storage
+from ganrun.storage import INDEX_BYTES, check_rights, expand_user, open_storage
 
 PATIENCE_SECONDS = 10.0
 """Retry budget for storage requests. Short: before a run a storage that does not answer is more often misspelt than
@@ -21,6 +21,7 @@ def check(config: Config) -> None:
     Raises:
         UserError: one message with all errors, a line each.
     """
+    _check_homes(config)
     checks: list[Callable[[], None]] = [
         lambda: _check_data(config.data, config.model, config.evaluate, config.slots, config.target),
         lambda: check_rights(open_storage(config.run.storage, PATIENCE_SECONDS), "run.storage"),
@@ -43,6 +44,19 @@ def describe_data(data: DataConfig, evaluate: EvaluateConfig) -> str:
     trained_on, scored = whole.trained_on(evaluate.held_out_share), open_scored(whole, evaluate, 0, PATIENCE_SECONDS)
     held_out = f"{scored.samples:,} held out ({scored.held_out_by})" if scored.held_out_by else "none held out"
     return f"{trained_on.samples:,} samples to train on, {held_out}"
+
+
+def _check_homes(config: Config) -> None:
+    """Refuse paths below the home of a user that does not exist, by the name of their key."""
+    shards = config.data.shards
+    places = [("data.shards", place) for place in ([shards] if isinstance(shards, str) else shards)]
+    places += [("run.storage", config.run.storage), ("run.start_from", config.run.start_from or "")]
+    places += [(f"evaluate.{key}", getattr(config.evaluate, key) or "") for key in ("extractor", "extractor_weights")]
+    for key, place in places:
+        try:
+            expand_user(place.removeprefix("file://"))
+        except UserError as error:
+            raise UserError(f"{key}: {error}") from error
 
 
 def _check_data(

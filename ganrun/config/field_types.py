@@ -23,6 +23,11 @@ def fewest_and_most(value: Any) -> Any:
     return tuple(ends) if len(ends) == 2 else ends[0]
 
 
+def on_or_off(value: Any) -> Any:
+    """Convert YAML's `on` and `off`, which it reads as booleans, back to words."""
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+
 Whole = Annotated[int, BeforeValidator(whole), Field(ge=0)]
 Count = Annotated[int, BeforeValidator(whole), Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -50,3 +55,22 @@ EXTENSIONS = {
     "point": ("json", "npy"),
 }
 """Extensions of each kind of field, tried in this order, unless the config names one."""
+
+
+class FieldConfig(Section):
+    """Field of a sample; `label: label` is short for `label: {kind: label}`."""
+
+    kind: Literal["image", "label", "text", "vector", "point"]
+    """Type of the field. image: 8 bits per channel, data.image_size pixels square; label: integer; text: UTF-8;
+    vector: numbers as JSON or .npy; point: vector of data.channels numbers, treated as an image of one pixel."""
+    extension: str | None = None
+    """File extension in the shard, after the key's first dot; unset: png, jpg, jpeg or webp; cls; txt; json or npy."""
+    channels: Literal[1, 3] | None = None
+    """Channels of an image field; unset: data.channels."""
+    size: Annotated[Count | None, Field(ge=8, le=1024)] = None
+    """Height and width of an image field in pixels; unset: data.image_size."""
+
+
+def kind(value: Any) -> Any:
+    """Convert the short form of a field, its kind alone."""
+    return {"kind": value} if isinstance(value, str) else value

@@ -5,6 +5,7 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel
 
+from ganrun.config.own import is_changeable
 from ganrun.config.schema import Config
 
 
@@ -25,6 +26,8 @@ def flat(config: Config) -> dict[str, Any]:
 
 def is_fixed(key: str) -> bool:
     """Return True if a dotted key cannot change once a run has begun."""
+    if key.startswith("own."):
+        return not is_changeable(key)
     section: type[BaseModel] = Config
     for name in key.split("."):
         if name not in section.model_fields:

@@ -11,7 +11,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ganrun.config import safe_yaml
+from ganrun.config.imports import import_modules
 from ganrun.config.keys import leaves
+from ganrun.config.own import filled
 from ganrun.config.schema import Config
 from ganrun.config.validate import conflicts, dotted, faults_of, unknown_names
 from ganrun.errors import RunError, UserError
@@ -25,7 +27,7 @@ PLACEHOLDERS: dict[str, dict[str, Any]] = {
 
 
 def load_config(path: str | Path, overrides: list[str] | None = None, resolve: bool = True) -> Config:
-    """Read a YAML file, lay `key=value` overrides over it and check everything.
+    """Read a YAML file, lay `key=value` overrides over it, import the modules of `run.imports` and check everything.
 
     Args:
         path: the file, or its address in a bucket.
@@ -38,6 +40,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None, resolve: b
     from ganrun.config.config_file import read_values  # With OmegaConf, which only this function needs.
 
     values, faults = read_values(path, overrides or [], resolve)
+    faults += _import_faults(values)
     unresolved = {key for key, value in leaves(values) if "${" in str(value)}
     try:
         config = Config.model_validate(values)
@@ -51,7 +54,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None, resolve: b
     if faults:
         heading = f"{path}: {len(faults)} fault{'s' * (len(faults) > 1)} in the config"
         raise UserError("\n  ".join([heading, *faults]))
-    return config
+    return config.model_copy(update={"own": filled(config.own)}) if config.run.imports else config
 
 
 def parse(text: bytes, where: str) -> Config:
@@ -82,6 +85,19 @@ def check_names(config: Config) -> None:
 def json_schema() -> str:
     """Return the JSON schema of the YAML file, for editors."""
     return json.dumps(Config.model_json_schema(), indent=1, ensure_ascii=False) + "\n"
+
+
+def _import_faults(values: dict[str, Any]) -> list[str]:
+    """Import the modules of `run.imports`, which register names and settings, and return the faults of that."""
+    run = values.get("run")
+    imports = run.get("imports") if isinstance(run, dict) else None
+    if not isinstance(imports, list) or not all(isinstance(name, str) for name in imports):
+        return []  # None, or a fault of the type.
+    try:
+        import_modules(imports)
+    except UserError as error:
+        return [str(error)]
+    return []
 
 
 def _conflicts_beside(values: dict[str, Any], wrong: set[str]) -> list[str]:

@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
 
 
 def _import(entry: Any) -> Any:
@@ -24,13 +26,18 @@ def _import(entry: Any) -> Any:
     return getattr(import_module(module), attribute)
 
 
-def offered(function: Callable[..., Any], **values: Any) -> Callable[..., Any]:
-    """Return a function of the user's with those of the values filled in that its arguments name."""
+def offered(function: Callable[..., T], **values: Any) -> Callable[..., T]:
+    """Return a function that a user registered, with those of the values filled in that its arguments name."""
     try:
         names = inspect.signature(function).parameters
     except (TypeError, ValueError):  # A builtin.
         return function
     return partial(function, **{name: value for name, value in values.items() if name in names})
+
+
+def with_own(function: Callable[..., T], own: Mapping[str, Any] | None) -> Callable[..., T]:
+    """Return a function that a user registered, with its argument `own` filled in if it has one."""
+    return offered(function, own=own or {})
 
 
 class Registry(UserDict[str, Any]):
@@ -61,14 +68,17 @@ class NetworkFamily:
     pictures: Literal["no", "may", "must"] = "may"
     has_z: bool = True
 
-    def __call__(self, model: Any, data: Any, pictures: Mapping[str, int] | None = None) -> dict[str, Any]:
+    def __call__(
+        self, model: Any, data: Any, own: Any = None, pictures: Mapping[str, int] | None = None
+    ) -> dict[str, Any]:
         """Build networks with initial weights, by name.
 
         Args:
             model, data: sections of the config. `data.image_size` and `data.channels` are those of the generated field.
+            own: section `own`, for a function that has this argument.
             pictures: `Condition.pictures`, for a function that has this argument.
         """
-        build = offered(_import(self.build), pictures=pictures or {})
+        build = offered(_import(self.build), own=own or {}, pictures=pictures or {})
         return build(model, data)  # type: ignore[no-any-return]
 
 
@@ -186,6 +196,9 @@ OPTIMIZERS = Registry(
     }
 )
 """`optimizer.PLAYER.name` -> function(parameters, PlayerOptimizerConfig) -> torch.optim.Optimizer."""
+
+OWN = Registry()
+"""Section of `own` -> Settings class."""
 
 
 def is_script(extractor: str) -> bool:

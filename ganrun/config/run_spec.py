@@ -6,6 +6,7 @@ from ganrun.config.registry import is_script
 from ganrun.config.schema import Config
 from ganrun.config.validate_parts import direction
 from ganrun.errors import UserError
+from ganrun.storage import expand_user
 
 
 class RunSpec(Config):
@@ -62,4 +63,4 @@ def _absolute_all(places: str | list[str]) -> str | list[str]:
 
 
 def _absolute(place: str) -> str:
-    return place if "://" in place or place.startswith("package:") else os.path.abspath(os.path.expanduser(place))
+    return place if "://" in place or place.startswith("package:") else os.path.abspath(expand_user(place))

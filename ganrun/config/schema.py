@@ -20,8 +20,12 @@ from ganrun.config.field_types import (
     Share,
     Whole,
     Workers,
+    kind,
     listed,
+    on_or_off,
 )
+from ganrun.config.field_types import FieldConfig as FieldConfig
+from ganrun.config.own import OwnValues
 from ganrun.config.schema_objective import ObjectiveConfig
 from ganrun.config.schema_optimizer import OptimizerConfig
 from ganrun.config.schema_tune import TuneConfig
@@ -49,24 +53,6 @@ class RunConfig(Section):
         return f"{self.storage}/{self.name}"
 
 
-class FieldConfig(Section):
-    """Field of a sample; `label: label` is short for `label: {kind: label}`."""
-
-    kind: Literal["image", "label", "text", "vector", "point"]
-    """Type of the field. image: 8 bits per channel, data.image_size pixels square; label: integer; text: UTF-8;
-    vector: numbers as JSON or .npy; point: vector of data.channels numbers, treated as an image of one pixel."""
-    extension: str | None = None
-    """File extension in the shard, after the key's first dot; unset: png, jpg, jpeg or webp; cls; txt; json or npy."""
-    channels: Literal[1, 3] | None = None
-    """Channels of an image field; unset: data.channels."""
-    size: Annotated[Count | None, Field(ge=8, le=1024)] = None
-    """Height and width of an image field in pixels; unset: data.image_size."""
-
-
-def _kind(value: Any) -> Any:
-    return {"kind": value} if isinstance(value, str) else value
-
-
 class DataConfig(Section):
     """Training data and the global batch."""
 
@@ -82,7 +68,7 @@ class DataConfig(Section):
     """Equal parts of the global batch, at least one per worker; unset: the (maximum) number of workers at the start."""
     shuffle_shards: Annotated[Count, Field(json_schema_extra=FIXED)] = 4
     """Shuffle window in shards; each slot of a worker keeps a window in memory."""
-    fields: Annotated[dict[str, Annotated[FieldConfig, BeforeValidator(_kind)]], Field(json_schema_extra=FIXED)] = {
+    fields: Annotated[dict[str, Annotated[FieldConfig, BeforeValidator(kind)]], Field(json_schema_extra=FIXED)] = {
         "image": FieldConfig(kind="image")
     }
     """Fields read from each sample, by the game's name for them; that of objective.target is an image or a point."""
@@ -128,6 +114,8 @@ class TrainConfig(Section):
     """Length of the run in real images shown to the discriminator."""
     precision: Annotated[Literal["float32", "bf16", "float64"], Field(json_schema_extra=FIXED)] = "float32"
     """Compute precision. bf16: autocast over float32 weights, or float32 with a note where there is no support."""
+    capture: Annotated[Literal["auto", "on", "off"], BeforeValidator(on_or_off)] = "auto"
+    """Rounds as CUDA graphs, on a GPU. auto: if they compute the same and are faster; on: or an error; off: eager."""
     average_half_life_images: Whole = 10_000
     """Half-life of the EMA generator in real images; 0: no averaging."""
     tick_images: Count = 5_000
@@ -245,6 +233,8 @@ class Config(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     cluster: ClusterConfig = ClusterConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    own: OwnValues = {}
+    """Settings of the modules of run.imports: plain values, and sections that those modules register in OWN."""
     tune: TuneConfig | None = None
     """Search settings for `ganrun tune`; `ganrun train` validates and ignores them."""
 
@@ -265,5 +255,6 @@ class Config(Section):
         return (self.cluster.most_workers + scorers) * self.cluster.cpus_per_worker
 
     def to_yaml(self) -> str:
-        """Return the config as YAML, with every key. Unresolved `${oc.env:...}`, in a dry run, stay as they are."""
-        return yaml.safe_dump(self.model_dump(mode="json", warnings=False), sort_keys=False, allow_unicode=True)
+        """Return the config as YAML, with every key of ganrun. Unresolved `${oc.env:...}`, in a dry run, stay."""
+        values = self.model_dump(mode="json", warnings=False, exclude=None if self.own else {"own"})
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
+from ganrun.config.own import is_changeable
 from ganrun.config.schema import Config
 from ganrun.config.schema_objective import ObjectiveConfig
 
@@ -15,7 +16,7 @@ STRUCTURAL_IN_OBJECTIVE = ("game", "loss", "discriminator_turns", "feature_match
 """Keys that define the players and their batches. Changing one changes the checkpoint or the images of a round."""
 TUNABLE = (
     f"optimizer.PLAYER.KEY but name, objective.KEY but {', '.join(STRUCTURAL_IN_OBJECTIVE)}, "
-    "train.average_half_life_images"
+    "train.average_half_life_images, own.SECTION.KEY that its class declares as Changeable[...]"
 )
 
 
@@ -25,6 +26,8 @@ def is_tunable(key: str) -> bool:
     match section:
         case "optimizer":
             return rest.count(".") == 1 and not rest.endswith(".name")
+        case "own":
+            return is_changeable(key)
         case "objective":
             name, _, inner = rest.partition(".")
             if name == "penalties":

@@ -1,12 +1,14 @@
 """Faults of a config as messages: key, value, what is allowed, and the key that was probably meant."""
 
 import difflib
+import sys
 from collections.abc import Iterator
 from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from ganrun.config.own import own_faults
 from ganrun.config.registry import (
     CONDITIONS,
     EXTRACTORS,
@@ -76,7 +78,7 @@ def _allowed(key: str, detail: ErrorDetails) -> str:
             return "a section of keys and values"
         case "tuple_type":
             return "a list"
-    return detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("a valid ")
 
 
 def _nearest(location: list[str]) -> str:
@@ -133,6 +135,11 @@ def _run_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
             {"data.batch_size", "data.slots", "cluster.workers"},
             f"data.batch_size: {batch} cannot be cut into data.slots: {slots}; take a multiple of {slots}",
         )
+    if config.train.capture == "on" and not config.cluster.gpus_per_worker:
+        yield (
+            {"train.capture", "cluster.gpus_per_worker"},
+            "train.capture: on needs a GPU, but cluster.gpus_per_worker is 0; set it to 1, or take auto",
+        )
     yield from data_conflicts(config)
     yield from _model_conflicts(config)
     yield from condition_conflicts(config)
@@ -140,10 +147,12 @@ def _run_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
     yield from score_conflicts(config)
     yield from optimizer_conflicts(config)
     yield from loss_conflicts(config)
+    if all(name in sys.modules for name in config.run.imports):  # They have registered what is theirs.
+        yield from unknown_names(config)
+        yield from (({key}, fault) for key, fault in own_faults(config.own, config.run.imports))
     if not config.run.imports:
         for stranger in sorted(config.optimizer.players - OptimizerConfig.model_fields.keys()):
             yield {f"optimizer.{stranger}"}, f"optimizer.{stranger}: unknown key{_nearest(['optimizer', stranger])}"
-        yield from unknown_names(config)
 
 
 def _candidate_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:

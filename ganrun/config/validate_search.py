@@ -45,7 +45,7 @@ def _interval_conflicts(config: Config, tune: TuneConfig) -> Faults:
 
 def _method_conflicts(tune: TuneConfig) -> Faults:
     if tune.method == "population" and tune.population < 2:
-        yield {"tune.population"}, f"tune.population: {tune.population} cannot take over from one another; at least 2"
+        yield {"tune.population"}, f"tune.population: {tune.population} has no other trial to copy; at least 2"
     if tune.method == "seeds" and tune.mutations:
         yield (
             {"tune.mutations", "tune.method"},

@@ -69,7 +69,7 @@ class Decoder:
             case "label":
                 return torch.tensor([self.label(*sample) for sample in samples])
             case "vector":
-                return self._vectors(samples)
+                return self.vectors(samples)
             case "point":
                 return self._points(samples)
         return [bytes(self._member(*sample)).decode(errors="replace") for sample in samples]
@@ -118,7 +118,8 @@ class Decoder:
             )
         return label
 
-    def _vectors(self, samples: Sequence[Located]) -> Tensor:
+    def vectors(self, samples: Sequence[Located]) -> Tensor:
+        """Decode vectors, float32 [B, N]."""
         rows = [self._vector(*sample) for sample in samples]
         for (shard, key, _), row in zip(samples, rows, strict=True):
             if row.shape != rows[0].shape:
@@ -128,7 +129,7 @@ class Decoder:
         return torch.from_numpy(np.stack(rows))
 
     def _points(self, samples: Sequence[Located]) -> Tensor:
-        points = self._vectors(samples)
+        points = self.vectors(samples)
         if points.shape[1] != self.channels:
             shard, key, _ = samples[0]
             raise UserError(

@@ -7,6 +7,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image, read_file
 
 from ganrun.errors import UserError
+from ganrun.storage import expand_user
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 MODES = {1: ImageReadMode.GRAY, 3: ImageReadMode.RGB}
@@ -29,7 +30,7 @@ class PictureFolder:
 
     def __init__(self, folder: str, image_size: int, channels: int, seed: int) -> None:
         self.image_size, self.channels, self.seed = image_size, channels, seed
-        place = Path(folder)
+        place = Path(expand_user(folder))
         if not place.is_dir():
             raise UserError(f"--images {folder}: no such folder")
         self.paths = sorted(path for path in place.iterdir() if path.suffix.lower() in ENDINGS and path.is_file())

@@ -1,34 +1,19 @@
 """Builds the game that a config describes, with initial weights."""
 
-import importlib
-
 import torch
 from torch import nn
 
+from ganrun.config.imports import describe, import_modules
 from ganrun.config.load import check_names
+from ganrun.config.own import Own, settings_of
 from ganrun.config.registry import GAMES, NETWORKS, offered
 from ganrun.config.schema import Config
 from ganrun.errors import UserError
 from ganrun.games.calls import takes_given
+from ganrun.games.check import check_game
 from ganrun.games.conditions import Condition, build_condition
 from ganrun.games.game import Game
 from ganrun.rng import key
-
-
-def import_modules(config: Config) -> None:
-    """Import the modules of `run.imports`, which add to the registries, and check all names of the config.
-
-    Raises:
-        UserError: a module cannot be imported, or the config names something that is not registered.
-    """
-    for module in config.run.imports:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise UserError(
-                f"run.imports: cannot import {module!r}: {error}; install it or add its folder to PYTHONPATH"
-            ) from error
-    check_names(config)
 
 
 def build_game(config: Config, device: torch.device) -> Game:
@@ -38,13 +23,21 @@ def build_game(config: Config, device: torch.device) -> Game:
 
     Raises:
         UserError: a module in `run.imports` cannot be imported, the config names a network, game, loss or penalty that
-            is not registered, or has an `optimizer` section for a player that the game does not have.
+            is not registered, what the user registered fails or builds no game, or the config has an `optimizer`
+            section for a player that the game does not have.
     """
-    import_modules(config)
+    import_modules(config.run.imports)
+    check_names(config)
     dtype = torch.float64 if config.train.precision == "float64" else torch.float32
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.run.seed, "weights"))
-        game = _build(config)
+        try:
+            game = _build(config)
+        except Exception as error:
+            if isinstance(error, UserError) or not config.run.imports:
+                raise
+            keys = f"model.name={config.model.name} objective.game={config.objective.game}"
+            raise UserError(f"{keys}: cannot be built: {describe(error, config.run.imports)}") from error
     for network in game.networks.values():
         network.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
     for player in game.players:
@@ -59,30 +52,55 @@ def build_game(config: Config, device: torch.device) -> Game:
     return game
 
 
-def build_networks(config: Config, condition: Condition) -> dict[str, nn.Module]:
-    """Build the networks of a config, with initial weights, for its generated field and its condition."""
+def condition_of(config: Config) -> Condition:
+    """Build the condition of a config. The modules of `run.imports` must be imported."""
+    return build_condition(config.objective, config.model, config.data, _own(config))
+
+
+def _own(config: Config) -> Own:
+    return settings_of(config.own, config.run.imports) if config.run.imports else {}
+
+
+def build_networks(config: Config, condition: Condition, own: Own) -> dict[str, nn.Module]:
+    """Build the networks of a config, with initial weights, for its generated field and its condition.
+
+    Raises:
+        UserError: a function of the user's own returns something else.
+    """
     channels, size = config.data.shape(config.objective.target)
     generated = config.data.model_copy(update={"channels": channels, "image_size": size})
-    networks: dict[str, nn.Module] = NETWORKS[config.model.name](config.model, generated, condition.pictures)
+    networks = NETWORKS[config.model.name](config.model, generated, own, condition.pictures)
+    if not isinstance(networks, dict) or not all(isinstance(network, nn.Module) for network in networks.values()):
+        raise UserError(
+            f"model.name: {config.model.name!r} builds a {type(networks).__name__}; return a dict of nn.Modules by name"
+        )
     return networks
 
 
 def _build(config: Config) -> Game:
     objective, model = config.objective, config.model
-    condition = build_condition(objective, model, config.data)
-    networks = build_networks(config, condition)
-    game: Game = offered(GAMES[objective.game], condition=condition)(networks, objective, model)
+    own, condition = _own(config), condition_of(config)
+    networks = build_networks(config, condition, own)
+    game = offered(GAMES[objective.game], condition=condition, own=own)(networks, objective, model)
+    if not isinstance(game, Game):
+        raise UserError(f"objective.game: {objective.game!r} builds a {type(game).__name__}; return a Game")
+    check_game(game, objective.game)
     name = objective.condition_with(model.classes)
-    if name in ("none", "label"):
-        return game  # A game written before conditions may ignore labels.
+    if name not in ("none", "label"):  # A game written before conditions may ignore labels.
+        _check_told(game, condition, config)
+    return game
+
+
+def _check_told(game: Game, condition: Condition, config: Config) -> None:
+    """Check that game and networks take the condition."""
+    name = config.objective.condition
     if type(game.condition) is not type(condition):
         raise UserError(
-            f"objective.condition: {name} is not that of objective.game: {objective.game}; its function needs an "
-            "argument `condition`, which it passes to Game"
+            f"objective.condition: {name} is not that of objective.game: {config.objective.game}; its function needs "
+            "an argument `condition`, which it passes to Game"
         )
-    if deaf := [key for key in networks if not takes_given(networks[key])]:
+    if deaf := [key for key, network in game.networks.items() if not takes_given(network)]:
         raise UserError(
-            f"objective.condition: {name} does not go with model.name: {model.name}, whose {deaf[0]} takes labels "
-            "only; its forward needs an argument `given`"
+            f"objective.condition: {name} does not go with model.name: {config.model.name}, whose {deaf[0]} takes "
+            "labels only; its forward needs an argument `given`"
         )
-    return game

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ganrun.config.own import Own
 from ganrun.config.registry import CONDITIONS, offered
 from ganrun.config.schema import DataConfig, ModelConfig
 from ganrun.config.schema_objective import ObjectiveConfig
@@ -151,14 +152,14 @@ def as_channels(pictures: Tensor, channels: int) -> Tensor:
     return (pictures * weights.view(3, 1, 1)).sum(1, keepdim=True)
 
 
-def build_condition(objective: ObjectiveConfig, model: ModelConfig, data: DataConfig) -> Condition:
+def build_condition(objective: ObjectiveConfig, model: ModelConfig, data: DataConfig, own: Own) -> Condition:
     """Build the condition that `objective.condition` names.
 
     Raises:
         UserError: a function of the user's own returns something else.
     """
     name = objective.condition_with(model.classes)
-    condition = offered(CONDITIONS[name], objective=objective, model=model, data=data)()
+    condition = offered(CONDITIONS[name], objective=objective, model=model, data=data, own=own)()
     if not isinstance(condition, Condition):
         raise UserError(f"objective.condition: {name!r} builds a {type(condition).__name__}; return a Condition")
     return condition

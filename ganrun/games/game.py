@@ -134,7 +134,7 @@ class Game:
     def __post_init__(self) -> None:
         if self.classes and self.condition is UNCONDITIONAL:
             object.__setattr__(self, "condition", Label(self.classes))
-        if self.latent is not None and len(inspect.signature(self.sample).parameters) == 3:
+        if self.latent is not None and _takes_z(self.sample):
             _note_deprecated_sample()
             from_z = functools.partial(_from_z, self.sample)
             object.__setattr__(self, "from_z", from_z)
@@ -143,6 +143,11 @@ class Game:
     def kind_of_round(self, images: int, round: int) -> Hashable:
         """Return what decides which operations a round has: `kind`, and which players are active."""
         return self.kind(images, round), tuple(player.active(images) for player in self.players)
+
+
+def _takes_z(sample: Callable[..., Tensor]) -> bool:
+    """Return True for a `sample` written before conditions."""
+    return callable(sample) and len(inspect.signature(sample).parameters) == 3
 
 
 @functools.cache

@@ -10,8 +10,10 @@ belongs to x[i], and G(z, c)[i] is to be like x[i].
 
 from torch import Tensor, nn, no_grad
 
+from ganrun.config.own import Own
 from ganrun.config.schema import ModelConfig
 from ganrun.config.schema_objective import ObjectiveConfig
+from ganrun.errors import UserError
 from ganrun.games.calls import judge
 from ganrun.games.conditions import Condition
 from ganrun.games.game import Batch, Game, Loss, Networks, Player
@@ -78,7 +80,7 @@ class GeneratorPlayer(Player):
         generated = objective.generate(self.owned["generator"], len(x), own, c)
         adversarial = self._adversarial(x, generated, c, noise, others["discriminator"])
         terms = objective.reconstruction(x, generated, Seen(c, others, own))
-        parts = {f"reconstruction/{name}": term.detach() for name, term in terms.items()}
+        parts = {name: term.detach() for name, term in terms.items()}
         return Loss(sum(terms.values(), start=adversarial), parts)
 
     def _adversarial(
@@ -102,10 +104,16 @@ class GeneratorPlayer(Player):
 
 
 def gan(
-    networks: dict[str, nn.Module], config: ObjectiveConfig, model: ModelConfig, condition: Condition | None = None
+    networks: dict[str, nn.Module],
+    config: ObjectiveConfig,
+    model: ModelConfig,
+    own: Own | None = None,
+    condition: Condition | None = None,
 ) -> Game:
     """Return the game of one generator and one discriminator, with the adversarial loss that the config names."""
-    objective = objective_of(config, model, networks["generator"], condition)
+    if missing := {"discriminator", "generator"} - networks.keys():
+        raise UserError(f"objective.game: gan needs a {min(missing)}, which model.name: {model.name} does not build")
+    objective = objective_of(config, model, networks["generator"], condition, own)
     adaptive = objective.augment.adaptive
     return Game(
         networks=networks,

@@ -4,13 +4,15 @@ Notation: x real, x' generated, D(x) logit, sigma the logistic function. Each lo
 minimised.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
+from ganrun.config.registry import with_own
 from ganrun.rng import KeyedNoise
 
 Logits = Tensor
@@ -22,12 +24,17 @@ train a classifier (all but wasserstein)."""
 class AdversarialLoss:
     """Loss functions of the discriminator and the generator. Each returns a scalar."""
 
-    discriminator: Callable[[Logits, Logits], Tensor]
+    discriminator: Callable[..., Tensor]
     """(D(x), D(x')) -> L_D."""
     generator: Callable[..., Tensor]
     """D(x') -> L_G; if `relativistic`, (D(x), D(x')) -> L_G."""
     relativistic: bool = False
     """True if L_G compares with real images. D then runs on real images in the generator's turn too."""
+
+    def with_own(self, own: Mapping[str, Any] | None) -> "AdversarialLoss":
+        """Return the loss with the argument `own` of its functions filled in."""
+        functions = (with_own(self.discriminator, own), with_own(self.generator, own))
+        return AdversarialLoss(*functions, self.relativistic)
 
 
 def _cross_entropy(real: Logits, fake: Logits) -> Tensor:

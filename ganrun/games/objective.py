@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ganrun.config.registry import LOSSES, PENALTIES, RECONSTRUCTION
+from ganrun.config.own import Own
+from ganrun.config.registry import LOSSES, PENALTIES, RECONSTRUCTION, with_own
 from ganrun.config.schema import ModelConfig
 from ganrun.config.schema_objective import ObjectiveConfig
 from ganrun.games.augment import Augmentation
@@ -62,7 +63,7 @@ class Objective:
 
 
 def objective_of(
-    config: ObjectiveConfig, model: ModelConfig, generator: nn.Module, condition: Condition | None
+    config: ObjectiveConfig, model: ModelConfig, generator: nn.Module, condition: Condition | None, own: Own | None
 ) -> Objective:
     """Build the objective of a config.
 
@@ -70,10 +71,12 @@ def objective_of(
         config, model: sections of the config.
         generator: G.
         condition: the condition; None, in games written before conditions: the labels of `model.classes`, if any.
+        own: section `own` of the config, for losses and penalties that take it.
     """
     if condition is None:
         condition = Label(model.classes) if model.classes else UNCONDITIONAL
-    loss, weights, terms = LOSSES[config.loss], config.penalties, config.reconstruction
+    loss, terms = LOSSES[config.loss].with_own(own), config.reconstruction
+    penalties = {name: (with_own(PENALTIES[name], own), weight) for name, weight in config.penalties.items()}
     return Objective(
         config=config,
         latent=Latent(model.latent_size, model.latent) if takes_z(generator) else None,
@@ -81,6 +84,6 @@ def objective_of(
         augment=Augmentation(config, condition.pictures),
         loss=loss,
         discriminator_loss=DiscriminatorLoss(loss, config.label_flipping, config.label_smoothing),
-        penalties=Penalties({name: (PENALTIES[name], weights[name]) for name in weights}, config.penalty_every_rounds),
+        penalties=Penalties(penalties, config.penalty_every_rounds),
         reconstruction=Reconstruction({name: (RECONSTRUCTION[name], terms[name]) for name in terms}),
     )

@@ -1,17 +1,13 @@
-"""Samples and exports the EMA generator of a checkpoint."""
+"""Samples the EMA generator of a checkpoint."""
 
 import functools
-import io
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.io import encode_png
 
-import ganrun
 from ganrun.config.load import parse
 from ganrun.config.schema import Config
 from ganrun.data.index import open_data
@@ -22,7 +18,6 @@ from ganrun.evaluation.paired_samples import PairedSamples, open_pairs
 from ganrun.evaluation.pictures import beside, columns_of, to_picture, to_png
 from ganrun.games.build import build_game
 from ganrun.models.given import Given
-from ganrun.rng import Draw, KeyedNoise
 from ganrun.run_folder.run_folder import find_checkpoint
 from ganrun.storage import Storage
 from ganrun.training import checkpoint
@@ -142,9 +137,9 @@ def draw_grid(sampler: Sampler, out: Path, count: int, seed: int, interpolate: b
         png = to_picture(images, open_data(shards).index, None, {})
         if png is None:
             raise UserError(f"--out {out}: cannot plot points of {shards}: their modes are unknown")
-        _write(out, png)
+        write_file(out, png)
     else:
-        _write(out, to_png(images, columns))
+        write_file(out, to_png(images, columns))
 
 
 def _beside(sampler: Sampler, images: Tensor, seed: int) -> tuple[Tensor, int]:
@@ -173,72 +168,8 @@ def draw_singles(sampler: Sampler, out: Path, count: int, seed: int) -> None:
     number = 0
     for batch in sampler.draw(count, seed):
         for image in to_uint8(batch):
-            _write(out / f"{number:06d}.png", bytes(encode_png(image).numpy()))
+            write_file(out / f"{number:06d}.png", bytes(encode_png(image).numpy()))
             number += 1
-
-
-def write_weights(sampler: Sampler, out: Path) -> None:
-    """Write the EMA weights as safetensors. The metadata holds the version of ganrun and the config as JSON."""
-    tensors = {
-        (key if len(sampler.game.averaged) == 1 else f"{name}.{key}"): value.contiguous()
-        for name in sampler.game.averaged
-        for key, value in sampler.game.networks[name].state_dict().items()
-    }
-    metadata = {"ganrun": ganrun.__version__, "config": sampler.config.model_dump_json()}
-    _write(out, save_tensors(tensors, metadata))
-
-
-def write_program(sampler: Sampler, out: Path) -> None:
-    """Write a torch.export program with dynamic B: z [B, Z], if the generator has one, and the condition's tensors
-    (labels [B], pictures [B, C, H, W] in [-1, 1]) to images [B, C, H, W]. Dropout draws from torch's global stream.
-    """
-    z = () if sampler.game.latent is None else (sampler.z(0, 2, seed=0),)
-    given = _example(sampler)
-    inputs = (*z, *given.values())
-    batch = {0: torch.export.Dim("batch", min=1)}
-    program = torch.export.export(_Program(sampler, tuple(given)), inputs, dynamic_shapes=((batch,) * len(inputs),))
-    buffer = io.BytesIO()
-    torch.export.save(program, buffer)
-    _write(out, buffer.getvalue())
-
-
-def _example(sampler: Sampler) -> Given:
-    """Return a condition of two images with the shapes of the run's: of blank fields."""
-    condition, data, fields = sampler.game.condition, sampler.config.data, sampler.config.data.fields
-    blank = {name: torch.zeros(2, dtype=torch.int64) for name in condition.fields if fields[name].kind == "label"}
-    for name in condition.fields:
-        if fields[name].kind in ("image", "point"):
-            channels, size = data.shape(name)
-            blank[name] = torch.zeros(2, channels, size, size)
-    return condition.of(blank, sampler.generated(0).noise(0, 2))
-
-
-class _Program(nn.Module):
-    def __init__(self, sampler: Sampler, names: tuple[str, ...]) -> None:
-        super().__init__()
-        # torch.export warns about channels_last weights.
-        self.networks = nn.ModuleDict(sampler.game.networks).to(memory_format=torch.contiguous_format)
-        self._game, self._names = sampler.game, names
-        dtype = next(self.networks.parameters()).dtype
-        self._noise = KeyedNoise(0, 0, 0, 0, torch.device("cpu"), dtype, source=_Unkeyed(dtype))
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        networks, given = dict(self.networks.items()), dict(zip(reversed(self._names), reversed(inputs), strict=False))
-        if self._game.from_z is not None:
-            return self._game.from_z(networks, inputs[0], self._noise, given)
-        return self._game.sample(networks, inputs[0].shape[0], self._noise, given)
-
-
-@dataclass(frozen=True)
-class _Unkeyed:
-    """Source of noise that a program can contain: it draws from torch's global stream."""
-
-    dtype: torch.dtype
-
-    def take(self, noise: KeyedNoise, draw: Draw) -> Tensor:
-        """Return the numbers of a draw."""
-        function = torch.randn if draw.kind == "normal" else torch.rand
-        return function(draw.size, dtype=self.dtype)
 
 
 def slerp(begin: Tensor, end: Tensor, steps: int) -> Tensor:
@@ -253,7 +184,12 @@ def slerp(begin: Tensor, end: Tensor, steps: int) -> Tensor:
     return (torch.sin((1 - share) * angle) * begin + torch.sin(share * angle) * end) / torch.sin(angle)
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file that a user asked for.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)

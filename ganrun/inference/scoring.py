@@ -1,12 +1,12 @@
 """Scores the EMA generator of a checkpoint against data."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from ganrun.config.imports import import_modules
 from ganrun.config.registry import SCORES
 from ganrun.config.schema import EvaluateConfig, FieldConfig
 from ganrun.data.cache import cache_folder, open_cache
@@ -22,12 +22,12 @@ from ganrun.evaluation.picture_folder import PictureFolder
 from ganrun.evaluation.point_evaluator import PointEvaluator
 from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.score import ScoreSubject
-from ganrun.games.build import import_modules
 from ganrun.inference.sampling import Sampler, read_config
 from ganrun.models.extractors import Extractor, open_extractor
 from ganrun.run_folder.run_folder import find_checkpoint
-from ganrun.storage import RECORD_BYTES, Storage, open_storage
+from ganrun.storage import Storage, open_storage
 from ganrun.telemetry.series import FRECHET_DISTANCE
+from ganrun.training.checkpoint import read_manifest
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def score_pictures(
     """
     config = read_config(*find_checkpoint(run)) if run else None
     if config:
-        import_modules(config)
+        import_modules(config.run.imports)
     _check_names(request)
     if not (shards := request.data or (config and config.data.shards)):
         raise UserError("--images: name the real images to compare with: --data URI, or a run")
@@ -101,8 +101,7 @@ def score_checkpoint(where: str, request: ScoreRequest, seen: Callable[[int, int
     """
     storage, directory = find_checkpoint(where)
     found = score(f"{storage.uri}/{directory}", request, seen)
-    images = json.loads(storage.read(f"{directory}/manifest.json", RECORD_BYTES))["images"]
-    return {"images": images, **_described(found)}
+    return {"images": read_manifest(storage, directory)["images"], **_described(found)}
 
 
 def _described(found: Evaluation) -> dict[str, Any]:

@@ -139,7 +139,9 @@ class Discriminator(nn.Module):
         return logits.flatten()
 
 
-def dcgan(model: ModelConfig, data: DataConfig, pictures: Mapping[str, int]) -> dict[str, nn.Module]:
+def dcgan(
+    model: ModelConfig, data: DataConfig, pictures: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, nn.Module]:
     """Build generator and discriminator, with weights from N(0, 0.02^2) (section 4)."""
     size, channels = data.image_size, data.channels
     networks: dict[str, nn.Module] = {

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ganrun.config.registry import EXTRACTORS, is_script
-from ganrun.errors import UserError
+from ganrun.errors import UserError, escaped
 from ganrun.models.efficientnet_lite import EfficientNetLite0, fold_batch_norms, load_published
 from ganrun.storage import open_storage
 
@@ -195,11 +195,19 @@ def inception_v3(weights: str | None = None) -> Extractor:
         # torch-fidelity unpickles the file without weights_only, so it gets a copy that holds nothing but tensors.
         checked = io.BytesIO()
         torch.save(torch.load(io.BytesIO(data), weights_only=True), checked)
+    except Exception as error:  # A corrupt archive may raise anything.
+        raise UserError(
+            f"evaluate.extractor_weights: {where} is corrupt or no file of tensors ({_first_line(error)}); get it from "
+            f"{INCEPTION_URL}, or leave the key out"
+        ) from error
+    try:
         checked.seek(0)
         network = FeatureExtractorInceptionV3("inception", ["2048", "logits_unbiased"], checked)
-    except Exception as error:  # A corrupt archive may raise anything.
-        reason = str(error).strip().splitlines()[0][:120]
-        raise UserError(f"evaluate.extractor_weights: {where} holds no Inception weights: {reason}") from error
+    except Exception as error:  # What other weights raise depends on their kind.
+        raise UserError(
+            f"evaluate.extractor_weights: {where} has other weights than Inception's ({_first_line(error)}); get them "
+            f"from {INCEPTION_URL}, or leave the key out"
+        ) from error
     return Extractor(
         name="inception-v3-compat",
         sha256=hashlib.sha256(data).hexdigest(),
@@ -223,6 +231,12 @@ def torchscript(uri: str) -> Extractor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, but existing files must load
             network: nn.Module = torch.jit.load(io.BytesIO(data), map_location="cpu")  # type: ignore[no-untyped-call]
+    except Exception as error:  # A corrupt archive may raise anything.
+        raise UserError(
+            f"evaluate.extractor: {uri} is corrupt or no TorchScript program ({_first_line(error)}); save it again "
+            "with torch.jit.save"
+        ) from error
+    try:
         with torch.inference_mode():
             features = network.eval()(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
     except Exception as error:  # The program may raise anything.
@@ -231,6 +245,11 @@ def torchscript(uri: str) -> Extractor:
     if not isinstance(features, Tensor) or features.ndim != 2 or not features.is_floating_point():
         raise UserError(f"evaluate.extractor: {uri} must return floating-point features [B, D]")
     return Extractor(name, hashlib.sha256(data).hexdigest(), features.shape[1], "its own", network)
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of a message of torch, which may be long."""
+    return escaped((str(error).strip().splitlines() or [type(error).__name__])[0][:120])
 
 
 def _read(uri: str, field: str) -> bytes:

@@ -1,6 +1,6 @@
 """Batch norm with statistics per slot instead of per worker, so that results do not depend on the number of workers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -29,12 +29,15 @@ class SlotBatchNorm2d(nn.BatchNorm2d):
 
     In training mode each forward pass normalises with its own batch statistics. It also records them if the layer's
     weight is being trained and the pass is not within `without_batch_stats`. Once per round the training loop averages
-    the records over all slots and calls `update_running_stats`.
+    the records over all slots and calls `update_running_stats`. A layer that did not run keeps its running statistics.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, momentum=MOMENTUM)
-        self.recorded: list[Tensor] = []
+        self.slot = 0
+        """Slot of the next passes: its place among those of this worker."""
+        self.recorded: dict[int, list[Tensor]] = {}
+        """By slot, the (mean, variance, 1) of each pass since the last `take_batch_stats`, [2 C + 1]."""
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, H, W] -> [B, C, H, W]
         """Normalise each channel, then scale and shift it."""
@@ -45,23 +48,36 @@ class SlotBatchNorm2d(nn.BatchNorm2d):
             return F.batch_norm(x, self.running_mean, self.running_var, gain, bias, False, 0.0, self.eps)
         if not (self.weight.requires_grad and torch.is_grad_enabled() and _recording.get()):
             return F.batch_norm(x, None, None, gain, bias, True, 0.0, self.eps)
-        # With momentum 1 the kernel writes the mean and unbiased variance of the batch into these two rows.
-        statistics = torch.zeros(2, self.num_features, device=x.device, dtype=self.weight.dtype)
-        self.recorded.append(statistics)
-        return F.batch_norm(x, statistics[0], statistics[1], gain, bias, True, 1.0, self.eps)
+        # With momentum 1 the kernel writes the mean and unbiased variance of the batch into the first two parts.
+        statistics = torch.ones(2 * self.num_features + 1, device=x.device, dtype=self.weight.dtype)
+        self.recorded.setdefault(self.slot, []).append(statistics)
+        mean, variance = statistics[: self.num_features], statistics[self.num_features : -1]
+        return F.batch_norm(x, mean, variance, gain, bias, True, 1.0, self.eps)
 
-    def take_batch_stats(self) -> Tensor:
-        """Return the (mean, variance) recorded since the last call, [forward passes, 2, C], and clear the record."""
-        recorded, self.recorded = torch.stack(self.recorded), []
-        return recorded
+    def take_batch_stats(self, slots: int) -> list[Tensor]:
+        """Return what was recorded since the last call, a row [2 C + 1] for each slot, and clear the record.
 
-    @torch.no_grad()
-    def update_running_stats(self, statistics: Tensor) -> None:
-        """Move the running mean and variance towards those of a round, [2, C]. Channels that are not finite stay."""
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        for running, new in zip((self.running_mean, self.running_var), statistics, strict=True):
-            running.lerp_(torch.where(torch.isfinite(new), new, running), MOMENTUM)
+        A row has the mean over the slot's passes, and then 1; zeros if the layer did not run in the slot.
+        """
+        recorded, self.recorded = self.recorded, {}
+        nothing = self.weight.new_zeros(2 * self.num_features + 1)
+        return [torch.stack(recorded[slot]).mean(0) if slot in recorded else nothing for slot in range(slots)]
+
+
+@torch.no_grad()
+def update_running_stats(norms: Sequence[SlotBatchNorm2d], sums: Tensor) -> None:
+    """Move running means and variances of layers towards those of a round. Channels that are not finite stay.
+
+    Args:
+        norms: the layers.
+        sums: for each layer [2 C + 1], joined: the sum over slots of what `take_batch_stats` returns.
+    """
+    parts = torch.split(sums, [2 * norm.num_features + 1 for norm in norms])
+    # Last the number of slots: 0 / 0 is NaN for a layer that ran in none, and its statistics stay.
+    means = torch.cat([part[:-1] / part[-1] for part in parts])
+    running = [each for norm in norms for each in (norm.running_mean, norm.running_var) if each is not None]
+    safe = torch.where(torch.isfinite(means), means, torch.cat(running))
+    torch._foreach_lerp_(running, torch.split(safe, [len(each) for each in running]), MOMENTUM)
 
 
 class SlotConditionalBatchNorm2d(SlotBatchNorm2d):

@@ -12,6 +12,7 @@ the pictures joined to the image.
 
 from collections.abc import Mapping
 from itertools import pairwise
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -157,7 +158,9 @@ class Discriminator(nn.Module):
         return outputs.squeeze(1) if self.embedding is None else (self.embedding(label_of(given)) * outputs).sum(1)
 
 
-def r3gan(model: ModelConfig, data: DataConfig, pictures: Mapping[str, int]) -> dict[str, nn.Module]:
+def r3gan(
+    model: ModelConfig, data: DataConfig, pictures: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, nn.Module]:
     """Build generator and discriminator."""
     size, channels, width, classes = data.image_size, data.channels, model.width, model.classes
     networks: dict[str, nn.Module] = {

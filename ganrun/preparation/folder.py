@@ -1,6 +1,5 @@
 """Source of images in a folder, or below a prefix in a bucket."""
 
-import os
 import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +25,7 @@ from ganrun.preparation.sources import (
     shuffled_parts,
     versions,
 )
-from ganrun.storage import open_storage
+from ganrun.storage import expand_user, open_storage
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,12 @@ class FolderSource:
             for path, version in zip(self.paths, versions(self.root, self.paths), strict=True)
         )
         return hash_of(repr(entry).encode() for entry in (self.classes, self.remarks, *entries))
+
+    def old_identity(self) -> str:
+        """Return a hash of paths, sizes and members."""
+        sizes = (size for size, _ in versions(self.root, self.paths))
+        entries = ((path, size, self.members.get(path, {})) for path, size in zip(self.paths, sizes, strict=True))
+        return hash_of(repr(entry).encode() for entry in entries)
 
     def shapes(self, workers: int) -> dict[Shape, str]:
         """Read the header of every file, so that one image of another size fails before packing starts."""
@@ -114,7 +119,7 @@ def open_folder(path: str, fields: Path | None, limit: int | None) -> FolderSour
     Raises:
         UserError: no such folder, no images, or `fields` does not match them.
     """
-    root = path.rstrip("/") if _is_bucket(path) else os.path.expanduser(path)
+    root = path.rstrip("/") if _is_bucket(path) else expand_user(path)
     if not _is_bucket(root) and not Path(root).is_dir():
         raise UserError(f"folder:{path}: no such folder")
     found = find_images(root)

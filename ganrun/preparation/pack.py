@@ -12,8 +12,9 @@ import gzip
 import hashlib
 import io
 import json
+import logging
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,6 +30,8 @@ from ganrun.preparation.process_pool import parallel_map
 from ganrun.preparation.sources import UNFINISHED_NAME, Part, Source
 from ganrun.preparation.write_index import SKIPPED_NAME, PackedShard, finish
 from ganrun.storage import INDEX_BYTES, Storage, check_rights, open_storage
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def pack(packer: Packer, made: dict[str, Any], shard_samples: int | None, worker
     parts = packer.source.parts(shard_samples, packer.rule.size**2 * packer.rule.channels)
     _check_names(packer, parts)
     made = {**made, "content": packer.source.identity(), "pillow": PIL.__version__}
-    finished, done = find_earlier(dest, made)
+    finished, done = find_earlier(dest, made, packer.source.old_identity)
     if finished:
         return finished, []
     continued = bool(done)
@@ -168,8 +171,15 @@ def note(dest: Storage, made: dict[str, Any], done: dict[str, PackedShard]) -> N
     dest.write(UNFINISHED_NAME, json.dumps(state, indent=1).encode())
 
 
-def find_earlier(dest: Storage, made: dict[str, Any]) -> tuple[Index | None, dict[str, PackedShard]]:
+def find_earlier(
+    dest: Storage, made: dict[str, Any], old_identity: Callable[[], str | None] = lambda: None
+) -> tuple[Index | None, dict[str, PackedShard]]:
     """Look for a data set of the same command at the destination.
+
+    Args:
+        dest: the destination.
+        made: options that determine the content, and its hash under `content`.
+        old_identity: returns the hash by which older ganrun knew the source; None if it is of no use.
 
     Returns:
         Its index if it is finished, else None; and finished shards by name of their part if it is unfinished.
@@ -180,27 +190,35 @@ def find_earlier(dest: Storage, made: dict[str, Any]) -> tuple[Index | None, dic
     names = dest.list()
     if INDEX_NAME in names:
         index = Index.from_json(dest.read(INDEX_NAME, INDEX_BYTES), f"{dest.uri}/{INDEX_NAME}")
-        _check_same(dest, "a data set", index.made, made)
+        _check_same(dest, "a data set", index.made, made, old_identity)
         dest.delete(UNFINISHED_NAME)
         return index, {}
     if UNFINISHED_NAME in names:
         state = json.loads(dest.read(UNFINISHED_NAME))
-        _check_same(dest, "an unfinished data set", state["made"], made)
+        _check_same(dest, "an unfinished data set", state["made"], made, old_identity)
         return None, {name: PackedShard.from_dict(fields) for name, fields in state["done"].items()}
     if names:
         raise UserError(f"DEST {dest.uri}: not empty (has {names[0]!r}); choose an empty or new folder")
     return None, {}
 
 
-def _check_same(dest: Storage, what: str, found: dict[str, Any], made: dict[str, Any]) -> None:
+def _check_same(
+    dest: Storage, what: str, found: dict[str, Any], made: dict[str, Any], old_identity: Callable[[], str | None]
+) -> None:
+    advice = "choose another folder or delete this one"
     for key, value in made.items():
-        if key == "content" and found.get(key) != value:
-            raise UserError(
-                f"DEST {dest.uri}: has {what} made of other files, or of files, fields or classes that have changed "
-                "since; choose another folder or delete this one"
-            )
-        if found.get(key) != value:
-            raise UserError(
-                f"DEST {dest.uri}: has {what} made with {key} {found.get(key)!r}, not {value!r}; "
-                "choose another folder or delete this one"
-            )
+        if key != "content" and found.get(key) != value:
+            before = f"with {key} {found[key]!r}, not {value!r}" if key in found else f"by a ganrun that knew no {key}"
+            raise UserError(f"DEST {dest.uri}: has {what} made {before}; {advice}")
+    if found.get("content") == made.get("content"):
+        return
+    if found.get("content") != old_identity():
+        raise UserError(
+            f"DEST {dest.uri}: has {what} made of other files, or of files, fields or classes that have changed since, "
+            f"or by an older ganrun that cannot tell; {advice}"
+        )
+    logger.warning(
+        "DEST %s: has %s of an older ganrun, which recorded no times of files: names and sizes agree, so it is kept; "
+        "if a picture has changed since, %s",
+        *(dest.uri, what, advice),
+    )

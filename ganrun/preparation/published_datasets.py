@@ -1,7 +1,6 @@
 """Reads published data sets in their original files. torchvision downloads them on request."""
 
 import gzip
-import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from ganrun.preparation.convert_image import Pixels
 from ganrun.preparation.find_images import find_images
 from ganrun.preparation.folder import FolderSource
 from ganrun.preparation.sources import ArraySource, Remarks
+from ganrun.storage import expand_user
 
 FASHION_CLASSES = (
     "T-shirt/top",
@@ -42,7 +42,7 @@ def open_fashion_mnist(path: str, limit: int | None, download: bool) -> ArraySou
         from torchvision.datasets import FashionMNIST
 
         _download("fashion-mnist", lambda: FashionMNIST(path, download=True))
-    root = Path(os.path.expanduser(path))
+    root = Path(expand_user(path))
     images = _read_idx(_find_idx(root, "train-images-idx3-ubyte"), dimensions=3)
     labels = _read_idx(_find_idx(root, "train-labels-idx1-ubyte"), dimensions=1)
     if len(images) != len(labels):
@@ -66,7 +66,7 @@ def open_cifar10(path: str, limit: int | None, download: bool) -> ArraySource:
     if download:
         _download("cifar10", lambda: CIFAR10(path, download=True))
     try:
-        data = CIFAR10(path)
+        data = CIFAR10(expand_user(path))
     except RuntimeError as error:
         raise UserError(
             f"cifar10:{path}: no valid cifar-10-batches-py; give the folder that holds it, or add --download"
@@ -87,7 +87,7 @@ def open_celeba(path: str, limit: int | None, download: bool) -> FolderSource:
         from torchvision.datasets import CelebA
 
         _download("celeba", lambda: CelebA(path, split="all", download=True))
-    places = [Path(os.path.expanduser(path)), Path(os.path.expanduser(path), "celeba")]
+    places = [Path(expand_user(path)), Path(expand_user(path), "celeba")]
     root = next((place for place in places if (place / "img_align_celeba").is_dir()), None)
     if root is None:
         raise UserError(

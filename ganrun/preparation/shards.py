@@ -50,6 +50,9 @@ class ShardsSource:
         entries = zip(self.names, versions(self.uri, self.names), strict=True)
         return hash_of(repr(entry).encode() for entry in (self.classes, *entries))
 
+    def old_identity(self) -> None:
+        """Return None: older ganrun recorded only the names of the shards."""
+
     def shapes(self, workers: int) -> dict[Shape, str]:
         """Return the shape of the first readable image. The others are checked against it during conversion.
 

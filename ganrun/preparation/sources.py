@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ganrun.preparation.convert_image import EXTENSIONS, Pixels, Stored, UnreadableError
 from ganrun.preparation.fields import Members
-from ganrun.storage import Entry, open_storage
+from ganrun.storage import Entry, expand_user, open_storage
 
 UNFINISHED_NAME = "unfinished.json"
 """Record of an unfinished data set; deleted once the index is written."""
@@ -90,6 +90,9 @@ class Source(Protocol):
     def identity(self) -> str:
         """Return a hash of the content, to recognise the same source again."""
 
+    def old_identity(self) -> str | None:
+        """Return the hash of names, sizes and members that older ganrun recorded; None if it left out the sizes."""
+
     def shapes(self, workers: int) -> dict[Shape, str]:
         """Return the shapes that occur, each with the name of the first such image."""
 
@@ -119,6 +122,8 @@ class ArraySource:
     def identity(self) -> str:
         """Return a hash of all pixels and labels."""
         return hash_of([self.images.tobytes(), repr([int(label) for label in self.labels]).encode()])
+
+    old_identity = identity
 
     def shapes(self, workers: int) -> dict[Shape, str]:
         """Return the one shape that all images have."""
@@ -162,7 +167,7 @@ def versions(root: str, names: Sequence[str]) -> Iterator[tuple[int, float]]:
         yield from ((entry.bytes, entry.modified) for entry in found)
         return
     for name in names:
-        status = os.stat(Path(os.path.expanduser(root.removeprefix("file://")), name))
+        status = os.stat(Path(expand_user(root.removeprefix("file://")), name))
         yield status.st_size, status.st_mtime_ns
 
 

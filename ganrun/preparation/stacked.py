@@ -43,6 +43,8 @@ class StackedSource:
         """Return a hash of all pixels, labels and triples."""
         return hash_of([self.images.tobytes(), self.labels.tobytes(), self.triples.tobytes()])
 
+    old_identity = identity
+
     def shapes(self, workers: int) -> dict[Shape, str]:
         """Return the one shape that all stacks have."""
         height, width = self.images.shape[1:]

@@ -8,8 +8,11 @@ import signal
 import socket
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from ganrun.config.ray_variables import cluster_address, session_folder
@@ -23,6 +26,7 @@ ANSWER_SECONDS = 10.0
 JOIN_SECONDS = 45.0
 """Timeout of joining a cluster. Ray itself retries for minutes, or ends this process after 60 s."""
 LOOK_SECONDS = 0.1
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
@@ -44,7 +48,7 @@ def ray_cluster(uri: str, cpus: float, stop: threading.Event) -> Iterator[Any]:
     # Ray prints faults of its processes to stdout, which is for our output; they are in Ray's logs too.
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         with _our_signals():
-            _start(cpus, stop) if address is None else _join(address, stop)
+            _start_or_leave(cpus, stop) if address is None else _join(address, stop)
         import ray
 
         try:
@@ -60,13 +64,59 @@ def ray_cluster(uri: str, cpus: float, stop: threading.Event) -> Iterator[Any]:
 @contextlib.contextmanager
 def _our_signals() -> Iterator[None]:
     """Restore our signal handlers after the block: Ray replaces that of SIGTERM at its start, in Python and in C++."""
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    numbers = SIGNALS if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.getsignal(number) for number in numbers}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _start_or_leave(cpus: float, stop: threading.Event) -> None:
+    """`_start`, which a signal ends at once and not only when Ray is up. No process of Ray stays.
+
+    Raises:
+        KeyboardInterrupt: a signal came.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            signal.signal(number, leave)
+    ours = _descendants()
+    try:
+        _start(cpus, stop)
+    except (KeyboardInterrupt, SystemExit) as error:  # Ray replaces the handler of SIGTERM by one that exits.
+        # Ray itself ends some of its processes when this one ends, and others never.
+        found: set[int] = set()
+        while new := _descendants() - ours - found:
+            _send(signal.SIGSTOP, new)  # So that they start no others.
+            found |= new
+        _send(signal.SIGKILL, found)
+        raise KeyboardInterrupt from error
+
+
+def _descendants() -> set[int]:
+    """Return the ids of the processes that this one has started, and of those that they have. Linux only."""
+    children = defaultdict(set)
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # It has ended.
+            parent = file.read_text(errors="replace").rpartition(")")[2].split()[1]
+            children[int(parent)].add(int(file.parent.name))
+    found, parents = set(), {os.getpid()}
+    while parents := {child for parent in parents for child in children[parent]}:
+        found |= parents
+    return found
+
+
+def _send(number: signal.Signals, processes: set[int]) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
 
 
 def _start(cpus: float, stop: threading.Event) -> None:

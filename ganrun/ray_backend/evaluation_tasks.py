@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from ganrun.config.schema import ClusterConfig, EvaluateConfig, RunConfig
-from ganrun.telemetry.messages import Event, LastScoresAwaited, ScoreFound, WorkersStarted
+from ganrun.telemetry.messages import Event, LastScoresAwaited, Restart, ScoreFound, WorkersStarted
 from ganrun.telemetry.records import Exploited, RolledBack, ScoreWanted
 
 LAST_CALL_SECONDS = 30.0
@@ -15,7 +15,7 @@ LAST_CALL_SECONDS = 30.0
 class EvaluationTasks:
     """Queue of checkpoints to score, one at a time. Results are commands to the workers.
 
-    Every `ScoreWanted` gets a `ScoreFound`, with a score or the reason for its absence. In a run only the newest
+    While its workers live, every `ScoreWanted` gets a `ScoreFound`, with a score or a reason. In a run only the newest
     request waits for idle resources. In a search all requests wait, since trials are compared at every score.
 
     Args:
@@ -42,8 +42,8 @@ class EvaluationTasks:
                 self._until = math.inf
             case LastScoresAwaited():
                 self._until = time.monotonic() + LAST_CALL_SECONDS
-            case WorkersStarted() | Exploited() | RolledBack():
-                self._waiting.clear()  # Their checkpoints were discarded.
+            case Restart() | WorkersStarted() | Exploited() | RolledBack():
+                self._cancel()
             case _:
                 pass  # Not ours.
 
@@ -66,6 +66,15 @@ class EvaluationTasks:
                 self._skip("the cluster had nothing idle before the run ended")
         answers, self._answers = self._answers, []
         return answers
+
+    def _cancel(self) -> None:
+        """Drop all requests and the task: those who wait for the answers are gone, and new workers need its place."""
+        self._waiting.clear()
+        if self._running:
+            import ray
+
+            ray.cancel(self._running[1], force=True)
+            self._running = None
 
     def _begin(self, wanted: ScoreWanted) -> None:
         import ray

@@ -10,10 +10,11 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
+from dataclasses import replace
 from typing import Any
 
 from ganrun.config.run_spec import RunSpec
-from ganrun.errors import RunError, UserError
+from ganrun.errors import PROGRAM_FAULTS, RunError, UserError
 from ganrun.ray_backend.cluster import ray_cluster
 from ganrun.ray_backend.evaluation_tasks import EvaluationTasks
 from ganrun.ray_backend.head_watch import HeadWatch
@@ -21,6 +22,7 @@ from ganrun.ray_backend.internals import ELASTIC_VARIABLES, TRAIN_VARIABLES, set
 from ganrun.storage import for_ray
 from ganrun.telemetry.messages import (
     ENDINGS,
+    FAILURE,
     Command,
     DrainWorkers,
     Event,
@@ -34,9 +36,6 @@ from ganrun.telemetry.messages import (
 from ganrun.worker.channel import Answer, Channel
 
 LISTEN_SECONDS = 0.25
-PROGRAM_FAULTS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError)
-"""Exceptions of bugs in ganrun or run.imports, after which a restart would fail again. They do not occur when a
-machine, a worker or a connection dies. (A ValueError or RuntimeError may be either.)"""
 
 
 class Mailbox:
@@ -77,7 +76,8 @@ class Mailbox:
 
     def restart(self, restart: Restart) -> None:
         """Record a restart of the workers and drop orders to drain the old ones. Called by Ray's controller."""
-        self._restart = restart
+        failures = (self._restart.failures if self._restart else 0) + (restart.reason == FAILURE)
+        self._restart = restart = replace(restart, failures=failures)
         self._commands = [each for each in self._commands if not isinstance(each, DrainWorkers)]
         self._events.append(restart)
 

@@ -148,6 +148,8 @@ class _DrainPolicy(ScalingPolicy):  # type: ignore[misc]
             self._tell(current_state.training_failed_error)
         elif not isinstance(previous_state, RunningState):
             self._group = {}  # A new group, or none yet.
+        if isinstance(_failed_start(current_state), WorkerGroupStartupFailedError):
+            self._mailbox.restart.remote(Restart(FAILURE, self._workers, "a worker died while the workers started"))
         if isinstance(current_state, RunningState):
             self._workers, self._waiting = self._decided, False
 
@@ -181,10 +183,8 @@ class FixedPolicy(_DrainPolicy, FixedScalingPolicy):  # type: ignore[misc]
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
         """Tell the driver also if a start waits for resources."""
         super().after_controller_state_update(previous_state, current_state)
-        if isinstance(current_state, ReschedulingState):
-            error = getattr(current_state.training_failed_error, "controller_failure", None)
-            if isinstance(error, WorkerGroupStartupTimeoutError):
-                self._wait()
+        if isinstance(_failed_start(current_state), WorkerGroupStartupTimeoutError):
+            self._wait()
 
 
 class ElasticPolicy(_DrainPolicy, ElasticScalingPolicy):  # type: ignore[misc]
@@ -225,6 +225,13 @@ class FailurePolicy(DefaultFailurePolicy):  # type: ignore[misc]
             limit = self.failure_config.max_failures
             return FailureDecision.RAISE if 0 <= limit < self._failed_starts else FailureDecision.RETRY
         return super().make_decision(training_failed_error)
+
+
+def _failed_start(state: Any) -> Any:
+    """Return Ray's error of a group of workers that was not started, from the controller's state; else None."""
+    if not isinstance(state, ReschedulingState):
+        return None
+    return getattr(state.training_failed_error, "controller_failure", None)
 
 
 def draining_nodes() -> set[str]:

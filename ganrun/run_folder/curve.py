@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from ganrun.storage import Storage
-from ganrun.telemetry.records import AttemptStarted, RunFinished, RunStopped
+from ganrun.telemetry.records import EVENT_RECORDS, AttemptStarted, EventRecord, RunFinished, RunStopped, read_record
 from ganrun.telemetry.series import LOGIT
 
 Line = dict[str, Any]
@@ -36,17 +36,29 @@ def read_lines(storage: Storage, name: str) -> list[Line]:
     return _read_metrics(storage, name, [])
 
 
-def read_events(storage: Storage) -> tuple[list[Line], list[str]]:
-    """Return the events of all attempts in order, and the faults of corrupt lines."""
+def read_events(storage: Storage) -> tuple[list[EventRecord], list[str]]:
+    """Return the events of all attempts in order, and the faults of corrupt lines. Kinds of a newer ganrun are skipped.
+
+    Within a file the order is that of writing, which the clocks of several machines may contradict.
+    """
+    events: list[EventRecord] = []
     faults: list[str] = []
-    names = [f"events/{name}" for name in storage.list("events")]
-    return [line for name in names for line in _read(storage, name, {"time", "kind"}, faults)], faults
+    for name in storage.list("events"):
+        for line in _read(storage, f"events/{name}", {"time", "kind"}, faults):
+            try:
+                event = read_record(line, EVENT_RECORDS)
+            except TypeError:
+                faults.append(
+                    f"{storage.uri}/events/{name}: a line of kind {line['kind']!r} lacks fields; it is skipped"
+                )
+            else:
+                events += [event] if event else []
+    return events, faults
 
 
-def course_of(events: list[Line]) -> list[Line]:
+def course_of(events: list[EventRecord]) -> list[AttemptStarted | RunStopped | RunFinished]:
     """Return the events that start, stop or finish training."""
-    kinds = (AttemptStarted.kind, RunStopped.kind, RunFinished.kind)
-    return [event for event in events if event["kind"] in kinds]
+    return [event for event in events if isinstance(event, AttemptStarted | RunStopped | RunFinished)]
 
 
 def parse_lines(data: bytes, keys: set[str], faults: list[str] | None = None, where: str = "") -> list[Line]:

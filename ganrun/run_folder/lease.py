@@ -13,6 +13,7 @@ from typing import Any
 
 from ganrun.errors import RunError
 from ganrun.run_folder.process_identity import ProcessIdentity
+from ganrun.run_folder.run_folder import RunFolder
 from ganrun.storage import Storage
 
 LEASE_SECONDS = 60.0
@@ -45,7 +46,9 @@ class Lease:
     def __init__(self, storage: Storage, on_loss: Callable[[], None], seconds: float = LEASE_SECONDS) -> None:
         self.storage, self.seconds, self._on_loss = storage, seconds, on_loss
         self._id = uuid.uuid4().hex
-        self._take()
+        if dead := self._take():
+            with contextlib.suppress(OSError):  # It is only counted.
+                RunFolder(storage).log_death(dead)
         self.lost = False
         """True once another process has taken the lease."""
         self._released = threading.Event()
@@ -83,18 +86,24 @@ class Lease:
             if found and self._is_mine(found[0]):
                 self.storage.delete(self.NAME)
 
-    def _take(self) -> None:
-        """Write the lease; check the holder again if another process was faster."""
+    def _take(self) -> str | None:
+        """Write the lease; check the holder again if another process was faster.
+
+        Returns:
+            The dead holder that it was taken from; None if it was free.
+        """
+        dead: str | None = None
         while True:
             found = self.storage.read_version(self.NAME)
             if found is None:
                 self.storage.create(self.NAME, self._content())
             else:
                 self._refuse_if_live(found[0])
+                dead = dead if self._is_mine(found[0]) else self.parse(found[0])["holder"]
                 self.storage.replace(self.NAME, self._content(), found[1])
             written = self.storage.read_version(self.NAME)
             if written and self._is_mine(written[0]):
-                return
+                return dead
 
     def _refuse_if_live(self, data: bytes) -> None:
         lease, now = self.parse(data), self.storage.now()

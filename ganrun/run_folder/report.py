@@ -127,9 +127,10 @@ def _progress(run: RunStatus, now: float) -> Iterator[tuple[str, str]]:
     if run.best_score and run.last_score:
         yield "score", _scores(run, run.best_score, run.last_score)
     for note in run.notes[-SHOWN_NOTES:]:
-        yield "note", f"{_clock(note['time'])} {_told(note)}"
+        often = f" ({note['count']} times since {_clock(note['first_time'])})" if note["count"] > 1 else ""
+        yield "note", f"{_clock(note['time'])} {_told(note)}{often}"
     if (more := len(run.notes) - SHOWN_NOTES) > 0:
-        yield "note", f"and {more} earlier: see {run.place}/events"
+        yield "note", f"and {more} other{'s' * (more > 1)} earlier: see {run.place}/events"
 
 
 def _checkpoint(run: RunStatus, now: float) -> str:
@@ -153,14 +154,16 @@ def _told(note: dict[str, Any]) -> str:
     """Return the message of an event, or its fields if it has none."""
     if "message" in note:
         return str(note["message"])
-    fields = ", ".join(f"{name}: {value}" for name, value in note.items() if name not in ("time", "kind"))
+    known = ("time", "kind", "count", "first_time")
+    fields = ", ".join(f"{name}: {value}" for name, value in note.items() if name not in known)
     return f"{note['kind'].replace('_', ' ')} ({fields})" if fields else str(note["kind"])
 
 
 def _what(run: RunStatus) -> Iterator[tuple[str, str]]:
     data, model, objective = (run.config.get(section, {}) for section in ("data", "model", "objective"))
     edge = data.get("image_size")
-    yield "game", f"{objective.get('game')} with {objective.get('loss')} loss"
+    adversarial = objective.get("game") == "gan"  # Other games have losses of their own.
+    yield "game", f"{objective.get('game')}" + f" with {objective.get('loss')} loss" * adversarial
     yield "model", f"{model.get('name')}, width {model.get('width')}"
     shards = data.get("shards")
     where = ", ".join(shards) if isinstance(shards, list) else shards

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from ganrun.errors import RunError, UserError
 from ganrun.storage import Storage, open_storage
-from ganrun.telemetry.records import AttemptReserved
+from ganrun.telemetry.records import AttemptReserved, CommandDied, read_record
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,16 @@ class RunFolder:
             self.move_pointer("latest", Pointer(latest.checkpoint, latest.images, attempt, latest.score))
         return attempt
 
+    def log_death(self, holder: str) -> None:
+        """Write to the newest attempt's events that the process which ran the run is gone. The caller has the lease.
+
+        Args:
+            holder: the process, in words.
+        """
+        died = CommandDied(message=f"{holder}, which ran this run, is gone: killed, or its machine lost or cut off")
+        line = json.dumps(died.to_line()) + "\n"
+        self.storage.append(f"events/{self._newest_attempt():04d}.jsonl", line.encode())
+
     def rollback_count(self) -> int:
         """Return the number of rollbacks that the newest attempt recorded; 0 if there is none."""
         attempt = self._newest_attempt()
@@ -83,9 +93,9 @@ class RunFolder:
             return 0
         line = self.storage.read(f"events/{attempt:04d}.jsonl").partition(b"\n")[0]
         try:
-            fields = json.loads(line)
-            return int(fields.get("rollback_count", fields.get("generation", 0)))  # `generation` in format 1.
-        except (ValueError, AttributeError, TypeError):
+            reserved = read_record(json.loads(line), (AttemptReserved,))
+            return int(reserved.rollback_count) if reserved else 0
+        except (ValueError, AttributeError, TypeError, KeyError):
             return 0  # A line of an older ganrun, or corrupt; the checkpoint has the count too.
 
     def _newest_attempt(self) -> int:

@@ -1,7 +1,7 @@
 """State of a run, read from its folder."""
 
-import itertools
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,16 +11,29 @@ from ganrun.config import safe_yaml
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder.curve import SEARCH_FILE, Line, course_of, parse_lines, read_curve, read_events
 from ganrun.run_folder.lease import Lease
+from ganrun.run_folder.restarts import count_restarts
 from ganrun.run_folder.run_folder import Pointer, RunFolder
 from ganrun.run_folder.time_breakdown import time_breakdown
 from ganrun.storage import RECORD_BYTES, Entry, Storage, open_storage
-from ganrun.telemetry.messages import FAILURE, SEARCH_RECORDS, TrialReport
-from ganrun.telemetry.records import AttemptEnded, AttemptReserved, AttemptStarted, CheckpointWritten, read_record
+from ganrun.telemetry.messages import FAILURE, PREEMPTION, RESIZE, RESUME, SEARCH_RECORDS, TrialReport
+from ganrun.telemetry.records import (
+    AttemptEnded,
+    AttemptReserved,
+    AttemptStarted,
+    CheckpointWritten,
+    CommandDied,
+    EventRecord,
+    OfAttempt,
+    RunFinished,
+    RunStopped,
+    read_record,
+)
+from ganrun.telemetry.repeats import without_numbers
 from ganrun.telemetry.series import DISTANCES, IMAGES_PER_SECOND
 
 RUNNING, STOPPED, FINISHED, FAILED, NEVER_STARTED = "running", "stopped", "finished", "failed", "never started"
-ROUTINE = (AttemptReserved.kind, CheckpointWritten.kind, AttemptEnded.kind)
-"""Kinds of routine events, which are not shown as notes."""
+ROUTINE = (AttemptReserved, AttemptStarted, AttemptEnded, CheckpointWritten, RunFinished, RunStopped)
+"""Classes of routine events, which are not shown as notes."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +65,14 @@ class ScorePoint:
 
 @dataclass(frozen=True)
 class AttemptCounts:
-    """Starts of the workers by cause."""
+    """Starts of the workers by cause, those included that were killed before their attempt began."""
 
     starts: int
     """All starts, the first included."""
     resumed: int
     """Starts after a stop."""
     restarted: int
-    """Restarts after a failure."""
+    """Starts after a failure: a command or a worker that died, or an error."""
     moved: int
     """Restarts for a preemption or a resize."""
     workers: int | None
@@ -88,7 +101,8 @@ class RunStatus:
     images_per_second: float | None
     """Speed at the last tick; None before the first."""
     notes: tuple[Line, ...]
-    """Events except starts, stops, finishes and ROUTINE, and the faults of corrupt checkpoints."""
+    """Events except ROUTINE, and the faults of corrupt checkpoints, as lines with `count` and `first_time`. Those that
+    differ only in numbers are one note, which is the newest of them."""
     spent: dict[str, float]
     """Seconds by part, such as `round` and `score` (time_breakdown.py); empty for a search, whose trials have them."""
     picture: str | None
@@ -135,7 +149,7 @@ def read_status(storage: Storage) -> RunStatus:
         spent=time_breakdown(curve, events),
         picture=f"{storage.uri}/samples/{pictures[-1]}" if pictures else None,
         bytes=sum(entry.bytes for entry in objects.values()),
-        active=max([line["time"] for line in curve + events] or [objects["config.yaml"].modified]),
+        active=max(_times(curve, events), default=objects["config.yaml"].modified),
         faults=(*damaged, *damaged_events),
     )
     return _search(run, storage, objects) if SEARCH_FILE in objects else run
@@ -223,7 +237,13 @@ def live_holder(storage: Storage) -> LeaseHolder | None:
     return LeaseHolder(lease["holder"], lease["expires"]) if Lease.is_live(lease, storage.now()) else None
 
 
-def _state(holder: LeaseHolder | None, complete: bool, course: list[Line]) -> str:
+def _times(curve: list[Line], events: list[EventRecord]) -> Iterator[float]:
+    """Yield the times of all lines that the run's own processes wrote."""
+    yield from (line["time"] for line in curve)
+    yield from (event.time for event in events if not isinstance(event, CommandDied))
+
+
+def _state(holder: LeaseHolder | None, complete: bool, course: Sequence[EventRecord]) -> str:
     if holder:
         return RUNNING
     if complete:
@@ -231,29 +251,34 @@ def _state(holder: LeaseHolder | None, complete: bool, course: list[Line]) -> st
     if not course:
         return NEVER_STARTED
     # A finish before the total: the total was raised since.
-    return FAILED if course[-1]["kind"] == AttemptStarted.kind else STOPPED
+    return FAILED if isinstance(course[-1], AttemptStarted) else STOPPED
 
 
-def _attempts(events: list[Line]) -> AttemptCounts:
-    course = course_of(events)
-    started = AttemptStarted.kind
-    starts = [event for event in course if event["kind"] == started]
-    pairs = [(earlier["kind"], later) for earlier, later in itertools.pairwise(course) if later["kind"] == started]
-    last = starts[-1] if starts else {}
-    again = [later.get("reason") or FAILURE for before, later in pairs if before == started]
-    resumed, failed = len(pairs) - len(again), again.count(FAILURE)
-    return AttemptCounts(len(starts), resumed, failed, len(again) - failed, last.get("workers"), last.get("time"))
+def _attempts(events: list[EventRecord]) -> AttemptCounts:
+    starts, again = [event for event in events if isinstance(event, AttemptStarted)], count_restarts(events)
+    workers, time = (starts[-1].workers, starts[-1].time) if starts else (None, None)
+    return AttemptCounts(
+        starts=again.total() + bool(starts),
+        resumed=again[RESUME],
+        restarted=again[FAILURE],
+        moved=again[PREEMPTION] + again[RESIZE],
+        workers=workers,
+        time=time,
+    )
 
 
-def _notes(events: list[Line]) -> tuple[Line, ...]:
-    course = course_of(events)
-    damaged = [
-        {"time": event["time"], "kind": "checkpoint_damaged", "message": fault}
-        for event in course
-        for fault in event.get("damaged", ())
-    ]
-    notes = [event for event in events if event not in course and event["kind"] not in ROUTINE]
-    return tuple(sorted(damaged + notes, key=lambda note: float(note["time"])))
+def _notes(events: list[EventRecord]) -> tuple[Line, ...]:
+    """Return the notes in the order of time; repeated ones are folded."""
+    notes = [event.to_line() for event in events if not isinstance(event, ROUTINE)]
+    for event in events:
+        for fault in event.damaged if isinstance(event, OfAttempt) else ():
+            notes.append({"time": event.time, "kind": "checkpoint_damaged", "message": fault})
+    folded: dict[str, Line] = {}
+    for note in sorted(notes, key=lambda note: float(note["time"])):
+        words = without_numbers(str({name: value for name, value in note.items() if name != "time"}))
+        earlier = folded.pop(words, {"count": 0, "first_time": note["time"]})
+        folded[words] = note | {"count": earlier["count"] + 1, "first_time": earlier["first_time"]}
+    return tuple(folded.values())
 
 
 def _saved(latest: Pointer | None, objects: dict[str, Entry]) -> SavedCheckpoint | None:

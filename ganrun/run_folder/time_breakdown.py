@@ -4,7 +4,15 @@ from collections import Counter
 
 from ganrun.run_folder.curve import Line, read_curve, read_events
 from ganrun.storage import Storage, open_storage
-from ganrun.telemetry.records import AttemptReserved, AttemptStarted
+from ganrun.telemetry.records import (
+    AttemptEnded,
+    AttemptReserved,
+    AttemptStarted,
+    CommandDied,
+    EventRecord,
+    RunFinished,
+    RunStopped,
+)
 from ganrun.telemetry.series import SECONDS
 
 OTHER = "other"
@@ -12,17 +20,20 @@ OTHER = "other"
 checkpoint, the end of a failed attempt. The start of workers is in no part."""
 
 
-def time_breakdown(curve: list[Line], events: list[Line]) -> dict[str, float]:
+def time_breakdown(curve: list[Line], events: list[EventRecord]) -> dict[str, float]:
     """Return the seconds of a run by part; empty before the first tick."""
     spent = Counter[str]()
     for event in events:
-        spent.update(event.get("spent", {}))
+        if isinstance(event, AttemptEnded | RunFinished | RunStopped):
+            spent.update(event.spent)
     for line in curve:
         spent.update({key.removeprefix(SECONDS.prefix): line[key] for key in line if key.startswith(SECONDS.prefix)})
     if not spent:
         return {}
-    moments = [(event["time"], event["kind"]) for event in events] + [(line["time"], "metrics") for line in curve]
-    return {**spent, OTHER: max(_up(moments) - sum(spent.values()), 0.0)}
+    # The others belong to the next command: they are written before its workers start.
+    of_workers = [event for event in events if not isinstance(event, AttemptReserved | CommandDied)]
+    moments = [(event.time, isinstance(event, AttemptStarted)) for event in of_workers]
+    return {**spent, OTHER: max(_up(moments + [(line["time"], False) for line in curve]) - sum(spent.values()), 0.0)}
 
 
 def trials_time_breakdown(search: Storage) -> dict[str, float]:
@@ -41,17 +52,16 @@ def format_shares(spent: dict[str, float]) -> str:
     return ", ".join(f"{part} {seconds / whole:.1%}" for part, seconds in ranked)
 
 
-def _up(moments: list[tuple[float, str]]) -> float:
+def _up(moments: list[tuple[float, bool]]) -> float:
     """Return the seconds from each start to its last record, summed over starts.
 
     Args:
-        moments: time and kind of each record.
+        moments: time of each record, and whether it is a start.
     """
     seconds, begun, last = 0.0, None, 0.0
-    for time, kind in sorted(moments):
-        if kind == AttemptStarted.kind:
+    for time, starts in sorted(moments):
+        if starts:
             seconds += last - begun if begun is not None else 0.0
             begun = time
-        if kind != AttemptReserved.kind:  # Belongs to the next attempt, before its start.
-            last = time
+        last = time
     return seconds + (last - begun if begun is not None else 0.0)

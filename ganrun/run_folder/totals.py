@@ -1,18 +1,16 @@
 """History of a run from its folder, for the driver that resumes it."""
 
-import itertools
 from collections import Counter
 
 from ganrun.run_folder.curve import METRICS_NAME, Line, course_of, read_curve, read_events, read_lines
+from ganrun.run_folder.restarts import count_restarts
 from ganrun.storage import Storage
 from ganrun.telemetry import series as metrics
 from ganrun.telemetry.messages import FAILURE, RESUME
 from ganrun.telemetry.protocol import PART_BYTES
-from ganrun.telemetry.records import AttemptStarted
+from ganrun.telemetry.records import AttemptStarted, CommandDied
 from ganrun.telemetry.state import COUNTED, RunHistory, point, thinned
 
-COUNTER_KEYS = {record.kind: counter.key for record, counter in COUNTED.items()}
-"""Key of the counter of each kind of events that are counted."""
 FIRST_PICTURE = "samples/000000000000.png"
 
 
@@ -26,18 +24,18 @@ def read_history(storage: Storage) -> RunHistory:
         if match := METRICS_NAME.fullmatch(name):
             totals += _totals(read_lines(storage, f"metrics/{name}"), int(match["start_images"]))
     events, _ = read_events(storage)
-    totals.update(COUNTER_KEYS[event["kind"]] for event in events if event["kind"] in COUNTER_KEYS)
-    course = course_of(events)
-    for before, event in itertools.pairwise(course):
-        if event["kind"] == AttemptStarted.kind:
-            died = event.get("reason") or FAILURE
-            totals[metrics.RESTARTS.of(died if before["kind"] == AttemptStarted.kind else RESUME)] += 1
+    totals.update(COUNTED[type(event)].key for event in events if type(event) in COUNTED)
+    restarts, course = count_restarts(events), course_of(events)
+    reason = None if not course else FAILURE if isinstance(course[-1], AttemptStarted) else RESUME
+    if reason == FAILURE and isinstance(events[-1], CommandDied):
+        restarts[FAILURE] -= 1  # `RunState` counts the start of this command.
+    totals.update({metrics.RESTARTS.of(each): count for each, count in restarts.items() if count})
     points = [point(line["images"], line["time"], line) for line in thinned(read_curve(storage)[0])]
     pictures = storage.list("samples")
     picture = storage.read(FIRST_PICTURE) if FIRST_PICTURE.rpartition("/")[2] in pictures else None
     if picture and len(picture) > PART_BYTES:
         picture = None
-    return RunHistory(dict(totals), points, course[-1]["kind"] if course else None, picture)
+    return RunHistory(dict(totals), points, reason, picture)
 
 
 def _totals(lines: list[Line], start: int) -> Counter[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ganrun.errors import UserError
 from ganrun.storage.base import INDEX_BYTES, RECORD_BYTES, Entry, Storage, TooLargeError
-from ganrun.storage.folder import Folder
+from ganrun.storage.folder import Folder, expand_user
 from ganrun.storage.retry import PATIENCE_SECONDS
 from ganrun.storage.s3 import S3
 from ganrun.storage.s3_client import filesystem
@@ -25,6 +25,7 @@ __all__ = [
     "TooLargeError",
     "check_rights",
     "exists",
+    "expand_user",
     "for_ray",
     "matching",
     "open_storage",
@@ -39,7 +40,7 @@ def open_storage(uri: str, patience_seconds: float = PATIENCE_SECONDS) -> Storag
         patience_seconds: retry budget for requests to a server that does not answer.
 
     Raises:
-        UserError: unsupported URI scheme, or no bucket.
+        UserError: unsupported URI scheme, no bucket, or a path below the home of a user that does not exist.
     """
     scheme, separator, rest = uri.partition("://")
     if not separator:
@@ -67,7 +68,7 @@ def exists(uri: str, patience_seconds: float = PATIENCE_SECONDS) -> bool:
         OSError: the storage does not answer.
     """
     if not uri.startswith("s3://"):
-        return os.path.exists(os.path.expanduser(uri.removeprefix("file://")))
+        return os.path.exists(expand_user(uri.removeprefix("file://")))
     parent, _, name = uri.rstrip("/").rpartition("/")
     try:
         if open_storage(uri, patience_seconds).list():
@@ -86,8 +87,8 @@ def matching(pattern: str, folder: str = "") -> list[str]:
     """
     whole = folder + pattern
     if not whole.startswith("s3://"):
-        below = glob.escape(os.path.expanduser(folder.removeprefix("file://")))
-        return sorted(glob.glob(below + (pattern if folder else os.path.expanduser(pattern))))
+        below = glob.escape(expand_user(folder.removeprefix("file://")))
+        return sorted(glob.glob(below + (pattern if folder else expand_user(pattern))))
     if not folder.startswith("s3://"):  # Neither prefix nor bucket exists.
         folder = "/".join(whole.split("/")[:3])
     places = [folder]

@@ -12,7 +12,23 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from ganrun.errors import UserError
 from ganrun.storage.base import RECORD_BYTES, Entry, TooLargeError
+
+
+def expand_user(path: str) -> str:
+    """Return a path with the home folder in place of `~` or `~USER` at its beginning.
+
+    Raises:
+        UserError: there is no such user, and no file or folder of that name here, which would be made.
+    """
+    whole, first = os.path.expanduser(path), path.partition("/")[0]
+    if whole.startswith("~") and not os.path.exists(first):
+        raise UserError(
+            f"{path}: this machine has no user {first[1:]!r}; write the whole path, or ./{path} for a folder of that "
+            "name"
+        )
+    return whole
 
 
 class Folder:
@@ -21,7 +37,7 @@ class Folder:
     traffic = None
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(os.path.expanduser(path)).absolute()
+        self.path = Path(expand_user(str(path))).absolute()
         self.uri = str(self.path)
 
     def read(self, name: str, limit: int | None = None) -> bytes:

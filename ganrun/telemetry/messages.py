@@ -36,6 +36,8 @@ class WorkersStarted(Message, kind="started"):
     """Number of workers before a restart."""
     reason: str | None = None
     """Reason of a restart by Ray, one of RESTART_REASONS; None for the first start of a command."""
+    failures: int = 0
+    """Number of failures since the command began after which Ray started the workers again."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ class Restart(Message, kind="restart"):
     """Number of workers before the restart."""
     why: str
     """Cause in words; empty after a drain, which the workers have announced themselves."""
+    failures: int = 0
+    """Number of restarts after a failure since the command began, this one included."""
 
 
 @dataclass(frozen=True)

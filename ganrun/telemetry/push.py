@@ -17,8 +17,9 @@ from urllib.parse import urlencode
 import ganrun
 from ganrun.telemetry import messages
 from ganrun.telemetry.protocol import OFF, PARTS, PUSH, SERVICE, TOKEN_VARIABLE, VARIABLE, Address, token
+from ganrun.telemetry.pushed_state import PushedState
 from ganrun.telemetry.run_report import to_json
-from ganrun.telemetry.state import PushedState, RunState, SearchState
+from ganrun.telemetry.state import RunState, SearchState
 
 WAIT_SECONDS, REQUEST_SECONDS, ANSWER_BYTES = 2.0, 5.0, 2**16
 """Socket timeout in seconds; limit of a whole exchange in seconds; size limit of an answer."""

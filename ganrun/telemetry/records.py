@@ -118,7 +118,7 @@ class ProfileEnded(Announcement, kind="profile"):
 
 @dataclass(frozen=True, kw_only=True)
 class CollapseSuspected(Announcement, kind="collapse_suspected"):
-    """A symptom of collapse began. (Older records call the field `sign`.)"""
+    """A symptom of collapse began."""
 
     symptom: str
 
@@ -154,6 +154,13 @@ class DrainBegun(Announcement, kind="leave"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CommandDied(Timed, kind="died"):
+    """The process that ran the run was killed, or its machine was lost. Written by the command that finds its lease."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Resized(Announcement, kind="resize"):
     """The number of workers changed."""
 
@@ -178,6 +185,8 @@ class AttemptStarted(OfAttempt, kind="start"):
     reason: str | None
     why: str | None
     left_over: int
+    failures: int = 0
+    """Number of failures since the command began after which Ray started the workers again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,20 +210,22 @@ class RunFailed(Record, kind="failed"):
     """The run cannot continue."""
 
     message: str
+    traceback: str = ""
+    """Of a fault in the user's own code."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFinished(Record, kind="finish"):
     """The run has shown all its images."""
 
-    spent: Mapping[str, float]
+    spent: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunStopped(Record, kind="stop"):
     """The workers were asked to stop and have saved a checkpoint."""
 
-    spent: Mapping[str, float]
+    spent: Mapping[str, float] = field(default_factory=dict)
 
 
 Emitted = (
@@ -237,6 +248,7 @@ EventRecord = (
     AttemptReserved
     | AttemptStarted
     | AttemptEnded
+    | CommandDied
     | Resized
     | WeightsUnfit
     | RunFailed
@@ -246,6 +258,8 @@ EventRecord = (
 )
 """Line of events/*.jsonl."""
 EVENT_RECORDS: tuple[type[EventRecord], ...] = get_args(EventRecord)
+OLD_FIELDS = {"generation": "rollback_count", "sign": "symptom"}
+"""Fields that format 1 called by another name, with today's."""
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 
@@ -255,7 +269,8 @@ def read_record(line: Mapping[str, Any], classes: tuple[type[AnyMessage], ...]) 
     Raises:
         TypeError: a field is missing.
     """
+    content = {OLD_FIELDS.get(name, name): value for name, value in line.items()}
     for each in classes:
         if each.kind == line["kind"]:
-            return each(**{one.name: line[one.name] for one in fields(each) if one.name in line})
+            return each(**{one.name: content[one.name] for one in fields(each) if one.name in content})
     return None

@@ -23,8 +23,12 @@ class TimedNote:
     """Line for the page."""
 
     time: float
-    """Seconds since the epoch."""
+    """Seconds since the epoch; of a repeated note the last time."""
     text: str
+    count: int = 1
+    """How often it came; notes that differ only in numbers are one, with the newest text."""
+    first_time: float = 0.0
+    """The first time in seconds since the epoch; 0 from an older driver, which sends each note by itself."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,8 @@ class RunSummary:
     nonfinite: float | None
     score: float | None
     score_name: str
+    trials: Mapping[str, float]
+    """Number of trials of a search in each state; empty for a run and for a trial."""
     health: Sequence[Remark]
     """Sorted from bad to good; never empty."""
     notes: Sequence[TimedNote]
@@ -106,7 +112,9 @@ def parse_report(body: bytes) -> RunReport:
         check, expected = _CHECKS[name]
         if not check(value):
             raise ValueError(f"{name}: {str(value)[:50]!r} is not {expected}")
-    content["notes"] = [TimedNote(float(note["time"]), note["text"]) for note in content.get("notes", ())]
+    names = [each.name for each in fields(TimedNote)]
+    notes = [{name: note[name] for name in names if name in note} for note in content.get("notes", ())]
+    content["notes"] = [TimedNote(**note) for note in notes]
     return RunReport(**content)
 
 
@@ -131,7 +139,9 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_note(value: Any) -> bool:
-    return isinstance(value, dict) and is_number(value.get("time")) and _is_text(value.get("text"))
+    if not isinstance(value, dict) or not all(is_number(value.get(name, 1)) for name in ("count", "first_time")):
+        return False
+    return is_number(value.get("time")) and _is_text(value.get("text"))
 
 
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {

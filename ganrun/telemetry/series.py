@@ -8,6 +8,8 @@ after slashes: `loss/generator`, `shard_errors/timeout`.
 from dataclasses import dataclass
 from typing import Literal
 
+from ganrun.errors import UserError
+
 PREFIX = "ganrun_"
 COMMON = ("run", "trial")
 TOTAL = "_total"
@@ -192,12 +194,32 @@ SCORES = {series.key: series for series in SERIES if series.source == "score" an
 _TICK = {series.key: series for series in SERIES if series.source == "tick"}
 _CHARTED = {series.key for series in SERIES if series.charted}
 
+SHARED_PARTS = (LOGIT.key, "penalty", "augmentation")
+"""Beginnings of parts of a loss that are columns of their own, such as `logit/real`, and not below their player."""
+RESERVED = {"", "images", "time", "score", "total", *(series.key for series in SERIES)} - {LOGIT.key}
+"""Beginnings of columns of the curve that are not parts of a loss, and the part of LOSS that is the whole loss."""
+
+
+def part_key(player: str, part: str) -> str:
+    """Return the key at a tick of a part of a player's loss: `logit/real`, `loss/generator/kl`.
+
+    Raises:
+        UserError: it has the name of a column that ganrun writes itself.
+    """
+    head, _, rest = part.partition("/")
+    if head in RESERVED:
+        raise UserError(
+            f"player {player}: Loss.parts: {part!r} is reserved for a column of ganrun; choose another name, such as "
+            f"'my_{head or 'part'}'"
+        )
+    return part if head in SHARED_PARTS and rest else LOSS.of(player, part)
+
 
 def read_tick_key(key: str) -> tuple[Series, tuple[str, ...]]:
     """Return the series and labels of a key at a tick.
 
-    `loss/generator` is the total loss of that player, `loss/generator/penalty` a part of it. An unknown key is a value
-    that a user's own loss reports: a part of LOSS without a player.
+    `loss/generator` is the total loss of that player, `loss/generator/kl` a part of it. An unknown key is a part of
+    LOSS without a player: one of SHARED_PARTS or, in older curves, any part.
     """
     head, _, rest = key.partition("/")
     series = _TICK.get(head)

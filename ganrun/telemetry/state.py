@@ -1,11 +1,9 @@
 """State of a run or a search in its driver, computed from messages and pushed to a sidecar."""
 
-import hashlib
 import json
 import math
-import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import assert_never
@@ -14,12 +12,12 @@ from ganrun.config.schema import RunConfig, TelemetryConfig, TrainConfig
 from ganrun.telemetry import messages, records
 from ganrun.telemetry import series as metrics
 from ganrun.telemetry.protocol import PART_BYTES
-from ganrun.telemetry.run_report import RunReport, TimedNote
+from ganrun.telemetry.pushed_state import PushedState
 from ganrun.telemetry.series import DISTANCES, Series, is_charted, read_tick_key
 
 Point = dict[str, float]
-POINTS, NOTES, NOTE_CHARACTERS = 400, 20, 500
-"""Limits: points of a curve (thinned evenly to no fewer than half), newest notes, characters of a note."""
+POINTS = 400
+"""Limit of the points of a curve, which is thinned evenly to no fewer than half."""
 COUNTED: dict[type[records.Message], Series] = {
     records.RolledBack: metrics.ROLLBACKS,
     records.CheckpointFailed: metrics.CHECKPOINT_FAILURES,
@@ -35,83 +33,10 @@ class RunHistory:
     totals: dict[str, float] = field(default_factory=dict)
     """Values of counters by key, labels included."""
     curve: list[Point] = field(default_factory=list)
-    last: str | None = None
-    """Kind of the newest record that begins or ends an attempt; None before the first."""
+    restart: str | None = None
+    """Reason of this command's start: FAILURE or RESUME; None for the first."""
     picture: bytes | None = None
     """First picture of samples, as PNG."""
-
-
-class PushedState:
-    """Values, notes and ending of a run, a trial or a search. Thread-safe.
-
-    Args:
-        run: name of the run or search; for a trial, name of the search.
-        trial: name of the trial; empty for a run or a search.
-        place: URI of its folder.
-        push_seconds: interval of pushes in seconds.
-    """
-
-    def __init__(self, run: str, trial: str, place: str, push_seconds: int) -> None:
-        self.run, self.trial, self.place, self.push_seconds = run, trial, place, push_seconds
-        self.ending: str | None = None
-        self._values: dict[tuple[Series, tuple[str, ...]], float] = {}
-        self._notes: deque[TimedNote] = deque(maxlen=NOTES)
-        self._score_name, self._unsaved = "", False
-        self._lock = threading.RLock()
-
-    def note(self, text: str) -> None:
-        """Add a note with the current time."""
-        with self._lock:
-            self._notes.append(TimedNote(time.time(), text[:NOTE_CHARACTERS]))
-
-    def end(self, ending: str, text: str = "") -> None:
-        """Set the ending (finished, stopped or failed), with a reason if there is one."""
-        with self._lock:
-            self.ending = ending
-            self._forget(metrics.ENDED)
-            self._set(metrics.ENDED, 1, ending)
-            if text:
-                self.note(text)
-
-    def report(self) -> RunReport:
-        """Return the report to push."""
-        with self._lock:
-            values = list(self._values.items())
-            digests = {name: hashlib.sha256(data).hexdigest()[:16] for name, data in self._all_parts().items()}
-            notes, score_name, unsaved, ending = list(self._notes), self._score_name, self._unsaved, self.ending
-        return RunReport(
-            run=self.run,
-            trial=self.trial,
-            place=self.place,
-            interval=self.push_seconds,
-            ending=ending,
-            notes=notes,
-            score_name=score_name,
-            unsaved=unsaved,
-            parts=digests,
-            series=[
-                (series.name, dict(zip(series.labels, labels, strict=True)), value)
-                for (series, labels), value in values
-                if math.isfinite(value)
-            ],
-        )
-
-    def part(self, name: str) -> bytes:
-        """Return the content of a part that the report names."""
-        with self._lock:
-            return self._all_parts()[name]
-
-    def _all_parts(self) -> dict[str, bytes]:
-        return {}
-
-    def _set(self, series: Series, value: float, *labels: str) -> None:
-        self._values[series, labels] = value
-
-    def _count(self, series: Series, amount: float, *labels: str) -> None:
-        self._values[series, labels] = self._values.get((series, labels), 0) + amount
-
-    def _forget(self, *several: Series) -> None:
-        self._values = {key: value for key, value in self._values.items() if key[0] not in several}
 
 
 class SearchState(PushedState):
@@ -148,8 +73,9 @@ class RunState(PushedState):
         super().__init__(search or run.name, run.name if search else "", run.uri, telemetry.push_seconds)
         self._curve = list(history.curve)
         self._parts = {"first": history.picture} if history.picture else {}
-        started = records.AttemptStarted.kind
-        self._restart: str | None = {None: None, started: messages.FAILURE}.get(history.last, messages.RESUME)
+        self._restart = history.restart
+        self._begun, self._failures = False, 0
+        """Whether this command's workers have started; its failures before their newest start."""
         self._set(metrics.TARGET_IMAGES, train.total_images)
         # Alerts use the increase of a counter, so it must exist from the start.
         for series in metrics.COUNTERS.values():
@@ -216,11 +142,17 @@ class RunState(PushedState):
                 assert_never(event)
 
     def _started(self, event: messages.WorkersStarted) -> None:
-        self._restart = event.reason or self._restart
-        if self._restart:
-            self._count(metrics.RESTARTS, 1, self._restart)
-            self.note(f"Started again from {event.images:,} images ({self._restart}).")
-        self._restart = messages.FAILURE  # Later starts follow a failure unless they name another reason.
+        reasons = [messages.FAILURE] * (event.failures - self._failures)
+        if event.reason in (messages.PREEMPTION, messages.RESIZE):
+            reasons.append(event.reason)
+        if self._restart and (event.reason is None or not self._begun):
+            reasons.append(self._restart)
+        # Without a reason a later start is that of a trial's next process, after the last one died.
+        self._restart, self._begun, self._failures = messages.FAILURE, True, event.failures
+        for reason in reasons:
+            self._count(metrics.RESTARTS, 1, reason)
+        if reasons:
+            self.note(f"Started again from {event.images:,} images ({', '.join(dict.fromkeys(reasons))}).")
         self._forget(*(series for series in metrics.SERIES if series.of_a_rank))
         self._set(metrics.WORKERS, event.workers)
         self._begin_at(event.images)

@@ -17,9 +17,13 @@ class Timer:
         self._pairs: list[list[torch.cuda.Event]] = []
         self.steps = 0
         """Number of steps since the last reading."""
+        self.is_on = True
+        """False: nothing is timed or counted, as while a round is captured."""
 
     def start(self) -> None:
         """Start the timing of a step."""
+        if not self.is_on:
+            return
         self.steps += 1
         if not self._gpu:
             self._begun = time.perf_counter()
@@ -28,6 +32,8 @@ class Timer:
 
     def stop(self) -> None:
         """End the timing of the step."""
+        if not self.is_on:
+            return
         if not self._gpu:
             self._seconds += time.perf_counter() - self._begun
         elif len(self._pairs[-1]) == 1:

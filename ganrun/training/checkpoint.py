@@ -14,8 +14,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
@@ -25,11 +23,14 @@ from ganrun.run_folder.run_folder import Pointer, RunFolder
 from ganrun.storage import RECORD_BYTES, Storage, TooLargeError
 from ganrun.training import checkpoint_format1
 from ganrun.training.state import Groups, StateDict
+from ganrun.training.tensor_files import differences, first_of, parse_tensors
 
 FORMAT = 2
 """Format that is written. Format 1 is read too (checkpoint_format1.py)."""
 STATE, CONFIG, MANIFEST = "state.json", "config.yaml", "manifest.json"
 WRITERS = 4
+ADVICE = "restore it from a backup, or use another checkpoint"
+"""What to do about a corrupt file of a checkpoint."""
 Files = dict[str, bytes]
 
 
@@ -63,37 +64,44 @@ class Snapshot:
         return tensors | {STATE: json.dumps(record, indent=1).encode(), CONFIG: self.config.encode()}
 
     @classmethod
-    def parse(cls, files: Files) -> "Snapshot":
+    def parse(cls, files: Files, where: str) -> "Snapshot":
         """Parse the files of a checkpoint.
 
+        Args:
+            files: by name.
+            where: URI of the checkpoint, for messages.
+
         Raises:
-            RunError: a file is missing or not what its name says.
+            RunError: a file is missing or corrupt.
         """
-        tensors = parse_tensors(files)
+        tensors = parse_groups(files, where)
         try:
             record = json.loads(files[STATE])
-            if not isinstance(record["images"], int):
-                raise TypeError(f"images: {record['images']!r} is no whole number")
+            _check_record(record)
             progress = {name: record.pop(name) for name in asdict(RunProgress()) if name in record}
             return cls(StateDict(tensors, record), RunProgress(**progress), files[CONFIG].decode())
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise RunError(f"{STATE} or {CONFIG} of the checkpoint is corrupt: {error}") from error
+            raise RunError(f"{where}/{STATE} or {CONFIG} is corrupt: {error}; {ADVICE}") from error
 
 
-def parse_tensors(files: Files) -> Groups:
+def parse_groups(files: Files, where: str) -> Groups:
     """Parse the safetensors among the files of a checkpoint.
 
+    Args:
+        files: by name.
+        where: URI of the checkpoint, for messages.
+
     Raises:
-        RunError: one holds anything else.
+        RunError: one is corrupt.
     """
     tensors: Groups = {}
     for name, data in files.items():
         group, _, kind = name.rpartition(".")
         if kind == "safetensors":
             try:
-                tensors[group] = load_tensors(data)
-            except SafetensorError as error:
-                raise RunError(f"{name} of the checkpoint does not fit: no safetensors ({error})") from error
+                tensors[group] = parse_tensors(data, f"{where}/{name}")
+            except RunError as error:
+                raise RunError(f"{error}; {ADVICE}") from error
     return tensors
 
 
@@ -141,12 +149,41 @@ def read(storage: Storage, directory: str, only: tuple[str, ...] | None = None) 
     """Read the files of a checkpoint, or `only` some, each checked against the manifest.
 
     Raises:
-        RunError: the checkpoint is corrupt or incomplete; the message names the file.
+        RunError: the checkpoint is corrupt or incomplete; the message names the file and what to do.
     """
     try:
+        return _read(storage, directory, only)
+    except RunError as error:
+        raise RunError(f"{error}; {ADVICE}") from error
+
+
+def read_manifest(storage: Storage, directory: str) -> dict[str, Any]:
+    """Read the manifest of a checkpoint.
+
+    Raises:
+        RunError: it is missing or corrupt, or of another format.
+    """
+    where = f"{storage.uri}/{directory}/{MANIFEST}"
+    try:
         manifest = json.loads(storage.read(f"{directory}/{MANIFEST}", RECORD_BYTES))
-        if manifest["format"] not in (1, FORMAT):
-            raise RunError(f"{directory}: its format is {manifest['format']}, this ganrun reads 1 and {FORMAT}")
+        number, images, files = manifest["format"], manifest["images"], manifest["files"]
+        if not isinstance(images, int) or not isinstance(files, dict):
+            raise TypeError("images is no whole number, or files is no object")
+    except FileNotFoundError as error:
+        raise RunError(f"{storage.uri}/{directory} is not complete: {MANIFEST} is missing") from error
+    except TooLargeError as error:
+        raise RunError(f"{where} is corrupt: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RunError(f"{where} is corrupt: {error}") from error
+    if number not in (1, FORMAT):
+        raise RunError(f"{where}: its format is {number}, this ganrun reads 1 and {FORMAT}")
+    return dict(manifest)
+
+
+def _read(storage: Storage, directory: str, only: tuple[str, ...] | None = None) -> Files:
+    """`read`, without advice in its messages."""
+    manifest = read_manifest(storage, directory)
+    try:
         names = {file: file for file in manifest["files"]}
         if manifest["format"] == 1:
             names = checkpoint_format1.file_names(names)
@@ -177,11 +214,16 @@ def load_network(storage: Storage, directory: str, name: str, network: nn.Module
         RunError: the file is corrupt, missing, or does not fit.
     """
     file = f"{name}.safetensors"
-    files = read(storage, directory, only=(file,))
-    try:
-        network.load_state_dict(load_tensors(files[file]))
-    except (KeyError, RuntimeError, SafetensorError) as error:
-        raise RunError(f"{storage.uri}/{directory}/{file} does not fit the network of the config: {error}") from error
+    where = f"{storage.uri}/{directory}"
+    tensors = parse_groups(read(storage, directory, only=(file,)), where).get(name)
+    if tensors is None:
+        raise RunError(f"{where} is not complete: {file} is missing; {ADVICE}")
+    if faults := differences(tensors, network.state_dict()):
+        raise RunError(
+            f"{where}/{file} is of another network than its config.yaml describes: {first_of(faults)}; "
+            "restore both from one checkpoint"
+        )
+    network.load_state_dict(tensors)
 
 
 def newest_complete(folder: RunFolder) -> tuple[str | None, Files, list[str]]:
@@ -197,7 +239,7 @@ def newest_complete(folder: RunFolder) -> tuple[str | None, Files, list[str]]:
     faults: list[str] = []
     for name in [latest.checkpoint, *reversed(older)]:
         try:
-            return name, read(folder.storage, f"checkpoints/{name}"), faults
+            return name, _read(folder.storage, f"checkpoints/{name}"), faults
         except RunError as error:
             faults.append(str(error))
     raise RunError(f"no checkpoint of {folder.storage.uri} is intact: {'; '.join(faults)}; restore one from a backup")
@@ -222,6 +264,19 @@ def make_visible(folder: RunFolder, pointer: Pointer, best: bool) -> None:
     folder.move_pointer("latest", pointer)
     if best:
         folder.move_pointer("best", pointer)
+
+
+def _check_record(record: Any) -> None:
+    """Check the plain values of a checkpoint.
+
+    Raises:
+        TypeError, KeyError: a value is missing or of another type.
+    """
+    needed = {"images": int, "rollback_count": int, "recorded": list}
+    others = {"suspected": dict, "best_score": int | float | None, "seconds": int | float, "exploit": int}
+    for name, kind in (needed | others).items():
+        if (name in needed or name in record) and not isinstance(record[name], kind):
+            raise TypeError(f"{name} cannot be {str(record[name])[:50]!r}")
 
 
 def _to_host(groups: Groups, spare: Groups) -> Groups:

@@ -27,7 +27,8 @@ class EMA:
 
     def __init__(self, network: nn.Module, flat: FlatNetwork) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        self._pairs = list(zip(FlatNetwork(self.network, flat.names).blocks, flat.blocks, strict=True))
+        self.blocks = FlatNetwork(self.network, flat.names).blocks
+        self._pairs = list(zip(self.blocks, flat.blocks, strict=True))
 
     @torch.no_grad()
     def update(self, weight: Tensor) -> None:

@@ -21,7 +21,7 @@ class MetricRecorder:
         self.slots, self.device = slots, device
         self.names: list[str] = []
         self._columns: dict[tuple[str, ...], Tensor] = {}
-        self._sums = self._table(0)
+        self.sums = self._table(0)
         self.nonfinite = torch.zeros((), dtype=torch.int64, device=device)
         """Number of turns skipped since the last tick; the same on all workers."""
 
@@ -30,15 +30,15 @@ class MetricRecorder:
         for name in result.rows[0]:
             if name not in self.names:
                 self.names.append(name)
-        if len(self.names) > self._sums.shape[2]:
+        if len(self.names) > self.sums.shape[2]:
             wider = self._table(len(self.names))
-            wider[:, :, : self._sums.shape[2]] = self._sums
-            self._sums = wider
+            wider[:, :, : self.sums.shape[2]] = self.sums
+            self.sums = wider
         columns = self._columns_of(tuple(result.rows[0]))
-        values = torch.stack([torch.stack([value.double() for value in row.values()]) for row in result.rows])
+        values = torch.stack([torch.stack([row[name].double() for name in result.rows[0]]) for row in result.rows])
         finite = torch.isfinite(values)
-        self._sums[:, 0].index_add_(1, columns, torch.where(finite, values, 0.0))
-        self._sums[:, 1].index_add_(1, columns, finite.double())
+        self.sums[:, 0].index_add_(1, columns, torch.where(finite, values, 0.0))
+        self.sums[:, 1].index_add_(1, columns, finite.double())
         self.nonfinite += result.skipped.long()
 
     def read(self) -> tuple[dict[str, float], int]:
@@ -46,8 +46,8 @@ class MetricRecorder:
 
         Collective over the workers. A metric without a finite value is left out.
         """
-        table, nonfinite = self.slots.gather(self._sums).cpu().sum(0), int(self.nonfinite)
-        self._sums.zero_()
+        table, nonfinite = self.slots.gather(self.sums).cpu().sum(0), int(self.nonfinite)
+        self.sums.zero_()
         self.nonfinite.zero_()
         means = (table[0] / table[1]).tolist()
         counts = table[1].tolist()
@@ -58,14 +58,14 @@ class MetricRecorder:
 
         Tensors may be the recorder's own, as in a module's state dict: the next turn changes them.
         """
-        return {"names": list(self.names), "sums": self.slots.gather(self._sums), "nonfinite": self.nonfinite}
+        return {"names": list(self.names), "sums": self.slots.gather(self.sums), "nonfinite": self.nonfinite}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load names, turns skipped and the sums of this worker's slots."""
         owned = self.slots.owned
         self.names = list(state_dict["names"])
         self._columns.clear()
-        self._sums = state_dict["sums"][owned.start : owned.stop].to(self.device, copy=True)
+        self.sums = state_dict["sums"][owned.start : owned.stop].to(self.device, copy=True)
         self.nonfinite = state_dict["nonfinite"].to(self.device, copy=True)
 
     def _columns_of(self, names: tuple[str, ...]) -> Tensor:

@@ -25,8 +25,8 @@ class _Block:
         self.names = [f"{network}.{name}" for name in flat.names[:count]]
         self.parameters = [parameters[name] for name in self.names]
         self.whole = nn.Parameter(flat.first(count))
-        self.whole.grad = torch.zeros_like(self.whole)
-        self.gradients = flat.views(self.whole.grad, count)
+        self.gradient = self.whole.grad = torch.zeros_like(self.whole, requires_grad=False)
+        self.gradients = flat.views(self.gradient, count)
 
     def gather(self) -> None:
         """Copy the gradients into the block; a parameter without one has a gradient of 0."""
@@ -44,9 +44,17 @@ class PlayerOptimizer:
         player: the player.
         networks: the state of its networks in blocks.
         settings: its section of the config.
+        unused: turns may leave parameters without a gradient. Those are then not stepped, as torch does it, so
+            parameters are stepped one by one.
     """
 
-    def __init__(self, player: Player, networks: Mapping[str, FlatNetwork], settings: PlayerOptimizerConfig) -> None:
+    def __init__(
+        self,
+        player: Player,
+        networks: Mapping[str, FlatNetwork],
+        settings: PlayerOptimizerConfig,
+        unused: bool = False,
+    ) -> None:
         self.player, self.settings = player, settings
         self.parameters = dict(player.owned.named_parameters())
         self.blocks = [
@@ -56,8 +64,9 @@ class PlayerOptimizer:
             if count
         ]
         build = OPTIMIZERS[settings.name]
-        self.elementwise = build in ELEMENTWISE
-        stepped = [block.whole for block in self.blocks] if self.elementwise else list(self.parameters.values())
+        self.built_in = build in ELEMENTWISE
+        self.in_blocks = self.built_in and not unused
+        stepped = [block.whole for block in self.blocks] if self.in_blocks else list(self.parameters.values())
         self.optimizer: torch.optim.Optimizer = build(stepped, settings)
 
     @property
@@ -72,12 +81,21 @@ class PlayerOptimizer:
         for parameter in self.parameters.values():
             parameter.grad = None
 
+    @property
+    def shared(self) -> list[Tensor]:
+        """Blocks of gradients."""
+        return [block.gradient for block in self.blocks]
+
     @torch.no_grad()
-    def gather(self) -> Tensor:
-        """Copy the gradients into their blocks, and return the norm of them all, a scalar."""
+    def gather(self) -> None:
+        """Copy the gradients of the parameters into their blocks."""
         for block in self.blocks:
             block.gather()
-        norms = [torch.linalg.vector_norm(block.whole.grad) for block in self.blocks]
+
+    @torch.no_grad()
+    def norm(self) -> Tensor:
+        """Return the norm of all gradients, a scalar."""
+        norms = [torch.linalg.vector_norm(block.gradient) for block in self.blocks]
         norm: Tensor = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
         return norm
 
@@ -93,17 +111,17 @@ class PlayerOptimizer:
         if clip := self.settings.clip_norm:
             factor = (clip / (norm + 1e-6)).clamp(max=1.0)
             for block in self.blocks:
-                assert block.whole.grad is not None
-                block.whole.grad.mul_(factor)
-        if self.elementwise:
+                block.gradient.mul_(factor)
+        if not self.in_blocks:
+            for block in self.blocks:
+                for parameter, gradient in zip(block.parameters, block.gradients, strict=True):
+                    parameter.grad = gradient if parameter.grad is not None else None
+        if self.built_in:
             self.optimizer.param_groups[0]["lr"] = learning_rate
             # The kernel reads both as a GradScaler sets them.
             self.optimizer.grad_scale, self.optimizer.found_inf = None, skipped  # type: ignore[attr-defined]
             self.optimizer.step()
         elif not skipped:  # Waits for the device.
-            for block in self.blocks:
-                for parameter, gradient in zip(block.parameters, block.gradients, strict=True):
-                    parameter.grad = gradient if parameter.grad is not None else None
             self.optimizer.param_groups[0]["lr"] = float(learning_rate)
             self.optimizer.step()
 
@@ -122,7 +140,7 @@ class PlayerOptimizer:
         return found
 
     def _state(self) -> Iterator[tuple[str, str, Tensor]]:
-        if not self.elementwise:
+        if not self.in_blocks:
             for name, parameter in self.parameters.items():
                 yield from ((name, key, value) for key, value in self.optimizer.state.get(parameter, {}).items())
             return
@@ -144,17 +162,22 @@ class PlayerOptimizer:
             if name not in self.parameters:
                 raise KeyError(name)
             found.setdefault(name, {})[key] = value
-        if not self.elementwise:
+        if not self.in_blocks:
             for name, state in found.items():
                 parameter = self.parameters[name]
-                self.optimizer.state[parameter] = {
-                    key: value.to(parameter.device, copy=True) for key, value in state.items()
-                }
+                self.optimizer.state[parameter] = {key: _like(parameter, key, value) for key, value in state.items()}
             return
         for block in self.blocks:
             for key in {key for name in block.names for key in found.get(name, {})}:
                 parts = [found.get(name, {}).get(key) for name in block.names]
                 self.optimizer.state[block.whole][key] = _join(block, parts, key)
+
+
+def _like(parameter: nn.Parameter, key: str, value: Tensor) -> Tensor:
+    """Return a copy of a parameter's state on its device; moments in its layout: kernels walk both in memory order."""
+    if value.shape == parameter.shape and key != "step":
+        return torch.empty_like(parameter, requires_grad=False).copy_(value)
+    return value.to(parameter.device, copy=True)
 
 
 def _join(block: _Block, parts: list[Tensor | None], key: str) -> Tensor:

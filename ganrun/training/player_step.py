@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ganrun.config.schema_optimizer import PlayerOptimizerConfig
-from ganrun.games.game import Batch, Game, Player
+from ganrun.errors import UserError
+from ganrun.games.game import Batch, Game, Loss, Player
+from ganrun.models.normalization import SlotBatchNorm2d
 from ganrun.models.spectral_norm import SpectralNorm
 from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
-from ganrun.telemetry.series import GRADIENT_NORM, LOSS
+from ganrun.telemetry.series import GRADIENT_NORM, LOSS, part_key
 from ganrun.telemetry.spans import span
 from ganrun.telemetry.timer import Timer
 from ganrun.training.flat import FlatNetwork
@@ -37,6 +39,41 @@ class StepResult(NamedTuple):
     """1 if a gradient was not finite and the step was skipped, else 0."""
 
 
+class _Turn(nn.Module):
+    """A player's forward pass. Within DDP, which takes every parameter that a result with a gradient needs for used."""
+
+    def __init__(self, player: Player) -> None:
+        super().__init__()
+        self.player = player
+        self._keys: dict[tuple[str, ...], list[str]] = {}
+        """Keys at a tick of the parts of a loss, by their names."""
+
+    def forward(self, *arguments: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss, and the scalars of a slot, detached, by their keys at a tick."""
+        player, loss = self.player.name, self.player(*arguments)
+        if not isinstance(loss, Loss):
+            raise UserError(f"player {player}: forward returned a {type(loss).__name__}; return Loss(total, parts)")
+        if loss.total.dim() or not loss.total.requires_grad:
+            gradient = "a gradient" if loss.total.requires_grad else "no gradient"
+            raise UserError(
+                f"player {player}: Loss.total has {gradient} and the shape {list(loss.total.shape)}; return a scalar "
+                "that depends on the player's networks"
+            )
+        names = tuple(loss.parts)
+        if names not in self._keys:
+            self._keys[names] = [_part_key(player, name, value) for name, value in loss.parts.items()]
+        values = [value.detach() for value in loss.parts.values()]
+        return loss.total, {LOSS.of(player): loss.total.detach(), **dict(zip(self._keys[names], values, strict=True))}
+
+
+def _part_key(player: str, name: str, value: Any) -> str:
+    """Return the key at a tick of a part of a player's loss, which must be a scalar tensor."""
+    if not isinstance(value, Tensor) or value.dim():
+        found = f"the shape {list(value.shape)}" if isinstance(value, Tensor) else f"the type {type(value).__name__}"
+        raise UserError(f"player {player}: Loss.parts: {name!r} has {found}; return a scalar tensor, as .mean() does")
+    return part_key(player, name)
+
+
 class PlayerStep:
     """A player, wrapped in DistributedDataParallel if there are several workers, with its optimizer.
 
@@ -47,6 +84,8 @@ class PlayerStep:
         settings: settings of the optimizer.
         slots: the slots of this worker.
         bf16: run the forward pass under bfloat16 autocast.
+        unused: a turn may leave parameters without a gradient. DDP then looks for them before each backward pass, which
+            takes about 1% of a round, and a GPU waits for the host where it finds any.
     """
 
     def __init__(
@@ -57,6 +96,7 @@ class PlayerStep:
         settings: PlayerOptimizerConfig,
         slots: Slots,
         bf16: bool,
+        unused: bool = False,
     ) -> None:
         self.player, self.settings, self.slots, self.bf16 = player, settings, slots, bf16
         self.others = {
@@ -67,19 +107,33 @@ class PlayerStep:
         for network in self.others.values():
             network.requires_grad_(False)
         player.owned.requires_grad_(True)
+        self.norms = [module for module in player.owned.modules() if isinstance(module, SlotBatchNorm2d)]
         self._spectral_norms = [module for module in player.owned.modules() if isinstance(module, SpectralNorm)]
         self.timer = Timer(self.device)
-        self.module: nn.Module = player
+        self._turn = _Turn(player)
+        self.ddp: DistributedDataParallel | None = None
         if slots.workers > 1:
-            self.module = DistributedDataParallel(player, **_NO_BUFFER_SYNC, gradient_as_bucket_view=True)
-        self.optimizer = PlayerOptimizer(player, flat, settings)
+            self.ddp = DistributedDataParallel(
+                self._turn, **_NO_BUFFER_SYNC, gradient_as_bucket_view=True, find_unused_parameters=unused
+            )
+        self.optimizer = PlayerOptimizer(player, flat, settings, unused)
 
     def step(self, batches: Sequence[Batch], noises: Sequence[KeyedNoise], learning_rate: Tensor) -> StepResult:
-        """Update this player's networks by one step, on one batch and one noise of each owned slot.
+        """Update this player's networks by one step: `backward`, then `apply`."""
+        return self.apply(self.backward(batches, noises), learning_rate)
+
+    def backward(
+        self, batches: Sequence[Batch], noises: Sequence[KeyedNoise], reduced: bool = True
+    ) -> list[dict[str, Tensor]]:
+        """Run forward and backward passes, and return the scalars to log for each slot.
 
         Args:
             batches, noises: one for each owned slot.
-            learning_rate: scalar in fixed memory.
+            reduced: True: DDP averages the gradients over the workers. False: they are this worker's share of the mean,
+                and the caller adds `optimizer.shared` over the workers.
+
+        Raises:
+            UserError: the player's `forward` returned no `Loss` as `Player` asks for.
         """
         for network in self.others.values():
             network.requires_grad_(False)
@@ -88,18 +142,41 @@ class PlayerStep:
             module.iterate()
         self.timer.start()
         self.optimizer.clear()
-        rows = []
+        ddp = self.ddp if reduced else None
+        weight = self.slots.weight if ddp is not None else 1 / self.slots.total
+        rows: list[dict[str, Tensor]] = []
         for number, (batch, noise) in enumerate(zip(batches, noises, strict=True)):
             last = number == len(batches) - 1
-            with self._reduced(last), self._autocast(), span(f"{self.player.name}: forward"):
-                loss = self.module(batch, noise, self.others)
-            if last:
-                self.timer.stop()  # The last backward pass waits for the other ranks.
-            with self._reduced(last), span(f"{self.player.name}: backward"):
-                (loss.total * self.slots.weight).backward()
-            rows.append({LOSS.of(self.player.name): loss.total.detach(), **loss.parts})
+            for norm in self.norms:
+                norm.slot = number
+            # DDP all-reduces gradients only in the backward pass of the last slot.
+            with nullcontext() if ddp is None or last else ddp.no_sync():
+                with self._autocast(), span(f"{self.player.name}: forward"):
+                    total, row = (ddp or self._turn)(batch, noise, self.others)
+                rows.append(row)
+                self._check_rows(rows)
+                if last:
+                    self.timer.stop()  # The last backward pass waits for the other ranks.
+                with span(f"{self.player.name}: backward"):
+                    (total * weight).backward()
+        self.optimizer.gather()
+        return rows
+
+    def apply(self, rows: list[dict[str, Tensor]], learning_rate: Tensor) -> StepResult:
+        """Step the optimizer unless a gradient is not finite. Decided on the device, without a sync.
+
+        Args:
+            rows: of `backward`.
+            learning_rate: scalar in fixed memory.
+        """
         with span(f"{self.player.name}: step"):
-            return self._step(rows, learning_rate)
+            norm = self.optimizer.norm()
+            skipped = (~torch.isfinite(norm)).float()
+            self.optimizer.step(norm, skipped, learning_rate)
+            self.player.after_step()
+        for row in rows:
+            row[GRADIENT_NORM.of(self.player.name)] = norm
+        return StepResult(rows, skipped)
 
     @property
     def rounds(self) -> int:
@@ -118,24 +195,16 @@ class PlayerStep:
         """
         self.optimizer.load_state_dict(state_dict)
 
-    def _step(self, rows: list[dict[str, Tensor]], learning_rate: Tensor) -> StepResult:
-        """Step the optimizer unless a gradient is not finite. Decided on the device, without a sync."""
-        norm = self.optimizer.gather()
-        skipped = (~torch.isfinite(norm)).float()
-        self.optimizer.step(norm, skipped, learning_rate)
-        self.player.after_step()
-        for row in rows:
-            row[GRADIENT_NORM.of(self.player.name)] = norm
-        return StepResult(rows, skipped)
-
-    def _reduced(self, last: bool) -> AbstractContextManager[None]:
-        """Return the context of a slot's pass: DDP all-reduces gradients only in the backward pass of the last slot."""
-        if isinstance(self.module, DistributedDataParallel) and not last:
-            return self.module.no_sync()  # type: ignore[no-any-return]
-        return nullcontext()
+    def _check_rows(self, rows: list[dict[str, Tensor]]) -> None:
+        if rows[0].keys() != rows[-1].keys():
+            unlike = ", ".join(sorted(rows[0].keys() ^ rows[-1].keys()))
+            raise UserError(f"player {self.player.name}: Loss.parts: {unlike} in one slot only; log it in every slot")
 
     def _autocast(self) -> AbstractContextManager[None]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+        if not self.bf16:
+            return nullcontext()
+        # The cache of cast weights would outlive a captured region.
+        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=self.device.type == "cpu")
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -2,20 +2,20 @@
 
 import functools
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ganrun.config.schema import DataConfig, RunConfig, TrainConfig
 from ganrun.config.schema_optimizer import OptimizerConfig
 from ganrun.data.decode import RawBatch, normalised
-from ganrun.errors import RunError
+from ganrun.errors import RunError, UserError
 from ganrun.games.game import Batch, Game, Networks
-from ganrun.models.normalization import SlotBatchNorm2d
+from ganrun.models.normalization import update_running_stats
 from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
+from ganrun.telemetry.series import LOSS
 from ganrun.telemetry.spans import span
 from ganrun.training.collapse import CollapseDetector
 from ganrun.training.ema import EMA, ema_weight
@@ -23,6 +23,8 @@ from ganrun.training.flat import flatten
 from ganrun.training.metric_recorder import MetricRecorder
 from ganrun.training.player_step import PlayerStep, StepResult, has_bf16, learning_rate
 from ganrun.training.round_inputs import Numbers, RoundInputs, RoundNoise
+from ganrun.training.tensor_files import differences, first_of
+from ganrun.training.turns import turns_of
 
 Groups = dict[str, dict[str, Tensor]]
 
@@ -34,36 +36,6 @@ class StateDict(NamedTuple):
     """By group: each network, NAME_ema, optimizer_PLAYER, each tracker, recorder."""
     record: dict[str, Any]
     """Plain values: images, rollback_count, names in the recorder, streaks of the collapse detector."""
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A turn of a player in a round.
-
-    Attributes:
-        player_step: the player.
-        number: which of its turns.
-        batch: which of the round's fresh batches.
-        offset: images shown in the round before the turn.
-        shown: images shown in the round after it.
-    """
-
-    player_step: PlayerStep
-    number: int
-    batch: int
-    offset: int
-    shown: int
-
-
-def _turns(player_steps: Sequence[PlayerStep], batch_size: int) -> Iterator[Turn]:
-    """Yield the turns of a round in order."""
-    batch, shown = -1, 0
-    for player_step in player_steps:
-        fresh = player_step.player.fresh_batch
-        for number in range(player_step.player.turns):
-            batch += fresh or batch < 0
-            yield Turn(player_step, number, batch, shown, shown + batch_size * fresh)
-            shown += batch_size * fresh
 
 
 class _Stateful(Protocol):
@@ -93,28 +65,29 @@ class TrainingState:
         self.game, self.slots, self.train = game, slots, train
         self.seed, self.batch_size = run.seed, data.batch_size
         self.images, self.rollback_count = 0, 0
-        parameter = next(next(iter(game.networks.values())).parameters())
+        parameter = next(parameter for network in game.networks.values() for parameter in network.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         bf16 = train.precision == "bf16" and has_bf16(self.device)
-        flat = flatten(game.networks)
+        self._flat = flat = flatten(game.networks)
         self.player_steps = [
-            PlayerStep(player, game, flat, optimizer.of(player.name), slots, bf16) for player in game.players
+            # Networks and losses of ganrun use all parameters in every turn.
+            PlayerStep(player, game, flat, optimizer.of(player.name), slots, bf16, unused=bool(run.imports))
+            for player in game.players
         ]
+        self._loggers: dict[str, str] = {}
+        """Player that logs each key of a tick."""
         self.ema = {name: EMA(game.networks[name], flat[name]) for name in game.averaged}
         self.recorder, self.collapse_detector = MetricRecorder(slots, self.device), CollapseDetector()
         self.skipped = torch.zeros((), device=self.device)
         """Number of turns of the last round that were skipped for a non-finite gradient; a scalar on the device."""
-        self._turns = list(_turns(self.player_steps, data.batch_size))
+        self._turns = list(turns_of(self.player_steps, data.batch_size))
         self._fresh_batches = self._turns[-1].batch + 1
         self._round_images = self._turns[-1].shown
+        self.play_round: Callable[[RoundInputs], None] = self.play
+        """Player of a round: eager, or that of `CapturedRounds`."""
         self._inputs: dict[Hashable, RoundInputs] = {}
         """Inputs of each kind of round."""
-        self._norms = [
-            (module, player)
-            for player in game.players
-            for module in player.owned.modules()
-            if isinstance(module, SlotBatchNorm2d)
-        ]
+        self._norms = list(dict.fromkeys(norm for each in self.player_steps for norm in each.norms))
 
     @property
     def ema_networks(self) -> Networks:
@@ -140,6 +113,11 @@ class TrainingState:
             RunError: the networks or optimizers are not those of the config.
         """
         tensors, record = state_dict
+        if faults := list(self._differences(tensors)):
+            raise RunError(
+                f"the checkpoint does not fit the networks of this config: {first_of(faults)}; take the config that "
+                "the run began with, or another run.name"
+            )
         try:
             for group, part in self._parts():
                 part.load_state_dict(tensors[group])
@@ -148,6 +126,16 @@ class TrainingState:
             self.images, self.rollback_count = record["images"], record["rollback_count"]
         except (KeyError, RuntimeError) as error:
             raise RunError(f"the checkpoint does not fit the networks of this config: {error}") from error
+
+    def _differences(self, tensors: Groups) -> Iterator[str]:
+        """Yield in words which files are missing, and which tensors of networks are others than here."""
+        for group, part in self._parts():
+            if group not in tensors:
+                yield f"{group}.safetensors is missing"
+            elif isinstance(part, nn.Module | EMA):
+                yield from (f"{group}: {each}" for each in differences(tensors[group], part.state_dict()))
+        if "recorder" not in tensors:
+            yield "recorder.safetensors is missing"
 
     def _parts(self) -> Iterator[tuple[str, _Stateful]]:
         """Yield (name, part) of every part whose state is a group of tensors."""
@@ -161,10 +149,13 @@ class TrainingState:
 
         Args:
             next_batches: returns the next batch of each owned slot.
+
+        Raises:
+            UserError: a player's loss is not as `Loss` says.
         """
         with span("data"):
             inputs = self.fill(next_batches)
-        self.play(inputs)
+        self.play_round(inputs)
         self.advance()
 
     def fill(self, next_batches: Callable[[], list[RawBatch]]) -> RoundInputs:
@@ -177,31 +168,59 @@ class TrainingState:
         self._inputs[kind].fill(batches, self._numbers(), self._noise_of(number))
         return self._inputs[kind]
 
+    def play(self, inputs: RoundInputs) -> None:
+        """Play the turns of a round. DDP averages the gradients."""
+        for table in self.phases(inputs):
+            self.slots.add(table)
+
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors that a round changes in place."""
+        found = [block for flat in self._flat.values() for block in flat.blocks]
+        found += [block for ema in self.ema.values() for block in ema.blocks]
+        for player_step in self.player_steps:
+            for own in player_step.optimizer.optimizer.state.values():
+                found += [value for value in own.values() if isinstance(value, Tensor)]
+        for tracker in self.game.trackers.values():
+            found += tracker.state_dict().values()
+        return [*found, self.recorder.sums, self.recorder.nonfinite, self.skipped]
+
     def advance(self) -> None:
         """Count the images of a round that was played."""
         self.images += self._round_images
 
-    def play(self, inputs: RoundInputs) -> None:
-        """Play the turns. Everything that differs between rounds of a kind is read from `inputs`."""
+    def phases(self, inputs: RoundInputs, reduced: bool = True) -> Iterator[Tensor]:
+        """Play the turns of a round up to each collective: yield tensors that the caller adds over the workers.
+
+        Everything that differs between rounds of a kind is read from `inputs`.
+
+        Args:
+            inputs: as `fill` left them.
+            reduced: True: DDP averages the gradients. False: gradients are among the tensors.
+        """
         number, skipped = self.images // self._round_images, []
         batches: list[list[Batch]] = []
         for turn, rate in zip(self._turns, inputs.rates, strict=True):
             player_step = turn.player_step
+            name = player_step.player.name
             if turn.batch == len(batches):
                 batches.append([self.normalise(batch) for batch in inputs.batches[turn.batch]])
             if not player_step.player.active(self.images):
                 continue
-            with span(f"{player_step.player.name}: turn"):
+            with span(f"{name}: turn"):
                 noises = list(self._noises(turn.number, number, turn.offset, inputs.noise))
-                result = player_step.step(batches[turn.batch], noises, rate)
+                rows = player_step.backward(batches[turn.batch], noises, reduced)
+                if not reduced:
+                    yield from player_step.optimizer.shared
+                result = player_step.apply(rows, rate)
+            self._check_keys(name, result)
             self.recorder.add(result)
-            self._track(result)
+            yield from self._track(name, result)
             skipped.append(result.skipped)
         with span("ema"):
-            self._update_running_stats()
+            yield from self._update_running_stats()
             for ema in self.ema.values():
                 ema.update(inputs.ema_weight)
-        self.skipped = torch.stack(skipped).sum()
+        self.skipped.copy_(torch.stack(skipped).sum())
 
     def _numbers(self) -> Numbers:
         """Return the learning rates and the weight of the EMA of the next round."""
@@ -241,24 +260,30 @@ class TrainingState:
         for slot in self.slots.owned if slots is None else slots:
             yield KeyedNoise(seed, self.rollback_count, images, slot, device, self.dtype, turn, number, offset, source)
 
-    def _track(self, result: StepResult) -> None:
-        """Update each tracker with the mean over all slots of the metric that it watches."""
-        for tracker in self.game.trackers.values():
-            if tracker.watches in result.rows[0]:
-                seen = torch.stack([row[tracker.watches] for row in result.rows])
-                tracker.update(self.slots.gather(seen).mean(0), self.batch_size)
+    def _check_keys(self, player: str, result: StepResult) -> None:
+        """Raise UserError if another player logs the same key: the curve would have the mean of both."""
+        for key in result.rows[0]:
+            if (other := self._loggers.setdefault(key, player)) != player:
+                raise UserError(
+                    f"player {player}: Loss.parts: {key!r} is logged by player {other} too; choose another name"
+                )
 
-    def _update_running_stats(self) -> None:
-        """Update running statistics with the mean over all slots: the same bits on every worker."""
-        norms = [(norm, player.turns) for norm, player in self._norms if player.active(self.images)]
-        if not norms:
+    def _track(self, player: str, result: StepResult) -> Iterator[Tensor]:
+        """Update each tracker with the mean over all slots of the metric that it watches, see `phases`."""
+        for tracker in self.game.trackers.values():
+            for key in {tracker.watches, LOSS.of(player, tracker.watches)} & result.rows[0].keys():
+                seen = self.slots.table(torch.stack([row[key] for row in result.rows]))
+                yield seen
+                tracker.update(seen.mean(0), self.batch_size)
+
+    def _update_running_stats(self) -> Iterator[Tensor]:
+        """Update running statistics with the mean over the slots that ran a layer, see `phases`.
+
+        They have the same bits on every worker.
+        """
+        if not self._norms:
             return
-        owned, rows = len(self.slots.owned), []
-        for norm, turns in norms:
-            # Recorded by turn, slot and pass: [turns, owned, passes, 2 C] -> [owned, 2 C].
-            stats = norm.take_batch_stats()
-            rows.append(stats.reshape(turns, owned, -1, 2 * norm.num_features).mean(dim=(0, 2)))
-        mean, start = self.slots.gather(torch.cat(rows, dim=1)).mean(0), 0
-        for norm, _ in norms:
-            norm.update_running_stats(mean[start : start + 2 * norm.num_features].view(2, -1))
-            start += 2 * norm.num_features
+        rows = zip(*(norm.take_batch_stats(len(self.slots.owned)) for norm in self._norms), strict=True)
+        table = self.slots.table(torch.stack([torch.cat(row) for row in rows]))
+        yield table
+        update_running_stats(self._norms, table.sum(0))

@@ -1,4 +1,4 @@
-"""Scheduler of Ray Tune for a search: which trial runs, who takes over whom."""
+"""Scheduler of Ray Tune for a search: which trial runs, and which continues from a copy of which."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -267,7 +267,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         revived = (
             self.population.tune.method == "population" and self.population.decided + 1 < self.population.intervals
         )
-        hope = "; at the next comparison it takes over another" if revived else ""
+        hope = "; after the next comparison it continues from a copy of another" if revived else ""
         self.watch.write_line(f"trial {name} failed{hope}: {text}")
         self.watch.handle(name, TrialFailed(text))
         self.decide()

@@ -16,7 +16,7 @@ def describe_record(record: SearchRecord) -> str:
             return f"{record.images:>11,} images  trial {record.trial}  score {score}"
         case TrialExploit(before=before, after=after):
             moved = ", ".join(f"{key} {_figure(before[key])} -> {_figure(after[key])}" for key in after)
-            return f"{record.images:>11,} images  trial {record.trial} takes over {record.donor}: {moved}"
+            return f"{record.images:>11,} images  trial {record.trial} continues from a copy of {record.donor}: {moved}"
         case _:
             return ""
 

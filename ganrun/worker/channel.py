@@ -1,10 +1,12 @@
 """Channel between worker and driver: events out, stop flag and commands in."""
 
+import contextlib
+import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from ganrun.telemetry.messages import Command, Event
+from ganrun.telemetry.messages import Command, Event, Note
 
 Answer = tuple[bool, list[Command]]
 """True if the run is to stop; and commands."""
@@ -60,3 +62,25 @@ class Channel:
         self.stop = stop or self.stop
         for command in commands:
             self._commands.put(command)
+
+
+class _ChannelHandler(logging.Handler):
+    """Handler that sends log messages to the driver."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(logging.WARNING)
+        self.channel = channel
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.channel.send(Note(record.getMessage()))
+
+
+@contextlib.contextmanager
+def warnings_to_channel(channel: Channel) -> Iterator[None]:
+    """Show warnings of ganrun on the driver's terminal inside this block."""
+    logger, handler = logging.getLogger("ganrun"), _ChannelHandler(channel)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

@@ -233,8 +233,8 @@ class WorkerHost:
         seconds = time.monotonic() - begun
         self.checkpoint_writer.submit(PendingCheckpoint(snapshot, facts, pointer, best, seconds, to_score))
 
-    def end_attempt(self) -> None:
-        """End this attempt, but not the run: wait until pending writes are done or have failed.
+    def end_attempt(self, failed: bool = False) -> None:
+        """End this attempt, or a run that has `failed`: wait until pending writes, not scores, are done or have failed.
 
         Raises:
             RunError: another attempt has the run.
@@ -242,7 +242,7 @@ class WorkerHost:
         if self._profiler:
             self._profiler.close()
         if self.checkpoint_writer is not None and self.line_writer is not None:
-            if not isinstance(self.transition, ScheduleStep):  # `finish` has closed its files.
+            if not failed and not isinstance(self.transition, ScheduleStep):  # `finish` has closed its files.
                 spent = self.time_accounting.read()
                 if not isinstance(self.transition, Drain):
                     del spent["round"]  # Rounds since the last tick are discarded.
@@ -252,7 +252,7 @@ class WorkerHost:
             self.checkpoint_writer.raise_fault(0)
 
     def finish(self, ending: type[records.RunFinished | records.RunStopped] | None) -> None:
-        """Wait until the last checkpoint and lines are written; then write `ending`, if given, as the last event.
+        """Wait for the last checkpoint, lines and scores; then write `ending`, if given, as the last event.
 
         Raises:
             RunError: that checkpoint could not be written, or another attempt has the run.

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from ganrun.config.load import parse
 from ganrun.config.run_spec import RunSpec
@@ -16,6 +17,7 @@ from ganrun.telemetry.messages import Exploit
 from ganrun.training import checkpoint
 from ganrun.training.checkpoint import RunProgress, Snapshot
 from ganrun.training.state import Groups, TrainingState
+from ganrun.training.tensor_files import differences, first_of
 from ganrun.worker.broadcast import call_on_rank_0
 from ganrun.worker.transitions import Rollback, Transition
 
@@ -67,7 +69,7 @@ def load_start_from(state: TrainingState, where: str | None) -> list[str]:
     """Load the weights of `run.start_from`, if set, and those of the EMA into a new training state. Rank 0 reads.
 
     Returns:
-        Names of the tensors that keep their first values: they are missing there, or of another shape.
+        Tensors that keep their first values, in words: they are missing there, or of another shape.
 
     Raises:
         UserError: there is no such checkpoint, or nothing of it fits; on every rank.
@@ -80,20 +82,20 @@ def load_start_from(state: TrainingState, where: str | None) -> list[str]:
     def read() -> tuple[None, Groups]:
         storage, directory = find_checkpoint(where)
         files = checkpoint.read(storage, directory, only=tuple(f"{name}.safetensors" for name in networks))
-        return None, checkpoint.parse_tensors(files)
+        return None, checkpoint.parse_groups(files, f"{storage.uri}/{directory}")
 
     _, theirs = call_on_rank_0(read, state.slots, state.device)
-    unfit, fitting = [], 0
-    for name, network in networks.items():
-        for key, mine in network.state_dict().items():
-            tensor = theirs.get(name, {}).get(key)
-            if tensor is not None and tensor.shape == mine.shape:
-                mine.copy_(tensor)
-                fitting += 1
-            else:
-                unfit.append(f"{name}.{key}")
-    if not fitting:
-        raise UserError(f"run.start_from: nothing in {where} fits the networks of this config")
+    mine = _by_full_name({name: network.state_dict() for name, network in networks.items()})
+    there = _by_full_name(theirs)
+    fitting = [name for name, tensor in mine.items() if name in there and there[name].shape == tensor.shape]
+    unfit = differences({name: there[name] for name in there if name in mine}, mine)
+    if not any(mine[name].numel() > 1 for name in fitting):  # A counter fits every network.
+        raise UserError(
+            f"run.start_from: nothing in {where} fits the networks of this config: {first_of(unfit)}; set model.* as "
+            "in that run"
+        )
+    for name in fitting:
+        mine[name].copy_(there[name])
     return unfit
 
 
@@ -119,11 +121,13 @@ def _begin(folder: RunFolder, transition: Transition | None) -> tuple[AttemptSta
     rollback_count = transition.rollback_count if isinstance(transition, Rollback) else folder.rollback_count()
     attempt = folder.begin_attempt(rollback_count, after=transition.attempt if transition else None)
     name, files, damaged = checkpoint.newest_complete(folder)
-    snapshot = Snapshot.parse(files) if files else None
+    snapshot = Snapshot.parse(files, f"{folder.storage.uri}/checkpoints/{name}") if files else None
     start, own = AttemptStart(attempt, rollback_count, name, damaged), _own_progress(folder, snapshot)
     if isinstance(transition, Exploit) and transition.number > own.exploit:
-        files = checkpoint.read(open_storage(transition.donor), f"checkpoints/{transition.checkpoint}")
-        return start._replace(checkpoint=transition.checkpoint, donor=transition.donor), own, Snapshot.parse(files)
+        directory = f"checkpoints/{transition.checkpoint}"
+        files = checkpoint.read(open_storage(transition.donor), directory)
+        start = start._replace(checkpoint=transition.checkpoint, donor=transition.donor)
+        return start, own, Snapshot.parse(files, f"{transition.donor}/{directory}")
     return start, own, snapshot
 
 
@@ -138,6 +142,10 @@ def _own_progress(folder: RunFolder, snapshot: Snapshot | None) -> RunProgress:
     if best.score is None or best.images > _images(snapshot):
         return own  # Of a state that was discarded and will be trained again.
     return replace(own, best_score=best.score)
+
+
+def _by_full_name(groups: Groups) -> dict[str, Tensor]:
+    return {f"{group}.{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}
 
 
 def _images(snapshot: Snapshot | None) -> int:

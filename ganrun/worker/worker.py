@@ -2,13 +2,15 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+import traceback
 from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
 
 import torch
 import torch.distributed as dist
 
+from ganrun.config.imports import describe, import_modules, place_of
+from ganrun.config.load import check_names
 from ganrun.config.run_spec import RunSpec
 from ganrun.config.tunable import scheduled
 from ganrun.data.cache import open_cache
@@ -16,24 +18,24 @@ from ganrun.data.index import DataSet, open_data
 from ganrun.data.order import Order
 from ganrun.data.scored import open_scored
 from ganrun.data.stream import Stream
-from ganrun.errors import DivergedError, RunError, UserError
+from ganrun.errors import PROGRAM_FAULTS, DivergedError, RunError, UserError
 from ganrun.evaluation.evaluator import Evaluator
 from ganrun.evaluation.paired_samples import PairedSamples, open_pairs
 from ganrun.evaluation.point_evaluator import PointEvaluator
 from ganrun.evaluation.real_images import RealImages
-from ganrun.games.build import import_modules
-from ganrun.games.conditions import build_condition
+from ganrun.games.build import condition_of
 from ganrun.models.extractors import open_extractor
 from ganrun.run_folder.run_folder import RunFolder
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
 from ganrun.telemetry import messages, records
 from ganrun.training.collapse import CollapseDetector
+from ganrun.training.cuda_graph import captured_rounds
 from ganrun.training.loop import train
 from ganrun.training.new_state import new_state
 from ganrun.training.player_step import has_bf16
 from ganrun.training.state import TrainingState
-from ganrun.worker.channel import Channel
+from ganrun.worker.channel import Channel, warnings_to_channel
 from ganrun.worker.host import WorkerHost
 from ganrun.worker.resume import AttemptStart, begin_attempt, current_config, load_start_from
 from ganrun.worker.transitions import Drain, DrainedError, Rollback, ScheduleStep, Transition
@@ -72,7 +74,7 @@ def run_worker(
         torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True  # Rounds have the same shapes.
         torch.set_float32_matmul_precision("high")  # TF32, which convolutions have anyway.
-    with _warnings_to_channel(channel) if rank == 0 else contextlib.nullcontext():
+    with warnings_to_channel(channel) if rank == 0 else contextlib.nullcontext():
         if config.train.precision == "bf16" and not has_bf16(device):
             logger.warning(
                 "train.precision: bf16, but this %s does not compute in it: float32 is used", device.type.upper()
@@ -105,13 +107,13 @@ class _Setup(NamedTuple):
 
 
 def _set_up(config: RunSpec, channel: Channel, restart: messages.Restart | None) -> _Setup:
-    import_modules(config)
+    import_modules(config.run.imports)
+    check_names(config)
     patience = config.run.patience_seconds
     folder = RunFolder(open_storage(config.run.uri, patience))
     data = open_data(config.data.shards, patience)
     evaluator = _open_evaluator(config, data) if config.evaluate.every_images else None
-    condition = build_condition(config.objective, config.model, config.data)
-    pairs = open_pairs(condition, data, config.objective.target, config.data, config.evaluate, patience)
+    pairs = open_pairs(condition_of(config), data, config.objective.target, config.data, config.evaluate, patience)
     return _Setup(folder, data.trained_on(config.evaluate.held_out_share), evaluator, pairs, channel, restart)
 
 
@@ -142,8 +144,10 @@ def _attempt(
         _report_start(host, start, unfit, transition, setup.restart)
     if exploit:
         host.save()  # So that a crash does not bring back the discarded state.
+    tell = (lambda text: setup.channel.send(messages.Note(text))) if host.is_rank_0 else lambda text: None
     try:
-        finished = _train(state, host)
+        with captured_rounds(state, config.train.capture, tell):
+            finished = _train(state, host)
     except DivergedError as error:
         return Rollback(start.attempt, state.rollback_count + 1, str(error))
     if host.transition is None and host.is_rank_0:
@@ -180,14 +184,16 @@ def _report_start(
 
 def _report_worker_start(host: WorkerHost, start: AttemptStart, restart: messages.Restart | None) -> None:
     images, workers = host.state.images, host.state.slots.workers
-    before, reason, why = (restart.workers, restart.reason, restart.why) if restart else (None, None, None)
+    before, reason, why = (restart.workers or None, restart.reason, restart.why) if restart else (None, None, None)
     about: dict[str, Any] = {"images": images, "workers": workers, "before": before, "reason": reason}
-    left_over = host.stream.order.left_over
-    host.log_event(records.AttemptStarted(why=why, left_over=left_over, **about, **start._asdict()))
+    failures, left_over = restart.failures if restart else 0, host.stream.order.left_over
+    started = records.AttemptStarted(why=why, left_over=left_over, failures=failures, **about, **start._asdict())
+    host.log_event(started)
     if before not in (None, workers):
         message = f"{before} workers became {workers} at {images:,} images ({reason})"
         host.log_event(records.Resized(message=message, **about))
-    host.channel.send(messages.WorkersStarted(faults=start.damaged, exploit=host.progress.exploit, **about))
+    exploit = host.progress.exploit
+    host.channel.send(messages.WorkersStarted(faults=start.damaged, exploit=exploit, failures=failures, **about))
 
 
 def _train(state: TrainingState, host: WorkerHost) -> bool:
@@ -202,11 +208,15 @@ def _train(state: TrainingState, host: WorkerHost) -> bool:
         host.end_attempt()
         raise
     except Exception as error:
-        if isinstance(error, UserError | RunError):
-            host.log_event(records.RunFailed(images=state.images, message=str(error)))
-        with contextlib.suppress(RunError):  # Wait for a pending checkpoint, but raise the original error.
-            host.finish(None)
-        raise
+        fault = _named(error, host)
+        if isinstance(fault, UserError | RunError):
+            trace = "" if fault is error else traceback.format_exc()
+            host.log_event(records.RunFailed(images=state.images, message=str(fault), traceback=trace))
+        with contextlib.suppress(RunError):  # Raise the original error.
+            host.end_attempt(failed=True)
+        if fault is error:
+            raise
+        raise fault from error
     finally:
         host.stream.close()
     if host.transition is None:
@@ -231,31 +241,20 @@ def _train_or_fail(state: TrainingState, host: WorkerHost) -> bool:
             raise
         raise RunError(
             f"the run diverged: {error}; it was rolled back as often as train.max_rollbacks: "
-            f"{state.train.max_rollbacks} allows; lower optimizer.*.learning_rate or choose another "
+            f"{state.train.max_rollbacks} allows; lower optimizer.*.learning_rate, or for a GAN choose another "
             "objective.loss, and run again from the last checkpoint"
         ) from error
 
 
-class _ChannelHandler(logging.Handler):
-    """Handler that sends log messages to the driver."""
-
-    def __init__(self, channel: Channel) -> None:
-        super().__init__(logging.WARNING)
-        self.channel = channel
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.channel.send(messages.Note(record.getMessage()))
-
-
-@contextlib.contextmanager
-def _warnings_to_channel(channel: Channel) -> Iterator[None]:
-    """Show warnings of ganrun on the driver's terminal inside this block."""
-    logger, handler = logging.getLogger("ganrun"), _ChannelHandler(channel)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
+def _named(error: Exception, host: WorkerHost) -> Exception:
+    """Return an error of the user's own code as one that names the place; any other error as it is."""
+    imports, objective, model = host.spec.run.imports, host.spec.objective, host.spec.model
+    if isinstance(error, UserError | RunError | OSError) or not place_of(error, imports):
+        return error
+    text = f"objective.game={objective.game} model.name={model.name}: {describe(error, imports)}"
+    if isinstance(error, PROGRAM_FAULTS):
+        return UserError(f"{text}; its traceback is in {host.folder.storage.uri}/events/{host.attempt:04d}.jsonl")
+    return RuntimeError(text)  # Perhaps of the machine, so that Ray restarts the workers.
 
 
 def _open_stream(config: RunSpec, state: TrainingState, data: DataSet) -> Stream:

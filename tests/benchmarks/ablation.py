@@ -97,7 +97,7 @@ class _Single(PlayerOptimizer):
 
     def __init__(self, step: PlayerStep, networks: dict[str, FlatNetwork], foreach: bool) -> None:
         super().__init__(step.player, networks, step.settings)
-        settings, self.elementwise = step.settings, False
+        settings, self.built_in, self.in_blocks = step.settings, False, False
         betas = (settings.beta1, settings.beta2)
         self.optimizer = torch.optim.Adam(self.parameters.values(), settings.learning_rate, betas, foreach=foreach)
 

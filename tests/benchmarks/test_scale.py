@@ -36,7 +36,7 @@ def test_each_players_gradients_are_summed_and_no_others(counted):
 def test_norms_are_summed_once_a_round_by_the_slot(counted):
     config, found = counted
     norms = units.played(units.small(config), Slots(1))._norms
-    assert found.round.norm_bytes == sum(2 * 4 * norm.num_features for norm, _ in norms)
+    assert found.round.norm_bytes == sum((2 * norm.num_features + 1) * 4 for norm in norms)  # And whether it ran.
     assert found.round.sums >= 3  # A bucket of each player, and the norms.
 
 

@@ -175,7 +175,8 @@ def test_a_corrupt_checkpoint_is_named(call, storage, tmp_path):
     file = f"checkpoints/{TOTAL:012d}-0001/generator_ema.safetensors"
     run.write(file, run.read(file)[:-1] + b"?")
     code, _, error = call(sample, f"{storage}/finished", "--out", tmp_path / "a.png")
-    assert (code, error) == (1, f"ganrun: {storage}/finished/{file} is corrupt: its sha256 is not the manifest's\n")
+    fault = f"{storage}/finished/{file} is corrupt: its sha256 is not the manifest's"
+    assert (code, error) == (1, f"ganrun: {fault}; restore it from a backup, or use another checkpoint\n")
     run.delete(file)
     error = call(sample, f"{storage}/finished", "--out", tmp_path / "a.png")[2]
     assert "is not complete: generator_ema.safetensors is missing" in error
@@ -261,8 +262,10 @@ def test_the_policy_of_the_documents_is_enough(call, config, s3, s3_server, monk
     monkeypatch.setattr("ganrun.storage.s3_client._filesystems", {})
     for name, value in s3_server.user(policy).items():
         monkeypatch.setenv(name, value)
-    data, order = "141 samples to train on, none held out", "config, data, storage and hardware are in order"
-    assert validate(call, config) == (0, f"data: {data}\n{config}: {order}\n", "")
+    code, output, error = validate(call, config)
+    assert (code, error) == (0, "")
+    assert output.startswith("data: 141 samples to train on, none held out\n")
+    assert output.endswith(f"{config}: config, data, storage, hardware and game are in order\n")
     assert call(prepare, f"shards:{s3}/data", f"{s3}/copy", "--workers", 1)[0] == 0
     place = open_storage(f"{s3}/runs")
     place.write("large", bytes(33 * 2**20))

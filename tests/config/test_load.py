@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from ganrun.config.keys import differences, is_fixed
-from ganrun.config.load import check_names, json_schema, load_config, parse
+from ganrun.config.load import check_names, json_schema, load_config
 from ganrun.config.registry import NETWORKS
 from ganrun.config.run_spec import RunSpec, resolve
 from ganrun.config.schema import Config
@@ -264,12 +264,42 @@ def test_other_keys_are_free(key):
     assert not is_fixed(key)
 
 
-def test_names_of_imported_modules_are_checked_after_the_import(file, monkeypatch):
-    config = load_config(file, ["run.imports=[mine]", "model.name=my_gan"])
+def test_names_of_imported_modules_are_checked_after_the_import(file, values, tmp_path, monkeypatch):
+    (tmp_path / "mine_for_names.py").write_text(
+        "from ganrun.config.registry import NETWORKS, NetworkFamily\n"
+        "NETWORKS['my_gan'] = NetworkFamily(print, image_sizes=(32,))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    images, name = faults_of(file, "run.imports=[mine_for_names]", "model.name=my_gam", "train.total_images=0")
+    assert images == "train.total_images: 0 is not allowed; it should be: greater than or equal to 1"
+    assert name.startswith("model.name: 'my_gam' is not allowed; it should be one of: dcgan, resnet, r3gan, mlp, ")
+    assert name.endswith("; did you mean my_gan?")
+    (fault,) = faults_of(file, "run.imports=[mine_for_names]", "model.name=my_gan")
+    assert "data.image_size: 16 does not fit model.name: my_gan; allowed: 32" in fault
+    monkeypatch.delitem(NETWORKS.data, "my_gan")
     with pytest.raises(UserError, match=r"model\.name: 'my_gan'"):
-        check_names(config)
-    monkeypatch.setitem(NETWORKS.data, "my_gan", object())
-    check_names(config)
+        check_names(config_of(values, model__name="my_gan"))
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("import no_such_module_at_all", "mine_{}.py:1: ModuleNotFoundError: No module named 'no_such_module_at_all'"),
+        ("a = 1\nb = {{}}['b']", "mine_{}.py:2: KeyError: 'b'"),
+        ("a = 1\nb = (", "mine_{}.py:2: SyntaxError: '(' was never closed"),
+        ("import sys\nsys.exit(3)", "mine_{}.py:2: SystemExit: 3"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_a_fault_beside_others(file, tmp_path, monkeypatch, text, fault):
+    name = f"mine_{abs(hash(text))}"
+    (tmp_path / f"{name}.py").write_text(text.format())
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert faults_of(file, f"run.imports=[{name}]", "train.total_images=0") == [
+        f"run.imports: cannot import '{name}': {fault.format(abs(hash(text)))}",
+        "train.total_images: 0 is not allowed; it should be: greater than or equal to 1",
+    ]
+    assert "run.imports: cannot import 'nowhere': No module" in faults_of(file, "run.imports=[nowhere]")[0]
 
 
 def test_slots_are_the_workers_unless_said_otherwise(values):
@@ -353,30 +383,3 @@ def test_keys_below_names_of_the_users_own_are_checked_too(file, override, fault
     with pytest.raises(UserError) as caught:
         load_config(file, [override])
     assert fault in str(caught.value)
-
-
-@pytest.mark.parametrize(("written", "fewest", "most"), [("3", 3, 3), ("[1,3]", 1, 3), ("[2,2]", 2, 2), ("3.0", 3, 3)])
-def test_workers_are_a_number_or_a_range(file, written, fewest, most):
-    cluster = load_config(file, [f"cluster.workers={written}"]).cluster
-    assert (cluster.fewest_workers, cluster.most_workers) == (fewest, most)
-
-
-@pytest.mark.parametrize("written", ["0", "[0,2]", "[3,1]", "[1,2,3]", "[]", "[1,x]", "true", "1.5", "x"])
-def test_other_workers_are_one_fault(file, written):
-    (fault,) = faults_of(file, f"cluster.workers={written}")
-    assert fault.startswith("cluster.workers: ")
-    assert fault.endswith("it should be: a whole number from 1, or [fewest, most]")
-
-
-def test_trials_of_a_search_have_one_number_of_workers(file):
-    tune = ["tune.perturb_every_images=120", "tune.method=seeds", "tune.mutations={}", "evaluate.every_images=120"]
-    (fault,) = faults_of(file, *tune, "train.total_images=240", "cluster.workers=[1,3]")
-    assert fault.startswith("cluster.workers: [1, 3], but trials")
-
-
-def test_the_most_workers_are_bounded_by_the_slots_and_set_them(file):
-    (fault,) = faults_of(file, "cluster.workers=[1,7]", "data.slots=6")
-    assert "cluster.workers: 7 is more than data.slots: 6" in fault
-    config = load_config(file, ["cluster.workers=[1,4]", "data.slots=null"])
-    assert config.slots == 4
-    assert parse(config.to_yaml().encode(), "x").cluster == config.cluster

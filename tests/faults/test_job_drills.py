@@ -109,7 +109,7 @@ def test_a_search_is_stopped_and_submitted_again(values, tmp_path, jobs):
     (yaml := tmp_path / "search.yaml").write_text(config.to_yaml())
     folder = open_storage("s3://ganrun/runs/search")
     jobs.submit("search", yaml, verb="tune")
-    jobs.wait_for("search", r"(?s)takes over.*takes over")
+    jobs.wait_for("search", r"(?s)from a copy of.*from a copy of")
     code, said = jobs("stop", "search")
     assert code == 0, said
     assert "stopped: each trial has saved a checkpoint" in jobs("logs", "search")[1]

@@ -101,7 +101,7 @@ def test_a_turn_leaves_the_other_players_weights_and_buffers_untouched(values, m
     before = {name: clone(network) for name, network in state.game.networks.items()}
     (player_step,) = [player_step for player_step in state.player_steps if player_step.player.name == mover]
     batches = [state.normalise(batch) for batch in Source(6, 2)()]
-    player_step.step(batches, list(state._noises(0, 0)), 1e-3)
+    player_step.step(batches, list(state._noises(0, 0)), torch.tensor(1e-3))
     (still,) = set(before) - {mover}
     assert_same(state.game.networks[still], before[still])
     assert all(not norm.recorded for norm in state.game.networks[still].modules() if isinstance(norm, SlotBatchNorm2d))
@@ -146,10 +146,10 @@ def test_each_discriminator_turn_takes_a_fresh_batch(values, turns):
     state = play_of(values, objective__discriminator_turns=turns)
     seen = []
     for player_step in state.player_steps:
-        take = player_step.step
-        player_step.step = lambda batches, noises, rate, player_step=player_step, take=take: (
+        take = player_step.backward
+        player_step.backward = lambda batches, noises, reduced, player_step=player_step, take=take: (
             seen.append((player_step.player.name, batches[0]["image"].clone(), noises[0])),
-            take(batches, noises, rate),
+            take(batches, noises, reduced),
         )[1]
     source = Source(6, 2)
     state.round(source)

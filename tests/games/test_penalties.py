@@ -128,8 +128,8 @@ def test_penalties_leave_no_trace_in_running_statistics(values):
 def records_of(state, rounds):
     """The discriminator's records of so many rounds."""
     found, player_step = [], state.player_steps[0]
-    take = player_step.step
-    player_step.step = lambda *arguments: (found.append(take(*arguments)), found[-1])[1]
+    take = player_step.apply
+    player_step.apply = lambda *arguments: (found.append(take(*arguments)), found[-1])[1]
     for number in range(rounds):
         state.round(lambda number=number: batches(seed=number))
     return [record.rows[0] for record in found]

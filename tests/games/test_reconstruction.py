@@ -80,12 +80,12 @@ def test_the_generator_adds_the_terms_and_logs_them(values):
     )
     batch = with_terms.normalise(batch)
     found, plain = turn(with_terms, 1, batch), turn(without, 1, batch)
-    assert found.parts.keys() == {"reconstruction/l1", "reconstruction/l2"}
+    assert found.parts.keys() == {"l1", "l2"}
     torch.testing.assert_close(found.total, plain.total + sum(found.parts.values()))
     noise = next(with_terms._noises(0, 0)).under("generator")
     with torch.no_grad():
         generated = with_terms.game.networks["generator"]({"source": batch["lines"]}, noise)
-    torch.testing.assert_close(found.parts["reconstruction/l1"], 10 * (generated - batch["image"]).abs().mean())
+    torch.testing.assert_close(found.parts["l1"], 10 * (generated - batch["image"]).abs().mean())
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -140,8 +140,8 @@ def test_both_players_draw_z_as_the_config_says(values, kind):
 def test_the_strength_follows_the_mean_over_the_slots_of_what_the_discriminator_says_of_real_images(values):
     state = play_of(values, objective__ada_target=0.6, objective__ada_images=96)
     tracker, rows = state.game.trackers["augmentation"], []
-    take = state.player_steps[0].step
-    state.player_steps[0].step = lambda *given: (rows.append(take(*given)), rows[-1])[1]
+    take = state.player_steps[0].apply
+    state.player_steps[0].apply = lambda *given: (rows.append(take(*given)), rows[-1])[1]
     source = Source(6, 2)
     for _ in range(3):
         state.round(source)
@@ -190,7 +190,7 @@ def test_an_unconditional_game_takes_no_notice_of_labels(values):
     state = play_of(values, data__slots=1)
     calls = {name: counted(network) for name, network in state.game.networks.items()}
     state.round(labelled)
-    assert all(inputs[1] is None for each in calls.values() for inputs, _ in each)
+    assert not any(inputs[1] for each in calls.values() for inputs, _ in each)
     assert state.game.condition.by_number(0, 4, state.device) == {}
 
 

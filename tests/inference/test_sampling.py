@@ -1,6 +1,7 @@
 """Samples, exports that work without ganrun, and runs that start from another run."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from ganrun import export, sample
+from ganrun.errors import UserError
 from ganrun.inference.sampling import Sampler, slerp
 from tests.conditional import conditional
 from tests.conftest import config_of
@@ -122,7 +124,9 @@ sys.meta_path.insert(0, Refuse())
 import torch
 from safetensors.torch import load_file, save_file
 generator = torch.export.load({program!r}).module()
-save_file({{'images': generator(load_file({noise!r})['z'])}}, {images!r})
+made = generator(load_file({noise!r})['z'])
+assert not made.requires_grad
+save_file({{'images': made}}, {images!r})
 """
 
 WEIGHTS = """
@@ -211,6 +215,45 @@ def test_an_exported_program_of_a_conditional_run_takes_labels(labelled, tmp_pat
     torch.testing.assert_close(program(z, label), sampler.images(z, {"label": label}), rtol=0, atol=1e-6)
 
 
+FIXED = """
+from torch import nn
+from ganrun.extend import NETWORKS
+
+class Fixed(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.layer = nn.Linear(size, 256)
+    def forward(self, z, label=None):
+        if fixed and %s:
+            return self.layer(z).reshape(fixed, 1, 16, 16)
+        return self.layer(z).unflatten(1, (1, 16, 16))
+
+fixed = 0
+NETWORKS["fixed"] = lambda model, data: {
+    "generator": Fixed(model.latent_size), "discriminator": NETWORKS["dcgan"](model, data)["discriminator"]
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("condition", "reason"), [("len(z) == 2", "fixed batch size; take it"), ("z.sum() > 0", r"mine_\w+\.py:10: ")]
+)
+def test_a_network_that_torch_cannot_export_is_one_clear_line(values, tmp_path, monkeypatch, capfd, condition, reason):
+    name = f"mine_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(FIXED % condition)
+    monkeypatch.syspath_prepend(tmp_path)
+    values["run"]["imports"], values["model"]["name"] = [name], "fixed"
+    config = config_of(values, train__precision="float32", train__total_images=60)
+    run_ranks(config, 1, tmp_path / "meeting")
+    monkeypatch.setattr(sys.modules[name], "fixed", 2)
+    capfd.readouterr()
+    assert export.main([str(run_folder(config)), "--out", str(tmp_path / "g.pt2")]) == 2
+    error = capfd.readouterr().err
+    assert error.startswith(f"ganrun: --out {tmp_path}/g.pt2: model.name: fixed cannot be exported as a program (")
+    assert re.search(reason, error)
+    assert error.count("\n") == 1
+
+
 def test_an_export_of_another_ending_is_refused(run, tmp_path, capsys):
     assert export.main([str(run), "--out", str(tmp_path / "g.onnx")]) == 2
     assert "unsupported ending; use .safetensors or .pt2" in capsys.readouterr().err
@@ -242,7 +285,16 @@ def test_what_does_not_fit_is_named(run, values, tmp_path):
     (file,) = (run_folder(config) / "events").iterdir()
     events = [json.loads(line) for line in file.read_text().splitlines()]
     (event,) = [event for event in events if event["kind"] == "start_from"]
-    assert event["unfit"] == ["generator.layers.0.weight", "generator_ema.layers.0.weight"]
+    before, now = (f"[{latent_size}, 8, 4, 4]" for latent_size in (8, 9))
+    names = ("generator.layers.0.weight", "generator_ema.layers.0.weight")
+    assert event["unfit"] == [f"{name} is {before}, not {now}" for name in names]
+
+
+def test_where_nothing_fits_the_first_shapes_are_named(run, values):
+    config = config_of(values, run__name="none", run__start_from=str(run), model__width=6, train__total_images=12)
+    shapes = r"generator\.layers\.0\.weight is \[8, 8, 4, 4\], not \[8, 12, 4, 4\]"
+    with pytest.raises(UserError, match=rf"nothing in .* fits.*: {shapes}, .* more; set"):
+        work_rank(0, config, 1, "", None)
 
 
 MODULE = """

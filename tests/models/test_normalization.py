@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from ganrun.models import normalization
 from ganrun.models.normalization import SlotBatchNorm2d, SlotConditionalBatchNorm2d
 
 
@@ -23,7 +24,9 @@ def batch(seed, size=4):
 
 
 def update_running_stats(norm):
-    norm.update_running_stats(norm.take_batch_stats().mean(0))
+    (row,) = norm.take_batch_stats(1)
+    assert row[-1] == 1
+    normalization.update_running_stats([norm], row)
 
 
 def test_one_slot_has_the_outputs_and_gradients_of_pytorch():
@@ -80,8 +83,8 @@ def test_running_statistics_stand_still_until_the_round_is_settled():
 def test_what_was_taken_is_not_taken_again():
     ours, _ = pair()
     ours(batch(1))
-    assert ours.take_batch_stats().shape == (1, 2, 3)
-    assert ours.recorded == []
+    assert [row[-1].item() for row in ours.take_batch_stats(2)] == [1, 0]
+    assert ours.take_batch_stats(1)[0].tolist() == [0] * 7
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -94,7 +97,7 @@ def test_a_pass_in_which_it_is_not_trained_is_normalised_alike_but_not_noted(fro
         with torch.no_grad():
             found = ours(batch(1))
     torch.testing.assert_close(found, expected)
-    assert ours.recorded == []
+    assert ours.recorded == {}
     assert ours.running_mean.abs().sum() == 0
 
 
@@ -162,7 +165,7 @@ def test_running_statistics_are_those_of_all_classes_together():
 def test_conditional_too_a_frozen_pass_is_not_noted():
     norm = conditional().requires_grad_(False)
     norm(batch(1), torch.tensor([0, 0, 1, 0]))
-    assert norm.recorded == []
+    assert norm.recorded == {}
 
 
 def test_a_class_that_is_not_in_the_batch_has_no_gradient():

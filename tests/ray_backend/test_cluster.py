@@ -7,7 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 
+import psutil
 import pytest
 
 from ganrun.config import ray_variables
@@ -16,7 +18,7 @@ from ganrun.errors import UserError
 from tests.commands import Train
 from tests.conftest import RAY_STARTS, write_yaml
 from tests.test_structure import ROOT
-from tests.waiting import WAIT
+from tests.waiting import WAIT, until
 
 LOCAL = """
 import json, os, threading
@@ -71,6 +73,34 @@ def test_a_ray_that_does_not_start_is_one_line(values, tmp_path):
     assert code == 1
     assert "ganrun: Ray does not start on this machine: " in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("begun", ["gcs_server", "raylet", "DashboardAgent"])
+def test_a_signal_ends_the_start_of_a_ray_and_all_its_processes(values, tmp_path, number, begun):
+    yaml = write_yaml(tmp_path / "small.yaml", values)
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # Ray allows no long one.
+        train = Train(yaml, env={"RAY_TMPDIR": folder})
+        command = psutil.Process(train.process.pid)
+        until(
+            lambda: any(begun in each for each in map(words, command.children(recursive=True))), train.error.read_text
+        )
+        started = command.children(recursive=True)
+        train.process.send_signal(number)
+        code, _, error = train.wait()
+        until(lambda: not list(filter(words, started)), lambda: str(list(map(words, started))))
+    assert code == 130, error
+    assert error.endswith("ganrun: interrupted\n")
+    assert "saving a checkpoint" not in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "runs/small/lease.json").exists()
+
+
+def words(process):
+    """The command line of a process; empty once it has ended."""
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
 
 
 # The folder of sessions.

@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 
+from ganrun.errors import RunError
 from ganrun.ray_backend import evaluation_tasks as scores
 from ganrun.run_folder.curve import read_curve, read_events
 from ganrun.storage import Folder
@@ -68,7 +69,7 @@ def scored(config, at):
 
 
 def kinds(config):
-    return [event["kind"] for event in read_events(Folder(run_folder(config)))[0]]
+    return [event.kind for event in read_events(Folder(run_folder(config)))[0]]
 
 
 def train_with(config, channel):
@@ -133,6 +134,68 @@ def test_who_is_asked_to_stop_does_not_wait_for_scores(values):
     train_with(config, channel)
     assert not scored(config, range(999))
     assert kinds(config)[-1] == "stop"
+
+
+class Failing(Answering):
+    """One whose workers have an error; it would answer if they waited."""
+
+    def send(self, event):
+        super().send(event)
+        if event == Progress(132):
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [ConnectionError("the driver is gone"), RunError("no disk")], ids=["restart", "end"])
+def test_workers_that_fail_do_not_wait_for_scores(values, error):
+    config = config_of(values, evaluate__where="task", **EVALUATED)
+    channel = Failing(config, late=9)
+    channel.error = error
+    with pytest.raises(type(error), match=str(error)):
+        train_with(config, channel)
+    assert len(channel.wanted) == 2
+    assert LastScoresAwaited() not in channel.events
+    assert not scored(config, range(999))
+    latest = json.loads((run_folder(config) / "latest.json").read_text())
+    assert latest["images"] == 120  # The pending checkpoint is written.
+    assert kinds(config)[-1] == ("failed" if isinstance(error, RunError) else "score_wanted")
+
+
+CANCELLED = """
+import json, sys, time
+import ray
+from ganrun.config.schema import Config
+from ganrun.ray_backend import evaluation_tasks
+from ganrun.telemetry.messages import Restart
+from ganrun.telemetry.records import ScoreWanted
+
+def endless(*_):
+    time.sleep(10_000)
+
+evaluation_tasks._score = endless
+ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=10**8)
+config = Config.model_validate(json.loads(sys.argv[1]))
+tasks = evaluation_tasks.EvaluationTasks(config.run, config.evaluate, config.cluster, search=False)
+def wait_for(cpus):
+    while ray.available_resources().get("CPU", 0) != cpus:
+        time.sleep(0.1)
+
+tasks.handle(ScoreWanted(images=60, checkpoint="a"))
+while not tasks._running:
+    assert tasks.poll() == []
+wait_for(0)
+tasks.handle(Restart("failure", 1, "worker 0 died"))
+wait_for(1)
+print(tasks.poll())
+"""
+
+
+def test_the_task_of_workers_that_are_gone_is_cancelled(values):
+    argument = json.dumps(config_of(values, evaluate__where="task", **EVALUATED).model_dump(mode="json"))
+    environment = os.environ | LOCAL_RAY
+    done = subprocess.run(
+        [sys.executable, "-c", CANCELLED, argument], env=environment, capture_output=True, text=True, timeout=WAIT
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["[]"]), done.stderr
 
 
 def test_a_task_that_is_killed_does_not_hurt_the_run(values, tmp_path, ray_here):

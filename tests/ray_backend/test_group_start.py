@@ -120,7 +120,10 @@ class Config(BackendConfig):
     backend_cls = Meeting
 
 def train(config):
-    pathlib.Path(config["folder"], "trained").touch()
+    started = pathlib.Path(config["folder"], "trained")
+    if ray.train.get_context().get_world_rank() == 1 and not started.exists():
+        started.touch()
+        os._exit(1)
 
 os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "20"
 ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=10**8)
@@ -129,14 +132,19 @@ scaling = ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1})
 run = RunConfig(storage_path=os.getcwd(), failure_config=FailureConfig(max_failures=2))
 about = {"backend_config": Config(), "scaling_config": scaling, "run_config": run}
 Trainer(train, mailbox=box, train_loop_config={"folder": os.getcwd()}, **about).fit()
+restarts = ray.get(box.collect.remote(False, []))
+print([(restart.reason, restart.failures, restart.workers, restart.why.split(" on ")[0]) for restart in restarts])
 """
 
 
 def test_nothing_stays_of_a_group_one_of_whose_workers_died_as_they_met(tmp_path):
+    """The second group loses one before it begins an attempt. Both failures are counted and told."""
     environment = os.environ | LOCAL_RAY | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", STARTED], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=WAIT
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "starts").read_text() == "++"
-    assert (tmp_path / "trained").exists()
+    assert (tmp_path / "starts").read_text() == "+++"
+    assert done.stdout.splitlines()[-1] == str(
+        [("failure", 1, 0, "a worker died while the workers started"), ("failure", 2, 2, "worker 1")]
+    )

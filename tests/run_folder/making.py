@@ -1,9 +1,11 @@
 """Makes small real runs: finished, crashed and resumed, crashed, and never started."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,11 +14,32 @@ from ganrun.run_folder.run_config import settle, write_config
 from ganrun.run_folder.run_folder import RunFolder
 from ganrun.storage import open_storage
 from ganrun.telemetry.messages import Event, Progress
+from ganrun.telemetry.records import EVENT_RECORDS, EventRecord
 from ganrun.worker.worker import run_worker
 from tests.ranks import StopAt, checkpoints_awaited, run_ranks
 
 TOTAL, TICK, SAVED, CRASHED = 120, 24, 48, 84
 """Images: the run's, a tick's, of the checkpoint before the crash, of the crash: a tick at 72 lies between."""
+
+
+MADE_UP = {
+    "attempt": 1,
+    "images": 0,
+    "workers": 1,
+    "time": 1.0,
+    "spent": {},
+    "message": "something",
+    "damaged": [],
+    "values": {},
+}
+"""Values of fields of events that do not matter to a test; those of all other fields are None."""
+
+
+def event(kind: str, **fields: Any) -> EventRecord:
+    """An event of this kind with these fields, and with made-up ones in place of those that are not given."""
+    (made,) = (each for each in EVENT_RECORDS if each.kind == kind)
+    needed = [each.name for each in dataclasses.fields(made) if each.default is dataclasses.MISSING]
+    return made(**{name: MADE_UP.get(name) for name in needed} | fields)
 
 
 class Crash(StopAt):

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 
@@ -11,7 +12,7 @@ from ganrun.run_folder.curve import read_curve, read_events
 from ganrun.run_folder.report import describe_run, format_bytes, format_duration, table
 from ganrun.run_folder.status import RunStatus, ScorePoint, live_holder, read_status
 from ganrun.storage import Folder
-from tests.run_folder.making import CRASHED, SAVED, TICK, TOTAL, make_runs, write_lease
+from tests.run_folder.making import CRASHED, SAVED, TICK, TOTAL, event, make_runs, write_lease
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +23,11 @@ def made(data_folder):
 @pytest.fixture
 def runs(made, tmp_path):
     return shutil.copytree(made, tmp_path / "runs")
+
+
+def add_events(run, *events):
+    with (run / "events/0001.jsonl").open("a") as file:
+        file.write("".join(json.dumps(each.to_line()) + "\n" for each in events))
 
 
 def read(path) -> RunStatus:
@@ -81,8 +87,12 @@ def test_starts_after_failures_are_told_from_those_after_stops(runs):
 
 def test_starts_that_were_planned_are_no_failures(runs):
     with (runs / "crashed/events/0002.jsonl").open("w") as events:
-        events.write(json.dumps({"time": 1.0, "kind": "start", "workers": 3, "reason": "resize"}) + "\n")
-        events.write(json.dumps({"time": 1.0, "kind": "resize", "message": "2 workers became 3"}) + "\n")
+        for each in (
+            event("attempt"),
+            event("start", workers=3, reason="resize"),
+            event("resize", message="2 workers became 3"),
+        ):
+            events.write(json.dumps(each.to_line()) + "\n")
     run = read(runs / "crashed")
     assert (run.attempts.starts, run.attempts.restarted, run.attempts.moved, run.attempts.workers) == (2, 0, 1, 3)
     text = describe_run(run, 2.0)
@@ -94,7 +104,8 @@ def test_failures_are_noted_with_the_checkpoints_that_a_start_found_corrupt(runs
     events = runs / "crashed/events/0001.jsonl"
     start = next(line for line in map(json.loads, events.read_text().splitlines()) if line["kind"] == "start")
     failed = {"time": start["time"] + 1, "kind": "checkpoint_failed", "images": 48, "message": "disk full"}
-    rollback = {"time": start["time"] + 2, "kind": "rollback", "generation": 1}
+    rollback = event("rollback", time=start["time"] + 2, rollback_count=1, message="rolled back to 0 images").to_line()
+    rollback["generation"] = rollback.pop("rollback_count")  # As format 1 called it.
     lines = [start | {"damaged": ["a.safetensors is corrupt"]}, failed, rollback]
     events.write_text("\n".join(map(json.dumps, lines)))
     run = read(runs / "crashed")
@@ -102,7 +113,42 @@ def test_failures_are_noted_with_the_checkpoints_that_a_start_found_corrupt(runs
     text = describe_run(run, start["time"])
     assert "a.safetensors is corrupt" in text
     assert "disk full" in text
-    assert "rollback (generation: 1)" in text
+    assert "rolled back to 0 images" in text
+
+
+def test_events_that_repeat_are_one_note_with_a_count(runs):
+    failed = [event("checkpoint_failed", time=5.0 + at, message=f"{at:012d}-0001: disk full") for at in range(9)]
+    dropped = [event("checkpoint_dropped", time=1_000.0 * at, images=60 * at) for at in range(1, 41)]
+    other = event("checkpoint_failed", time=2_000.0, message="000000000060-0001: no right to write it")
+    add_events(runs / "crashed", *failed, *dropped, other)
+    text = describe_run(read(runs / "crashed"), 0)
+    notes = [line.split(maxsplit=3)[3] for line in text.splitlines() if line.startswith("  note")]
+    clock = [datetime.fromtimestamp(time).strftime("%Y-%m-%d %H:%M:%S") for time in (5.0, 1_000.0)]
+    assert notes == [
+        f"{8:012d}-0001: disk full (9 times since {clock[0]})",
+        "000000000060-0001: no right to write it",
+        f"checkpoint dropped (images: 2400) (40 times since {clock[1]})",
+    ]
+    counts = [(note["kind"], note["time"], note["count"]) for note in read(runs / "crashed").notes]
+    assert counts[0] == ("checkpoint_failed", 13.0, 9)
+    assert counts[2] == ("checkpoint_dropped", 40_000.0, 40)
+
+
+def test_an_event_that_lacks_a_field_is_said_and_passed_over(runs):
+    with (runs / "crashed/events/0001.jsonl").open("a") as events:
+        events.write('{"time": 1.0, "kind": "checkpoint_failed"}\n{"time": 1.0, "kind": "of a newer ganrun"}\n')
+    run = read(runs / "crashed")
+    assert [fault.partition("jsonl: ")[2] for fault in run.faults] == [
+        "a line of kind 'checkpoint_failed' lacks fields; it is skipped"
+    ]
+    assert run.notes == ()
+
+
+def test_only_a_gan_has_the_loss_of_one(runs):
+    run = read(runs / "finished")
+    assert "  game        gan with non_saturating loss\n" in describe_run(run, 0)
+    run.config["objective"]["game"] = "vae"
+    assert "  game        vae\n" in describe_run(run, 0)
 
 
 def test_a_lease_is_alive_until_it_expires(runs):

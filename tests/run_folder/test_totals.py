@@ -4,6 +4,11 @@ import json
 
 from ganrun.run_folder.totals import read_history
 from ganrun.storage import Folder
+from tests.run_folder.making import event
+
+
+def write_events(folder, attempt, *events):
+    write(folder, f"events/{attempt:04d}.jsonl", *(each.to_line() for each in (event("attempt"), *events)))
 
 
 def write(folder, name, *lines):
@@ -13,7 +18,7 @@ def write(folder, name, *lines):
 
 
 def test_a_new_run_has_none(tmp_path):
-    assert read_history(Folder(tmp_path)).last is None
+    assert read_history(Folder(tmp_path)).restart is None
     assert read_history(Folder(tmp_path)).totals == {}
 
 
@@ -24,11 +29,11 @@ def test_totals_are_sums_over_all_attempts_also_of_what_was_lost(tmp_path):
         tmp_path, "metrics/0002-000000000060.jsonl", {"images": 120, **tick}, {"images": 120, "frechet_distance": 5.0}
     )
     write(tmp_path, "metrics/0003-000000000120.jsonl")
-    write(tmp_path, "events/0001.jsonl", {"kind": "start"}, {"kind": "checkpoint_failed"})
-    write(tmp_path, "events/0002.jsonl", {"kind": "rollback"}, {"kind": "stop"})
-    write(tmp_path, "events/0003.jsonl", {"kind": "start"})
-    write(tmp_path, "events/0004.jsonl", {"kind": "start", "reason": None})
-    write(tmp_path, "events/0005.jsonl", {"kind": "start", "reason": "preemption"}, {"kind": "resize"})
+    write_events(tmp_path, 1, event("start"), event("checkpoint_failed"))
+    write_events(tmp_path, 2, event("rollback"), event("stop"))
+    write_events(tmp_path, 3, event("start"))
+    write_events(tmp_path, 4, event("start"))
+    write_events(tmp_path, 5, event("start", reason="preemption"), event("resize"))
     (tmp_path / "samples").mkdir()
     (tmp_path / "samples/000000000000.png").write_bytes(b"PNG")
     found = read_history(Folder(tmp_path))
@@ -43,10 +48,23 @@ def test_totals_are_sums_over_all_attempts_also_of_what_was_lost(tmp_path):
         "restarts/failure": 1,
         "restarts/preemption": 1,
     }
-    assert found.last == "start"
+    assert found.restart == "failure"
     assert [point["images"] for point in found.curve] == [60, 120, 120]
     assert found.curve[-1]["frechet_distance"] == 5.0
     assert found.picture == b"PNG"
+
+
+def test_the_start_of_this_command_is_left_to_it(tmp_path):
+    write(tmp_path, "metrics/0001-000000000000.jsonl")
+    write_events(tmp_path, 1, event("start"), event("died"))
+    found = read_history(Folder(tmp_path))
+    assert (found.totals, found.restart) == ({}, "failure")
+    write_events(tmp_path, 1, event("start"), event("died"), event("died"))
+    found = read_history(Folder(tmp_path))
+    assert (found.totals, found.restart) == ({"restarts/failure": 1}, "failure")
+    write_events(tmp_path, 1, event("start"), event("stop"), event("died"))
+    found = read_history(Folder(tmp_path))
+    assert (found.totals, found.restart) == ({"restarts/failure": 1}, "resume")
 
 
 def test_of_a_long_curve_so_many_points_come(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 from ganrun import evaluate, export, runs, sample, train
 from ganrun.config.load import parse
@@ -91,23 +92,23 @@ def test_a_pickle_for_weights_is_refused(run, mark, hostile, entry_point, tmp_pa
     )
     assert entry_point.main([str(run), *out]) == 1
     error = capsys.readouterr().err
-    assert "generator_ema.safetensors does not fit" in error
+    assert "generator_ema.safetensors is corrupt: it is no whole safetensors file" in error
     assert "Traceback" not in error
 
 
 @pytest.mark.parametrize("hostile", [pickled, saved_by_torch])
 def test_a_pickle_is_not_resumed_from(run, values, mark, hostile, tmp_path):
     put(run, "optimizer_generator.safetensors", hostile(mark))
-    with pytest.raises(RunError, match="does not fit"):
+    with pytest.raises(RunError, match=r"optimizer_generator\.safetensors is corrupt: it is no whole safetensors file"):
         run_ranks(config_of(values, train__total_images=24, data__slots=1), 1, tmp_path / "unused")
 
 
 @pytest.mark.parametrize("hostile", [pickled, saved_by_torch])
 def test_a_pickle_for_an_extractor_is_refused(mark, hostile, tmp_path):
     (tmp_path / "x.pt").write_bytes(hostile(mark))
-    with pytest.raises(UserError, match="does not run"):
+    with pytest.raises(UserError, match="is corrupt or no TorchScript program"):
         torchscript(str(tmp_path / "x.pt"))
-    with pytest.raises(UserError, match="holds no Inception weights"):
+    with pytest.raises(UserError, match="is corrupt or no file of tensors"):
         inception_v3(str(tmp_path / "x.pt"))
 
 
@@ -242,10 +243,10 @@ def test_json_too_deep_to_parse(run, deep, capsys, tmp_path):
 def test_endless_files_are_not_opened(run, tmp_path, capsys):
     (run / "config.yaml").unlink()
     (run / "config.yaml").symlink_to("/dev/zero")
-    assert runs.main(["show", str(run)]) == 1
+    assert runs.main(["show", str(run)]) == 2
     (run / "config.yaml").unlink()
     os.mkfifo(run / "config.yaml")
-    assert runs.main(["show", str(run)]) == 1
+    assert runs.main(["show", str(run)]) == 2
     assert "is not a regular file" in capsys.readouterr().err
 
 
@@ -268,3 +269,30 @@ def test_names_do_not_lead_out_of_their_folder(run, tmp_path, capsys):
     for samples in (-1, 10**12, True, "9"):
         with pytest.raises(UserError, match="not a valid index"):
             Index.from_json(Index(8, 1, (), (Shard("x.tar", samples, 512, ""), Shard("y", 1, 1, ""))).to_json(), "i")
+
+
+def test_a_network_of_other_shapes_is_told_from_a_corrupt_one(run, values, tmp_path, capsys):
+    from ganrun.games.build import build_game
+
+    other = build_game(config_of(values, model__width=8), torch.device("cpu")).networks["generator"]
+    tensors = {name: tensor.contiguous() for name, tensor in other.state_dict().items()}
+    put(run, "generator_ema.safetensors", save(tensors))
+    assert sample.main([str(run), "--out", str(tmp_path / "a.png")]) == 1
+    error = capsys.readouterr().err
+    assert "generator_ema.safetensors is of another network than its config.yaml describes: " in error
+    assert "layers.0.weight is [8, 16, 4, 4], not [8, 8, 4, 4]" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "3", "{}", '{"format": 2, "images": 1, "files": []}', '{"format": 2, "files": {}}']
+)
+def test_a_manifest_that_is_corrupt_is_named(run, text, tmp_path, capsys):
+    (directory,) = (run / "checkpoints").iterdir()
+    (directory / "manifest.json").write_text(text)
+    for entry_point, out in ((sample, ["--out", str(tmp_path / "a.png")]), (evaluate, [])):
+        assert entry_point.main([str(run), *out]) == 1
+        error = capsys.readouterr().err
+        assert "manifest.json is corrupt: " in error
+        assert "; restore it from a backup, or use another checkpoint" in error
+        assert error.count("\n") == 1

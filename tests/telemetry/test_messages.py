@@ -31,7 +31,7 @@ from tests.waiting import WAIT, until
 EVENTS, COMMANDS = get_args(messages.Event), get_args(messages.Command)
 ALL = tuple(dict.fromkeys([*EVENTS, *COMMANDS, *EVENT_RECORDS, *SEARCH_RECORDS, messages.TrialFailed]))
 KINDS = (
-    "attempt start left resize start_from failed finish stop checkpoint checkpoint_failed checkpoint_dropped "
+    "attempt start left died resize start_from failed finish stop checkpoint checkpoint_failed checkpoint_dropped "
     "best_failed delete_failed score_wanted score_failed profile collapse_suspected rollback schedule exploit leave"
 )
 """Of lines of events/*.jsonl, which folders of runs have."""
@@ -156,7 +156,7 @@ REPORT = RunReport(
     place="runs/a",
     interval=5.0,
     ending="failed",
-    notes=[TimedNote(1.0, "disk full")],
+    notes=[TimedNote(1.0, "disk full"), TimedNote(9.0, "1 died", count=3, first_time=2.0)],
     score_name="FID",
     unsaved=True,
     parts={"curve": "1"},
@@ -175,6 +175,8 @@ WRONG = {
         [{"time": "1", "text": "x"}],
         [{"time": 1, "text": 5}],
         [{"time": 1e999, "text": ""}],
+        [{"time": 1, "text": "", "count": "2"}],
+        [{"time": 1, "text": "", "first_time": None}],
     ],
     "score_name": [None],
     "unsaved": [1, "yes"],

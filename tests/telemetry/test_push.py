@@ -112,7 +112,7 @@ def test_a_run_on_1024_gpus_is_taken(values):
 
 def test_counters_are_sums_over_the_whole_life(values):
     history = RunHistory(
-        {"images": 500, "nonfinite": 1, "restarts/failure": 2, "shard_errors/timeout": 5}, last="start"
+        {"images": 500, "nonfinite": 1, "restarts/failure": 2, "shard_errors/timeout": 5}, restart="failure"
     )
     state = heard(values, history)
     state.handle(WorkersStarted(60, workers=1))
@@ -130,6 +130,33 @@ def test_counters_are_sums_over_the_whole_life(values):
     assert found["shard_errors_total", "timeout"] == 7
     assert ("rank_round_seconds", "1") not in found
     assert [point["images"] for point in json.loads(state.part("curve"))] == [60, 60]
+
+
+def test_starts_that_died_before_they_were_told_count_too(values):
+    state = heard(values, RunHistory(restart="resume"))
+    assert series(state)["restarts_total", "resume"] == 1
+    state.handle(WorkersStarted(60, workers=2, reason="failure", failures=1))
+    state.handle(WorkersStarted(60, workers=2, reason="failure", failures=4))
+    state.handle(WorkersStarted(60, workers=3, reason="resize", failures=5))
+    found = series(state)
+    assert [found["restarts_total", reason] for reason in ("resume", "failure", "resize")] == [1, 5, 1]
+
+
+def test_notes_that_differ_only_in_numbers_are_one(values):
+    state = heard(values)
+    for images in range(60, 600, 60):
+        state.note(f"checkpoint {images:012d}-0001 could not be written: disk full")
+        state.note(f"worker {images} on 10.0.0.7 died" if images == 60 else "another note")
+    notes = state.report().notes
+    assert [(note.text, note.count) for note in notes] == [
+        ("worker 60 on 10.0.0.7 died", 1),
+        (f"checkpoint {540:012d}-0001 could not be written: disk full", 9),
+        ("another note", 8),
+    ]
+    assert notes[1].first_time <= notes[0].time <= notes[1].time
+    for text in "abcdefghijklmnopqrstuvwxyz":
+        state.note(text)
+    assert [note.text for note in state.report().notes] == list("ghijklmnopqrstuvwxyz")  # The newest 20.
 
 
 def test_a_curve_stays_short_and_even_and_keeps_its_scores(values):

@@ -97,6 +97,23 @@ def test_several_runs_and_trials_stand_beside_each_other(sidecar):
     assert found == {(("run", run), ("trial", trial)) for run, trial in (("a", ""), ("b", "0"), ("b", "1"))}
 
 
+def test_a_search_and_its_trials_stand_together_in_the_order_of_their_names(sidecar):
+    pushed = [
+        ("a", "", None),
+        ("b", "01", "failed"),
+        ("c", "", "finished"),
+        ("b", "00", None),
+        ("d", "", None),
+        ("b", "", None),
+    ]
+    for run, trial, ending in pushed:
+        sidecar.clock.now += 1
+        ask(sidecar, "POST", PUSH, json.dumps(report(run, ending=ending) | {"trial": trial}).encode())
+    runs = json.loads(ask(sidecar, "GET", "/runs")[1])["runs"]
+    names = [run["run"] + run["trial"] for run in runs]
+    assert names == ["b", "b00", "b01", "d", "a", "c"]  # The newest first, and after all that are not over.
+
+
 def test_a_silent_run_is_down_and_an_ended_one_goes_after_its_time(sidecar):
     ask(sidecar, "POST", PUSH, body("a", [["images", {}, 5]]))
     ask(sidecar, "POST", PUSH, body("b", [["images", {}, 7]], ending="finished"))
@@ -274,6 +291,7 @@ class Plugs:
     [
         ([], {}, "good", "Waiting for Ray"),
         ([["workers", {}, 2]], {}, "good", "Running."),
+        ([["trials", {"state": "running"}, 2], ["trials", {"state": "failed"}, 0]], {}, "good", "trials: 2 running."),
         ([], {"ending": "finished"}, "good", "Finished"),
         ([], {"ending": "failed", "notes": [{"time": 1, "text": "disk full"}]}, "bad", "failed: disk full"),
         ([["data_wait_ratio", {}, 0.5]], {}, "warning", "50% of the time goes into waiting for data"),

@@ -81,7 +81,7 @@ def files_of(state, progress=None):
 
 
 def restore(state, files):
-    snapshot = Snapshot.parse(files)
+    snapshot = Snapshot.parse(files, "runs/a/checkpoints/b")
     state.load_state_dict(snapshot.state)
     return snapshot.progress
 
@@ -223,7 +223,7 @@ def test_a_pickle_in_place_of_tensors_is_refused(values, state):
     torch.save(state.game.networks["generator"].state_dict(), file)
     files = files_of(state)
     files["generator.safetensors"] = file.getvalue()
-    with pytest.raises(RunError, match="does not fit"):
+    with pytest.raises(RunError, match=r"checkpoints/b/generator\.safetensors is corrupt: it is no whole safetensors"):
         restore(played(values, rounds=0), files)
 
 
@@ -242,10 +242,15 @@ def test_a_checkpoint_without_a_part_is_refused(values, state, file):
         restore(played(values, rounds=0), files)
 
 
-@pytest.mark.parametrize("text", [b"[]", b"null", b"3", b"{}", b"{", b"[" * 100_000, b'{"images": "24"}', b"\xff"])
+SOUND = {"images": 24, "rollback_count": 0, "recorded": []}
+WRONG = ({"images": "24"}, {"recorded": 3}, {"suspected": []}, {"best_score": "1"}, {"seconds": None}, {"exploit": "x"})
+TEXTS = [b"[]", b"null", b"3", b"{}", b"{", b"[" * 100_000, b'{"images": 24}', b"\xff"]
+
+
+@pytest.mark.parametrize("text", [*TEXTS, *(json.dumps(SOUND | wrong).encode() for wrong in WRONG)])
 def test_a_record_that_is_corrupt_is_refused(state, text):
-    with pytest.raises(RunError, match=r"state.json .*is corrupt"):
-        Snapshot.parse(files_of(state) | {"state.json": text})
+    with pytest.raises(RunError, match=r"state.json .*is corrupt.*; restore it from a backup"):
+        Snapshot.parse(files_of(state) | {"state.json": text}, "x")
 
 
 def test_one_network_is_loaded_by_name(values, state, folder):
@@ -254,7 +259,7 @@ def test_one_network_is_loaded_by_name(values, state, folder):
     checkpoint.load_network(folder.storage, f"checkpoints/{names(24)[0]}", "generator_ema", network)
     expected = state.ema["generator"].network.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
-    with pytest.raises(RunError, match="critic"):
+    with pytest.raises(RunError, match=r"critic\.safetensors is missing"):
         checkpoint.load_network(folder.storage, f"checkpoints/{names(24)[0]}", "critic", network)
 
 

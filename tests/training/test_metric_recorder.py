@@ -93,5 +93,5 @@ def test_a_worker_goes_on_with_its_own_slots():
         part.load_state_dict(state)
         part.add(turn(*({"loss": 0.0} for _ in owned)))  # its table has one row for each owned slot
         alone = MetricRecorder(Slots(len(owned)), CPU)
-        alone.load_state_dict({"names": part.names, "sums": part._sums, "nonfinite": part.nonfinite})
+        alone.load_state_dict({"names": part.names, "sums": part.sums, "nonfinite": part.nonfinite})
         assert alone.read()[0]["loss"] == pytest.approx(sum(slot + 1 for slot in owned) / (2 * len(owned)))

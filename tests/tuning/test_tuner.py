@@ -153,7 +153,9 @@ def test_who_failed_takes_over_at_the_next_comparison(running):
     assert running.scheduler.states()["01"] == "paused"
     assert running.scheduler.choose_trial_to_run(None) is running.scheduler.trials["01"].tune_trial
     assert running.population.last_exploit("01").checkpoint == f"{60:012d}-0001"
-    assert running.watch.said == ["trial 01 failed; at the next comparison it takes over another: the run diverged"]
+    assert running.watch.said == [
+        "trial 01 failed; after the next comparison it continues from a copy of another: the run diverged"
+    ]
 
 
 def test_whose_process_died_is_started_again_by_ray_tune_and_has_failed_when_that_gives_up(running):

@@ -158,7 +158,7 @@ def stop(values, folder, name, **changes):
 def content(directory):
     """Return the hash of a checkpoint's tensors, and a count of 1 for each of its files."""
     files = checkpoint.read(open_storage(str(directory.parent)), directory.name)
-    return sha(checkpoint.parse_tensors(files)), Counter(map(str, directory.iterdir()))
+    return sha(checkpoint.parse_groups(files, "x")), Counter(map(str, directory.iterdir()))
 
 
 def assert_read_once(outcomes, *directories):
@@ -209,7 +209,7 @@ def test_the_weights_that_a_run_starts_from_are_read_once_and_nothing_else(value
     networks = ("generator", "discriminator", "generator_ema")
     assert read == Counter(f"{directory}/{name}" for name in ("manifest.json", *(f"{n}.safetensors" for n in networks)))
     assert [reads for reads, *_ in outcomes[1:]] == [[]] * (ranks - 1)
-    files = checkpoint.parse_tensors(checkpoint.read(open_storage(str(directory.parent)), directory.name))
+    files = checkpoint.parse_groups(checkpoint.read(open_storage(str(directory.parent)), directory.name), "x")
     assert digest == sha({name: files[name] for name in networks})
 
 

@@ -23,7 +23,7 @@ def play_counted(rank, config, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     state = new_state(config, torch.device("cpu"), Slots(config.slots, rank, 2))
     for player_step in state.player_steps:
-        player_step.module.register_comm_hook(None, allreduce_hook)  # What DDP does by itself, where it can be counted.
+        player_step.ddp.register_comm_hook(None, allreduce_hook)  # What DDP does by itself, where it can be counted.
     sent = []
     inner = dist.all_reduce
 
@@ -64,13 +64,14 @@ def test_a_round_sends_each_players_gradient_once_and_one_row_of_statistics_a_sl
     found = json.loads((tmp_path / "found.json").read_text())
     networks = build_game(config, torch.device("cpu")).networks
     discriminator, generator = weights_of(networks["discriminator"]), weights_of(networks["generator"])
-    channels = sum(
-        module.num_features
+    numbers = sum(
+        2 * module.num_features + 1
         for network in networks.values()
         for module in network.modules()
         if isinstance(module, SlotBatchNorm2d)
     )
-    statistics = slots * 2 * channels * torch.float64.itemsize  # A mean and a variance a channel, for each slot.
+    # A mean and a variance a channel, and whether the layer ran, for each slot.
+    statistics = slots * numbers * torch.float64.itemsize
     assert sum(found["sent"]) == discriminator + generator + statistics
     assert found["sent"][-1] == statistics
     # Gradients live where they are sent from: nothing is copied there and back.

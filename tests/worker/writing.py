@@ -78,7 +78,10 @@ class Written:
 
     def pending(self, images, best=False, to_score=False):
         pointer = Pointer(self.name(images), images, self.attempt, float(images))
-        state = StateDict({"weights": {"w": torch.full((10,), float(images))}}, {"images": images})
+        state = StateDict(
+            {"weights": {"w": torch.full((10,), float(images))}},
+            {"images": images, "rollback_count": 0, "recorded": []},
+        )
         snapshot = Snapshot(state, RunProgress(), "")
         self.alive.append(weakref.ref(snapshot))
         return PendingCheckpoint(snapshot, {"images": images, "attempt": self.attempt}, pointer, best, 0.0, to_score)

@@ -41,6 +41,9 @@ def _life(run: Run, now: float) -> Iterator[Remark]:
             yield Remark("good", "Stopped with a checkpoint: the same command resumes it.")
         case "finished":
             yield Remark("good", "Finished: all images are shown.")
+        case _ if trials := trials_of(run):
+            counts = [f"{count:,.0f} {state}" for state, count in trials.items() if count]
+            yield Remark("good", f"Searching; trials: {', '.join(counts) or 'none yet'}.")
         case _:
             text = "Running." if run.value(metrics.WORKERS) else "Waiting for Ray and its workers to start."
             yield Remark("good", text)
@@ -58,7 +61,7 @@ def _checkpoints(run: Run, now: float) -> Iterator[Remark]:
         text = "check the storage's free space, permissions and address"
         level: Level = "bad" if run.unsaved else "warning"
         yield Remark(level, f"A checkpoint could not be written {times(failures)}: {text}.")
-    if run.state(now) != "running":
+    if run.state(now) != "running" or trials_of(run):
         return
     if saved is None:
         yield Remark("good", "No checkpoint in this command yet: checkpoint.every_images says when.")
@@ -73,7 +76,7 @@ def _checkpoints(run: Run, now: float) -> Iterator[Remark]:
 
 def _numbers(run: Run) -> Iterator[Remark]:
     if nonfinite := run.value(metrics.NONFINITE):
-        text = "harmless if rare; if not, lower optimizer.*.learning_rate or choose another objective.loss"
+        text = "harmless if rare; if not, lower optimizer.*.learning_rate, or for a GAN choose another objective.loss"
         yield Remark("warning", f"Turns skipped because a gradient was not finite: {nonfinite:,.0f}; {text}.")
     for series, labels, value in run.samples:
         if series is metrics.COLLAPSE_SUSPECTED and value:
@@ -98,6 +101,11 @@ def _speed(run: Run, now: float) -> Iterator[Remark]:
         slowest, rank = ranks[-1]
         text = "the others wait for it; check the load of its machine"
         yield Remark("warning", f"Rank {rank} takes {slowest:.3g} s per round: {text}.")
+
+
+def trials_of(run: Run) -> dict[str, float]:
+    """Return the number of trials of a search in each state; empty for a run and for a trial."""
+    return {own[0]: count for series, own, count in run.samples if series is metrics.TRIALS}
 
 
 def times(count: float) -> str:
@@ -131,6 +139,7 @@ def summary(run: Run, now: float) -> RunSummary:
         nonfinite=run.value(metrics.NONFINITE),
         score=scores[0] if scores else None,
         score_name=run.score_name,
+        trials=trials_of(run),
         health=words(run, now),
         notes=run.notes,
         parts={name: digest for name, (digest, _) in run.parts.items()},

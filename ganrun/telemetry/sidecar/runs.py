@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ganrun.telemetry.protocol import PART_BYTES, PARTS
@@ -134,12 +134,19 @@ class Runs:
             return run.parts.get(part) if run else None
 
     def known(self, within: float = KEEP_SECONDS) -> list[Run]:
-        """Return the runs that pushed in the last `within` seconds: those without an ending first, then the newest."""
+        """Return the runs that pushed in the last `within` seconds: those without an ending first, then the newest.
+
+        A search and its trials stand together, in the order of their names.
+        """
         with self._lock:
             now = self.clock()
             self._forget(now)
             runs = [run for run in self._runs.values() if now - run.heard <= within]
-        return sorted(runs, key=lambda run: (run.ending is not None, -run.begun, run.name, run.trial))
+        over, begun = dict[str, bool](), dict[str, float]()
+        for run in runs:
+            over[run.name] = over.get(run.name, True) and run.ending is not None
+            begun[run.name] = max(begun.get(run.name, 0.0), run.begun)
+        return sorted(runs, key=lambda run: (over[run.name], -begun[run.name], run.name, run.trial))
 
     def _forget(self, now: float) -> None:
         self._runs = {key: run for key, run in self._runs.items() if now - run.heard <= KEEP_SECONDS}
@@ -194,7 +201,7 @@ def parse(body: bytes) -> Run:
         ending=ending if report.ending else None,
         unsaved=report.unsaved,
         score_name=_text(report.score_name),
-        notes=[TimedNote(note.time, _text(note.text)) for note in report.notes[-NOTES:]],
+        notes=[replace(note, text=_text(note.text)) for note in report.notes[-NOTES:]],
         samples=list(samples.values()),
         named={part: _text(report.parts[part]) for part in PARTS if part in report.parts},
     )

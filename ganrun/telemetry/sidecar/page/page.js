@@ -1,6 +1,6 @@
 // The page: polls /runs and shows its runs.
 
-import { Chart, number } from "./chart.js";
+import { Chart, count, number } from "./chart.js";
 import { CHARTED, VERSION } from "./constants.js";
 
 const EVERY = 3000; // Milliseconds between two polls.
@@ -27,12 +27,20 @@ function percent(run) {
   return `${Math.floor(share(run) * 100)} %`;
 }
 
+function isSearch(run) {
+  return Object.keys(run.trials).length > 0;
+}
+
 function span(seconds) {
   if (!Number.isFinite(seconds)) return "–";
   if (seconds < 90) return `${Math.round(seconds)} s`;
   if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
   if (seconds < 172800) return `${(seconds / 3600).toFixed(1)} h`;
   return `${Math.round(seconds / 86400)} days`;
+}
+
+function clock(seconds) {
+  return new Date(seconds * 1000).toLocaleString([], { dateStyle: "short", timeStyle: "short" });
 }
 
 function list(runs, chosen) {
@@ -47,8 +55,8 @@ function list(runs, chosen) {
     row.cells[1].append(element("span", run.state, `state ${run.state}`));
     row.append(element("td", undefined, run.health[0].level));
     row.cells[2].append({ good: "good", warning: "look", bad: "trouble" }[run.health[0].level]);
-    row.append(element("td", percent(run), "number"));
-    row.append(element("td", run.state === "running" ? number(run.images_per_second) : "–", "number"));
+    row.append(element("td", run.target_images ? percent(run) : "–", "number"));
+    row.append(element("td", run.state === "running" ? count(run.images_per_second) : "–", "number"));
     row.append(element("td", run.score === null ? "–" : run.score.toFixed(2), "number"));
     return row;
   });
@@ -58,19 +66,23 @@ function list(runs, chosen) {
 }
 
 function figures(run) {
+  if (isSearch(run)) return Object.entries(run.trials).map(([state, trials]) => [`Trials ${state}`, count(trials)]);
   const running = run.state === "running";
   const left = running && run.images_per_second ? (run.target_images - run.images) / run.images_per_second : NaN;
-  const found = [
-    ["Images", `${number(run.images ?? 0)} of ${number(run.target_images)} (${percent(run)})`],
-    ["Images/s", number(run.images_per_second)],
+  return [
+    ["Images", `${count(run.images ?? 0)} of ${count(run.target_images)} (${percent(run)})`],
+    ["Images/s", count(run.images_per_second)],
     ["Time left", span(left)],
     [run.score_name || "Score", run.score === null ? "–" : run.score.toFixed(2)],
     ["Waiting for data", run.data_wait_ratio === null ? "–" : `${Math.round(run.data_wait_ratio * 100)} %`],
-    ["Skipped turns", number(run.nonfinite)],
-    ["Workers", number(run.workers)],
+    ["Skipped turns", count(run.nonfinite)],
+    ["Workers", count(run.workers)],
   ];
+}
+
+function showFigures(run) {
   $(".figures").replaceChildren(
-    ...found.map(([name, value]) => {
+    ...figures(run).map(([name, value]) => {
       const pair = element("div");
       pair.append(element("dt", name), element("dd", value));
       return pair;
@@ -90,8 +102,8 @@ function words(run) {
   $(".notes ul").replaceChildren(
     ...run.notes.toReversed().map((note) => {
       const item = element("li");
-      const when = element("time", new Date(note.time * 1000).toLocaleString([], { dateStyle: "short", timeStyle: "short" }));
-      item.append(when, element("span", note.text));
+      item.append(element("time", clock(note.time)), element("span", note.text));
+      if (note.count > 1) item.lastChild.append(" ", element("em", `${count(note.count)} times since ${clock(note.first_time)}`));
       return item;
     }),
   );
@@ -111,8 +123,7 @@ function pictures(run) {
     }
   }
   $(".pictures").hidden = !run.parts.latest && !run.parts.first;
-  $(".pictures").nextElementSibling.hidden = !$(".pictures").hidden;
-  $("img.latest").parentElement.hidden = !run.parts.latest;
+  $("img.latest").parentElement.hidden = !run.parts.latest || run.parts.latest === run.parts.first;
 }
 
 function charts(points, run) {
@@ -130,11 +141,11 @@ function charts(points, run) {
   const signature = JSON.stringify(wanted);
   if (shown.signature !== signature) {
     shown.signature = signature;
-    $(".charts").replaceChildren();
+    for (const chart of document.querySelectorAll(".chart")) chart.remove();
     shown.charts = wanted.map(([title, names]) => new Chart(title, names, $(".charts")));
   }
   for (const chart of shown.charts) chart.show(points);
-  $(".charts").nextElementSibling.hidden = points.length > 0;
+  $(".curves .empty").hidden = points.length > 0;
 }
 
 async function detail(run) {
@@ -149,10 +160,11 @@ async function detail(run) {
   $(".title .state").className = `state ${run.state}`;
   set($(".place"), run.place);
   $("progress").value = share(run);
-  figures(run);
+  $("progress").hidden = $(".curves").hidden = isSearch(run); // Each trial has its own.
+  showFigures(run);
   words(run);
   pictures(run);
-  document.title = `${percent(run)} ${key(run)} – ganrun`;
+  document.title = `${isSearch(run) ? "" : `${percent(run)} `}${key(run)} – ganrun`;
   if (run.parts.curve && shown.curve !== run.parts.curve) {
     const now = shown;
     const answer = await fetch(part(run, "curve"));

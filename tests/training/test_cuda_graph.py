@@ -1,0 +1,167 @@
+"""Captured rounds: the same code path as on a GPU, with recorded operations in place of CUDA graphs."""
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from ganrun.config.registry import LOSSES, OPTIMIZERS
+from ganrun.errors import UserError
+from ganrun.games.losses import AdversarialLoss
+from ganrun.slots import Slots
+from ganrun.training import cuda_graph
+from ganrun.training.cuda_graph import CapturedRounds
+from ganrun.training.new_state import new_state
+from tests.conftest import config_of
+from tests.ranks import as_ranks
+from tests.replaying import Recording
+from tests.training.test_replay import batches_of
+
+
+class RecordedSegment(Recording):
+    """A segment as CudaSegment is one; recording runs the operations, too, which capturing does not."""
+
+    def reset(self):
+        self._all.clear()
+
+
+class Broken(RecordedSegment):
+    def __enter__(self):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore lines")
+
+
+class Wrong(RecordedSegment):
+    def replay(self):
+        super().replay()
+        super().replay()
+
+
+@pytest.fixture(autouse=True)
+def warm_up(monkeypatch):
+    monkeypatch.setattr(cuda_graph, "WARM_UP", 2)
+
+
+def tensors_of(state):
+    tensors, _ = state.state_dict()
+    return {f"{group}/{name}": tensor for group, part in tensors.items() for name, tensor in part.items()}
+
+
+def played(config, rounds, slots=None, mode=None, segment=RecordedSegment):
+    """Play rounds, captured in a mode or eagerly; return the state, the capture and what was told."""
+    slots, told = slots or Slots(config.slots), []
+    state = new_state(config, torch.device("cpu"), slots)
+    captured = None
+    if mode:
+        captured = CapturedRounds(state, mode, told.append, segment)
+        state.play_round = captured.play
+    for number in range(rounds):
+        state.round(lambda number=number: [batches_of(config, number)[slot] for slot in slots.owned])
+    return state, captured, told
+
+
+def equal(mine, other):
+    assert mine.keys() == other.keys()
+    for name, tensor in mine.items():
+        torch.testing.assert_close(tensor, other[name], rtol=1e-12, atol=1e-12, msg=name)
+
+
+@pytest.fixture
+def config(values):
+    values["data"]["slots"] = 2
+    return config_of(values, train__total_images=100_000)
+
+
+def test_captured_rounds_are_the_eager_ones(config):
+    state, captured, told = played(config, 8, mode="on")
+    equal(tensors_of(state), tensors_of(played(config, 8)[0]))
+    (program,) = captured.programs.values()
+    assert len(program.steps) == 1  # One worker has nothing to add: one graph.
+    assert len(told) == 1
+    assert told[0].startswith("train.capture: rounds are captured (")
+    assert [player_step.rounds for player_step in state.player_steps] == [state.images // 12] * 2
+
+
+def test_each_kind_of_round_is_captured(config, values):
+    config = config_of(
+        values,
+        data__slots=2,
+        train__total_images=100_000,
+        objective__penalties={"r1": 1.0},
+        objective__penalty_every_rounds=2,
+    )
+    state, captured, told = played(config, 12, mode="on")
+    equal(tensors_of(state), tensors_of(played(config, 12)[0]))
+    assert len(captured.programs) == len(told) == 2
+
+
+def as_rank(rank, config, folder):
+    torch.set_num_threads(1)
+    cuda_graph.WARM_UP = 2
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    state, captured, _ = played(config, 6, Slots(config.slots, rank, 2), mode="on")
+    (program,) = captured.programs.values()
+    found = tensors_of(state)
+    if rank == 0:
+        torch.save({"tensors": found, "segments": len(program.steps)}, folder / "found.pt")
+    dist.destroy_process_group()
+
+
+def test_two_workers_add_between_segments(config, tmp_path):
+    as_ranks(as_rank, (config, tmp_path), 2)
+    found = torch.load(tmp_path / "found.pt")
+    equal(found["tensors"], tensors_of(played(config, 6)[0]))
+    assert found["segments"] == 4  # Gradients of two players, and the statistics of the norms.
+
+
+def test_without_memory_the_run_continues_eagerly(config):
+    state, captured, told = played(config, 6, mode="auto", segment=Broken)
+    equal(tensors_of(state), tensors_of(played(config, 6)[0]))
+    assert list(captured.programs.values()) == [None]
+    assert told == ["train.capture: rounds stay eager: CUDA out of memory. Tried to allocate 2 GiB."]
+
+
+def test_a_capture_that_computes_something_else_is_not_used(config):
+    state, captured, told = played(config, 6, mode="auto", segment=Wrong)
+    equal(tensors_of(state), tensors_of(played(config, 6)[0]))
+    assert list(captured.programs.values()) == [None]
+    assert "it computes something else than the eager one: tensor 0 of the state is off by" in told[0]
+
+
+def test_on_is_an_error_where_it_cannot_be_had(config):
+    with pytest.raises(UserError, match=r"train.capture: on, but the round cannot be captured: CUDA out of memory"):
+        played(config, 6, mode="on", segment=Broken)
+
+
+def test_a_loss_that_reads_back_is_named_with_its_place(config, values, monkeypatch):
+    def reading(real, fake):
+        return (real - fake).mean() * (1.0 if real.mean().item() > 0 else 2.0)
+
+    monkeypatch.setitem(LOSSES.data, "reading", AdversarialLoss(reading, lambda fake: -fake.mean()))
+    config = config_of(values, data__slots=2, objective__loss="reading")
+    state, _, told = played(config, 6, mode="auto")
+    assert "_local_scalar_dense at " in told[0]
+    assert "test_cuda_graph.py:" in told[0]
+    equal(tensors_of(state), tensors_of(played(config, 6)[0]))
+
+
+def test_an_optimizer_of_ones_own_stays_eager(config, values, monkeypatch):
+    monkeypatch.setitem(
+        OPTIMIZERS.data,
+        "plain",
+        lambda parameters, settings: torch.optim.RMSprop(parameters, settings.learning_rate),
+    )
+    config = config_of(values, data__slots=2, optimizer__generator={"name": "plain"})
+    _, captured, told = played(config, 6, mode="auto")
+    assert told == [
+        "train.capture: rounds stay eager: optimizer.generator.name: plain takes its steps in Python; "
+        "take adam, adamw or sgd"
+    ]
+    assert list(captured.programs.values()) == [None]
+
+
+def test_closing_frees_the_graphs(config):
+    _, captured, _ = played(config, 5, mode="on")
+    (program,) = captured.programs.values()
+    ((segment, _),) = program.steps
+    captured.close()
+    assert segment.names == []
+    assert captured.programs == {}
