@@ -14,7 +14,8 @@ EXAMPLES = """examples:
 A .pt2 program needs only torch:
   generator = torch.export.load("generator.pt2").module()
   images = generator(torch.randn(16, 100))                                  # [16, C, H, W]
-  images = generator(torch.randn(16, 100), torch.arange(16) % 10)           # conditional run
+  images = generator(torch.randn(16, 100), torch.arange(16) % 10)           # a run with class labels
+  images = generator(pictures)                                              # pix2pix: [16, C, H, W] in [-1, 1]
 Draw z from the distribution in model.latent, by default N(0, 1)."""
 ENDINGS = (".safetensors", ".pt2")
 
@@ -31,7 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _main(run: str, out: Path) -> int:
     if out.suffix not in ENDINGS:
         raise UserError(f"--out {out}: unsupported ending; use {' or '.join(ENDINGS)}")
-    from ganrun.inference.sampling import Sampler, write_program, write_weights
+    from ganrun.inference.exporting import write_program, write_weights
+    from ganrun.inference.sampling import Sampler
 
     write = write_weights if out.suffix == ".safetensors" else write_program
     write(Sampler(run), out)

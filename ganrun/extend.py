@@ -8,6 +8,7 @@ docs/extending.md shows a network, a loss, a game, and settings of their own.
 
 from ganrun.config.own import Changeable, Settings
 from ganrun.config.registry import (
+    CONDITIONS,
     EXTRACTORS,
     GAMES,
     LOSSES,
@@ -19,14 +20,17 @@ from ganrun.config.registry import (
     NetworkFamily,
 )
 from ganrun.evaluation.score import Features, Score, ScoreBatch, ScoreSubject, Sums
+from ganrun.games.conditions import Condition, UserInput
 from ganrun.games.game import Batch, Game, Loss, Networks, Player, Tracker
 from ganrun.games.latent import Latent
 from ganrun.games.losses import AdversarialLoss
 from ganrun.models.extractors import Extractor
+from ganrun.models.given import Given
 from ganrun.models.normalization import SlotBatchNorm2d
 from ganrun.rng import KeyedNoise
 
 __all__ = [
+    "CONDITIONS",
     "EXTRACTORS",
     "GAMES",
     "LOSSES",
@@ -38,9 +42,11 @@ __all__ = [
     "AdversarialLoss",
     "Batch",
     "Changeable",
+    "Condition",
     "Extractor",
     "Features",
     "Game",
+    "Given",
     "KeyedNoise",
     "Latent",
     "Loss",
@@ -54,4 +60,5 @@ __all__ = [
     "SlotBatchNorm2d",
     "Sums",
     "Tracker",
+    "UserInput",
 ]

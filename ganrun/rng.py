@@ -8,7 +8,7 @@ real images shown so far, the slot of the batch, the turn of the player in the r
 import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Literal, NamedTuple, Protocol
 
@@ -80,6 +80,15 @@ class KeyedNoise:
     """Real images shown in this round before the turn. Not part of the key."""
     source: NoiseSource | None = field(default=None, compare=False)
     """Numbers drawn ahead, in fixed memory; None: they are drawn at the call."""
+    prefix: str = ""
+    """Beginning of the names of all draws."""
+
+    def under(self, name: str) -> "KeyedNoise":
+        """Return the noise with `name/` before the name of each draw.
+
+        A network draws under names of its own, such as `dropout/0`. Whoever calls it sets apart the calls of a turn.
+        """
+        return replace(self, prefix=f"{self.prefix}{name}/")
 
     @property
     def round_start(self) -> int:
@@ -105,7 +114,7 @@ class KeyedNoise:
 
         A number that changes during the run must come from here: a captured round repeats Python numbers as they were.
         """
-        return self._take(Draw("scheduled", (), name, value))
+        return self._take(Draw("scheduled", (), self._name(name, ""), value))
 
     def fill(self, out: Tensor, draw: Draw, generator: torch.Generator) -> Tensor:
         """Write the numbers of a draw into contiguous CPU memory, and return it. The generator is seeded by the key."""
@@ -115,17 +124,18 @@ class KeyedNoise:
         return out.normal_(generator=generator) if draw.kind == "normal" else out.uniform_(generator=generator)
 
     def _take(self, draw: Draw) -> Tensor:
-        if self.source is not None:
-            return self.source.take(self, draw)
+        return self.draw(draw) if self.source is None else self.source.take(self, draw)
+
+    def draw(self, draw: Draw) -> Tensor:
+        """Return the numbers of a draw, not those drawn ahead."""
         numbers = self.fill(torch.empty(draw.size, dtype=self.dtype), draw, torch.Generator())
         if self.device.type == "cuda":
             numbers = numbers.pin_memory()
         return numbers.to(self.device, non_blocking=True)
 
-    @staticmethod
-    def _name(name: str, purpose: str) -> str:
+    def _name(self, name: str, purpose: str) -> str:
         if purpose:
             _note_deprecated_purpose()
         if not (name or purpose):
             raise TypeError("name is empty: give each draw in a turn its own, as in noise.normal(8, name='my_loss/z')")
-        return name or purpose
+        return self.prefix + (name or purpose)

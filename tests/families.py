@@ -12,6 +12,9 @@ BASE: Sections = {
 ADAM = {"learning_rate": 1e-3, "beta1": 0, "beta2": 0.9}
 LABELS = {"image": "image", "label": "label"}
 
+PAIRS = {"image": "image", "lines": {"kind": "image", "extension": "lines.png", "channels": 1}}
+SOURCE = {"condition": "source", "source": {"field": "lines"}}
+
 FAMILIES: dict[str, Sections] = {
     "dcgan": {},
     "dcgan_spectral_minimax": {"model": {"spectral_norm": True, "latent": "uniform"}, "objective": {"loss": "minimax"}},
@@ -71,6 +74,23 @@ FAMILIES: dict[str, Sections] = {
             "discriminator": {"clip_norm": 0.5, "warmup_images": 60, "schedule": "cosine"},
             "generator": {"clip_norm": 0.05, "schedule": "linear"},
         },
+    },
+    "pix2pix": {
+        "data": {"image_size": 32, "channels": 3, "fields": PAIRS},
+        "model": {"name": "pix2pix", "width": 2},
+        "objective": SOURCE | {"reconstruction": {"l1": 100.0}},
+    },
+    "dcgan_source": {
+        "data": {"image_size": 32, "channels": 3, "fields": PAIRS},
+        "model": {"width": 2},
+        "objective": SOURCE
+        | {"loss": "hinge", "reconstruction": {"l2": 1.0, "feature_matching": 10.0}, "diffaugment": ["translation"]},
+    },
+    "r3gan_source": {
+        "data": {"image_size": 32, "channels": 3, "fields": PAIRS},
+        "model": {"name": "r3gan", "width": 8},
+        "objective": SOURCE | {"loss": "relativistic", "penalties": {"r1": 0.5, "r2": 0.5}},
+        "optimizer": {"discriminator": ADAM, "generator": ADAM},
     },
     "feature_matching": {
         "model": {"latent": "hypersphere"},

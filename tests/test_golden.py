@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tests.conftest import config_of, small_run, write_data
 from tests.families import FAMILIES, values_of
+from tests.paired import write_pairs
 from tests.ranks import latest_tensors, run_folder, run_ranks
 from tests.recorded import RECORD, ROOT, expect_numbers, recorded, said
 
@@ -39,7 +40,7 @@ def data(tmp_path_factory):
     for (size, channels), folder in folders.items():
         write_data(folder, image_size=size, channels=channels)
     said("prepare", "gaussians:8", root / "points", "--samples", 141)
-    return folders | {(1, 2): root / "points"}
+    return folders | {(1, 2): root / "points", (32, 3): write_pairs(root / "pairs")}
 
 
 def curve(run: Path) -> list[dict[str, float]]:
@@ -87,7 +88,7 @@ def test_the_curve_and_the_weights_are_those_recorded(family, data, tmp_path):
 def test_every_network_loss_and_penalty_is_in_a_family():
     text = json.dumps(FAMILIES)
     losses = ("minimax", "least_squares", "hinge", "wasserstein", "relativistic")
-    names = ("resnet", "r3gan", "mlp", *losses, "r1", "r2", "wgan_gp", "wgan_lp", "dragan")
+    names = ("resnet", "r3gan", "mlp", "pix2pix", *losses, "r1", "r2", "wgan_gp", "wgan_lp", "dragan")
     assert [name for name in names if f'"{name}"' not in text] == []
 
 

@@ -41,7 +41,7 @@ USTAR, PAX = "open a USTAR shard", "open a PAX shard"
 
 def measure(spec: RunSpec) -> dict[str, Any]:
     """Measure samples/s of each stage, of the whole stream and of the peer, in turn."""
-    if spec.data.fields["image"].kind != "image":
+    if spec.target.kind != "image":
         raise UserError("data.fields.image: not of kind image, but bench data compares how images are decoded")
     torch.set_num_threads(1)
     data = open_data(spec.data.shards, crop=spec.data.crop)

@@ -37,9 +37,12 @@ def use_threads(cluster: ClusterConfig) -> None:
 
 
 def a_batch(data: DataConfig, classes: int, size: int) -> RawBatch:
-    """Return noise for images, and labels if there are classes."""
-    images = torch.randint(0, 256, (size, data.channels, data.image_size, data.image_size), dtype=torch.uint8)
-    batch: RawBatch = {"image": images}
+    """Return noise for the images of all fields, and labels if there are classes."""
+    shapes = {name: data.shape(name) for name, field in data.fields.items() if field.kind in ("image", "point")}
+    batch: RawBatch = {
+        name: torch.randint(0, 256, (size, channels, pixels, pixels), dtype=torch.uint8)
+        for name, (channels, pixels) in shapes.items()
+    }
     if classes:
         batch["label"] = torch.arange(size) % classes
     return batch

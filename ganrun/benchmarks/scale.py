@@ -95,7 +95,7 @@ class Units:
 
 def measure(spec: RunSpec) -> dict[str, Any]:
     """Count the costs; estimate the load of every shared resource for each number of GPUs, as a share of its limit."""
-    if spec.data.fields["image"].kind != "image":
+    if spec.target.kind != "image":
         raise UserError("data.fields.image: not of kind image, but bench scale counts how images are read")
     torch.set_num_threads(max(1, int(spec.cluster.cpus_per_worker)))
     found = count(spec)

@@ -19,9 +19,10 @@ from torch.multiprocessing.spawn import spawn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from ganrun.benchmarks.rounds import a_batch
 from ganrun.config.run_spec import RunSpec
 from ganrun.config.schema import DataConfig
-from ganrun.data.decode import Decoder, RawBatch
+from ganrun.data.decode import Decoder
 from ganrun.data.fetch import Fetcher
 from ganrun.data.index import DataSet
 from ganrun.run_folder.lease import Lease
@@ -164,14 +165,8 @@ def played(spec: RunSpec, slots: Slots) -> TrainingState:
 
 
 def _round(state: TrainingState, data: DataConfig, classes: int) -> None:
-    owned = len(state.slots.owned)
-    shape = (SLOT_IMAGES, data.channels, data.image_size, data.image_size)
-    points = data.fields["image"].kind == "point"
-    image = torch.zeros(SLOT_IMAGES, data.channels) if points else torch.randint(0, 256, shape, dtype=torch.uint8)
-    batch: RawBatch = {"image": image}
-    if classes:
-        batch["label"] = torch.arange(SLOT_IMAGES) % classes
-    state.round(lambda: [batch] * owned)
+    batch = a_batch(data, classes, SLOT_IMAGES)
+    state.round(lambda: [batch] * len(state.slots.owned))
 
 
 def _rank(rank: int, spec: RunSpec, folder: str) -> None:

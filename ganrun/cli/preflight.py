@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from ganrun.config.field_types import EXTENSIONS
 from ganrun.config.ray_variables import cluster_address, session_folder
-from ganrun.config.schema import ClusterConfig, Config, DataConfig, EvaluateConfig, ModelConfig
+from ganrun.config.schema import ClusterConfig, Config, DataConfig, EvaluateConfig, FieldConfig, ModelConfig
 from ganrun.data.index import INDEX_NAME, DataSet, Index, open_data
 from ganrun.data.scored import open_scored
 from ganrun.errors import UserError
@@ -23,7 +23,7 @@ def check(config: Config) -> None:
     """
     _check_homes(config)
     checks: list[Callable[[], None]] = [
-        lambda: _check_data(config.data, config.model, config.evaluate, config.slots),
+        lambda: _check_data(config.data, config.model, config.evaluate, config.slots, config.target),
         lambda: check_rights(open_storage(config.run.storage, PATIENCE_SECONDS), "run.storage"),
         lambda: _check_gpus(config.cluster),
         _check_local_ray,
@@ -61,7 +61,9 @@ def _check_homes(config: Config) -> None:
             raise UserError(f"{key}: {error}") from error
 
 
-def _check_data(settings: DataConfig, model: ModelConfig, evaluate: EvaluateConfig, slots: int) -> None:
+def _check_data(
+    settings: DataConfig, model: ModelConfig, evaluate: EvaluateConfig, slots: int, target: FieldConfig
+) -> None:
     data = open_data(settings.shards, PATIENCE_SECONDS, crop=settings.crop)
     for name, found in (("image_size", data.index.image_size), ("channels", data.index.channels)):
         if (wanted := getattr(settings, name)) != found:
@@ -74,7 +76,7 @@ def _check_data(settings: DataConfig, model: ModelConfig, evaluate: EvaluateConf
             f"model.classes: {model.classes}, but the index of {settings.shards} names "
             f"{len(data.index.classes)} classes; set model.classes={len(data.index.classes)}"
         )
-    if settings.fields["image"].kind == "point" and evaluate.every_images:
+    if target.kind == "point" and evaluate.every_images:
         _check_modes(settings, evaluate, data)
     if slots > data.index.samples:
         raise UserError(

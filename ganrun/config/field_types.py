@@ -67,6 +67,8 @@ class FieldConfig(Section):
     """Extension in the shard; unset: png, jpg, jpeg or webp (NAME.png unless it is image); cls; txt; json or npy."""
     channels: Literal[1, 3] | None = None
     """Channels of an image field; unset: data.channels."""
+    size: Annotated[Count | None, Field(ge=8, le=1024)] = None
+    """Height and width of an image field in pixels; unset: data.image_size."""
 
     def extensions(self, name: str) -> tuple[str, ...]:
         """Return the file extensions in the shard, tried in this order, of the field called `name`."""

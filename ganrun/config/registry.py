@@ -1,4 +1,4 @@
-"""Registries of everything that a config names: networks, games, losses, penalties, extractors.
+"""Registries of everything that a config names: networks, games, conditions, losses, penalties, extractors.
 
 Entries are "module:attribute" and imported at the first look-up, so that names are checked without importing torch.
 A module named in `run.imports` adds its own:
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
 
@@ -26,13 +26,18 @@ def _import(entry: Any) -> Any:
     return getattr(import_module(module), attribute)
 
 
+def offered(function: Callable[..., T], **values: Any) -> Callable[..., T]:
+    """Return a function that a user registered, with those of the values filled in that its arguments name."""
+    try:
+        names = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # A builtin.
+        return function
+    return partial(function, **{name: value for name, value in values.items() if name in names})
+
+
 def with_own(function: Callable[..., T], own: Mapping[str, Any] | None) -> Callable[..., T]:
     """Return a function that a user registered, with its argument `own` filled in if it has one."""
-    try:
-        takes = "own" in inspect.signature(function).parameters
-    except (TypeError, ValueError):  # A builtin.
-        takes = False
-    return partial(function, own=own or {}) if takes else function
+    return offered(function, own=own or {})
 
 
 class Registry(UserDict[str, Any]):
@@ -52,16 +57,29 @@ class NetworkFamily:
         image_sizes: supported values of `data.image_size`; None: any.
         width_multiple: `model.width` must be a multiple of it.
         without: switches of `model` that it does not support.
+        pictures: "no": its networks take no pictures as condition, only labels; "may", or "must".
+        has_z: False if its generator has no z.
     """
 
     build: Callable[..., dict[str, Any]] | str
     image_sizes: tuple[int, ...] | None = None
     width_multiple: int = 1
     without: tuple[str, ...] = ()
+    pictures: Literal["no", "may", "must"] = "may"
+    has_z: bool = True
 
-    def __call__(self, model: Any, data: Any, own: Any = None) -> dict[str, Any]:
-        """Build networks with initial weights, by name, from the sections `model`, `data` and, where taken, `own`."""
-        return with_own(_import(self.build), own)(model, data)  # type: ignore[no-any-return]
+    def __call__(
+        self, model: Any, data: Any, own: Any = None, pictures: Mapping[str, int] | None = None
+    ) -> dict[str, Any]:
+        """Build networks with initial weights, by name.
+
+        Args:
+            model, data: sections of the config. `data.image_size` and `data.channels` are those of the generated field.
+            own: section `own`, for a function that has this argument.
+            pictures: `Condition.pictures`, for a function that has this argument.
+        """
+        build = offered(_import(self.build), own=own or {}, pictures=pictures or {})
+        return build(model, data)  # type: ignore[no-any-return]
 
 
 class NetworkRegistry(Registry):
@@ -72,20 +90,40 @@ class NetworkRegistry(Registry):
 
 
 NETWORKS = NetworkRegistry(
-    dcgan=NetworkFamily("ganrun.models.dcgan:dcgan", image_sizes=(16, 32, 64, 128, 256)),
-    resnet=NetworkFamily("ganrun.models.resnet:resnet", image_sizes=(16, 32, 48, 64, 96, 128, 256)),
+    dcgan=NetworkFamily(
+        "ganrun.models.dcgan:dcgan", image_sizes=(16, 32, 64, 128, 256), without=("resize_convolution",)
+    ),
+    resnet=NetworkFamily(
+        "ganrun.models.resnet:resnet",
+        image_sizes=(16, 32, 48, 64, 96, 128, 256),
+        without=("resize_convolution",),
+        pictures="no",
+    ),
     r3gan=NetworkFamily(
         "ganrun.models.r3gan:r3gan",
         image_sizes=(8, 16, 32, 64, 128, 256),
         width_multiple=8,
-        without=("spectral_norm", "minibatch_stddev"),
+        without=("spectral_norm", "minibatch_stddev", "resize_convolution"),
     ),
-    mlp=NetworkFamily("ganrun.models.mlp:mlp", image_sizes=(1,), without=("minibatch_stddev",)),
+    mlp=NetworkFamily(
+        "ganrun.models.mlp:mlp", image_sizes=(1,), without=("minibatch_stddev", "resize_convolution"), pictures="no"
+    ),
+    pix2pix=NetworkFamily(
+        "ganrun.models.pix2pix:pix2pix",
+        image_sizes=(32, 64, 128, 256, 512),
+        without=("minibatch_stddev",),
+        pictures="must",
+        has_z=False,
+    ),
 )
 """`model.name` -> NetworkFamily."""
 
 GAMES = Registry({"gan": "ganrun.games.gan:gan"})
-"""`objective.game` -> function(networks, ObjectiveConfig, ModelConfig) -> Game."""
+"""`objective.game` -> function(networks, ObjectiveConfig, ModelConfig) -> Game; with an argument `condition` it
+receives the Condition of the config."""
+
+CONDITIONS = Registry({name: f"ganrun.games.conditions:{name}" for name in ("none", "label", "source")})
+"""`objective.condition` -> function(objective, model, data) -> Condition, of which it may leave out arguments."""
 
 CROSS_ENTROPIES = ("minimax", "non_saturating")
 """Losses that support `objective.label_smoothing` and `label_flipping`."""
@@ -103,6 +141,11 @@ LOSSES = Registry(
 
 PENALTIES = Registry({name: f"ganrun.games.penalties:{name}" for name in ("r1", "r2", "wgan_gp", "wgan_lp", "dragan")})
 """`objective.penalties` -> Penalty."""
+
+RECONSTRUCTION = Registry(
+    {name: f"ganrun.games.reconstruction:{name}" for name in ("l1", "l2", "feature_matching", "perceptual")}
+)
+"""`objective.reconstruction` -> Term."""
 
 EXTRACTORS = Registry(
     {

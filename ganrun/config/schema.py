@@ -15,7 +15,6 @@ from ganrun.config.field_types import (
     Count,
     Mode,
     Names,
-    NotNegative,
     Positive,
     Section,
     Share,
@@ -27,6 +26,7 @@ from ganrun.config.field_types import (
 )
 from ganrun.config.field_types import FieldConfig as FieldConfig
 from ganrun.config.own import OwnValues
+from ganrun.config.schema_objective import ObjectiveConfig
 from ganrun.config.schema_optimizer import OptimizerConfig
 from ganrun.config.schema_tune import TuneConfig
 
@@ -71,7 +71,7 @@ class DataConfig(Section):
     fields: Annotated[dict[str, Annotated[FieldConfig, BeforeValidator(kind)]], Field(json_schema_extra=FIXED)] = {
         "image": FieldConfig(kind="image")
     }
-    """Fields read from each sample, by the game's name for them; `image`, the generated one, is an image or a point."""
+    """Fields read from each sample, by the game's name for them; that of objective.target is an image or a point."""
     crop: Annotated[Count | None, Field(ge=8, le=1024, json_schema_extra=FIXED)] = None
     """Side in pixels of the centre square that is cut out of all pictures of a sample; unset: whole pictures."""
     mirror: Annotated[bool, Field(json_schema_extra=FIXED)] = False
@@ -81,12 +81,17 @@ class DataConfig(Section):
     cache_mib: Whole = 1_024
     """Disk cache in MiB per machine for shards from object storage, under XDG_CACHE_HOME; 0: no cache."""
 
+    def shape(self, name: str) -> tuple[int, int]:
+        """Return the channels and the size in pixels of an image or point field."""
+        field = self.fields[name]
+        return field.channels or self.channels, field.size or self.image_size
+
 
 class ModelConfig(Section):
     """Generator and discriminator."""
 
     name: Annotated[str, Field(json_schema_extra=FIXED)] = "dcgan"
-    """Network family: dcgan, resnet, r3gan, mlp, or one of run.imports."""
+    """Network family: dcgan, resnet, r3gan, mlp, pix2pix, or one of run.imports."""
     width: Annotated[Count, Field(json_schema_extra=FIXED)] = 64
     """Channels at the highest resolution (DCGAN's paper: 128); for mlp, units per hidden layer."""
     latent_size: Annotated[Count, Field(json_schema_extra=FIXED)] = 100
@@ -101,41 +106,9 @@ class ModelConfig(Section):
     """Spectral normalisation of the discriminator's weights, in place of batch norm."""
     minibatch_stddev: Annotated[bool, Field(json_schema_extra=FIXED)] = False
     """Minibatch standard deviation as an extra feature of the discriminator."""
-
-
-class ObjectiveConfig(Section):
-    """Game, adversarial loss and regularisation."""
-
-    game: Annotated[str, Field(json_schema_extra=FIXED)] = "gan"
-    """Game: gan, or one of run.imports."""
-    loss: Annotated[str, Field(json_schema_extra=FIXED)] = "non_saturating"
-    """Adversarial loss: non_saturating, minimax, least_squares, hinge, wasserstein, relativistic, or imported."""
-    discriminator_turns: Annotated[Count, Field(json_schema_extra=FIXED)] = 1
-    """Discriminator turns per round, each on a new batch."""
-    penalties: Annotated[dict[str, Positive], Field(json_schema_extra=FIXED)] = {}
-    """Gradient penalties on the discriminator with their weights: r1, r2, wgan_gp, wgan_lp (one-sided), dragan."""
-    penalty_every_rounds: Annotated[Count, Field(json_schema_extra=FIXED)] = 1
-    """Lazy regularisation: rounds per evaluation of the penalties, whose weight is multiplied by the same number."""
-    weight_clip: Annotated[NotNegative, Field(json_schema_extra=FIXED)] = 0.0
-    """Bound on the absolute value of the discriminator's weights, as in the original WGAN; 0: no clipping."""
-    feature_matching: Annotated[bool, Field(json_schema_extra=FIXED)] = False
-    """Generator loss from the discriminator's mean features of real images, in place of its adversarial loss."""
-    label_smoothing: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
-    """One-sided label smoothing, 0 to 1: target 1 - s for real images; only for minimax and non_saturating."""
-    label_flipping: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
-    """Share of real-fake pairs whose labels are swapped for the discriminator; only for minimax and non_saturating."""
-    instance_noise: Annotated[NotNegative, Field(json_schema_extra=FIXED)] = 0.0
-    """Initial standard deviation of Gaussian noise on all discriminator inputs; 0: none."""
-    instance_noise_images: Annotated[Count, Field(json_schema_extra=FIXED)] = 100_000
-    """Real images over which instance noise decays linearly to 0."""
-    diffaugment: Annotated[
-        tuple[Literal["color", "translation", "cutout"], ...], BeforeValidator(listed), Field(json_schema_extra=FIXED)
-    ] = ()
-    """DiffAugment transforms on all discriminator inputs, for small data sets: color, translation, cutout."""
-    ada_target: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
-    """Target of adaptive augmentation (ADA) for the mean of sign(D(real)), 0.6 in the paper; 0: no ADA."""
-    ada_images: Annotated[Count, Field(json_schema_extra=FIXED)] = 500_000
-    """Real images over which the strength of ADA can rise from 0 to 1."""
+    resize_convolution: Annotated[bool, Field(json_schema_extra=FIXED)] = False
+    """Upsampling of pix2pix by nearest neighbours and a convolution, which has no checkerboards, in place of a
+    transposed convolution."""
 
 
 class TrainConfig(Section):
@@ -268,6 +241,11 @@ class Config(Section):
     """Settings of the modules of run.imports: plain values, and sections that those modules register in OWN."""
     tune: TuneConfig | None = None
     """Search settings for `ganrun tune`; `ganrun train` validates and ignores them."""
+
+    @property
+    def target(self) -> FieldConfig:
+        """The generated field."""
+        return self.data.fields[self.objective.target]
 
     @property
     def slots(self) -> int:

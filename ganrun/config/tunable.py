@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from ganrun.config.own import is_changeable
-from ganrun.config.schema import Config, ObjectiveConfig
+from ganrun.config.schema import Config
+from ganrun.config.schema_objective import ObjectiveConfig
 
 C = TypeVar("C", bound=Config)
 Values = dict[str, Any]

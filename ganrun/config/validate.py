@@ -10,22 +10,29 @@ from pydantic_core import ErrorDetails
 
 from ganrun.config.own import own_faults
 from ganrun.config.registry import (
-    CROSS_ENTROPIES,
-    DIFFERENCES,
+    CONDITIONS,
     EXTRACTORS,
     GAMES,
     LOSSES,
     NETWORKS,
     OPTIMIZERS,
     PENALTIES,
+    RECONSTRUCTION,
     SCORES,
     NetworkFamily,
     is_script,
 )
-from ganrun.config.schema import Config, FieldConfig
+from ganrun.config.schema import Config, FieldConfig, ModelConfig
 from ganrun.config.schema_optimizer import OptimizerConfig, PlayerOptimizerConfig
 from ganrun.config.schema_tune import MutationConfig, TuneConfig
 from ganrun.config.tunable import candidates, is_tunable, with_values
+from ganrun.config.validate_objective import (
+    condition_conflicts,
+    data_conflicts,
+    loss_conflicts,
+    picture_conflicts,
+    size_key,
+)
 from ganrun.config.validate_parts import optimizer_conflicts, score_conflicts
 from ganrun.config.validate_search import schedule_conflicts, search_conflicts
 
@@ -33,7 +40,8 @@ from ganrun.config.validate_search import schedule_conflicts, search_conflicts
 def dotted(location: tuple[int | str, ...]) -> str:
     """Return Pydantic's location as a dotted key, without members of unions and lists."""
     parts = [str(part) for part in location]
-    return ".".join(parts[: 3 if parts[0] == "optimizer" or parts[:2] == ["evaluate", "best"] else 2])
+    deep = parts[0] == "optimizer" or parts[:2] in (["evaluate", "best"], ["objective", "source"])
+    return ".".join(parts[: 3 if deep else 2])
 
 
 def faults_of(error: ValidationError, unresolved: set[str]) -> list[str]:
@@ -133,11 +141,13 @@ def _run_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
             "train.capture: on needs a GPU, but cluster.gpus_per_worker is 0; set it to 1, or take auto",
         )
     yield from _view_conflicts(config)
-    yield from _data_conflicts(config)
+    yield from data_conflicts(config)
     yield from _model_conflicts(config)
+    yield from condition_conflicts(config)
+    yield from picture_conflicts(config)
     yield from score_conflicts(config)
     yield from optimizer_conflicts(config)
-    yield from _loss_conflicts(config)
+    yield from loss_conflicts(config)
     if all(name in sys.modules for name in config.run.imports):  # They have registered what is theirs.
         yield from unknown_names(config)
         yield from (({key}, fault) for key, fault in own_faults(config.own, config.run.imports))
@@ -164,24 +174,6 @@ def _candidate_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
             before.add(told)
 
 
-def _loss_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
-    """Yield tricks that the loss does not support."""
-    objective = config.objective
-    for key in ("label_smoothing", "label_flipping"):
-        if getattr(objective, key) and objective.loss not in CROSS_ENTROPIES:
-            yield (
-                {f"objective.{key}", "objective.loss"},
-                f"objective.{key}: is made for cross-entropies, not for objective.loss: {objective.loss}; "
-                f"take {' or '.join(CROSS_ENTROPIES)}, or leave it 0",
-            )
-    if objective.ada_target and objective.loss in DIFFERENCES:
-        yield (
-            {"objective.ada_target", "objective.loss"},
-            f"objective.ada_target: {objective.ada_target} watches the sign of D(real), which says nothing with "
-            f"objective.loss: {objective.loss}; leave it 0, and take objective.diffaugment",
-        )
-
-
 def _view_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
     """Yield conflicts of `data.crop` and `data.mirror`."""
     data = config.data
@@ -198,44 +190,28 @@ def _view_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
         )
 
 
-def _data_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
-    """Yield conflicts of the generated field: it must exist and be an image or a point."""
-    size, channels, fields = config.data.image_size, config.data.channels, config.data.fields
-    kind = fields["image"].kind if "image" in fields else None
-    if kind not in ("image", "point"):
-        yield (
-            {"data.fields"},
-            "data.fields: without an image field there is nothing to learn; add image: image",
-        )
-    if kind == "point" and size != 1:
-        yield {"data.image_size"}, f"data.image_size: {size}, but a point is an image of one pixel; allowed: 1"
-    if kind == "image" and size < 8:
-        yield {"data.image_size"}, f"data.image_size: {size} is not allowed; it should be: at least 8 pixels"
-    if kind == "image" and channels not in (1, 3):
-        yield {"data.channels"}, f"data.channels: {channels} is not allowed; it should be: 1 or 3"
-
-
 def _model_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
     """Yield settings that the networks do not support."""
-    size, name, width = config.data.image_size, config.model.name, config.model.width
+    name, width = config.model.name, config.model.width
+    size = config.data.shape(config.objective.target)[1] if config.objective.target in config.data.fields else 0
     family = NETWORKS.get(name) or NetworkFamily("")  # A module of run.imports may support anything.
-    if family.image_sizes and size not in family.image_sizes:
+    if family.image_sizes and size and size not in family.image_sizes:
         allowed = ", ".join(map(str, family.image_sizes))
         yield (
             {"data.image_size", "model.name"},
-            f"data.image_size: {size} does not fit model.name: {name}; allowed: {allowed}",
+            f"{size_key(config)}: {size} does not fit model.name: {name}; allowed: {allowed}",
         )
     if width % family.width_multiple:
         yield (
             {"model.width", "model.name"},
             f"model.width: {width} does not fit model.name: {name}; allowed are multiples of {family.width_multiple}",
         )
-    if config.model.classes and ("label" not in config.data.fields or config.data.fields["label"].kind != "label"):
-        yield (
-            {"model.classes", "data.fields"},
-            f"model.classes: {config.model.classes} needs the labels of the images; "
-            "set data.fields: {image: image, label: label}",
-        )
+    for key in ("latent_size", "latent"):
+        if not family.has_z and (value := getattr(config.model, key)) != ModelConfig.model_fields[key].default:
+            yield (
+                {f"model.{key}", "model.name"},
+                f"model.{key}: {value} has no effect with model.name: {name}, whose generator has no z; leave it out",
+            )
     for switch in family.without:
         if getattr(config.model, switch):
             others = ", ".join(other for other in NETWORKS if switch not in NETWORKS[other].without)
@@ -250,8 +226,10 @@ def unknown_names(config: Config) -> Iterator[tuple[set[str], str]]:
     for key, name, table in (
         ("model.name", config.model.name, NETWORKS),
         ("objective.game", config.objective.game, GAMES),
+        ("objective.condition", config.objective.condition_with(config.model.classes), CONDITIONS),
         ("objective.loss", config.objective.loss, LOSSES),
         *(("objective.penalties", name, PENALTIES) for name in config.objective.penalties),
+        *(("objective.reconstruction", name, RECONSTRUCTION) for name in config.objective.reconstruction),
         ("evaluate.extractor", config.evaluate.extractor, EXTRACTORS),
         *(("evaluate.metrics", name, SCORES) for name in config.evaluate.metrics),
         *(

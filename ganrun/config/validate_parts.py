@@ -19,7 +19,7 @@ UNUSED = {
 
 def of_points(config: Config) -> bool:
     """Return True if the run generates points."""
-    return "image" in config.data.fields and config.data.fields["image"].kind == "point"
+    return config.objective.target in config.data.fields and config.target.kind == "point"
 
 
 def score_names(config: Config) -> list[str]:

@@ -29,21 +29,33 @@ Pixels = NDArray[np.uint8]
 JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 
 
+def normalised(batch: RawBatch, dtype: torch.dtype) -> RawBatch:
+    """Return a batch with images scaled from uint8 to [-1, 1], and all numbers but integers in `dtype`."""
+    return {name: _normalised(field, dtype) for name, field in batch.items()}
+
+
+def _normalised(field: Field, dtype: torch.dtype) -> Field:
+    if not isinstance(field, Tensor):
+        return field
+    if field.dtype == torch.uint8:
+        return field.contiguous(memory_format=torch.channels_last).to(dtype).div_(127.5).sub_(1)
+    return field.to(dtype) if field.is_floating_point() else field
+
+
 class Decoder:
     """Decodes one field of samples.
 
     Args:
         name: name of the field, for messages.
-        field: kind, extension and channels of the field.
-        index: index of the data set, with the size of the images and the classes of the labels.
+        field: kind, extension, channels and size of the field.
+        index: index of the data set, with the classes of the labels and the size of images without their own.
     """
 
     def __init__(self, name: str, field: FieldConfig, index: Index) -> None:
         self.name, self.kind, self.index = name, field.kind, index
         self.extensions = field.extensions(name)
-        self.channels = field.channels or index.channels
-        self.size = index.image_size
-        self.stored_size = index.stored_size or self.size
+        self.channels, self.size = field.channels or index.channels, field.size or index.image_size
+        self.stored_size = field.size or index.stored_size or index.image_size
 
     def batch(self, samples: Sequence[Located], threads: Executor, parts: int) -> Field:
         """Decode the field of all samples; images in `parts` threads, since their decoders release the GIL.

@@ -33,7 +33,7 @@ class MadeUpBatches:
         return {name: self._field(name, field, count) for name, field in self.config.fields.items()}
 
     def _field(self, name: str, field: FieldConfig, count: int) -> Field:
-        channels, size, random = field.channels or self.config.channels, self.config.image_size, self._random
+        (channels, size), random = self.config.shape(name), self._random
         match field.kind:
             case "image":
                 pixels = torch.randint(0, 256, (count, size, size, channels), dtype=torch.uint8, generator=random)

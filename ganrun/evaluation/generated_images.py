@@ -1,13 +1,16 @@
 """Generated images by number, always the same: those that scores are measured on and that `ganrun sample` draws."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from ganrun.evaluation.paired_samples import PairedSamples
+from ganrun.games.conditions import Batch
 from ganrun.games.game import Game, Networks
-from ganrun.rng import KeyedNoise
+from ganrun.models.given import Given
+from ganrun.rng import Draw, KeyedNoise
 
 BATCH = 64
 """Images per chunk, see `feature_statistics`."""
@@ -32,6 +35,31 @@ class ScoredImages(Protocol):
 
 
 @dataclass(frozen=True)
+class _Rows:
+    """Source of the noise of images numbered from `start`: their rows of whole chunks.
+
+    Random numbers of a shape are no beginning of those of a longer shape. Numbers that are drawn in whole chunks of
+    BATCH images do not depend on how many are asked for.
+    """
+
+    start: int
+    count: int
+
+    def take(self, noise: KeyedNoise, draw: Draw) -> Tensor:
+        """Return the numbers of a draw, whose first dimension must be the images."""
+        if draw.value is not None:
+            return replace(noise, source=None).draw(draw)
+        if draw.size[:1] != (self.count,):
+            raise ValueError(f"{draw.name}: a draw of {list(draw.size)} for {self.count} images; these come first")
+        first, whole = self.start // BATCH, draw._replace(size=(BATCH, *draw.size[1:]))
+        chunks = [
+            replace(noise, slot=chunk * BATCH, source=None).draw(whole)
+            for chunk in range(first, -(-(self.start + self.count) // BATCH))
+        ]
+        return torch.cat(chunks)[self.start - first * BATCH :][: self.count]
+
+
+@dataclass(frozen=True)
 class GeneratedImages:
     """Images that the networks of a game generate from one seed; each depends on the seed and its number alone.
 
@@ -40,40 +68,52 @@ class GeneratedImages:
         networks: the EMA networks, in eval mode.
         seed: seed of the noise.
         label: the label of all images; None: each class of a conditional game in turn.
+        pairs: samples of the data that the conditions are made of; None for labels and unconditional games.
     """
 
     game: Game
     networks: Networks
     seed: int
     label: int | None = None
+    pairs: PairedSamples | None = None
 
     @property
     def device(self) -> torch.device:
         """Device of the networks."""
-        return next(next(iter(self.networks.values())).parameters()).device
+        return self._parameter.device
 
     @torch.inference_mode()
     def images(self, start: int, count: int) -> Tensor:
         """Return the images numbered from `start`, [count, C, H, W] in [-1, 1]."""
-        labels = self.labels(count, start)
-        z = self.noise(start, count)
-        return self.game.sample(self.networks, z, None if labels is None else labels.to(self.device))
+        return self.game.sample(self.networks, count, self.noise(start, count), self.given(start, count))
 
-    def noise(self, start: int, count: int) -> Tensor:
-        """Return the noise of the images numbered from `start`, [count, Z].
+    def noise(self, start: int, count: int) -> KeyedNoise:
+        """Return the noise of the images numbered from `start`."""
+        noise = KeyedNoise(self.seed, 0, 0, 0, self.device, self._parameter.dtype, source=_Rows(start, count))
+        return noise.under("evaluate")
 
-        It is drawn in whole chunks of BATCH, so that a row does not depend on how many are asked for.
-        """
-        first = start // BATCH
-        chunks = [self._noise_chunk(chunk) for chunk in range(first, -(-(start + count) // BATCH))]
-        return torch.cat(chunks)[start - first * BATCH :][:count]
+    def given(self, start: int, count: int) -> Given:
+        """Return the condition of the images numbered from `start`, on the device."""
+        given = self.game.condition.by_number(start, count, self.device)
+        if given is None:
+            return self.game.condition.of(self._samples(start, count), self.noise(start, count).under("condition"))
+        if self.label is None or "label" not in given:
+            return given
+        return {"label": torch.full_like(given["label"], self.label)}
 
-    def _noise_chunk(self, chunk: int) -> Tensor:
-        dtype = next(next(iter(self.networks.values())).parameters()).dtype
-        noise = KeyedNoise(self.seed, 0, 0, chunk * BATCH, self.device, dtype)
-        return self.game.latent.draw(noise, BATCH, "evaluate/z")
+    def truth(self, start: int, count: int) -> Tensor | None:
+        """Return the real images that belong to the conditions, [count, C, H, W] in [-1, 1]; None if there are none."""
+        return None if self.pairs is None else self._samples(start, count)[self.pairs.target]
 
     def labels(self, samples: int, start: int = 0) -> Tensor | None:
         """Return the labels of `samples` images from `start`, int64 [samples] on the CPU; None without labels."""
-        labels = self.game.labels(start, samples, torch.device("cpu"))
-        return labels if labels is None or self.label is None else torch.full_like(labels, self.label)
+        return self.given(start, samples)["label"].cpu() if self.game.condition.classes else None
+
+    def _samples(self, start: int, count: int) -> Batch:
+        if self.pairs is None:
+            raise ValueError("the conditions of this game are made of samples of its data: give `pairs`")
+        return self.pairs.batch(start, count, self.device, self._parameter.dtype)
+
+    @property
+    def _parameter(self) -> Tensor:
+        return next(next(iter(self.networks.values())).parameters())

@@ -1,13 +1,14 @@
 """Renders images, or points, as one PNG."""
 
 import io
+import math
 from collections.abc import Mapping
 
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
 from torchvision.utils import make_grid
 
 from ganrun.data.index import Index
@@ -33,6 +34,32 @@ def to_picture(images: Tensor, index: Index, columns: int | None, facts: Mapping
         return to_png(images, columns, facts)
     of = known_mixture(index)
     return of and picture(images.double().cpu().numpy(), of, index.made["source"], facts)
+
+
+def beside(condition: Tensor | None, images: Tensor, truth: Tensor | None) -> tuple[Tensor, int]:
+    """Return condition, image and truth of each sample side by side, and how many pictures that is for each.
+
+    Args:
+        condition: pictures of the conditions, [B, C', H', W'] in [-1, 1], C' = 1 or 3; None: they have no picture.
+        images: generated images [B, C, H, W].
+        truth: the real images that belong to the conditions, [B, C, H, W]; None without such.
+
+    Returns:
+        [B x pictures, C'', H, W], and the number of pictures of a sample, 1 to 3.
+    """
+    if condition is None and truth is None:
+        return images, 1
+    if condition is not None and condition.shape[2:] != images.shape[2:]:
+        condition = interpolate(condition, images.shape[2:])
+    pictures = [picture for picture in (condition, images, truth) if picture is not None]
+    channels = max(picture.shape[1] for picture in pictures)
+    alike = [picture.to(images.dtype).expand(-1, channels, -1, -1) for picture in pictures]
+    return torch.stack(alike, dim=1).flatten(0, 1), len(pictures)
+
+
+def columns_of(count: int, pictures: int) -> int:
+    """Return the columns of a grid of `count` samples that are so many pictures each, about as wide as high."""
+    return pictures * max(1, round(math.sqrt(count / pictures)))
 
 
 def small_png(images: Tensor) -> bytes:

@@ -25,6 +25,7 @@ class RealImages:
         cache: cache of shards from object storage, as in training; None: no cache.
         classes: the run's class names by label; the data set's labels are renumbered to them. None: the data set's own
             classes; empty: images without labels.
+        target: the field of the images, `objective.target`.
 
     Raises:
         UserError: the data set has other class names than `classes`.
@@ -38,8 +39,9 @@ class RealImages:
         damaged_share: float = 0.0,
         cache: ShardCache | None = None,
         classes: tuple[str, ...] | None = None,
+        target: str = "image",
     ) -> None:
-        self.data, self.samples, self.fields = data, min(samples, data.samples), fields
+        self.data, self.samples, self.fields, self.target = data, min(samples, data.samples), fields, target
         self.damaged_share, self.cache, self.held_out_by = damaged_share, cache, data.held_out_by
         self.classes = data.index.classes if classes is None else classes
         if self.classes and set(self.classes) != set(data.index.classes):
@@ -49,19 +51,21 @@ class RealImages:
             )
         self._renumbered = torch.tensor([self.classes.index(name) for name in data.index.classes if self.classes])
         kinds = {field.kind: (name, field) for name, field in reversed(fields.items())}
-        self._image = Decoder("image", fields["image"], data.index)
+        self._image = Decoder(target, fields[target], data.index)
         self._label = Decoder(*kinds.get("label", ("label", FieldConfig(kind="label"))), data.index)
         self._corrupt = CorruptSamplePolicy(damaged_share, data.samples)
         self._samples = Samples(data, cache)
 
     def of(self, samples: int) -> "RealImages":
         """Return a subset of another size of the whole data set, held out or not."""
-        return RealImages(self.data.whole, samples, self.fields, self.damaged_share, self.cache, self.classes)
+        return RealImages(
+            self.data.whole, samples, self.fields, self.damaged_share, self.cache, self.classes, self.target
+        )
 
     @property
     def origin(self) -> dict[str, str | int | float | None]:
         """Everything that decides which pixels are seen: the key of what a cache keeps of them."""
-        image, part = self.fields["image"], self.data.part
+        image, part = self.fields[self.target], self.data.part
         held_out = {"held_out_share": part.share} if part.held_out else {}
         crop = {"crop": self.data.index.image_size} if self.data.index.stored_size else {}
         return {
@@ -72,6 +76,7 @@ class RealImages:
             "channels": image.channels,
             "damaged_share": self.damaged_share,
             **crop,
+            **({"size": image.size} if image.size else {}),
             **held_out,
         }
 

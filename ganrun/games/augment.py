@@ -1,18 +1,22 @@
 """Differentiable augmentation of real and generated images at the input of the discriminator.
 
 Shapes: B batch, C channels, S image size in pixels. A transform maps (images [B, C, S, S] in [-1, 1], noise, name) to
-images of the same shape. Gradients flow through it to the generator. `name` keys the random numbers, so each call in a
-turn needs its own.
+images of the same shape. Gradients flow through it to the generator. `name` keys the random numbers: calls with the
+same name transform alike.
+
+Pictures of a condition are moved, cut and warped with the image that they belong to. Colours and noise change the image
+alone: D is to find out whether picture and image belong together, and a picture is never generated.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ganrun.config.schema import ObjectiveConfig
+from ganrun.config.schema_objective import ObjectiveConfig
+from ganrun.models.given import Given
 from ganrun.rng import KeyedNoise
 
 Transform = Callable[[Tensor, KeyedNoise, str], Tensor]
@@ -23,9 +27,11 @@ class Augmentation:
 
     Args:
         objective: section `objective` of the config.
+        pictures: names of the condition's pictures.
     """
 
-    def __init__(self, objective: ObjectiveConfig) -> None:
+    def __init__(self, objective: ObjectiveConfig, pictures: Collection[str] = ()) -> None:
+        self.pictures = pictures
         self.adaptive: AdaptiveAugmentation | None = None
         """Adaptive augmentation (ADA), or None if `ada_target` is 0."""
         self.transforms: list[Transform] = [DIFFAUGMENT[name] for name in objective.diffaugment]
@@ -35,17 +41,33 @@ class Augmentation:
             self.transforms.append(self._noise)
         if objective.ada_target:
             self.adaptive = AdaptiveAugmentation(objective.ada_target, objective.ada_images)
-            self.transforms.insert(0, self.adaptive)
+            self.transforms[:0] = [self.adaptive.warp, self.adaptive.recolour]
+        self._moving = {translation, cutout, *([self.adaptive.warp] if self.adaptive else [])}
 
     def has_noise(self, images: int) -> bool:
         """Return True if a round that begins after `images` has instance noise."""
         return self._noise is not None and self._noise.is_active(images)
 
-    def __call__(self, images: Tensor, noise: KeyedNoise, name: str) -> Tensor:
-        """Return augmented images [B, C, S, S]."""
+    def __call__(self, images: Tensor, given: Given, noise: KeyedNoise, player: str, side: str) -> tuple[Tensor, Given]:
+        """Return augmented images [B, C, S, S], and their condition.
+
+        With pictures, real and generated images of a turn are moved alike: they share their condition.
+
+        Args:
+            images: real or generated images in [-1, 1].
+            given: their condition.
+            noise: noise of the turn.
+            player: name of the player whose turn it is.
+            side: `real` or `fake`.
+        """
+        pictures = {name: given[name] for name in self.pictures}
         for transform in self.transforms:
+            moves = bool(pictures) and transform in self._moving
+            name = player if moves else f"{player}/{side}"
             images = transform(images, noise, name)
-        return images
+            if moves:
+                pictures = {key: transform(picture, noise, name) for key, picture in pictures.items()}
+        return images, {**given, **pictures}
 
 
 # DiffAugment: Zhao et al. 2020 (arXiv:2006.10738), with the ranges of the paper.
@@ -144,13 +166,21 @@ class AdaptiveAugmentation(nn.Module):
         self.register_buffer("axis", grey_axis(), persistent=False)
 
     def forward(self, images: Tensor, noise: KeyedNoise, name: str) -> Tensor:
-        """Return augmented images. Autocast is off: bf16 is too coarse for sampling coordinates and colours."""
+        """Return augmented images."""
+        return self.recolour(self.warp(images, noise, name), noise, name)
+
+    def warp(self, images: Tensor, noise: KeyedNoise, name: str) -> Tensor:
+        """Return images with moved pixels. Autocast is off: bf16 is too coarse for sampling coordinates."""
         with torch.autocast(images.device.type, enabled=False):
             images = images.to(noise.dtype)
             matrices = geometry(self.strength, len(images), images.shape[-1], noise, f"{name}/geometry")
             grid = F.affine_grid(matrices[:, :2], list(images.shape), align_corners=False)
-            images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-            return recolour(images, self.strength, self.axis, noise, f"{name}/colour")
+            return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+    def recolour(self, images: Tensor, noise: KeyedNoise, name: str) -> Tensor:
+        """Return images with changed colours. Autocast is off, for the same reason."""
+        with torch.autocast(images.device.type, enabled=False):
+            return recolour(images.to(noise.dtype), self.strength, self.axis, noise, f"{name}/colour")
 
     @torch.no_grad()
     def update(self, mean: Tensor, images: int) -> None:

@@ -5,11 +5,13 @@ from torch import nn
 
 from ganrun.config.imports import describe, import_modules
 from ganrun.config.load import check_names
-from ganrun.config.own import settings_of
-from ganrun.config.registry import GAMES, NETWORKS, with_own
+from ganrun.config.own import Own, settings_of
+from ganrun.config.registry import GAMES, NETWORKS, offered
 from ganrun.config.schema import Config
 from ganrun.errors import UserError
+from ganrun.games.calls import takes_given
 from ganrun.games.check import check_game
+from ganrun.games.conditions import Condition, build_condition
 from ganrun.games.game import Game
 from ganrun.rng import key
 
@@ -50,15 +52,55 @@ def build_game(config: Config, device: torch.device) -> Game:
     return game
 
 
-def _build(config: Config) -> Game:
-    own = settings_of(config.own, config.run.imports) if config.run.imports else {}
-    networks = NETWORKS[config.model.name](config.model, config.data, own)
+def condition_of(config: Config) -> Condition:
+    """Build the condition of a config. The modules of `run.imports` must be imported."""
+    return build_condition(config.objective, config.model, config.data, _own(config))
+
+
+def _own(config: Config) -> Own:
+    return settings_of(config.own, config.run.imports) if config.run.imports else {}
+
+
+def build_networks(config: Config, condition: Condition, own: Own) -> dict[str, nn.Module]:
+    """Build the networks of a config, with initial weights, for its generated field and its condition.
+
+    Raises:
+        UserError: a function of the user's own returns something else.
+    """
+    channels, size = config.data.shape(config.objective.target)
+    generated = config.data.model_copy(update={"channels": channels, "image_size": size})
+    networks = NETWORKS[config.model.name](config.model, generated, own, condition.pictures)
     if not isinstance(networks, dict) or not all(isinstance(network, nn.Module) for network in networks.values()):
         raise UserError(
             f"model.name: {config.model.name!r} builds a {type(networks).__name__}; return a dict of nn.Modules by name"
         )
-    game = with_own(GAMES[config.objective.game], own)(networks, config.objective, config.model)
+    return networks
+
+
+def _build(config: Config) -> Game:
+    objective, model = config.objective, config.model
+    own, condition = _own(config), condition_of(config)
+    networks = build_networks(config, condition, own)
+    game = offered(GAMES[objective.game], condition=condition, own=own)(networks, objective, model)
     if not isinstance(game, Game):
-        raise UserError(f"objective.game: {config.objective.game!r} builds a {type(game).__name__}; return a Game")
-    check_game(game, config.objective.game)
+        raise UserError(f"objective.game: {objective.game!r} builds a {type(game).__name__}; return a Game")
+    check_game(game, objective.game)
+    name = objective.condition_with(model.classes)
+    if name not in ("none", "label"):  # A game written before conditions may ignore labels.
+        _check_told(game, condition, config)
     return game
+
+
+def _check_told(game: Game, condition: Condition, config: Config) -> None:
+    """Check that game and networks take the condition."""
+    name = config.objective.condition
+    if type(game.condition) is not type(condition):
+        raise UserError(
+            f"objective.condition: {name} is not that of objective.game: {config.objective.game}; its function needs "
+            "an argument `condition`, which it passes to Game"
+        )
+    if deaf := [key for key, network in game.networks.items() if not takes_given(network)]:
+        raise UserError(
+            f"objective.condition: {name} does not go with model.name: {config.model.name}, whose {deaf[0]} takes "
+            "labels only; its forward needs an argument `given`"
+        )

@@ -1,8 +1,12 @@
 """Interface of a game: its networks, and the players that train them.
 
-A new task is a new `Game` with its own conditions and losses. `gan.py` is the reference implementation.
+A new task is a condition (`conditions.py`), or a new `Game` with losses of its own. `gan.py` is the reference
+implementation.
 """
 
+import functools
+import inspect
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -11,13 +15,14 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from ganrun.games.conditions import UNCONDITIONAL, Condition, Label
+from ganrun.games.conditions import Batch as Batch
 from ganrun.games.latent import Latent
+from ganrun.models.given import Given
 from ganrun.rng import KeyedNoise
 
-Batch = Mapping[str, Any]
-"""Fields of a batch by name, on the device: images [B, C, H, W] in [-1, 1], labels int64 [B], vectors [B, N], texts as
-a list of B strings."""
 Networks = Mapping[str, nn.Module]
+Sample = Callable[[Networks, int, KeyedNoise, Given], Tensor]
 
 
 class Loss(NamedTuple):
@@ -50,6 +55,13 @@ class Player(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: Batch, noise: KeyedNoise, others: Networks) -> Loss:
         """Return the loss over a batch. `others` are the networks of the other players, with gradients off."""
+
+    def active(self, images: int) -> bool:
+        """Return True if the player takes its turns in a round that begins after `images` real images.
+
+        The images of a round count whether it is active or not.
+        """
+        return True
 
     def after_step(self) -> None:
         """Change the player's networks after each optimizer step, such as weight clipping. Must not sync the device."""
@@ -92,29 +104,65 @@ class Game:
         networks: trained networks by name; checkpoints store each under that name.
         players: in the order of their turns in a round.
         averaged: names of the networks that have an EMA copy.
-        latent: distribution of the noise z that `sample` takes.
-        sample: (networks, z [B, Z], labels int64 [B] or None) -> images [B, C, H, W] in [-1, 1].
-        classes: K, number of class labels of a conditional game; 0: unconditional.
+        latent: distribution of the noise z; None if there is no z.
+        sample: (networks, count, noise, condition of `count` images) -> images [count, C, H, W] in [-1, 1]. Draws have
+            `count` as their first dimension: an image then does not depend on how many are drawn with it. Games written
+            before conditions have (networks, z [B, Z], labels int64 [B] or None), which is still accepted.
+        classes: K, number of class labels of a game written before conditions; 0: unconditional.
         frozen: networks that are never trained, by name.
         trackers: state that is updated without gradients, by name.
         kind: (real images shown before a round, rounds before it) -> whatever of them decides which operations the
             round has, such as lazy penalties that are due. A round is captured once for each kind; numbers that change
             come from `KeyedNoise.scheduled`.
+        condition: what the networks are told.
+        from_z: (networks, z [B, Z], noise, condition) -> images [B, C, H, W] in [-1, 1], for interpolations and
+            exported programs; None for a game without z.
     """
 
     networks: dict[str, nn.Module]
     players: tuple[Player, ...]
     averaged: tuple[str, ...]
-    latent: Latent
-    sample: Callable[[Networks, Tensor, Tensor | None], Tensor]
+    latent: Latent | None
+    sample: Sample
     classes: int = 0
     frozen: dict[str, nn.Module] = field(default_factory=dict)
     trackers: dict[str, Tracker] = field(default_factory=dict)
     kind: Callable[[int, int], Hashable] = lambda images, round: None
+    condition: Condition = UNCONDITIONAL
+    from_z: Callable[[Networks, Tensor, KeyedNoise, Given], Tensor] | None = None
 
-    def labels(self, start: int, count: int, device: torch.device) -> Tensor | None:
-        """Return labels int64 [count] of generated images start to start + count - 1, or None if unconditional.
+    def __post_init__(self) -> None:
+        if self.classes and self.condition is UNCONDITIONAL:
+            object.__setattr__(self, "condition", Label(self.classes))
+        if self.latent is not None and _takes_z(self.sample):
+            _note_deprecated_sample()
+            from_z = functools.partial(_from_z, self.sample)
+            object.__setattr__(self, "from_z", from_z)
+            object.__setattr__(self, "sample", functools.partial(_sample, self.latent, from_z))
 
-        Image i has label i mod K, so all classes are equally frequent.
-        """
-        return torch.arange(start, start + count, device=device) % self.classes if self.classes else None
+    def kind_of_round(self, images: int, round: int) -> Hashable:
+        """Return what decides which operations a round has: `kind`, and which players are active."""
+        return self.kind(images, round), tuple(player.active(images) for player in self.players)
+
+
+def _takes_z(sample: Callable[..., Tensor]) -> bool:
+    """Return True for a `sample` written before conditions."""
+    return callable(sample) and len(inspect.signature(sample).parameters) == 3
+
+
+@functools.cache
+def _note_deprecated_sample() -> None:
+    """Warn once per process about games written before conditions."""
+    logging.getLogger("ganrun").warning(
+        "Game(sample=...) of (networks, z, label) is deprecated: write sample(networks, count, noise, given)"
+    )
+
+
+def _from_z(old: Callable[..., Tensor], networks: Networks, z: Tensor, noise: KeyedNoise, given: Given) -> Tensor:
+    return old(networks, z, given.get("label"))
+
+
+def _sample(
+    latent: Latent, from_z: Callable[..., Tensor], networks: Networks, count: int, noise: KeyedNoise, given: Given
+) -> Tensor:
+    return from_z(networks, latent.draw(noise, count, "z"), noise, given)

@@ -1,56 +1,29 @@
 """The algorithm: generative adversarial networks (Goodfellow et al. 2014, arXiv:1406.2661, algorithm 1).
 
 A round is `discriminator_turns` turns of the discriminator, each on a new batch, then one turn of the generator.
-Notation: x real images, y their labels (None if unconditional), z noise, G generator, D discriminator logits,
-T augmentation (identity by default).
+Notation: x real images, c their condition (nothing in unconditional games), z noise, G generator, D discriminator
+logits, T augmentation (identity by default).
 
-Conditional games (Mirza & Osindero 2014, arXiv:1411.1784, eq. 2) generate for the labels y of the real batch. Generated
-classes are then as frequent as in the data, and x[i] and G(z, y)[i] have the same class.
+Conditional games (Mirza & Osindero 2014, arXiv:1411.1784, eq. 2) generate for the conditions of the real batch: c[i]
+belongs to x[i], and G(z, c)[i] is to be like x[i].
 """
 
-from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, no_grad
 
 from ganrun.config.own import Own
-from ganrun.config.registry import LOSSES, PENALTIES, with_own
-from ganrun.config.schema import ModelConfig, ObjectiveConfig
+from ganrun.config.schema import ModelConfig
+from ganrun.config.schema_objective import ObjectiveConfig
 from ganrun.errors import UserError
-from ganrun.games.augment import Augmentation
+from ganrun.games.calls import judge
+from ganrun.games.conditions import Condition
 from ganrun.games.game import Batch, Game, Loss, Networks, Player
-from ganrun.games.latent import Latent
-from ganrun.games.losses import AdversarialLoss, DiscriminatorLoss, feature_matching
-from ganrun.games.penalties import Penalties, clip_weights
+from ganrun.games.losses import feature_matching
+from ganrun.games.objective import Objective, objective_of
+from ganrun.games.penalties import clip_weights
+from ganrun.games.reconstruction import Seen
+from ganrun.models.given import Given
+from ganrun.models.perceptual import Perceptual
 from ganrun.rng import KeyedNoise
-
-
-@dataclass(frozen=True)
-class Objective:
-    """Losses, penalties and augmentation that both players share. Parts that are off cost no forward pass or copy.
-
-    Attributes:
-        config: section `objective` of the config.
-        latent: distribution of z.
-        conditional: True if G and D take labels.
-        augment: T.
-        loss: adversarial losses L_D and L_G.
-        discriminator_loss: L_D with label flipping and smoothing.
-        penalties: penalties on the gradient of D.
-    """
-
-    config: ObjectiveConfig
-    latent: Latent
-    conditional: bool
-    augment: Augmentation
-    loss: AdversarialLoss
-    discriminator_loss: DiscriminatorLoss
-    penalties: Penalties
-
-    def labels(self, batch: Batch) -> Tensor | None:
-        """Return y, int64 [B], or None if the game is unconditional."""
-        return batch["label"] if self.conditional else None
 
 
 class DiscriminatorPlayer(Player):
@@ -63,18 +36,18 @@ class DiscriminatorPlayer(Player):
         self.objective, self.turns = objective, objective.config.discriminator_turns
 
     def forward(self, batch: Batch, noise: KeyedNoise, others: Networks) -> Loss:
-        """Return L_D(D(T(x), y), D(T(G(z, y)), y)) + penalties on the gradient of D."""
-        objective, discriminator = self.objective, self.owned["discriminator"]
-        x, y = batch["image"], objective.labels(batch)
-        with torch.no_grad():
-            generated = others["generator"](objective.latent.draw(noise, len(x), "discriminator/z"), y)
-        real = objective.augment(x, noise, "discriminator/real")
-        fake = objective.augment(generated, noise, "discriminator/fake")
+        """Return L_D(D(T(x, c)), D(T(G(z, c), c))) + penalties on the gradient of D."""
+        objective, discriminator, own = self.objective, self.owned["discriminator"], noise.under(self.name)
+        x, c = batch[objective.config.target], objective.condition.of(batch, own)
+        with no_grad():
+            generated = objective.generate(others["generator"], len(x), own, c)
+        real, _ = objective.augment(x, c, noise, self.name, "real")
+        fake, seen = objective.augment(generated, c, noise, self.name, "fake")
         # Two passes, not one over the concatenated batch: batch norm statistics must not mix real and generated images.
-        real_logits = discriminator(real, y).to(noise.dtype)
-        fake_logits = discriminator(fake, y).to(noise.dtype)
+        real_logits = judge(discriminator, real, seen, own.under("real")).to(noise.dtype)
+        fake_logits = judge(discriminator, fake, seen, own.under("fake")).to(noise.dtype)
         loss = objective.discriminator_loss(real_logits, fake_logits, noise)
-        penalties = objective.penalties(discriminator, real, fake, y, noise)
+        penalties = objective.penalise(discriminator, real, fake, seen, noise)
         return Loss(sum(penalties.values(), start=loss), self._parts(real_logits, fake_logits, penalties))
 
     def _parts(self, real_logits: Tensor, fake_logits: Tensor, penalties: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -101,39 +74,46 @@ class GeneratorPlayer(Player):
         self.objective = objective
 
     def forward(self, batch: Batch, noise: KeyedNoise, others: Networks) -> Loss:
-        """Return L_G(D(T(G(z, y)), y)).
+        """Return L_G(D(T(G(z, c), c))) + terms that pull G(z, c) towards x."""
+        objective, own = self.objective, noise.under(self.name)
+        x, c = batch[objective.config.target], objective.condition.of(batch, own)
+        generated = objective.generate(self.owned["generator"], len(x), own, c)
+        adversarial = self._adversarial(x, generated, c, noise, others["discriminator"])
+        terms = objective.reconstruction(x, generated, Seen(c, others, own))
+        parts = {name: term.detach() for name, term in terms.items()}
+        return Loss(sum(terms.values(), start=adversarial), parts)
+
+    def _adversarial(
+        self, x: Tensor, generated: Tensor, c: Given, noise: KeyedNoise, discriminator: nn.Module
+    ) -> Tensor:
+        """Return L_G.
 
         D also runs on real images if L_G is relativistic, or is feature matching, which replaces the adversarial loss.
         """
-        objective, discriminator = self.objective, others["discriminator"]
-        x, y = batch["image"], objective.labels(batch)
-        generated = self.owned["generator"](objective.latent.draw(noise, len(x), "generator/z"), y)
-        fake = objective.augment(generated, noise, "generator/fake")
+        objective, own = self.objective, noise.under(self.name)
+        fake, seen = objective.augment(generated, c, noise, self.name, "fake")
         matching = objective.config.feature_matching
+        output = "features" if matching else "forward"
+        fake_output = judge(discriminator, fake, seen, own.under("fake"), output).to(noise.dtype)
         if not (matching or objective.loss.relativistic):
-            return Loss(objective.loss.generator(discriminator(fake, y).to(noise.dtype)), {})
-        output: Any = discriminator.features if matching else discriminator
-        with torch.no_grad():
-            real = output(objective.augment(x, noise, "generator/real"), y).to(noise.dtype)
-        loss = feature_matching if matching else objective.loss.generator
-        return Loss(loss(real, output(fake, y).to(noise.dtype)), {})
+            return objective.loss.generator(fake_output)
+        with no_grad():
+            real, _ = objective.augment(x, c, noise, self.name, "real")
+            real_output = judge(discriminator, real, seen, own.under("real"), output).to(noise.dtype)
+        return (feature_matching if matching else objective.loss.generator)(real_output, fake_output)
 
 
-def gan(networks: dict[str, nn.Module], config: ObjectiveConfig, model: ModelConfig, own: Own | None = None) -> Game:
+def gan(
+    networks: dict[str, nn.Module],
+    config: ObjectiveConfig,
+    model: ModelConfig,
+    own: Own | None = None,
+    condition: Condition | None = None,
+) -> Game:
     """Return the game of one generator and one discriminator, with the adversarial loss that the config names."""
     if missing := {"discriminator", "generator"} - networks.keys():
         raise UserError(f"objective.game: gan needs a {min(missing)}, which model.name: {model.name} does not build")
-    loss = LOSSES[config.loss].with_own(own)
-    penalties = {name: (with_own(PENALTIES[name], own), weight) for name, weight in config.penalties.items()}
-    objective = Objective(
-        config=config,
-        latent=Latent(model.latent_size, model.latent),
-        conditional=model.classes > 0,
-        augment=Augmentation(config),
-        loss=loss,
-        discriminator_loss=DiscriminatorLoss(loss, config.label_flipping, config.label_smoothing),
-        penalties=Penalties(penalties, config.penalty_every_rounds),
-    )
+    objective = objective_of(config, model, networks["generator"], condition, own)
     adaptive = objective.augment.adaptive
     return Game(
         networks=networks,
@@ -143,8 +123,12 @@ def gan(networks: dict[str, nn.Module], config: ObjectiveConfig, model: ModelCon
         ),
         averaged=("generator",),
         latent=objective.latent,
-        sample=lambda networks, z, label: networks["generator"](z, label),
-        classes=model.classes,
+        sample=lambda networks, count, noise, given: objective.generate(networks["generator"], count, noise, given),
         trackers={"augmentation": adaptive} if adaptive else {},
         kind=lambda images, round: (objective.penalties.are_due(round), objective.augment.has_noise(images)),
+        condition=objective.condition,
+        frozen={"perceptual": Perceptual()} if "perceptual" in config.reconstruction else {},
+        from_z=(lambda networks, z, noise, given: objective.from_z(networks["generator"], z, noise, given))
+        if objective.latent
+        else None,
     )

@@ -16,7 +16,8 @@ from ganrun.config.registry import with_own
 from ganrun.rng import KeyedNoise
 
 Logits = Tensor
-"""Discriminator output [B], unbounded. Above 0 means real for losses that train a classifier (all but wasserstein)."""
+"""Discriminator output [B], or a map of logits [B, H', W'] over patches, unbounded. Above 0 means real for losses that
+train a classifier (all but wasserstein)."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class DiscriminatorLoss:
     smoothing: float = 0.0
 
     def __call__(self, real: Logits, fake: Logits, noise: KeyedNoise) -> Tensor:
-        """Return the scalar loss for logits [B] of real images and logits [B] of generated images."""
+        """Return the scalar loss for the logits of real and of generated images."""
         if self.flipping:
             real, fake = flip_labels(real, fake, self.flipping, noise)
         loss = self.adversarial.discriminator(real, fake)
@@ -100,11 +101,12 @@ def flip_labels(real: Logits, fake: Logits, share: float, noise: KeyedNoise) -> 
     Noisy labels are a trick from Chintala et al. 2016, "How to train a GAN?", NIPS workshop talk.
 
     Returns:
-        Logits [B] labelled real and logits [B] labelled generated.
+        Logits labelled real and logits labelled generated.
     """
     if not share:
         return real, fake
-    flipped = noise.uniform(len(real), name="discriminator/flip") < share
+    # All logits of an image are flipped together.
+    flipped = noise.uniform(len(real), *[1] * (real.ndim - 1), name="discriminator/flip") < share
     return torch.where(flipped, fake, real), torch.where(flipped, real, fake)
 
 

@@ -2,61 +2,63 @@
 
 Notation: D discriminator logits, x real image, x' generated image, nabla the gradient with respect to the image. A
 penalty is a mean over the batch of one slot. It is taken at the images D is trained on, so after augmentation. x[i] and
-x'[i] share label y[i].
+x'[i] share condition c[i], which the gradient does not reach. D of an image is the mean of its map of logits, if D
+returns one.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ganrun.models.given import Given
 from ganrun.models.normalization import without_batch_stats
 from ganrun.rng import KeyedNoise
 
-Discriminator = Callable[[Tensor, Tensor | None], Tensor]
-"""(images [B, C, H, W], labels [B] or None) -> logits [B]."""
-Penalty = Callable[[Discriminator, Tensor, Tensor, Tensor | None, KeyedNoise], Tensor]
-"""(discriminator, x [B, C, H, W], x' [B, C, H, W], labels [B] or None, noise) -> scalar, without its weight."""
+Discriminator = Callable[[Tensor, Given], Tensor]
+"""(images [B, C, H, W], condition) -> logits [B], or a map of logits [B, H', W']."""
+Penalty = Callable[[Discriminator, Tensor, Tensor, Given, KeyedNoise], Tensor]
+"""(discriminator, x [B, C, H, W], x' [B, C, H, W], condition, noise) -> scalar, without its weight.
+Penalties whose fourth argument is called `label` receive labels [B] or None, and may give these to the discriminator.
+"""
 
 
-def wgan_gp(
-    discriminator: Discriminator, real: Tensor, fake: Tensor, label: Tensor | None, noise: KeyedNoise
-) -> Tensor:
+def wgan_gp(discriminator: Discriminator, real: Tensor, fake: Tensor, given: Given, noise: KeyedNoise) -> Tensor:
     """E (|nabla D| - 1)^2 at random points between x and x': Gulrajani et al. 2017 (arXiv:1704.00028), eq. 3.
 
     The paper's weight is 10.
     """
-    return (slope(discriminator, between(real, fake, noise), label) - 1).square().mean()
+    return (slope(discriminator, between(real, fake, noise), given) - 1).square().mean()
 
 
-def wgan_lp(
-    discriminator: Discriminator, real: Tensor, fake: Tensor, label: Tensor | None, noise: KeyedNoise
-) -> Tensor:
+def wgan_lp(discriminator: Discriminator, real: Tensor, fake: Tensor, given: Given, noise: KeyedNoise) -> Tensor:
     """E max(0, |nabla D| - 1)^2 at random points between x and x': the one-sided WGAN-LP penalty.
 
     Petzka et al. 2018 (arXiv:1709.08894).
     """
-    return (slope(discriminator, between(real, fake, noise), label) - 1).relu().square().mean()
+    return (slope(discriminator, between(real, fake, noise), given) - 1).relu().square().mean()
 
 
-def r1(discriminator: Discriminator, real: Tensor, fake: Tensor, label: Tensor | None, noise: KeyedNoise) -> Tensor:
+def r1(discriminator: Discriminator, real: Tensor, fake: Tensor, given: Given, noise: KeyedNoise) -> Tensor:
     """E |nabla D(x)|^2 / 2: Mescheder et al. 2018 (arXiv:1801.04406), eq. 9. The weight is the paper's gamma."""
-    return slope(discriminator, real, label).square().mean() / 2
+    return slope(discriminator, real, given).square().mean() / 2
 
 
-def r2(discriminator: Discriminator, real: Tensor, fake: Tensor, label: Tensor | None, noise: KeyedNoise) -> Tensor:
+def r2(discriminator: Discriminator, real: Tensor, fake: Tensor, given: Given, noise: KeyedNoise) -> Tensor:
     """E |nabla D(x')|^2 / 2: Mescheder et al. 2018 (arXiv:1801.04406), eq. 10. The weight is the paper's gamma."""
-    return slope(discriminator, fake, label).square().mean() / 2
+    return slope(discriminator, fake, given).square().mean() / 2
 
 
-def dragan(discriminator: Discriminator, real: Tensor, fake: Tensor, label: Tensor | None, noise: KeyedNoise) -> Tensor:
+def dragan(discriminator: Discriminator, real: Tensor, fake: Tensor, given: Given, noise: KeyedNoise) -> Tensor:
     """E (|nabla D(x + delta)| - 1)^2 with delta ~ N(0, c): Kodali et al. 2017 (arXiv:1705.07215), with k = 1.
 
     sqrt(c) is half the standard deviation of the slot's real images, so that the noise scales with the data.
     """
     delta = noise.normal(*real.shape, name="penalty/dragan")
-    return (slope(discriminator, real + delta * real.std() / 2, label) - 1).square().mean()
+    return (slope(discriminator, real + delta * real.std() / 2, given) - 1).square().mean()
 
 
 def between(real: Tensor, fake: Tensor, noise: KeyedNoise) -> Tensor:
@@ -64,11 +66,13 @@ def between(real: Tensor, fake: Tensor, noise: KeyedNoise) -> Tensor:
     return torch.lerp(fake, real, noise.uniform(len(real), 1, 1, 1, name="penalty/between"))
 
 
-def slope(discriminator: Discriminator, images: Tensor, label: Tensor | None) -> Tensor:
+def slope(discriminator: Discriminator, images: Tensor, given: Given) -> Tensor:
     """Return |nabla D| at each image, [B], with a graph for the gradient with respect to D's weights."""
     images = images.detach().requires_grad_()
     # The gradient of the sum is the gradient of each logit as long as D does not mix images of a batch.
-    (gradient,) = torch.autograd.grad(discriminator(images, label).sum(), images, create_graph=True)
+    logits = discriminator(images, given)
+    logits = logits if logits.ndim == 1 else logits.flatten(1).mean(1)
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     # vector_norm has derivative 0 at a zero gradient; square().sum().sqrt() has NaN.
     return torch.linalg.vector_norm(gradient.flatten(1), dim=1)  # type: ignore[no-any-return]
 
@@ -94,7 +98,7 @@ class Penalties:
         return bool(self.weighted) and round % self.every_rounds == 0
 
     def __call__(
-        self, discriminator: Discriminator, real: Tensor, fake: Tensor, label: Tensor | None, noise: KeyedNoise
+        self, discriminator: Discriminator, real: Tensor, fake: Tensor, given: Given, noise: KeyedNoise
     ) -> dict[str, Tensor]:
         """Return the weighted penalties of this round by name, as scalars; empty in rounds without penalties.
 
@@ -106,9 +110,14 @@ class Penalties:
         real, fake = real.to(noise.dtype), fake.to(noise.dtype)
         with torch.autocast(noise.device.type, enabled=False), without_batch_stats():
             return {
-                name: weight * penalty(discriminator, real, fake, label, noise) * self.every_rounds
+                name: weight * penalty(discriminator, real, fake, _for(penalty, given), noise) * self.every_rounds
                 for name, (penalty, weight) in self.weighted.items()
             }
+
+
+def _for(penalty: Penalty, given: Given) -> Any:
+    """Return what a penalty takes: the condition, or of one written before conditions its labels."""
+    return given.get("label") if list(inspect.signature(penalty).parameters)[3:4] == ["label"] else given
 
 
 def clip_weights(critic: nn.Module, bound: float) -> None:

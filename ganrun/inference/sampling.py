@@ -1,26 +1,23 @@
-"""Samples and exports the EMA generator of a checkpoint."""
+"""Samples the EMA generator of a checkpoint."""
 
-import contextlib
-import io
-import logging
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.io import encode_png
 
-import ganrun
-from ganrun.config.imports import describe
 from ganrun.config.load import parse
 from ganrun.config.schema import Config
 from ganrun.data.index import open_data
 from ganrun.errors import UserError
 from ganrun.evaluation.feature_statistics import to_uint8
 from ganrun.evaluation.generated_images import BATCH, GeneratedImages
-from ganrun.evaluation.pictures import to_picture, to_png
+from ganrun.evaluation.paired_samples import PairedSamples, open_pairs
+from ganrun.evaluation.pictures import beside, columns_of, to_picture, to_png
 from ganrun.games.build import build_game
+from ganrun.models.given import Given
 from ganrun.run_folder.run_folder import find_checkpoint
 from ganrun.storage import Storage
 from ganrun.training import checkpoint
@@ -61,25 +58,54 @@ class Sampler:
             file = f"{name}_ema" if name in self.game.averaged else name
             checkpoint.load_network(storage, directory, file, network)
             network.eval()
-        self.label = label
-        if label is not None and not 0 <= label < self.game.classes:
-            if not self.game.classes:
-                raise UserError(f"--label {label}: {where} is unconditional; leave --label out")
-            raise UserError(f"--label {label}: labels of {where} are 0 to {self.game.classes - 1}")
+        self.label, self.classes = label, self.game.condition.classes
+        if label is not None and not 0 <= label < self.classes:
+            if not self.classes:
+                raise UserError(f"--label {label}: {where} has no labels; leave --label out")
+            raise UserError(f"--label {label}: labels of {where} are 0 to {self.classes - 1}")
 
     @property
     def of_points(self) -> bool:
         """True if the run generates points instead of images."""
-        return self.config.data.fields["image"].kind == "point"
+        return self.config.target.kind == "point"
+
+    @functools.cached_property
+    def pairs(self) -> PairedSamples | None:
+        """Samples that conditions are made of; None for labels and unconditional games.
+
+        Raises:
+            UserError: the run's data cannot be read.
+        """
+        condition, data = self.game.condition, self.config.data
+        if not condition.fields or condition.classes:
+            return None
+        target = self.config.objective.target
+        return open_pairs(condition, open_data(data.shards), target, data, self.config.evaluate)
 
     @torch.inference_mode()
-    def images(self, z: Tensor, label: Tensor | None) -> Tensor:
-        """Return images [B, C, H, W] in [-1, 1] for z [B, Z] and labels int64 [B] (None if unconditional)."""
-        return self.game.sample(self.game.networks, z, label)
+    def images(self, z: Tensor, given: Given) -> Tensor:
+        """Return images [B, C, H, W] in [-1, 1] for z [B, Z] and a condition.
+
+        Raises:
+            UserError: the generator has no z.
+        """
+        if self.game.from_z is None:
+            raise UserError(f"model.name: {self.config.model.name}: its generator has no z to choose or interpolate")
+        return self.game.from_z(self.game.networks, z, self.generated(0).noise(0, len(z)), given)
 
     def generated(self, seed: int) -> GeneratedImages:
         """Return the images of a seed, by number: the same that `ganrun evaluate` scores."""
-        return GeneratedImages(self.game, self.game.networks, seed, self.label)
+        return GeneratedImages(self.game, self.game.networks, seed, self.label, self.pairs)
+
+    def z(self, start: int, count: int, seed: int) -> Tensor:
+        """Return z of the images numbered from `start`, [count, Z].
+
+        Raises:
+            UserError: the generator has no z.
+        """
+        if self.game.latent is None:
+            raise UserError(f"model.name: {self.config.model.name}: its generator has no z to choose or interpolate")
+        return self.game.latent.draw(self.generated(seed).noise(start, count), count, "z")
 
     def draw(self, count: int, seed: int) -> Iterator[Tensor]:
         """Yield `count` images in batches [B, C, H, W]."""
@@ -89,7 +115,8 @@ class Sampler:
 
 
 def draw_grid(sampler: Sampler, out: Path, count: int, seed: int, interpolate: bool) -> None:
-    """Write `count` images to one PNG. A conditional game has one class per column.
+    """Write `count` images to one PNG: of class labels one per column, of other conditions each beside its condition
+    and the real image that belongs to it.
 
     With `interpolate` each row is an interpolation of 8 images. Points are plotted over the modes of the run's data.
 
@@ -101,23 +128,33 @@ def draw_grid(sampler: Sampler, out: Path, count: int, seed: int, interpolate: b
         rows = [_interpolation(sampler, row, seed) for row in range(-(-count // STEPS))]
         images = torch.cat(rows)[:count]
     else:
-        columns = sampler.game.classes if sampler.game.classes and sampler.label is None else None
+        columns = sampler.classes if sampler.classes and sampler.label is None else None
         images = torch.cat(list(sampler.draw(count, seed)))
+        if sampler.pairs is not None:
+            images, columns = _beside(sampler, images, seed)
     if sampler.of_points:
         shards = sampler.config.data.shards
         png = to_picture(images, open_data(shards).index, None, {})
         if png is None:
             raise UserError(f"--out {out}: cannot plot points of {shards}: their modes are unknown")
-        _write(out, png)
+        write_file(out, png)
     else:
-        _write(out, to_png(images, columns))
+        write_file(out, to_png(images, columns))
+
+
+def _beside(sampler: Sampler, images: Tensor, seed: int) -> tuple[Tensor, int]:
+    """Return all pictures of the samples, and the columns of their grid."""
+    generated, count = sampler.generated(seed), len(images)
+    shown = sampler.game.condition.show(generated.given(0, count))
+    pictures, of_each = beside(shown, images, generated.truth(0, count))
+    return pictures, columns_of(count, of_each)
 
 
 def _interpolation(sampler: Sampler, row: int, seed: int) -> Tensor:
-    generated = sampler.generated(seed)
-    begin, end = generated.noise(2 * row, 2)
-    label = generated.labels(1, row)
-    return sampler.images(slerp(begin, end, STEPS), None if label is None else label.expand(STEPS))
+    begin, end = sampler.z(2 * row, 2, seed)
+    given = sampler.generated(seed).given(row, 1)
+    steps = {name: value.expand(STEPS, *value.shape[1:]) for name, value in given.items()}
+    return sampler.images(slerp(begin, end, STEPS), steps)
 
 
 def draw_singles(sampler: Sampler, out: Path, count: int, seed: int) -> None:
@@ -131,60 +168,8 @@ def draw_singles(sampler: Sampler, out: Path, count: int, seed: int) -> None:
     number = 0
     for batch in sampler.draw(count, seed):
         for image in to_uint8(batch):
-            _write(out / f"{number:06d}.png", bytes(encode_png(image).numpy()))
+            write_file(out / f"{number:06d}.png", bytes(encode_png(image).numpy()))
             number += 1
-
-
-def write_weights(sampler: Sampler, out: Path) -> None:
-    """Write the EMA weights as safetensors. The metadata holds the version of ganrun and the config as JSON."""
-    tensors = {
-        (key if len(sampler.game.averaged) == 1 else f"{name}.{key}"): value.contiguous()
-        for name in sampler.game.averaged
-        for key, value in sampler.game.networks[name].state_dict().items()
-    }
-    metadata = {"ganrun": ganrun.__version__, "config": sampler.config.model_dump_json()}
-    _write(out, save_tensors(tensors, metadata))
-
-
-def write_program(sampler: Sampler, out: Path) -> None:
-    """Write z [B, Z] (and labels [B]) -> images [B, C, H, W] as a torch.export program with dynamic B.
-
-    Raises:
-        UserError: torch.export cannot follow the user's own network, or `out` cannot be written.
-    """
-    generated = sampler.generated(0)
-    inputs = [tensor for tensor in (generated.noise(0, 2), generated.labels(2)) if tensor is not None]
-    batch = {0: torch.export.Dim("batch", min=1)}
-    logging.disable(logging.WARNING)  # torch logs and prints pages about what the message below says.
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            program = torch.export.export(_Program(sampler), tuple(inputs), dynamic_shapes=[batch] * len(inputs))
-    except Exception as error:
-        raise UserError(f"--out {out}: {_why_no_program(error, sampler.config)}") from error
-    finally:
-        logging.disable(logging.NOTSET)
-    buffer = io.BytesIO()
-    torch.export.save(program, buffer)
-    _write(out, buffer.getvalue())
-
-
-def _why_no_program(error: Exception, config: Config) -> str:
-    reason = describe(error, config.run.imports)
-    if "specialized it to be a constant" in reason:
-        reason = "its sample function has a fixed batch size; take it from the input, as in x.view(len(z), -1)"
-    return f"model.name: {config.model.name} cannot be exported as a program ({reason}); export .safetensors instead"
-
-
-class _Program(nn.Module):
-    def __init__(self, sampler: Sampler) -> None:
-        super().__init__()
-        # torch.export warns about channels_last weights. Images of weights with gradients would have one, too.
-        self.networks = nn.ModuleDict(sampler.game.networks).to(memory_format=torch.contiguous_format)
-        self.networks.requires_grad_(False)
-        self._sample = sampler.game.sample
-
-    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        return self._sample(dict(self.networks.items()), z, label)
 
 
 def slerp(begin: Tensor, end: Tensor, steps: int) -> Tensor:
@@ -199,7 +184,12 @@ def slerp(begin: Tensor, end: Tensor, steps: int) -> Tensor:
     return (torch.sin((1 - share) * angle) * begin + torch.sin(share * angle) * end) / torch.sin(angle)
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file that a user asked for.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)

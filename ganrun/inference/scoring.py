@@ -79,10 +79,12 @@ def score_pictures(
     seed = request.seed if request.seed is not None else config.run.seed if config else 0
     pictures = PictureFolder(folder, data.index.image_size, data.index.channels, seed)
     samples = min(request.samples or len(pictures.paths), len(pictures.paths))
-    fields = config.data.fields if config else {"image": FieldConfig(kind="image")}
+    fields, target = (
+        (config.data.fields, config.objective.target) if config else ({"image": FieldConfig(kind="image")}, "image")
+    )
     scored = data if request.data else open_scored(data, settings, samples, key="--samples")
     share, mib = (config.data.damaged_share, config.data.cache_mib) if config else (0.0, 0)
-    reals = RealImages(scored, samples, fields, share, open_cache(mib))
+    reals = RealImages(scored, samples, fields, share, open_cache(mib), target=target)
     found = _compare(pictures, reals, samples, settings, request, open_storage(str(cache_folder().parent)), seen)
     return {"images": None, **_described(found)}
 
@@ -213,14 +215,15 @@ def _reals(sampler: Sampler, request: ScoreRequest, samples: int) -> RealImages:
             f"--size {config.image_size} --channels {config.channels}"
         )
     classes = _classes(sampler, request, data)
-    return RealImages(data, samples, config.fields, config.damaged_share, open_cache(config.cache_mib), classes)
+    cache, target = open_cache(config.cache_mib), sampler.config.objective.target
+    return RealImages(data, samples, config.fields, config.damaged_share, cache, classes, target)
 
 
 def _classes(sampler: Sampler, request: ScoreRequest, data: DataSet) -> tuple[str, ...] | None:
     """Return the run's class names by label, to which the labels of other data are renumbered; None: the data's own."""
     asked = any("labels" in SCORES[name]().needs for name in request.metrics or ()) or request.classifier_accuracy
     own = request.data is None and sampler.config.evaluate.shards is None
-    if own or not sampler.game.classes or (request.metrics is not None and not asked):
+    if own or not sampler.classes or (request.metrics is not None and not asked):
         return None
     classes = open_data(sampler.config.data.shards).index.classes
     # The default metrics leave out those of classes where the classes differ; who asks for them is told.
@@ -231,4 +234,4 @@ def _generated(sampler: Sampler, seed: int) -> GeneratedImages:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for network in sampler.game.networks.values():
         network.to(device)
-    return GeneratedImages(sampler.game, sampler.game.networks, seed)
+    return sampler.generated(seed)

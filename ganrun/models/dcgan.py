@@ -7,24 +7,65 @@ to the image). Each halving of the resolution doubles the channels. S = 64 with 
 With classes it is the conditional GAN of Mirza & Osindero 2014 (arXiv:1411.1784): the one-hot label is concatenated to
 z in the generator, and as K constant planes to the image in the discriminator. A linear layer over a concatenation is
 the sum of a layer over each part, so this adds a learned embedding of the label to the output of the first layer.
+
+With pictures [B, C', S, S] an encoder of the discriminator's layers halves them to 4x4. Its features are added to those
+of the generator at each resolution, as in a U-Net. The discriminator sees the pictures joined to the image.
 """
+
+from collections.abc import Mapping
+from itertools import pairwise
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
 from ganrun.config.schema import DataConfig, ModelConfig
+from ganrun.models.given import Given, label_of, pictures_of, with_pictures
 from ganrun.models.minibatch_stddev import MinibatchStddev
 from ganrun.models.normalization import SlotBatchNorm2d
 from ganrun.models.one_hot import one_hot
 from ganrun.models.spectral_norm import normalise_spectrally
 
 
-class Generator(nn.Module):
-    """Noise z [B, Z] (and labels [B]) -> images [B, C, S, S] in [-1, 1]."""
+class Encoder(nn.Module):
+    """Pictures [B, C', S, S] -> features [B, W, S / 2, S / 2], [B, 2 W, S / 4, S / 4], ... down to 4x4."""
 
-    def __init__(self, image_size: int, channels: int, width: int, latent_size: int, classes: int = 0) -> None:
+    def __init__(self, image_size: int, channels: int, width: int) -> None:
         super().__init__()
-        self.classes = classes
+        layers = [nn.Sequential(nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2, True))]
+        while image_size // 2 ** len(layers) > 4:
+            down = nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False)
+            layers.append(nn.Sequential(*_block(down, nn.LeakyReLU(0.2, True))))
+            width *= 2
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, pictures: Tensor) -> list[Tensor]:
+        """Return the features at each resolution, the highest first."""
+        features = [pictures]
+        for layer in self.layers:
+            features.append(layer(features[-1]))
+        return features[1:]
+
+
+class Generator(nn.Module):
+    """Noise z [B, Z] and a condition: labels [B], or pictures [B, C', S, S] -> images [B, C, S, S] in [-1, 1].
+
+    Args:
+        image_size, channels, width, latent_size, classes: S, C, W, Z, K.
+        pictures: channels of the condition's pictures by name.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        channels: int,
+        width: int,
+        latent_size: int,
+        classes: int = 0,
+        pictures: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        super().__init__()
+        self.classes, self.pictures = classes, tuple(pictures)
         deepest = width * image_size // 8
         layers = _block(nn.ConvTranspose2d(latent_size + classes, deepest, 4, 1, 0, bias=False), nn.ReLU(True))
         size = 4
@@ -34,15 +75,21 @@ class Generator(nn.Module):
             deepest, size = deepest // 2, size * 2
         layers += [nn.ConvTranspose2d(width, channels, 4, 2, 1, bias=False), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
+        self.encoder = Encoder(image_size, sum(pictures.values()), width) if pictures else None
 
-    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """Return images [B, C, S, S] for z [B, Z] and labels int64 [B]."""
-        images: Tensor = self.layers(_join(z[:, :, None, None], label, self.classes))
-        return images
+    def forward(self, z: Tensor, given: Given | Tensor | None = None) -> Tensor:
+        """Return images [B, C, S, S] for z [B, Z] and a condition, or labels int64 [B]."""
+        x = _join(z[:, :, None, None], label_of(given), self.classes)
+        features = self.encoder(pictures_of(given, self.pictures)) if self.encoder else []
+        for layer in self.layers:
+            x = layer(x)
+            if features and isinstance(layer, nn.ReLU):
+                x = x + features.pop()
+        return x
 
 
 class Discriminator(nn.Module):
-    """Images [B, C, S, S] in [-1, 1] (and labels [B]) -> logits [B], above 0 for real.
+    """Images [B, C, S, S] in [-1, 1] and a condition, as for the generator -> logits [B], above 0 for real.
 
     `spectral_norm` replaces batch norm, whose gain would undo the Lipschitz bound.
     """
@@ -55,10 +102,11 @@ class Discriminator(nn.Module):
         classes: int = 0,
         spectral_norm: bool = False,
         minibatch_stddev: bool = False,
+        pictures: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         super().__init__()
-        self.classes = classes
-        first = nn.Conv2d(channels + classes, width, 4, 2, 1, bias=spectral_norm)
+        self.classes, self.pictures = classes, tuple(pictures)
+        first = nn.Conv2d(channels + classes + sum(pictures.values()), width, 4, 2, 1, bias=spectral_norm)
         layers: list[nn.Module] = [first, nn.LeakyReLU(0.2, True)]
         size = image_size // 2
         while size > 4:
@@ -71,24 +119,35 @@ class Discriminator(nn.Module):
         layers.append(nn.Conv2d(width + minibatch_stddev, 1, 4, 1, 0, bias=False))
         self.layers = nn.Sequential(*layers)
 
-    def features(self, images: Tensor, label: Tensor | None = None) -> Tensor:
-        """Return the input of the last layer, [B, C', 4, 4]."""
-        features: Tensor = self.layers[:-1](_join(images, label, self.classes))
+    def intermediate(self, images: Tensor, given: Given | Tensor | None = None) -> list[Tensor]:
+        """Return the features at each resolution, a list of [B, C', H, W]; the last is the input of the last layer."""
+        x = _join(with_pictures(images, given, self.pictures), label_of(given), self.classes)
+        features = []
+        for layer, following in pairwise(self.layers):
+            x = layer(x)
+            if isinstance(layer, nn.LeakyReLU | MinibatchStddev) and not isinstance(following, MinibatchStddev):
+                features.append(x)
         return features
 
-    def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
+    def features(self, images: Tensor, given: Given | Tensor | None = None) -> Tensor:
+        """Return the input of the last layer, [B, C', 4, 4]."""
+        return self.intermediate(images, given)[-1]
+
+    def forward(self, images: Tensor, given: Given | Tensor | None = None) -> Tensor:
         """Return logits [B]."""
-        logits: Tensor = self.layers[-1](self.features(images, label))
+        logits: Tensor = self.layers[-1](self.features(images, given))
         return logits.flatten()
 
 
-def dcgan(model: ModelConfig, data: DataConfig) -> dict[str, nn.Module]:
+def dcgan(
+    model: ModelConfig, data: DataConfig, pictures: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, nn.Module]:
     """Build generator and discriminator, with weights from N(0, 0.02^2) (section 4)."""
     size, channels = data.image_size, data.channels
     networks: dict[str, nn.Module] = {
-        "generator": Generator(size, channels, model.width, model.latent_size, model.classes),
+        "generator": Generator(size, channels, model.width, model.latent_size, model.classes, pictures),
         "discriminator": Discriminator(
-            size, channels, model.width, model.classes, model.spectral_norm, model.minibatch_stddev
+            size, channels, model.width, model.classes, model.spectral_norm, model.minibatch_stddev, pictures
         ),
     }
     for network in networks.values():

@@ -4,15 +4,22 @@ Written from the text of the paper: section 3 for the layers, appendix D and tab
 
 Shapes: B batch, Z latent size, K classes, C image channels, S image size, W `model.width`. Channels are W at S x S,
 double at each halving down to 32 x 32 and then stay. Table 9: W = 768 at S = 32, 384 at 64, 96 at 256, all with Z = 64.
+
+With pictures [B, C', S, S] as condition, which the paper does not have, an encoder of the discriminator's layers halves
+them to 4x4. Its features are added to those of the generator at each resolution, as in a U-Net. The discriminator sees
+the pictures joined to the image.
 """
 
+from collections.abc import Mapping
 from itertools import pairwise
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ganrun.config.schema import DataConfig, ModelConfig
+from ganrun.models.given import Given, label_of, pictures_of, with_pictures
 
 BLOCKS = 2
 """Residual blocks at each resolution."""
@@ -62,12 +69,47 @@ class Transition(nn.Module):
         return _resample(self.conv(x), 2.0) if self.scale > 1 else self.conv(_resample(x, 0.5))
 
 
-class Generator(nn.Module):
-    """Noise z [B, Z] (and labels [B]) -> images [B, C, S, S] around [-1, 1], unbounded: no tanh (section 3, e)."""
+class Encoder(nn.Module):
+    """Images [B, C, S, S] -> features [B, W, S, S], ... [B, C', 4, 4] at each resolution."""
 
-    def __init__(self, image_size: int, channels: int, width: int, latent_size: int, classes: int) -> None:
+    def __init__(self, plan: list[int], channels: int) -> None:
         super().__init__()
-        plan = widths(image_size, width)
+        layers: list[nn.Module] = [nn.Conv2d(channels, plan[0], 1, bias=False)]
+        for inputs, outputs in pairwise(plan):
+            layers += [*(Block(inputs) for _ in range(BLOCKS)), Transition(inputs, outputs, 0.5)]
+        layers += [Block(plan[-1]) for _ in range(BLOCKS)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return the features of the last block at each resolution, the highest first."""
+        return features_of(self.layers, images)
+
+
+def features_of(layers: nn.Sequential, images: Tensor) -> list[Tensor]:
+    """Return the features of the last block at each resolution."""
+    x, found = images, []
+    for layer in layers:
+        if isinstance(layer, Transition):
+            found.append(x)
+        x = layer(x)
+    return [*found, x]
+
+
+class Generator(nn.Module):
+    """Noise z [B, Z] and a condition: labels [B], or pictures [B, C', S, S] -> images [B, C, S, S].
+
+    They lie around [-1, 1], unbounded: no tanh (section 3, e).
+
+    Args:
+        image_size, channels, width, latent_size, classes: S, C, W, Z, K.
+        pictures: channels of the condition's pictures by name.
+    """
+
+    def __init__(
+        self, image_size: int, channels: int, width: int, latent_size: int, classes: int, pictures: Mapping[str, int]
+    ) -> None:
+        super().__init__()
+        self.pictures, plan = tuple(pictures), widths(image_size, width)
         self.embedding = nn.Embedding(classes, latent_size) if classes else None
         self.basis = nn.Parameter(torch.empty(plan[0], BOTTOM, BOTTOM))
         self.modulation = nn.Linear(latent_size * (2 if classes else 1), plan[0], bias=False)
@@ -75,46 +117,55 @@ class Generator(nn.Module):
         for inputs, outputs in pairwise(plan):
             layers += [Transition(inputs, outputs, 2.0), *(Block(outputs) for _ in range(BLOCKS))]
         self.layers = nn.Sequential(*layers, nn.Conv2d(plan[-1], channels, 1, bias=False))
+        self.encoder = Encoder(plan[::-1], sum(pictures.values())) if pictures else None
 
-    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(self, z: Tensor, given: Given | Tensor | None = None) -> Tensor:
         """Return images; with classes z' = concat(z, embed(c)) replaces z (appendix D)."""
         if self.embedding is not None:
-            z = torch.cat([z, self.embedding(label).to(z.dtype)], dim=1)
-        images: Tensor = self.layers(self.basis * self.modulation(z)[:, :, None, None])
-        return images
+            z = torch.cat([z, self.embedding(label_of(given)).to(z.dtype)], dim=1)
+        x: Tensor = self.basis * self.modulation(z)[:, :, None, None]
+        features = self.encoder(pictures_of(given, self.pictures)) if self.encoder else []
+        x = x + features.pop() if features else x
+        for layer in self.layers:
+            x = layer(x)
+            if features and isinstance(layer, Transition):
+                x = x + features.pop()
+        return x
 
 
 class Discriminator(nn.Module):
-    """Images [B, C, S, S] in [-1, 1] (and labels [B]) -> logits [B], above 0 for real."""
+    """Images [B, C, S, S] in [-1, 1] and a condition, as for the generator -> logits [B], above 0 for real."""
 
-    def __init__(self, image_size: int, channels: int, width: int, classes: int) -> None:
+    def __init__(self, image_size: int, channels: int, width: int, classes: int, pictures: Mapping[str, int]) -> None:
         super().__init__()
-        plan = widths(image_size, width)[::-1]
-        layers: list[nn.Module] = [nn.Conv2d(channels, plan[0], 1, bias=False)]
-        for inputs, outputs in pairwise(plan):
-            layers += [*(Block(inputs) for _ in range(BLOCKS)), Transition(inputs, outputs, 0.5)]
-        layers += [Block(plan[-1]) for _ in range(BLOCKS)]
-        layers.append(nn.Conv2d(plan[-1], plan[-1], BOTTOM, groups=plan[-1], bias=False))
-        self.layers = nn.Sequential(*layers)
+        self.pictures, plan = tuple(pictures), widths(image_size, width)[::-1]
+        encoder = Encoder(plan, channels + sum(pictures.values()))
+        self.layers = encoder.layers.append(nn.Conv2d(plan[-1], plan[-1], BOTTOM, groups=plan[-1], bias=False))
         self.linear = nn.Linear(plan[-1], plan[-1] if classes else 1, bias=False)
         self.embedding = nn.Embedding(classes, plan[-1]) if classes else None
 
-    def features(self, images: Tensor, label: Tensor | None = None) -> Tensor:
+    def intermediate(self, images: Tensor, given: Given | Tensor | None = None) -> list[Tensor]:
+        """Return the features at each resolution, a list of [B, C', H, W]; the last is the input of the last layer."""
+        return features_of(self.layers, with_pictures(images, given, self.pictures))
+
+    def features(self, images: Tensor, given: Given | Tensor | None = None) -> Tensor:
         """Return the input of the last layer, [B, C']. It does not depend on the label."""
-        features: Tensor = self.layers(images).flatten(1)
-        return features
+        return self.intermediate(images, given)[-1].flatten(1)
 
-    def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, given: Given | Tensor | None = None) -> Tensor:
         """Return logits [B]; with classes D(x) = embed(c) . D'(x) (appendix D)."""
-        outputs: Tensor = self.linear(self.features(images, label))
-        return outputs.squeeze(1) if self.embedding is None else (self.embedding(label) * outputs).sum(1)
+        outputs: Tensor = self.linear(self.features(images, given))
+        return outputs.squeeze(1) if self.embedding is None else (self.embedding(label_of(given)) * outputs).sum(1)
 
 
-def r3gan(model: ModelConfig, data: DataConfig) -> dict[str, nn.Module]:
+def r3gan(
+    model: ModelConfig, data: DataConfig, pictures: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, nn.Module]:
     """Build generator and discriminator."""
+    size, channels, width, classes = data.image_size, data.channels, model.width, model.classes
     networks: dict[str, nn.Module] = {
-        "generator": Generator(data.image_size, data.channels, model.width, model.latent_size, model.classes),
-        "discriminator": Discriminator(data.image_size, data.channels, model.width, model.classes),
+        "generator": Generator(size, channels, width, model.latent_size, classes, pictures),
+        "discriminator": Discriminator(size, channels, width, classes, pictures),
     }
     for network in networks.values():
         _initialise(network)

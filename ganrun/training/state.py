@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ganrun.config.schema import DataConfig, RunConfig, TrainConfig
 from ganrun.config.schema_optimizer import OptimizerConfig
-from ganrun.data.decode import Field, RawBatch
+from ganrun.data.decode import RawBatch, normalised
 from ganrun.errors import RunError, UserError
 from ganrun.games.game import Batch, Game, Networks
 from ganrun.models.normalization import update_running_stats
@@ -162,7 +162,7 @@ class TrainingState:
     def fill(self, next_batches: Callable[[], list[RawBatch]]) -> RoundInputs:
         """Write the inputs of the next round: batches, noise, learning rates. Rounds of one kind share their memory."""
         number = self.images // self.round_images
-        kind = self.game.kind(self.images, number)
+        kind = self.game.kind_of_round(self.images, number)
         if kind not in self._inputs:
             self._inputs[kind] = RoundInputs(len(self._turns), self.dtype, self.device)
         batches = [next_batches() for _ in range(self._fresh_batches)]
@@ -205,6 +205,8 @@ class TrainingState:
             name = player_step.player.name
             if turn.batch == len(batches):
                 batches.append([self.normalise(batch) for batch in inputs.batches[turn.batch]])
+            if not player_step.player.active(self.images):
+                continue
             with span(f"{name}: turn"):
                 noises = list(self._noises(turn.number, number, turn.offset, inputs.noise))
                 rows = player_step.backward(batches[turn.batch], noises, reduced)
@@ -238,15 +240,7 @@ class TrainingState:
 
     def normalise(self, batch: RawBatch) -> Batch:
         """Return a batch with images scaled from uint8 to [-1, 1] and numbers in the precision of the run."""
-        return {name: self._normalise_field(field) for name, field in batch.items()}
-
-    def _normalise_field(self, field: Field) -> Field:
-        if not isinstance(field, Tensor):
-            return field
-        if field.dtype == torch.uint8:
-            images = field.contiguous(memory_format=torch.channels_last)
-            return images.to(self.dtype).div_(127.5).sub_(1)
-        return field.to(self.dtype) if field.is_floating_point() else field
+        return normalised(batch, self.dtype)
 
     def _noises(
         self,

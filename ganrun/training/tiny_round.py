@@ -41,7 +41,7 @@ def play(spec: RunSpec, data: DataSet) -> str:
         with _named(spec, "building the game"):
             state = _new_state(tiny, slots)
         with _named(spec, f"drawing {SAMPLES} samples"):
-            _check_samples(state, spec)
+            _check_samples(state, spec, batches)
         _round(state, batches, spec)
     with _named(spec, "loading the saved state"):
         resumed = _new_state(tiny, slots)
@@ -95,13 +95,15 @@ def _named(spec: RunSpec, doing: str) -> Iterator[None]:
         raise UserError(f"{names}: {doing}: {cause}") from error
 
 
-def _check_samples(state: TrainingState, spec: RunSpec) -> None:
-    game, size = state.game, spec.data.image_size
-    noise = KeyedNoise(state.seed, 0, 0, 0, state.device, state.dtype)
+def _check_samples(state: TrainingState, spec: RunSpec, batches: MadeUpBatches) -> None:
+    game, (channels, size) = state.game, spec.data.shape(spec.objective.target)
+    noise = KeyedNoise(state.seed, 0, 0, 0, state.device, state.dtype).under("samples")
     with torch.inference_mode():
-        z = game.latent.draw(noise, SAMPLES, "samples/z")
-        images = game.sample(state.ema_networks, z, game.labels(0, SAMPLES, state.device))
-    shape = [SAMPLES, spec.data.channels, size, size]
+        given = game.condition.by_number(0, SAMPLES, state.device)
+        if given is None:
+            given = game.condition.of(state.normalise(batches.next(SAMPLES)), noise)
+        images = game.sample(state.ema_networks, SAMPLES, noise, given)
+    shape = [SAMPLES, channels, size, size]
     if not isinstance(images, torch.Tensor) or list(images.shape) != shape:
         found = list(images.shape) if isinstance(images, torch.Tensor) else type(images).__name__
         raise UserError(f"objective.game: {spec.objective.game}: Game.sample returned {found}; return images {shape}")

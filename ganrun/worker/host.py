@@ -14,6 +14,7 @@ from ganrun.data.stream import Stream
 from ganrun.errors import RunError
 from ganrun.evaluation.evaluator import Evaluator
 from ganrun.evaluation.generated_images import GeneratedImages
+from ganrun.evaluation.paired_samples import PairedSamples
 from ganrun.evaluation.point_evaluator import PointEvaluator
 from ganrun.run_folder.run_folder import Pointer, RunFolder
 from ganrun.telemetry import messages, records
@@ -43,6 +44,7 @@ class WorkerHost:
         attempt: number of this attempt.
         progress: progress of the attempts before.
         evaluator: evaluator of the EMA generator; None if the config has no scores.
+        pairs: samples that conditions are made of; None for labels and unconditional games.
     """
 
     def __init__(
@@ -55,10 +57,11 @@ class WorkerHost:
         attempt: int,
         progress: RunProgress,
         evaluator: Evaluator | PointEvaluator | None,
+        pairs: PairedSamples | None,
     ) -> None:
         self.spec, self.state, self.folder, self.channel, self.attempt = spec, state, folder, channel, attempt
         self.stream, self.data_fingerprint = stream, stream.data.index.fingerprint
-        self.progress, self.evaluator, self.best = progress, evaluator, spec.evaluate.best
+        self.progress, self.evaluator, self.best, self.pairs = progress, evaluator, spec.evaluate.best, pairs
         self.is_rank_0 = state.slots.rank == 0
         self.line_writer: LineWriter | None = None
         self.checkpoint_writer: CheckpointWriter | None = None
@@ -83,8 +86,7 @@ class WorkerHost:
         """State of the next checkpoint: it has the best score; an evaluation task is to score it."""
         self._metrics = f"metrics/{attempt:04d}-{state.images:012d}.jsonl"
         self._profiler = round_profiler(spec, state, folder, self.emit_event)
-        self._begun = time.monotonic()
-        self._recorded = False
+        self._begun, self._recorded = time.monotonic(), False
 
     @timed_as("telemetry")
     def should_stop(self) -> bool:
@@ -136,8 +138,8 @@ class WorkerHost:
         """Draw samples of the EMA networks, write them to the run's folder and send them to the driver."""
         if self.line_writer is None:
             return
-        images = self.state.images
-        if drawn := draw_samples(self.state, self.spec.telemetry.sample_images, self.stream.data.index, self.attempt):
+        images, count = self.state.images, self.spec.telemetry.sample_images
+        if drawn := draw_samples(self.state, count, self.stream.data.index, self.attempt, self.pairs):
             self.line_writer.picture(f"samples/{images:012d}.png", drawn.png)
             self.channel.send(messages.SamplesDrawn(images, drawn.pushed, drawn.diversity))
 
@@ -152,12 +154,11 @@ class WorkerHost:
             self._to_score = self.state.images > 0
             return self._to_score
         assert self.evaluator is not None
-        generated = GeneratedImages(self.state.game, self.state.ema_networks, self.state.seed)
+        generated = GeneratedImages(self.state.game, self.state.ema_networks, self.state.seed, pairs=self.pairs)
         score = self.evaluator.score(generated, dist.group.WORLD if self.state.slots.workers > 1 else None)
         found = score.to_json()
         best = self._is_best(self.best.value_in(found))
-        self._best = self._best or best
-        self._score = (self.state.images, found)
+        self._best, self._score = self._best or best, (self.state.images, found)
         self._record_score(self.state.images, found, best)
         return best
 
@@ -224,10 +225,9 @@ class WorkerHost:
         progress, spare = replace(self.progress, seconds=seconds), self.checkpoint_writer.take_spare()
         snapshot = take_snapshot(state_dict, progress, self.spec.to_yaml(), spare)
         name = f"{self.state.images:012d}-{self.attempt:04d}"
-        facts = {"images": self.state.images, "attempt": self.attempt, "data": self.data_fingerprint}
         scores = [self._score[1]] if self._score and self._score[0] == self.state.images else []
         pointer = Pointer(name, self.state.images, self.attempt, self.best.value_in(scores[0]) if scores else None)
-        facts |= {"scores": scores}
+        facts = {"images": self.state.images, "attempt": self.attempt, "data": self.data_fingerprint, "scores": scores}
         if self.spec.tune:
             self.checkpoint_writer.held |= {name}
         seconds = time.monotonic() - begun

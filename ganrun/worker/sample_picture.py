@@ -3,17 +3,18 @@
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from ganrun.data.index import Index
-from ganrun.evaluation.pictures import small_png, to_picture
+from ganrun.evaluation.generated_images import GeneratedImages
+from ganrun.evaluation.paired_samples import PairedSamples
+from ganrun.evaluation.pictures import beside, columns_of, small_png, to_picture
 from ganrun.rng import KeyedNoise
 from ganrun.telemetry.protocol import PART_BYTES
 from ganrun.training.state import TrainingState
 
 
 class SamplePicture(NamedTuple):
-    """Samples of the EMA networks as PNG, a class in each column."""
+    """Samples of the EMA networks as PNG, a class in each column, or condition, sample and truth side by side."""
 
     png: bytes
     pushed: bytes
@@ -22,7 +23,9 @@ class SamplePicture(NamedTuple):
     """Mean over pixels of the samples' standard deviation over latents, in [0, 1]."""
 
 
-def draw_samples(state: TrainingState, count: int, index: Index, attempt: int) -> SamplePicture | None:
+def draw_samples(
+    state: TrainingState, count: int, index: Index, attempt: int, pairs: PairedSamples | None = None
+) -> SamplePicture | None:
     """Draw the picture; None for points whose modes are unknown.
 
     Args:
@@ -30,20 +33,20 @@ def draw_samples(state: TrainingState, count: int, index: Index, attempt: int) -
         count: samples.
         index: of the run's data.
         attempt: written into the file's text, with the images shown.
+        pairs: samples that the conditions are made of; None for labels and unconditional games.
     """
-    images = _samples(state, count)
+    if pairs is not None:
+        count = min(count, pairs.samples)
+    generated = GeneratedImages(state.game, state.ema_networks, state.seed, pairs=pairs)
+    condition, noise = state.game.condition, KeyedNoise(state.seed, 0, 0, 0, state.device, state.dtype)
+    with torch.inference_mode():
+        given = generated.given(0, count)
+        images = state.game.sample(state.ema_networks, count, noise.under("samples"), given)
+        shown, pictures = beside(condition.show(given), images, generated.truth(0, count))
     facts = {"attempt": str(attempt), "images": str(state.images)}
-    png = to_picture(images, index, state.game.classes or None, facts)
+    columns = columns_of(count, pictures) if pictures > 1 else condition.classes or None
+    png = to_picture(shown, index, columns, facts)
     if png is None:
         return None
     diversity = float(images.double().std(0, correction=0).mean())
-    return SamplePicture(png, png if len(png) <= PART_BYTES else small_png(images), diversity)
-
-
-def _samples(state: TrainingState, count: int) -> Tensor:
-    """Return samples [B, C, H, W] in [-1, 1]."""
-    game = state.game
-    noise = KeyedNoise(state.seed, 0, 0, 0, state.device, state.dtype)
-    with torch.inference_mode():
-        z = game.latent.draw(noise, count, "samples/z")
-        return game.sample(state.ema_networks, z, game.labels(0, count, state.device))
+    return SamplePicture(png, png if len(png) <= PART_BYTES else small_png(shown), diversity)

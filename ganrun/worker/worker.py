@@ -20,8 +20,10 @@ from ganrun.data.scored import open_scored
 from ganrun.data.stream import Stream
 from ganrun.errors import PROGRAM_FAULTS, DivergedError, RunError, UserError
 from ganrun.evaluation.evaluator import Evaluator
+from ganrun.evaluation.paired_samples import PairedSamples, open_pairs
 from ganrun.evaluation.point_evaluator import PointEvaluator
 from ganrun.evaluation.real_images import RealImages
+from ganrun.games.build import condition_of
 from ganrun.models.extractors import open_extractor
 from ganrun.run_folder.run_folder import RunFolder
 from ganrun.slots import Slots
@@ -99,6 +101,7 @@ class _Setup(NamedTuple):
     data: DataSet
     """The samples that are trained on."""
     evaluator: Evaluator | PointEvaluator | None
+    pairs: PairedSamples | None
     channel: Channel
     restart: messages.Restart | None
 
@@ -110,8 +113,9 @@ def _set_up(config: RunSpec, channel: Channel, restart: messages.Restart | None)
     folder = RunFolder(open_storage(config.run.uri, patience))
     data = open_data(config.data.shards, patience, crop=config.data.crop)
     evaluator = _open_evaluator(config, data) if config.evaluate.every_images else None
+    pairs = open_pairs(condition_of(config), data, config.objective.target, config.data, config.evaluate, patience)
     trained_on = data.trained_on(config.evaluate.held_out_share, config.data.mirror)
-    return _Setup(folder, trained_on, evaluator, channel, restart)
+    return _Setup(folder, trained_on, evaluator, pairs, channel, restart)
 
 
 def _attempt(
@@ -135,7 +139,8 @@ def _attempt(
     if isinstance(transition, Rollback):
         state.collapse_detector = CollapseDetector()
     stream = _open_stream(config, state, setup.data)
-    host = WorkerHost(config, state, setup.folder, stream, setup.channel, start.attempt, progress, setup.evaluator)
+    parts = (setup.evaluator, setup.pairs)
+    host = WorkerHost(config, state, setup.folder, stream, setup.channel, start.attempt, progress, *parts)
     if host.is_rank_0:
         _report_start(host, start, unfit, transition, setup.restart)
     if exploit:
@@ -271,13 +276,14 @@ def _open_stream(config: RunSpec, state: TrainingState, data: DataSet) -> Stream
 
 def _open_evaluator(config: RunSpec, data: DataSet) -> Evaluator | PointEvaluator:
     settings, kept = config.evaluate, open_storage(config.run.storage, config.run.patience_seconds)
-    if config.data.fields["image"].kind == "point":
+    if config.target.kind == "point":
         return PointEvaluator(data.index, settings.samples, settings.metrics, kept)
     extractor = open_extractor(settings.extractor, settings.extractor_weights)
     cache = open_cache(config.data.cache_mib)
     scored = open_scored(data, settings, settings.samples, config.run.patience_seconds)
     classes = data.index.classes if config.model.classes else None
-    reals = RealImages(scored, settings.samples, config.data.fields, config.data.damaged_share, cache, classes)
+    fields, target = config.data.fields, config.objective.target
+    reals = RealImages(scored, settings.samples, fields, config.data.damaged_share, cache, classes, target)
     return Evaluator(
         extractor,
         reals,

@@ -8,8 +8,9 @@ import torch
 from ganrun.benchmarks.comparison import Rates, in_turn, rate, ratio, result, spread
 from ganrun.benchmarks.rounds import changed, rounds, use_threads
 from ganrun.config.run_spec import RunSpec
-from ganrun.data.decode import Field
+from ganrun.data.decode import RawBatch
 from ganrun.games.build import build_game
+from ganrun.games.game import Batch
 from ganrun.slots import Slots
 from ganrun.training.ema import EMA
 from ganrun.training.flat import FlatNetwork, flatten
@@ -72,13 +73,14 @@ def _contiguous(spec: RunSpec) -> TrainingState:
     for network in game.networks.values():
         network.to(memory_format=torch.contiguous_format)
     state = TrainingState(game, spec.run, spec.data, spec.optimizer, spec.train, Slots(1))
-    inner = state._normalise_field
+    inner = state.normalise
 
-    def place(field: Field) -> Field:
-        placed = inner(field)
-        return placed.contiguous() if isinstance(placed, torch.Tensor) else placed
+    def place(batch: RawBatch) -> Batch:
+        return {
+            name: each.contiguous() if isinstance(each, torch.Tensor) else each for name, each in inner(batch).items()
+        }
 
-    state._normalise_field = place  # type: ignore[method-assign]
+    state.normalise = place  # type: ignore[method-assign]
     return state
 
 

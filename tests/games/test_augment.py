@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ganrun.config.schema import ObjectiveConfig
+from ganrun.config.schema_objective import ObjectiveConfig
 from ganrun.games.augment import (
     DIFFAUGMENT,
     AdaptiveAugmentation,

@@ -190,11 +190,11 @@ def test_an_unconditional_game_takes_no_notice_of_labels(values):
     state = play_of(values, data__slots=1)
     calls = {name: counted(network) for name, network in state.game.networks.items()}
     state.round(labelled)
-    assert all(inputs[1] is None for each in calls.values() for inputs, _ in each)
-    assert state.game.labels(0, 4, state.device) is None
+    assert not any(inputs[1] for each in calls.values() for inputs, _ in each)
+    assert state.game.condition.by_number(0, 4, state.device) == {}
 
 
 def test_labels_to_generate_for_are_the_classes_in_turn(values):
     game = play_of(conditional(values)).game
-    assert game.labels(0, 7, torch.device("cpu")).tolist() == [0, 1, 2, 0, 1, 2, 0]
-    assert game.labels(5, 2, torch.device("cpu")).tolist() == [2, 0]
+    assert game.condition.by_number(0, 7, torch.device("cpu"))["label"].tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert game.condition.by_number(5, 2, torch.device("cpu"))["label"].tolist() == [2, 0]

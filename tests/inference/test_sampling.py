@@ -81,8 +81,8 @@ def test_an_interpolation_is_linear_where_there_is_no_great_circle(begin, end):
 
 @pytest.mark.parametrize(("start", "count"), [(0, 3), (60, 10), (63, 1), (64, 70), (130, 5)])
 def test_noise_does_not_depend_on_how_much_is_drawn(run, start, count):
-    generated = Sampler(str(run)).generated(5)
-    assert torch.equal(generated.noise(start, count), generated.noise(0, 192)[start : start + count])
+    sampler = Sampler(str(run))
+    assert torch.equal(sampler.z(start, count, 5), sampler.z(0, 192, 5)[start : start + count])
 
 
 def test_a_checkpoint_is_sampled_like_its_run(run, tmp_path):
@@ -147,12 +147,12 @@ def test_an_export_gives_the_same_images_in_a_process_without_the_training_code(
     out, noise, images = (str(tmp_path / name) for name in (f"g.{ending}", "z", "images"))
     assert export.main([str(run), "--out", out]) == 0
     sampler = Sampler(str(run))
-    z = sampler.generated(3).noise(0, 5)
+    z = sampler.z(0, 5, seed=3)
     save_file({"z": z}, noise)
     code = script.format(program=out, weights=out, noise=noise, images=images)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=WAIT)
     assert done.returncode == 0, done.stderr
-    torch.testing.assert_close(load_file(images)["images"], sampler.images(z, None), rtol=0, atol=1e-6)
+    torch.testing.assert_close(load_file(images)["images"], sampler.images(z, {}), rtol=0, atol=1e-6)
 
 
 # Labels.
@@ -185,7 +185,7 @@ def test_single_images_and_walks_take_a_label(labelled, tmp_path):
     assert sample.main([str(labelled), "--out", str(tmp_path / "some"), "--count", "5", "--label", "2"]) == 0
     sampler = Sampler(str(labelled), label=2)
     (images,) = sampler.draw(5, seed=0)
-    torch.testing.assert_close(images, sampler.images(sampler.generated(0).noise(0, 5), torch.full((5,), 2)))
+    torch.testing.assert_close(images, sampler.images(sampler.z(0, 5, 0), {"label": torch.full((5,), 2)}))
     assert len(list((tmp_path / "some").iterdir())) == 5
     walk = ["--interpolate", "--count", "24", "--out"]
     assert sample.main([str(labelled), *walk, str(tmp_path / "walk.png")]) == 0
@@ -198,7 +198,7 @@ def test_single_images_and_walks_take_a_label(labelled, tmp_path):
     ]
 
 
-@pytest.mark.parametrize(("which", "label", "reason"), [("labelled", "3", "are 0 to 2"), ("run", "0", "unconditional")])
+@pytest.mark.parametrize(("which", "label", "reason"), [("labelled", "3", "are 0 to 2"), ("run", "0", "has no labels")])
 def test_a_label_that_is_not_there_is_one_clear_line(request, tmp_path, capsys, which, label, reason):
     folder = request.getfixturevalue(which)
     assert sample.main([str(folder), "--out", str(tmp_path / "a.png"), "--label", label]) == 2
@@ -210,9 +210,9 @@ def test_a_label_that_is_not_there_is_one_clear_line(request, tmp_path, capsys, 
 def test_an_exported_program_of_a_conditional_run_takes_labels(labelled, tmp_path):
     assert export.main([str(labelled), "--out", str(tmp_path / "g.pt2")]) == 0
     sampler = Sampler(str(labelled))
-    z, label = sampler.generated(3).noise(0, 5), torch.tensor([2, 0, 1, 1, 2])
+    z, label = sampler.z(0, 5, seed=3), torch.tensor([2, 0, 1, 1, 2])
     program = torch.export.load(tmp_path / "g.pt2").module()
-    torch.testing.assert_close(program(z, label), sampler.images(z, label), rtol=0, atol=1e-6)
+    torch.testing.assert_close(program(z, label), sampler.images(z, {"label": label}), rtol=0, atol=1e-6)
 
 
 FIXED = """

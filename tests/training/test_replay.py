@@ -10,6 +10,7 @@ from ganrun.training.new_state import new_state
 from ganrun.training.state import TrainingState
 from tests.conftest import config_of
 from tests.families import FAMILIES, values_of
+from tests.paired import paired
 from tests.replaying import Recording
 
 CPU = torch.device("cpu")
@@ -23,6 +24,14 @@ OBJECTIVES = {
     "diffaugment": {"diffaugment": ["color", "translation", "cutout"]},
     "flipping": {"label_flipping": 0.5, "label_smoothing": 0.1},
 }
+TRANSLATIONS = {
+    **{loss: {"loss": loss} for loss in ("minimax", "least_squares", "hinge", "wasserstein", "relativistic")},
+    **{name: {"penalties": {name: 1.0}} for name in ("r1", "wgan_gp")},
+    **{term: {"reconstruction": {term: 1.0}} for term in ("l1", "l2", "feature_matching", "perceptual")},
+    "augmented": {"diffaugment": ["color", "translation", "cutout"], "ada_target": 0.6, "ada_images": 100},
+    "flipping": {"label_flipping": 0.5},
+}
+"""Objectives of runs that translate pictures, with pix2pix's networks."""
 OPTIMIZERS = {
     "adamw": {"name": "adamw", "weight_decay": 0.1},
     "sgd": {"name": "sgd", "momentum": 0.9, "learning_rate": 1e-3},
@@ -38,10 +47,13 @@ def batches_of(config, seed):
     count = data.batch_size // config.slots
     found = []
     for _ in range(config.slots):
-        shape = (count, data.channels, data.image_size, data.image_size)
-        batch = {"image": torch.randint(0, 256, shape, generator=random, dtype=torch.uint8)}
-        if data.fields["image"].kind == "point":
-            batch["image"] = torch.randn(shape, generator=random)
+        batch = {}
+        for name in [name for name, field in data.fields.items() if field.kind in ("image", "point")]:
+            channels, size = data.shape(name)
+            shape = (count, channels, size, size)
+            batch[name] = torch.randint(0, 256, shape, generator=random, dtype=torch.uint8)
+            if data.fields[name].kind == "point":
+                batch[name] = torch.randn(shape, generator=random)
         if "label" in data.fields:
             batch["label"] = torch.randint(0, 3, (count,), generator=random)
         found.append(batch)
@@ -125,6 +137,12 @@ def test_a_round_of_each_objective(objective, values):
 
 def _with(values, objective, **sections):
     return config_of(values | {"objective": objective, **sections}, data__slots=2, train__total_images=100_000)
+
+
+@pytest.mark.parametrize("objective", TRANSLATIONS)
+def test_a_round_that_translates_pictures(objective, values):
+    config = config_of(paired(values, "none", objective=TRANSLATIONS[objective]), data__slots=2)
+    check(config)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

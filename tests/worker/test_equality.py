@@ -5,6 +5,7 @@ import torch
 
 from tests.conditional import conditional
 from tests.conftest import config_of
+from tests.paired import paired, write_pairs
 from tests.ranks import as_ranks, latest_tensors, run_ranks, work_rank
 
 TOTAL, STOP = 240, 132
@@ -36,6 +37,16 @@ TRICKS = {
     },
 }
 """Every trick with a state, a schedule or randomness of its own; the second with labels."""
+
+TRANSLATIONS = {
+    "pix2pix": {"objective": {"reconstruction": {"l1": 10.0, "l2": 1.0, "feature_matching": 1.0}}},
+    "dcgan": {"model": {"name": "dcgan"}, "objective": {"diffaugment": ["translation", "color"]}},
+    "r3gan": {
+        "model": {"name": "r3gan", "width": 8},
+        "objective": {"loss": "relativistic", "penalties": {"r1": 0.1}, "ada_target": 0.05, "ada_images": 480},
+    },
+}
+"""Runs that translate pictures, with each family: dropout, reconstruction terms, pictures that are augmented."""
 
 
 @pytest.fixture
@@ -89,28 +100,42 @@ def work_through(rank, workers, runs):
         work_rank(rank, config, workers, rendezvous, stop)
 
 
-def test_tricks_too_are_the_same_on_any_number_of_workers_stopped_or_not(values, tmp_path):
-    def config_for(tricks, name):
-        return config_of(
-            conditional(values) if tricks == "relativistic" else values, run__name=f"{tricks}-{name}", **TRICKS[tricks]
-        )
-
+def check_equality(config_for, kinds, tmp_path):
+    """Check that each kind of run is the same on 1, 2 and 3 workers, and on 1 and 2 stopped or not."""
     for workers in (1, 2, 3):  # All runs of so many workers in the same processes: to start some takes longest.
         runs = []
-        for tricks in TRICKS:
-            whole, parts = (config_for(tricks, f"{what}-{workers}") for what in ("whole", "parts"))
+        for kind in kinds:
+            whole, parts = (config_for(kind, f"{what}-{workers}") for what in ("whole", "parts"))
             runs += [(whole, None), (parts, STOP), (parts, None)] if workers < 3 else [(whole, None)]
         runs = [(config, str(tmp_path / f"{workers}-{number}"), stop) for number, (config, stop) in enumerate(runs)]
         if workers == 1:
             work_through(0, 1, runs)
         else:
             as_ranks(work_through, (workers, runs), workers)
-    for tricks in TRICKS:
-        found = {workers: latest_tensors(config_for(tricks, f"whole-{workers}")) for workers in (1, 2, 3)}
+    for kind in kinds:
+        found = {workers: latest_tensors(config_for(kind, f"whole-{workers}")) for workers in (1, 2, 3)}
         assert_close(found[2], found[1])
         assert_close(found[3], found[1])
         for workers in (1, 2):
-            resumed = latest_tensors(config_for(tricks, f"parts-{workers}"))
+            resumed = latest_tensors(config_for(kind, f"parts-{workers}"))
             assert resumed.keys() == found[workers].keys()
             assert [name for name, each in resumed.items() if not torch.equal(each, found[workers][name])] == []
+
+
+def test_tricks_too_are_the_same_on_any_number_of_workers_stopped_or_not(values, tmp_path):
+    def config_for(tricks, name):
+        return config_of(
+            conditional(values) if tricks == "relativistic" else values, run__name=f"{tricks}-{name}", **TRICKS[tricks]
+        )
+
+    check_equality(config_for, TRICKS, tmp_path)
     assert 0 < latest_tensors(config_for("augmented", "whole-1"))["augmentation/strength"].item() < 1
+
+
+def test_translating_pictures_is_the_same_on_any_number_of_workers_stopped_or_not(values, tmp_path):
+    folder = write_pairs(tmp_path / "pairs")
+
+    def config_for(kind, name):
+        return config_of(paired(values, folder, **TRANSLATIONS[kind]), run__name=f"{kind}-{name}")
+
+    check_equality(config_for, TRANSLATIONS, tmp_path)

@@ -1,0 +1,63 @@
+"""Section `objective` of a config."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from ganrun.config.field_types import FIXED, Count, NotNegative, Positive, Section, Share, listed
+
+
+class SourceConfig(Section):
+    """Condition `source`: a picture that is to be translated."""
+
+    field: Annotated[str | None, Field(json_schema_extra=FIXED)] = None
+    """Image field of data.fields that both networks are given."""
+
+
+class ObjectiveConfig(Section):
+    """Game, adversarial loss and regularisation."""
+
+    game: Annotated[str, Field(json_schema_extra=FIXED)] = "gan"
+    """Game: gan, or one of run.imports."""
+    target: Annotated[str, Field(json_schema_extra=FIXED)] = "image"
+    """Field of data.fields that is generated."""
+    condition: Annotated[str | None, Field(json_schema_extra=FIXED)] = None
+    """What both networks are told: none, label, source (a picture), or one of run.imports; unset: label if
+    model.classes is above 0, else none."""
+    source: SourceConfig = SourceConfig()
+    """Settings of the condition source."""
+    loss: Annotated[str, Field(json_schema_extra=FIXED)] = "non_saturating"
+    """Adversarial loss: non_saturating, minimax, least_squares, hinge, wasserstein, relativistic, or imported."""
+    reconstruction: Annotated[dict[str, Positive], Field(json_schema_extra=FIXED)] = {}
+    """Terms beside the generator's adversarial loss that pull an image towards the one that belongs to its condition,
+    with their weights: l1, l2, feature_matching, perceptual."""
+    discriminator_turns: Annotated[Count, Field(json_schema_extra=FIXED)] = 1
+    """Discriminator turns per round, each on a new batch."""
+    penalties: Annotated[dict[str, Positive], Field(json_schema_extra=FIXED)] = {}
+    """Gradient penalties on the discriminator with their weights: r1, r2, wgan_gp, wgan_lp (one-sided), dragan."""
+    penalty_every_rounds: Annotated[Count, Field(json_schema_extra=FIXED)] = 1
+    """Lazy regularisation: rounds per evaluation of the penalties, whose weight is multiplied by the same number."""
+    weight_clip: Annotated[NotNegative, Field(json_schema_extra=FIXED)] = 0.0
+    """Bound on the absolute value of the discriminator's weights, as in the original WGAN; 0: no clipping."""
+    feature_matching: Annotated[bool, Field(json_schema_extra=FIXED)] = False
+    """Generator loss from the discriminator's mean features of real images, in place of its adversarial loss."""
+    label_smoothing: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
+    """One-sided label smoothing, 0 to 1: target 1 - s for real images; only for minimax and non_saturating."""
+    label_flipping: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
+    """Share of real-fake pairs whose labels are swapped for the discriminator; only for minimax and non_saturating."""
+    instance_noise: Annotated[NotNegative, Field(json_schema_extra=FIXED)] = 0.0
+    """Initial standard deviation of Gaussian noise on all discriminator inputs; 0: none."""
+    instance_noise_images: Annotated[Count, Field(json_schema_extra=FIXED)] = 100_000
+    """Real images over which instance noise decays linearly to 0."""
+    diffaugment: Annotated[
+        tuple[Literal["color", "translation", "cutout"], ...], BeforeValidator(listed), Field(json_schema_extra=FIXED)
+    ] = ()
+    """DiffAugment transforms on all discriminator inputs, for small data sets: color, translation, cutout."""
+    ada_target: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
+    """Target of adaptive augmentation (ADA) for the mean of sign(D(real)), 0.6 in the paper; 0: no ADA."""
+    ada_images: Annotated[Count, Field(json_schema_extra=FIXED)] = 500_000
+    """Real images over which the strength of ADA can rise from 0 to 1."""
+
+    def condition_with(self, classes: int) -> str:
+        """Return the name of the condition for `model.classes`."""
+        return self.condition or ("label" if classes else "none")

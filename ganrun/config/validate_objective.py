@@ -1,0 +1,124 @@
+"""Conflicts of the generated field, the condition and the losses: the keys involved, and the message."""
+
+from ganrun.config.registry import CROSS_ENTROPIES, DIFFERENCES, NETWORKS, NetworkFamily
+from ganrun.config.schema import Config
+from ganrun.config.validate_parts import Faults
+
+PERCEPTUAL_PIXELS = 32
+"""Least size of images for the features of the perceptual term."""
+
+
+def size_key(config: Config) -> str:
+    """Return the key that sets the size of the generated field."""
+    return f"data.fields.{config.objective.target}.size" if config.target.size else "data.image_size"
+
+
+def data_conflicts(config: Config) -> Faults:
+    """Yield conflicts of the generated field: it must exist and be an image or a point."""
+    target, fields = config.objective.target, config.data.fields
+    kind = fields[target].kind if target in fields else None
+    if kind not in ("image", "point"):
+        yield (
+            {"data.fields", "objective.target"},
+            f"data.fields: without an image field {target} there is nothing to learn; add {target}: image"
+            + ("" if target == "image" else ", or set objective.target"),
+        )
+        return
+    channels, size = config.data.shape(target)
+    if kind == "point" and size != 1:
+        yield {"data.image_size"}, f"data.image_size: {size}, but a point is an image of one pixel; allowed: 1"
+    if kind == "image" and size < 8:
+        yield {"data.image_size"}, f"data.image_size: {size} is not allowed; it should be: at least 8 pixels"
+    if kind == "image" and channels not in (1, 3):
+        yield {"data.channels"}, f"data.channels: {channels} is not allowed; it should be: 1 or 3"
+
+
+def condition_conflicts(config: Config) -> Faults:
+    """Yield a condition whose fields are missing, or that the networks do not take."""
+    classes, fields, name = config.model.classes, config.data.fields, config.objective.condition
+    if name in ("none", "source") and classes:
+        yield (
+            {"objective.condition", "model.classes"},
+            f"model.classes: {classes} has no effect with objective.condition: {name}; leave one of them out",
+        )
+    elif classes and ("label" not in fields or fields["label"].kind != "label"):
+        yield (
+            {"model.classes", "data.fields"},
+            f"model.classes: {classes} needs the labels of the images; set data.fields: {{image: image, label: label}}",
+        )
+    if name == "label" and not classes:
+        yield (
+            {"objective.condition", "model.classes"},
+            "objective.condition: label, but model.classes is 0; set it to the number of classes",
+        )
+
+
+def picture_conflicts(config: Config) -> Faults:
+    """Yield conflicts of a source picture, and of networks that take pictures, or none."""
+    objective, name = config.objective, config.model.name
+    condition, family = objective.condition_with(config.model.classes), NETWORKS.get(name) or NetworkFamily("")
+    with_picture = condition not in ("none", "label")
+    if (with_picture and family.pictures == "no") or (not with_picture and family.pictures == "must"):
+        yield (
+            {"objective.condition", "model.name"},
+            f"objective.condition: {condition} does not go with model.name: {name}, which takes "
+            f"{'labels only' if with_picture else 'a picture'}; take objective.condition: "
+            f"{'label or none' if with_picture else 'source'}",
+        )
+    if condition == "source":
+        yield from _source_conflicts(config)
+    elif objective.source.field is not None:
+        yield (
+            {"objective.source.field", "objective.condition"},
+            f"objective.source.field: {objective.source.field} has no effect with objective.condition: {condition}; "
+            "set objective.condition: source",
+        )
+    if objective.reconstruction and not with_picture:
+        yield (
+            {"objective.reconstruction", "objective.condition"},
+            f"objective.reconstruction: no image belongs to objective.condition: {condition}; take source, or one of "
+            "run.imports",
+        )
+    size = config.data.shape(objective.target)[1] if objective.target in config.data.fields else PERCEPTUAL_PIXELS
+    if "perceptual" in objective.reconstruction and size < PERCEPTUAL_PIXELS:
+        yield (
+            {"objective.reconstruction", "data.image_size"},
+            f"objective.reconstruction: perceptual needs at least {PERCEPTUAL_PIXELS} pixels a side, but "
+            f"{size_key(config)} is {size}",
+        )
+
+
+def _source_conflicts(config: Config) -> Faults:
+    name, target, data = config.objective.source.field, config.objective.target, config.data
+    others = [key for key, field in data.fields.items() if field.kind == "image" and key != target]
+    if name not in others:
+        yield (
+            {"objective.source.field", "data.fields"},
+            f"objective.source.field: {name or 'missing'}; it should be an image field of data.fields other than "
+            f"objective.target: {', '.join(others) or 'add one, as in data.fields: {lines: image}'}",
+        )
+    elif target in data.fields and data.shape(name)[1] != data.shape(target)[1]:
+        sizes = data.shape(name)[1], data.shape(target)[1]
+        yield (
+            {f"data.fields.{name}.size", "data.image_size"},
+            f"objective.source.field: {name} has {sizes[0]} pixels a side and objective.target: {target} has "
+            f"{sizes[1]}; they must be equal",
+        )
+
+
+def loss_conflicts(config: Config) -> Faults:
+    """Yield tricks that the loss does not support."""
+    objective = config.objective
+    for key in ("label_smoothing", "label_flipping"):
+        if getattr(objective, key) and objective.loss not in CROSS_ENTROPIES:
+            yield (
+                {f"objective.{key}", "objective.loss"},
+                f"objective.{key}: is made for cross-entropies, not for objective.loss: {objective.loss}; "
+                f"take {' or '.join(CROSS_ENTROPIES)}, or leave it 0",
+            )
+    if objective.ada_target and objective.loss in DIFFERENCES:
+        yield (
+            {"objective.ada_target", "objective.loss"},
+            f"objective.ada_target: {objective.ada_target} watches the sign of D(real), which says nothing with "
+            f"objective.loss: {objective.loss}; leave it 0, and take objective.diffaugment",
+        )

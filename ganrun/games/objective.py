@@ -1,0 +1,89 @@
+"""What the players of a GAN share: condition, losses, penalties, augmentation and reconstruction terms."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from ganrun.config.own import Own
+from ganrun.config.registry import LOSSES, PENALTIES, RECONSTRUCTION, with_own
+from ganrun.config.schema import ModelConfig
+from ganrun.config.schema_objective import ObjectiveConfig
+from ganrun.games.augment import Augmentation
+from ganrun.games.calls import generate, judge, takes_z
+from ganrun.games.conditions import UNCONDITIONAL, Condition, Label
+from ganrun.games.latent import Latent
+from ganrun.games.losses import AdversarialLoss, DiscriminatorLoss
+from ganrun.games.penalties import Penalties
+from ganrun.games.reconstruction import Reconstruction
+from ganrun.models.given import Given, as_given
+from ganrun.rng import KeyedNoise
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Parts that both players share. Those that are off cost no forward pass or copy.
+
+    Attributes:
+        config: section `objective` of the config.
+        latent: distribution of z; None for a generator without z.
+        condition: what G and D are told.
+        augment: T.
+        loss: adversarial losses L_D and L_G.
+        discriminator_loss: L_D with label flipping and smoothing.
+        penalties: penalties on the gradient of D.
+        reconstruction: terms that pull G(z, c) towards x.
+    """
+
+    config: ObjectiveConfig
+    latent: Latent | None
+    condition: Condition
+    augment: Augmentation
+    loss: AdversarialLoss
+    discriminator_loss: DiscriminatorLoss
+    penalties: Penalties
+    reconstruction: Reconstruction
+
+    def generate(self, generator: nn.Module, count: int, noise: KeyedNoise, given: Given) -> Tensor:
+        """Return G(z, c) for `count` new z, [count, C, H, W]."""
+        z = self.latent.draw(noise, count, "z") if self.latent else None
+        return self.from_z(generator, z, noise, given)
+
+    def from_z(self, generator: nn.Module, z: Tensor | None, noise: KeyedNoise, given: Given) -> Tensor:
+        """Return G(z, c) for z [B, Z], [B, C, H, W]; None for a generator without z."""
+        return self.condition.finish(given, generate(generator, z, given, noise))
+
+    def penalise(
+        self, discriminator: nn.Module, real: Tensor, fake: Tensor, given: Given, noise: KeyedNoise
+    ) -> dict[str, Tensor]:
+        """Return the weighted penalties by name. D drops out alike at all images that they look at."""
+        inside = noise.under("penalty")
+        return self.penalties(
+            lambda images, seen: judge(discriminator, images, as_given(seen), inside), real, fake, given, noise
+        )
+
+
+def objective_of(
+    config: ObjectiveConfig, model: ModelConfig, generator: nn.Module, condition: Condition | None, own: Own | None
+) -> Objective:
+    """Build the objective of a config.
+
+    Args:
+        config, model: sections of the config.
+        generator: G.
+        condition: the condition; None, in games written before conditions: the labels of `model.classes`, if any.
+        own: section `own` of the config, for losses and penalties that take it.
+    """
+    if condition is None:
+        condition = Label(model.classes) if model.classes else UNCONDITIONAL
+    loss, terms = LOSSES[config.loss].with_own(own), config.reconstruction
+    penalties = {name: (with_own(PENALTIES[name], own), weight) for name, weight in config.penalties.items()}
+    return Objective(
+        config=config,
+        latent=Latent(model.latent_size, model.latent) if takes_z(generator) else None,
+        condition=condition,
+        augment=Augmentation(config, condition.pictures),
+        loss=loss,
+        discriminator_loss=DiscriminatorLoss(loss, config.label_flipping, config.label_smoothing),
+        penalties=Penalties(penalties, config.penalty_every_rounds),
+        reconstruction=Reconstruction({name: (RECONSTRUCTION[name], terms[name]) for name in terms}),
+    )

@@ -1,0 +1,104 @@
+"""Exports the EMA generator of a checkpoint: its weights, or a program that needs only torch."""
+
+import contextlib
+import io
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+import ganrun
+from ganrun.config.imports import describe
+from ganrun.errors import UserError
+from ganrun.inference.sampling import Sampler, write_file
+from ganrun.models.given import Given
+from ganrun.rng import Draw, KeyedNoise
+
+
+def write_weights(sampler: Sampler, out: Path) -> None:
+    """Write the EMA weights as safetensors. The metadata holds the version of ganrun and the config as JSON."""
+    tensors = {
+        (key if len(sampler.game.averaged) == 1 else f"{name}.{key}"): value.contiguous()
+        for name in sampler.game.averaged
+        for key, value in sampler.game.networks[name].state_dict().items()
+    }
+    metadata = {"ganrun": ganrun.__version__, "config": sampler.config.model_dump_json()}
+    write_file(out, save_tensors(tensors, metadata))
+
+
+def write_program(sampler: Sampler, out: Path) -> None:
+    """Write a torch.export program with dynamic B.
+
+    It takes z [B, Z], if the generator has one, and what the condition consists of (labels int64 [B], pictures
+    [B, C, H, W] in [-1, 1]), and returns images [B, C, H, W]. Dropout draws from torch's global stream.
+
+    Raises:
+        UserError: torch.export cannot follow the user's own network, or `out` cannot be written.
+    """
+    z = () if sampler.game.latent is None else (sampler.z(0, 2, seed=0),)
+    given = _example(sampler)
+    inputs = (*z, *given.values())
+    batch = {0: torch.export.Dim("batch", min=1)}
+    logging.disable(logging.WARNING)  # torch logs and prints pages about what the message below says.
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            shapes = ((batch,) * len(inputs),)
+            program = torch.export.export(_Program(sampler, tuple(given)), inputs, dynamic_shapes=shapes)
+    except Exception as error:
+        raise UserError(f"--out {out}: {_why_no_program(error, sampler)}") from error
+    finally:
+        logging.disable(logging.NOTSET)
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    write_file(out, buffer.getvalue())
+
+
+def _why_no_program(error: Exception, sampler: Sampler) -> str:
+    config = sampler.config
+    reason = describe(error, config.run.imports)
+    if "specialized it to be a constant" in reason:
+        reason = "its sample function has a fixed batch size; take it from the input, as in x.view(len(z), -1)"
+    return f"model.name: {config.model.name} cannot be exported as a program ({reason}); export .safetensors instead"
+
+
+def _example(sampler: Sampler) -> Given:
+    """Return a condition of two images with the shapes of the run's: of blank fields."""
+    condition, data, fields = sampler.game.condition, sampler.config.data, sampler.config.data.fields
+    blank = {name: torch.zeros(2, dtype=torch.int64) for name in condition.fields if fields[name].kind == "label"}
+    for name in condition.fields:
+        if fields[name].kind in ("image", "point"):
+            channels, size = data.shape(name)
+            blank[name] = torch.zeros(2, channels, size, size)
+    return condition.of(blank, sampler.generated(0).noise(0, 2))
+
+
+class _Program(nn.Module):
+    def __init__(self, sampler: Sampler, names: tuple[str, ...]) -> None:
+        super().__init__()
+        # torch.export warns about channels_last weights. Images of weights with gradients would have one, too.
+        self.networks = nn.ModuleDict(sampler.game.networks).to(memory_format=torch.contiguous_format)
+        self.networks.requires_grad_(False)
+        self._game, self._names = sampler.game, names
+        dtype = next(self.networks.parameters()).dtype
+        self._noise = KeyedNoise(0, 0, 0, 0, torch.device("cpu"), dtype, source=_Unkeyed(dtype))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        networks, given = dict(self.networks.items()), dict(zip(reversed(self._names), reversed(inputs), strict=False))
+        if self._game.from_z is not None:
+            return self._game.from_z(networks, inputs[0], self._noise, given)
+        return self._game.sample(networks, inputs[0].shape[0], self._noise, given)
+
+
+@dataclass(frozen=True)
+class _Unkeyed:
+    """Source of noise that a program can contain: it draws from torch's global stream."""
+
+    dtype: torch.dtype
+
+    def take(self, noise: KeyedNoise, draw: Draw) -> Tensor:
+        """Return the numbers of a draw."""
+        function = torch.randn if draw.kind == "normal" else torch.rand
+        return function(draw.size, dtype=self.dtype)
