@@ -55,6 +55,11 @@ def load_config(path: str | Path, overrides: list[str] | None = None, resolve: b
     if faults:
         heading = f"{path}: {len(faults)} fault{'s' * (len(faults) > 1)} in the config"
         raise UserError("\n  ".join([heading, *faults]))
+    return with_own_defaults(config)
+
+
+def with_own_defaults(config: Config) -> Config:
+    """Return the config with the defaults of the settings that the modules of `run.imports` have registered."""
     return config.model_copy(update={"own": filled(config.own)}) if config.run.imports else config
 
 
