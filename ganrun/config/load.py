@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ganrun.config import safe_yaml
 from ganrun.config.imports import import_modules
@@ -139,8 +139,9 @@ def _unresolved(values: dict[str, Any], unresolved: set[str]) -> Config:
 
 
 def _with(section: Any, path: list[str], value: Any) -> Any:
-    """Return a section, or a dictionary of one, with one value changed, unchecked."""
+    """Return a section, or a dictionary of one, with one value changed, unchecked. None: there is none yet."""
     name, *rest = path
-    if isinstance(section, dict):
-        return section | {name: _with(section.get(name, {}), rest, value) if rest else value}
-    return section.model_copy(update={name: _with(getattr(section, name), rest, value) if rest else value})
+    if not isinstance(section, BaseModel):
+        section = section or {}
+        return section | {name: _with(section.get(name), rest, value) if rest else value}
+    return section.model_copy(update={name: _with(getattr(section, name, None), rest, value) if rest else value})
