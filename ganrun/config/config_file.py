@@ -64,7 +64,7 @@ def _read(path: str | Path, overrides: list[str]) -> DictConfig:
             if OmegaConf.is_dict(OmegaConf.select(override_tree, key, throw_on_resolution_failure=False)):
                 OmegaConf.update(tree, key, {}, merge=False)
             tree = OmegaConf.merge(tree, override_tree)
-        except (yaml.YAMLError, UnicodeError, OmegaConfBaseException) as error:
+        except Exception as error:  # Of YAML, of OmegaConf, or what its merging of unlike values runs into.
             raise UserError(f"override {override!r}: {' '.join(str(error).split())}") from error
     assert isinstance(tree, DictConfig)
     return tree

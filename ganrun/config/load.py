@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ganrun.config import safe_yaml
 from ganrun.config.imports import import_modules
@@ -55,6 +55,11 @@ def load_config(path: str | Path, overrides: list[str] | None = None, resolve: b
     if faults:
         heading = f"{path}: {len(faults)} fault{'s' * (len(faults) > 1)} in the config"
         raise UserError("\n  ".join([heading, *faults]))
+    return with_own_defaults(config)
+
+
+def with_own_defaults(config: Config) -> Config:
+    """Return the config with the defaults of the settings that the modules of `run.imports` have registered."""
     return config.model_copy(update={"own": filled(config.own)}) if config.run.imports else config
 
 
@@ -134,8 +139,9 @@ def _unresolved(values: dict[str, Any], unresolved: set[str]) -> Config:
 
 
 def _with(section: Any, path: list[str], value: Any) -> Any:
-    """Return a section, or a dictionary of one, with one value changed, unchecked."""
+    """Return a section, or a dictionary of one, with one value changed, unchecked. None: there is none yet."""
     name, *rest = path
-    if isinstance(section, dict):
-        return section | {name: _with(section.get(name, {}), rest, value) if rest else value}
-    return section.model_copy(update={name: _with(getattr(section, name), rest, value) if rest else value})
+    if not isinstance(section, BaseModel):
+        section = section or {}
+        return section | {name: _with(section.get(name), rest, value) if rest else value}
+    return section.model_copy(update={name: _with(getattr(section, name, None), rest, value) if rest else value})

@@ -50,7 +50,7 @@ def faults_of(error: ValidationError, unresolved: set[str]) -> list[str]:
     for detail in error.errors():
         unknown = detail["type"] == "extra_forbidden"
         key = ".".join(map(str, detail["loc"])) if unknown else dotted(detail["loc"])
-        if key not in unresolved or unknown:
+        if unknown or not {key, ".".join(map(str, detail["loc"]))} & unresolved:
             faults.setdefault(key, _fault(key, detail))
     return list(faults.values())
 

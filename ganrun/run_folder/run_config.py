@@ -3,8 +3,7 @@
 import json
 
 from ganrun.config.keys import differences
-from ganrun.config.load import parse
-from ganrun.config.own import filled
+from ganrun.config.load import parse, with_own_defaults
 from ganrun.config.run_spec import RunSpec, resolve
 from ganrun.config.schema import Config
 from ganrun.data.index import open_data
@@ -28,9 +27,8 @@ def settle(config: Config, folder: RunFolder) -> RunSpec:
         if spec.run.start_from:
             find_checkpoint(spec.run.start_from)
         return spec
-    before = parse(found[0], f"{folder.storage.uri}/config.yaml")
-    # As for the other sections: a setting that has come since has its default.
-    before = before.model_copy(update={"own": filled(before.own) if config.run.imports else before.own})
+    # Keys that have come since have their defaults.
+    before = with_own_defaults(parse(found[0], f"{folder.storage.uri}/config.yaml"))
     spec = resolve(config, begun_slots=before.slots)
     _compare(resolve(before), spec, folder)
     _check_same_data(spec.data.shards, folder)

@@ -304,6 +304,13 @@ def test_a_module_that_cannot_be_imported_is_a_fault_beside_others(file, tmp_pat
     assert "run.imports: cannot import 'nowhere': No module" in faults_of(file, "run.imports=[nowhere]")[0]
 
 
+@pytest.mark.parametrize("key", ["objective.penalties.r1", "optimizer.critic.beta1", "tune.perturb_every_images"])
+def test_an_unset_variable_stays_where_there_is_no_such_section_yet(file, key):
+    *_, last = key.split(".")
+    shown = load_config(file, [f"{key}=${{oc.env:NO_SUCH_VARIABLE}}"], resolve=False).to_yaml()
+    assert f"{last}: ${{oc.env:NO_SUCH_VARIABLE}}\n" in shown
+
+
 def test_slots_are_the_workers_unless_said_otherwise(values):
     assert config_of(values, data__slots=None, cluster__workers=3).slots == 3
     assert config_of(values, cluster__workers=3).slots == 6
