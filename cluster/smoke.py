@@ -35,6 +35,7 @@ from ganrun.models.normalization import SlotBatchNorm2d
 from ganrun.run_folder.curve import read_curve
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
+from ganrun.training.cuda_graph import captured_rounds
 from ganrun.training.new_state import new_state
 from ganrun.training.state import TrainingState
 
@@ -72,6 +73,7 @@ def main() -> int:
         "bf16 against float32": lambda: precisions(device),
         "channels_last against contiguous": lambda: layouts(device),
         "torch.compile against eager": lambda: compiled(device),
+        "captured rounds against eager ones": captured,
         "batches through pinned memory": pinned,
         "a round without a host sync": no_sync,
         "a run over all nodes": lambda: nodes(options.storage),
@@ -125,12 +127,30 @@ def precisions(device: torch.device) -> Iterator[Row]:
 def layouts(device: torch.device) -> Iterator[Row]:
     """Compare channels_last, the layout of training, with the contiguous layout."""
     found = []
+    config = settings("float64")  # float32 is TF32 on a GPU, whose rounding depends on the layout.
     for layout in (torch.contiguous_format, torch.channels_last):
-        state = state_of("float32", device)
-        for network in state.game.networks.values():
+        game = build_game(config, device)
+        for network in game.networks.values():
             network.to(memory_format=layout)
-        found.append(losses_of(state))
-    yield same("channels_last against contiguous", "losses of 3 rounds in float32", *found, ROUNDED)
+        found.append(losses_of(TrainingState(game, config.run, config.data, config.optimizer, config.train, Slots(1))))
+    yield same("channels_last against contiguous", "losses of 3 rounds in float64", *found, EXACT)
+
+
+def captured() -> Iterator[Row]:
+    """Compare captured rounds with eager ones, and measure both."""
+    need_cuda()
+    for precision, limit in (("float64", EXACT), ("float32", ROUNDED)):
+        found: list[list[Tensor]] = []
+        lines: list[str] = []
+        for mode in ("off", "on"):
+            state = state_of(precision, torch.device("cuda", 0))
+            batch = batch_of(state)
+            with captured_rounds(state, mode, lines.append):  # type: ignore[arg-type]
+                for _ in range(50):
+                    state.round(lambda batch=batch: [batch])
+            found.append([each.detach().clone() for each in state.game.networks["generator"].parameters()])
+        yield same("captured rounds against eager ones", f"weights after 50 rounds in {precision}", *found, limit)
+        yield from (Row("", line, "") for line in lines)
 
 
 def compiled(device: torch.device) -> Iterator[Row]:
@@ -290,7 +310,7 @@ def gradients(network: nn.Module, inputs: Tensor) -> list[Tensor]:
     output.square().mean().backward()
     for module in network.modules():
         if isinstance(module, SlotBatchNorm2d):
-            module.take_batch_stats()  # As after a round: torch.compile recompiles if the list grows.
+            module.take_batch_stats(1)  # As after a round: torch.compile recompiles if the record grows.
     return [output.detach(), *(p.grad.clone() for p in network.parameters() if p.grad is not None)]
 
 
