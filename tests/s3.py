@@ -110,7 +110,7 @@ def _free_ports(count: int) -> list[int]:
     """Return free ports below the ephemeral range; port + 10,000 is free too, for gRPC."""
     found: list[int] = []
     while len(found) < count:
-        port = random.randrange(11_000, 22_000)
+        port = random.SystemRandom().randrange(11_000, 22_000)  # Hypothesis seeds `random`, alike in all processes.
         with contextlib.suppress(OSError), contextlib.ExitStack() as sockets:
             for each in (port, port + GRPC):
                 sockets.enter_context(socket.socket()).bind(("127.0.0.1", each))
@@ -122,7 +122,11 @@ def _free_ports(count: int) -> list[int]:
 def s3_server(tmp_path_factory: pytest.TempPathFactory):
     """Server that all tests share."""
     server = Server(tmp_path_factory.mktemp("s3") / "data")
-    server.start()
+    try:
+        server.start()
+    except AssertionError:  # Another process has taken one of its ports meanwhile.
+        server = Server(tmp_path_factory.mktemp("s3") / "data")
+        server.start()
     try:
         yield server
     finally:

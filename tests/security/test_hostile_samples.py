@@ -144,7 +144,7 @@ def test_what_is_no_picture_of_a_shard(begin):
 
 def test_a_picture_that_lies_about_its_size():
     """16x16 by its header, 50,000x5,000 of pixels: no more is decoded than the header says."""
-    decoder = Decoder("field", FieldConfig(kind="image"), Index(16, 1, (), ()))
+    decoder = Decoder("image", FieldConfig(kind="image"), Index(16, 1, (), ()))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     content = png(50_000, 5_000, stated=(16, 16))
     assert not decoder.image(OpenShard("x.tar", []), "k", {"png": memoryview(content)}).any()
