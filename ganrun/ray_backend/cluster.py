@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -87,7 +88,9 @@ def _start_or_leave(cpus: float, stop: threading.Event) -> None:
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             signal.signal(number, leave)
-    ours = _descendants()
+    ours, hook = _descendants(), sys.unraisablehook
+    # Python prints an interrupt that comes within a hook of a fork, and drops it; `stop` then ends the start.
+    sys.unraisablehook = lambda each: None if issubclass(each.exc_type, KeyboardInterrupt) else hook(each)
     try:
         _start(cpus, stop)
     except (KeyboardInterrupt, SystemExit) as error:  # Ray replaces the handler of SIGTERM by one that exits.
@@ -98,6 +101,8 @@ def _start_or_leave(cpus: float, stop: threading.Event) -> None:
             found |= new
         _send(signal.SIGKILL, found)
         raise KeyboardInterrupt from error
+    finally:
+        sys.unraisablehook = hook
 
 
 def _descendants() -> set[int]:
