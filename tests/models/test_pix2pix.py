@@ -19,7 +19,7 @@ def networks_of(name, size=None, pictures=None, channels=3, **model):
     torch.manual_seed(0)
     settings = ModelConfig(**{"name": name, "width": 8 if name == "r3gan" else 4, "latent_size": 8, **model})
     data = DataConfig(shards="none", image_size=size or FAMILIES[name], channels=channels)
-    networks = NETWORKS[name](settings, data, {"source": 1} if pictures is None else pictures)
+    networks = NETWORKS[name](settings, data, pictures={"source": 1} if pictures is None else pictures)
     for network in networks.values():  # R3GAN's residual branches begin as 0, which hides what is in them.
         for module in network.modules():
             if isinstance(module, Block):
