@@ -11,7 +11,7 @@ import torch
 
 from ganrun.__main__ import VERBS
 from ganrun.config.load import json_schema, load_config
-from ganrun.config.registry import NETWORKS
+from ganrun.games.build import build_networks, condition_of
 from tests.waiting import WAIT
 
 ROOT = Path(__file__).parent.parent
@@ -30,7 +30,7 @@ def test_every_config_builds_and_opens_with_its_command(path, monkeypatch):
     monkeypatch.setenv("GANRUN_BUCKET", "bucket")
     whole = load_config(path)
     with torch.device("meta"):
-        assert NETWORKS[whole.model.name](whole.model, whole.data)
+        assert build_networks(whole, condition_of(whole), own={})
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
     verb = "tune" if whole.tune else "train"
     for part in (f"#   ganrun {verb} configs/{path.name}", "# Needs: ", "# Expect: "):

@@ -38,7 +38,7 @@ def write_program(sampler: Sampler, out: Path) -> None:
     Raises:
         UserError: torch.export cannot follow the user's own network, or `out` cannot be written.
     """
-    z = () if sampler.game.latent is None else (sampler.z(0, 2, seed=0),)
+    z = () if sampler.game.from_z is None else (sampler.z(0, 2, seed=0),)
     given = _example(sampler)
     inputs = (*z, *given.values())
     batch = {0: torch.export.Dim("batch", min=1)}

@@ -80,7 +80,7 @@ class Sampler:
         if not condition.fields or condition.classes:
             return None
         target = self.config.objective.target
-        return open_pairs(condition, open_data(data.shards), target, data, self.config.evaluate)
+        return open_pairs(condition, open_data(data.shards, crop=data.crop), target, data, self.config.evaluate)
 
     @torch.inference_mode()
     def images(self, z: Tensor, given: Given) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ganrun.config.registry import LOSSES
+from ganrun.config.registry import GAMES, LOSSES
 from ganrun.games.losses import AdversarialLoss
 from ganrun.slots import Slots
 from ganrun.training.new_state import new_state
@@ -177,6 +177,25 @@ def test_rounds_after_the_last_instance_noise_are_a_kind_of_their_own(values):
     assert kinds[0] is kinds[1]
     assert kinds[1] is not kinds[2]
     assert kinds[2] is kinds[3]
+
+
+def test_a_player_that_begins_later_is_a_kind_of_round_of_its_own(values, monkeypatch):
+    def waiting(networks, objective, model):
+        game = GAMES["gan"](networks, objective, model)
+        game.players[0].active = lambda images: images >= 72
+        return game
+
+    monkeypatch.setitem(GAMES.data, "waiting", waiting)
+    config = _with(values, {"game": "waiting"})
+    eager, replayed = Rounds(config), Rounds(config)
+    eager.eager(12)
+    for _ in range(2):  # Six rounds of 12 images without the discriminator, and six with it.
+        replayed.eager(1)
+        inputs, recording = replayed.record()
+        for _ in range(4):
+            replayed.replay(inputs, recording)
+    for name, tensor in replayed.tensors().items():
+        assert torch.equal(tensor, eager.tensors()[name]), name
 
 
 def test_a_number_that_is_baked_in_fails(values, monkeypatch):
