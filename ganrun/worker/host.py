@@ -57,7 +57,7 @@ class WorkerHost:
         attempt: int,
         progress: RunProgress,
         evaluator: Evaluator | PointEvaluator | None,
-        pairs: PairedSamples | None,
+        pairs: PairedSamples | None = None,
     ) -> None:
         self.spec, self.state, self.folder, self.channel, self.attempt = spec, state, folder, channel, attempt
         self.stream, self.data_fingerprint = stream, stream.data.index.fingerprint
