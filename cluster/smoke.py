@@ -37,6 +37,7 @@ from ganrun.slots import Slots
 from ganrun.storage import open_storage
 from ganrun.training.cuda_graph import captured_rounds
 from ganrun.training.new_state import new_state
+from ganrun.training.new_state import state_of as state_over
 from ganrun.training.state import TrainingState
 
 CONFIG = Path(__file__).parent.parent / "configs/quickstart.yaml"
@@ -132,7 +133,7 @@ def layouts(device: torch.device) -> Iterator[Row]:
         game = build_game(config, device)
         for network in game.networks.values():
             network.to(memory_format=layout)
-        found.append(losses_of(TrainingState(game, config.run, config.data, config.optimizer, config.train, Slots(1))))
+        found.append(losses_of(state_over(game, config, Slots(1))))
     yield same("channels_last against contiguous", "losses of 3 rounds in float64", *found, EXACT)
 
 

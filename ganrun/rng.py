@@ -34,7 +34,7 @@ def _note_deprecated_purpose() -> None:
     logging.getLogger("ganrun").warning("noise.normal(..., purpose=...) is deprecated: write name=...")
 
 
-class Draw(NamedTuple):
+class NoiseRequest(NamedTuple):
     """Request for random numbers, or for a scheduled one."""
 
     kind: Literal["normal", "uniform", "scheduled"]
@@ -47,8 +47,8 @@ class Draw(NamedTuple):
 class NoiseSource(Protocol):
     """Numbers drawn ahead."""
 
-    def take(self, noise: "KeyedNoise", draw: Draw) -> Tensor:
-        """Return the numbers of a draw, on the device."""
+    def take(self, noise: "KeyedNoise", request: NoiseRequest) -> Tensor:
+        """Return the numbers of a request, on the device."""
 
 
 @dataclass(frozen=True)
@@ -103,32 +103,32 @@ class KeyedNoise:
         Raises:
             TypeError: no name.
         """
-        return self._take(Draw("normal", size, self._name(name, purpose)))
+        return self._take(NoiseRequest("normal", size, self._name(name, purpose)))
 
     def uniform(self, *size: int, name: str = "", purpose: str = "") -> Tensor:
         """Return U[0, 1) numbers of shape `size`, see `normal`."""
-        return self._take(Draw("uniform", size, self._name(name, purpose)))
+        return self._take(NoiseRequest("uniform", size, self._name(name, purpose)))
 
     def scheduled(self, value: Callable[[int], float], name: str) -> Tensor:
         """Return `value(images)` as a scalar tensor.
 
         A number that changes during the run must come from here: a captured round repeats Python numbers as they were.
         """
-        return self._take(Draw("scheduled", (), self._name(name, ""), value))
+        return self._take(NoiseRequest("scheduled", (), self._name(name, ""), value))
 
-    def fill(self, out: Tensor, draw: Draw, generator: torch.Generator) -> Tensor:
-        """Write the numbers of a draw into contiguous CPU memory, and return it. The generator is seeded by the key."""
-        if draw.value is not None:
-            return out.fill_(draw.value(self.images))
-        generator.manual_seed(key(self.seed, self.rollback_count, self.images, self.slot, self.turn, draw.name))
-        return out.normal_(generator=generator) if draw.kind == "normal" else out.uniform_(generator=generator)
+    def fill(self, out: Tensor, request: NoiseRequest, generator: torch.Generator) -> Tensor:
+        """Write the numbers of a request into contiguous CPU memory, and return it; the key seeds the generator."""
+        if request.value is not None:
+            return out.fill_(request.value(self.images))
+        generator.manual_seed(key(self.seed, self.rollback_count, self.images, self.slot, self.turn, request.name))
+        return out.normal_(generator=generator) if request.kind == "normal" else out.uniform_(generator=generator)
 
-    def _take(self, draw: Draw) -> Tensor:
-        return self.draw(draw) if self.source is None else self.source.take(self, draw)
+    def _take(self, request: NoiseRequest) -> Tensor:
+        return self.draw(request) if self.source is None else self.source.take(self, request)
 
-    def draw(self, draw: Draw) -> Tensor:
-        """Return the numbers of a draw, not those drawn ahead."""
-        numbers = self.fill(torch.empty(draw.size, dtype=self.dtype), draw, torch.Generator())
+    def draw(self, request: NoiseRequest) -> Tensor:
+        """Return the numbers of a request, not those drawn ahead."""
+        numbers = self.fill(torch.empty(request.size, dtype=self.dtype), request, torch.Generator())
         if self.device.type == "cuda":
             numbers = numbers.pin_memory()
         return numbers.to(self.device, non_blocking=True)

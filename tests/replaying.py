@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-READS = ("_local_scalar_dense", "is_nonzero", "nonzero")
-"""Operations that make the host wait for a value; a graph cannot have them."""
+from ganrun.training.host_reads import READS
 
 
 class Recording(TorchDispatchMode):
@@ -37,7 +36,7 @@ class Recording(TorchDispatchMode):
     @property
     def reads(self) -> list[str]:
         """Names of operations that read back to the host."""
-        return [name for name in self.names if any(read in name for read in READS)]
+        return [name for name in self.names if name.partition(".")[0] in READS]
 
     def replay(self) -> None:
         """Run the operations again, each on the same memory."""

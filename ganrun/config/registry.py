@@ -176,10 +176,10 @@ _FEATURE_SCORES = "ganrun.evaluation.feature_scores"
 SCORES = Registry(
     {
         "kid": f"{_FEATURE_SCORES}:Kid",
-        "precision": f"{_FEATURE_SCORES}:Precision",
-        "recall": f"{_FEATURE_SCORES}:Recall",
-        "density": f"{_FEATURE_SCORES}:Density",
-        "coverage": f"{_FEATURE_SCORES}:Coverage",
+        "precision": f"{_FEATURE_SCORES}:precision",
+        "recall": f"{_FEATURE_SCORES}:recall",
+        "density": f"{_FEATURE_SCORES}:density",
+        "coverage": f"{_FEATURE_SCORES}:coverage",
         "inception_score": f"{_FEATURE_SCORES}:InceptionScore",
         "class_frechet_distance": f"{_FEATURE_SCORES}:ClassFrechetDistance",
         "classes_hit": f"{_FEATURE_SCORES}:ClassesHit",

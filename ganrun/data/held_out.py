@@ -1,4 +1,4 @@
-"""Which samples of a shard are held out of training: a pure function of the shard's hash and size, and of a share.
+"""Samples of a shard that are held out of training: a pure function of the shard's hash and size, and of a share.
 
 Neither the seed nor other shards play a part, so the held-out samples are the same in all runs with that share.
 """

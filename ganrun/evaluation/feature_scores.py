@@ -1,7 +1,9 @@
 """Built-in scores of features: KID, precision, recall, density, coverage, inception score, scores of classes."""
 
+import functools
 import logging
 import math
+from abc import abstractmethod
 
 from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
@@ -29,9 +31,9 @@ class FeatureScore(Score):
             raise ValueError("a generated image is not finite")
         return self.of(features)
 
+    @abstractmethod
     def of(self, features: Features) -> dict[str, float]:
         """Return the values of finite features."""
-        raise NotImplementedError
 
 
 class Kid(FeatureScore):
@@ -44,36 +46,24 @@ class Kid(FeatureScore):
         return {"kid": mean, "kid_deviation": deviation}
 
 
-class Precision(FeatureScore):
-    """Share of generated images within the real manifold, see precision_recall.py."""
+class NeighbourScore(FeatureScore):
+    """One of the four scores of precision_recall.py.
+
+    Args:
+        name: precision, recall, density or coverage.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def of(self, features: Features) -> dict[str, float]:
-        """Return the precision, 0 to 1."""
-        return {"precision": features.neighbourhoods.precision}
+        """Return the score; see `Neighbourhoods` for its range."""
+        return {self.name: getattr(features.neighbourhoods, self.name)}
 
 
-class Recall(FeatureScore):
-    """Share of real images within the generated manifold, see precision_recall.py."""
-
-    def of(self, features: Features) -> dict[str, float]:
-        """Return the recall, 0 to 1."""
-        return {"recall": features.neighbourhoods.recall}
-
-
-class Density(FeatureScore):
-    """Number of real balls around a generated image, see precision_recall.py."""
-
-    def of(self, features: Features) -> dict[str, float]:
-        """Return the density; it may exceed 1."""
-        return {"density": features.neighbourhoods.density}
-
-
-class Coverage(FeatureScore):
-    """Share of real balls with a generated image, see precision_recall.py."""
-
-    def of(self, features: Features) -> dict[str, float]:
-        """Return the coverage, 0 to 1."""
-        return {"coverage": features.neighbourhoods.coverage}
+precision, recall, density, coverage = (
+    functools.partial(NeighbourScore, name) for name in ("precision", "recall", "density", "coverage")
+)
 
 
 class InceptionScore(FeatureScore):

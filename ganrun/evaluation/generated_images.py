@@ -10,7 +10,7 @@ from ganrun.evaluation.paired_samples import PairedSamples
 from ganrun.games.conditions import Batch
 from ganrun.games.game import Game, Networks
 from ganrun.models.given import Given
-from ganrun.rng import Draw, KeyedNoise
+from ganrun.rng import KeyedNoise, NoiseRequest
 
 BATCH = 64
 """Images per chunk, see `feature_statistics`."""
@@ -45,13 +45,15 @@ class _Rows:
     start: int
     count: int
 
-    def take(self, noise: KeyedNoise, draw: Draw) -> Tensor:
-        """Return the numbers of a draw, whose first dimension must be the images."""
-        if draw.value is not None:
-            return replace(noise, source=None).draw(draw)
-        if draw.size[:1] != (self.count,):
-            raise ValueError(f"{draw.name}: a draw of {list(draw.size)} for {self.count} images; these come first")
-        first, whole = self.start // BATCH, draw._replace(size=(BATCH, *draw.size[1:]))
+    def take(self, noise: KeyedNoise, request: NoiseRequest) -> Tensor:
+        """Return the numbers of a request, whose first dimension must be the images."""
+        if request.value is not None:
+            return replace(noise, source=None).draw(request)
+        if request.size[:1] != (self.count,):
+            raise ValueError(
+                f"{request.name}: a draw of {list(request.size)} for {self.count} images; these come first"
+            )
+        first, whole = self.start // BATCH, request._replace(size=(BATCH, *request.size[1:]))
         chunks = [
             replace(noise, slot=chunk * BATCH, source=None).draw(whole)
             for chunk in range(first, -(-(self.start + self.count) // BATCH))

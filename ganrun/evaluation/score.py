@@ -4,6 +4,7 @@ A score of your own is a subclass of `Score` in `SCORES` (docs/extending.md). `f
 """
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,7 +86,7 @@ class ScoreSubject:
         return self.group is None or self.group.rank() == 0
 
 
-class Score:
+class Score(ABC):
     """A score of generated images. One object scores one run again and again.
 
     Every rank calls `start`, then `update` with its own chunks. After the sums are added over the ranks, rank 0 calls
@@ -109,9 +110,10 @@ class Score:
         """Return the sums at zero, float64 on the device of the images. Collective."""
         return {}
 
-    def update(self, sums: Sums, batch: ScoreBatch) -> None:
+    def update(self, sums: Sums, batch: ScoreBatch) -> None:  # noqa: B027  Scores of features alone have no sums.
         """Add a chunk of generated images to the sums, in place."""
 
+    @abstractmethod
     def result(self, sums: Sums, features: Features | None) -> dict[str, float]:
         """Return the values by name; that of the score itself under its registered name.
 
@@ -122,4 +124,3 @@ class Score:
         Raises:
             ValueError: it cannot be computed of these images; it is then logged and NaN.
         """
-        raise NotImplementedError

@@ -1,4 +1,4 @@
-"""How games call generators and discriminators: each receives what the arguments of its `forward` name.
+"""Calls of generators and discriminators: each receives what the arguments of its `forward` name.
 
     generator(z, given, noise)            a generator that drops out or injects noise draws it from `noise`
     generator(given, noise)               a generator without z

@@ -30,7 +30,7 @@ a list of B strings."""
 
 @dataclass(frozen=True)
 class UserInput:
-    """What a user gives to generate one image for.
+    """Input of a user to generate one image for.
 
     Attributes:
         name: file or option that it comes from, for messages.
@@ -46,7 +46,7 @@ class UserInput:
 
 
 class Condition:
-    """What G and D are told. This base class is the condition of unconditional games: nothing.
+    """Condition c that G and D receive. This base class is that of unconditional games: nothing.
 
     It is a function of a batch and of noise, so that conditions can be drawn, such as masks.
     """

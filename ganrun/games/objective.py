@@ -1,4 +1,4 @@
-"""What the players of a GAN share: condition, losses, penalties, augmentation and reconstruction terms."""
+"""Parts that the players of a GAN share: condition, losses, penalties, augmentation and reconstruction terms."""
 
 from dataclasses import dataclass
 

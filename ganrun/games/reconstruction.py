@@ -17,7 +17,7 @@ from ganrun.rng import KeyedNoise
 
 @dataclass(frozen=True)
 class Seen:
-    """What a term may use beside the images.
+    """Inputs of a term beside the images.
 
     Attributes:
         given: condition c.

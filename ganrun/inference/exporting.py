@@ -15,7 +15,7 @@ from ganrun.config.imports import describe
 from ganrun.errors import UserError
 from ganrun.inference.sampling import Sampler, write_file
 from ganrun.models.given import Given
-from ganrun.rng import Draw, KeyedNoise
+from ganrun.rng import KeyedNoise, NoiseRequest
 
 
 def write_weights(sampler: Sampler, out: Path) -> None:
@@ -98,7 +98,7 @@ class _Unkeyed:
 
     dtype: torch.dtype
 
-    def take(self, noise: KeyedNoise, draw: Draw) -> Tensor:
-        """Return the numbers of a draw."""
-        function = torch.randn if draw.kind == "normal" else torch.rand
-        return function(draw.size, dtype=self.dtype)
+    def take(self, noise: KeyedNoise, request: NoiseRequest) -> Tensor:
+        """Return the numbers of a request."""
+        function = torch.randn if request.kind == "normal" else torch.rand
+        return function(request.size, dtype=self.dtype)

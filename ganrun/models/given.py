@@ -1,4 +1,4 @@
-"""What generator and discriminator are told beside noise and image, as networks receive it."""
+"""Condition of a generator or discriminator as networks receive it, beside noise and image."""
 
 from collections.abc import Mapping, Sequence
 

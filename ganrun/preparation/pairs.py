@@ -154,7 +154,7 @@ class SideBySideSource:
 
     @property
     def remarks(self) -> Remarks:
-        """What is left out of the folder."""
+        """Files of the folder that are left out."""
         return self.folder.remarks
 
     def identity(self) -> str:

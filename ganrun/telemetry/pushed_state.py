@@ -1,4 +1,4 @@
-"""What a driver pushes to a sidecar: values, notes and ending of a run, a trial or a search."""
+"""Pushes of a driver to a sidecar: values, notes and ending of a run, a trial or a search."""
 
 import hashlib
 import math

@@ -7,7 +7,7 @@ back. It repeats them on the same memory: `RoundInputs` hold all that varies.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,15 +20,13 @@ from ganrun.training.state import TrainingState
 
 WARM_UP = 11
 """Eager rounds of a kind before it is captured: cuDNN has chosen its algorithms, and memory has settled."""
-OLDEST_TORCH = (2, 11)
+OLDEST_TORCH = "2.11"
 ROUNDING = 1e-5
 """Difference of two rounds of the same state that is rounding, relative to the greatest number of a tensor."""
 
 
-class Program(NamedTuple):
-    """A captured round: segments, each with the tensor that is added over the workers after it, or None."""
-
-    steps: list[tuple[Segment, Tensor | None]]
+Program = list[tuple[Segment, Tensor | None]]
+"""Captured round: segments, each with the tensor that is added over the workers after it, or None."""
 
 
 class CapturedRounds:
@@ -69,7 +67,8 @@ class CapturedRounds:
         if kind in self.programs:
             program = self.programs[kind]
             if program is None:
-                self._eager(inputs)
+                with self._side_stream():
+                    self.state.play(inputs)
                 return
             self._replay(program)
             first = self.state.player_steps[0]
@@ -85,7 +84,7 @@ class CapturedRounds:
     def close(self) -> None:
         """Free the graphs. Must come before the process group is destroyed."""
         for program in self.programs.values():
-            for segment, _ in program.steps if program else ():
+            for segment, _ in program or ():
                 segment.reset()
         self.programs.clear()
         self._played.clear()
@@ -99,9 +98,9 @@ class CapturedRounds:
     def _replay(self, program: Program) -> None:
         timer = self.state.player_steps[0].timer  # Of the work up to the first sum: where slow ranks are found.
         timer.start()
-        for segment, tensor in program.steps:
+        for segment, tensor in program:
             segment.replay()
-            if segment is program.steps[0][0]:
+            if segment is program[0][0]:
                 timer.stop()
             if tensor is not None:
                 self.state.slots.add(tensor)
@@ -155,8 +154,10 @@ class CapturedRounds:
 
     def _cannot(self, inputs: RoundInputs) -> str | None:
         """Return the reason for which rounds of this kind cannot be captured, found without trying; else None."""
-        if self._on_gpu and torch.__version__ < torch.torch_version.TorchVersion(".".join(map(str, OLDEST_TORCH))):
-            return f"torch {torch.__version__} is older than {'.'.join(map(str, OLDEST_TORCH))}: upgrade it"
+        if self._on_gpu and torch.__version__ < OLDEST_TORCH:
+            return f"torch {torch.__version__} is older than {OLDEST_TORCH}: upgrade it"
+        if texts := [name for name, value in inputs.batches[0][0].items() if not isinstance(value, Tensor)]:
+            return f"data.fields: {texts[0]} is text, which changes outside of the device; leave the field out"
         for player_step in self.state.player_steps:
             if not player_step.optimizer.built_in:
                 key = f"optimizer.{player_step.player.name}.name"
@@ -178,7 +179,7 @@ class CapturedRounds:
         if self._on_gpu:
             torch.cuda.synchronize()
             torch.cuda.empty_cache()
-        steps: list[tuple[Segment, Tensor | None]] = []
+        program: Program = []
         phases = self.state.phases(inputs, reduced=False)
         if self.state.slots.workers == 1:
             phases = _joined(phases)
@@ -187,12 +188,15 @@ class CapturedRounds:
                 segment = self._segment()
                 with segment:
                     tensor = next(phases, None)
-                steps.append((segment, tensor))
+                program.append((segment, tensor))
                 if tensor is None:
-                    return Program(steps), ""
+                    return program, ""
         except (RuntimeError, torch.cuda.OutOfMemoryError) as error:
-            for segment, _ in steps:
+            for segment, _ in program:
                 segment.reset()
+            for player_step in self.state.player_steps:
+                for norm in player_step.norms:
+                    norm.recorded.clear()  # Of the passes of the round that broke off.
             return None, str(error).splitlines()[0]
 
     def _refuse(self, fault: str) -> None:

@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from ganrun.data.decode import Field, RawBatch
-from ganrun.rng import Draw, KeyedNoise
+from ganrun.rng import KeyedNoise, NoiseRequest
+from ganrun.training.flat import ALIGNMENT
 
-ALIGNMENT = 64
-"""Bytes: each draw begins at a multiple."""
 RING = 2
 """Host copies of a block: one is filled while the transfer of the other may not have ended."""
-Place = tuple[int, int, int, Draw]
-"""Images since the beginning of the round, slot, turn, and the draw without its function."""
+Place = tuple[int, int, int, NoiseRequest]
+"""Images since the beginning of the round, slot, turn, and the request without its function."""
 
 
 class HostRing:
@@ -57,12 +56,12 @@ def _event() -> Any:
 class RoundNoise:
     """Random and scheduled numbers of a round, drawn ahead into one block.
 
-    The first round draws at each call and notes the draws; every further round draws the same ones ahead.
+    The first round draws at each call and notes the requests; every further round draws the same ones ahead.
     """
 
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
         self.dtype, self.device = dtype, device
-        self._draws: dict[Place, tuple[KeyedNoise, Draw]] = {}
+        self._requests: dict[Place, tuple[KeyedNoise, NoiseRequest]] = {}
         self._views: dict[Place, Tensor] = {}
         self._ring: HostRing | None = None
         self._spans: list[tuple[int, int]] = []
@@ -70,38 +69,39 @@ class RoundNoise:
         self.is_complete = False
         """True if all draws of the last round had been drawn ahead."""
 
-    def take(self, noise: KeyedNoise, draw: Draw) -> Tensor:
-        """Return the numbers of a draw, on the device. Calls with the same place return the same memory."""
-        place = (noise.offset, noise.slot, noise.turn, draw._replace(value=None))
+    def take(self, noise: KeyedNoise, request: NoiseRequest) -> Tensor:
+        """Return the numbers of a request, on the device. Calls with the same place return the same memory."""
+        place = (noise.offset, noise.slot, noise.turn, request._replace(value=None))
         if place not in self._views:
             self.is_complete = False
-            self._draws[place] = (noise, draw)
-            numbers = noise.fill(torch.empty(draw.size, dtype=self.dtype), draw, self._generator)
+            self._requests[place] = (noise, request)
+            numbers = noise.fill(torch.empty(request.size, dtype=self.dtype), request, self._generator)
             self._views[place] = numbers.to(self.device)
         return self._views[place]
 
     def fill(self, noise_of: Callable[[KeyedNoise], KeyedNoise]) -> None:
         """Draw the numbers of the next round. `noise_of` returns the noise of the same turn and slot in that round."""
-        if not self._draws:
+        if not self._requests:
+            self.is_complete = True  # Until a round asks for numbers.
             return
         if not self.is_complete:
             self._lay_out()
         assert self._ring is not None
         host = self._ring.begin()
-        for (start, end), (noise, draw) in zip(self._spans, self._draws.values(), strict=True):
-            noise_of(noise).fill(host[start:end].view(draw.size), draw, self._generator)
+        for (start, end), (noise, request) in zip(self._spans, self._requests.values(), strict=True):
+            noise_of(noise).fill(host[start:end].view(request.size), request, self._generator)
         self._ring.end()
 
     def _lay_out(self) -> None:
         step = ALIGNMENT // self.dtype.itemsize
-        sizes = [torch.Size(draw.size).numel() for _, draw in self._draws.values()]
+        sizes = [torch.Size(request.size).numel() for _, request in self._requests.values()]
         starts = [0, *itertools.accumulate(-(-size // step) * step for size in sizes)]
         self._spans = [(start, start + size) for start, size in zip(starts, sizes, strict=False)]
         self._ring = HostRing(starts[-1], self.dtype, self.device)
         block = self._ring.block
         self._views = {
             place: block[start:end].view(place[-1].size)
-            for place, (start, end) in zip(self._draws, self._spans, strict=True)
+            for place, (start, end) in zip(self._requests, self._spans, strict=True)
         }
         self.is_complete = True
 

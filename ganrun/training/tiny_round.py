@@ -11,9 +11,10 @@ from ganrun.config.run_spec import RunSpec
 from ganrun.data.index import DataSet
 from ganrun.data.made_up import MadeUpBatches
 from ganrun.errors import RunError, UserError
+from ganrun.games.build import build_game
 from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
-from ganrun.training.new_state import new_state
+from ganrun.training.new_state import state_of
 from ganrun.training.state import TrainingState
 
 IMAGES = 2
@@ -65,16 +66,17 @@ def _tiny(spec: RunSpec) -> RunSpec:
 
 
 def _new_state(spec: RunSpec, slots: int) -> TrainingState:
-    """Return the state of a run of the config with so many slots, of at most IMAGES images each."""
+    """Return the state of a run of the config with so many slots, of at most IMAGES images and TURNS turns each."""
     batch_size = slots * min(IMAGES, spec.data.batch_size // spec.slots)
     data = spec.data.model_copy(update={"batch_size": batch_size, "slots": slots})
-    return new_state(spec.model_copy(update={"data": data}), CPU, Slots(slots))
+    spec = spec.model_copy(update={"data": data})
+    game = build_game(spec, CPU)
+    for player in game.players:
+        player.turns = min(player.turns, TURNS)
+    return state_of(game, spec, Slots(slots))
 
 
 def _round(state: TrainingState, batches: MadeUpBatches, spec: RunSpec) -> None:
-    """Play a round, with at most TURNS turns of each player."""
-    for player in state.game.players:
-        player.turns = min(player.turns, TURNS)
     slots = state.slots.total
     count = state.batch_size // slots
     with _named(spec, f"a round of {count} images in each of {slots} slots"):

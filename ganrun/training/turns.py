@@ -7,7 +7,7 @@ from ganrun.training.player_step import PlayerStep
 
 
 @dataclass(frozen=True)
-class Turn:
+class PlayerTurn:
     """A turn of a player in a round.
 
     Attributes:
@@ -25,12 +25,12 @@ class Turn:
     shown: int
 
 
-def turns_of(player_steps: Sequence[PlayerStep], batch_size: int) -> Iterator[Turn]:
+def turns_of(player_steps: Sequence[PlayerStep], batch_size: int) -> Iterator[PlayerTurn]:
     """Yield the turns of a round in order."""
     batch, shown = -1, 0
     for player_step in player_steps:
         fresh = player_step.player.fresh_batch
         for number in range(player_step.player.turns):
             batch += fresh or batch < 0
-            yield Turn(player_step, number, batch, shown, shown + batch_size * fresh)
+            yield PlayerTurn(player_step, number, batch, shown, shown + batch_size * fresh)
             shown += batch_size * fresh

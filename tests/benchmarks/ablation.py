@@ -14,7 +14,7 @@ from ganrun.games.game import Batch
 from ganrun.slots import Slots
 from ganrun.training.ema import EMA
 from ganrun.training.flat import FlatNetwork, flatten
-from ganrun.training.new_state import new_state
+from ganrun.training.new_state import new_state, state_of
 from ganrun.training.player_optimizer import PlayerOptimizer
 from ganrun.training.player_step import PlayerStep, has_bf16
 from ganrun.training.state import TrainingState
@@ -72,7 +72,7 @@ def _contiguous(spec: RunSpec) -> TrainingState:
     game = build_game(spec, torch.device("cpu"))
     for network in game.networks.values():
         network.to(memory_format=torch.contiguous_format)
-    state = TrainingState(game, spec.run, spec.data, spec.optimizer, spec.train, Slots(1))
+    state = state_of(game, spec, Slots(1))
     inner = state.normalise
 
     def place(batch: RawBatch) -> Batch:

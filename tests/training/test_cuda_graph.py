@@ -29,6 +29,26 @@ class Broken(RecordedSegment):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore lines")
 
 
+class BreaksOff(RecordedSegment):
+    """As CUDA ends a capture at an operation that it does not permit: here at the first optimizer step.
+
+    A capture runs nothing, so what the operations before were to write is no number.
+    """
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        with torch.no_grad():
+            for *_, results in self._all:
+                for each in results:
+                    if isinstance(each, torch.Tensor) and each.is_floating_point():
+                        each.fill_(torch.nan)
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        if "fused_adam" in operation.name():
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore lines")
+        return super().__torch_dispatch__(operation, types, args, kwargs)
+
+
 class Wrong(RecordedSegment):
     def replay(self):
         super().replay()
@@ -74,7 +94,7 @@ def test_captured_rounds_are_the_eager_ones(config):
     state, captured, told = played(config, 8, mode="on")
     equal(tensors_of(state), tensors_of(played(config, 8)[0]))
     (program,) = captured.programs.values()
-    assert len(program.steps) == 1  # One worker has nothing to add: one graph.
+    assert len(program) == 1  # One worker has nothing to add: one graph.
     assert len(told) == 1
     assert told[0].startswith("train.capture: rounds are captured (")
     assert [player_step.rounds for player_step in state.player_steps] == [state.images // 12] * 2
@@ -101,7 +121,7 @@ def as_rank(rank, config, folder):
     (program,) = captured.programs.values()
     found = tensors_of(state)
     if rank == 0:
-        torch.save({"tensors": found, "segments": len(program.steps)}, folder / "found.pt")
+        torch.save({"tensors": found, "segments": len(program)}, folder / "found.pt")
     dist.destroy_process_group()
 
 
@@ -117,6 +137,36 @@ def test_without_memory_the_run_continues_eagerly(config):
     equal(tensors_of(state), tensors_of(played(config, 6)[0]))
     assert list(captured.programs.values()) == [None]
     assert told == ["train.capture: rounds stay eager: CUDA out of memory. Tried to allocate 2 GiB."]
+
+
+def test_a_capture_that_breaks_off_leaves_nothing_behind(config):
+    state, _, told = played(config, 6, mode="auto", segment=BreaksOff)
+    equal(tensors_of(state), tensors_of(played(config, 6)[0]))
+    assert told == ["train.capture: rounds stay eager: CUDA error: operation not permitted when stream is capturing"]
+
+
+def test_a_game_without_noise_is_captured(config, monkeypatch):
+    monkeypatch.setattr(
+        "ganrun.games.latent.Latent.draw",
+        lambda latent, noise, count, name: torch.ones(count, latent.size, dtype=noise.dtype),
+    )
+    _, captured, _ = played(config, 5, mode="on")
+    assert None not in captured.programs.values()
+    assert len(captured.programs) == 1
+
+
+def test_texts_are_not_captured(values):
+    config = config_of(values, data__slots=1, data__fields={"image": {"kind": "image"}, "text": {"kind": "text"}})
+    told = []
+    state = new_state(config, torch.device("cpu"), Slots(1))
+    state.play_round = CapturedRounds(state, "auto", told.append, RecordedSegment).play
+    (batch,) = batches_of(config, 0)
+    for _ in range(4):
+        state.round(lambda: [batch | {"text": ["a"] * 12}])
+    assert told == [
+        "train.capture: rounds stay eager: data.fields: text is text, which changes outside of the device; "
+        "leave the field out"
+    ]
 
 
 def test_a_capture_that_computes_something_else_is_not_used(config):
@@ -161,7 +211,7 @@ def test_an_optimizer_of_ones_own_stays_eager(config, values, monkeypatch):
 def test_closing_frees_the_graphs(config):
     _, captured, _ = played(config, 5, mode="on")
     (program,) = captured.programs.values()
-    ((segment, _),) = program.steps
+    ((segment, _),) = program
     captured.close()
     assert segment.names == []
     assert captured.programs == {}

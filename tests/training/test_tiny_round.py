@@ -178,6 +178,14 @@ def test_what_was_played_is_told(play):
     assert "with model.width=16: discriminator, then generator;" in play(model__width=32)
 
 
+def test_many_turns_are_two(play, monkeypatch):
+    played = []
+    inner = tiny_round.state_of
+    monkeypatch.setattr(tiny_round, "state_of", lambda *given: (played.append(inner(*given)), played[-1])[1])
+    play(objective__discriminator_turns=5)
+    assert {state.round_images for state in played} == {8, 4}  # Two batches of 2 images in each of 2 slots, and in 1.
+
+
 @pytest.mark.parametrize(
     "name", ["images", "time", "score", "total", "", *(series.key for series in SERIES if series.key != "logit")]
 )
