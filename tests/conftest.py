@@ -1,13 +1,15 @@
 """Shared fixtures: a small data set, configs over it, and a local Ray."""
 
 import contextlib
+import hashlib
 import io
 import json
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,26 +63,38 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=rank)
 
 
-def write_data(folder: Path, sizes: tuple[int, ...] = SIZES, image_size: int = 16, channels: int = 1) -> Path:
-    """Write shards of labelled images of random blobs, with their index."""
-    import hashlib
-
-    random, shards, number = np.random.default_rng(0), [], 0
+def write_shards(folder: Path, sizes: Sequence[int], sample: Callable[[int], dict[str, bytes]]) -> tuple[Shard, ...]:
+    """Write shards of so many samples each. `sample` returns the members of a sample by number."""
+    shards, number = [], 0
     folder.mkdir(parents=True)
     for shard, samples in enumerate(sizes):
         stream = io.BytesIO()
         with webdataset.TarWriter(stream, mtime=0) as tar:
             for _ in range(samples):
-                pixels = random.integers(0, 256, (4, 4, channels), np.uint8).repeat(image_size // 4, 0)
-                pixels = pixels.repeat(image_size // 4, 1)
-                encoded = io.BytesIO()
-                Image.fromarray(pixels.squeeze()).save(encoded, "png")
-                tar.write({"__key__": f"{number:06d}", "png": encoded.getvalue(), "cls": str(number % 3).encode()})
+                tar.write({"__key__": f"{number:06d}", **sample(number)})
                 number += 1
         data = stream.getvalue()
         (folder / f"{shard:06d}.tar").write_bytes(data)
         shards.append(Shard(f"{shard:06d}.tar", samples, len(data), hashlib.sha256(data).hexdigest()))
-    index = Index(image_size, channels, ("a", "b", "c"), tuple(shards))
+    return tuple(shards)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """Encode uint8 pixels [H, W] or [H, W, 3]."""
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, "png")
+    return encoded.getvalue()
+
+
+def write_data(folder: Path, sizes: tuple[int, ...] = SIZES, image_size: int = 16, channels: int = 1) -> Path:
+    """Write shards of labelled images of random blobs, with their index."""
+    random = np.random.default_rng(0)
+
+    def sample(number: int) -> dict[str, bytes]:
+        pixels = random.integers(0, 256, (4, 4, channels), np.uint8).repeat(image_size // 4, 0)
+        return {"png": png(pixels.repeat(image_size // 4, 1).squeeze()), "cls": str(number % 3).encode()}
+
+    index = Index(image_size, channels, ("a", "b", "c"), write_shards(folder, sizes, sample))
     (folder / "index.json").write_bytes(index.to_json())
     return folder
 
@@ -93,6 +107,18 @@ def registries() -> Iterator[None]:
     yield
     for table, entries in zip(tables, before, strict=True):
         table.data = entries
+
+
+@pytest.fixture(scope="module")
+def extractor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fast TorchScript extractor."""
+    from tests.models.test_extractors import Brightness
+
+    path = tmp_path_factory.mktemp("extractor") / "brightness.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(Brightness()), path)
+    return path
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,11 +1,9 @@
 """`ganrun evaluate`: equals the scores of training, reports provenance, and refuses invalid requests in one line."""
 
 import json
-import warnings
 
 import numpy as np
 import pytest
-import torch
 import webdataset
 from PIL import Image
 
@@ -13,20 +11,9 @@ from ganrun import evaluate, prepare, sample
 from ganrun.errors import UserError
 from tests.conditional import conditional
 from tests.conftest import config_of, write_data
-from tests.models.test_extractors import Brightness
 from tests.ranks import run_folder, run_ranks
 
 SAMPLES = 20
-
-
-@pytest.fixture(scope="module")
-def extractor(tmp_path_factory):
-    """A fast TorchScript extractor."""
-    path = tmp_path_factory.mktemp("extractor") / "brightness.pt"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.jit.save(torch.jit.script(Brightness()), path)
-    return path
 
 
 @pytest.fixture

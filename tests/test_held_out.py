@@ -7,11 +7,9 @@ import json
 import re
 import shutil
 import tarfile
-import warnings
 from unittest.mock import patch
 
 import pytest
-import torch
 
 from ganrun import evaluate, sample
 from ganrun.config.schema import EvaluateConfig
@@ -22,7 +20,6 @@ from ganrun.worker.host import WorkerHost
 from tests.conditional import conditional
 from tests.conftest import SIZES, config_of
 from tests.keys import FIELDS, upload_with_keys
-from tests.models.test_extractors import Brightness
 from tests.ranks import as_ranks, run_folder, run_ranks, work_rank
 
 SHARE, HELD_OUT = 0.2, 28
@@ -36,16 +33,6 @@ def data(data_folder, tmp_path_factory):
     folder.mkdir()
     upload_with_keys(data_folder, str(folder))
     return folder
-
-
-@pytest.fixture(scope="module")
-def extractor(tmp_path_factory):
-    """A fast TorchScript extractor."""
-    path = tmp_path_factory.mktemp("extractor") / "brightness.pt"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.jit.save(torch.jit.script(Brightness()), path)
-    return path
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ class PlayerOptimizer:
             parameter.grad = None
 
     @property
-    def shared(self) -> list[Tensor]:
+    def gradient_blocks(self) -> list[Tensor]:
         """Blocks of gradients."""
         return [block.gradient for block in self.blocks]
 

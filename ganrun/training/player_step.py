@@ -130,7 +130,7 @@ class PlayerStep:
         Args:
             batches, noises: one for each owned slot.
             reduced: True: DDP averages the gradients over the workers. False: they are this worker's share of the mean,
-                and the caller adds `optimizer.shared` over the workers.
+                and the caller adds `optimizer.gradient_blocks` over the workers.
 
         Raises:
             UserError: the player's `forward` returned no `Loss` as `Player` asks for.

@@ -211,7 +211,7 @@ class TrainingState:
                 noises = list(self._noises(turn.number, number, turn.offset, inputs.noise))
                 rows = player_step.backward(batches[turn.batch], noises, reduced)
                 if not reduced:
-                    yield from player_step.optimizer.shared
+                    yield from player_step.optimizer.gradient_blocks
                 result = player_step.apply(rows, rate)
             self._check_keys(name, result)
             self.recorder.add(result)
