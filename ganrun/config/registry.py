@@ -59,6 +59,7 @@ class NetworkFamily:
         without: switches of `model` that it does not support.
         pictures: "no": its networks take no pictures as condition, only labels; "may", or "must".
         has_z: False if its generator has no z.
+        fully_convolutional: its generator takes pictures whose sides are any multiples of the image size.
     """
 
     build: Callable[..., dict[str, Any]] | str
@@ -67,6 +68,7 @@ class NetworkFamily:
     without: tuple[str, ...] = ()
     pictures: Literal["no", "may", "must"] = "may"
     has_z: bool = True
+    fully_convolutional: bool = False
 
     def __call__(
         self, model: Any, data: Any, own: Any = None, pictures: Mapping[str, int] | None = None
@@ -114,6 +116,7 @@ NETWORKS = NetworkRegistry(
         without=("minibatch_stddev",),
         pictures="must",
         has_z=False,
+        fully_convolutional=True,
     ),
 )
 """`model.name` -> NetworkFamily."""
