@@ -20,6 +20,7 @@ from tests.waiting import WAIT
 ROOT = Path(__file__).parent.parent
 SMALL = {
     "dcgan_64.yaml": ["model.width=4", "train.total_images=192", "train.precision=float32", "evaluate.samples=16"],
+    "pix2pix_fluent.yaml": ["model.width=2", "train.total_images=192", "evaluate.samples=16"],
     "quickstart.yaml": ["model.width=4", "train.total_images=192", "evaluate.samples=16"],
 }
 """Laid over the configs of the documents, so that their commands end in seconds."""
@@ -112,9 +113,12 @@ def test_a_network_a_loss_and_a_game_of_ones_own(place):
     for code in blocks("extending.md", "python"):
         (place / code.split()[1]).write_text(code)  # Its first line names the file.
     commands = [line for block in blocks("extending.md", "sh") for line in block.splitlines()]
-    assert len(commands) == 4
+    assert len(commands) == 7
     for command in commands:
-        assert ("in order" if "--validate" in command else "finished: 192 images") in run(command)
+        said = run(command)
+        if command.startswith("ganrun train"):
+            assert ("in order" if "--validate" in command else "finished: 192 images") in said
+    assert len(list((place / "coloured").rglob("*.png"))) == 80
     lines = [line for file in (place / "runs/codes/metrics").iterdir() for line in file.read_text().splitlines()]
     parts = {key for line in lines for key in json.loads(line) if key.startswith("loss/")}
     assert parts == {"loss/compressor", "loss/compressor/error", "loss/compressor/size"}

@@ -18,7 +18,7 @@ def find_own(path: str, option: str) -> tuple[dict[str, Path], list[str]]:
         option: option that gave the path, for messages.
 
     Returns:
-        Files by name: their paths below the folder, without ending. A line for each file of the folder that is left out.
+        Files by name: their paths below the folder without ending; and a line for each file that is left out.
 
     Raises:
         UserError: no such file or folder, no picture in it, or two of one name.

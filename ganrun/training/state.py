@@ -240,7 +240,7 @@ class TrainingState:
         return lambda before: noise(before.offset, before.slot, before.turn)
 
     def normalise(self, batch: RawBatch, noise: KeyedNoise | None = None) -> Batch:
-        """Return a batch with images in [-1, 1] and numbers in the precision of the run; jittered, if noise is given."""
+        """Return a batch with images in [-1, 1], jittered if there is noise, and numbers in the run's precision."""
         batch = normalised(batch, self.dtype)
         return jittered(batch, self._jitter, noise) if noise and self._jitter else batch
 

@@ -1,5 +1,6 @@
 """`ganrun sample --input`: pictures of a user, whole or in tiles, restored in size and orientation."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +117,7 @@ def test_tiles_cover_a_side_and_overlap(side, tile):
     found = starts(side, tile)
     assert found[0] == 0
     assert found[-1] == max(side - tile, 0)
-    assert all(0 < after - before <= tile - tile // 4 for before, after in zip(found, found[1:], strict=False))
+    assert all(0 < after - before <= tile - tile // 4 for before, after in pairwise(found))
 
 
 @pytest.mark.parametrize("name", ["pix2pix", "r3gan"])
