@@ -20,7 +20,7 @@ from tests.waiting import WAIT
 ROOT = Path(__file__).parent.parent
 SMALL = {
     "dcgan_64.yaml": ["model.width=4", "train.total_images=192", "train.precision=float32", "evaluate.samples=16"],
-    "pix2pix_fluent.yaml": ["model.width=2", "train.total_images=192", "evaluate.samples=16"],
+    "pix2pix_fluent.yaml": ["model.width=2", "train.total_images=192", "evaluate.samples=8"],
     "quickstart.yaml": ["model.width=4", "train.total_images=192", "evaluate.samples=16"],
 }
 """Laid over the configs of the documents, so that their commands end in seconds."""
@@ -105,6 +105,24 @@ def test_from_photographs_to_an_exported_model(place):
     (code,) = blocks("your-images.md", "python")
     checked = subprocess.run(
         [sys.executable, "-c", code + "assert images.shape == (16, 3, 64, 64)"], capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_from_pairs_to_a_translated_picture(place):
+    make_pairs(place)
+    for block in blocks("tasks.md", "sh"):
+        for command in block.splitlines():
+            run(command)
+    for drawn in ("coloured", "scaled", "three"):
+        for path in (place / drawn).rglob("*.png"):
+            name = path.stem.split("-")[0]
+            source = next((place / "sketches").rglob(f"{name}.png"))
+            assert Image.open(path).size == Image.open(source).size
+    assert [len(list((place / name).rglob("*.png"))) for name in ("coloured", "three", "scaled")] == [80, 120, 40]
+    (code,) = blocks("tasks.md", "python")
+    checked = subprocess.run(
+        [sys.executable, "-c", code + "assert images.shape == (4, 3, 64, 64)"], capture_output=True, text=True
     )
     assert checked.returncode == 0, checked.stderr
 
