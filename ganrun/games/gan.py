@@ -18,11 +18,10 @@ from ganrun.games.calls import judge
 from ganrun.games.conditions import Condition
 from ganrun.games.game import Batch, Game, Loss, Networks, Player
 from ganrun.games.losses import feature_matching
-from ganrun.games.objective import Objective, objective_of
+from ganrun.games.objective import Objective, frozen_networks, objective_of
 from ganrun.games.penalties import clip_weights
 from ganrun.games.reconstruction import Seen
 from ganrun.models.given import Given
-from ganrun.models.perceptual import Perceptual
 from ganrun.rng import KeyedNoise
 
 
@@ -127,7 +126,7 @@ def gan(
         trackers={"augmentation": adaptive} if adaptive else {},
         kind=lambda images, round: (objective.penalties.are_due(round), objective.augment.has_noise(images)),
         condition=objective.condition,
-        frozen={"perceptual": Perceptual()} if "perceptual" in config.reconstruction else {},
+        frozen=frozen_networks(config),
         from_z=(lambda networks, z, noise, given: objective.from_z(networks["generator"], z, noise, given))
         if objective.latent
         else None,

@@ -16,6 +16,7 @@ from ganrun.games.losses import AdversarialLoss, DiscriminatorLoss
 from ganrun.games.penalties import Penalties
 from ganrun.games.reconstruction import Reconstruction
 from ganrun.models.given import Given, as_given
+from ganrun.models.perceptual import perceptual_network
 from ganrun.rng import KeyedNoise
 
 
@@ -87,3 +88,10 @@ def objective_of(
         penalties=Penalties(penalties, config.penalty_every_rounds),
         reconstruction=Reconstruction({name: (RECONSTRUCTION[name], terms[name]) for name in terms}),
     )
+
+
+def frozen_networks(config: ObjectiveConfig) -> dict[str, nn.Module]:
+    """Build the frozen networks of the terms of a config, by name."""
+    if "perceptual" not in config.reconstruction:
+        return {}
+    return {"perceptual": perceptual_network(config.perceptual.network, config.perceptual.weights)}

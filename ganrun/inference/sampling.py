@@ -79,8 +79,7 @@ class Sampler:
         condition, data = self.game.condition, self.config.data
         if not condition.fields or condition.classes:
             return None
-        target = self.config.objective.target
-        return open_pairs(condition, open_data(data.shards, crop=data.crop), target, data, self.config.evaluate)
+        return open_pairs(condition, open_data(data.shards, crop=data.crop), self.config)
 
     @torch.inference_mode()
     def images(self, z: Tensor, given: Given) -> Tensor:
