@@ -28,7 +28,8 @@ def find_own(path: str, option: str) -> tuple[dict[str, Path], list[str]]:
         return {place.stem: place}, []
     if not place.is_dir():
         raise UserError(f"{option} {path}: no such file or folder; give a picture, or a folder with pictures")
-    found, named = find_images(str(place)), {}
+    found = find_images(str(place))
+    named: dict[str, Path] = {}
     left_out = [f"{place}/{name}: {why}" for name, why in found.unread.items()]
     left_out += [f"{place}/{name}: not a picture" for name in found.others]
     for picture in found.images:
