@@ -60,6 +60,7 @@ class NetworkFamily:
         pictures: "no": its networks take no pictures as condition, only labels; "may", or "must".
         has_z: False if its generator has no z.
         fully_convolutional: its generator takes pictures whose sides are any multiples of the image size.
+        condition: the only `objective.condition` that it goes with; None: several.
     """
 
     build: Callable[..., dict[str, Any]] | str
@@ -69,9 +70,10 @@ class NetworkFamily:
     pictures: Literal["no", "may", "must"] = "may"
     has_z: bool = True
     fully_convolutional: bool = False
+    condition: str | None = None
 
     def __call__(
-        self, model: Any, data: Any, own: Any = None, pictures: Mapping[str, int] | None = None
+        self, model: Any, data: Any, own: Any = None, pictures: Mapping[str, int] | None = None, factor: int = 1
     ) -> dict[str, Any]:
         """Build networks with initial weights, by name.
 
@@ -79,8 +81,9 @@ class NetworkFamily:
             model, data: sections of the config. `data.image_size` and `data.channels` are those of the generated field.
             own: section `own`, for a function that has this argument.
             pictures: `Condition.pictures`, for a function that has this argument.
+            factor: `Condition.factor`, for a function that has this argument.
         """
-        build = offered(_import(self.build), own=own or {}, pictures=pictures or {})
+        build = offered(_import(self.build), own=own or {}, pictures=pictures or {}, factor=factor)
         return build(model, data)  # type: ignore[no-any-return]
 
 
@@ -93,31 +96,45 @@ class NetworkRegistry(Registry):
 
 NETWORKS = NetworkRegistry(
     dcgan=NetworkFamily(
-        "ganrun.models.dcgan:dcgan", image_sizes=(16, 32, 64, 128, 256), without=("resize_convolution",)
+        "ganrun.models.dcgan:dcgan", image_sizes=(16, 32, 64, 128, 256), without=("resize_convolution", "blocks")
     ),
     resnet=NetworkFamily(
         "ganrun.models.resnet:resnet",
         image_sizes=(16, 32, 48, 64, 96, 128, 256),
-        without=("resize_convolution",),
+        without=("resize_convolution", "blocks"),
         pictures="no",
     ),
     r3gan=NetworkFamily(
         "ganrun.models.r3gan:r3gan",
         image_sizes=(8, 16, 32, 64, 128, 256),
         width_multiple=8,
-        without=("spectral_norm", "minibatch_stddev", "resize_convolution"),
+        without=("spectral_norm", "minibatch_stddev", "resize_convolution", "blocks"),
     ),
     mlp=NetworkFamily(
-        "ganrun.models.mlp:mlp", image_sizes=(1,), without=("minibatch_stddev", "resize_convolution"), pictures="no"
+        "ganrun.models.mlp:mlp",
+        image_sizes=(1,),
+        without=("minibatch_stddev", "resize_convolution", "blocks"),
+        pictures="no",
     ),
     pix2pix=NetworkFamily(
         "ganrun.models.pix2pix:pix2pix",
         image_sizes=(32, 64, 128, 256, 512),
-        without=("minibatch_stddev",),
+        without=("minibatch_stddev", "blocks"),
         pictures="must",
         has_z=False,
         fully_convolutional=True,
     ),
+    **{
+        name: NetworkFamily(
+            f"ganrun.models.srgan:{name}",
+            image_sizes=(16, 32, 64, 96, 128, 192, 256, 512),
+            without=("minibatch_stddev", "resize_convolution"),
+            pictures="must",
+            has_z=False,
+            condition="low_resolution",
+        )
+        for name in ("srgan", "esrgan")
+    },
 )
 """`model.name` -> NetworkFamily."""
 
@@ -125,7 +142,12 @@ GAMES = Registry({"gan": "ganrun.games.gan:gan"})
 """`objective.game` -> function(networks, ObjectiveConfig, ModelConfig) -> Game; with an argument `condition` it
 receives the Condition of the config."""
 
-CONDITIONS = Registry({name: f"ganrun.games.conditions:{name}" for name in ("none", "label", "source")})
+CONDITIONS = Registry(
+    {
+        **{name: f"ganrun.games.conditions:{name}" for name in ("none", "label", "source")},
+        **{name: f"ganrun.games.{name}:{name}" for name in ("low_resolution", "masked")},
+    }
+)
 """`objective.condition` -> function(objective, model, data) -> Condition, of which it may leave out arguments."""
 
 CROSS_ENTROPIES = ("minimax", "non_saturating")
@@ -176,10 +198,14 @@ HIGHER_IS_BETTER = {
     "psnr": True,
     "ssim": True,
     "lpips": False,
+    "l1_hole": False,
+    "psnr_hole": True,
 }
 """Direction of the values that built-in scores return. `distance` is the Fréchet distance, or the mode distance."""
 
-PAIRED = ("l1", "psnr", "ssim", "lpips")
+OF_HOLES = ("l1_hole", "psnr_hole")
+"""Scores of the holes of objective.condition: masked."""
+PAIRED = ("l1", "psnr", "ssim", "lpips", *OF_HOLES)
 """Scores that compare a generated image with the real one that belongs to it."""
 
 _FEATURE_SCORES, _PAIRED_SCORES = "ganrun.evaluation.feature_scores", "ganrun.evaluation.paired_scores"
@@ -198,6 +224,8 @@ SCORES = Registry(
         "psnr": f"{_PAIRED_SCORES}:psnr_score",
         "ssim": f"{_PAIRED_SCORES}:ssim_score",
         "lpips": f"{_PAIRED_SCORES}:LpipsScore",
+        "l1_hole": f"{_PAIRED_SCORES}:l1_hole",
+        "psnr_hole": f"{_PAIRED_SCORES}:psnr_hole",
     }
 )
 """`evaluate.metrics` -> function() -> Score, such as a subclass of Score; with an argument `evaluate` it receives that

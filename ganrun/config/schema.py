@@ -94,7 +94,7 @@ class ModelConfig(Section):
     """Generator and discriminator."""
 
     name: Annotated[str, Field(json_schema_extra=FIXED)] = "dcgan"
-    """Network family: dcgan, resnet, r3gan, mlp, pix2pix, or one of run.imports."""
+    """Network family: dcgan, resnet, r3gan, mlp, pix2pix, srgan, esrgan, or one of run.imports."""
     width: Annotated[Count, Field(json_schema_extra=FIXED)] = 64
     """Channels at the highest resolution (DCGAN's paper: 128); for mlp, units per hidden layer."""
     latent_size: Annotated[Count, Field(json_schema_extra=FIXED)] = 100
@@ -112,6 +112,8 @@ class ModelConfig(Section):
     resize_convolution: Annotated[bool, Field(json_schema_extra=FIXED)] = False
     """Upsampling of pix2pix by nearest neighbours and a convolution, which has no checkerboards, in place of a
     transposed convolution."""
+    blocks: Annotated[Whole, Field(json_schema_extra=FIXED)] = 0
+    """Residual blocks of the generators of srgan and esrgan; 0: as in their papers, 16 and 23."""
 
 
 class TrainConfig(Section):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ganrun.config.registry import HIGHER_IS_BETTER, PAIRED
+from ganrun.config.registry import HIGHER_IS_BETTER, OF_HOLES, PAIRED
 from ganrun.config.schema import Config, EvaluateConfig
 from ganrun.config.schema_optimizer import PlayerOptimizerConfig
 
@@ -77,6 +77,12 @@ def _point_conflicts(config: Config) -> Faults:
 def _pair_conflicts(config: Config) -> Faults:
     """Yield scores of pairs of a run whose generated images belong to no real ones."""
     condition = config.objective.condition_with(config.model.classes)
+    holes = [name for name in config.evaluate.metrics if name in OF_HOLES]
+    if holes and condition in ("source", "low_resolution"):
+        yield (
+            {"evaluate.metrics", "objective.condition"},
+            f"evaluate.metrics: {holes[0]} is of holes, but objective.condition: {condition} has none; leave it out",
+        )
     if condition in ("none", "label") and (paired := [name for name in config.evaluate.metrics if name in PAIRED]):
         yield (
             {"evaluate.metrics", "objective.condition"},

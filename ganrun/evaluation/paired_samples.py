@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganrun.config.schema import Config, FieldConfig
+from ganrun.config.schema import DataConfig, EvaluateConfig, FieldConfig
+from ganrun.config.schema_objective import ObjectiveConfig
 from ganrun.data.cache import ShardCache, open_cache
 from ganrun.data.corrupt_samples import CorruptSamplePolicy
 from ganrun.data.decode import Decoder, Located, RawBatch, normalised
@@ -82,14 +83,19 @@ class PairedSamples:
 
 
 def open_pairs(
-    condition: Condition, data: DataSet, config: Config, patience_seconds: float = PATIENCE_SECONDS
+    condition: Condition,
+    data: DataSet,
+    objective: ObjectiveConfig,
+    settings: DataConfig,
+    evaluate: EvaluateConfig,
+    patience_seconds: float = PATIENCE_SECONDS,
 ) -> PairedSamples | None:
     """Open the samples that the conditions of a run are made of: those that its scores compare with.
 
     Args:
         condition: condition of the run.
         data: all samples of `data.shards`.
-        config: config of the run.
+        objective, settings, evaluate: sections of the config.
         patience_seconds: retry budget of a storage that does not answer.
 
     Returns:
@@ -97,7 +103,7 @@ def open_pairs(
     """
     if condition.by_number(0, 1, torch.device("cpu")) is not None:
         return None
-    settings, evaluate, target = config.data, config.evaluate, config.objective.target
+    target = objective.target
     fields = {name: settings.fields[name] for name in dict.fromkeys((*condition.fields, target))}
     scored, cache = open_scored(data, evaluate, 0, patience_seconds), open_cache(settings.cache_mib)
 
@@ -107,17 +113,20 @@ def open_pairs(
     if not scored.held_out_by:
         return opened(scored, evaluate.samples)
     training = opened(data.trained_on(evaluate.held_out_share), TRAINING_SAMPLES)
-    return opened(scored, evaluate.samples, training=training, origin=_origin(condition, data, scored, config))
+    return opened(
+        scored, evaluate.samples, training=training, origin=_origin(condition, data, scored, objective, settings)
+    )
 
 
-def _origin(condition: Condition, data: DataSet, scored: DataSet, config: Config) -> dict[str, Any] | None:
+def _origin(
+    condition: Condition, data: DataSet, scored: DataSet, objective: ObjectiveConfig, settings: DataConfig
+) -> dict[str, Any] | None:
     """Return all that conditions and images depend on; None for a condition of a user's own, whose code may change."""
     if not type(condition).__module__.startswith("ganrun."):
         return None
-    name = config.objective.condition_with(config.model.classes)
     return {
         "data": [data.index.fingerprint, scored.index.fingerprint, scored.held_out_by],
-        "condition": config.objective.model_dump(mode="json", include={"target", "condition", name}),
-        "crop": config.data.crop,
-        "fields": {name: field.model_dump(mode="json") for name, field in config.data.fields.items()},
+        "condition": objective.model_dump(mode="json", include={"target", "condition", str(objective.condition)}),
+        "crop": settings.crop,
+        "fields": {name: field.model_dump(mode="json") for name, field in settings.fields.items()},
     }

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ganrun.config.schema import EvaluateConfig
 from ganrun.evaluation.score import Features, Score, ScoreBatch, ScoreSubject, Sums
+from ganrun.models.given import Given
 from ganrun.models.lpips import SMALLEST, Lpips, missing
 
 WINDOW, SIGMA = 11, 1.5
@@ -87,13 +88,36 @@ class PairedScore(Score):
     def update(self, sums: Sums, batch: ScoreBatch) -> None:
         """Add the pairs of a chunk."""
         assert batch.truth is not None
-        values = self.compare(batch.images.float().clamp(-1, 1), batch.truth.float())
+        values = self.compared(batch.images.float().clamp(-1, 1), batch.truth.float(), batch.given)
         sums["sum"] += values.double().sum()
         sums["pairs"] += len(values)
+
+    def compared(self, images: Tensor, truth: Tensor, given: Given) -> Tensor:
+        """Return the numbers of pairs, [B]."""
+        return self.compare(images, truth)
 
     def result(self, sums: Sums, features: Features | None) -> dict[str, float]:
         """Return the mean; NaN if an image was not finite."""
         return {self.name: float(sums["sum"] / sums["pairs"])}
+
+
+class HoleScore(PairedScore):
+    """Mean over pairs of a number for the hole of each, of condition `masked`."""
+
+    def unavailable(self, subject: ScoreSubject) -> str | None:
+        """Return the reason for which the score cannot be computed; None if it can."""
+        if "mask" not in subject.generated.given(0, 1):
+            return "the images have no holes; it needs objective.condition: masked"
+        return super().unavailable(subject)
+
+    def compared(self, images: Tensor, truth: Tensor, given: Given) -> Tensor:
+        """Return the numbers of the pixels in the holes alone, [B]."""
+        holes = given["mask"] > 0
+        rows = [
+            self.compare(one[hole.expand_as(one)][None], other[hole.expand_as(other)][None])
+            for one, other, hole in zip(images, truth, holes, strict=True)
+        ]
+        return torch.cat(rows)
 
 
 class LpipsScore(PairedScore):
@@ -127,6 +151,16 @@ def l1_score() -> Score:
 def psnr_score() -> Score:
     """Build the score `psnr`."""
     return PairedScore("psnr", psnr)
+
+
+def l1_hole() -> Score:
+    """Build the score `l1_hole`."""
+    return HoleScore("l1_hole", l1)
+
+
+def psnr_hole() -> Score:
+    """Build the score `psnr_hole`."""
+    return HoleScore("psnr_hole", psnr)
 
 
 def ssim_score() -> Score:

@@ -34,6 +34,10 @@ class DiscriminatorPlayer(Player):
         super().__init__(discriminator=discriminator)
         self.objective, self.turns = objective, objective.config.discriminator_turns
 
+    def active(self, images: int) -> bool:
+        """Return False while the generator learns from reconstruction alone."""
+        return self.objective.is_adversarial(images)
+
     def forward(self, batch: Batch, noise: KeyedNoise, others: Networks) -> Loss:
         """Return L_D(D(T(x, c)), D(T(G(z, c), c))) + penalties on the gradient of D."""
         objective, discriminator, own = self.objective, self.owned["discriminator"], noise.under(self.name)
@@ -77,10 +81,12 @@ class GeneratorPlayer(Player):
         objective, own = self.objective, noise.under(self.name)
         x, c = batch[objective.config.target], objective.condition.of(batch, own)
         generated = objective.generate(self.owned["generator"], len(x), own, c)
-        adversarial = self._adversarial(x, generated, c, noise, others["discriminator"])
         terms = objective.reconstruction(x, generated, Seen(c, others, own))
         parts = {name: term.detach() for name, term in terms.items()}
-        return Loss(sum(terms.values(), start=adversarial), parts)
+        losses = list(terms.values())
+        if objective.is_adversarial(noise.round_start):
+            losses.insert(0, self._adversarial(x, generated, c, noise, others["discriminator"]))
+        return Loss(sum(losses[1:], start=losses[0]), parts)
 
     def _adversarial(
         self, x: Tensor, generated: Tensor, c: Given, noise: KeyedNoise, discriminator: nn.Module

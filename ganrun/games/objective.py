@@ -53,6 +53,10 @@ class Objective:
         """Return G(z, c) for z [B, Z], [B, C, H, W]; None for a generator without z."""
         return self.condition.finish(given, generate(generator, z, given, noise))
 
+    def is_adversarial(self, images: int) -> bool:
+        """Return True if a round that begins after `images` has adversarial losses, not reconstruction alone."""
+        return images >= self.config.reconstruct_first_images
+
     def penalise(
         self, discriminator: nn.Module, real: Tensor, fake: Tensor, given: Given, noise: KeyedNoise
     ) -> dict[str, Tensor]:

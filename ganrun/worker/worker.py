@@ -114,7 +114,7 @@ def _set_up(config: RunSpec, channel: Channel, restart: messages.Restart | None)
     folder = RunFolder(open_storage(config.run.uri, patience))
     data = open_data(config.data.shards, patience, crop=config.data.crop)
     evaluator = _open_evaluator(config, data) if config.evaluate.every_images else None
-    pairs = open_pairs(condition_of(config), data, config, patience)
+    pairs = open_pairs(condition_of(config), data, config.objective, config.data, config.evaluate, patience)
     trained_on = data.trained_on(config.evaluate.held_out_share, config.data.mirror)
     return _Setup(folder, trained_on, evaluator, pairs, channel, restart)
 
