@@ -131,6 +131,7 @@ NETWORKS = NetworkRegistry(
             without=("minibatch_stddev", "resize_convolution"),
             pictures="must",
             has_z=False,
+            fully_convolutional=True,
             condition="low_resolution",
         )
         for name in ("srgan", "esrgan")

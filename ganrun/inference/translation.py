@@ -1,6 +1,7 @@
 """Images for a picture of a user, of any size: whole where the network takes it, else in tiles.
 
-Shapes: C channels of the picture, C' of the images, H and W pixels, S the image size of the run.
+Shapes: C channels of the picture, C' of the images, H and W pixels, F `Condition.factor` (above 1 if pictures are
+enlarged), S the size of the run's pictures: its image size over F.
 """
 
 from dataclasses import replace
@@ -40,7 +41,8 @@ class Translator:
     def __init__(self, sampler: Sampler, seed: int, resize: bool) -> None:
         config = sampler.config
         self.game, self.seed, self.resize = sampler.game, seed, resize
-        self.size = config.data.shape(config.objective.target)[1]
+        self.factor = sampler.game.condition.factor
+        self.size = config.data.shape(config.objective.target)[1] // self.factor
         self.fully_convolutional = NETWORKS[config.model.name].fully_convolutional
         parameter = next(next(iter(self.game.networks.values())).parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
@@ -55,7 +57,7 @@ class Translator:
             write_image(out / f"{name}{f'-{number}' if count > 1 else ''}.png", to_uint8(image))
 
     def images(self, name: str, pixels: NDArray[np.uint8], count: int) -> list[Tensor]:
-        """Return `count` images for a picture, each [C', H, W] in [-1, 1]. Image i depends on the seed and i.
+        """Return `count` images for a picture, each [C', F H, F W] in [-1, 1]. Image i depends on the seed and i.
 
         Args:
             name: where the picture comes from, for messages.
@@ -77,7 +79,7 @@ class Translator:
         found = [self._image(UserInput(name, picture), number) for number in range(count)]
         if count > 1 and torch.equal(found[0], found[1]):
             raise UserError(f"--count {count}: this run's generator has no noise, so all images would be the same")
-        return [_resized(image, list(size)) for image in found] if self.resize else found
+        return [_resized(image, [self.factor * side for side in size]) for image in found] if self.resize else found
 
     @torch.inference_mode()
     def _image(self, item: UserInput, number: int) -> Tensor:
@@ -87,17 +89,19 @@ class Translator:
         tile = self._tile(height), self._tile(width)
         padding = (0, max(tile[1] - width, 0), 0, max(tile[0] - height, 0))
         picture = F.pad(item.picture[None], padding, mode="reflect")[0]
-        window = _ramp(tile[0])[:, None] * _ramp(tile[1])
-        weights, total = torch.zeros(picture.shape[1:]), torch.zeros(())
-        for top in starts(picture.shape[1], tile[0]):
-            for left in starts(picture.shape[2], tile[1]):
-                there = (..., slice(top, top + tile[0]), slice(left, left + tile[1]))
-                image = self._generate(replace(item, picture=picture[there]), number)
+        factor, (rows, columns) = self.factor, picture.shape[1:]
+        window = _ramp(factor * tile[0])[:, None] * _ramp(factor * tile[1])
+        weights, total = torch.zeros(factor * rows, factor * columns), torch.zeros(())
+        for top in starts(rows, tile[0]):
+            for left in starts(columns, tile[1]):
+                cut = (..., slice(top, top + tile[0]), slice(left, left + tile[1]))
+                image = self._generate(replace(item, picture=picture[cut]), number)
                 if not total.dim():
                     total = image.new_zeros(len(image), *weights.shape)
+                there = (..., *(slice(factor * part.start, factor * part.stop) for part in cut[1:]))
                 total[there] += image * window
                 weights[there] += window
-        return (total / weights)[:, :height, :width]
+        return (total / weights)[:, : factor * height, : factor * width]
 
     def _tile(self, side: int) -> int:
         """Return the side of tiles for a side of a picture, a multiple of S."""

@@ -19,7 +19,7 @@ from tests.recorded import ganrun
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Runs of both kinds by name: a U-Net without z, and a trunk with z that takes one size."""
+    """Runs by name: a U-Net without z, a trunk with z that takes one size, and a network that doubles sizes."""
     place = tmp_path_factory.mktemp("runs")
     pairs, found = write_pairs(place / "pairs"), {}
     values = {
@@ -33,7 +33,11 @@ def runs(tmp_path_factory):
         config = config_of(mine)
         run_ranks(config, 1, place / f"meeting-{name}")
         found[name] = run_folder(config)
-    return found
+    mine = paired(values, pairs, model={"name": "srgan", "width": 2, "blocks": 1}, run={"name": "srgan"})
+    mine["objective"] = {"condition": "low_resolution", "low_resolution": {"factor": 2}}
+    config = config_of(mine)
+    run_ranks(config, 1, place / "meeting-srgan")
+    return found | {"srgan": run_folder(config)}
 
 
 def picture(path, width, height, orientation=None, mode="RGB"):
@@ -61,6 +65,12 @@ def test_a_picture_keeps_its_size(runs, tmp_path, name, width, height):
     assert found.name == "cat.png"
     assert Image.open(found).size == (width, height)
     assert Image.open(found).mode == "RGB"
+
+
+def test_a_picture_is_enlarged_by_the_factor_of_its_condition(runs, tmp_path):
+    path = picture(tmp_path / "cat.png", 37, 16)
+    assert sample(runs["srgan"], "--input", path, "--out", tmp_path / "out")[0] == 0
+    assert Image.open(tmp_path / "out/cat.png").size == (74, 32)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "1", "P", "I;16"])
@@ -91,24 +101,27 @@ def test_a_network_that_takes_the_size_sees_the_whole_picture(runs):
     torch.testing.assert_close(image, expected, rtol=0, atol=1e-5)
 
 
-class Doubled:
-    """In place of a game: an image is its picture, so that tiles must blend to it exactly."""
+class Repeated:
+    """In place of a game: an image is its picture, each pixel repeated, so that tiles must blend to it exactly."""
+
+    factor = 1
 
     def sample(self, networks, count, noise, given):
-        return given["source"].expand(-1, 3, -1, -1)
+        return torch.nn.functional.interpolate(given["source"].expand(-1, 3, -1, -1), scale_factor=self.factor)
 
 
 @pytest.mark.parametrize("name", ["pix2pix", "r3gan"])
 @pytest.mark.parametrize("shape", [(32, 32), (100, 47), (33, 129)])
-@pytest.mark.parametrize("resize", [False, True])
-def test_tiles_and_padding_leave_no_trace(runs, monkeypatch, name, shape, resize):
+@pytest.mark.parametrize(("resize", "factor"), [(False, 1), (False, 2), (True, 1)])
+def test_tiles_and_padding_leave_no_trace(runs, monkeypatch, name, shape, resize, factor):
     monkeypatch.setattr(translation, "LARGEST", 64)
     translator = Translator(Sampler(str(runs[name])), 0, resize)
-    condition = translator.game.condition
-    translator.game = type("Game", (Doubled,), {"condition": condition, "networks": {}})()
+    condition, translator.factor = translator.game.condition, factor
+    translator.game = type("Game", (Repeated,), {"condition": condition, "networks": {}, "factor": factor})()
     pixels = np.add.outer(np.arange(shape[0]), np.arange(shape[1])).astype(np.uint8)[:, :, None]  # Smooth.
     (image,) = translator.images("it", pixels, 1)
     expected = (torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1).expand(3, -1, -1)
+    expected = expected.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
     torch.testing.assert_close(image, expected, rtol=0, atol=0.2 if resize else 1e-5)
 
 
