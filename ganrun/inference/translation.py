@@ -68,7 +68,9 @@ class Translator:
             UserError: the run takes no picture, this one is too small, or several images would all be the same.
         """
         picture = torch.from_numpy(pixels.copy()).permute(2, 0, 1).to(self.dtype).div(127.5).sub(1)
-        size = picture.shape[1:]
+        size, condition = picture.shape[1:], self.game.condition
+        if not condition.pictures:
+            condition.from_user(UserInput(name, picture))  # It says what it takes instead.
         if self.resize:
             picture = _resized(picture, [round(side * self.size / min(size)) for side in size])
         elif min(size) < self.size:
