@@ -59,6 +59,7 @@ class NetworkFamily:
         without: switches of `model` that it does not support.
         pictures: "no": its networks take no pictures as condition, only labels; "may", or "must".
         has_z: False if its generator has no z.
+        fully_convolutional: its generator takes pictures whose sides are any multiples of the image size.
         condition: the only `objective.condition` that it goes with; None: several.
     """
 
@@ -68,6 +69,7 @@ class NetworkFamily:
     without: tuple[str, ...] = ()
     pictures: Literal["no", "may", "must"] = "may"
     has_z: bool = True
+    fully_convolutional: bool = False
     condition: str | None = None
 
     def __call__(
@@ -120,6 +122,7 @@ NETWORKS = NetworkRegistry(
         without=("minibatch_stddev", "blocks"),
         pictures="must",
         has_z=False,
+        fully_convolutional=True,
     ),
     **{
         name: NetworkFamily(
@@ -128,6 +131,7 @@ NETWORKS = NetworkRegistry(
             without=("minibatch_stddev", "resize_convolution"),
             pictures="must",
             has_z=False,
+            fully_convolutional=True,
             condition="low_resolution",
         )
         for name in ("srgan", "esrgan")

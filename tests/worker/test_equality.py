@@ -39,7 +39,10 @@ TRICKS = {
 """Every trick with a state, a schedule or randomness of its own; the second with labels."""
 
 TRANSLATIONS = {
-    "pix2pix": {"objective": {"reconstruction": {"l1": 10.0, "l2": 1.0, "feature_matching": 1.0}}},
+    "pix2pix": {
+        "objective": {"reconstruction": {"l1": 10.0, "l2": 1.0, "feature_matching": 1.0}},
+        "data": {"jitter": 0.117, "mirror": True},
+    },
     "dcgan": {"model": {"name": "dcgan"}, "objective": {"diffaugment": ["translation", "color"]}},
     "r3gan": {
         "model": {"name": "r3gan", "width": 8},
