@@ -48,8 +48,20 @@ TRANSLATIONS = {
         "model": {"name": "r3gan", "width": 8},
         "objective": {"loss": "relativistic", "penalties": {"r1": 0.1}, "ada_target": 0.05, "ada_images": 480},
     },
+    # The stop is in the first stage, without discriminator.
+    "srgan": {
+        "model": {"name": "srgan", "width": 4, "blocks": 1},
+        "objective": {
+            "condition": "low_resolution",
+            "source": {},
+            "low_resolution": {"degradations": ["blur", "noise", "jpeg"]},
+            "reconstruct_first_images": STOP + 36,
+        },
+    },
+    "masked": {"objective": {"condition": "masked", "source": {}, "diffaugment": ["translation"]}},
 }
-"""Runs that translate pictures, with each family: dropout, reconstruction terms, pictures that are augmented."""
+"""Runs that translate pictures, with each family: dropout, reconstruction terms, pictures that are augmented; and those
+whose pictures are made of the images themselves."""
 
 
 @pytest.fixture
