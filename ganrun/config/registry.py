@@ -58,7 +58,10 @@ class NetworkFamily:
         width_multiple: `model.width` must be a multiple of it.
         without: switches of `model` that it does not support.
         pictures: "no": its networks take no pictures as condition, only labels; "may", or "must".
-        has_z: False if its generator has no z.
+        game: `objective.game` that its networks play; None: any.
+        image_multiple: `data.image_size` must be a multiple of it.
+        points: True if it takes points.
+        ignores: keys of `model` that have no effect on it.
     """
 
     build: Callable[..., dict[str, Any]] | str
@@ -66,7 +69,10 @@ class NetworkFamily:
     width_multiple: int = 1
     without: tuple[str, ...] = ()
     pictures: Literal["no", "may", "must"] = "may"
-    has_z: bool = True
+    game: str | None = None
+    image_multiple: int = 1
+    points: bool = True
+    ignores: tuple[str, ...] = ()
 
     def __call__(
         self, model: Any, data: Any, own: Any = None, pictures: Mapping[str, int] | None = None
@@ -89,36 +95,71 @@ class NetworkRegistry(Registry):
         super().__setitem__(name, entry if isinstance(entry, NetworkFamily) else NetworkFamily(entry))
 
 
+DENSITY_KEYS, LATENT_KEYS = ("components", "factors", "blocks", "dropout"), ("latent_size", "latent")
+"""Keys of `model` that only densities have, and those of networks with a z."""
+gan_family = partial(NetworkFamily, game="gan", ignores=DENSITY_KEYS)
+
+
+def density_family(build: str, *uses: str, points: bool = False, image_multiple: int = 1) -> NetworkFamily:
+    """Return the family of a density.
+
+    Args:
+        build: its "module:attribute".
+        uses: keys of `model` that have an effect.
+        points, image_multiple: see `NetworkFamily`.
+    """
+    keys = ("width", *DENSITY_KEYS, *LATENT_KEYS)
+    return NetworkFamily(
+        build,
+        without=("spectral_norm", "minibatch_stddev", "resize_convolution"),
+        pictures="no",
+        game="likelihood",
+        image_multiple=image_multiple,
+        points=points,
+        ignores=tuple(key for key in keys if key not in uses),
+    )
+
+
 NETWORKS = NetworkRegistry(
-    dcgan=NetworkFamily(
+    dcgan=gan_family(
         "ganrun.models.dcgan:dcgan", image_sizes=(16, 32, 64, 128, 256), without=("resize_convolution",)
     ),
-    resnet=NetworkFamily(
+    resnet=gan_family(
         "ganrun.models.resnet:resnet",
         image_sizes=(16, 32, 48, 64, 96, 128, 256),
         without=("resize_convolution",),
         pictures="no",
     ),
-    r3gan=NetworkFamily(
+    r3gan=gan_family(
         "ganrun.models.r3gan:r3gan",
         image_sizes=(8, 16, 32, 64, 128, 256),
         width_multiple=8,
         without=("spectral_norm", "minibatch_stddev", "resize_convolution"),
     ),
-    mlp=NetworkFamily(
+    mlp=gan_family(
         "ganrun.models.mlp:mlp", image_sizes=(1,), without=("minibatch_stddev", "resize_convolution"), pictures="no"
     ),
-    pix2pix=NetworkFamily(
+    pix2pix=gan_family(
         "ganrun.models.pix2pix:pix2pix",
         image_sizes=(32, 64, 128, 256, 512),
         without=("minibatch_stddev",),
         pictures="must",
-        has_z=False,
+        ignores=(*DENSITY_KEYS, *LATENT_KEYS),
     ),
+    mixture=density_family("ganrun.models.mixture:mixture", "components", points=True),
+    mixture_of_factor_analysers=density_family(
+        "ganrun.models.factor_analysers:mixture_of_factor_analysers", "components", "factors"
+    ),
+    made=density_family("ganrun.models.made:made", "width", "components", "dropout"),
+    pixelcnn=density_family("ganrun.models.pixelcnn:pixelcnn", "width", "components", "blocks", "dropout"),
+    nice=density_family("ganrun.models.nice:nice", "width", "blocks", image_multiple=2),
+    realnvp=density_family("ganrun.models.realnvp:realnvp", "width", "blocks", image_multiple=4),
+    glow=density_family("ganrun.models.glow:glow", "width", "blocks", image_multiple=4),
+    vae=density_family("ganrun.models.vae:vae", "width", "latent_size", "components", "dropout", image_multiple=4),
 )
 """`model.name` -> NetworkFamily."""
 
-GAMES = Registry({"gan": "ganrun.games.gan:gan"})
+GAMES = Registry({name: f"ganrun.games.{name}:{name}" for name in ("gan", "likelihood")})
 """`objective.game` -> function(networks, ObjectiveConfig, ModelConfig) -> Game; with an argument `condition` it
 receives the Condition of the config."""
 
@@ -169,6 +210,7 @@ HIGHER_IS_BETTER = {
     "mode_kl": False,
     "high_quality_share": True,
     "distance": False,
+    "bits_per_dimension": False,
 }
 """Direction of the values that built-in scores return. `distance` is the Fréchet distance, or the mode distance."""
 
@@ -184,6 +226,7 @@ SCORES = Registry(
         "class_frechet_distance": f"{_FEATURE_SCORES}:ClassFrechetDistance",
         "classes_hit": f"{_FEATURE_SCORES}:ClassesHit",
         "modes": "ganrun.evaluation.stacked_modes:StackedModes",
+        "bits_per_dimension": "ganrun.evaluation.bits_per_dimension:BitsPerDimension",
     }
 )
 """`evaluate.metrics` -> function() -> Score, such as a subclass of Score."""

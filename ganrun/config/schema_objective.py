@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from ganrun.config.field_types import FIXED, Count, NotNegative, Positive, Section, Share, listed
+from ganrun.config.field_types import FIXED, Count, NotNegative, Positive, Section, Share, Whole, listed
 
 
 class SourceConfig(Section):
@@ -14,11 +14,22 @@ class SourceConfig(Section):
     """Image field of data.fields that both networks are given."""
 
 
+class LikelihoodConfig(Section):
+    """Game `likelihood`: one density, trained by maximum likelihood."""
+
+    em_passes: Annotated[Whole, Field(json_schema_extra=FIXED)] = 0
+    """Steps of expectation maximisation, each a pass over the training data, before the first round; 0: none."""
+    importance_samples: Annotated[Count, Field(json_schema_extra=FIXED)] = 1
+    """Importance samples of the bound that vae maximises; 1: the evidence lower bound."""
+    scored_samples: Annotated[Count, Field(json_schema_extra=FIXED)] = 1
+    """Importance samples of vae's bound in bits_per_dimension; more make it tighter."""
+
+
 class ObjectiveConfig(Section):
     """Game, adversarial loss and regularisation."""
 
     game: Annotated[str, Field(json_schema_extra=FIXED)] = "gan"
-    """Game: gan, or one of run.imports."""
+    """Game: gan, likelihood, or one of run.imports."""
     target: Annotated[str, Field(json_schema_extra=FIXED)] = "image"
     """Field of data.fields that is generated."""
     condition: Annotated[str | None, Field(json_schema_extra=FIXED)] = None
@@ -26,6 +37,8 @@ class ObjectiveConfig(Section):
     model.classes is above 0, else none."""
     source: SourceConfig = SourceConfig()
     """Settings of the condition source."""
+    likelihood: LikelihoodConfig = LikelihoodConfig()
+    """Settings of the game likelihood."""
     loss: Annotated[str, Field(json_schema_extra=FIXED)] = "non_saturating"
     """Adversarial loss: non_saturating, minimax, least_squares, hinge, wasserstein, relativistic, or imported."""
     reconstruction: Annotated[dict[str, Positive], Field(json_schema_extra=FIXED)] = {}

@@ -10,6 +10,7 @@ from ganrun.data.index import Index
 from ganrun.evaluation.evaluation import Evaluation
 from ganrun.evaluation.generated_images import BATCH, ScoredImages
 from ganrun.evaluation.modes import known_mixture, modes
+from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.score import ScoreSubject
 from ganrun.evaluation.score_pass import ScorePass
 from ganrun.storage import Storage
@@ -24,6 +25,7 @@ class PointEvaluator:
         metrics: names of the scores beside mode coverage.
         cache: storage that all runs share.
         seen: progress callback, called with the number of points in each chunk that this rank has processed.
+        reals: real points, for scores of a density; None: there are none.
 
     Raises:
         ValueError: the data was not drawn from a known mixture.
@@ -36,12 +38,13 @@ class PointEvaluator:
         metrics: Sequence[str],
         cache: Storage,
         seen: Callable[[int], None] = lambda count: None,
+        reals: RealImages | None = None,
     ) -> None:
         of = known_mixture(index)
         if of is None:
             raise ValueError("the data was not drawn from a known mixture")
         self.mixture, self.source, self.samples, self._seen = of, index.made["source"], samples, seen
-        self.scores, self.cache = {name: SCORES[name]() for name in metrics}, cache
+        self.scores, self.cache, self.reals = {name: SCORES[name]() for name in metrics}, cache, reals
 
     def score(self, generated: ScoredImages, group: dist.ProcessGroup | None = None) -> Evaluation:
         """Return the scores, the same on each rank. Collective over `group`.
@@ -50,7 +53,7 @@ class PointEvaluator:
             UserError: a metric cannot be computed for points.
         """
         rank, world = (0, 1) if group is None else (group.rank(), group.size())
-        subject = ScoreSubject(generated, self.samples, self.cache, group=group)
+        subject = ScoreSubject(generated, self.samples, self.cache, self.reals, group=group)
         running = ScorePass(self.scores, subject)
         images = running.watch(generated.images)
         points = torch.zeros(self.samples, 2, dtype=torch.float64, device=generated.device)
@@ -65,4 +68,8 @@ class PointEvaluator:
         value = found.pop("mode_distance")
         name = f"mode distance ({self.source}, n={self.samples})"
         metrics = found | running.results(None)
-        return Evaluation(name, value, self.samples, generated.seed, metrics, "mode_distance")
+        held_out = self.reals and self.reals.held_out_by
+        about = running.about
+        return Evaluation(
+            name, value, self.samples, generated.seed, metrics, "mode_distance", held_out=held_out, about=about
+        )

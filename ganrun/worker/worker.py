@@ -37,6 +37,7 @@ from ganrun.training.player_step import has_bf16
 from ganrun.training.state import TrainingState
 from ganrun.worker.channel import Channel, warnings_to_channel
 from ganrun.worker.host import WorkerHost
+from ganrun.worker.initialise import initialise
 from ganrun.worker.resume import AttemptStart, begin_attempt, current_config, load_start_from
 from ganrun.worker.transitions import Drain, DrainedError, Rollback, ScheduleStep, Transition
 
@@ -128,7 +129,9 @@ def _attempt(
     start, progress, snapshot = begin_attempt(setup.folder, slots, device, transition)
     exploit = transition if isinstance(transition, messages.Exploit) and start.donor else None
     config = current_config(config, snapshot, setup.folder, exploit)
-    state = new_state(config, device, slots)
+    state = new_state(
+        config, device, slots, lambda game: None if snapshot else initialise(game, config, setup.data, slots, device)
+    )
     if snapshot:
         state.load_state_dict(snapshot.state)
     unfit = [] if snapshot else load_start_from(state, config.run.start_from)
@@ -276,18 +279,12 @@ def _open_stream(config: RunSpec, state: TrainingState, data: DataSet) -> Stream
 
 def _open_evaluator(config: RunSpec, data: DataSet) -> Evaluator | PointEvaluator:
     settings, kept = config.evaluate, open_storage(config.run.storage, config.run.patience_seconds)
-    if config.target.kind == "point":
-        return PointEvaluator(data.index, settings.samples, settings.metrics, kept)
-    extractor = open_extractor(settings.extractor, settings.extractor_weights)
     cache = open_cache(config.data.cache_mib)
     scored = open_scored(data, settings, settings.samples, config.run.patience_seconds)
     classes = data.index.classes if config.model.classes else None
     fields, target = config.data.fields, config.objective.target
     reals = RealImages(scored, settings.samples, fields, config.data.damaged_share, cache, classes, target)
-    return Evaluator(
-        extractor,
-        reals,
-        settings.samples,
-        settings.metrics,
-        kept,
-    )
+    if config.target.kind == "point":
+        return PointEvaluator(data.index, settings.samples, settings.metrics, kept, reals=reals)
+    extractor = open_extractor(settings.extractor, settings.extractor_weights)
+    return Evaluator(extractor, reals, settings.samples, settings.metrics, kept)
