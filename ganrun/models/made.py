@@ -73,13 +73,16 @@ class Made(Density):
 
     def log_prob(self, images: Tensor, noise: KeyedNoise, samples: int = 1) -> Tensor:
         """Return log P(x), [B]."""
-        x = images.permute(0, 2, 3, 1).flatten(1)
+        return logistic_mixture.log_prob(_raster(images), *self.mixtures(images, noise)).sum(1)
+
+    def mixtures(self, images: Tensor, noise: KeyedNoise) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits, means and log scales of all conditionals, each [B, D, K]."""
+        x = _raster(images)
         hidden = self._drop(F.relu(self.first(x)), noise, "made/first")
         hidden = self._drop(F.relu(self.second(hidden)), noise, "made/second")
         mixtures = self.last(hidden).to(x.dtype).unflatten(1, (-1, 3, self.components))
         logits, means, log_scales = mixtures.unbind(2)
-        means = means + self.direct(x).to(x.dtype)[..., None]
-        return logistic_mixture.log_prob(x, logits, means, log_scales).sum(1)
+        return logits, means + self.direct(x).to(x.dtype)[..., None], log_scales
 
     def _drop(self, hidden: Tensor, noise: KeyedNoise, name: str) -> Tensor:
         if not (self.training and self.dropout):
@@ -103,6 +106,11 @@ class Made(Density):
             before += x[:, d : d + 1] * first[:, d]
         channels, height, width = self.shape
         return x.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _raster(images: Tensor) -> Tensor:
+    """Return the numbers of images in their order, [B, D]."""
+    return images.permute(0, 2, 3, 1).flatten(1)
 
 
 def made(model: ModelConfig, data: DataConfig) -> dict[str, nn.Module]:

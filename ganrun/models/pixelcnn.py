@@ -103,16 +103,18 @@ class PixelCnn(Density):
 
     def log_prob(self, images: Tensor, noise: KeyedNoise, samples: int = 1) -> Tensor:
         """Return log P(x), [B]."""
+        return self._log_prob_of(images.permute(0, 2, 3, 1), self.mixtures(images, noise)).flatten(1).sum(1)
+
+    def mixtures(self, images: Tensor, noise: KeyedNoise) -> Tensor:
+        """Return the outputs of the network for each pixel, [B, H, W, numbers K]."""
         x = F.pad(images, (0, 0, 0, 0, 0, 1), value=1.0)
-        height, width = images.shape[2:]
         # Rows i - 2 and i - 1, columns j - 2 .. j + 2; pixels j - 3 .. j - 1 of row i.
         rows = self.rows_first(F.pad(x, (2, 2, 2, 0))[:, :, :-1])
         pixels = self.pixels_first(F.pad(x, (3, 0))[..., :-1]) + self.down_first(rows)
         for number, block in enumerate(self.blocks):
             rows, pixels = block(rows, pixels, noise.under(f"pixelcnn/{number}"))
-        mixtures = self.last(F.elu(pixels)).to(images.dtype).permute(0, 2, 3, 1)
-        assert mixtures.shape[1:3] == (height, width)
-        return self._log_prob_of(images.permute(0, 2, 3, 1), mixtures).flatten(1).sum(1)
+        mixtures: Tensor = self.last(F.elu(pixels)).to(images.dtype)
+        return mixtures.permute(0, 2, 3, 1)
 
     def _log_prob_of(self, x: Tensor, mixtures: Tensor) -> Tensor:
         """Return log P of pixels [..., C] under the outputs of the network [..., numbers K]."""
