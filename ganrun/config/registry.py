@@ -121,9 +121,7 @@ def density_family(build: str, *uses: str, points: bool = False, image_multiple:
 
 
 NETWORKS = NetworkRegistry(
-    dcgan=gan_family(
-        "ganrun.models.dcgan:dcgan", image_sizes=(16, 32, 64, 128, 256), without=("resize_convolution",)
-    ),
+    dcgan=gan_family("ganrun.models.dcgan:dcgan", image_sizes=(16, 32, 64, 128, 256), without=("resize_convolution",)),
     resnet=gan_family(
         "ganrun.models.resnet:resnet",
         image_sizes=(16, 32, 48, 64, 96, 128, 256),

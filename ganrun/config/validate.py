@@ -23,9 +23,10 @@ from ganrun.config.registry import (
     is_script,
 )
 from ganrun.config.schema import Config, FieldConfig, ModelConfig
-from ganrun.config.schema_optimizer import OptimizerConfig, PlayerOptimizerConfig
+from ganrun.config.schema_optimizer import PlayerOptimizerConfig
 from ganrun.config.schema_tune import MutationConfig, TuneConfig
 from ganrun.config.tunable import candidates, is_tunable, with_values
+from ganrun.config.validate_likelihood import likelihood_conflicts, players
 from ganrun.config.validate_objective import (
     condition_conflicts,
     data_conflicts,
@@ -33,7 +34,6 @@ from ganrun.config.validate_objective import (
     picture_conflicts,
     size_key,
 )
-from ganrun.config.validate_likelihood import likelihood_conflicts, players
 from ganrun.config.validate_parts import optimizer_conflicts, score_conflicts
 from ganrun.config.validate_search import schedule_conflicts, search_conflicts
 
@@ -41,7 +41,11 @@ from ganrun.config.validate_search import schedule_conflicts, search_conflicts
 def dotted(location: tuple[int | str, ...]) -> str:
     """Return Pydantic's location as a dotted key, without members of unions and lists."""
     parts = [str(part) for part in location]
-    deep = parts[0] == "optimizer" or parts[:2] in (["evaluate", "best"], ["objective", "source"], ["objective", "likelihood"])
+    deep = parts[0] == "optimizer" or parts[:2] in (
+        ["evaluate", "best"],
+        ["objective", "source"],
+        ["objective", "likelihood"],
+    )
     return ".".join(parts[: 3 if deep else 2])
 
 

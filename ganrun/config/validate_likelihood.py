@@ -75,7 +75,8 @@ def _likelihood_settings(config: Config) -> Faults:
     allowed = {"em_passes": WITH_EM, "importance_samples": ("vae",), "scored_samples": ("vae",)}
     for key, names in allowed.items():
         value = getattr(settings, key)
-        if value != LikelihoodConfig.model_fields[key].default and (game == "gan" or name not in names):
+        unused = game == "gan" or (name in NETWORKS and name not in names)  # Others may take them.
+        if value != LikelihoodConfig.model_fields[key].default and unused:
             yield (
                 {f"objective.likelihood.{key}", "model.name"},
                 f"objective.likelihood.{key}: {value} has no effect with model.name: {name}; leave it out, or take "

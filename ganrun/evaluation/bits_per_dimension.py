@@ -72,4 +72,5 @@ def _bits(generated: GeneratedImages, samples: PairedSamples, start: int, count:
     assert game.log_prob is not None
     nats = game.log_prob(generated.networks, batch, noise.under("bits_per_dimension")).double()
     numbers = batch[samples.target][0].numel()
-    return math.log2(unit) - nats / (numbers * math.log(2))
+    bits: Tensor = math.log2(unit) - nats / (numbers * math.log(2))
+    return bits

@@ -56,7 +56,7 @@ class PointEvaluator:
         subject = ScoreSubject(generated, self.samples, self.cache, self.reals, group=group)
         running = ScorePass(self.scores, subject)
         images = running.watch(generated.images)
-        points = torch.zeros(self.samples, 2, dtype=torch.float64, device=generated.device)
+        points = torch.zeros(self.samples, self.mixture.centres.shape[1], dtype=torch.float64, device=generated.device)
         for start in range(rank * BATCH, self.samples, world * BATCH):
             made = images(start, min(BATCH, self.samples - start)).flatten(1)
             points[start : start + len(made)] = made
@@ -68,7 +68,7 @@ class PointEvaluator:
         value = found.pop("mode_distance")
         name = f"mode distance ({self.source}, n={self.samples})"
         metrics = found | running.results(None)
-        held_out = self.reals and self.reals.held_out_by
+        held_out = None if self.reals is None else self.reals.held_out_by
         about = running.about
         return Evaluation(
             name, value, self.samples, generated.seed, metrics, "mode_distance", held_out=held_out, about=about

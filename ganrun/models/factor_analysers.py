@@ -68,7 +68,7 @@ class FactorAnalysers(Density):
         determinant = variances.log().sum(1) + 2 * cholesky.diagonal(dim1=1, dim2=2).log().sum(1)
         squares = squares - whitened.square().sum(1)
         constant = y.shape[1] * math.log(2 * math.pi)
-        normal = -0.5 * (squares + determinant[:, None] + constant)
+        normal: Tensor = -0.5 * (squares + determinant[:, None] + constant)
         return F.log_softmax(self.logits.to(y.dtype), dim=0) + normal.T
 
     @staticmethod

@@ -6,6 +6,7 @@ Shapes: B batch, C channels, H and W pixels, F width of the networks within.
 """
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -112,7 +113,8 @@ class InvertibleConvolution(Layer):
         lower, upper = self._factors()
         flat = self.permutation.T @ z.flatten(2)
         flat = torch.linalg.solve_triangular(lower, flat, upper=False, unitriangular=True)
-        return torch.linalg.solve_triangular(upper, flat, upper=True).view_as(z)
+        x: Tensor = torch.linalg.solve_triangular(upper, flat, upper=True).view_as(z)
+        return x
 
 
 class Coupling(Layer):
@@ -169,7 +171,7 @@ class Squeeze(Layer):
 
 
 class Split(Layer):
-    """Factors half of the channels out: z_b | x_a ~ N(m(x_a), s(x_a)^2) (arXiv:1605.08803, section 3.6, and Glow's code).
+    """Factors half of the channels out: z_b | x_a ~ N(m(x_a), s(x_a)^2) (arXiv:1605.08803, section 3.6; Glow's code).
 
     The half that goes on is followed by nothing: `Sequence` keeps the standardised other half aside.
     """
@@ -222,12 +224,13 @@ class Sequence(nn.Module):
             elif isinstance(layer, Split):
                 channels //= 2
                 shapes.append((channels, height, height))
-        *aside, x = z.split([*(math.prod(each) for each in shapes), channels * height * height], dim=1)
-        x = x.view(-1, channels, height, height)
-        for layer in reversed(self.layers):
+        sizes = [*(math.prod(each) for each in shapes), channels * height * height]
+        *aside, x = torch.split(z, sizes, dim=1)
+        x = x.reshape(-1, channels, height, height)
+        for layer in reversed(list(self.layers)):
             if isinstance(layer, Split):
-                x = torch.cat([x, aside.pop().view(-1, *shapes.pop())], dim=1)
-            x = layer.inverse(x)
+                x = torch.cat([x, aside.pop().reshape(-1, *shapes.pop())], dim=1)
+            x = cast(Layer, layer).inverse(x)
         return x
 
 
@@ -256,7 +259,8 @@ class Flow(Density):
         # Low precision would leave the map, and the inverse of its weights, to rounding.
         with torch.autocast(x.device.type, enabled=False):
             z, further = self.sequence(x)
-        return standard_normal(z) + determinant + further
+        nats: Tensor = standard_normal(z) + determinant + further
+        return nats
 
     def from_z(self, z: Tensor, noise: KeyedNoise) -> Tensor:
         """Return the images that z [B, Z] are those of, [B, C, H, W]."""

@@ -80,7 +80,7 @@ class Made(Density):
         x = _raster(images)
         hidden = self._drop(F.relu(self.first(x)), noise, "made/first")
         hidden = self._drop(F.relu(self.second(hidden)), noise, "made/second")
-        mixtures = self.last(hidden).to(x.dtype).unflatten(1, (-1, 3, self.components))
+        mixtures = self.last(hidden).to(x.dtype).view(*x.shape, 3, self.components)
         logits, means, log_scales = mixtures.unbind(2)
         return logits, means + self.direct(x).to(x.dtype)[..., None], log_scales
 
@@ -94,12 +94,12 @@ class Made(Density):
         numbers = self.direct.in_features
         uniform = noise.uniform(count, numbers, 2, name="made/sample")
         first, second, last, direct = self.first.masked, self.second.masked, self.last.masked, self.direct.masked
-        last, biases = last.unflatten(0, (numbers, -1)), self.last.bias.unflatten(0, (numbers, -1))
+        last, biases = last.view(numbers, -1, last.shape[1]), self.last.bias.view(numbers, -1)
         x = uniform.new_zeros(count, numbers)
         before = self.first.bias.expand(count, -1).clone()
         for d in range(numbers):
             hidden = F.relu(F.linear(F.relu(before), second, self.second.bias))
-            mixture = F.linear(hidden, last[d], biases[d]).unflatten(1, (3, self.components))
+            mixture = F.linear(hidden, last[d], biases[d]).view(count, 3, self.components)
             logits, means, log_scales = mixture.unbind(1)
             means = means + (F.linear(x, direct[d : d + 1]) + self.direct.bias[d])
             x[:, d] = logistic_mixture.sample(uniform[:, d, 0], uniform[:, d, 1], logits, means, log_scales)

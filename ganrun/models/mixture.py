@@ -174,7 +174,7 @@ class Mixture(Density):
         """
         groups, components, size = self.means.shape
         sums = torch.zeros(1 + groups * components * (1 + 2 * size), dtype=torch.float64, device=self.means.device)
-        counts, first, second = sums[1:].split([groups * components, *(groups * components * size,) * 2])
+        counts, first, second = torch.split(sums[1:], [groups * components, *(groups * components * size,) * 2])
         first, second = (each.view(groups, components, size) for each in (first, second))
         for images, noise in passes():
             x = self._groups(images, noise).double()

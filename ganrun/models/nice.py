@@ -44,7 +44,7 @@ class Nice(Density):
 
     def to_z(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return z [B, D] and log |det dz/dy| [B] of y [B, C, S, S]."""
-        halves = list(y.flatten(1).unflatten(1, (-1, 2)).unbind(2))
+        halves = list(y.reshape(len(y), -1, 2).unbind(2))
         for number, coupling in enumerate(self.couplings):
             halves[number % 2] = halves[number % 2] + coupling(halves[1 - number % 2]).to(y.dtype)
         z = torch.stack(halves, 2).flatten(1) * self.log_scale.exp()
@@ -52,7 +52,7 @@ class Nice(Density):
 
     def of_z(self, z: Tensor) -> Tensor:
         """Return y [B, C, S, S] of z [B, D]."""
-        halves = list((z * torch.exp(-self.log_scale)).unflatten(1, (-1, 2)).unbind(2))
+        halves = list((z * torch.exp(-self.log_scale)).reshape(len(z), -1, 2).unbind(2))
         for number in reversed(range(len(self.couplings))):
             halves[number % 2] = halves[number % 2] - self.couplings[number](halves[1 - number % 2]).to(z.dtype)
         return torch.stack(halves, 2).view(-1, *self.shape)

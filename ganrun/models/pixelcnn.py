@@ -14,6 +14,7 @@ Shapes: B batch, C channels, H and W pixels, F `model.width`, K components.
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +71,7 @@ class Block(nn.Module):
 
 
 def _gated(out: nn.Conv2d, features: Tensor, kept: Callable[[Tensor], Tensor]) -> Tensor:
-    added, gate = out(kept(features)).chunk(2, dim=1)
+    added, gate = torch.chunk(out(kept(features)), 2, dim=1)
     return added * torch.sigmoid(gate)
 
 
@@ -89,7 +90,7 @@ class PixelCnn(Density):
         self, channels: int, image_size: int, width: int, components: int, blocks: int, dropout: float
     ) -> None:
         super().__init__()
-        self.shape, self.components = (channels, image_size, image_size), components
+        self.shape, self.components, self.width = (channels, image_size, image_size), components, width
         # A plane of ones marks the border, where zeros are padded.
         self.rows_first = nn.Conv2d(channels + 1, width, (2, 5))
         self.pixels_first, self.down_first = nn.Conv2d(channels + 1, width, (1, 3)), nn.Conv2d(width, width, 1)
@@ -101,6 +102,10 @@ class PixelCnn(Density):
             assert bias is not None
             bias.view(numbers, components).zero_()[1 : 1 + channels] = torch.linspace(-1, 1, components)
 
+    @property
+    def _blocks(self) -> list[Block]:
+        return cast(list[Block], list(self.blocks))
+
     def log_prob(self, images: Tensor, noise: KeyedNoise, samples: int = 1) -> Tensor:
         """Return log P(x), [B]."""
         return self._log_prob_of(images.permute(0, 2, 3, 1), self.mixtures(images, noise)).flatten(1).sum(1)
@@ -111,7 +116,7 @@ class PixelCnn(Density):
         # Rows i - 2 and i - 1, columns j - 2 .. j + 2; pixels j - 3 .. j - 1 of row i.
         rows = self.rows_first(F.pad(x, (2, 2, 2, 0))[:, :, :-1])
         pixels = self.pixels_first(F.pad(x, (3, 0))[..., :-1]) + self.down_first(rows)
-        for number, block in enumerate(self.blocks):
+        for number, block in enumerate(self._blocks):
             rows, pixels = block(rows, pixels, noise.under(f"pixelcnn/{number}"))
         mixtures: Tensor = self.last(F.elu(pixels)).to(images.dtype)
         return mixtures.permute(0, 2, 3, 1)
@@ -122,13 +127,15 @@ class PixelCnn(Density):
         parts = F.log_softmax(logits, dim=-1)
         for channel in range(x.shape[-1]):
             mean = self._mean(channel, x, means, slopes)
-            parts = parts + logistic_mixture.component_log_prob(x[..., channel, None], mean, log_scales[..., channel, :])
+            parts = parts + logistic_mixture.component_log_prob(
+                x[..., channel, None], mean, log_scales[..., channel, :]
+            )
         return torch.logsumexp(parts, dim=-1)
 
     def _split(self, mixtures: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return logits [..., K], means and log scales [..., C, K] and slopes [..., C (C - 1) / 2, K]."""
         channels = self.shape[0]
-        numbers = mixtures.unflatten(-1, (-1, self.components))
+        numbers = mixtures.reshape(*mixtures.shape[:-1], -1, self.components)
         logits, rest = numbers[..., 0, :], numbers[..., 1:, :]
         return logits, rest[..., :channels, :], rest[..., channels : 2 * channels, :], rest[..., 2 * channels :, :]
 
@@ -144,9 +151,11 @@ class PixelCnn(Density):
         """Draw images, pixel by pixel."""
         channels, height, width = self.shape
         uniform = noise.uniform(count, height, width, 1 + channels, name="pixelcnn/sample")
-        x = uniform.new_zeros(count, channels + 1, height + 2, width + 5)  # Two rows above, three columns left, two right.
+        x = uniform.new_zeros(
+            count, channels + 1, height + 2, width + 5
+        )  # Two rows above, three columns left, two right.
         x[:, -1, 2:, 3:-2] = 1.0
-        above = [uniform.new_zeros(count, block.down.in_channels, 1, width) for block in self.blocks]
+        above = [uniform.new_zeros(count, self.width, 1, width) for _ in self.blocks]
         for i in range(height):
             downs = self._row(x[:, :, i : i + 2, 1:], above)
             self._fill_row(x[:, :, i + 2 : i + 3], downs, uniform[:, i])
@@ -161,7 +170,7 @@ class PixelCnn(Density):
         """
         rows = self.rows_first(x)
         downs = [self.down_first(rows)]
-        for number, block in enumerate(self.blocks):
+        for number, block in enumerate(self._blocks):
             both = torch.cat([above[number], rows], dim=2)
             above[number] = rows
             rows = rows + block.rows_step(F.elu(F.pad(both, (1, 1))), None)
@@ -171,10 +180,10 @@ class PixelCnn(Density):
     def _fill_row(self, row: Tensor, downs: list[Tensor], uniform: Tensor) -> None:
         """Draw the pixels of a row, [B, C + 1, 1, W + 5] from column 3 on, in place."""
         channels, _, width = self.shape
-        left = [row.new_zeros(len(row), block.down.in_channels, 1, 1) for block in self.blocks]
+        left = [row.new_zeros(len(row), self.width, 1, 1) for _ in self.blocks]
         for j in range(width):
             pixel = self.pixels_first(row[..., j : j + 3]) + downs[0][..., j : j + 1]
-            for number, block in enumerate(self.blocks):
+            for number, block in enumerate(self._blocks):
                 both = torch.cat([left[number], pixel], dim=3)
                 left[number] = pixel
                 pixel = pixel + block.pixels_step(F.elu(both), downs[number + 1][..., j : j + 1], None)
@@ -196,7 +205,5 @@ class PixelCnn(Density):
 
 def pixelcnn(model: ModelConfig, data: DataConfig) -> dict[str, nn.Module]:
     """Build the network."""
-    network = PixelCnn(
-        data.channels, data.image_size, model.width, model.components, model.blocks, model.dropout
-    )
+    network = PixelCnn(data.channels, data.image_size, model.width, model.components, model.blocks, model.dropout)
     return {"density": network}

@@ -1,7 +1,7 @@
 """RealNVP (Dinh et al. 2017, arXiv:1605.08803): affine couplings on checkerboards and on channels, at two scales.
 
 At the full resolution couplings alternate between the two colours of a checkerboard; after a squeeze, between halves of
-the channels (figure 3). Half of the channels then leave, and the rest goes through checkerboards at half the resolution.
+the channels (figure 3). Half of the channels then leave, and the rest goes through checkerboards at half resolution.
 ActNorm takes the place of the paper's batch norm, which has statistics of a batch.
 """
 

@@ -68,8 +68,9 @@ class Vae(Density):
         """Return logits, means and log scales of the components for z [N, Z], each [N, C, S, S, K]."""
         size = self.shape[1] // 4
         features = self._kept(self.from_latent(z), noise, "vae/decoder").view(len(z), -1, size, size)
-        mixtures = self.decoder(features).to(z.dtype).unflatten(1, (-1, 3, self.components)).movedim(3, -1)
-        logits, means, log_scales = mixtures.unbind(2)
+        mixtures: Tensor = self.decoder(features).to(z.dtype)
+        shape = (len(z), self.shape[0], 3, self.components, *self.shape[1:])
+        logits, means, log_scales = mixtures.reshape(shape).movedim(3, -1).unbind(2)
         return logits, means, log_scales
 
     def _kept(self, features: Tensor, noise: KeyedNoise, name: str) -> Tensor:
@@ -98,7 +99,7 @@ class Vae(Density):
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Return KL(N(m, s^2) || N(0, I)) in nats, [B], for means and log-variances [B, Z] (arXiv:1312.6114, appendix B)."""
+    """Return KL(N(m, s^2) || N(0, I)) in nats, [B], of means and log-variances [B, Z] (arXiv:1312.6114, app. B)."""
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
 
 

@@ -139,4 +139,5 @@ def _score(
     config, (images, attempt) = sampler.config, map(int, checkpoint.split("-"))
     index = open_data(config.data.shards, crop=config.data.crop).index
     generated = sampler.generated(config.run.seed)
-    return found, draw_samples(generated, config.telemetry.sample_images, index, attempt, images)
+    count, target = config.telemetry.sample_images, config.objective.target
+    return found, draw_samples(generated, count, index, attempt, images, target)

@@ -81,7 +81,9 @@ def _new_state(spec: RunSpec, slots: int, batches: MadeUpBatches) -> TrainingSta
         dtype = next(next(iter(game.networks.values())).parameters()).dtype
         chunks = [normalised(batches.next(PASS), dtype) for _ in range(2)]
         noise = KeyedNoise(spec.run.seed, 0, 0, 0, CPU, dtype)
-        game.initialise(lambda: ((batch, replace(noise, slot=slot)) for slot, batch in enumerate(chunks)), lambda sums: None)
+        game.initialise(
+            lambda: ((batch, replace(noise, slot=slot)) for slot, batch in enumerate(chunks)), lambda sums: None
+        )
     return state_of(game, spec, Slots(slots))
 
 

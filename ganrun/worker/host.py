@@ -142,7 +142,9 @@ class WorkerHost:
         if self.line_writer is None or (self.state.game.samples_slowly and not self._done):
             return
         images, count = self.state.images, self.spec.telemetry.sample_images
-        if drawn := draw_samples(self._generated, count, self.stream.data.index, self.attempt, images):
+        if drawn := draw_samples(
+            self._generated, count, self.stream.data.index, self.attempt, images, self.spec.objective.target
+        ):
             self._take_picture(drawn.png, messages.SamplesDrawn(images, drawn.pushed, drawn.diversity))
 
     def _take_picture(self, png: bytes, drawn: messages.SamplesDrawn) -> None:

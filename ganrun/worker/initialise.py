@@ -31,9 +31,7 @@ def initialise(game: Game, config: RunSpec, data: DataSet, slots: Slots, device:
         return
     settings, dtype = config.data, next(next(iter(game.networks.values())).parameters()).dtype
     cache = open_cache(settings.cache_mib)
-    samples = PairedSamples(
-        data, data.samples, settings.fields, config.objective.target, settings.damaged_share, cache
-    )
+    samples = PairedSamples(data, data.samples, settings.fields, config.objective.target, settings.damaged_share, cache)
 
     def passes() -> Iterator[tuple[Batch, KeyedNoise]]:
         for start in range(slots.rank * BATCH, data.samples, slots.workers * BATCH):

@@ -1,8 +1,10 @@
 """Picture of samples at a tick, from the same latents at every tick, so that they can be compared."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from ganrun.data.index import Index
 from ganrun.evaluation.generated_images import GeneratedImages
@@ -22,7 +24,7 @@ class SamplePicture(NamedTuple):
 
 
 def draw_samples(
-    generated: GeneratedImages, count: int, index: Index, attempt: int, images: int
+    generated: GeneratedImages, count: int, index: Index, attempt: int, images: int, target: str
 ) -> SamplePicture | None:
     """Draw the picture; None for points whose modes are unknown.
 
@@ -31,6 +33,7 @@ def draw_samples(
         count: samples.
         index: of the run's data.
         attempt, images: of the run, written into the file's text.
+        target: the generated field.
     """
     game, networks, device = generated.game, generated.networks, generated.device
     if generated.pairs is not None:
@@ -42,8 +45,22 @@ def draw_samples(
         shown, pictures = beside(condition.show(given), drawn, generated.truth(0, count))
     facts = {"attempt": str(attempt), "images": str(images)}
     columns = columns_of(count, pictures) if pictures > 1 else condition.classes or None
-    png = to_picture(shown, index, columns, facts)
+    png = to_picture(shown, index, columns, facts, _density(generated, target))
     if png is None:
         return None
     diversity = float(drawn.double().std(0, correction=0).mean())
     return SamplePicture(png, png if len(png) <= PART_BYTES else small_png(shown), diversity)
+
+
+def _density(generated: GeneratedImages, target: str) -> Callable[[Tensor], Tensor] | None:
+    """Return the density of a game at points [B, C, 1, 1], to be drawn; None if it has none."""
+    log_prob, noise = generated.game.log_prob, generated.noise(0, 1)
+    if log_prob is None:
+        return None
+
+    def density(points: Tensor) -> Tensor:
+        with torch.inference_mode():
+            placed = points.to(generated.device, noise.dtype)
+            return log_prob(generated.networks, {target: placed}, noise).exp()
+
+    return density

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
 
@@ -24,6 +25,7 @@ from ganrun.evaluation.paired_samples import PairedSamples, open_pairs
 from ganrun.evaluation.point_evaluator import PointEvaluator
 from ganrun.evaluation.real_images import RealImages
 from ganrun.games.build import condition_of
+from ganrun.games.game import Game
 from ganrun.models.extractors import open_extractor
 from ganrun.run_folder.run_folder import RunFolder
 from ganrun.slots import Slots
@@ -106,6 +108,10 @@ class _Setup(NamedTuple):
     channel: Channel
     restart: messages.Restart | None
 
+    def initialiser(self, config: RunSpec, slots: Slots, device: torch.device, begun: bool) -> Callable[[Game], None]:
+        """Return the function that sets weights by data; it does nothing in a run that has begun."""
+        return lambda game: None if begun else initialise(game, config, self.data, slots, device)
+
 
 def _set_up(config: RunSpec, channel: Channel, restart: messages.Restart | None) -> _Setup:
     import_modules(config.run.imports)
@@ -129,9 +135,7 @@ def _attempt(
     start, progress, snapshot = begin_attempt(setup.folder, slots, device, transition)
     exploit = transition if isinstance(transition, messages.Exploit) and start.donor else None
     config = current_config(config, snapshot, setup.folder, exploit)
-    state = new_state(
-        config, device, slots, lambda game: None if snapshot else initialise(game, config, setup.data, slots, device)
-    )
+    state = new_state(config, device, slots, setup.initialiser(config, slots, device, begun=snapshot is not None))
     if snapshot:
         state.load_state_dict(snapshot.state)
     unfit = [] if snapshot else load_start_from(state, config.run.start_from)

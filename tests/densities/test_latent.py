@@ -1,5 +1,6 @@
 """VAE and mixture of factor analysers: bounds, closed forms, EM."""
 
+import itertools
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from scipy import stats
 
 from ganrun.errors import UserError
+from ganrun.models import logistic_mixture
 from ganrun.models.density import LEVELS, dequantised
 from ganrun.models.vae import divergence
 from tests.densities.densities import build, images_of, noise_of, nothing, passes_over
@@ -32,8 +34,6 @@ def test_more_importance_samples_make_the_bound_tighter_and_none_exceeds_the_lik
     image = images_of(1)
     with torch.no_grad():
         z = torch.linspace(-8, 8, 1_001, dtype=torch.float64)
-        from ganrun.models import logistic_mixture
-
         nats = logistic_mixture.log_prob(image.expand(1_001, -1, -1, -1), *vae.decode(z[:, None], noise_of()))
         joint = nats.flatten(1).sum(1) - 0.5 * z.square() - 0.5 * math.log(2 * math.pi)
         exact = float(torch.logsumexp(joint, 0)) + math.log(16 / 1_000)
@@ -94,7 +94,7 @@ def test_the_likelihood_of_factor_analysers_never_falls():
     density, images = of_factors(components=3), images_of(200, size=4)
     density.initialise(passes_over(images), nothing)
     nats = density.fit_em(passes_over(images), nothing, 20)
-    assert all(after >= before - 1e-8 for before, after in zip(nats, nats[1:], strict=False))
+    assert all(after >= before - 1e-8 for before, after in itertools.pairwise(nats))
     assert nats[-1] > nats[0] + 1
 
 

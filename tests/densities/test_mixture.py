@@ -1,5 +1,6 @@
 """Mixtures: densities, samples, gradients and EM against closed forms and scikit-learn."""
 
+import itertools
 import logging
 
 import numpy as np
@@ -93,7 +94,7 @@ def test_the_likelihood_never_falls(kind):
     mixture = of_points(5) if kind == "points" else build("mixture")
     mixture._spread(passes_over(samples), nothing)
     nats = mixture.fit_em(passes_over(samples), nothing, 25)
-    assert all(after >= before - 1e-9 for before, after in zip(nats, nats[1:], strict=False))
+    assert all(after >= before - 1e-9 for before, after in itertools.pairwise(nats))
     assert nats[-1] > nats[0]
 
 
