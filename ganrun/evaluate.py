@@ -8,12 +8,14 @@ from typing import Any
 from ganrun.cli import command
 from ganrun.config.registry import SCORES
 from ganrun.errors import UserError
+from ganrun.telemetry.baselines import AT, split
 from ganrun.telemetry.series import DISTANCES, FRECHET_DISTANCE
 
 EXAMPLES = """examples:
   ganrun evaluate runs/quickstart                                   all metrics, with the settings of training
   ganrun evaluate runs/quickstart --metrics kid,precision,recall    Fréchet distance, KID, precision and recall
   ganrun evaluate runs/gaussians-25 --samples 10000                 mode coverage of generated points
+  ganrun evaluate runs/pix2pix-fluent --metrics l1,lpips           beside the input, the mean and the nearest picture
   ganrun evaluate runs/quickstart --samples 50000 --extractor inception-v3-compat --json     FID
   ganrun evaluate runs/quickstart/checkpoints/000000150016-0001 --data data/held-out
   ganrun evaluate --images pictures --data data/held-out            a folder of pictures, from any program
@@ -95,8 +97,7 @@ def _describe(result: dict[str, Any], folder: str | None) -> str:
     facts = ("images", "samples", "seed", "name", "extractor", "extractor_sha256", "resize", "held_out", "fid", value)
     rows = {result["name"]: result[value]}
     rows |= {name: value for name, value in result.items() if name not in facts}
-    width = max(map(len, rows))
-    lines = [f"{name:{width}}  {'not finite' if value is None else f'{value:.4g}'}" for name, value in rows.items()]
+    lines = _table(rows, {result["name"]: value})
     of = f"pictures of {folder}" if folder else f"checkpoint at {result['images']:,} images"
     source = f"{of}; {result['samples']:,} samples of seed {result['seed']}"
     if result["extractor"]:
@@ -104,6 +105,29 @@ def _describe(result: dict[str, Any], folder: str | None) -> str:
     if result["held_out"]:
         source += f"; real images held out by {result['held_out']}"
     return "\n".join([*lines, source])
+
+
+def _table(rows: dict[str, float | None], columns: dict[str, str]) -> list[str]:
+    """Return a line for each score, with its baselines beside it.
+
+    Args:
+        rows: values by name; those of baselines as SCORE@BASELINE.
+        columns: names that a score has in front of @, where it is shown under another.
+    """
+    baselines = list(dict.fromkeys(baseline for _, baseline in map(split, rows) if baseline))
+    own = [name for name in rows if not split(name)[1]]
+    width = max(map(len, own))
+
+    def shown(name: str) -> str:
+        value = rows.get(name, "")
+        return value if isinstance(value, str) else "not finite" if value is None else f"{value:.4g}"
+
+    cells = [[shown(name), *(shown(f"{columns.get(name, name)}{AT}{each}") for each in baselines)] for name in own]
+    if not baselines:
+        return [f"{name:{width}}  {cell}" for name, (cell,) in zip(own, cells, strict=True)]
+    heads = ["this run", *baselines]
+    table = zip(["", *own], [heads, *cells], strict=True)
+    return ["  ".join([f"{name:{width}}", *(f"{cell:>10}" for cell in row)]).rstrip() for name, row in table]
 
 
 if __name__ == "__main__":

@@ -141,6 +141,10 @@ def _summarise(display: ProgressDisplay, folder: RunFolder, ending: str) -> None
             f"score    {name}: {format_score(begin)} at {first:,} images, {format_score(end)} at {last:,} "
             "(lower is better)"
         )
+    if display.comparisons:
+        display.write_line(f"beside the best trivial baseline: {', '.join(map(str, display.comparisons))}")
+    if worse := [each.score for each in display.comparisons if each.is_worse]:
+        display.write_line(f"WORSE than a trivial baseline in {', '.join(worse)}: look at the samples (docs/tasks.md)")
     if pictures := folder.storage.list("samples"):
         display.write_line(f"samples  {folder.storage.uri}/samples/{pictures[-1]}")
     display.write_line("run folder:")

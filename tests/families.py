@@ -92,6 +92,34 @@ FAMILIES: dict[str, Sections] = {
         "objective": SOURCE | {"loss": "relativistic", "penalties": {"r1": 0.5, "r2": 0.5}},
         "optimizer": {"discriminator": ADAM, "generator": ADAM},
     },
+    "srgan": {
+        "model": {"name": "srgan", "width": 4, "blocks": 1},
+        "objective": {
+            "condition": "low_resolution",
+            "reconstruction": {"l2": 10.0},
+            "reconstruct_first_images": 120,
+        },
+    },
+    "esrgan": {
+        "model": {"name": "esrgan", "width": 4, "blocks": 1},
+        "objective": {
+            "condition": "low_resolution",
+            "low_resolution": {"factor": 2, "degradations": ["blur", "noise", "jpeg"]},
+            "loss": "relativistic",
+            "reconstruction": {"l1": 1.0, "feature_matching": 1.0},
+        },
+    },
+    "dcgan_masked": {
+        "data": {"channels": 3},
+        "objective": {
+            "condition": "masked",
+            "masked": {"holes": "strokes"},
+            "loss": "hinge",
+            "penalties": {"r1": 1.0},
+            "reconstruction": {"l1": 10.0},
+            "diffaugment": ["translation"],
+        },
+    },
     "feature_matching": {
         "model": {"latent": "hypersphere"},
         "objective": {"feature_matching": True, "ada_target": 0.1, "ada_images": 96, "instance_noise": 0.1},

@@ -213,6 +213,21 @@ def test_pictures_lie_side_by_side():
             ["model.name=dcgan", "data.image_size=16", "objective.reconstruction={perceptual: 1.0}"],
             ["perceptual needs at least 32 pixels"],
         ),
+        (["objective.perceptual.network=vgg16"], ["objective.perceptual", "no effect", "objective.reconstruction"]),
+        (
+            ["objective.reconstruction={perceptual: 1.0}", "objective.perceptual.weights=vgg16.ckpt"],
+            ["objective.perceptual.weights: vgg16.ckpt", "no effect", "take vgg16"],
+        ),
+        (
+            [
+                "model.name=dcgan",
+                "objective.condition=none",
+                "objective.source={}",
+                "objective.reconstruction={}",
+                "evaluate.metrics=[l1]",
+            ],
+            ["evaluate.metrics: l1", "objective.condition: none"],
+        ),
     ],
 )
 def test_faults_of_a_config_are_one_line_each(values, pairs, tmp_path, overrides, words):

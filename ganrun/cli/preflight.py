@@ -90,7 +90,8 @@ def _check_data(
         )
     if "mixture" in model.name and model.components > left:
         raise UserError(
-            f"model.components: {model.components:,}, but there are only {left:,} training samples; set at most {left:,}"
+            f"model.components: {model.components:,}, but there are only {left:,} training samples; set at most "
+            f"{left:,}"
         )
     _check_shards(data)
     _check_fields(settings, data)

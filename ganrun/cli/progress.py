@@ -7,6 +7,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ganrun.run_folder.report import format_score
+from ganrun.telemetry.baselines import Comparison, compare
 from ganrun.telemetry.messages import Event, Note, Progress, Restart, ScoreTaken, Tick, WorkersStarted
 from ganrun.telemetry.series import IMAGES_PER_SECOND, LOSS, NONFINITE
 
@@ -23,6 +24,8 @@ class ProgressDisplay:
         self.scores: list[tuple[int, str, float | None]] = []
         """(images, name, value) of each score since the command started."""
         self.attempts = 0
+        self.comparisons: list[Comparison] = []
+        """The newest scores beside their best baselines."""
         self._bar: tqdm[Any] | None = None
         self._terminal = sys.stderr.isatty()
 
@@ -42,6 +45,8 @@ class ProgressDisplay:
                 followed = event.followed
                 shown = "" if followed == "distance" else f"; {followed}: {format_score(event.values.get(followed))}"
                 best = ", the best so far" if event.best else ""
+                self.comparisons = compare(event.values)
+                shown += "".join(f"; {each}" for each in self.comparisons)
                 self.write_line(f"{name} at {images:,} images: {format_score(value)}{shown}{best}")
             case Note(text):
                 self.write_line(text)

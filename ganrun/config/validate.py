@@ -28,6 +28,7 @@ from ganrun.config.schema_tune import MutationConfig, TuneConfig
 from ganrun.config.tunable import candidates, is_tunable, with_values
 from ganrun.config.validate_likelihood import likelihood_conflicts, players
 from ganrun.config.validate_objective import (
+    SECTIONS,
     condition_conflicts,
     data_conflicts,
     loss_conflicts,
@@ -41,11 +42,8 @@ from ganrun.config.validate_search import schedule_conflicts, search_conflicts
 def dotted(location: tuple[int | str, ...]) -> str:
     """Return Pydantic's location as a dotted key, without members of unions and lists."""
     parts = [str(part) for part in location]
-    deep = parts[0] == "optimizer" or parts[:2] in (
-        ["evaluate", "best"],
-        ["objective", "source"],
-        ["objective", "likelihood"],
-    )
+    sections = (["objective", name] for name in (*SECTIONS, "likelihood"))
+    deep = parts[0] == "optimizer" or parts[:2] in (["evaluate", "best"], *sections)
     return ".".join(parts[: 3 if deep else 2])
 
 
@@ -225,11 +223,11 @@ def _model_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
                 f"model.{key}: {value} has no effect with model.name: {name}; leave it out",
             )
     for switch in family.without:
-        if getattr(config.model, switch):
+        if value := getattr(config.model, switch):
             others = ", ".join(other for other in NETWORKS if switch not in NETWORKS[other].without)
             yield (
                 {f"model.{switch}", "model.name"},
-                f"model.{switch}: true does not go with model.name: {name}; it goes with {others}",
+                f"model.{switch}: {str(value).lower()} does not go with model.name: {name}; it goes with {others}",
             )
 
 

@@ -4,9 +4,10 @@ from ganrun.config.registry import NETWORKS, NetworkFamily
 from ganrun.config.schema import Config
 from ganrun.config.schema_objective import LikelihoodConfig, ObjectiveConfig
 from ganrun.config.schema_optimizer import OptimizerConfig, PlayerOptimizerConfig
+from ganrun.config.validate_objective import SECTIONS
 from ganrun.config.validate_parts import Faults, of_points
 
-SHARED = ("game", "target", "condition", "source", "likelihood")
+SHARED = ("game", "target", "condition", "likelihood", *SECTIONS)
 """Keys of `objective` that have an effect, or faults of their own, in each game."""
 WITH_EM = ("mixture", "mixture_of_factor_analysers")
 """Networks that `objective.likelihood.em_passes` can fit."""

@@ -1,9 +1,14 @@
 """Conflicts of the generated field, the condition and the losses: the keys involved, and the message."""
 
+from ganrun.config.field_types import Section
 from ganrun.config.registry import CROSS_ENTROPIES, DIFFERENCES, NETWORKS, NetworkFamily
 from ganrun.config.schema import Config
+from ganrun.config.schema_objective import PerceptualConfig
 from ganrun.config.validate_parts import Faults
 
+SECTIONS = ("source", "low_resolution", "masked")
+"""Conditions with a section of their name under `objective`."""
+BUILT_IN = ("none", "label", *SECTIONS)
 PERCEPTUAL_PIXELS = 32
 """Least size of images for the features of the perceptual term."""
 
@@ -36,7 +41,7 @@ def data_conflicts(config: Config) -> Faults:
 def condition_conflicts(config: Config) -> Faults:
     """Yield a condition whose fields are missing, or that the networks do not take."""
     classes, fields, name = config.model.classes, config.data.fields, config.objective.condition
-    if name in ("none", "source") and classes:
+    if name not in (None, "label") and name in BUILT_IN and classes:
         yield (
             {"objective.condition", "model.classes"},
             f"model.classes: {classes} has no effect with objective.condition: {name}; leave one of them out",
@@ -65,13 +70,29 @@ def picture_conflicts(config: Config) -> Faults:
             f"{'labels only' if with_picture else 'a picture'}; take objective.condition: "
             f"{'label or none' if with_picture else 'source'}",
         )
+    if family.condition and condition != family.condition:
+        yield (
+            {"objective.condition", "model.name"},
+            f"objective.condition: {condition} does not go with model.name: {name}, which is made for "
+            f"{family.condition}; set objective.condition: {family.condition}, or take another model",
+        )
+    for section in SECTIONS:
+        settings = getattr(objective, section)
+        if section != condition and (of := [key for key in settings.model_fields_set if _is_set(settings, key)]):
+            yield (
+                {f"objective.{section}.{of[0]}", "objective.condition"},
+                f"objective.{section}.{of[0]}: {getattr(settings, of[0])} has no effect with objective.condition: "
+                f"{condition}; set objective.condition: {section}",
+            )
     if condition == "source":
         yield from _source_conflicts(config)
-    elif objective.source.field is not None:
+    if objective.target in config.data.fields:
+        yield from _size_conflicts(config, condition)
+    if objective.reconstruct_first_images and not objective.reconstruction:
         yield (
-            {"objective.source.field", "objective.condition"},
-            f"objective.source.field: {objective.source.field} has no effect with objective.condition: {condition}; "
-            "set objective.condition: source",
+            {"objective.reconstruct_first_images", "objective.reconstruction"},
+            f"objective.reconstruct_first_images: {objective.reconstruct_first_images}, but there is no term to learn "
+            "from; add one to objective.reconstruction: l1, l2, perceptual",
         )
     if objective.reconstruction and not with_picture:
         yield (
@@ -79,12 +100,55 @@ def picture_conflicts(config: Config) -> Faults:
             f"objective.reconstruction: no image belongs to objective.condition: {condition}; take source, or one of "
             "run.imports",
         )
+    yield from _perceptual_conflicts(config)
     size = config.data.shape(objective.target)[1] if objective.target in config.data.fields else PERCEPTUAL_PIXELS
     if "perceptual" in objective.reconstruction and size < PERCEPTUAL_PIXELS:
         yield (
             {"objective.reconstruction", "data.image_size"},
             f"objective.reconstruction: perceptual needs at least {PERCEPTUAL_PIXELS} pixels a side, but "
             f"{size_key(config)} is {size}",
+        )
+
+
+def _is_set(settings: Section, key: str) -> bool:
+    """Return True if a setting is another than its default."""
+    return bool(getattr(settings, key) != type(settings).model_fields[key].default)
+
+
+def _size_conflicts(config: Config, condition: str) -> Faults:
+    """Yield a factor that does not divide the image, and a mask field that is none."""
+    objective, data = config.objective, config.data
+    size, factor = data.shape(objective.target)[1], objective.low_resolution.factor
+    if condition == "low_resolution" and size % factor:
+        yield (
+            {"objective.low_resolution.factor", size_key(config)},
+            f"objective.low_resolution.factor: {factor}, but {size_key(config)}: {size} is no multiple of it; take "
+            f"data.crop: {size - size % factor}, or another factor",
+        )
+    name = objective.masked.field
+    if condition == "masked" and name is not None:
+        shape = data.shape(name) if name in data.fields and data.fields[name].kind == "image" else None
+        if shape != (1, size):
+            found = f"has {shape[0]} channels and {shape[1]} pixels a side" if shape else "is no image of data.fields"
+            yield (
+                {"objective.masked.field", "data.fields"},
+                f"objective.masked.field: {name} {found}; it should have 1 channel and {size} pixels a side",
+            )
+
+
+def _perceptual_conflicts(config: Config) -> Faults:
+    """Yield settings of the perceptual network that have no effect."""
+    objective, perceptual = config.objective, config.objective.perceptual
+    if perceptual != PerceptualConfig() and "perceptual" not in objective.reconstruction:
+        yield (
+            {"objective.perceptual", "objective.reconstruction"},
+            "objective.perceptual: has no effect without its term; add perceptual to objective.reconstruction",
+        )
+    elif perceptual.weights is not None and perceptual.network != "vgg16":
+        yield (
+            {"objective.perceptual.weights", "objective.perceptual.network"},
+            f"objective.perceptual.weights: {perceptual.weights} has no effect with objective.perceptual.network: "
+            f"{perceptual.network}, whose weights are part of ganrun; leave it out, or take vgg16",
         )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ganrun.config.registry import HIGHER_IS_BETTER
+from ganrun.config.registry import HIGHER_IS_BETTER, OF_HOLES, PAIRED
 from ganrun.config.schema import Config, EvaluateConfig
 from ganrun.config.schema_optimizer import PlayerOptimizerConfig
 
@@ -33,6 +33,7 @@ def score_names(config: Config) -> list[str]:
 def score_conflicts(config: Config) -> Faults:
     """Yield scores that the data does not have, two held-out rules, and selections of a score that is not computed."""
     yield from _point_conflicts(config)
+    yield from _pair_conflicts(config)
     share, shards = config.evaluate.held_out_share, config.evaluate.shards
     if share and shards is not None:
         yield (
@@ -73,6 +74,23 @@ def _point_conflicts(config: Config) -> Faults:
                 {f"evaluate.{key}", "data.fields"},
                 f"evaluate.{key}: {shown} is for images; points are scored by the modes that they cover: leave it out",
             )
+
+
+def _pair_conflicts(config: Config) -> Faults:
+    """Yield scores of pairs of a run whose generated images belong to no real ones."""
+    condition = config.objective.condition_with(config.model.classes)
+    holes = [name for name in config.evaluate.metrics if name in OF_HOLES]
+    if holes and condition in ("source", "low_resolution"):
+        yield (
+            {"evaluate.metrics", "objective.condition"},
+            f"evaluate.metrics: {holes[0]} is of holes, but objective.condition: {condition} has none; leave it out",
+        )
+    if condition in ("none", "label") and (paired := [name for name in config.evaluate.metrics if name in PAIRED]):
+        yield (
+            {"evaluate.metrics", "objective.condition"},
+            f"evaluate.metrics: {paired[0]} compares with the real image that belongs to a condition, but "
+            f"objective.condition: {condition} has none; leave it out, or name a condition made of pictures",
+        )
 
 
 def optimizer_conflicts(config: Config) -> Faults:

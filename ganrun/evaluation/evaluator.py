@@ -1,23 +1,33 @@
 """Scores a generator against real images, each time with the same noise and the same real images."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ganrun.config.registry import SCORES
+from ganrun.evaluation.baselines import baselines, cache_name, read_values, write_values
 from ganrun.evaluation.evaluation import Evaluation, distance_name
 from ganrun.evaluation.feature_scores import frechet
 from ganrun.evaluation.feature_statistics import FeatureStatistics, Keep, extract_generated, extract_real
-from ganrun.evaluation.generated_images import BATCH, ScoredImages
+from ganrun.evaluation.generated_images import BATCH, GeneratedImages, ScoredImages
 from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.reference_statistics import reference
-from ganrun.evaluation.score import Features, ScoreSubject
+from ganrun.evaluation.score import Features, Score, ScoreSubject
 from ganrun.evaluation.score_pass import ScorePass
 from ganrun.models.extractors import Extractor
 from ganrun.storage import Storage
+from ganrun.telemetry.baselines import AT
+
+
+def _from_rank_0(flag: bool, group: dist.ProcessGroup | None) -> bool:
+    """Return rank 0's flag on each rank. Collective."""
+    flags = [flag]
+    if group is not None:
+        dist.broadcast_object_list(flags, group=group, group_src=0)
+    return flags[0]
 
 
 class Evaluator:
@@ -27,7 +37,7 @@ class Evaluator:
         extractor: feature extractor; it is moved to the device of the generator.
         reals: real images to compare with.
         samples: number of generated images.
-        metrics: names of the scores beside the Fréchet distance.
+        scores: scores beside the Fréchet distance, by name.
         cache: storage for statistics of the real images, shared by all runs.
         seen: progress callback, called with the number of images in each chunk that this rank has processed.
     """
@@ -37,17 +47,18 @@ class Evaluator:
         extractor: Extractor,
         reals: RealImages,
         samples: int,
-        metrics: Sequence[str],
+        scores: Mapping[str, Score],
         cache: Storage,
         seen: Callable[[int], None] = lambda count: None,
     ) -> None:
         self.extractor, self.reals, self.samples, self.cache = extractor, reals, samples, cache
-        self.scores = {name: SCORES[name]() for name in metrics}
-        needs = frozenset().union(*(score.needs for score in self.scores.values()))
+        self.scores = scores
+        needs = frozenset().union(*(score.needs for score in scores.values()))
         self._keep = Keep("features" in needs, "logits" in needs)
         self._needs_labels, self._seen = "labels" in needs, seen
         self._reference: FeatureStatistics | None = None
         self._labels: Tensor | None = None
+        self._of_baselines: dict[str, float] | None = None
 
     def score(self, generated: ScoredImages, group: dist.ProcessGroup | None = None) -> Evaluation:
         """Return the scores, the same on each rank. Collective over `group`.
@@ -55,20 +66,55 @@ class Evaluator:
         Raises:
             UserError: a metric cannot be computed for this run, or the data is corrupt.
         """
-        extractor = self.extractor.to(generated.device)
-        subject = ScoreSubject(generated, self.samples, self.cache, self.reals, extractor, group)
-        running = ScorePass(self.scores, subject)
+        self.extractor.to(generated.device)
         if self._reference is None:
             self._reference = self._real_statistics(group)
-        images = self._counted(running.watch(generated.images))
-        fake = extract_generated(images, self.samples, BATCH, extractor, group, self._keep)
-        running.add_over_ranks()
+        made = self._score(generated, group)
+        if self._of_baselines is None:
+            self._of_baselines = self._score_baselines(generated, group)
         # Broadcast rank 0's numbers: their last bits may differ between CPU models.
-        found = [self._evaluation(running, self._reference, fake, generated) if subject.is_first else None]
+        found = [made and replace(made, metrics=made.metrics | self._of_baselines)]
         if group is not None:
             dist.broadcast_object_list(found, group=group, group_src=0)
         assert found[0] is not None
         return found[0]
+
+    def _score(self, generated: ScoredImages, group: dist.ProcessGroup | None) -> Evaluation | None:
+        """Return the scores of generated images, or of a baseline's, on rank 0; None on other ranks. Collective."""
+        assert self._reference is not None
+        subject = ScoreSubject(generated, self.samples, self.cache, self.reals, self.extractor, group)
+        running = ScorePass(self.scores, subject)
+        images = self._counted(running.watch(generated.images))
+        fake = extract_generated(images, self.samples, BATCH, self.extractor, group, self._keep)
+        running.add_over_ranks()
+        return self._evaluation(running, self._reference, fake, generated) if subject.is_first else None
+
+    def _score_baselines(self, generated: ScoredImages, group: dist.ProcessGroup | None) -> dict[str, float]:
+        """Return the scores of the baselines by column on rank 0, {} on other ranks. They are kept for all runs.
+
+        Collective.
+        """
+        first, name = group is None or group.rank() == 0, self._baselines_name(generated)
+        kept = read_values(self.cache, name) if first and name else None
+        if _from_rank_0(kept is not None, group):
+            return kept or {}
+        found: dict[str, float] = {}
+        for baseline, images in baselines(generated, self.samples, group).items():
+            if made := self._score(images, group):
+                values = {made.measure: made.value} | made.metrics
+                found |= {f"{score}{AT}{baseline}": value for score, value in values.items()}
+        if first and name and found:
+            write_values(self.cache, name, found)
+        return found
+
+    def _baselines_name(self, generated: ScoredImages) -> str | None:
+        """Return the name under which scores of baselines are kept; None if a user's code has a part in them."""
+        pairs = generated.pairs if isinstance(generated, GeneratedImages) else None
+        own = [name for name, score in self.scores.items() if not type(score).__module__.startswith("ganrun.")]
+        if pairs is None or pairs.origin is None or own:
+            return None
+        settings = {"scores": sorted(self.scores), "samples": self.samples, "seed": generated.seed}
+        return cache_name({**pairs.origin, **self.reals.origin, **self.extractor.provenance, **settings})
 
     def _evaluation(
         self, running: ScorePass, real: FeatureStatistics, fake: FeatureStatistics, generated: ScoredImages

@@ -33,6 +33,12 @@ class ScoredImages(Protocol):
     def labels(self, samples: int) -> Tensor | None:
         """Return the labels of the first `samples` images, int64 [samples] on the CPU; None without labels."""
 
+    def given(self, start: int, count: int) -> Given:
+        """Return the condition of the images numbered from `start`; empty if there is none."""
+
+    def truth(self, start: int, count: int) -> Tensor | None:
+        """Return the real images that belong to them, [count, C, H, W] in [-1, 1]; None if there are none."""
+
 
 @dataclass(frozen=True)
 class _Rows:
@@ -84,6 +90,11 @@ class GeneratedImages:
         """Device of the networks."""
         return self._parameter.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the networks."""
+        return self._parameter.dtype
+
     @torch.inference_mode()
     def images(self, start: int, count: int) -> Tensor:
         """Return the images numbered from `start`, [count, C, H, W] in [-1, 1]."""
@@ -91,7 +102,7 @@ class GeneratedImages:
 
     def noise(self, start: int, count: int) -> KeyedNoise:
         """Return the noise of the images numbered from `start`."""
-        noise = KeyedNoise(self.seed, 0, 0, 0, self.device, self._parameter.dtype, source=_Rows(start, count))
+        noise = KeyedNoise(self.seed, 0, 0, 0, self.device, self.dtype, source=_Rows(start, count))
         return noise.under("evaluate")
 
     def given(self, start: int, count: int) -> Given:
@@ -114,7 +125,7 @@ class GeneratedImages:
     def _samples(self, start: int, count: int) -> Batch:
         if self.pairs is None:
             raise ValueError("the conditions of this game are made of samples of its data: give `pairs`")
-        return self.pairs.batch(start, count, self.device, self._parameter.dtype)
+        return self.pairs.batch(start, count, self.device, self.dtype)
 
     @property
     def _parameter(self) -> Tensor:

@@ -1,13 +1,15 @@
 """Samples of the data by number: what conditions are made of, and the real images that belong to them."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ganrun.config.schema import DataConfig, EvaluateConfig, FieldConfig
+from ganrun.config.schema_objective import ObjectiveConfig
 from ganrun.data.cache import ShardCache, open_cache
 from ganrun.data.corrupt_samples import CorruptSamplePolicy
 from ganrun.data.decode import Decoder, Located, RawBatch, normalised
@@ -16,6 +18,9 @@ from ganrun.data.samples import Samples
 from ganrun.data.scored import open_scored
 from ganrun.games.conditions import Batch, Condition
 from ganrun.storage import PATIENCE_SECONDS
+
+TRAINING_SAMPLES = 10_000
+"""Most training samples that baselines look at, evenly spaced."""
 
 
 class PairedSamples:
@@ -30,6 +35,8 @@ class PairedSamples:
         target: the generated field.
         damaged_share: `data.damaged_share`, the share of corrupt samples that may be skipped.
         cache: cache of shards from object storage, as in training; None: no cache.
+        training: samples that are trained on, evenly spaced; None if these are among them.
+        origin: all that conditions and images depend on, as JSON; None if a user's code makes them.
     """
 
     def __init__(
@@ -40,8 +47,11 @@ class PairedSamples:
         target: str,
         damaged_share: float = 0.0,
         cache: ShardCache | None = None,
+        training: "PairedSamples | None" = None,
+        origin: Mapping[str, Any] | None = None,
     ) -> None:
         self.samples, self.target = min(samples, data.samples), target
+        self.training, self.origin = training, origin
         self._decoders = {name: Decoder(name, field, data.index) for name, field in fields.items()}
         self._corrupt = CorruptSamplePolicy(damaged_share, data.samples)
         self._samples = Samples(data, cache)
@@ -54,15 +64,18 @@ class PairedSamples:
         Raises:
             UserError: more samples are corrupt than `damaged_share` allows.
         """
+        return self.at(range(start, start + count), device, dtype)
+
+    def at(self, numbers: Iterable[int], device: torch.device, dtype: torch.dtype) -> Batch:
+        """Return the samples of these numbers, as `batch`."""
         placed = {
             name: field.to(device) if isinstance(field, Tensor) else field
-            for name, field in self._read(start, count).items()
+            for name, field in self._read(tuple(numbers)).items()
         }
         return normalised(placed, dtype)
 
-    def _read_batch(self, start: int, count: int) -> RawBatch:
-        numbers = (number % self.samples for number in range(start, start + count))
-        located = [self._samples[number * len(self._samples) // self.samples] for number in numbers]
+    def _read_batch(self, numbers: tuple[int, ...]) -> RawBatch:
+        located = [self._samples[number % self.samples * len(self._samples) // self.samples] for number in numbers]
         return self._corrupt.batch(located, self._decode)
 
     def _decode(self, samples: Sequence[Located]) -> RawBatch:
@@ -72,7 +85,7 @@ class PairedSamples:
 def open_pairs(
     condition: Condition,
     data: DataSet,
-    target: str,
+    objective: ObjectiveConfig,
     settings: DataConfig,
     evaluate: EvaluateConfig,
     patience_seconds: float = PATIENCE_SECONDS,
@@ -82,8 +95,7 @@ def open_pairs(
     Args:
         condition: condition of the run.
         data: all samples of `data.shards`.
-        target: the generated field, `objective.target`.
-        settings, evaluate: sections of the config.
+        objective, settings, evaluate: sections of the config.
         patience_seconds: retry budget of a storage that does not answer.
 
     Returns:
@@ -91,8 +103,30 @@ def open_pairs(
     """
     if condition.by_number(0, 1, torch.device("cpu")) is not None:
         return None
+    target = objective.target
     fields = {name: settings.fields[name] for name in dict.fromkeys((*condition.fields, target))}
-    scored = open_scored(data, evaluate, 0, patience_seconds)
-    return PairedSamples(
-        scored, evaluate.samples, fields, target, settings.damaged_share, open_cache(settings.cache_mib)
+    scored, cache = open_scored(data, evaluate, 0, patience_seconds), open_cache(settings.cache_mib)
+
+    def opened(part: DataSet, samples: int, **more: Any) -> PairedSamples:
+        return PairedSamples(part, samples, fields, target, settings.damaged_share, cache, **more)
+
+    if not scored.held_out_by:
+        return opened(scored, evaluate.samples)
+    training = opened(data.trained_on(evaluate.held_out_share), TRAINING_SAMPLES)
+    return opened(
+        scored, evaluate.samples, training=training, origin=_origin(condition, data, scored, objective, settings)
     )
+
+
+def _origin(
+    condition: Condition, data: DataSet, scored: DataSet, objective: ObjectiveConfig, settings: DataConfig
+) -> dict[str, Any] | None:
+    """Return all that conditions and images depend on; None for a condition of a user's own, whose code may change."""
+    if not type(condition).__module__.startswith("ganrun."):
+        return None
+    return {
+        "data": [data.index.fingerprint, scored.index.fingerprint, scored.held_out_by],
+        "condition": objective.model_dump(mode="json", include={"target", "condition", str(objective.condition)}),
+        "crop": settings.crop,
+        "fields": {name: field.model_dump(mode="json") for name, field in settings.fields.items()},
+    }

@@ -7,6 +7,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image, read_file
 
 from ganrun.errors import UserError
+from ganrun.models.given import Given
 from ganrun.storage import expand_user
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
@@ -51,6 +52,13 @@ class PictureFolder:
 
     def labels(self, samples: int) -> None:
         """Return None: pictures in a folder have no labels."""
+
+    def given(self, start: int, count: int) -> Given:
+        """Return nothing: pictures in a folder have no condition."""
+        return {}
+
+    def truth(self, start: int, count: int) -> None:
+        """Return None: no real image belongs to a picture in a folder."""
 
     def _read(self, path: Path) -> Tensor:
         try:

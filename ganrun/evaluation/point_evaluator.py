@@ -1,17 +1,16 @@
 """Scores generators of points against the known modes of a mixture, without an extractor or real points."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.distributed as dist
 
-from ganrun.config.registry import SCORES
 from ganrun.data.index import Index
 from ganrun.evaluation.evaluation import Evaluation
 from ganrun.evaluation.generated_images import BATCH, ScoredImages
 from ganrun.evaluation.modes import known_mixture, modes
 from ganrun.evaluation.real_images import RealImages
-from ganrun.evaluation.score import ScoreSubject
+from ganrun.evaluation.score import Score, ScoreSubject
 from ganrun.evaluation.score_pass import ScorePass
 from ganrun.storage import Storage
 
@@ -22,7 +21,7 @@ class PointEvaluator:
     Args:
         index: index of the training data.
         samples: number of generated points.
-        metrics: names of the scores beside mode coverage.
+        scores: scores beside mode coverage, by name.
         cache: storage that all runs share.
         seen: progress callback, called with the number of points in each chunk that this rank has processed.
         reals: real points, for scores of a density; None: there are none.
@@ -35,7 +34,7 @@ class PointEvaluator:
         self,
         index: Index,
         samples: int,
-        metrics: Sequence[str],
+        scores: Mapping[str, Score],
         cache: Storage,
         seen: Callable[[int], None] = lambda count: None,
         reals: RealImages | None = None,
@@ -44,7 +43,7 @@ class PointEvaluator:
         if of is None:
             raise ValueError("the data was not drawn from a known mixture")
         self.mixture, self.source, self.samples, self._seen = of, index.made["source"], samples, seen
-        self.scores, self.cache, self.reals = {name: SCORES[name]() for name in metrics}, cache, reals
+        self.scores, self.cache, self.reals = scores, cache, reals
 
     def score(self, generated: ScoredImages, group: dist.ProcessGroup | None = None) -> Evaluation:
         """Return the scores, the same on each rank. Collective over `group`.

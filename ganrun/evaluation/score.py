@@ -5,16 +5,19 @@ A score of your own is a subclass of `Score` in `SCORES` (docs/extending.md). `f
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import torch.distributed as dist
 from torch import Tensor
 
+from ganrun.config.registry import SCORES, offered
+from ganrun.config.schema import EvaluateConfig
 from ganrun.evaluation.generated_images import ScoredImages
 from ganrun.evaluation.precision_recall import Neighbourhoods, neighbourhoods
 from ganrun.evaluation.real_images import RealImages
 from ganrun.models.extractors import Extractor
+from ganrun.models.given import Given
 from ganrun.storage import Storage
 
 Sums = dict[str, Tensor]
@@ -28,10 +31,14 @@ class ScoreBatch:
     Attributes:
         images: [B, C, H, W] in [-1, 1]; of a diverged generator some may be NaN.
         labels: int64 [B] on the CPU; None if the game is unconditional.
+        given: the condition that they were generated for; empty if there is none.
+        truth: the real images that belong to them, [B, C, H, W] in [-1, 1]; None if there are none.
     """
 
     images: Tensor
     labels: Tensor | None
+    given: Given = field(default_factory=dict)
+    truth: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -128,3 +135,8 @@ class Score(ABC):
         Raises:
             ValueError: it cannot be computed of these images; it is then logged and NaN.
         """
+
+
+def build_scores(names: Iterable[str], settings: EvaluateConfig | None = None) -> dict[str, Score]:
+    """Build registered scores by name. A function with an argument `evaluate` receives that section of the config."""
+    return {name: offered(SCORES[name], evaluate=settings or EvaluateConfig())() for name in names}

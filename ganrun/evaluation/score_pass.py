@@ -48,9 +48,12 @@ class ScorePass:
 
         def watched(start: int, count: int) -> Tensor:
             made = images(start, count)
-            labels = None if self._labels is None else self._labels[start : start + count]
-            for name in self.scores.keys() - self._failed:
-                self._update(name, ScoreBatch(made, labels))
+            if running := self.scores.keys() - self._failed:
+                generated, labels = self.subject.generated, self._labels
+                labels = None if labels is None else labels[start : start + count]
+                batch = ScoreBatch(made, labels, generated.given(start, count), generated.truth(start, count))
+                for name in running:
+                    self._update(name, batch)
             return made
 
         return watched

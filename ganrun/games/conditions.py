@@ -1,8 +1,8 @@
 """Conditions: what both networks are told, G(z, c) and D(x, c).
 
-A task is a condition: class label, source picture, and those of `run.imports`. Mirza & Osindero 2014
-(arXiv:1411.1784), eq. 2: c is that of the real batch, so c[i] belongs to x[i], and conditions are as frequent as in the
-data.
+A task is a condition: class label, source picture, those of `low_resolution.py` and `masked.py`, and those of
+`run.imports`. Mirza & Osindero 2014 (arXiv:1411.1784), eq. 2: c is that of the real batch, so c[i] belongs to x[i], and
+conditions are as frequent as in the data.
 
 Shapes: B batch, C channels, H and W pixels, K classes.
 """
@@ -58,8 +58,12 @@ class Condition:
     with it."""
     baselines: Mapping[str, Callable[[Given], Tensor]] = MappingProxyType({})
     """Trivial answers by name, (given) -> images [B, C, H, W], that scores are shown beside."""
+    data_baselines: tuple[str, ...] = ("mean", "nearest")
+    """Those of the training data that scores are shown beside too: the mean image, and that of the nearest picture."""
     classes: int = 0
     """K of class labels; 0: there are none."""
+    factor: int = 1
+    """Size of the generated image over that of a user's picture."""
 
     def of(self, batch: Batch, noise: KeyedNoise) -> Given:
         """Return the condition of a batch. Draws have the batch as their first dimension."""

@@ -18,11 +18,10 @@ from ganrun.games.calls import judge
 from ganrun.games.conditions import Condition
 from ganrun.games.game import Batch, Game, Loss, Networks, Player
 from ganrun.games.losses import feature_matching
-from ganrun.games.objective import Objective, objective_of
+from ganrun.games.objective import Objective, frozen_networks, objective_of
 from ganrun.games.penalties import clip_weights
 from ganrun.games.reconstruction import Seen
 from ganrun.models.given import Given
-from ganrun.models.perceptual import Perceptual
 from ganrun.rng import KeyedNoise
 
 
@@ -34,6 +33,10 @@ class DiscriminatorPlayer(Player):
     def __init__(self, discriminator: nn.Module, objective: Objective) -> None:
         super().__init__(discriminator=discriminator)
         self.objective, self.turns = objective, objective.config.discriminator_turns
+
+    def active(self, images: int) -> bool:
+        """Return False while the generator learns from reconstruction alone."""
+        return self.objective.is_adversarial(images)
 
     def forward(self, batch: Batch, noise: KeyedNoise, others: Networks) -> Loss:
         """Return L_D(D(T(x, c)), D(T(G(z, c), c))) + penalties on the gradient of D."""
@@ -78,10 +81,12 @@ class GeneratorPlayer(Player):
         objective, own = self.objective, noise.under(self.name)
         x, c = batch[objective.config.target], objective.condition.of(batch, own)
         generated = objective.generate(self.owned["generator"], len(x), own, c)
-        adversarial = self._adversarial(x, generated, c, noise, others["discriminator"])
         terms = objective.reconstruction(x, generated, Seen(c, others, own))
         parts = {name: term.detach() for name, term in terms.items()}
-        return Loss(sum(terms.values(), start=adversarial), parts)
+        losses = list(terms.values())
+        if objective.is_adversarial(noise.round_start):
+            losses.insert(0, self._adversarial(x, generated, c, noise, others["discriminator"]))
+        return Loss(sum(losses[1:], start=losses[0]), parts)
 
     def _adversarial(
         self, x: Tensor, generated: Tensor, c: Given, noise: KeyedNoise, discriminator: nn.Module
@@ -127,7 +132,7 @@ def gan(
         trackers={"augmentation": adaptive} if adaptive else {},
         kind=lambda images, round: (objective.penalties.are_due(round), objective.augment.has_noise(images)),
         condition=objective.condition,
-        frozen={"perceptual": Perceptual()} if "perceptual" in config.reconstruction else {},
+        frozen=frozen_networks(config),
         from_z=(lambda networks, z, noise, given: objective.from_z(networks["generator"], z, noise, given))
         if objective.latent
         else None,

@@ -16,6 +16,7 @@ from ganrun.games.losses import AdversarialLoss, DiscriminatorLoss
 from ganrun.games.penalties import Penalties
 from ganrun.games.reconstruction import Reconstruction
 from ganrun.models.given import Given, as_given
+from ganrun.models.perceptual import perceptual_network
 from ganrun.rng import KeyedNoise
 
 
@@ -52,6 +53,10 @@ class Objective:
         """Return G(z, c) for z [B, Z], [B, C, H, W]; None for a generator without z."""
         return self.condition.finish(given, generate(generator, z, given, noise))
 
+    def is_adversarial(self, images: int) -> bool:
+        """Return True if a round that begins after `images` has adversarial losses, not reconstruction alone."""
+        return images >= self.config.reconstruct_first_images
+
     def penalise(
         self, discriminator: nn.Module, real: Tensor, fake: Tensor, given: Given, noise: KeyedNoise
     ) -> dict[str, Tensor]:
@@ -87,3 +92,10 @@ def objective_of(
         penalties=Penalties(penalties, config.penalty_every_rounds),
         reconstruction=Reconstruction({name: (RECONSTRUCTION[name], terms[name]) for name in terms}),
     )
+
+
+def frozen_networks(config: ObjectiveConfig) -> dict[str, nn.Module]:
+    """Build the frozen networks of the terms of a config, by name."""
+    if "perceptual" not in config.reconstruction:
+        return {}
+    return {"perceptual": perceptual_network(config.perceptual.network, config.perceptual.weights)}

@@ -67,7 +67,7 @@ def feature_matching(real: Tensor, fake: Tensor, seen: Seen) -> Tensor:
 def perceptual(real: Tensor, fake: Tensor, seen: Seen) -> Tensor:
     """Return the mean over layers j of E (phi_j(x) - phi_j(x'))^2 per feature, with phi_j of a frozen network.
 
-    Johnson et al. 2016 (arXiv:1603.08155), eq. 2; their network is VGG16, here it is `models/perceptual.py`.
+    Johnson et al. 2016 (arXiv:1603.08155), eq. 2; `objective.perceptual` names the network, theirs is VGG16.
     """
     network = seen.networks["perceptual"]
     with torch.no_grad():

@@ -79,8 +79,8 @@ class Sampler:
         condition, data = self.game.condition, self.config.data
         if not condition.fields or condition.classes:
             return None
-        target = self.config.objective.target
-        return open_pairs(condition, open_data(data.shards, crop=data.crop), target, data, self.config.evaluate)
+        whole = open_data(data.shards, crop=data.crop)
+        return open_pairs(condition, whole, self.config.objective, data, self.config.evaluate)
 
     @torch.inference_mode()
     def images(self, z: Tensor, given: Given) -> Tensor:

@@ -13,6 +13,7 @@ from ganrun.data.cache import cache_folder, open_cache
 from ganrun.data.index import DataSet, open_data
 from ganrun.data.scored import open_scored
 from ganrun.errors import UserError
+from ganrun.evaluation.baselines import count_baselines
 from ganrun.evaluation.classifier_accuracy import classification_accuracy_score
 from ganrun.evaluation.evaluation import Evaluation
 from ganrun.evaluation.evaluator import Evaluator
@@ -21,7 +22,7 @@ from ganrun.evaluation.modes import MIXTURES, known_mixture
 from ganrun.evaluation.picture_folder import PictureFolder
 from ganrun.evaluation.point_evaluator import PointEvaluator
 from ganrun.evaluation.real_images import RealImages
-from ganrun.evaluation.score import ScoreSubject
+from ganrun.evaluation.score import ScoreSubject, build_scores
 from ganrun.inference.sampling import Sampler, read_config
 from ganrun.models.extractors import Extractor, open_extractor
 from ganrun.run_folder.run_folder import find_checkpoint
@@ -151,11 +152,12 @@ def _compare(
     extractor = _extractor(settings, request)
     if request.classifier_accuracy and not (generated.labels(samples) is not None and reals.classes):
         raise UserError("--classifier-accuracy: needs a conditional run (model.classes) and data with classes")
-    metrics = request.metrics
-    if metrics is None:
+    scores = build_scores(SCORES if request.metrics is None else request.metrics, settings)
+    if request.metrics is None:
         subject = ScoreSubject(generated, samples, cache, reals, extractor)
-        metrics = tuple(name for name in SCORES if SCORES[name]().unavailable(subject) is None)
-    evaluator = Evaluator(extractor, reals, samples, metrics, cache, lambda count: seen(count, samples + reals.samples))
+        scores = {name: score for name, score in scores.items() if score.unavailable(subject) is None}
+    total = samples * (1 + count_baselines(generated)) + reals.samples
+    evaluator = Evaluator(extractor, reals, samples, scores, cache, lambda count: seen(count, total))
     found = evaluator.score(generated)
     if request.classifier_accuracy:
         accuracy = classification_accuracy_score(generated, reals, samples)
@@ -194,7 +196,8 @@ def _score_points(
     reals = _reals(sampler, request, samples)
     if request.metrics is None and generated.game.log_prob is not None:
         metrics = tuple(dict.fromkeys((*metrics, "bits_per_dimension")))
-    return PointEvaluator(index, samples, metrics, cache, lambda count: seen(count, samples), reals).score(generated)
+    scores = build_scores(metrics)
+    return PointEvaluator(index, samples, scores, cache, lambda count: seen(count, samples), reals).score(generated)
 
 
 def _extractor(settings: EvaluateConfig, request: ScoreRequest) -> Extractor:

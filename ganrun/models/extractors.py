@@ -190,7 +190,7 @@ def inception_v3(weights: str | None = None) -> Extractor:
             "evaluate.extractor: inception-v3-compat needs torch-fidelity: pip install 'ganrun[fid]'"
         ) from error
     where = weights or _downloaded(INCEPTION_URL, INCEPTION_SHA256)
-    data = _read(where, "evaluate.extractor_weights")
+    data = read_file(where, "evaluate.extractor_weights")
     try:
         # torch-fidelity unpickles the file without weights_only, so it gets a copy that holds nothing but tensors.
         checked = io.BytesIO()
@@ -226,7 +226,7 @@ def torchscript(uri: str) -> Extractor:
     Raises:
         UserError: the file cannot be read, is not TorchScript, or returns something else.
     """
-    data, name = _read(uri, "evaluate.extractor"), uri.partition("#")[0].rpartition("/")[2]
+    data, name = read_file(uri, "evaluate.extractor"), uri.partition("#")[0].rpartition("/")[2]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, but existing files must load
@@ -252,7 +252,7 @@ def _first_line(error: Exception) -> str:
     return escaped((str(error).strip().splitlines() or [type(error).__name__])[0][:120])
 
 
-def _read(uri: str, field: str) -> bytes:
+def read_file(uri: str, field: str) -> bytes:
     """Read a path or URI, and check its SHA-256 if `#sha256=HEX` is appended. `field` opens error messages."""
     place, _, wanted = uri.partition("#sha256=")
     parent, _, name = place.rpartition("/")

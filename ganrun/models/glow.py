@@ -26,7 +26,7 @@ def glow(model: ModelConfig, data: DataConfig) -> dict[str, nn.Module]:
     for scale in range(2):
         channels *= 4
         layers.append(Squeeze())
-        for _ in range(model.blocks):
+        for _ in range(model.blocks or 8):
             coupling = Coupling(convolutions(channels // 2, model.width, channels))
             layers += [ActNorm(channels), InvertibleConvolution(channels), coupling]
         if scale == 0:

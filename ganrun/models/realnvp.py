@@ -59,7 +59,7 @@ class SwappedCoupling(Coupling):
 
 def realnvp(model: ModelConfig, data: DataConfig) -> dict[str, nn.Module]:
     """Build the network: `model.blocks` couplings on checkerboards and as many on channels at each scale."""
-    channels, width, blocks = data.channels, model.width, model.blocks
+    channels, width, blocks = data.channels, model.width, model.blocks or 4
     layers = [*_checkerboards(channels, width, blocks), Squeeze(), *_halves(4 * channels, width, blocks)]
     layers.append(Split(4 * channels))
     layers += _checkerboards(2 * channels, width, blocks)

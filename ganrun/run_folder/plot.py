@@ -54,7 +54,7 @@ def _draw_series(axes: Axes, curve: list[Line], names: list[str]) -> None:
     for name, colour in zip(names, COLOURS, strict=False):
         points = [(line["images"], line[name]) for line in curve if line.get(name) is not None]
         marker = "o" if len(points) <= MARKED_POINTS else None
-        label = name.partition("/")[2]
+        label = name.partition("/")[2] or name
         axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=4, label=label, clip_on=False)
     if len(names) > 1:
         axes.legend(frameon=False, fontsize=10)

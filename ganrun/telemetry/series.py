@@ -8,7 +8,9 @@ after slashes: `loss/generator`, `shard_errors/timeout`.
 from dataclasses import dataclass
 from typing import Literal
 
+from ganrun.config.registry import PAIRED
 from ganrun.errors import UserError
+from ganrun.telemetry.baselines import split
 
 PREFIX = "ganrun_"
 COMMON = ("run", "trial")
@@ -134,7 +136,17 @@ MODE_DISTANCE = _gauge(
 KID = _gauge("score", "kid", "1", "Newest kernel distance; lower is better.")
 PRECISION = _gauge("score", "precision", "ratio", "Newest precision: share of samples that look real.")
 RECALL = _gauge("score", "recall", "ratio", "Newest recall: share of real images that the generator reaches.")
-EVALUATION = _gauge("score", "evaluation", "1", "Newest value of every other metric of evaluate.metrics.", "metric")
+EVALUATION = _gauge(
+    "score",
+    "evaluation",
+    "1",
+    "Newest value of every other metric of evaluate.metrics, and of trivial baselines (empty: the run itself).",
+    "metric",
+    "baseline",
+)
+WORSE_THAN_BASELINE = _gauge(
+    "event", "worse_than_baseline", "bool", "1 while a score of pairs is worse than its best baseline's.", "metric"
+)
 
 # Checkpoints.
 CHECKPOINT_SECONDS = _gauge(
@@ -238,7 +250,8 @@ def is_summed(key: str) -> bool:
 
 def is_charted(key: str) -> bool:
     """Return True for a key at a tick or score that has a curve on the page."""
-    return key.partition("/")[0] in _CHARTED
+    score, baseline = split(key.partition("/")[0])
+    return score in _CHARTED or score in PAIRED or bool(baseline)
 
 
 def of_a_rank(key: str) -> bool:

@@ -11,6 +11,7 @@ from typing import assert_never
 from ganrun.config.schema import RunConfig, TelemetryConfig, TrainConfig
 from ganrun.telemetry import messages, records
 from ganrun.telemetry import series as metrics
+from ganrun.telemetry.baselines import compare, split
 from ganrun.telemetry.protocol import PART_BYTES
 from ganrun.telemetry.pushed_state import PushedState
 from ganrun.telemetry.series import DISTANCES, Series, is_charted, read_tick_key
@@ -185,7 +186,9 @@ class RunState(PushedState):
             elif series := metrics.SCORES.get(name):
                 self._set(series, shown)
             else:
-                self._set(metrics.EVALUATION, shown, name)
+                self._set(metrics.EVALUATION, shown, *split(name))
+        for comparison in compare(event.values):
+            self._set(metrics.WORSE_THAN_BASELINE, float(comparison.is_worse), comparison.score)
         self._point(event.images, event.values)
 
     def _picture(self, event: messages.SamplesDrawn) -> None:

@@ -24,6 +24,7 @@ from ganrun.evaluation.evaluator import Evaluator
 from ganrun.evaluation.paired_samples import PairedSamples, open_pairs
 from ganrun.evaluation.point_evaluator import PointEvaluator
 from ganrun.evaluation.real_images import RealImages
+from ganrun.evaluation.score import build_scores
 from ganrun.games.build import condition_of
 from ganrun.games.game import Game
 from ganrun.models.extractors import open_extractor
@@ -120,7 +121,7 @@ def _set_up(config: RunSpec, channel: Channel, restart: messages.Restart | None)
     folder = RunFolder(open_storage(config.run.uri, patience))
     data = open_data(config.data.shards, patience, crop=config.data.crop)
     evaluator = _open_evaluator(config, data) if config.evaluate.every_images else None
-    pairs = open_pairs(condition_of(config), data, config.objective.target, config.data, config.evaluate, patience)
+    pairs = open_pairs(condition_of(config), data, config.objective, config.data, config.evaluate, patience)
     trained_on = data.trained_on(config.evaluate.held_out_share, config.data.mirror)
     return _Setup(folder, trained_on, evaluator, pairs, channel, restart)
 
@@ -283,12 +284,13 @@ def _open_stream(config: RunSpec, state: TrainingState, data: DataSet) -> Stream
 
 def _open_evaluator(config: RunSpec, data: DataSet) -> Evaluator | PointEvaluator:
     settings, kept = config.evaluate, open_storage(config.run.storage, config.run.patience_seconds)
+    scores = build_scores(settings.metrics, settings)
     cache = open_cache(config.data.cache_mib)
     scored = open_scored(data, settings, settings.samples, config.run.patience_seconds)
     classes = data.index.classes if config.model.classes else None
     fields, target = config.data.fields, config.objective.target
     reals = RealImages(scored, settings.samples, fields, config.data.damaged_share, cache, classes, target)
     if config.target.kind == "point":
-        return PointEvaluator(data.index, settings.samples, settings.metrics, kept, reals=reals)
+        return PointEvaluator(data.index, settings.samples, scores, kept, reals=reals)
     extractor = open_extractor(settings.extractor, settings.extractor_weights)
-    return Evaluator(extractor, reals, settings.samples, settings.metrics, kept)
+    return Evaluator(extractor, reals, settings.samples, scores, kept)

@@ -85,6 +85,15 @@ CASES = {
         | {'ganrun_frechet_distance{RUN,extractor="a",samples="2048"}': "10x20 12x50"}
         | {'ganrun_frechet_distance{RUN,extractor="b",samples="2048"}': "90x70"},
     ),
+    "GanrunWorseThanBaseline": Case(
+        21,
+        {'ganrun_worse_than_baseline{RUN,metric="l1"}': "1x60", "ganrun_target_images{RUN}": "100x60"}
+        | {"ganrun_images{RUN}": "10x20 60x40"},
+        {'ganrun_worse_than_baseline{RUN,metric="l1"}': "0x60", "ganrun_target_images{RUN}": "100x60"}
+        | {'ganrun_worse_than_baseline{RUN,trial="early",metric="l1"}': "1x60"}
+        | {'ganrun_images{RUN,trial="early"}': "50x60", 'ganrun_target_images{RUN,trial="early"}': "100x60"}
+        | {"ganrun_images{RUN}": "60x60"},
+    ),
     "GanrunCheckpointOld": Case(
         61,
         UP | {"ganrun_checkpoint_last_success_timestamp_seconds{RUN}": "0x90"},

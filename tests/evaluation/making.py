@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ganrun.evaluation.evaluator import Evaluator
 from ganrun.evaluation.feature_statistics import to_uint8
 from ganrun.evaluation.moments import FeatureMoments
+from ganrun.evaluation.score import build_scores
 from ganrun.models.extractors import Extractor, Resized
 from ganrun.storage import Folder
 
@@ -89,8 +90,15 @@ class Generated:
     def labels(self, samples: int) -> Tensor | None:
         return None if self._labels is None else self._labels[:samples]
 
+    def given(self, start: int, count: int) -> dict[str, Tensor]:
+        return {}
+
+    def truth(self, start: int, count: int) -> None:
+        return None
+
 
 def evaluate(tmp_path, metrics=(), images=sample, samples: int = 103, extractor: Extractor | None = None):
     """Score `images` against those of `read`."""
-    evaluator = Evaluator(extractor or tiny_extractor(), Reals(samples), samples, metrics, Folder(tmp_path / "cache"))
+    cache, scores = Folder(tmp_path / "cache"), build_scores(metrics)
+    evaluator = Evaluator(extractor or tiny_extractor(), Reals(samples), samples, scores, cache)
     return evaluator.score(Generated(images))

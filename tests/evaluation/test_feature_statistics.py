@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ganrun.evaluation.evaluator import Evaluator
 from ganrun.evaluation.feature_statistics import Keep, extract_generated, extract_real, to_uint8
+from ganrun.evaluation.score import build_scores
 from ganrun.storage import Folder
 from tests.evaluation.making import Generated, Reals, read, sample, tiny_extractor
 from tests.ranks import as_ranks
@@ -23,7 +24,7 @@ def scores(cache: Path, group: dist.ProcessGroup | None) -> dict[str, float | No
     """All scores; the same on every rank."""
     labels = torch.arange(SAMPLES) % 2
     reals = Reals(SAMPLES, ("a", "b"), labels)
-    evaluator = Evaluator(tiny_extractor(classes=5), reals, SAMPLES, METRICS, Folder(cache))
+    evaluator = Evaluator(tiny_extractor(classes=5), reals, SAMPLES, build_scores(METRICS), Folder(cache))
     return evaluator.score(Generated(labels=labels), group).values()
 
 

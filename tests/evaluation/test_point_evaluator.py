@@ -170,7 +170,7 @@ def test_a_generator_that_is_not_finite_is_as_far_as_can_be(values, run):
     for parameter in sampler.game.networks["generator"].parameters():
         parameter.data.fill_(math.nan)
     index = open_data(values["data"]["shards"]).index
-    score = PointEvaluator(index, 70, (), Folder(run.run.storage)).score(
+    score = PointEvaluator(index, 70, {}, Folder(run.run.storage)).score(
         GeneratedImages(sampler.game, sampler.game.networks, 0)
     )
     assert score.value == pytest.approx(1 - math.exp(-4.5))

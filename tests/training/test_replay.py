@@ -118,6 +118,8 @@ def family_config(name, values, slots):
     values = values_of(name, values)
     values["data"]["slots"] = slots
     values["train"]["total_images"] = 100_000
+    if name == "srgan":  # Rounds without discriminator are of another kind.
+        values["objective"] = values["objective"] | {"reconstruct_first_images": 0}
     if name == "tricks":  # Instance noise ends with these images: rounds after it are of another kind.
         values["objective"] = values["objective"] | {"instance_noise_images": 10_000}
     return config_of(values)
@@ -128,6 +130,12 @@ def family_config(name, values, slots):
 def test_a_round_of_each_family(name, slots, values):
     config = family_config(name, values, slots)
     check(config, period=config.objective.penalty_every_rounds)
+
+
+def test_a_round_of_reconstruction_alone(values):
+    values = values_of("srgan", values)
+    values["train"]["total_images"] = values["objective"]["reconstruct_first_images"] = 100_000
+    check(config_of(values))
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

@@ -83,6 +83,11 @@ def _numbers(run: Run) -> Iterator[Remark]:
             (symptom,) = labels
             advice = ADVICE.get(symptom, series.help)
             yield Remark("bad", f"Collapse suspected, {symptom.replace('_', ' ')}: {advice}.")
+    if (run.value(metrics.IMAGES) or 0) > (run.value(metrics.TARGET_IMAGES) or 0) / 2:  # Earlier a run may well be.
+        worse = [own[0] for series, own, value in run.samples if series is metrics.WORSE_THAN_BASELINE and value]
+        if worse:
+            text = "look at the samples; raise the weights of objective.reconstruction"
+            yield Remark("warning", f"Worse than a trivial baseline in {', '.join(worse)}: {text}.")
     if skipped := run.value(metrics.SAMPLES_SKIPPED):
         yield Remark("warning", f"Corrupt samples skipped: {skipped:,.0f}; prepare the data again.")
 

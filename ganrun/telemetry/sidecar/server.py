@@ -17,6 +17,8 @@ from urllib.parse import parse_qs, urlsplit
 from prometheus_client import CONTENT_TYPE_LATEST
 
 import ganrun
+from ganrun.config.registry import PAIRED
+from ganrun.telemetry.baselines import AT
 from ganrun.telemetry.protocol import PART_BYTES, PARTS, PUSH, SERVICE, STATE_BYTES, Address
 from ganrun.telemetry.run_report import PROTOCOL_VERSION, to_json
 from ganrun.telemetry.series import SERIES
@@ -233,9 +235,10 @@ def _page_file(name: str) -> bytes:
 
 
 def _constants() -> bytes:
-    """Return constants.js: version of the reports, and prefix of the keys of each charted metric."""
+    """Return constants.js: version of the reports, prefix of the keys of each charted metric, and scores of pairs."""
     charted = {series.key: series.prefix for series in SERIES if series.charted}
-    return f"export const VERSION = {PROTOCOL_VERSION};\nexport const CHARTED = {json.dumps(charted)};\n".encode()
+    constants = {"VERSION": PROTOCOL_VERSION, "CHARTED": charted, "PAIRED": PAIRED, "AT": AT}
+    return "".join(f"export const {name} = {json.dumps(value)};\n" for name, value in constants.items()).encode()
 
 
 def _fields(query: str, *names: str) -> list[str]:

@@ -1,7 +1,7 @@
 // The page: polls /runs and shows its runs.
 
 import { Chart, count, number } from "./chart.js";
-import { CHARTED, VERSION } from "./constants.js";
+import { AT, CHARTED, PAIRED, VERSION } from "./constants.js";
 
 const EVERY = 3000; // Milliseconds between two polls.
 const $ = (selector) => document.querySelector(selector);
@@ -131,9 +131,11 @@ function charts(points, run) {
   const named = (prefix) => parts(prefix).map((name) => [name, name.slice(prefix.length)]);
   const isPoints = points.some((point) => CHARTED.mode_distance in point);
   const score = isPoints ? CHARTED.mode_distance : CHARTED.frechet_distance;
+  const beside = (name, label) => [[name, label], ...named(name + AT)]; // With its baselines.
   const wanted = [
     ["Losses", named(CHARTED.loss)],
-    [run.score_name || "Score (lower is better)", [[score, "lower is better"]]],
+    [run.score_name || "Score (lower is better)", beside(score, "lower is better")],
+    ...PAIRED.filter((name) => parts(name + AT).length).map((name) => [`${name} beside baselines`, beside(name, "this run")]),
     ["Discriminator's mean output", named(CHARTED.logit)],
     ["Gradient norms", named(CHARTED.gradient_norm)],
     ["Images/s", [[CHARTED.images_per_second, "images/s"]]],
