@@ -94,13 +94,14 @@ class Translator:
         weights, total = torch.zeros(factor * rows, factor * columns), torch.zeros(())
         for top in starts(rows, tile[0]):
             for left in starts(columns, tile[1]):
-                cut = (..., slice(top, top + tile[0]), slice(left, left + tile[1]))
-                image = self._generate(replace(item, picture=picture[cut]), number)
+                part = picture[:, top : top + tile[0], left : left + tile[1]]
+                image = self._generate(replace(item, picture=part), number)
                 if not total.dim():
                     total = image.new_zeros(len(image), *weights.shape)
-                there = (..., *(slice(factor * part.start, factor * part.stop) for part in cut[1:]))
-                total[there] += image * window
-                weights[there] += window
+                down = slice(factor * top, factor * (top + tile[0]))
+                across = slice(factor * left, factor * (left + tile[1]))
+                total[..., down, across] += image * window
+                weights[down, across] += window
         return (total / weights)[:, : factor * height, : factor * width]
 
     def _tile(self, side: int) -> int:
