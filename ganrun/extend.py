@@ -24,6 +24,7 @@ from ganrun.games.conditions import Condition, UserInput
 from ganrun.games.game import Batch, Game, Loss, Networks, Player, Tracker
 from ganrun.games.latent import Latent
 from ganrun.games.losses import AdversarialLoss
+from ganrun.models.density import Density
 from ganrun.models.extractors import Extractor
 from ganrun.models.given import Given
 from ganrun.models.normalization import SlotBatchNorm2d
@@ -43,6 +44,7 @@ __all__ = [
     "Batch",
     "Changeable",
     "Condition",
+    "Density",
     "Extractor",
     "Features",
     "Game",

@@ -36,10 +36,11 @@ everything else goes to stderr. preview.png beside the index shows 64 samples: l
 """
 
 PUBLISHED = ("fashion-mnist", "cifar10", "celeba")
-DRAWN = ("stacked", "gaussians")
+POINTS = ("gaussians", "points")
+DRAWN = ("stacked", *POINTS)
 FOLDERS = ("folder", "pairs", "side-by-side")
 SCHEMES = (*FOLDERS, "iconify", *PUBLISHED, *DRAWN, "shards")
-IMAGES = tuple(scheme for scheme in SCHEMES if scheme != "gaussians")
+IMAGES = tuple(scheme for scheme in SCHEMES if scheme not in POINTS)
 CHANGING = ("size", "channels", "format", "gzip", "strict", "verify")
 ONLY_FOR = {
     "fields": FOLDERS,
@@ -76,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = command.parser(
         "prepare", "Make a data set for ganrun.train: shards of images and an index.json.", EXAMPLES
     )
-    parser.add_argument("source", metavar="SOURCE", help=f"{_SOURCES}; gaussians:8 or gaussians:25 need no PATH")
+    parser.add_argument(
+        "source", metavar="SOURCE", help=f"{_SOURCES}; gaussians:8, gaussians:25 or points:heights need no PATH"
+    )
     parser.add_argument("dest", metavar="DEST", nargs="?", help=_DEST_HELP)
     _add_image_options(parser.add_argument_group("images").add_argument)
     _add_run_options(parser.add_argument_group("data set and run").add_argument)
@@ -96,8 +99,13 @@ def _add_image_options(add: Callable[..., Any]) -> None:
 
 def _add_run_options(add: Callable[..., Any]) -> None:
     add("--limit", type=_positive, metavar="N", help="take the first N images; of folder:, N at random (default: all)")
-    add("--samples", type=_positive, metavar="N", help="samples to draw for stacked: and gaussians: (default: 50,000)")
-    add("--seed", type=int, metavar="S", help="seed of stacked:, gaussians: and --show (default: 0)")
+    add(
+        "--samples",
+        type=_positive,
+        metavar="N",
+        help="samples to draw for stacked:, gaussians: and points: (default: 50,000)",
+    )
+    add("--seed", type=int, metavar="S", help="seed of stacked:, gaussians:, points: and --show (default: 0)")
     add(
         "--shard-samples",
         type=_positive,
@@ -192,7 +200,9 @@ def _check(options: argparse.Namespace, scheme: str, path: str) -> None:
         UserError: an unknown source, a missing DEST, or options that do not go together.
     """
     if scheme not in SCHEMES or not path:
-        raise UserError(f"SOURCE {options.source!r}: unknown; use {_SOURCES}, gaussians:8 or gaussians:25")
+        raise UserError(
+            f"SOURCE {options.source!r}: unknown; use {_SOURCES}, points:heights, gaussians:8 or gaussians:25"
+        )
     for name, schemes in ONLY_FOR.items():
         if getattr(options, name) and scheme not in schemes and not (options.show and name == "seed"):
             raise UserError(f"--{name.replace('_', '-')}: only for {', '.join(schemes)}, not for {scheme}:")
@@ -234,7 +244,7 @@ def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index",
     from ganrun.preparation.points import make_points
     from ganrun.preparation.shards import ShardsSource
 
-    if scheme == "gaussians":
+    if scheme in POINTS:
         return make_points(options.source, options.dest, options.samples or DEFAULT_SAMPLES, options.seed or 0), []
     source = _open_source(options, scheme, path)
     rule = plan_rule(source, options.size, options.channels, options.filter, options.format, options.workers)

@@ -88,6 +88,11 @@ def _check_data(
             f"data.slots: {slots}, but evaluate.held_out_share: {evaluate.held_out_share} leaves only {left} of "
             f"{data.samples} samples to train on; lower the one or the other"
         )
+    if "mixture" in model.name and model.components > left:
+        raise UserError(
+            f"model.components: {model.components:,}, but there are only {left:,} training samples; set at most "
+            f"{left:,}"
+        )
     _check_shards(data)
     _check_fields(settings, data)
     _check_pictures(settings, data.index)

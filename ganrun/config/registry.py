@@ -58,8 +58,11 @@ class NetworkFamily:
         width_multiple: `model.width` must be a multiple of it.
         without: switches of `model` that it does not support.
         pictures: "no": its networks take no pictures as condition, only labels; "may", or "must".
-        has_z: False if its generator has no z.
         fully_convolutional: its generator takes pictures whose sides are any multiples of the image size.
+        game: `objective.game` that its networks play; None: any.
+        image_multiple: `data.image_size` must be a multiple of it.
+        points: True if it takes points.
+        ignores: keys of `model` that have no effect on it.
         condition: the only `objective.condition` that it goes with; None: several.
     """
 
@@ -68,8 +71,11 @@ class NetworkFamily:
     width_multiple: int = 1
     without: tuple[str, ...] = ()
     pictures: Literal["no", "may", "must"] = "may"
-    has_z: bool = True
     fully_convolutional: bool = False
+    game: str | None = None
+    image_multiple: int = 1
+    points: bool = True
+    ignores: tuple[str, ...] = ()
     condition: str | None = None
 
     def __call__(
@@ -94,52 +100,71 @@ class NetworkRegistry(Registry):
         super().__setitem__(name, entry if isinstance(entry, NetworkFamily) else NetworkFamily(entry))
 
 
+DENSITY_KEYS, LATENT_KEYS = ("components", "factors", "blocks", "dropout"), ("latent_size", "latent")
+"""Keys of `model` that GANs (but for `blocks`) do not have, and those of networks with a z."""
+SWITCHES = ("spectral_norm", "minibatch_stddev", "resize_convolution")
+gan_family = partial(NetworkFamily, game="gan", ignores=DENSITY_KEYS)
+
+
+def density_family(name: str, *uses: str, points: bool = False, image_multiple: int = 1) -> NetworkFamily:
+    """Return the family of the density that `ganrun/models/NAME.py` builds, of which `uses` are keys of `model`."""
+    return NetworkFamily(
+        f"ganrun.models.{name}:{name}",
+        without=SWITCHES,
+        pictures="no",
+        game="likelihood",
+        image_multiple=image_multiple,
+        points=points,
+        ignores=tuple(key for key in ("width", *DENSITY_KEYS, *LATENT_KEYS) if key not in uses),
+    )
+
+
 NETWORKS = NetworkRegistry(
-    dcgan=NetworkFamily(
-        "ganrun.models.dcgan:dcgan", image_sizes=(16, 32, 64, 128, 256), without=("resize_convolution", "blocks")
-    ),
-    resnet=NetworkFamily(
+    dcgan=gan_family("ganrun.models.dcgan:dcgan", image_sizes=(16, 32, 64, 128, 256), without=("resize_convolution",)),
+    resnet=gan_family(
         "ganrun.models.resnet:resnet",
         image_sizes=(16, 32, 48, 64, 96, 128, 256),
-        without=("resize_convolution", "blocks"),
+        without=("resize_convolution",),
         pictures="no",
     ),
-    r3gan=NetworkFamily(
-        "ganrun.models.r3gan:r3gan",
-        image_sizes=(8, 16, 32, 64, 128, 256),
-        width_multiple=8,
-        without=("spectral_norm", "minibatch_stddev", "resize_convolution", "blocks"),
+    r3gan=gan_family(
+        "ganrun.models.r3gan:r3gan", image_sizes=(8, 16, 32, 64, 128, 256), width_multiple=8, without=SWITCHES
     ),
-    mlp=NetworkFamily(
-        "ganrun.models.mlp:mlp",
-        image_sizes=(1,),
-        without=("minibatch_stddev", "resize_convolution", "blocks"),
-        pictures="no",
+    mlp=gan_family(
+        "ganrun.models.mlp:mlp", image_sizes=(1,), without=("minibatch_stddev", "resize_convolution"), pictures="no"
     ),
-    pix2pix=NetworkFamily(
+    pix2pix=gan_family(
         "ganrun.models.pix2pix:pix2pix",
         image_sizes=(32, 64, 128, 256, 512),
-        without=("minibatch_stddev", "blocks"),
+        without=("minibatch_stddev",),
         pictures="must",
-        has_z=False,
         fully_convolutional=True,
+        ignores=(*DENSITY_KEYS, *LATENT_KEYS),
     ),
     **{
-        name: NetworkFamily(
+        name: gan_family(
             f"ganrun.models.srgan:{name}",
             image_sizes=(16, 32, 64, 96, 128, 192, 256, 512),
             without=("minibatch_stddev", "resize_convolution"),
             pictures="must",
-            has_z=False,
             fully_convolutional=True,
+            ignores=("components", "factors", "dropout", *LATENT_KEYS),
             condition="low_resolution",
         )
         for name in ("srgan", "esrgan")
     },
+    mixture=density_family("mixture", "components", points=True),
+    mixture_of_factor_analysers=density_family("mixture_of_factor_analysers", "components", "factors"),
+    made=density_family("made", "width", "components", "dropout"),
+    pixelcnn=density_family("pixelcnn", "width", "components", "blocks", "dropout"),
+    nice=density_family("nice", "width", "blocks", image_multiple=2),
+    realnvp=density_family("realnvp", "width", "blocks", image_multiple=4),
+    glow=density_family("glow", "width", "blocks", image_multiple=4),
+    vae=density_family("vae", "width", "latent_size", "components", "dropout", image_multiple=4),
 )
 """`model.name` -> NetworkFamily."""
 
-GAMES = Registry({"gan": "ganrun.games.gan:gan"})
+GAMES = Registry({name: f"ganrun.games.{name}:{name}" for name in ("gan", "likelihood")})
 """`objective.game` -> function(networks, ObjectiveConfig, ModelConfig) -> Game; with an argument `condition` it
 receives the Condition of the config."""
 
@@ -195,6 +220,7 @@ HIGHER_IS_BETTER = {
     "mode_kl": False,
     "high_quality_share": True,
     "distance": False,
+    "bits_per_dimension": False,
     "l1": False,
     "psnr": True,
     "ssim": True,
@@ -221,6 +247,7 @@ SCORES = Registry(
         "class_frechet_distance": f"{_FEATURE_SCORES}:ClassFrechetDistance",
         "classes_hit": f"{_FEATURE_SCORES}:ClassesHit",
         "modes": "ganrun.evaluation.stacked_modes:StackedModes",
+        "bits_per_dimension": "ganrun.evaluation.bits_per_dimension:BitsPerDimension",
         "l1": f"{_PAIRED_SCORES}:l1_score",
         "psnr": f"{_PAIRED_SCORES}:psnr_score",
         "ssim": f"{_PAIRED_SCORES}:ssim_score",

@@ -94,7 +94,8 @@ class ModelConfig(Section):
     """Generator and discriminator."""
 
     name: Annotated[str, Field(json_schema_extra=FIXED)] = "dcgan"
-    """Network family: dcgan, resnet, r3gan, mlp, pix2pix, srgan, esrgan, or one of run.imports."""
+    """Network family: dcgan, resnet, r3gan, mlp, pix2pix, srgan, esrgan; for objective.game: likelihood mixture,
+    mixture_of_factor_analysers, made, pixelcnn, nice, realnvp, glow, vae; or one of run.imports."""
     width: Annotated[Count, Field(json_schema_extra=FIXED)] = 64
     """Channels at the highest resolution (DCGAN's paper: 128); for mlp, units per hidden layer."""
     latent_size: Annotated[Count, Field(json_schema_extra=FIXED)] = 100
@@ -112,8 +113,15 @@ class ModelConfig(Section):
     resize_convolution: Annotated[bool, Field(json_schema_extra=FIXED)] = False
     """Upsampling of pix2pix by nearest neighbours and a convolution, which has no checkerboards, in place of a
     transposed convolution."""
+    components: Annotated[Count, Field(json_schema_extra=FIXED)] = 10
+    """Components of a mixture: of the whole density, or of each number's conditional in made, pixelcnn and vae."""
+    factors: Annotated[Count, Field(json_schema_extra=FIXED)] = 6
+    """Factors of each component of mixture_of_factor_analysers."""
     blocks: Annotated[Whole, Field(json_schema_extra=FIXED)] = 0
-    """Residual blocks of the generators of srgan and esrgan; 0: as in their papers, 16 and 23."""
+    """Residual blocks of the generators of srgan and esrgan, and of pixelcnn; couplings of nice; steps of flow at each
+    scale of glow, and couplings of each kind at each scale of realnvp. 0: 16, 23, 5, 4, 8 and 4."""
+    dropout: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
+    """Share of hidden units, 0 to 1, that made, pixelcnn and vae drop out in training."""
 
 
 class TrainConfig(Section):

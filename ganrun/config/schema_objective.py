@@ -14,6 +14,17 @@ class SourceConfig(Section):
     """Image field of data.fields that both networks are given."""
 
 
+class LikelihoodConfig(Section):
+    """Game `likelihood`: one density, trained by maximum likelihood."""
+
+    em_passes: Annotated[Whole, Field(json_schema_extra=FIXED)] = 0
+    """Steps of expectation maximisation, each a pass over the training data, before the first round; 0: none."""
+    importance_samples: Annotated[Count, Field(json_schema_extra=FIXED)] = 1
+    """Importance samples of the bound that vae maximises; 1: the evidence lower bound."""
+    scored_samples: Annotated[Count, Field(json_schema_extra=FIXED)] = 1
+    """Importance samples of vae's bound in bits_per_dimension; more make it tighter."""
+
+
 class LowResolutionConfig(Section):
     """Condition `low_resolution`: the image itself at a fraction of its size."""
 
@@ -49,7 +60,7 @@ class ObjectiveConfig(Section):
     """Game, adversarial loss and regularisation."""
 
     game: Annotated[str, Field(json_schema_extra=FIXED)] = "gan"
-    """Game: gan, or one of run.imports."""
+    """Game: gan, likelihood, or one of run.imports."""
     target: Annotated[str, Field(json_schema_extra=FIXED)] = "image"
     """Field of data.fields that is generated."""
     condition: Annotated[str | None, Field(json_schema_extra=FIXED)] = None
@@ -57,6 +68,8 @@ class ObjectiveConfig(Section):
     unset: label if model.classes is above 0, else none."""
     source: SourceConfig = SourceConfig()
     """Settings of the condition source."""
+    likelihood: LikelihoodConfig = LikelihoodConfig()
+    """Settings of the game likelihood."""
     low_resolution: LowResolutionConfig = LowResolutionConfig()
     """Settings of the condition low_resolution."""
     masked: MaskedConfig = MaskedConfig()

@@ -23,9 +23,10 @@ from ganrun.config.registry import (
     is_script,
 )
 from ganrun.config.schema import Config, FieldConfig, ModelConfig
-from ganrun.config.schema_optimizer import OptimizerConfig, PlayerOptimizerConfig
+from ganrun.config.schema_optimizer import PlayerOptimizerConfig
 from ganrun.config.schema_tune import MutationConfig, TuneConfig
 from ganrun.config.tunable import candidates, is_tunable, with_values
+from ganrun.config.validate_likelihood import likelihood_conflicts, players
 from ganrun.config.validate_objective import (
     SECTIONS,
     condition_conflicts,
@@ -41,7 +42,8 @@ from ganrun.config.validate_search import schedule_conflicts, search_conflicts
 def dotted(location: tuple[int | str, ...]) -> str:
     """Return Pydantic's location as a dotted key, without members of unions and lists."""
     parts = [str(part) for part in location]
-    deep = parts[0] == "optimizer" or parts[:2] in (["evaluate", "best"], *(["objective", name] for name in SECTIONS))
+    sections = (["objective", name] for name in (*SECTIONS, "likelihood"))
+    deep = parts[0] == "optimizer" or parts[:2] in (["evaluate", "best"], *sections)
     return ".".join(parts[: 3 if deep else 2])
 
 
@@ -149,11 +151,12 @@ def _run_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
     yield from score_conflicts(config)
     yield from optimizer_conflicts(config)
     yield from loss_conflicts(config)
+    yield from likelihood_conflicts(config)
     if all(name in sys.modules for name in config.run.imports):  # They have registered what is theirs.
         yield from unknown_names(config)
         yield from (({key}, fault) for key, fault in own_faults(config.own, config.run.imports))
     if not config.run.imports:
-        for stranger in sorted(config.optimizer.players - OptimizerConfig.model_fields.keys()):
+        for stranger in sorted(config.optimizer.players - players(config)):
             yield {f"optimizer.{stranger}"}, f"optimizer.{stranger}: unknown key{_nearest(['optimizer', stranger])}"
 
 
@@ -212,11 +215,17 @@ def _model_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
             {"model.width", "model.name"},
             f"model.width: {width} does not fit model.name: {name}; allowed are multiples of {family.width_multiple}",
         )
-    for key in ("latent_size", "latent"):
-        if not family.has_z and (value := getattr(config.model, key)) != ModelConfig.model_fields[key].default:
+    if family.image_multiple > 1 and size % family.image_multiple:
+        yield (
+            {"data.image_size", "model.name"},
+            f"{size_key(config)}: {size} does not fit model.name: {name}, which halves it; allowed: multiples of "
+            f"{family.image_multiple}",
+        )
+    for key in family.ignores:
+        if (value := getattr(config.model, key)) != ModelConfig.model_fields[key].default:
             yield (
                 {f"model.{key}", "model.name"},
-                f"model.{key}: {value} has no effect with model.name: {name}, whose generator has no z; leave it out",
+                f"model.{key}: {value} has no effect with model.name: {name}; leave it out",
             )
     for switch in family.without:
         if value := getattr(config.model, switch):

@@ -64,9 +64,11 @@ def _point_conflicts(config: Config) -> Faults:
     """Yield image settings used with points, which are scored by mode coverage."""
     if not of_points(config):
         return
-    for key in ("extractor", "extractor_weights", "metrics", "held_out_share", "shards"):
+    held_out = () if "bits_per_dimension" in config.evaluate.metrics else ("held_out_share", "shards")
+    of_images = {*HIGHER_IS_BETTER, "modes"} - {"bits_per_dimension"}
+    for key in ("extractor", "extractor_weights", "metrics", *held_out):
         value = getattr(config.evaluate, key)
-        shown = value if key != "metrics" else [name for name in value if name in HIGHER_IS_BETTER or name == "modes"]
+        shown = value if key != "metrics" else [name for name in value if name in of_images]
         if shown and value != EvaluateConfig.model_fields[key].default:
             yield (
                 {f"evaluate.{key}", "data.fields"},

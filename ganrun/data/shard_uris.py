@@ -9,7 +9,7 @@ from braceexpand import braceexpand
 from ganrun.errors import UserError
 from ganrun.storage import exists, matching
 
-PACKAGES = ("fashion-mnist-10k", "fluent-emoji")
+PACKAGES = ("fashion-mnist-10k", "fluent-emoji", "heights")
 """Data sets within the ganrun package, as `data.shards: package:NAME`."""
 
 

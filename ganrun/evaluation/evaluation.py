@@ -23,6 +23,7 @@ class Evaluation:
         extractor: name of the extractor; None for points.
         extractor_sha256: SHA-256 of its weights; None for points.
         resize: its resize filter; None for points.
+        about: what a value is of, by its name, where that does not say it: "exact" or which bound it is.
         held_out: setting that kept the real images out of training, see `DataSet.held_out_by`; None: none did.
     """
 
@@ -36,6 +37,7 @@ class Evaluation:
     extractor_sha256: str | None = None
     resize: str | None = None
     held_out: str | None = None
+    about: dict[str, str] = field(default_factory=dict)
 
     @property
     def provenance(self) -> dict[str, str | None]:

@@ -123,7 +123,8 @@ class Evaluator:
         values = running.results(self._features(real, fake, generated))
         name, distance = distance_name(self.extractor, self.samples), frechet(real.statistics, fake.statistics)
         facts, held_out = self.extractor.provenance, self.reals.held_out_by
-        return Evaluation(name, distance, self.samples, generated.seed, values, **facts, held_out=held_out)
+        about = running.about
+        return Evaluation(name, distance, self.samples, generated.seed, values, **facts, held_out=held_out, about=about)
 
     def _features(self, real: FeatureStatistics, fake: FeatureStatistics, generated: ScoredImages) -> Features | None:
         """Return what the scores need of all images, on the device of the extractor."""

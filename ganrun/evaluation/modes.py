@@ -5,33 +5,40 @@ Shapes: N samples, M modes.
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ganrun.data.index import Index
+from ganrun.evaluation.heights import histogram, total_variation
 
 Floats = NDArray[np.floating[Any]]
 
 HIGH_QUALITY = 3.0
 """Radius around a mode, in standard deviations, within which a sample is of high quality."""
 INSIDE = 1 - math.exp(-(HIGH_QUALITY**2) / 2)
-"""Share of the true mixture that is of high quality: distances from a mode are Rayleigh distributed."""
+"""Share of a true mixture in two dimensions that is of high quality: distances are Rayleigh distributed."""
 DRAWN = 2_500
 """Maximum number of samples in a picture, as many as Srivastava et al. count modes over."""
 
 
 class Mixture(NamedTuple):
-    """Uniform mixture of M two-dimensional Gaussians with covariance sd^2 I."""
+    """Uniform mixture of M Gaussians in N dimensions, 1 or 2, with covariance sd^2 I."""
 
     centres: Floats
-    """Means of the Gaussians, [M, 2]."""
+    """Means of the Gaussians, [M, N]."""
     sd: float
     """Standard deviation of each coordinate."""
     scale: float
     """Networks see points divided by this, about in [-1, 1]. A power of two, so that the division is exact."""
+    offset: float = 0.0
+    """Taken off before."""
+
+    def restored(self, samples: Floats) -> Floats:
+        """Return points float64 [B, N] in their own unit, of samples [B, N] or [B, N, 1, 1] as networks see them."""
+        return np.asarray(samples, np.float64).reshape(-1, self.centres.shape[1]) * self.scale + self.offset
 
 
 def _ring() -> Floats:
@@ -49,6 +56,8 @@ MIXTURES = {
     "gaussians:8": Mixture(_ring(), sd=0.02, scale=2.0),
     # Grid of Srivastava et al. 2017 (arXiv:1705.07761), with the spacing and sd of Lin et al. 2018 (arXiv:1712.04086).
     "gaussians:25": Mixture(_grid(), sd=0.05, scale=4.0),
+    # Heights in cm of two groups of people, about those of women and men; their sum has two modes.
+    "points:heights": Mixture(np.array([[162.0], [178.0]]), sd=6.5, scale=8.0, offset=170.0),
 }
 """Mixtures by SOURCE of `ganrun prepare`, which the index of the data records."""
 
@@ -75,24 +84,27 @@ def modes(samples: Floats, of: Mixture) -> dict[str, float]:
     finite count as low quality and have no mode.
 
     Args:
-        samples: points [N, 2] or [N, 2, 1, 1] as networks see them, divided by the mixture's scale.
+        samples: points [B, N] or [B, N, 1, 1] as networks see them, divided by the mixture's scale.
         of: the true mixture.
 
     Returns:
         `mode_distance`: total variation sum_m |q_m - p_m| / 2 between the shares of samples q and of the mixture p in
-        the circles of the M modes and outside all of them; 0..1, lower is better.
+        the circles of the M modes and outside all of them; 0..1, lower is better. Of points of one number, whose
+        groups overlap, `heights.total_variation`.
         `modes_covered`: 0..M.
         `high_quality_share`: 0..1.
         `mode_kl`: see there; over the nearest modes of all samples.
     """
-    points = np.asarray(samples, np.float64).reshape(-1, 2) * of.scale
+    points = of.restored(samples)
     distances = np.linalg.norm(points[:, None] - of.centres, axis=2)  # [N, M]
     nearest, finite = distances.argmin(1), np.isfinite(points).all(1)
     good = finite & (distances.min(1) <= HIGH_QUALITY * of.sd)
     count = len(of.centres)
     inside, share = np.bincount(nearest[good], minlength=count) / len(points), float(good.mean())
     return {
-        "mode_distance": float(np.abs(inside - INSIDE / count).sum() + abs(share - INSIDE)) / 2,
+        "mode_distance": total_variation(points[:, 0], of.centres, of.sd)
+        if points.shape[1] == 1
+        else float(np.abs(inside - INSIDE / count).sum() + abs(share - INSIDE)) / 2,
         "modes_covered": int((inside > 0).sum()),
         "high_quality_share": share,
         "mode_kl": mode_kl(np.bincount(nearest[finite], minlength=count)),
@@ -125,23 +137,39 @@ def mode_kl(counts: NDArray[np.integer[Any]]) -> float:
     return float((shares * np.log(shares * len(counts))).sum())
 
 
-def picture(samples: Floats, of: Mixture, title: str = "", facts: Mapping[str, str] | None = None) -> bytes:
-    """Plot samples over circles of 3 standard deviations around the modes, as a PNG of 700x700 pixels.
+def picture(
+    samples: Floats,
+    of: Mixture,
+    title: str = "",
+    facts: Mapping[str, str] | None = None,
+    density: Callable[[Floats], Floats] | None = None,
+) -> bytes:
+    """Plot samples as a PNG: of one number as a histogram, others over circles of 3 standard deviations of the modes.
 
     Samples outside all circles have another colour; samples outside the frame are counted in the title.
 
     Args:
-        samples: points [N, 2] or [N, 2, 1, 1] divided by the mixture's scale; the first 2,500 are drawn.
+        samples: points [B, N] or [B, N, 1, 1] divided by the mixture's scale; in two dimensions the first 2,500 are
+            drawn.
         of: the true mixture.
         title: title of the plot.
         facts: provenance, stored as text chunks of the PNG.
+        density: density of the model at points [B, N] as networks see them, if it has one; drawn beside a histogram.
     """
+    if of.centres.shape[1] == 1:
+
+        def by_height(x: Floats) -> Floats:
+            assert density is not None
+            return density((x[:, None] - of.offset) / of.scale) / of.scale
+
+        points = of.restored(samples)[:, 0]
+        return histogram(points, of.centres, of.sd, title or "samples", density and by_height, facts)
     from matplotlib.collections import EllipseCollection
     from matplotlib.figure import Figure
 
     from ganrun.telemetry.palette import COLOURS
 
-    points = np.asarray(samples, np.float64).reshape(-1, 2)[:DRAWN] * of.scale
+    points = of.restored(samples)[:DRAWN]
     good = np.linalg.norm(points[:, None] - of.centres, axis=2).min(1) <= HIGH_QUALITY * of.sd
     reach = 1.4 * float(np.abs(of.centres).max())
     hidden = int((~(np.abs(points) <= reach).all(1)).sum())

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from PIL import Image
@@ -12,13 +12,19 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate
 from torchvision.utils import make_grid
 
 from ganrun.data.index import Index
-from ganrun.evaluation.modes import known_mixture, picture
+from ganrun.evaluation.modes import Floats, known_mixture, picture
 
 SMALL_IMAGES, SMALL_PIXELS = 16, 128
 """Limits of `small_png`, in images and in pixels per side: the PNG is below 1 MiB even if it does not compress."""
 
 
-def to_picture(images: Tensor, index: Index, columns: int | None, facts: Mapping[str, str]) -> bytes | None:
+def to_picture(
+    images: Tensor,
+    index: Index,
+    columns: int | None,
+    facts: Mapping[str, str],
+    density: Callable[[Tensor], Tensor] | None = None,
+) -> bytes | None:
     """Render samples of a generator as one PNG: images as a grid, points over the modes of their mixture.
 
     Args:
@@ -26,6 +32,7 @@ def to_picture(images: Tensor, index: Index, columns: int | None, facts: Mapping
         index: index of the training data, which tells images from points.
         columns: images per row of the grid; None: about sqrt(B).
         facts: provenance, stored as text chunks of the PNG.
+        density: density of the model at points [B, C, 1, 1], if it has one.
 
     Returns:
         PNG bytes; None for points whose modes are unknown.
@@ -33,7 +40,15 @@ def to_picture(images: Tensor, index: Index, columns: int | None, facts: Mapping
     if index.image_size > 1:
         return to_png(images, columns, facts)
     of = known_mixture(index)
-    return of and picture(images.double().cpu().numpy(), of, index.made["source"], facts)
+    if of is None:
+        return None
+
+    def at(points: Floats) -> Floats:
+        assert density is not None
+        values: Floats = density(torch.from_numpy(points)[:, :, None, None]).double().cpu().numpy()
+        return values
+
+    return picture(images.double().cpu().numpy(), of, index.made["source"], facts, density and at)
 
 
 def beside(condition: Tensor | None, images: Tensor, truth: Tensor | None) -> tuple[Tensor, int]:

@@ -75,7 +75,7 @@ class ScoreSubject:
         generated: the generated images, or points.
         samples: M, number of them.
         cache: storage that all runs share.
-        reals: the real images; None for points.
+        reals: the real images, or points; None where there are none.
         extractor: the feature extractor; None for points.
         group: process group of the participating ranks; None for a single process.
     """
@@ -112,6 +112,10 @@ class Score(ABC):
         if "labels" in self.needs and subject.reals and not subject.reals.classes:
             return "the data has no classes"
         return None
+
+    def about(self, subject: ScoreSubject) -> str:
+        """Return what the value is of, for its provenance, where its name does not say it; empty: nothing to add."""
+        return ""
 
     def start(self, subject: ScoreSubject) -> Sums:
         """Return the sums at zero, float64 on the device of the images. Collective."""

@@ -58,6 +58,12 @@ class ScorePass:
 
         return watched
 
+    @property
+    def about(self) -> dict[str, str]:
+        """What the values are of, by the name of the score, where that does not say it."""
+        found = {name: score.about(self.subject) for name, score in self.scores.items()}
+        return {name: text for name, text in found.items() if text}
+
     def add_over_ranks(self) -> None:
         """Add the sums over the ranks. Collective."""
         if self.subject.group is None:

@@ -8,7 +8,7 @@ import functools
 import inspect
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -23,6 +23,11 @@ from ganrun.rng import KeyedNoise
 
 Networks = Mapping[str, nn.Module]
 Sample = Callable[[Networks, int, KeyedNoise, Given], Tensor]
+Passes = Callable[[], Iterator[tuple[Batch, KeyedNoise]]]
+"""Begins a pass over this worker's share of all training samples, in chunks that are the same for any number of
+workers, each with its noise. Every pass is the same. Rank 0 has the first chunk; a rank may have none."""
+AddOverRanks = Callable[[Tensor], None]
+"""Adds a tensor over the workers, in place. Collective."""
 
 
 class Loss(NamedTuple):
@@ -117,6 +122,14 @@ class Game:
         condition: what the networks are told.
         from_z: (networks, z [B, Z], noise, condition) -> images [B, C, H, W] in [-1, 1], for interpolations and
             exported programs; None for a game without z.
+        initialise: sets weights by the training samples, before the first round. All workers call it before DDP
+            broadcasts: rank 0's weights count. It takes passes instead of the slots' batches, since slots leave out
+            the last samples of an epoch, and passes must be alike for a likelihood to be compared.
+        log_prob: (networks, batch, noise) -> log-likelihood of each sample of the batch in nats, or a lower bound of
+            it, [B]; None for a game without a density.
+        log_prob_is: "exact", or which bound of a sample's bits it gives.
+        samples_slowly: True if an image takes many passes. Pictures are then drawn where `evaluate.where: task` scores,
+            never on rank 0 between rounds.
     """
 
     networks: dict[str, nn.Module]
@@ -130,6 +143,10 @@ class Game:
     kind: Callable[[int, int], Hashable] = lambda images, round: None
     condition: Condition = UNCONDITIONAL
     from_z: Callable[[Networks, Tensor, KeyedNoise, Given], Tensor] | None = None
+    initialise: Callable[[Passes, AddOverRanks], None] | None = None
+    log_prob: Callable[[Networks, Batch, KeyedNoise], Tensor] | None = None
+    log_prob_is: str = ""
+    samples_slowly: bool = False
 
     def __post_init__(self) -> None:
         if self.classes and self.condition is UNCONDITIONAL:

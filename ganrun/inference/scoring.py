@@ -109,7 +109,7 @@ def score_checkpoint(where: str, request: ScoreRequest, seen: Callable[[int, int
 def _described(found: Evaluation) -> dict[str, Any]:
     """Return a score's values by metric, and its provenance."""
     values: dict[str, Any] = {"samples": found.samples, "seed": found.seed, "name": found.name}
-    values |= found.provenance | found.values()
+    values |= found.provenance | {f"{name}_is": text for name, text in found.about.items()} | found.values()
     if found.name == "FID":
         values["fid"] = values[FRECHET_DISTANCE.key]
     return values
@@ -193,9 +193,11 @@ def _score_points(
     index = open_data(shards).index
     if not known_mixture(index):
         raise UserError(f"data.shards: the modes of {shards} are unknown; known are those of {', '.join(MIXTURES)}")
-    return PointEvaluator(index, samples, build_scores(metrics), cache, lambda count: seen(count, samples)).score(
-        generated
-    )
+    reals = _reals(sampler, request, samples)
+    if request.metrics is None and generated.game.log_prob is not None:
+        metrics = tuple(dict.fromkeys((*metrics, "bits_per_dimension")))
+    scores = build_scores(metrics)
+    return PointEvaluator(index, samples, scores, cache, lambda count: seen(count, samples), reals).score(generated)
 
 
 def _extractor(settings: EvaluateConfig, request: ScoreRequest) -> Extractor:

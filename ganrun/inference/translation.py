@@ -96,13 +96,13 @@ class Translator:
         weights, total = torch.zeros(factor * rows, factor * columns), torch.zeros(())
         for top in starts(rows, tile[0]):
             for left in starts(columns, tile[1]):
-                piece = picture[:, top : top + tile[0], left : left + tile[1]]
-                image = self._generate(replace(item, picture=piece), number)
+                part = picture[:, top : top + tile[0], left : left + tile[1]]
+                image = self._generate(replace(item, picture=part), number)
                 if not total.dim():
                     total = image.new_zeros(len(image), *weights.shape)
                 down = slice(factor * top, factor * (top + tile[0]))
                 across = slice(factor * left, factor * (left + tile[1]))
-                total[:, down, across] += image * window
+                total[..., down, across] += image * window
                 weights[down, across] += window
         return (total / weights)[:, : factor * height, : factor * width]
 

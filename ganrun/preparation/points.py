@@ -39,6 +39,7 @@ def make_points(source: str, dest: str, samples: int, seed: int) -> Index:
     of, place = MIXTURES[source], open_storage(dest)
     check_rights(place, "DEST")
     made: dict[str, Any] = {"source": source, "samples": samples, "seed": seed, "scale": of.scale, "sd": of.sd}
+    made |= {"offset": of.offset} if of.offset else {}
     finished, _ = find_earlier(place, made)
     if finished:
         return finished
@@ -53,8 +54,11 @@ def make_points(source: str, dest: str, samples: int, seed: int) -> Index:
         place.write(name, shard)
         shards.append(Shard(name, count, len(shard), hashlib.sha256(shard).hexdigest()))
     counts = np.bincount(labels, minlength=len(of.centres)).tolist()
-    classes = tuple(f"({x:.3g}, {y:.3g})" for x, y in of.centres.round(9) + 0.0)
-    index = Index(1, 2, classes, tuple(shards), {**made, "by": f"ganrun {__version__}", "images_of_class": counts})
+    numbers = of.centres.shape[1]
+    classes = tuple(f"({', '.join(f'{x:.3g}' for x in centre)})" for centre in of.centres.round(9) + 0.0)
+    index = Index(
+        1, numbers, classes, tuple(shards), {**made, "by": f"ganrun {__version__}", "images_of_class": counts}
+    )
     place.write(PREVIEW_NAME, picture(points, of, source))
     place.write(INDEX_NAME, index.to_json())
     place.delete(UNFINISHED_NAME)
@@ -62,11 +66,11 @@ def make_points(source: str, dest: str, samples: int, seed: int) -> Index:
 
 
 def draw(of: Mixture, samples: int, seed: int) -> tuple[Floats, np.ndarray[tuple[int], np.dtype[np.int64]]]:
-    """Draw points float32 [N, 2], divided by the scale, and their modes int64 [N], in random order."""
+    """Draw points float32 [B, N], divided by the scale, and their modes int64 [B], in random order."""
     stream = np.random.Generator(np.random.Philox(seed))
     labels = stream.permutation(np.arange(samples) % len(of.centres))
-    points = of.centres[labels] + of.sd * stream.standard_normal((samples, 2))
-    return (points / of.scale).astype(np.float32), labels
+    points = of.centres[labels] + of.sd * stream.standard_normal((samples, of.centres.shape[1]))
+    return ((points - of.offset) / of.scale).astype(np.float32), labels
 
 
 def _members(point: Floats, label: int) -> dict[str, bytes]:

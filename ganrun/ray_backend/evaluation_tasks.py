@@ -2,11 +2,15 @@
 
 import math
 import time
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from ganrun.config.schema import ClusterConfig, EvaluateConfig, RunConfig
-from ganrun.telemetry.messages import Event, LastScoresAwaited, Restart, ScoreFound, WorkersStarted
+from ganrun.telemetry.messages import Event, LastScoresAwaited, Restart, SamplesDrawn, ScoreFound, WorkersStarted
 from ganrun.telemetry.records import Exploited, RolledBack, ScoreWanted
+
+if TYPE_CHECKING:
+    from ganrun.worker.sample_picture import SamplePicture
 
 LAST_CALL_SECONDS = 30.0
 """Timeout for idle resources once the training itself is complete."""
@@ -56,7 +60,8 @@ class EvaluationTasks:
             self._running = None
             self._until = max(self._until, time.monotonic() + LAST_CALL_SECONDS)
             try:
-                self._answer(wanted, ray.get(task))
+                score, picture = ray.get(task)
+                self._answer(wanted, score, picture=picture)
             except Exception as error:  # Any failure of the task.
                 self._answer(wanted, None, (str(error).strip().splitlines() or [type(error).__name__])[-1])
         if self._waiting and not self._running:
@@ -89,8 +94,18 @@ class EvaluationTasks:
             self._answer(wanted, None, why)
         self._waiting.clear()
 
-    def _answer(self, wanted: ScoreWanted, score: dict[str, Any] | None, why: str = "") -> None:
-        self._answers.append(ScoreFound(wanted.images, wanted.checkpoint, score, why))
+    def _answer(
+        self,
+        wanted: ScoreWanted,
+        score: dict[str, Any] | None,
+        why: str = "",
+        picture: "SamplePicture | None" = None,
+    ) -> None:
+        found = ScoreFound(wanted.images, wanted.checkpoint, score, why)
+        if picture is not None:
+            drawn = SamplesDrawn(wanted.images, picture.pushed, picture.diversity)
+            found = replace(found, png=picture.png, drawn=drawn)
+        self._answers.append(found)
 
     def _idle(self) -> bool:
         import ray
@@ -100,13 +115,29 @@ class EvaluationTasks:
         return idle.get("CPU", 0) >= cpus and idle.get("GPU", 0) >= gpus
 
 
-def _score(uri: str, metrics: tuple[str, ...], cpus: float, checkpoint: str) -> dict[str, Any]:
-    """Score a checkpoint of the run at `uri` and return `Score.to_json()`. Runs as the Ray task."""
+def _score(
+    uri: str, metrics: tuple[str, ...], cpus: float, checkpoint: str
+) -> tuple[dict[str, Any], "SamplePicture | None"]:
+    """Score a checkpoint of the run at `uri` and return `Score.to_json()`. Runs as the Ray task.
+
+    With it come samples of a game whose samples are slow: its workers do not stop for them.
+    """
     import torch
 
+    from ganrun.data.index import open_data
+    from ganrun.inference.sampling import Sampler
     from ganrun.inference.scoring import ScoreRequest, score
+    from ganrun.worker.sample_picture import draw_samples
 
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, int(cpus)))
     where = f"{uri}/checkpoints/{checkpoint}"
-    return score(where, ScoreRequest(metrics=metrics), lambda done, total: None).to_json()
+    found = score(where, ScoreRequest(metrics=metrics), lambda done, total: None).to_json()
+    sampler = Sampler(where)
+    if not sampler.game.samples_slowly:
+        return found, None
+    config, (images, attempt) = sampler.config, map(int, checkpoint.split("-"))
+    index = open_data(config.data.shards, crop=config.data.crop).index
+    generated = sampler.generated(config.run.seed)
+    count, target = config.telemetry.sample_images, config.objective.target
+    return found, draw_samples(generated, count, index, attempt, images, target)

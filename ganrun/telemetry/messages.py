@@ -144,6 +144,10 @@ class ScoreFound(Message, kind="score_found"):
     """`evaluation.evaluation.Evaluation.to_json()`; None if there is no score."""
     why: str = ""
     """Why there is no score; empty if there is one."""
+    png: bytes | None = None
+    """Picture of samples, of a game whose samples are slow."""
+    drawn: SamplesDrawn | None = None
+    """The same, for the sidecar."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Training state of a run before its first round."""
 
+from collections.abc import Callable
+
 import torch
 
 from ganrun.config.schema import Config
@@ -9,9 +11,16 @@ from ganrun.slots import Slots
 from ganrun.training.state import TrainingState
 
 
-def new_state(config: Config, device: torch.device, slots: Slots) -> TrainingState:
-    """Build the game of a config on a device, and the training state over it."""
-    return state_of(build_game(config, device), config, slots)
+def new_state(
+    config: Config, device: torch.device, slots: Slots, initialise: Callable[[Game], None] = lambda game: None
+) -> TrainingState:
+    """Build the game of a config on a device, and the training state over it.
+
+    `initialise` sets weights by data. It is called before the state is built, which broadcasts those of rank 0.
+    """
+    game = build_game(config, device)
+    initialise(game)
+    return state_of(game, config, slots)
 
 
 def state_of(game: Game, config: Config, slots: Slots) -> TrainingState:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
 from ganrun.config.imports import describe
 from ganrun.config.registry import NETWORKS
 from ganrun.config.run_spec import RunSpec
+from ganrun.data.decode import normalised
 from ganrun.data.index import DataSet
 from ganrun.data.made_up import MadeUpBatches
 from ganrun.errors import RunError, UserError
@@ -23,6 +25,8 @@ TURNS = 2
 """Most turns of a player in a round: the third repeats the second."""
 WIDTH = 16
 """Greatest width of ganrun's own networks."""
+PASS = 64
+"""Samples in each of two chunks that weights are set by, as a run does before its first round."""
 SAMPLES = 3
 """Images that are sampled: another number than a batch has."""
 CPU = torch.device("cpu")
@@ -40,12 +44,12 @@ def play(spec: RunSpec, data: DataSet) -> str:
     tiny, batches = _tiny(spec), MadeUpBatches(spec.data, data)
     for slots in (2, 1):
         with _named(spec, "building the game"):
-            state = _new_state(tiny, slots)
+            state = _new_state(tiny, slots, batches)
         with _named(spec, f"drawing {SAMPLES} samples"):
             _check_samples(state, spec, batches)
         _round(state, batches, spec)
     with _named(spec, "loading the saved state"):
-        resumed = _new_state(tiny, slots)
+        resumed = _new_state(tiny, slots, batches)
         resumed.load_state_dict(state.state_dict())
     _round(resumed, batches, spec)
     narrow = f" with model.width={tiny.model.width}" if tiny.model.width < spec.model.width else ""
@@ -65,7 +69,7 @@ def _tiny(spec: RunSpec) -> RunSpec:
     return spec.model_copy(update={"model": spec.model.model_copy(update={"width": width})})
 
 
-def _new_state(spec: RunSpec, slots: int) -> TrainingState:
+def _new_state(spec: RunSpec, slots: int, batches: MadeUpBatches) -> TrainingState:
     """Return the state of a run of the config with so many slots, of at most IMAGES images and TURNS turns each."""
     batch_size = slots * min(IMAGES, spec.data.batch_size // spec.slots)
     data = spec.data.model_copy(update={"batch_size": batch_size, "slots": slots})
@@ -73,6 +77,13 @@ def _new_state(spec: RunSpec, slots: int) -> TrainingState:
     game = build_game(spec, CPU)
     for player in game.players:
         player.turns = min(player.turns, TURNS)
+    if game.initialise is not None:
+        dtype = next(next(iter(game.networks.values())).parameters()).dtype
+        chunks = [normalised(batches.next(PASS), dtype) for _ in range(2)]
+        noise = KeyedNoise(spec.run.seed, 0, 0, 0, CPU, dtype)
+        game.initialise(
+            lambda: ((batch, replace(noise, slot=slot)) for slot, batch in enumerate(chunks)), lambda sums: None
+        )
     return state_of(game, spec, Slots(slots))
 
 

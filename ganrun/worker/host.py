@@ -135,13 +135,26 @@ class WorkerHost:
 
     @timed_as("samples")
     def picture(self) -> None:
-        """Draw samples of the EMA networks, write them to the run's folder and send them to the driver."""
-        if self.line_writer is None:
+        """Draw samples of the EMA networks, write them to the run's folder and send them to the driver.
+
+        Slow samples are drawn where tasks score, and here at the end: then the workers have nothing else to do.
+        """
+        if self.line_writer is None or (self.state.game.samples_slowly and not self._done):
             return
         images, count = self.state.images, self.spec.telemetry.sample_images
-        if drawn := draw_samples(self.state, count, self.stream.data.index, self.attempt, self.pairs):
-            self.line_writer.picture(f"samples/{images:012d}.png", drawn.png)
-            self.channel.send(messages.SamplesDrawn(images, drawn.pushed, drawn.diversity))
+        if drawn := draw_samples(
+            self._generated, count, self.stream.data.index, self.attempt, images, self.spec.objective.target
+        ):
+            self._take_picture(drawn.png, messages.SamplesDrawn(images, drawn.pushed, drawn.diversity))
+
+    def _take_picture(self, png: bytes, drawn: messages.SamplesDrawn) -> None:
+        if self.line_writer is not None:
+            self.line_writer.picture(f"samples/{drawn.images:012d}.png", png)
+            self.channel.send(drawn)
+
+    @property
+    def _generated(self) -> GeneratedImages:
+        return GeneratedImages(self.state.game, self.state.ema_networks, self.state.seed, pairs=self.pairs)
 
     @timed_as("score")
     def evaluate(self) -> bool:
@@ -154,8 +167,7 @@ class WorkerHost:
             self._to_score = self.state.images > 0
             return self._to_score
         assert self.evaluator is not None
-        generated = GeneratedImages(self.state.game, self.state.ema_networks, self.state.seed, pairs=self.pairs)
-        score = self.evaluator.score(generated, dist.group.WORLD if self.state.slots.workers > 1 else None)
+        score = self.evaluator.score(self._generated, dist.group.WORLD if self.state.slots.workers > 1 else None)
         found = score.to_json()
         best = self._is_best(self.best.value_in(found))
         self._best, self._score = self._best or best, (self.state.images, found)
@@ -189,6 +201,8 @@ class WorkerHost:
             if best := self._is_best(value):
                 checkpoint_writer.point_best(replace(pointer, score=value))
             self._record_score(pointer.images, found.score, best)
+        if found.png is not None and found.drawn is not None:
+            self._take_picture(found.png, found.drawn)
         del checkpoint_writer.unscored[pointer.checkpoint]  # Last: until then the checkpoint is not deleted.
 
     def _is_best(self, value: float | None) -> bool:

@@ -1,16 +1,16 @@
 """Picture of samples at a tick, from the same latents at every tick, so that they can be compared."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from ganrun.data.index import Index
 from ganrun.evaluation.generated_images import GeneratedImages
-from ganrun.evaluation.paired_samples import PairedSamples
 from ganrun.evaluation.pictures import beside, columns_of, small_png, to_picture
 from ganrun.rng import KeyedNoise
 from ganrun.telemetry.protocol import PART_BYTES
-from ganrun.training.state import TrainingState
 
 
 class SamplePicture(NamedTuple):
@@ -24,29 +24,43 @@ class SamplePicture(NamedTuple):
 
 
 def draw_samples(
-    state: TrainingState, count: int, index: Index, attempt: int, pairs: PairedSamples | None = None
+    generated: GeneratedImages, count: int, index: Index, attempt: int, images: int, target: str
 ) -> SamplePicture | None:
     """Draw the picture; None for points whose modes are unknown.
 
     Args:
-        state: between two rounds.
+        generated: the game and its EMA networks, with the samples that conditions are made of.
         count: samples.
         index: of the run's data.
-        attempt: written into the file's text, with the images shown.
-        pairs: samples that the conditions are made of; None for labels and unconditional games.
+        attempt, images: of the run, written into the file's text.
+        target: the generated field.
     """
-    if pairs is not None:
-        count = min(count, pairs.samples)
-    generated = GeneratedImages(state.game, state.ema_networks, state.seed, pairs=pairs)
-    condition, noise = state.game.condition, KeyedNoise(state.seed, 0, 0, 0, state.device, state.dtype)
+    game, networks, device = generated.game, generated.networks, generated.device
+    if generated.pairs is not None:
+        count = min(count, generated.pairs.samples)
+    condition, noise = game.condition, KeyedNoise(generated.seed, 0, 0, 0, device, generated.noise(0, 1).dtype)
     with torch.inference_mode():
         given = generated.given(0, count)
-        images = state.game.sample(state.ema_networks, count, noise.under("samples"), given)
-        shown, pictures = beside(condition.show(given), images, generated.truth(0, count))
-    facts = {"attempt": str(attempt), "images": str(state.images)}
+        drawn = game.sample(networks, count, noise.under("samples"), given)
+        shown, pictures = beside(condition.show(given), drawn, generated.truth(0, count))
+    facts = {"attempt": str(attempt), "images": str(images)}
     columns = columns_of(count, pictures) if pictures > 1 else condition.classes or None
-    png = to_picture(shown, index, columns, facts)
+    png = to_picture(shown, index, columns, facts, _density(generated, target))
     if png is None:
         return None
-    diversity = float(images.double().std(0, correction=0).mean())
+    diversity = float(drawn.double().std(0, correction=0).mean())
     return SamplePicture(png, png if len(png) <= PART_BYTES else small_png(shown), diversity)
+
+
+def _density(generated: GeneratedImages, target: str) -> Callable[[Tensor], Tensor] | None:
+    """Return the density of a game at points [B, C, 1, 1], to be drawn; None if it has none."""
+    log_prob, noise = generated.game.log_prob, generated.noise(0, 1)
+    if log_prob is None:
+        return None
+
+    def density(points: Tensor) -> Tensor:
+        with torch.inference_mode():
+            placed = points.to(generated.device, noise.dtype)
+            return log_prob(generated.networks, {target: placed}, noise).exp()
+
+    return density

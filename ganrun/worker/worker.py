@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
 
@@ -25,6 +26,7 @@ from ganrun.evaluation.point_evaluator import PointEvaluator
 from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.score import build_scores
 from ganrun.games.build import condition_of
+from ganrun.games.game import Game
 from ganrun.models.extractors import open_extractor
 from ganrun.run_folder.run_folder import RunFolder
 from ganrun.slots import Slots
@@ -38,6 +40,7 @@ from ganrun.training.player_step import has_bf16
 from ganrun.training.state import TrainingState
 from ganrun.worker.channel import Channel, warnings_to_channel
 from ganrun.worker.host import WorkerHost
+from ganrun.worker.initialise import initialise
 from ganrun.worker.resume import AttemptStart, begin_attempt, current_config, load_start_from
 from ganrun.worker.transitions import Drain, DrainedError, Rollback, ScheduleStep, Transition
 
@@ -106,6 +109,10 @@ class _Setup(NamedTuple):
     channel: Channel
     restart: messages.Restart | None
 
+    def initialiser(self, config: RunSpec, slots: Slots, device: torch.device, begun: bool) -> Callable[[Game], None]:
+        """Return the function that sets weights by data; it does nothing in a run that has begun."""
+        return lambda game: None if begun else initialise(game, config, self.data, slots, device)
+
 
 def _set_up(config: RunSpec, channel: Channel, restart: messages.Restart | None) -> _Setup:
     import_modules(config.run.imports)
@@ -129,7 +136,7 @@ def _attempt(
     start, progress, snapshot = begin_attempt(setup.folder, slots, device, transition)
     exploit = transition if isinstance(transition, messages.Exploit) and start.donor else None
     config = current_config(config, snapshot, setup.folder, exploit)
-    state = new_state(config, device, slots)
+    state = new_state(config, device, slots, setup.initialiser(config, slots, device, begun=snapshot is not None))
     if snapshot:
         state.load_state_dict(snapshot.state)
     unfit = [] if snapshot else load_start_from(state, config.run.start_from)
@@ -278,12 +285,12 @@ def _open_stream(config: RunSpec, state: TrainingState, data: DataSet) -> Stream
 def _open_evaluator(config: RunSpec, data: DataSet) -> Evaluator | PointEvaluator:
     settings, kept = config.evaluate, open_storage(config.run.storage, config.run.patience_seconds)
     scores = build_scores(settings.metrics, settings)
-    if config.target.kind == "point":
-        return PointEvaluator(data.index, settings.samples, scores, kept)
-    extractor = open_extractor(settings.extractor, settings.extractor_weights)
     cache = open_cache(config.data.cache_mib)
     scored = open_scored(data, settings, settings.samples, config.run.patience_seconds)
     classes = data.index.classes if config.model.classes else None
     fields, target = config.data.fields, config.objective.target
     reals = RealImages(scored, settings.samples, fields, config.data.damaged_share, cache, classes, target)
+    if config.target.kind == "point":
+        return PointEvaluator(data.index, settings.samples, scores, kept, reals=reals)
+    extractor = open_extractor(settings.extractor, settings.extractor_weights)
     return Evaluator(extractor, reals, settings.samples, scores, kept)

@@ -1,0 +1,41 @@
+"""Weights that a game sets by the training samples before the first round, such as those of a fit by EM."""
+
+from collections.abc import Iterator
+
+import torch
+
+from ganrun.config.run_spec import RunSpec
+from ganrun.data.cache import open_cache
+from ganrun.data.index import DataSet
+from ganrun.evaluation.generated_images import BATCH
+from ganrun.evaluation.paired_samples import PairedSamples
+from ganrun.games.game import Batch, Game
+from ganrun.rng import KeyedNoise
+from ganrun.slots import Slots
+
+
+def initialise(game: Game, config: RunSpec, data: DataSet, slots: Slots, device: torch.device) -> None:
+    """Initialise a game by its training samples, if it asks for that. Collective.
+
+    Args:
+        game: the game, with its networks on the device.
+        config: of the run.
+        data: the samples that are trained on.
+        slots: of this rank; ranks take chunks of samples by turns.
+        device: of the networks.
+
+    Raises:
+        UserError: the data is corrupt, or does not do for the game.
+    """
+    if game.initialise is None:
+        return
+    settings, dtype = config.data, next(next(iter(game.networks.values())).parameters()).dtype
+    cache = open_cache(settings.cache_mib)
+    samples = PairedSamples(data, data.samples, settings.fields, config.objective.target, settings.damaged_share, cache)
+
+    def passes() -> Iterator[tuple[Batch, KeyedNoise]]:
+        for start in range(slots.rank * BATCH, data.samples, slots.workers * BATCH):
+            batch = samples.batch(start, min(BATCH, data.samples - start), device, dtype)
+            yield batch, KeyedNoise(config.run.seed, 0, 0, start, device, dtype).under("initialise")
+
+    game.initialise(passes, slots.add)
