@@ -227,7 +227,8 @@ def _reals(sampler: Sampler, request: ScoreRequest, samples: int) -> RealImages:
 
 def _classes(sampler: Sampler, request: ScoreRequest, data: DataSet) -> tuple[str, ...] | None:
     """Return the run's class names by label, to which the labels of other data are renumbered; None: the data's own."""
-    asked = any("labels" in SCORES[name]().needs for name in request.metrics or ()) or request.classifier_accuracy
+    scores = build_scores(request.metrics or (), sampler.config.evaluate)
+    asked = any("labels" in score.needs for score in scores.values()) or request.classifier_accuracy
     own = request.data is None and sampler.config.evaluate.shards is None
     if own or not sampler.classes or (request.metrics is not None and not asked):
         return None
