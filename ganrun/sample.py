@@ -13,6 +13,8 @@ EXAMPLES = """examples:
   ganrun sample runs/quickstart --out pictures --count 1000       a folder with 1,000 PNGs
   ganrun sample runs/quickstart --out walk.png --interpolate      8 interpolations of 8 images, one per row
   ganrun sample runs/digits --out threes.png --label 3            one class; without --label one class per column
+  ganrun sample runs/pix2pix-fluent --input drawing.png --out coloured           your own picture: coloured/drawing.png
+  ganrun sample runs/pix2pix-fluent --input drawings --out coloured --count 3    3 images for each picture of a folder
   ganrun sample runs/quickstart/checkpoints/000000150016-0001 --out old.png --grid --seed 7
 
 RUN stands for its newest checkpoint. The same seed gives the same images."""
@@ -25,13 +27,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--out", required=True, metavar="FILE_OR_DIR", help="a .png file for a grid, or a folder for single images"
     )
-    parser.add_argument("--count", type=_count, default=64, metavar="N", help="number of images (default: %(default)s)")
+    parser.add_argument(
+        "--count", type=_count, metavar="N", help="number of images (default: 64; with --input 1 for each picture)"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the noise (default: %(default)s)")
     parser.add_argument("--label", type=int, metavar="K", help="class of all images (default: all classes in turn)")
     parser.add_argument("--grid", action="store_true", help="all images in one PNG (implied if --out is a .png file)")
     parser.add_argument("--interpolate", action="store_true", help="rows of 8 images between two random z (slerp)")
+    parser.add_argument(
+        "--input", metavar="PICTURE_OR_FOLDER", help="your own picture of any size to translate, or all below a folder"
+    )
+    parser.add_argument(
+        "--resize", action="store_true", help="translate --input at the run's image size, and scale the results back"
+    )
     options = parser.parse_args(arguments)
-    return command.run(lambda: _main(options))
+    return command.run(lambda: (_main if options.input is None else _translate)(options))
 
 
 def _count(text: str) -> int:
@@ -42,7 +52,9 @@ def _count(text: str) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    out = Path(expand_user(options.out))
+    if options.resize:
+        raise UserError("--resize: scales pictures of --input; give one, or leave it out")
+    out, count = Path(expand_user(options.out)), options.count or 64
     single = out.suffix.lower() == ".png"
     if out.suffix and not single:
         raise UserError(f"--out {out}: unsupported ending; give a .png file, or a folder for single images")
@@ -52,9 +64,38 @@ def _main(options: argparse.Namespace) -> int:
 
     sampler = Sampler(options.run, options.label)
     if single:
-        draw_grid(sampler, out, options.count, options.seed, options.interpolate)
+        draw_grid(sampler, out, count, options.seed, options.interpolate)
     else:
-        draw_singles(sampler, out, options.count, options.seed)
+        draw_singles(sampler, out, count, options.seed)
+    print(out)
+    return command.OK
+
+
+def _translate(options: argparse.Namespace) -> int:
+    out = Path(expand_user(options.out))
+    unfit = {"grid": options.grid, "interpolate": options.interpolate, "label": options.label is not None}
+    if given := [name for name in unfit if unfit[name]]:
+        raise UserError(f"--{given[0]}: does not go with --input, which writes a file for each image; leave it out")
+    if out.suffix.lower() == ".png" or out.is_file():
+        raise UserError(f"--out {out}: with --input it is a folder, for a file under the name of each picture")
+    from ganrun.inference.sampling import Sampler
+    from ganrun.inference.translation import Translator
+    from ganrun.preparation.own_pictures import find_own, read_own
+
+    pictures, left_out = find_own(options.input, "--input")
+    for name, path in pictures.items():
+        if (out / f"{name}.png").resolve() == path.resolve():
+            raise UserError(f"--out {out}: would overwrite {path}; name another folder")
+    translator, faults = Translator(Sampler(options.run), options.seed, options.resize), []
+    for name, path in pictures.items():
+        try:
+            translator.write(f"--input {path}", read_own(path, "--input"), out, name, options.count or 1)
+        except UserError as error:
+            faults.append(error)
+    if len(faults) == len(pictures):
+        raise faults[0]
+    for line in (*left_out, *faults):
+        print(f"left out: {line}", file=sys.stderr)
     print(out)
     return command.OK
 

@@ -15,11 +15,13 @@ from PIL import Image
 from ganrun.data.index import open_data
 from tests.commands import LOCAL_RAY
 from tests.preparation.making import svg_set
+from tests.recorded import ganrun
 from tests.waiting import WAIT
 
 ROOT = Path(__file__).parent.parent
 SMALL = {
     "dcgan_64.yaml": ["model.width=4", "train.total_images=192", "train.precision=float32", "evaluate.samples=16"],
+    "pix2pix_fluent.yaml": ["model.width=2", "train.total_images=192", "evaluate.samples=8"],
     "quickstart.yaml": ["model.width=4", "train.total_images=192", "evaluate.samples=16"],
 }
 """Laid over the configs of the documents, so that their commands end in seconds."""
@@ -108,13 +110,39 @@ def test_from_photographs_to_an_exported_model(place):
     assert checked.returncode == 0, checked.stderr
 
 
+def test_from_pairs_to_a_translated_picture(place):
+    make_pairs(place)
+    for block in blocks("tasks.md", "sh"):
+        for command in block.splitlines():
+            if command.startswith("ganrun train"):
+                run(command)
+                continue
+            code, _, error = ganrun(*shlex.split(command)[1:])  # In this process, which has loaded torch.
+            assert code == 0, f"{command}\n{error}"
+    assert (place / "samples.png").is_file()
+    for drawn in ("coloured", "scaled", "three"):
+        for path in (place / drawn).rglob("*.png"):
+            name = path.stem.split("-")[0]
+            source = next((place / "sketches").rglob(f"{name}.png"))
+            assert Image.open(path).size == Image.open(source).size
+    assert [len(list((place / name).rglob("*.png"))) for name in ("coloured", "three", "scaled")] == [80, 120, 40]
+    (code,) = blocks("tasks.md", "python")
+    checked = subprocess.run(
+        [sys.executable, "-c", code + "assert images.shape == (4, 3, 64, 64)"], capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stderr
+
+
 def test_a_network_a_loss_and_a_game_of_ones_own(place):
     for code in blocks("extending.md", "python"):
         (place / code.split()[1]).write_text(code)  # Its first line names the file.
     commands = [line for block in blocks("extending.md", "sh") for line in block.splitlines()]
-    assert len(commands) == 4
+    assert len(commands) == 7
     for command in commands:
-        assert ("in order" if "--validate" in command else "finished: 192 images") in run(command)
+        said = run(command)
+        if command.startswith("ganrun train"):
+            assert ("in order" if "--validate" in command else "finished: 192 images") in said
+    assert len(list((place / "coloured").rglob("*.png"))) == 80
     lines = [line for file in (place / "runs/codes/metrics").iterdir() for line in file.read_text().splitlines()]
     parts = {key for line in lines for key in json.loads(line) if key.startswith("loss/")}
     assert parts == {"loss/compressor", "loss/compressor/error", "loss/compressor/size"}

@@ -18,8 +18,10 @@ from ganrun.config.tunable import value_of
 from ganrun.run_folder.curve import read_events
 from ganrun.storage import open_storage
 from ganrun.telemetry.records import Exploited
+from tests.cli.test_commands_s3 import put
 from tests.commands import LOCAL_RAY, Command
 from tests.conftest import free_port, ray_head, write_yaml
+from tests.paired import paired, write_pairs
 from tests.tuning.making import MUTATIONS
 from tests.waiting import WAIT
 
@@ -202,11 +204,16 @@ def test_trials_that_do_not_fit_at_once_take_turns(values_of_search, tmp_path, r
 
 
 @pytest.mark.drill
-def test_a_search_in_a_bucket_that_tasks_score(values_of_search, tmp_path, s3):
-    values_of_search["run"]["storage"] = f"{s3}/runs"
-    values_of_search["evaluate"]["where"] = "task"
-    values_of_search["cluster"]["workers"] = 1
-    path = write_yaml(tmp_path / "search.yaml", values_of_search)
+@pytest.mark.parametrize("task", ["images", "translation"])
+def test_a_search_in_a_bucket_that_tasks_score(values_of_search, tmp_path, s3, task):
+    values = values_of_search
+    if task == "translation":
+        pairs = put(write_pairs(tmp_path / "pairs"), f"{s3}/pairs")
+        values = paired(values, pairs, evaluate={"held_out_share": 0.1})
+    values["run"]["storage"] = f"{s3}/runs"
+    values["evaluate"]["where"] = "task"
+    values["cluster"]["workers"] = 1
+    path = write_yaml(tmp_path / "search.yaml", values)
     with ray_head(tmp_path / "ray.log", "--include-dashboard=false") as ray:
         code, output, error = Command("tune", path, address=ray[0]).wait()
         assert (code, output.strip()) == (0, f"{s3}/runs/small"), error

@@ -58,6 +58,7 @@ class NetworkFamily:
         width_multiple: `model.width` must be a multiple of it.
         without: switches of `model` that it does not support.
         pictures: "no": its networks take no pictures as condition, only labels; "may", or "must".
+        fully_convolutional: its generator takes pictures whose sides are any multiples of the image size.
         game: `objective.game` that its networks play; None: any.
         image_multiple: `data.image_size` must be a multiple of it.
         points: True if it takes points.
@@ -70,6 +71,7 @@ class NetworkFamily:
     width_multiple: int = 1
     without: tuple[str, ...] = ()
     pictures: Literal["no", "may", "must"] = "may"
+    fully_convolutional: bool = False
     game: str | None = None
     image_multiple: int = 1
     points: bool = True
@@ -136,6 +138,7 @@ NETWORKS = NetworkRegistry(
         image_sizes=(32, 64, 128, 256, 512),
         without=("minibatch_stddev",),
         pictures="must",
+        fully_convolutional=True,
         ignores=(*DENSITY_KEYS, *LATENT_KEYS),
     ),
     **{
@@ -144,6 +147,7 @@ NETWORKS = NetworkRegistry(
             image_sizes=(16, 32, 64, 96, 128, 192, 256, 512),
             without=("minibatch_stddev", "resize_convolution"),
             pictures="must",
+            fully_convolutional=True,
             ignores=("components", "factors", "dropout", *LATENT_KEYS),
             condition="low_resolution",
         )

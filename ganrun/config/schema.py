@@ -76,6 +76,9 @@ class DataConfig(Section):
     """Side in pixels of the centre square that is cut out of all pictures of a sample; unset: whole pictures."""
     mirror: Annotated[bool, Field(json_schema_extra=FIXED)] = False
     """Double the training data by mirror images: left and right of all pictures of a sample are swapped."""
+    jitter: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
+    """Share by which pictures are enlarged in training, before a random part of their size is cut out, alike for all
+    pictures of a sample; pix2pix: 0.117. 0: none."""
     damaged_share: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
     """Tolerated share of corrupt samples, 0 to 1; each is replaced, counted and logged. 0: the first ends the run."""
     cache_mib: Whole = 1_024

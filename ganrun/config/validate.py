@@ -179,7 +179,7 @@ def _candidate_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
 
 
 def _view_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
-    """Yield conflicts of `data.crop` and `data.mirror`."""
+    """Yield conflicts of `data.crop`, `data.mirror` and `data.jitter`."""
     data = config.data
     if data.crop not in (None, data.image_size):
         yield (
@@ -191,6 +191,11 @@ def _view_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
         yield (
             {"data.mirror", "data.fields"},
             "data.mirror: true, but no field is an image, and nothing else has a mirror image; set it to false",
+        )
+    if data.jitter and not any(field.kind == "image" for field in data.fields.values()):
+        yield (
+            {"data.jitter", "data.fields"},
+            f"data.jitter: {data.jitter}, but no field is an image, and nothing else can be enlarged; set it to 0",
         )
 
 

@@ -79,7 +79,9 @@ class Condition:
         Raises:
             UserError: the input is not of this kind.
         """
-        raise UserError(f"{item.name}: this run has no condition to give; leave it out")
+        if not self.fields:
+            raise UserError(f"{item.name}: this run has no condition to give; leave it out")
+        raise UserError(f"{item.name}: {type(self).__name__}, the condition of this run, has no from_user; add it")
 
     def show(self, given: Given) -> Tensor | None:
         """Return a picture of the condition for people, [B, C, H, W] in [-1, 1]; None if there is none."""
@@ -112,6 +114,10 @@ class Label(Condition):
     def by_number(self, start: int, count: int, device: torch.device) -> Given:
         """Return i mod K for sample i, so that all classes are equally frequent."""
         return {"label": torch.arange(start, start + count, device=device) % self.classes}
+
+    def from_user(self, item: UserInput) -> Given:
+        """Refuse: a label is a number, no file."""
+        raise UserError(f"{item.name}: the condition of this run is a class; give its number as --label")
 
 
 class Source(Condition):

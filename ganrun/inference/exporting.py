@@ -67,12 +67,13 @@ def _why_no_program(error: Exception, sampler: Sampler) -> str:
 def _example(sampler: Sampler) -> Given:
     """Return a condition of two images with the shapes of the run's: of blank fields."""
     condition, data, fields = sampler.game.condition, sampler.config.data, sampler.config.data.fields
+    dtype = next(next(iter(sampler.game.networks.values())).parameters()).dtype
     blank = {name: torch.zeros(2, dtype=torch.int64) for name in condition.fields if fields[name].kind == "label"}
     for name in condition.fields:
         if fields[name].kind in ("image", "point"):
             channels, size = data.shape(name)
-            blank[name] = torch.zeros(2, channels, size, size)
-    return condition.of(blank, sampler.generated(0).noise(0, 2))
+            blank[name] = torch.zeros(2, channels, size, size, dtype=dtype)
+    return condition.of(blank, KeyedNoise(0, 0, 0, 0, torch.device("cpu"), dtype))
 
 
 class _Program(nn.Module):

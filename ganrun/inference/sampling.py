@@ -168,7 +168,7 @@ def draw_singles(sampler: Sampler, out: Path, count: int, seed: int) -> None:
     number = 0
     for batch in sampler.draw(count, seed):
         for image in to_uint8(batch):
-            write_file(out / f"{number:06d}.png", bytes(encode_png(image).numpy()))
+            write_image(out / f"{number:06d}.png", image)
             number += 1
 
 
@@ -182,6 +182,15 @@ def slerp(begin: Tensor, end: Tensor, steps: int) -> Tensor:
     if not angle.sin() > LEAST_SINE:  # Also if the angle is NaN.
         return (1 - share) * begin + share * end
     return (torch.sin((1 - share) * angle) * begin + torch.sin(share * angle) * end) / torch.sin(angle)
+
+
+def write_image(path: Path, image: Tensor) -> None:
+    """Write an image uint8 [C, H, W] as PNG.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    write_file(path, bytes(encode_png(image).numpy()))
 
 
 def write_file(path: Path, data: bytes) -> None:

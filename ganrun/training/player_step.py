@@ -178,11 +178,6 @@ class PlayerStep:
             row[GRADIENT_NORM.of(self.player.name)] = norm
         return StepResult(rows, skipped)
 
-    @property
-    def rounds(self) -> int:
-        """Number of rounds since the timer was last read."""
-        return self.timer.steps // self.player.turns
-
     def state_dict(self) -> dict[str, Tensor]:
         """Return the optimizer's state by name."""
         return self.optimizer.state_dict()

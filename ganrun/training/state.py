@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ganrun.config.schema import DataConfig, RunConfig, TrainConfig
 from ganrun.config.schema_optimizer import OptimizerConfig
 from ganrun.data.decode import RawBatch, normalised
+from ganrun.data.jitter import jittered
 from ganrun.errors import RunError, UserError
 from ganrun.games.game import Batch, Game, Networks
 from ganrun.models.normalization import update_running_stats
@@ -63,7 +64,7 @@ class TrainingState:
         slots: Slots,
     ) -> None:
         self.game, self.slots, self.train = game, slots, train
-        self.seed, self.batch_size = run.seed, data.batch_size
+        self.seed, self.batch_size, self._jitter = run.seed, data.batch_size, data.jitter
         self.images, self.rollback_count = 0, 0
         parameter = next(parameter for network in game.networks.values() for parameter in network.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
@@ -203,12 +204,12 @@ class TrainingState:
         for turn, rate in zip(self._turns, inputs.rates, strict=True):
             player_step = turn.player_step
             name = player_step.player.name
+            noises = list(self._noises(turn.number, number, turn.offset, inputs.noise))
             if turn.batch == len(batches):
-                batches.append([self.normalise(batch) for batch in inputs.batches[turn.batch]])
+                batches.append(list(map(self.normalise, inputs.batches[turn.batch], noises)))
             if not player_step.player.active(self.images):
                 continue
             with span(f"{name}: turn"):
-                noises = list(self._noises(turn.number, number, turn.offset, inputs.noise))
                 rows = player_step.backward(batches[turn.batch], noises, reduced)
                 if not reduced:
                     yield from player_step.optimizer.gradient_blocks
@@ -238,9 +239,10 @@ class TrainingState:
 
         return lambda before: noise(before.offset, before.slot, before.turn)
 
-    def normalise(self, batch: RawBatch) -> Batch:
-        """Return a batch with images scaled from uint8 to [-1, 1] and numbers in the precision of the run."""
-        return normalised(batch, self.dtype)
+    def normalise(self, batch: RawBatch, noise: KeyedNoise | None = None) -> Batch:
+        """Return a batch with images in [-1, 1], jittered if there is noise, and numbers in the run's precision."""
+        batch = normalised(batch, self.dtype)
+        return jittered(batch, self._jitter, noise) if noise and self._jitter else batch
 
     def _noises(
         self,

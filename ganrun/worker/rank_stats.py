@@ -30,8 +30,8 @@ class RankStats:
             spent: seconds since the last tick, by part.
         """
         seconds = sum(spent.values()) - spent.get("score", 0)  # Scores are not part of a round.
-        rounds, images = self.state.player_steps[0].rounds, self.state.images - self._images
-        self._images = self.state.images
+        images = self.state.images - self._images
+        rounds, self._images = images // self.state.round_images, self.state.images
         speed = {
             metrics.IMAGES_PER_SECOND.key: images / seconds,
             metrics.DATA_WAIT_RATIO.key: spent["data"] / seconds,

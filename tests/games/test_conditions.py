@@ -264,8 +264,19 @@ def test_a_picture_takes_the_channels_of_the_data():
     red = torch.tensor([1.0, -1.0, -1.0]).view(1, 3, 1, 1)
     assert as_channels(red, 1).item() == pytest.approx(2 * 0.299 - 1)
     assert as_channels(torch.ones(1, 1, 2, 2), 3).shape == (1, 3, 2, 2)
-    with pytest.raises(UserError, match=r"cat\.png: this run has no condition to give"):
-        Condition().from_user(UserInput("cat.png"))
+
+
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [
+        (Condition(), "this run has no condition to give; leave it out"),
+        (Label(3), "the condition of this run is a class; give its number as --label"),
+        (Grey(), "Grey, the condition of this run, has no from_user; add it"),
+    ],
+)
+def test_a_condition_that_takes_nothing_of_a_user_says_so(condition, words):
+    with pytest.raises(UserError, match=rf"^cat\.png: {words}$"):
+        condition.from_user(UserInput("cat.png"))
 
 
 def test_the_state_of_a_told_run_resumes(told):

@@ -97,7 +97,9 @@ def test_captured_rounds_are_the_eager_ones(config):
     assert len(program) == 1  # One worker has nothing to add: one graph.
     assert len(told) == 1
     assert told[0].startswith("train.capture: rounds are captured (")
-    assert [player_step.rounds for player_step in state.player_steps] == [state.images // 12] * 2
+    assert [player_step.timer.steps // player_step.player.turns for player_step in state.player_steps] == [
+        state.images // 12
+    ] * 2
 
 
 def test_each_kind_of_round_is_captured(config, values):

@@ -39,14 +39,29 @@ TRICKS = {
 """Every trick with a state, a schedule or randomness of its own; the second with labels."""
 
 TRANSLATIONS = {
-    "pix2pix": {"objective": {"reconstruction": {"l1": 10.0, "l2": 1.0, "feature_matching": 1.0}}},
+    "pix2pix": {
+        "objective": {"reconstruction": {"l1": 10.0, "l2": 1.0, "feature_matching": 1.0}},
+        "data": {"jitter": 0.117, "mirror": True},
+    },
     "dcgan": {"model": {"name": "dcgan"}, "objective": {"diffaugment": ["translation", "color"]}},
     "r3gan": {
         "model": {"name": "r3gan", "width": 8},
         "objective": {"loss": "relativistic", "penalties": {"r1": 0.1}, "ada_target": 0.05, "ada_images": 480},
     },
+    # The stop is in the first stage, without discriminator.
+    "srgan": {
+        "model": {"name": "srgan", "width": 4, "blocks": 1},
+        "objective": {
+            "condition": "low_resolution",
+            "source": {},
+            "low_resolution": {"degradations": ["blur", "noise", "jpeg"]},
+            "reconstruct_first_images": STOP + 36,
+        },
+    },
+    "masked": {"objective": {"condition": "masked", "source": {}, "diffaugment": ["translation"]}},
 }
-"""Runs that translate pictures, with each family: dropout, reconstruction terms, pictures that are augmented."""
+"""Runs that translate pictures, with each family: dropout, reconstruction terms, pictures that are augmented; and those
+whose pictures are made of the images themselves."""
 
 
 @pytest.fixture

@@ -1,0 +1,54 @@
+"""Pictures that a user gives to a trained run: one file, or those below a folder."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ganrun.errors import UserError, escaped
+from ganrun.preparation.convert_image import Pixels, UnreadableError, decode
+from ganrun.preparation.find_images import find_images
+from ganrun.storage import expand_user
+
+
+def find_own(path: str, option: str) -> tuple[dict[str, Path], list[str]]:
+    """Find the pictures at a path.
+
+    Args:
+        path: a file, or a folder with pictures, also in its sub-folders.
+        option: option that gave the path, for messages.
+
+    Returns:
+        Files by name: their paths below the folder without ending; and a line for each file that is left out.
+
+    Raises:
+        UserError: no such file or folder, no picture in it, or two of one name.
+    """
+    place = Path(expand_user(path))
+    if place.is_file():
+        return {place.stem: place}, []
+    if not place.is_dir():
+        raise UserError(f"{option} {path}: no such file or folder; give a picture, or a folder with pictures")
+    found = find_images(str(place))
+    named: dict[str, Path] = {}
+    left_out = [f"{place}/{name}: {why}" for name, why in found.unread.items()]
+    left_out += [f"{place}/{name}: not a picture" for name in found.others]
+    for picture in found.images:
+        name = Path(picture).with_suffix("").as_posix()
+        if name in named:
+            raise UserError(f"{option} {path}: {named[name].name} and {picture} have one name; rename one of them")
+        named[name] = place / picture
+    if not named:
+        raise UserError(f"{option} {path}: no picture in this folder; {left_out[0] if left_out else 'it is empty'}")
+    return named, [escaped(line) for line in left_out]
+
+
+def read_own(path: Path, option: str) -> Pixels:
+    """Return a picture as people see it, uint8 [H, W, C], C = 1 or 3: turned by its EXIF orientation, on white.
+
+    Raises:
+        UserError: it cannot be read as a picture.
+    """
+    try:
+        return np.atleast_3d(np.asarray(decode(path)))
+    except UnreadableError as error:
+        raise UserError(f"{option} {escaped(str(path))}: {error}; give a picture, such as a .png or .jpg") from error
