@@ -60,6 +60,7 @@ _FIELD = re.compile("[a-z][a-z0-9_]*")
 FILTERS = ("box", "bilinear", "bicubic", "lanczos")
 FORMATS = ("png", "jpg", "webp")
 _SOURCES = ", ".join("pairs:PATH,PATH" if name == "pairs" else f"{name}:PATH" for name in IMAGES)
+_WITHOUT_PATH = "points:heights, gaussians:8 or gaussians:25"
 _FIELDS_HELP = """fields of a folder's images: a .csv (path in the first column) or a .jsonl (path under "file");
 label becomes .cls, text .txt, the rest .json"""
 _NAMES_HELP = """fields of the pictures of a pair or of iconify: sets, in their order; one is image, the generated one
@@ -77,9 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = command.parser(
         "prepare", "Make a data set for ganrun.train: shards of images and an index.json.", EXAMPLES
     )
-    parser.add_argument(
-        "source", metavar="SOURCE", help=f"{_SOURCES}; gaussians:8, gaussians:25 or points:heights need no PATH"
-    )
+    parser.add_argument("source", metavar="SOURCE", help=f"{_SOURCES}; {_WITHOUT_PATH} need no PATH")
     parser.add_argument("dest", metavar="DEST", nargs="?", help=_DEST_HELP)
     _add_image_options(parser.add_argument_group("images").add_argument)
     _add_run_options(parser.add_argument_group("data set and run").add_argument)
@@ -99,12 +98,7 @@ def _add_image_options(add: Callable[..., Any]) -> None:
 
 def _add_run_options(add: Callable[..., Any]) -> None:
     add("--limit", type=_positive, metavar="N", help="take the first N images; of folder:, N at random (default: all)")
-    add(
-        "--samples",
-        type=_positive,
-        metavar="N",
-        help="samples to draw for stacked:, gaussians: and points: (default: 50,000)",
-    )
+    add("--samples", type=_positive, metavar="N", help="samples of stacked:, gaussians:, points: (default: 50,000)")
     add("--seed", type=int, metavar="S", help="seed of stacked:, gaussians:, points: and --show (default: 0)")
     add(
         "--shard-samples",

@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   ganrun sample runs/digits --out threes.png --label 3            one class; without --label one class per column
   ganrun sample runs/pix2pix-fluent --input drawing.png --out coloured           your own picture: coloured/drawing.png
   ganrun sample runs/pix2pix-fluent --input drawings --out coloured --count 3    3 images for each picture of a folder
+  ganrun sample runs/inpainting-fluent --input photo.png --mask hole.png --out filled
   ganrun sample runs/quickstart/checkpoints/000000150016-0001 --out old.png --grid --seed 7
 
 RUN stands for its newest checkpoint. The same seed gives the same images."""
@@ -38,6 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--input", metavar="PICTURE_OR_FOLDER", help="your own picture of any size to translate, or all below a folder"
     )
     parser.add_argument(
+        "--mask", metavar="FILE", help="hole in the picture of --input: white is filled, black is kept (default: drawn)"
+    )
+    parser.add_argument(
         "--resize", action="store_true", help="translate --input at the run's image size, and scale the results back"
     )
     options = parser.parse_args(arguments)
@@ -52,8 +56,8 @@ def _count(text: str) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    if options.resize:
-        raise UserError("--resize: scales pictures of --input; give one, or leave it out")
+    if given := [name for name in ("resize", "mask") if getattr(options, name)]:
+        raise UserError(f"--{given[0]}: is for pictures of --input; give one, or leave it out")
     out, count = Path(expand_user(options.out)), options.count or 64
     single = out.suffix.lower() == ".png"
     if out.suffix and not single:
@@ -80,16 +84,17 @@ def _translate(options: argparse.Namespace) -> int:
         raise UserError(f"--out {out}: with --input it is a folder, for a file under the name of each picture")
     from ganrun.inference.sampling import Sampler
     from ganrun.inference.translation import Translator
-    from ganrun.preparation.own_pictures import find_own, read_own
+    from ganrun.preparation.own_pictures import find_own, read_mask, read_own
 
     pictures, left_out = find_own(options.input, "--input")
     for name, path in pictures.items():
         if (out / f"{name}.png").resolve() == path.resolve():
             raise UserError(f"--out {out}: would overwrite {path}; name another folder")
+    mask = read_mask(Path(expand_user(options.mask))) if options.mask else None
     translator, faults = Translator(Sampler(options.run), options.seed, options.resize), []
     for name, path in pictures.items():
         try:
-            translator.write(f"--input {path}", read_own(path, "--input"), out, name, options.count or 1)
+            translator.write(f"--input {path}", read_own(path, "--input"), out, name, options.count or 1, mask)
         except UserError as error:
             faults.append(error)
     if len(faults) == len(pictures):

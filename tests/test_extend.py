@@ -34,7 +34,7 @@ def old(monkeypatch, caplog):
 def test_what_is_exported_stays():
     assert set(extend.__all__) == {
         *("EXTRACTORS", "GAMES", "LOSSES", "NETWORKS", "PENALTIES", "AdversarialLoss", "Batch", "Extractor", "Game"),
-        *("CONDITIONS", "Condition", "Given", "UserInput"),
+        *("CONDITIONS", "Condition", "Given", "UserInput", "Density"),
         *("Features", "OPTIMIZERS", "SCORES", "Score", "ScoreBatch", "ScoreSubject", "Sums"),
         *("KeyedNoise", "Latent", "Loss", "NetworkFamily", "Networks", "Player", "SlotBatchNorm2d", "Tracker"),
         *("OWN", "Changeable", "Settings"),

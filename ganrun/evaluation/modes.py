@@ -164,12 +164,15 @@ def picture(
 
         points = of.restored(samples)[:, 0]
         return histogram(points, of.centres, of.sd, title or "samples", density and by_height, facts)
+    return _over_circles(of.restored(samples)[:DRAWN], of, title, facts)
+
+
+def _over_circles(points: Floats, of: Mixture, title: str, facts: Mapping[str, str] | None) -> bytes:
     from matplotlib.collections import EllipseCollection
     from matplotlib.figure import Figure
 
     from ganrun.telemetry.palette import COLOURS
 
-    points = of.restored(samples)[:DRAWN]
     good = np.linalg.norm(points[:, None] - of.centres, axis=2).min(1) <= HIGH_QUALITY * of.sd
     reach = 1.4 * float(np.abs(of.centres).max())
     hidden = int((~(np.abs(points) <= reach).all(1)).sum())

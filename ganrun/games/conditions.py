@@ -73,6 +73,16 @@ class Condition:
         """Return the conditions of samples start to start + count - 1; None if they are made of samples of the data."""
         return None if self.fields else {}
 
+    def complete(self, item: UserInput) -> UserInput:
+        """Return a user's whole input, before it is cut into tiles, with what the user left out drawn, such as a mask.
+
+        Raises:
+            UserError: a part of it cannot be used.
+        """
+        if item.mask is not None:
+            raise UserError(f"{item.name}: this run fills no holes; leave --mask out")
+        return item
+
     def from_user(self, item: UserInput) -> Given:
         """Return the condition that a user gives, with B = 1.
 

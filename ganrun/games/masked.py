@@ -7,6 +7,7 @@ Shapes: B batch, C channels, H and W pixels.
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -53,23 +54,36 @@ class Masked(Condition):
         mask = batch[self.field] > -0.999 if self.field else self._drawn(images, noise)
         return self._given(images, mask)
 
-    def from_user(self, item: UserInput) -> Given:
-        """Return the user's picture with its mask, or else a drawn hole.
+    def complete(self, item: UserInput) -> UserInput:
+        """Return the user's picture with its mask, or else a drawn hole, which depends on the name alone.
 
         Raises:
-            UserError: there is no picture, no hole, or no known pixel.
+            UserError: there is no picture, no hole, or no known pixel, or the mask has another size.
         """
+        picture, mask = self._picture(item), item.mask
+        if mask is None:
+            noise = KeyedNoise(0, 0, 0, 0, picture.device, picture.dtype).under(item.name)
+            return replace(item, mask=self._drawn(picture, noise)[0, 0])
+        if mask.shape != picture.shape[2:]:
+            sizes = [f"{width}x{height}" for height, width in (mask.shape, picture.shape[2:])]
+            raise UserError(f"{item.name}: the mask has {sizes[0]} pixels, but the picture {sizes[1]}; they must agree")
+        if not mask.any():
+            raise UserError(f"{item.name}: the mask has no hole: paint what is to be filled white, the rest black")
+        if mask.all():
+            raise UserError(f"{item.name}: the mask leaves no known pixel: paint what is to be kept black")
+        return item
+
+    def from_user(self, item: UserInput) -> Given:
+        """Return the user's picture with its mask, or else a drawn hole."""
+        item = self.complete(item) if item.mask is None else item
+        assert item.mask is not None
+        picture = self._picture(item)
+        return self._given(picture, item.mask[None, None].to(picture.device))
+
+    def _picture(self, item: UserInput) -> Tensor:
         if item.picture is None:
             raise UserError(f"{item.name}: this run fills holes of pictures; give a picture")
-        picture = as_channels(item.picture[None], self.pictures["masked"])
-        if item.mask is None:
-            noise = KeyedNoise(0, 0, 0, 0, picture.device, picture.dtype).under(item.name)
-            return self._given(picture, self._drawn(picture, noise))
-        if not item.mask.any():
-            raise UserError(f"{item.name}: the mask has no hole: paint what is to be filled white, the rest black")
-        if item.mask.all():
-            raise UserError(f"{item.name}: the mask leaves no known pixel: paint what is to be kept black")
-        return self._given(picture, item.mask[None, None].to(picture.device))
+        return as_channels(item.picture[None], self.pictures["masked"])
 
     def show(self, given: Given) -> Tensor:
         """Return the known pixels, with the hole in grey."""

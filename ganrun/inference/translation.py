@@ -47,41 +47,58 @@ class Translator:
         parameter = next(next(iter(self.game.networks.values())).parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
 
-    def write(self, where: str, pixels: NDArray[np.uint8], out: Path, name: str, count: int) -> None:
+    def write(
+        self,
+        where: str,
+        pixels: NDArray[np.uint8],
+        out: Path,
+        name: str,
+        count: int,
+        mask: NDArray[np.bool_] | None = None,
+    ) -> None:
         """Write the images of a picture: `out`/NAME.png, or NAME-0.png, NAME-1.png, ... if they are several.
 
         Raises:
             UserError: see `images`, or a file cannot be written.
         """
-        for number, image in enumerate(self.images(where, pixels, count)):
+        for number, image in enumerate(self.images(where, pixels, count, mask)):
             write_image(out / f"{name}{f'-{number}' if count > 1 else ''}.png", to_uint8(image))
 
-    def images(self, name: str, pixels: NDArray[np.uint8], count: int) -> list[Tensor]:
+    def images(
+        self, name: str, pixels: NDArray[np.uint8], count: int, mask: NDArray[np.bool_] | None = None
+    ) -> list[Tensor]:
         """Return `count` images for a picture, each [C', F H, F W] in [-1, 1]. Image i depends on the seed and i.
 
         Args:
             name: where the picture comes from, for messages.
             pixels: the picture, [H, W, C].
             count: number of images.
+            mask: True in the hole, [H, W], for a run that fills holes; None: it is drawn.
 
         Raises:
-            UserError: the run takes no picture, this one is too small, or several images would all be the same.
+            UserError: the run takes no picture, this one is too small, its mask cannot be used, or several images would
+                all be the same.
         """
-        picture = torch.from_numpy(pixels.copy()).permute(2, 0, 1).to(self.dtype).div(127.5).sub(1)
-        size, condition = picture.shape[1:], self.game.condition
-        if not condition.pictures:
-            condition.from_user(UserInput(name, picture))  # It says what it takes instead.
+        whole = torch.from_numpy(pixels.copy()).permute(2, 0, 1).to(self.dtype).div(127.5).sub(1)
+        picture, size = whole, whole.shape[1:]
         if self.resize:
-            picture = _resized(picture, [round(side * self.size / min(size)) for side in size])
+            picture = _resized(whole, [round(side * self.size / min(size)) for side in size])
         elif min(size) < self.size:
             raise UserError(
                 f"{name}: {size[1]}x{size[0]} pixels, but the network takes at least {self.size}x{self.size}; give a "
                 "larger picture, or --resize"
             )
-        found = [self._image(UserInput(name, picture), number) for number in range(count)]
+        condition = self.game.condition
+        item = condition.complete(UserInput(name, whole, None if mask is None else torch.from_numpy(mask)))
+        small = replace(item, picture=picture, mask=_resized_mask(item.mask, picture.shape[1:]))
+        found = [self._image(small, number) for number in range(count)]
         if count > 1 and torch.equal(found[0], found[1]):
             raise UserError(f"--count {count}: this run's generator has no noise, so all images would be the same")
-        return [_resized(image, [self.factor * side for side in size]) for image in found] if self.resize else found
+        if not self.resize:
+            return found
+        scaled = [_resized(image, [self.factor * side for side in size]) for image in found]
+        # What is known of the picture is taken from the picture itself, not from the scaled one.
+        return [condition.finish(condition.from_user(item), image[None])[0] for image in scaled]
 
     @torch.inference_mode()
     def _image(self, item: UserInput, number: int) -> Tensor:
@@ -91,13 +108,15 @@ class Translator:
         tile = self._tile(height), self._tile(width)
         padding = (0, max(tile[1] - width, 0), 0, max(tile[0] - height, 0))
         picture = F.pad(item.picture[None], padding, mode="reflect")[0]
+        mask = None if item.mask is None else F.pad(item.mask[None, None].float(), padding, mode="reflect")[0, 0] > 0
         factor, (rows, columns) = self.factor, picture.shape[1:]
         window = _ramp(factor * tile[0])[:, None] * _ramp(factor * tile[1])
         weights, total = torch.zeros(factor * rows, factor * columns), torch.zeros(())
         for top in starts(rows, tile[0]):
             for left in starts(columns, tile[1]):
-                part = picture[:, top : top + tile[0], left : left + tile[1]]
-                image = self._generate(replace(item, picture=part), number)
+                inside = (slice(top, top + tile[0]), slice(left, left + tile[1]))
+                part = replace(item, picture=picture[:, *inside], mask=None if mask is None else mask[inside])
+                image = self._generate(part, number)
                 if not total.dim():
                     total = image.new_zeros(len(image), *weights.shape)
                 down = slice(factor * top, factor * (top + tile[0]))
@@ -132,6 +151,13 @@ def _ramp(tile: int) -> Tensor:
     shared = max(tile // OVERLAP, 1)
     to_edge = torch.minimum(torch.arange(1, tile + 1), torch.arange(tile, 0, -1))
     return to_edge.clamp(max=shared) / shared
+
+
+def _resized_mask(mask: Tensor | None, size: torch.Size) -> Tensor | None:
+    """Return a mask bool [H, W] in another size: what touches the hole is the hole."""
+    if mask is None or mask.shape == size:
+        return mask
+    return F.adaptive_max_pool2d(mask[None].float(), list(size))[0] > 0
 
 
 def _resized(picture: Tensor, size: list[int]) -> Tensor:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ganrun.errors import UserError, escaped
 from ganrun.preparation.convert_image import Pixels, UnreadableError, decode
@@ -52,3 +53,12 @@ def read_own(path: Path, option: str) -> Pixels:
         return np.atleast_3d(np.asarray(decode(path)))
     except UnreadableError as error:
         raise UserError(f"{option} {escaped(str(path))}: {error}; give a picture, such as a .png or .jpg") from error
+
+
+def read_mask(path: Path) -> NDArray[np.bool_]:
+    """Return a mask of `--mask` as people see it, [H, W], True in the hole: where it is not black.
+
+    Raises:
+        UserError: it cannot be read as a picture.
+    """
+    return np.asarray(read_own(path, "--mask")).max(axis=2) > 0  # type: ignore[no-any-return]

@@ -2,15 +2,11 @@
 
 import math
 import time
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ganrun.config.schema import ClusterConfig, EvaluateConfig, RunConfig
-from ganrun.telemetry.messages import Event, LastScoresAwaited, Restart, SamplesDrawn, ScoreFound, WorkersStarted
+from ganrun.telemetry.messages import Event, LastScoresAwaited, Restart, SamplePicture, ScoreFound, WorkersStarted
 from ganrun.telemetry.records import Exploited, RolledBack, ScoreWanted
-
-if TYPE_CHECKING:
-    from ganrun.worker.sample_picture import SamplePicture
 
 LAST_CALL_SECONDS = 30.0
 """Timeout for idle resources once the training itself is complete."""
@@ -99,13 +95,9 @@ class EvaluationTasks:
         wanted: ScoreWanted,
         score: dict[str, Any] | None,
         why: str = "",
-        picture: "SamplePicture | None" = None,
+        picture: SamplePicture | None = None,
     ) -> None:
-        found = ScoreFound(wanted.images, wanted.checkpoint, score, why)
-        if picture is not None:
-            drawn = SamplesDrawn(wanted.images, picture.pushed, picture.diversity)
-            found = replace(found, png=picture.png, drawn=drawn)
-        self._answers.append(found)
+        self._answers.append(ScoreFound(wanted.images, wanted.checkpoint, score, why, picture))
 
     def _idle(self) -> bool:
         import ray
@@ -117,7 +109,7 @@ class EvaluationTasks:
 
 def _score(
     uri: str, metrics: tuple[str, ...], cpus: float, checkpoint: str
-) -> tuple[dict[str, Any], "SamplePicture | None"]:
+) -> tuple[dict[str, Any], SamplePicture | None]:
     """Score a checkpoint of the run at `uri` and return `Score.to_json()`. Runs as the Ray task.
 
     With it come samples of a game whose samples are slow: its workers do not stop for them.

@@ -7,7 +7,7 @@ Reports to a sidecar are in run_report.py.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, get_args
+from typing import Any, Final, NamedTuple, get_args
 
 from ganrun.telemetry.records import Emitted, Message
 
@@ -82,6 +82,15 @@ class SamplesDrawn(Message, kind="picture"):
     diversity: float
 
 
+class SamplePicture(NamedTuple):
+    """Samples of the EMA networks, a class in each column, or condition, sample and truth side by side."""
+
+    png: bytes
+    """For the run's folder."""
+    message: SamplesDrawn
+    """The same for the driver, or a smaller one if it exceeds what a sidecar accepts."""
+
+
 @dataclass(frozen=True)
 class Note(Message, kind="note"):
     """Line for the terminal and the page."""
@@ -144,10 +153,8 @@ class ScoreFound(Message, kind="score_found"):
     """`evaluation.evaluation.Evaluation.to_json()`; None if there is no score."""
     why: str = ""
     """Why there is no score; empty if there is one."""
-    png: bytes | None = None
-    """Picture of samples, of a game whose samples are slow."""
-    drawn: SamplesDrawn | None = None
-    """The same, for the sidecar."""
+    picture: SamplePicture | None = None
+    """Samples, of a game whose samples are slow."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from ganrun.worker.checkpoint_writer import CheckpointWriter, PendingCheckpoint
 from ganrun.worker.line_writer import LineWriter
 from ganrun.worker.profile_rounds import round_profiler
 from ganrun.worker.rank_stats import RankStats
-from ganrun.worker.sample_picture import draw_samples
+from ganrun.worker.sample_picture import draw_samples, show
 from ganrun.worker.transitions import Drain, ScheduleStep
 
 
@@ -135,26 +135,12 @@ class WorkerHost:
 
     @timed_as("samples")
     def picture(self) -> None:
-        """Draw samples of the EMA networks, write them to the run's folder and send them to the driver.
-
-        Slow samples are drawn where tasks score, and here at the end: then the workers have nothing else to do.
-        """
-        if self.line_writer is None or (self.state.game.samples_slowly and not self._done):
-            return
-        images, count = self.state.images, self.spec.telemetry.sample_images
-        if drawn := draw_samples(
-            self._generated, count, self.stream.data.index, self.attempt, images, self.spec.objective.target
-        ):
-            self._take_picture(drawn.png, messages.SamplesDrawn(images, drawn.pushed, drawn.diversity))
-
-    def _take_picture(self, png: bytes, drawn: messages.SamplesDrawn) -> None:
-        if self.line_writer is not None:
-            self.line_writer.picture(f"samples/{drawn.images:012d}.png", png)
-            self.channel.send(drawn)
-
-    @property
-    def _generated(self) -> GeneratedImages:
-        return GeneratedImages(self.state.game, self.state.ema_networks, self.state.seed, pairs=self.pairs)
+        """Draw samples of the EMA networks. Slow ones are drawn by tasks that score, and here only at the end."""
+        if self.line_writer and (self._done or not self.state.game.samples_slowly):
+            generated = GeneratedImages(self.state.game, self.state.ema_networks, self.state.seed, pairs=self.pairs)
+            count, about = self.spec.telemetry.sample_images, (self.attempt, self.state.images)
+            index, target = self.stream.data.index, self.spec.objective.target
+            show(draw_samples(generated, count, index, *about, target), self.line_writer, self.channel)
 
     @timed_as("score")
     def evaluate(self) -> bool:
@@ -167,8 +153,9 @@ class WorkerHost:
             self._to_score = self.state.images > 0
             return self._to_score
         assert self.evaluator is not None
-        score = self.evaluator.score(self._generated, dist.group.WORLD if self.state.slots.workers > 1 else None)
-        found = score.to_json()
+        generated = GeneratedImages(self.state.game, self.state.ema_networks, self.state.seed, pairs=self.pairs)
+        group = dist.group.WORLD if self.state.slots.workers > 1 else None
+        found = self.evaluator.score(generated, group).to_json()
         best = self._is_best(self.best.value_in(found))
         self._best, self._score = self._best or best, (self.state.images, found)
         self._record_score(self.state.images, found, best)
@@ -201,8 +188,7 @@ class WorkerHost:
             if best := self._is_best(value):
                 checkpoint_writer.point_best(replace(pointer, score=value))
             self._record_score(pointer.images, found.score, best)
-        if found.png is not None and found.drawn is not None:
-            self._take_picture(found.png, found.drawn)
+        show(found.picture, self.line_writer, self.channel)
         del checkpoint_writer.unscored[pointer.checkpoint]  # Last: until then the checkpoint is not deleted.
 
     def _is_best(self, value: float | None) -> bool:

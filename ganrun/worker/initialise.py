@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from ganrun.config.run_spec import RunSpec
+from ganrun.config.schema import DataConfig
 from ganrun.data.cache import open_cache
 from ganrun.data.index import DataSet
 from ganrun.evaluation.generated_images import BATCH
@@ -14,12 +14,16 @@ from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
 
 
-def initialise(game: Game, config: RunSpec, data: DataSet, slots: Slots, device: torch.device) -> None:
+def initialise(
+    game: Game, settings: DataConfig, target: str, seed: int, data: DataSet, slots: Slots, device: torch.device
+) -> None:
     """Initialise a game by its training samples, if it asks for that. Collective.
 
     Args:
         game: the game, with its networks on the device.
-        config: of the run.
+        settings: section `data`.
+        target: the field that is learned, `objective.target`.
+        seed: `run.seed`.
         data: the samples that are trained on.
         slots: of this rank; ranks take chunks of samples by turns.
         device: of the networks.
@@ -29,13 +33,13 @@ def initialise(game: Game, config: RunSpec, data: DataSet, slots: Slots, device:
     """
     if game.initialise is None:
         return
-    settings, dtype = config.data, next(next(iter(game.networks.values())).parameters()).dtype
+    dtype = next(next(iter(game.networks.values())).parameters()).dtype
     cache = open_cache(settings.cache_mib)
-    samples = PairedSamples(data, data.samples, settings.fields, config.objective.target, settings.damaged_share, cache)
+    samples = PairedSamples(data, data.samples, settings.fields, target, settings.damaged_share, cache)
 
     def passes() -> Iterator[tuple[Batch, KeyedNoise]]:
         for start in range(slots.rank * BATCH, data.samples, slots.workers * BATCH):
             batch = samples.batch(start, min(BATCH, data.samples - start), device, dtype)
-            yield batch, KeyedNoise(config.run.seed, 0, 0, start, device, dtype).under("initialise")
+            yield batch, KeyedNoise(seed, 0, 0, start, device, dtype).under("initialise")
 
     game.initialise(passes, slots.add)

@@ -1,7 +1,6 @@
 """Picture of samples at a tick, from the same latents at every tick, so that they can be compared."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,17 +9,10 @@ from ganrun.data.index import Index
 from ganrun.evaluation.generated_images import GeneratedImages
 from ganrun.evaluation.pictures import beside, columns_of, small_png, to_picture
 from ganrun.rng import KeyedNoise
+from ganrun.telemetry.messages import SamplePicture, SamplesDrawn
 from ganrun.telemetry.protocol import PART_BYTES
-
-
-class SamplePicture(NamedTuple):
-    """Samples of the EMA networks as PNG, a class in each column, or condition, sample and truth side by side."""
-
-    png: bytes
-    pushed: bytes
-    """The same, or a smaller one if it exceeds what a sidecar accepts."""
-    diversity: float
-    """Mean over pixels of the samples' standard deviation over latents, in [0, 1]."""
+from ganrun.worker.channel import Channel
+from ganrun.worker.line_writer import LineWriter
 
 
 def draw_samples(
@@ -48,8 +40,17 @@ def draw_samples(
     png = to_picture(shown, index, columns, facts, _density(generated, target))
     if png is None:
         return None
+    # Mean over pixels of the standard deviation over latents, in [0, 1].
     diversity = float(drawn.double().std(0, correction=0).mean())
-    return SamplePicture(png, png if len(png) <= PART_BYTES else small_png(shown), diversity)
+    pushed = png if len(png) <= PART_BYTES else small_png(shown)
+    return SamplePicture(png, SamplesDrawn(images, pushed, diversity))
+
+
+def show(drawn: SamplePicture | None, line_writer: LineWriter | None, channel: Channel) -> None:
+    """Write a picture to the run's folder and send it to the driver, on rank 0, which has a writer."""
+    if drawn is not None and line_writer is not None:
+        line_writer.picture(f"samples/{drawn.message.images:012d}.png", drawn.png)
+        channel.send(drawn.message)
 
 
 def _density(generated: GeneratedImages, target: str) -> Callable[[Tensor], Tensor] | None:

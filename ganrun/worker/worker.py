@@ -111,7 +111,8 @@ class _Setup(NamedTuple):
 
     def initialiser(self, config: RunSpec, slots: Slots, device: torch.device, begun: bool) -> Callable[[Game], None]:
         """Return the function that sets weights by data; it does nothing in a run that has begun."""
-        return lambda game: None if begun else initialise(game, config, self.data, slots, device)
+        about = (config.data, config.objective.target, config.run.seed, self.data, slots, device)
+        return lambda game: None if begun else initialise(game, *about)
 
 
 def _set_up(config: RunSpec, channel: Channel, restart: messages.Restart | None) -> _Setup:

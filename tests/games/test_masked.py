@@ -102,6 +102,8 @@ def test_what_a_user_gives():
     assert float(drawn["mask"].mean()) == pytest.approx(0.25, abs=0.1)
     for wrong, words in ((torch.zeros_like(mask), "has no hole"), (torch.ones_like(mask), "leaves no known pixel")):
         with pytest.raises(UserError, match=rf"a\.png: the mask {words}"):
-            condition.from_user(UserInput("a.png", picture=picture, mask=wrong))
+            condition.complete(UserInput("a.png", picture=picture, mask=wrong))
+    with pytest.raises(UserError, match=r"a\.png: the mask has 9x10 pixels, but the picture 12x10; they must agree"):
+        condition.complete(UserInput("a.png", picture=picture, mask=mask[:, :9]))
     with pytest.raises(UserError, match=r"a\.png: this run fills holes of pictures; give a picture"):
         condition.from_user(UserInput("a.png"))

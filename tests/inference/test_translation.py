@@ -38,7 +38,12 @@ def runs(tmp_path_factory):
     mine["objective"] = {"condition": "low_resolution", "low_resolution": {"factor": 2}}
     config = config_of(mine)
     run_ranks(config, 1, place / "meeting-srgan")
-    return found | {"srgan": run_folder(config)}
+    found["srgan"] = run_folder(config)
+    mine = paired(values, pairs, run={"name": "masked"})
+    mine["objective"] = {"condition": "masked"}
+    config = config_of(mine)
+    run_ranks(config, 1, place / "meeting-masked")
+    return found | {"masked": run_folder(config)}
 
 
 def picture(path, width, height, orientation=None, mode="RGB"):
@@ -72,6 +77,42 @@ def test_a_picture_is_enlarged_by_the_factor_of_its_condition(runs, tmp_path):
     path = picture(tmp_path / "cat.png", 37, 16)
     assert sample(runs["srgan"], "--input", path, "--out", tmp_path / "out")[0] == 0
     assert Image.open(tmp_path / "out/cat.png").size == (74, 32)
+
+
+@pytest.mark.parametrize("options", [[], ["--resize"]])
+@pytest.mark.parametrize(("width", "height"), [(32, 32), (70, 45)])
+def test_known_pixels_of_a_picture_are_kept_exactly(runs, tmp_path, width, height, options):
+    path = picture(tmp_path / "cat.png", width, height)
+    hole = np.zeros((height, width), np.uint8)
+    hole[5:14, 3:20], hole[30, 9] = 255, 1
+    Image.fromarray(hole).save(tmp_path / "hole.png")
+    mask = ["--mask", tmp_path / "hole.png"]
+    assert sample(runs["masked"], "--input", path, *mask, "--out", tmp_path / "out", *options)[0] == 0
+    before, after = (np.asarray(Image.open(each)) for each in (path, tmp_path / "out/cat.png"))
+    assert np.array_equal(before[hole == 0], after[hole == 0])
+    assert not np.array_equal(before[5:14, 3:20], after[5:14, 3:20])
+    assert sample(runs["masked"], "--input", path, "--out", tmp_path / "drawn", *options)[0] == 0
+    drawn = np.asarray(Image.open(tmp_path / "drawn/cat.png"))
+    assert 0.5 < (drawn == before).all(2).mean() < 0.9
+
+
+def test_masks_that_cannot_be_used_are_told(runs, tmp_path):
+    path = picture(tmp_path / "cat.png", 32, 32)
+    for name, size, level in (("none", 32, 0), ("all", 32, 255), ("small", 16, 255)):
+        Image.new("L", (size, size), level).save(tmp_path / f"{name}.png")
+    for name, words in (
+        ("none", "the mask has no hole"),
+        ("all", "the mask leaves no known pixel"),
+        ("small", "the mask has 16x16 pixels, but the picture 32x32"),
+        ("absent", "--mask"),
+    ):
+        mask = ["--mask", tmp_path / f"{name}.png"]
+        code, _, error = sample(runs["masked"], "--input", path, *mask, "--out", tmp_path / "out")
+        assert (code, words in error) == (2, True), error
+    code, _, error = sample(runs["pix2pix"], "--input", path, "--mask", tmp_path / "all.png", "--out", tmp_path / "out")
+    assert (code, "this run fills no holes; leave --mask out" in error) == (2, True)
+    code, _, error = sample(runs["masked"], "--mask", tmp_path / "all.png", "--out", tmp_path / "out")
+    assert (code, "--mask: is for pictures of --input" in error) == (2, True)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "1", "P", "I;16"])
@@ -181,7 +222,7 @@ def test_folders_within_a_folder_are_kept_and_what_is_no_picture_is_named(runs, 
         (["--input", "cat.png", "--label", "0"], "--label: does not go with --input"),
         (["--input", "cat.png", "--out", "a.png"], "--out a.png: with --input it is a folder"),
         (["--input", "cat.png", "--out", "."], "would overwrite cat.png"),
-        (["--resize"], "--resize: scales pictures of --input"),
+        (["--resize"], "--resize: is for pictures of --input"),
     ],
 )
 def test_faults_are_one_line_each(runs, tmp_path, monkeypatch, options, words):

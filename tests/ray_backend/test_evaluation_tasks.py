@@ -55,7 +55,8 @@ class Answering(StopAt):
     def answer(self, wanted):
         if wanted.images in self.failing:
             return None, "Out of memory"
-        return scores._score(self.config.run.uri, self.config.evaluate.metrics, 1, wanted.checkpoint), ""
+        score, picture = scores._score(self.config.run.uri, self.config.evaluate.metrics, 1, wanted.checkpoint)
+        return score, "", picture
 
 
 def scored(config, at):
