@@ -21,7 +21,12 @@ from tests.waiting import WAIT
 ROOT = Path(__file__).parent.parent
 SMALL = {
     "dcgan_64.yaml": ["model.width=4", "train.total_images=192", "train.precision=float32", "evaluate.samples=16"],
-    "pix2pix_fluent.yaml": ["model.width=2", "train.total_images=192", "evaluate.samples=8"],
+    "pix2pix_fluent.yaml": [
+        "model.width=2",
+        "train.total_images=192",
+        "evaluate.samples=8",
+        "cluster.cpus_per_worker=1",
+    ],
     "quickstart.yaml": ["model.width=4", "train.total_images=192", "evaluate.samples=16"],
 }
 """Laid over the configs of the documents, so that their commands end in seconds."""

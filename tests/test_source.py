@@ -207,7 +207,7 @@ def test_pictures_lie_side_by_side():
         (["model.name=dcgan", "model.classes=3"], ["model.classes: 3", "no effect"]),
         (["objective.reconstruction={l3: 1.0}"], ["objective.reconstruction: 'l3'", "l1, l2"]),
         (["objective.reconstruction={l1: 0.0}"], ["objective.reconstruction", "greater than 0"]),
-        (["model.latent_size=8"], ["model.latent_size: 8", "no z"]),
+        (["model.latent_size=8"], ["model.latent_size: 8", "no effect with model.name: pix2pix"]),
         (["data.fields.lines.size=64"], ["objective.source.field: lines has 64", "must be equal"]),
         (["data.image_size=16"], ["data.image_size: 16", "32, 64"]),
         (["model.name=dcgan", "model.resize_convolution=true"], ["model.resize_convolution", "goes with pix2pix"]),
@@ -239,6 +239,29 @@ def test_faults_of_a_config_are_one_line_each(values, pairs, tmp_path, overrides
     for word in words:
         assert word in error
     assert "1 fault in" in error, error
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            ["evaluate.metrics=[l1,lpips]", "evaluate.lpips_weights=none.ckpt"],
+            "evaluate.lpips_weights: cannot read none",
+        ),
+        (
+            ["objective.reconstruction={perceptual: 1.0}", "objective.perceptual={network: vgg16, weights: none.ckpt}"],
+            "objective.perceptual.weights: cannot read none.ckpt",
+        ),
+        (["evaluate.samples=500"], "evaluate.samples: 500, but only"),
+    ],
+)
+def test_weights_and_held_out_samples_that_are_missing_are_told_before_the_run(
+    values, pairs, tmp_path, overrides, words
+):
+    evaluating = {"held_out_share": 0.1, "samples": 12, "every_images": 60}
+    file = write_yaml(tmp_path / "run.yaml", paired(values, pairs, evaluate=evaluating))
+    code, _, error = ganrun("train", file, "--validate", *overrides)
+    assert (code, words in error) == (2, True), error
 
 
 def test_a_config_without_faults_is_taken(values, pairs, tmp_path):

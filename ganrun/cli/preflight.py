@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from ganrun.config.field_types import EXTENSIONS
 from ganrun.config.ray_variables import cluster_address, session_folder
 from ganrun.config.schema import ClusterConfig, Config, DataConfig, EvaluateConfig, FieldConfig, ModelConfig
+from ganrun.config.schema_objective import ObjectiveConfig
 from ganrun.data.index import INDEX_NAME, DataSet, Index, open_data
 from ganrun.data.scored import open_scored
 from ganrun.errors import UserError
@@ -26,6 +27,7 @@ def check(config: Config) -> None:
         lambda: _check_data(config.data, config.model, config.evaluate, config.slots, config.target),
         lambda: check_rights(open_storage(config.run.storage, PATIENCE_SECONDS), "run.storage"),
         lambda: _check_gpus(config.cluster),
+        lambda: _check_weights(config.evaluate, config.objective),
         _check_local_ray,
     ]
     faults = []
@@ -53,7 +55,10 @@ def _check_homes(config: Config) -> None:
     shards = config.data.shards
     places = [("data.shards", place) for place in ([shards] if isinstance(shards, str) else shards)]
     places += [("run.storage", config.run.storage), ("run.start_from", config.run.start_from or "")]
-    places += [(f"evaluate.{key}", getattr(config.evaluate, key) or "") for key in ("extractor", "extractor_weights")]
+    places += [
+        (f"evaluate.{key}", getattr(config.evaluate, key) or "")
+        for key in ("extractor", "extractor_weights", "lpips_weights")
+    ]
     for key, place in places:
         try:
             expand_user(place.removeprefix("file://"))
@@ -181,6 +186,23 @@ def _samples_with(index: Index, extensions: Sequence[str]) -> int | None:
             return None
     there: int = sum(members.get(extension, 0) for extension in extensions)
     return None if set(extensions) & set(EXTENSIONS["image"]) else there
+
+
+def _check_weights(evaluate: EvaluateConfig, objective: ObjectiveConfig) -> None:
+    """Refuse weights of LPIPS and of the perceptual network that are not here: a run would find out at its first score.
+
+    With torch, which other runs do without.
+    """
+    lpips = bool(evaluate.every_images) and "lpips" in evaluate.metrics
+    vgg16 = "perceptual" in objective.reconstruction and objective.perceptual.network == "vgg16"
+    if not (lpips or vgg16):
+        return
+    from ganrun.models.lpips import read_weights
+
+    if lpips:
+        read_weights("alexnet", evaluate.lpips_weights, "evaluate.lpips_weights")
+    if vgg16:
+        read_weights("vgg16", objective.perceptual.weights, "objective.perceptual.weights")
 
 
 def _check_local_ray() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ganrun.games.conditions import UNCONDITIONAL
 from ganrun.inference import translation
 from ganrun.inference.sampling import Sampler
 from ganrun.inference.translation import Translator, starts
@@ -243,6 +244,15 @@ def test_a_small_picture_is_enlarged_on_request(runs, tmp_path):
     path = picture(tmp_path / "small.png", 20, 31)
     assert sample(runs["r3gan"], "--input", path, "--out", tmp_path / "out", "--resize")[0] == 0
     assert Image.open(tmp_path / "out/small.png").size == (20, 31)
+
+
+def test_a_run_without_a_picture_says_so_whatever_the_picture(runs, tmp_path, monkeypatch):
+    path = picture(tmp_path / "small.png", 20, 20)
+    sampler = Sampler(str(runs["pix2pix"]))
+    sampler.game = type("Game", (), {"condition": UNCONDITIONAL, "networks": sampler.game.networks})()
+    monkeypatch.setattr("ganrun.inference.sampling.Sampler", lambda run: sampler)
+    code, _, said = sample("run", "--input", path, "--out", tmp_path / "out")
+    assert (code, "small.png: this run has no condition to give; leave it out" in said) == (2, True)
 
 
 def test_without_noise_there_is_one_output(runs, tmp_path, monkeypatch):
