@@ -40,7 +40,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         *PADDED,
     ),
 }
-"""Config and overrides of each row. GANs halve to 4x4, so they see the padded pictures of 32x32; scores crop nothing."""
+"""Config and overrides of each row. GANs halve to 4x4, so they see the padded pictures of 32x32."""
 LEARNED = """
 ## What one learns
 - **A good likelihood is no promise of good samples.** The bits of a mixture or a VAE fall as each pixel is predicted
@@ -110,7 +110,8 @@ def write_page(folder: Path, page: Path) -> None:
         "Fashion-MNIST of the package: 8,000 pictures to learn from, 2,000 held out. Made by",
         "`python -m tests.benchmarks.families`, which resumes row by row.",
         "",
-        "| model | bits per dimension | Fréchet distance | precision | recall | s for 1,000 samples | parameters | images shown |",
+        "| model | bits per dimension | Fréchet distance | precision | recall | s for 1,000 samples | parameters "
+        "| images shown |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, row in rows.items():

@@ -84,5 +84,5 @@ def test_a_game_of_another_network_is_refused(values):
     config = run_config(values, "glow")
     config = config.model_copy(update={"model": config.model.model_copy(update={"name": "mine"})})
     config = config.model_copy(update={"data": config.data.model_copy(update={"image_size": 16, "crop": 16})})
-    with pytest.raises(UserError, match="objective.game: likelihood needs a network `density`"):
+    with pytest.raises(UserError, match=r"objective\.game: likelihood needs a network `density`"):
         build_game(config, torch.device("cpu"))
