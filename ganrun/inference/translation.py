@@ -80,7 +80,9 @@ class Translator:
                 all be the same.
         """
         whole = torch.from_numpy(pixels.copy()).permute(2, 0, 1).to(self.dtype).div(127.5).sub(1)
-        picture, size = whole, whole.shape[1:]
+        picture, size, condition = whole, whole.shape[1:], self.game.condition
+        if not condition.pictures:
+            condition.from_user(UserInput(name, whole))  # It says what it takes instead.
         if self.resize:
             picture = _resized(whole, [round(side * self.size / min(size)) for side in size])
         elif min(size) < self.size:
@@ -88,7 +90,6 @@ class Translator:
                 f"{name}: {size[1]}x{size[0]} pixels, but the network takes at least {self.size}x{self.size}; give a "
                 "larger picture, or --resize"
             )
-        condition = self.game.condition
         item = condition.complete(UserInput(name, whole, None if mask is None else torch.from_numpy(mask)))
         small = replace(item, picture=picture, mask=_resized_mask(item.mask, picture.shape[1:]))
         found = [self._image(small, number) for number in range(count)]
