@@ -43,8 +43,8 @@ LIVE = "live"
 OF_OTHERS = {
     f"ganrun_{name}"
     for name in ("gpu_seconds_total", "gpu_memory_bytes", "mode_distance", "shard_errors_total", "exploits_total")
-} | {"ganrun_trials"}
-"""What a run on CPUs, of images, without faults and without a search does not show."""
+} | {"ganrun_trials", "ganrun_worse_than_baseline"}
+"""What a run on CPUs, of images without pairs, without faults and without a search does not show."""
 QUIET = ("Restart", "Rollback", "Exploit", "Silent runs", "Ended")
 """What has nothing to show of a run that trains undisturbed."""
 
