@@ -67,8 +67,6 @@ class Evaluator:
             UserError: a metric cannot be computed for this run, or the data is corrupt.
         """
         self.extractor.to(generated.device)
-        if self._reference is None:
-            self._reference = self._real_statistics(group)
         made = self._score(generated, group)
         if self._of_baselines is None:
             self._of_baselines = self._score_baselines(generated, group)
@@ -81,9 +79,10 @@ class Evaluator:
 
     def _score(self, generated: ScoredImages, group: dist.ProcessGroup | None) -> Evaluation | None:
         """Return the scores of generated images, or of a baseline's, on rank 0; None on other ranks. Collective."""
-        assert self._reference is not None
         subject = ScoreSubject(generated, self.samples, self.cache, self.reals, self.extractor, group)
-        running = ScorePass(self.scores, subject)
+        running = ScorePass(self.scores, subject)  # First: it refuses what cannot be computed.
+        if self._reference is None:
+            self._reference = self._real_statistics(group)
         images = self._counted(running.watch(generated.images))
         fake = extract_generated(images, self.samples, BATCH, self.extractor, group, self._keep)
         running.add_over_ranks()

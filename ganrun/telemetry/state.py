@@ -143,17 +143,18 @@ class RunState(PushedState):
                 assert_never(event)
 
     def _started(self, event: messages.WorkersStarted) -> None:
-        reasons = [messages.FAILURE] * (event.failures - self._failures)
+        reasons = Counter({messages.FAILURE: max(event.failures - self._failures, 0)})
         if event.reason in (messages.PREEMPTION, messages.RESIZE):
-            reasons.append(event.reason)
+            reasons[event.reason] += 1
         if self._restart and (event.reason is None or not self._begun):
-            reasons.append(self._restart)
+            reasons[self._restart] += 1
+        reasons = +reasons
         # Without a reason a later start is that of a trial's next process, after the last one died.
         self._restart, self._begun, self._failures = messages.FAILURE, True, event.failures
-        for reason in reasons:
-            self._count(metrics.RESTARTS, 1, reason)
+        for reason, count in reasons.items():
+            self._count(metrics.RESTARTS, count, reason)
         if reasons:
-            self.note(f"Started again from {event.images:,} images ({', '.join(dict.fromkeys(reasons))}).")
+            self.note(f"Started again from {event.images:,} images ({', '.join(reasons)}).")
         self._forget(*(series for series in metrics.SERIES if series.of_a_rank))
         self._set(metrics.WORKERS, event.workers)
         self._begin_at(event.images)

@@ -11,6 +11,7 @@ from ganrun.config.run_spec import RunSpec
 from ganrun.data.decode import RawBatch
 from ganrun.games.build import build_game
 from ganrun.games.game import Batch
+from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
 from ganrun.training.ema import EMA
 from ganrun.training.flat import FlatNetwork, flatten
@@ -75,9 +76,10 @@ def _contiguous(spec: RunSpec) -> TrainingState:
     state = state_of(game, spec, Slots(1))
     inner = state.normalise
 
-    def place(batch: RawBatch) -> Batch:
+    def place(batch: RawBatch, noise: KeyedNoise | None = None) -> Batch:
         return {
-            name: each.contiguous() if isinstance(each, torch.Tensor) else each for name, each in inner(batch).items()
+            name: each.contiguous() if isinstance(each, torch.Tensor) else each
+            for name, each in inner(batch, noise).items()
         }
 
     state.normalise = place  # type: ignore[method-assign]

@@ -11,7 +11,7 @@ from scipy.stats import entropy
 from ganrun.evaluation.modes import MIXTURES, label_modes, mixture, mode_kl, modes, picture
 from ganrun.preparation.points import draw
 
-KINDS = sorted(MIXTURES)
+KINDS = [name for name, of in MIXTURES.items() if of.centres.shape[1] == 2]
 
 
 def scaled(points, kind):
@@ -43,7 +43,7 @@ def test_the_scale_loses_nothing(kind):
     of = mixture(kind)
     points = np.random.default_rng(0).normal(size=(1000, 2)).astype(np.float32)
     assert np.array_equal(points / np.float32(of.scale) * np.float32(of.scale), points)
-    assert 1 <= np.abs(of.centres / of.scale).max() <= 1
+    assert 1 <= np.abs((of.centres - of.offset) / of.scale).max() <= 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -50,6 +50,7 @@ def test_a_score_tells_where_it_came_from(tmp_path) -> None:
         "held_out": None,
         "samples": 103,
         "seed": 7,
+        "about": {},
         "metrics": {},
     }
 

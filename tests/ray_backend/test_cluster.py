@@ -97,9 +97,9 @@ def test_a_signal_ends_the_start_of_a_ray_and_all_its_processes(values, tmp_path
 
 
 def words(process):
-    """The command line of a process; empty once it has ended."""
+    """The command line of a process; empty once it has ended, also where its number has been given to another."""
     with contextlib.suppress(psutil.Error):
-        return " ".join(process.cmdline())
+        return " ".join(process.cmdline()) if process.is_running() else ""
     return ""
 
 

@@ -55,6 +55,10 @@ def strategy(hint):
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return st.one_of(*map(strategy, arguments))
+    if isinstance(hint, type) and issubclass(hint, tuple):  # A NamedTuple.
+        return st.builds(hint, **{name: strategy(each) for name, each in get_type_hints(hint).items()})
+    if isinstance(hint, type) and issubclass(hint, messages.Message):
+        return made(hint)
     if origin is list:
         return st.lists(strategy(*arguments), max_size=3)
     return st.dictionaries(*map(strategy, arguments), max_size=3)

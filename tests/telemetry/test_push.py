@@ -84,7 +84,7 @@ def test_what_the_workers_say_becomes_series(values):
         ("gpu_seconds_total",): 5.0,
         ("frechet_distance", "e", "20"): 7.0,
         ("kid",): 0.5,
-        ("evaluation", "density"): 0.75,
+        ("evaluation", "density", ""): 0.75,
         ("checkpoint_failures_total",): 1,
         ("checkpoint_last_success_timestamp_seconds",): 9.0,
         ("sample_diversity",): 0.25,
