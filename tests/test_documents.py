@@ -27,6 +27,15 @@ SMALL = {
         "evaluate.samples=8",
         "cluster.cpus_per_worker=1",
     ],
+    **{
+        f"{name}_fluent.yaml": [
+            "model.width=4",
+            "train.total_images=64",
+            "evaluate.samples=8",
+            "cluster.cpus_per_worker=1",
+        ]
+        for name in ("super_resolution", "inpainting")
+    },
     "quickstart.yaml": ["model.width=4", "train.total_images=192", "evaluate.samples=16"],
 }
 """Laid over the configs of the documents, so that their commands end in seconds."""
@@ -117,6 +126,11 @@ def test_from_photographs_to_an_exported_model(place):
 
 def test_from_pairs_to_a_translated_picture(place):
     make_pairs(place)
+    for name, size in (("small", 20), ("photo", 80)):
+        Image.new("RGB", (size, size), "teal").save(place / f"{name}.png")
+    hole = np.zeros((80, 80), np.uint8)
+    hole[20:40, 30:60] = 255
+    Image.fromarray(hole).save(place / "hole.png")
     for block in blocks("tasks.md", "sh"):
         for command in block.splitlines():
             if command.startswith("ganrun train"):
@@ -131,6 +145,8 @@ def test_from_pairs_to_a_translated_picture(place):
             source = next((place / "sketches").rglob(f"{name}.png"))
             assert Image.open(path).size == Image.open(source).size
     assert [len(list((place / name).rglob("*.png"))) for name in ("coloured", "three", "scaled")] == [80, 120, 40]
+    assert Image.open(place / "large/small.png").size == (80, 80)
+    assert len(list((place / "filled").rglob("*.png"))) == 81
     (code,) = blocks("tasks.md", "python")
     checked = subprocess.run(
         [sys.executable, "-c", code + "assert images.shape == (4, 3, 64, 64)"], capture_output=True, text=True
