@@ -6,6 +6,7 @@ from ganrun.config.field_types import EXTENSIONS
 from ganrun.config.ray_variables import cluster_address, session_folder
 from ganrun.config.schema import ClusterConfig, Config, DataConfig, EvaluateConfig, FieldConfig, ModelConfig
 from ganrun.config.schema_objective import ObjectiveConfig
+from ganrun.config.validate_likelihood import WITH_EM
 from ganrun.data.index import INDEX_NAME, DataSet, Index, open_data
 from ganrun.data.scored import open_scored
 from ganrun.errors import UserError
@@ -93,7 +94,7 @@ def _check_data(
             f"data.slots: {slots}, but evaluate.held_out_share: {evaluate.held_out_share} leaves only {left} of "
             f"{data.samples} samples to train on; lower the one or the other"
         )
-    if "mixture" in model.name and model.components > left:
+    if model.name in WITH_EM and model.components > left:
         raise UserError(
             f"model.components: {model.components:,}, but there are only {left:,} training samples; set at most "
             f"{left:,}"

@@ -29,44 +29,20 @@ SEARCH_SIZE = 64
 """Pixels a side at which conditions are compared; larger pictures are averaged down to it."""
 
 
-@dataclass(frozen=True)
-class BaselineImages:
-    """Answers of a baseline by number, in place of generated images.
+@dataclass(frozen=True, kw_only=True)
+class BaselineImages(GeneratedImages):
+    """Answers of a baseline by number, to the conditions of generated images.
 
     Attributes:
-        generated: the generated images, whose conditions are answered.
         answer: (start, count) -> images [count, C, H, W] in [-1, 1].
     """
 
-    generated: GeneratedImages
     answer: Callable[[int, int], Tensor]
-
-    @property
-    def seed(self) -> int:
-        """Seed of the generated images."""
-        return self.generated.seed
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the images."""
-        return self.generated.device
 
     @torch.inference_mode()
     def images(self, start: int, count: int) -> Tensor:
         """Return the answers numbered from `start`, [count, C, H, W] in [-1, 1]."""
         return self.answer(start, count)
-
-    def labels(self, samples: int) -> Tensor | None:
-        """Return the labels of the conditions."""
-        return self.generated.labels(samples)
-
-    def given(self, start: int, count: int) -> Given:
-        """Return the conditions."""
-        return self.generated.given(start, count)
-
-    def truth(self, start: int, count: int) -> Tensor | None:
-        """Return the real images that belong to the conditions."""
-        return self.generated.truth(start, count)
 
 
 def baselines(
@@ -76,8 +52,8 @@ def baselines(
     if not isinstance(generated, GeneratedImages) or generated.pairs is None:
         return {}
     condition, training = generated.game.condition, generated.pairs.training
-    found = {name: BaselineImages(generated, _of_given(generated, each)) for name, each in condition.baselines.items()}
-    if training is not None and _of_data(generated):
+    answers = {name: _of_given(generated, each) for name, each in condition.baselines.items()}
+    if training is not None and (names := _of_data(generated)):
         mean, nearest = _training_answers(generated, training, samples, group)
         dtype, target = generated.dtype, training.target
         of_data: dict[str, Callable[[int, int], Tensor]] = {
@@ -86,15 +62,15 @@ def baselines(
                 nearest[start : start + count].tolist(), generated.device, dtype
             )[target],
         }
-        found |= {name: BaselineImages(generated, of_data[name]) for name in _of_data(generated)}
-    return found
+        answers |= {name: of_data[name] for name in names}
+    return {name: BaselineImages(**vars(generated), answer=answer) for name, answer in answers.items()}
 
 
-def count_baselines(generated: ScoredImages) -> int:
-    """Return the number of baselines of a run."""
+def baseline_names(generated: ScoredImages) -> tuple[str, ...]:
+    """Return the names of the baselines of a run."""
     if not isinstance(generated, GeneratedImages) or generated.pairs is None:
-        return 0
-    return len(generated.game.condition.baselines) + len(_of_data(generated))
+        return ()
+    return (*generated.game.condition.baselines, *_of_data(generated))
 
 
 def _of_data(generated: GeneratedImages) -> tuple[str, ...]:
@@ -121,7 +97,8 @@ def _training_answers(
     """
     rank, world = (0, 1) if group is None else (group.rank(), group.size())
     condition, device = generated.game.condition, generated.device
-    wanted = torch.cat([_pixels(generated, generated.given(at, min(BATCH, samples - at))) for at in _starts(samples)])
+    given = [generated.given(at, min(BATCH, samples - at)) for at in _starts(samples)]
+    wanted = torch.cat([_pixels(generated, each) for each in given])
     shape = training.at([0], device, generated.dtype)[training.target].shape[1:]
     total = torch.zeros(shape, dtype=torch.int64, device=device)
     nearest = torch.full((samples,), torch.iinfo(torch.int64).max, device=device)
@@ -147,25 +124,24 @@ def _starts(samples: int) -> list[int]:
 
 
 def _pixels(generated: GeneratedImages, given: Given) -> Tensor:
-    """Return the pictures of conditions as pixels in 0..255, averaged down to SEARCH_SIZE, uint8 [B, N]."""
+    """Return the pictures of conditions as whole numbers in 0..255, averaged down to SEARCH_SIZE, float64 [B, N]."""
     pictures = [given[name] for name in generated.game.condition.pictures]
     small = [F.adaptive_avg_pool2d(each, min(each.shape[-1], SEARCH_SIZE)) for each in pictures]
-    return torch.cat([to_uint8(each).flatten(1) for each in small], 1)
+    return torch.cat([to_uint8(each).flatten(1) for each in small], 1).double()
 
 
 def _squared_distances(one: Tensor, other: Tensor) -> Tensor:
-    """Return the squared distances of rows, uint8 [M, N] and [B, N] -> int64 [M, B], exactly.
+    """Return the squared distances of rows of whole numbers, float64 [M, N] and [B, N] -> int64 [M, B], exactly.
 
-    Sums stay below 2^53, so float64, whose products are fast, makes no error in any order.
+    Sums stay below 2^53, so float64 makes no error in any order.
     """
-    rows, columns = one.double(), other.double()
-    squares = rows.square().sum(1, keepdim=True) - 2 * (rows @ columns.T) + columns.square().sum(1)
+    squares = one.square().sum(1, keepdim=True) - 2 * (one @ other.T) + other.square().sum(1)
     return squares.to(torch.int64)
 
 
 def cache_name(made_of: Mapping[str, Any]) -> str:
     """Return the file name of the numbers of baselines in the cache of all runs, from all that they depend on."""
-    text = json.dumps({"baselines": 1, **made_of}, sort_keys=True, default=str)
+    text = json.dumps({"kind": "baselines", **made_of}, sort_keys=True, default=str)
     return f".statistics/{hashlib.sha256(text.encode()).hexdigest()}.safetensors"
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ganrun.evaluation.baselines import baselines, cache_name, read_values, write_values
+from ganrun.evaluation.baselines import baseline_names, baselines, cache_name, read_values, write_values
 from ganrun.evaluation.evaluation import Evaluation, distance_name
 from ganrun.evaluation.feature_scores import frechet
 from ganrun.evaluation.feature_statistics import FeatureStatistics, Keep, extract_generated, extract_real
@@ -112,7 +112,12 @@ class Evaluator:
         own = [name for name, score in self.scores.items() if not type(score).__module__.startswith("ganrun.")]
         if pairs is None or pairs.origin is None or own:
             return None
-        settings = {"scores": sorted(self.scores), "samples": self.samples, "seed": generated.seed}
+        settings = {
+            "scores": sorted(self.scores),
+            "baselines": baseline_names(generated),  # Some need a package that may be missing here.
+            "images": self.samples,
+            "seed": generated.seed,
+        }
         return cache_name({**pairs.origin, **self.reals.origin, **self.extractor.provenance, **settings})
 
     def _evaluation(

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ganrun.config.schema import EvaluateConfig
+from ganrun.errors import UserError
 from ganrun.evaluation.score import Features, Score, ScoreBatch, ScoreSubject, Sums
 from ganrun.models.given import Given
-from ganrun.models.lpips import SMALLEST, Lpips, missing
+from ganrun.models.lpips import SMALLEST, Lpips
 
 WINDOW, SIGMA = 11, 1.5
 """Pixels a side and deviation of the Gaussian window of SSIM."""
@@ -133,7 +134,13 @@ class LpipsScore(PairedScore):
 
     def unavailable(self, subject: ScoreSubject) -> str | None:
         """Return the reason for which the score cannot be computed; None if it can."""
-        return super().unavailable(subject) or missing(self.where)
+        if reason := super().unavailable(subject):
+            return reason
+        try:
+            self._network(subject.generated.device)  # Once for all scores of a run.
+        except UserError as error:
+            return str(error)
+        return None
 
     def _load(self, device: torch.device) -> Lpips:
         return Lpips("alexnet", self.where).to(device)

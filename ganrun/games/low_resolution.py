@@ -6,6 +6,7 @@ of Pillow, so that pictures that a user has made smaller are of the same kind.
 Shapes: B batch, C channels, S image size in pixels, F factor.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -105,17 +106,14 @@ def jpeg(images: Tensor, noise: KeyedNoise) -> Tensor:
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality) / 100
     height, width = images.shape[2:]
     padded = F.pad(images, (0, -width % 8, 0, -height % 8), mode="replicate") * 127.5 - 0.5  # Levels - 128, as JPEG's.
-    colour = padded.shape[1] == 3
-    to_luma = torch.tensor(LUMA, dtype=images.dtype, device=images.device) if colour else torch.eye(1).to(images)
+    to_luma, from_luma, tables, cosines = _jpeg_constants(padded.shape[1], images.dtype, images.device)
     planes = torch.einsum("ij,bjhw->bihw", to_luma, padded)
-    tables = torch.tensor([LUMA_TABLE, CHROMA_TABLE, CHROMA_TABLE][: padded.shape[1]]).to(images).view(-1, 1, 1, 8, 8)
     steps = (tables * scale).round().clamp(min=1)  # [B, C, 1, 1, 8, 8]
     rows, columns = (side // 8 for side in planes.shape[2:])
     blocks = planes.reshape(*planes.shape[:2], rows, 8, columns, 8).transpose(3, 4)  # [B, C, rows, columns, 8, 8]
-    cosines = _cosines().to(images)
     quantised = (cosines @ blocks @ cosines.T / steps).round() * steps
     planes = (cosines.T @ quantised @ cosines).transpose(3, 4).flatten(4).flatten(2, 3)
-    restored = torch.einsum("ij,bjhw->bihw", torch.linalg.inv(to_luma), planes)[..., :height, :width]
+    restored = torch.einsum("ij,bjhw->bihw", from_luma, planes)[..., :height, :width]
     return (restored + 0.5) / 127.5
 
 
@@ -135,6 +133,18 @@ CHROMA_TABLE = (
     *(47, 66, 99, 99, 99, 99, 99, 99, *(99,) * 32),
 )
 """Of chroma (table K.2)."""
+
+
+@functools.cache
+def _jpeg_constants(channels: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return luma and chroma of colours, and back, [C, C]; steps of quality 50, [C, 1, 1, 8, 8]; cosines, [8, 8].
+
+    They are made once: a captured round cannot copy numbers from the host.
+    """
+    to_luma = torch.tensor(LUMA, dtype=torch.float64) if channels == 3 else torch.eye(1, dtype=torch.float64)
+    tables = torch.tensor([LUMA_TABLE, CHROMA_TABLE, CHROMA_TABLE][:channels]).view(-1, 1, 1, 8, 8)
+    made = [each.to(device, dtype) for each in (to_luma, torch.linalg.inv(to_luma), tables, _cosines())]
+    return made[0], made[1], made[2], made[3]
 
 
 def _cosines() -> Tensor:

@@ -13,7 +13,7 @@ from ganrun.data.cache import cache_folder, open_cache
 from ganrun.data.index import DataSet, open_data
 from ganrun.data.scored import open_scored
 from ganrun.errors import UserError
-from ganrun.evaluation.baselines import count_baselines
+from ganrun.evaluation.baselines import baseline_names
 from ganrun.evaluation.classifier_accuracy import classification_accuracy_score
 from ganrun.evaluation.evaluation import Evaluation
 from ganrun.evaluation.evaluator import Evaluator
@@ -156,7 +156,7 @@ def _compare(
     if request.metrics is None:
         subject = ScoreSubject(generated, samples, cache, reals, extractor)
         scores = {name: score for name, score in scores.items() if score.unavailable(subject) is None}
-    total = samples * (1 + count_baselines(generated)) + reals.samples
+    total = samples * (1 + len(baseline_names(generated))) + reals.samples
     evaluator = Evaluator(extractor, reals, samples, scores, cache, lambda count: seen(count, total))
     found = evaluator.score(generated)
     if request.classifier_accuracy:

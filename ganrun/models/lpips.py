@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import io
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,22 +38,33 @@ _COMPARED: dict[Net, tuple[int, ...]] = {"alexnet": (1, 4, 7, 9, 11), "vgg16": (
 
 
 class Trunk(nn.Module):
-    """Convolutions of a classifier: RGB [B, 3, S, S], scaled as ImageNet's -> its compared features, highest first.
+    """Convolutions of a classifier: images [B, C, S, S] in [-1, 1], C = 1 or 3 -> its compared features, highest first.
 
     Args:
         net: alexnet or vgg16.
+        tensors: its weights, see `read_weights`.
     """
 
-    def __init__(self, net: Net) -> None:
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, net: Net, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         with torch.device("meta"):  # Its classifier, most of the weights, is not needed.
             whole = getattr(torchvision.models, net)(weights=None)
         self._compared = _COMPARED[net]
         self.layers = whole.features[: self._compared[-1] + 1].to_empty(device="cpu")
+        for number, convolution in enumerate(layer for layer in self.layers if isinstance(layer, nn.Conv2d)):
+            kernel = tensors[f"Conv_{number}.kernel"]  # [H, W, in, out]
+            convolution.load_state_dict({"weight": kernel.permute(3, 2, 0, 1), "bias": tensors[f"Conv_{number}.bias"]})
+        # Buffers, since a captured round cannot copy numbers from the host.
+        self.register_buffer("shift", torch.tensor(SHIFT).view(3, 1, 1))
+        self.register_buffer("scale", torch.tensor(SCALE).view(3, 1, 1))
+        self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the features after the ReLUs that are compared."""
-        found, x = [], images
+        found, x = [], (images.expand(-1, 3, -1, -1) - self.shift) / self.scale
         for number, layer in enumerate(self.layers):
             x = layer(x)
             if number in self._compared:
@@ -73,14 +85,14 @@ class Lpips(nn.Module):
 
     def __init__(self, net: Net = "alexnet", where: str | None = None) -> None:
         super().__init__()
-        self.trunk = load_trunk(net, where)
         tensors = _tensors(net, where, "evaluate.lpips_weights")
         heads = [value for name, value in tensors.items() if name.startswith("NetLinLayer")]
+        self.trunk = Trunk(net, tensors)
         self.heads = nn.ParameterList(nn.Parameter(head, requires_grad=False) for head in heads)
 
     def forward(self, one: Tensor, other: Tensor) -> Tensor:
         """Return the distances [B]."""
-        pairs = zip(self.heads, self.trunk(imagenet_scaled(one)), self.trunk(imagenet_scaled(other)), strict=True)
+        pairs = zip(self.heads, self.trunk(one), self.trunk(other), strict=True)
         found = [((_unit(a) - _unit(b)).square() * head.view(1, -1, 1, 1)).sum(1).mean((1, 2)) for head, a, b in pairs]
         return torch.stack(found).sum(0)
 
@@ -90,32 +102,13 @@ def _unit(features: Tensor) -> Tensor:
     return features / (features.square().sum(1, keepdim=True).sqrt() + 1e-10)
 
 
-def imagenet_scaled(images: Tensor) -> Tensor:
-    """Return images [B, C, S, S] in [-1, 1] as RGB of ImageNet's mean 0 and deviation 1."""
-    shift, scale = (torch.tensor(each, device=images.device).to(images.dtype).view(3, 1, 1) for each in (SHIFT, SCALE))
-    return (images.expand(-1, 3, -1, -1) - shift) / scale
-
-
-def load_trunk(net: Net, where: str | None = None, key: str = "evaluate.lpips_weights") -> Trunk:
-    """Build a trunk with its published weights, frozen. `key` names `where` in messages.
+def vgg16_trunk(where: str | None) -> Trunk:
+    """Build the trunk of VGG16 for `objective.perceptual.weights`, frozen.
 
     Raises:
         UserError: see `read_weights`.
     """
-    tensors, trunk = _tensors(net, where, key), Trunk(net)
-    for number, convolution in enumerate(layer for layer in trunk.layers if isinstance(layer, nn.Conv2d)):
-        kernel = tensors[f"Conv_{number}.kernel"]  # [H, W, in, out]
-        convolution.load_state_dict({"weight": kernel.permute(3, 2, 0, 1), "bias": tensors[f"Conv_{number}.bias"]})
-    return trunk.eval().requires_grad_(False)
-
-
-def missing(where: str | None, key: str = "evaluate.lpips_weights", net: Net = "alexnet") -> str | None:
-    """Return what is wrong with the weights, see `read_weights`; None if they can be read."""
-    try:
-        read_weights(net, where, key)
-    except UserError as error:
-        return str(error)
-    return None
+    return Trunk("vgg16", _tensors("vgg16", where, "objective.perceptual.weights"))
 
 
 def read_weights(net: Net, where: str | None, key: str) -> bytes:

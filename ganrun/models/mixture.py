@@ -123,11 +123,7 @@ class Mixture(Density):
             moments += torch.stack([x.sum(0), x.square().sum(0)])
         add_over_ranks(sums)
         count = int(sums[0])
-        if components > count:
-            raise UserError(
-                f"model.components: {components:,}, but there are only {count:,} training samples; set at most "
-                f"{count:,}"
-            )
+        check_components(components, count)
         mean = moments[0] / count
         deviation = (moments[1] / count - mean.square()).clamp(min=0).sqrt()[:, None]
         if self.of_points:
@@ -208,6 +204,19 @@ class Mixture(Density):
         """Set variances [G, K, N], or those just above the least."""
         floor = self.floor.double().square()
         self.log_deviations.copy_(0.5 * torch.log((variances.double() - floor).clamp(min=1e-6 * floor + 1e-30)))
+
+
+def check_components(components: int, samples: int) -> None:
+    """Check that there are not more components than training samples.
+
+    Raises:
+        UserError: there are.
+    """
+    if components > samples:
+        raise UserError(
+            f"model.components: {components:,}, but there are only {samples:,} training samples; set at most "
+            f"{samples:,}"
+        )
 
 
 def mixture(model: ModelConfig, data: DataConfig) -> dict[str, nn.Module]:

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ganrun.config.schema import DataConfig, ModelConfig
-from ganrun.errors import UserError
 from ganrun.models.density import LEVELS, AddOverRanks, Density, Passes, dequantised, quantised
 from ganrun.models.logistic_mixture import choose
-from ganrun.models.mixture import LEVEL_DEVIATION, LONELY
+from ganrun.models.mixture import LEVEL_DEVIATION, LONELY, check_components
 from ganrun.rng import KeyedNoise
 
 logger = logging.getLogger(__name__)
@@ -98,11 +97,8 @@ class FactorAnalysers(Density):
             y = dequantised(images, noise).flatten(1).double()
             sums += torch.cat([y.new_tensor([len(y)]), y.sum(0), y.square().sum(0)])
         add_over_ranks(sums)
-        if self.components > (count := int(sums[0])):
-            raise UserError(
-                f"model.components: {self.components:,}, but there are only {count:,} training samples; set at most "
-                f"{count:,}"
-            )
+        count = int(sums[0])
+        check_components(self.components, count)
         mean = sums[1 : numbers + 1] / count
         deviation = (sums[numbers + 1 :] / count - mean.square()).clamp(min=0).sqrt()
         generator = torch.Generator().manual_seed(self.components)

