@@ -43,10 +43,11 @@ class ProgressDisplay:
             case ScoreTaken(images, name, value):
                 self.scores.append((images, name, value))
                 followed = event.followed
-                shown = "" if followed == "distance" else f"; {followed}: {format_score(event.values.get(followed))}"
                 best = ", the best so far" if event.best else ""
                 self.comparisons = compare(event.values)
-                shown += "".join(f"; {each}" for each in self.comparisons)
+                shown = "".join(f"; {each}" for each in self.comparisons)
+                if followed not in ("distance", *(each.score for each in self.comparisons)):
+                    shown = f"; {followed}: {format_score(event.values.get(followed))}{shown}"
                 self.write_line(f"{name} at {images:,} images: {format_score(value)}{shown}{best}")
             case Note(text):
                 self.write_line(text)

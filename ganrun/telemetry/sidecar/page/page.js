@@ -131,11 +131,11 @@ function charts(points, run) {
   const named = (prefix) => parts(prefix).map((name) => [name, name.slice(prefix.length)]);
   const isPoints = points.some((point) => CHARTED.mode_distance in point);
   const score = isPoints ? CHARTED.mode_distance : CHARTED.frechet_distance;
-  const beside = (name, label) => [[name, label], ...named(name + AT)]; // With its baselines.
+  const beside = (name, alone) => [[name, named(name + AT).length ? "this run" : alone], ...named(name + AT)];
   const wanted = [
     ["Losses", named(CHARTED.loss)],
     [run.score_name || "Score (lower is better)", beside(score, "lower is better")],
-    ...PAIRED.filter((name) => parts(name + AT).length).map((name) => [`${name} beside baselines`, beside(name, "this run")]),
+    ...PAIRED.filter((name) => parts(name + AT).length).map((name) => [`${name} beside baselines`, beside(name)]),
     ["Discriminator's mean output", named(CHARTED.logit)],
     ["Gradient norms", named(CHARTED.gradient_norm)],
     ["Images/s", [[CHARTED.images_per_second, "images/s"]]],
