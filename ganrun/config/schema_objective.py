@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from ganrun.config.field_types import FIXED, Count, NotNegative, Positive, Section, Share, Whole, listed
+from ganrun.config.registry import HORIZONS
 
 
 class SourceConfig(Section):
@@ -47,6 +48,16 @@ class MaskedConfig(Section):
     """Image field of one channel with the holes, in place of drawn ones: other than black is the hole."""
 
 
+class PastFramesConfig(Section):
+    """Condition `past_frames`: the frames before the generated one."""
+
+    frames: Annotated[Count, Field(le=16, json_schema_extra=FIXED)] = 4
+    """Past frames that both networks are given, 1 to 16: image fields past_1, the last one, to past_N."""
+    horizons: Annotated[Count, Field(le=HORIZONS, json_schema_extra=FIXED)] = 1
+    """Frames that scores and sample pictures predict, 1 to 16, each fed back; beyond the first: fields next_2 to
+    next_N."""
+
+
 class PerceptualConfig(Section):
     """Network of the reconstruction term perceptual."""
 
@@ -64,8 +75,8 @@ class ObjectiveConfig(Section):
     target: Annotated[str, Field(json_schema_extra=FIXED)] = "image"
     """Field of data.fields that is generated."""
     condition: Annotated[str | None, Field(json_schema_extra=FIXED)] = None
-    """What both networks are told: none, label, source (a picture), low_resolution, masked, or one of run.imports;
-    unset: label if model.classes is above 0, else none."""
+    """What both networks are told: none, label, source (a picture), low_resolution, masked, past_frames, or one of
+    run.imports; unset: label if model.classes is above 0, else none."""
     source: SourceConfig = SourceConfig()
     """Settings of the condition source."""
     likelihood: LikelihoodConfig = LikelihoodConfig()
@@ -74,11 +85,13 @@ class ObjectiveConfig(Section):
     """Settings of the condition low_resolution."""
     masked: MaskedConfig = MaskedConfig()
     """Settings of the condition masked."""
+    past_frames: PastFramesConfig = PastFramesConfig()
+    """Settings of the condition past_frames."""
     loss: Annotated[str, Field(json_schema_extra=FIXED)] = "non_saturating"
     """Adversarial loss: non_saturating, minimax, least_squares, hinge, wasserstein, relativistic, or imported."""
     reconstruction: Annotated[dict[str, Positive], Field(json_schema_extra=FIXED)] = {}
     """Terms beside the generator's adversarial loss that pull an image towards the one that belongs to its condition,
-    with their weights: l1, l2, feature_matching, perceptual."""
+    with their weights: l1, l2, gradient_difference, feature_matching, perceptual."""
     reconstruct_first_images: Whole = 0
     """Real images at the beginning of the run over which the generator learns from `reconstruction` alone, without
     discriminator, as SRResNet before SRGAN; 0: none."""

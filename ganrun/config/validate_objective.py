@@ -6,7 +6,7 @@ from ganrun.config.schema import Config
 from ganrun.config.schema_objective import PerceptualConfig
 from ganrun.config.validate_parts import Faults
 
-SECTIONS = ("source", "low_resolution", "masked")
+SECTIONS = ("source", "low_resolution", "masked", "past_frames")
 """Conditions with a section of their name under `objective`."""
 BUILT_IN = ("none", "label", *SECTIONS)
 PERCEPTUAL_PIXELS = 32
@@ -88,6 +88,7 @@ def picture_conflicts(config: Config) -> Faults:
         yield from _source_conflicts(config)
     if objective.target in config.data.fields:
         yield from _size_conflicts(config, condition)
+        yield from _clip_conflicts(config) if condition == "past_frames" else ()
     if objective.reconstruct_first_images and not objective.reconstruction:
         yield (
             {"objective.reconstruct_first_images", "objective.reconstruction"},
@@ -134,6 +135,24 @@ def _size_conflicts(config: Config, condition: str) -> Faults:
                 {"objective.masked.field", "data.fields"},
                 f"objective.masked.field: {name} {found}; it should have 1 channel and {size} pixels a side",
             )
+
+
+def _clip_conflicts(config: Config) -> Faults:
+    """Yield frames of a clip that are no fields, or of another shape than the generated one."""
+    settings, target, data = config.objective.past_frames, config.objective.target, config.data
+    names = [f"past_{back}" for back in range(1, settings.frames + 1)]
+    names += [f"next_{horizon}" for horizon in range(2, settings.horizons + 1)]
+    wrong = [
+        name
+        for name in names
+        if name not in data.fields or data.fields[name].kind != "image" or data.shape(name) != data.shape(target)
+    ]
+    if wrong:
+        yield (
+            {"objective.past_frames.frames", "objective.past_frames.horizons", "data.fields"},
+            f"data.fields: objective.past_frames: {{frames: {settings.frames}, horizons: {settings.horizons}}} needs "
+            f"image fields with the channels and the size of {target}; add {': image, '.join(wrong)}: image",
+        )
 
 
 def _perceptual_conflicts(config: Config) -> Faults:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ganrun.config.registry import HIGHER_IS_BETTER, OF_HOLES, PAIRED
+from ganrun.config.registry import HIGHER_IS_BETTER, OF_HOLES, OF_HORIZONS, PAIRED
 from ganrun.config.schema import Config, EvaluateConfig
 from ganrun.config.schema_optimizer import PlayerOptimizerConfig
 
@@ -24,9 +24,11 @@ def of_points(config: Config) -> bool:
 
 def score_names(config: Config) -> list[str]:
     """Return the names that `evaluate.best.metric` and `tune.metric` may have."""
-    metrics = [name for name in config.evaluate.metrics if name != "modes"]
+    metrics = [name for name in config.evaluate.metrics if name not in ("modes", "horizons")]
     if of_points(config):
         return ["distance", *MODES, "high_quality_share", *metrics]
+    if "horizons" in config.evaluate.metrics:
+        metrics += OF_HORIZONS[: 2 * config.objective.past_frames.horizons]
     return ["distance", *metrics, *(MODES if "modes" in config.evaluate.metrics else ())]
 
 
@@ -47,8 +49,9 @@ def score_conflicts(config: Config) -> Faults:
         names = score_names(config)
         if metric not in names:
             advice = f"add it to evaluate.metrics: {list(config.evaluate.metrics)}"
-            if metric == "modes":
-                advice = f"name one of its values, {' or '.join(MODES)}"
+            if metric in ("modes", "horizons"):
+                values = MODES if metric == "modes" else OF_HORIZONS[:2]
+                advice = f"name one of its values, {' or '.join(values)}"
             yield (
                 {f"{where}.metric", "evaluate.metrics"},
                 f"{where}.metric: {metric} is not computed; allowed: {', '.join(names)}; {advice}",
@@ -65,7 +68,7 @@ def _point_conflicts(config: Config) -> Faults:
     if not of_points(config):
         return
     held_out = () if "bits_per_dimension" in config.evaluate.metrics else ("held_out_share", "shards")
-    of_images = {*HIGHER_IS_BETTER, "modes"} - {"bits_per_dimension"}
+    of_images = {*HIGHER_IS_BETTER, "modes", "horizons"} - {"bits_per_dimension"}
     for key in ("extractor", "extractor_weights", "metrics", *held_out):
         value = getattr(config.evaluate, key)
         shown = value if key != "metrics" else [name for name in value if name in of_images]
@@ -80,10 +83,15 @@ def _pair_conflicts(config: Config) -> Faults:
     """Yield scores of pairs of a run whose generated images belong to no real ones."""
     condition = config.objective.condition_with(config.model.classes)
     holes = [name for name in config.evaluate.metrics if name in OF_HOLES]
-    if holes and condition in ("source", "low_resolution"):
+    if holes and condition in ("source", "low_resolution", "past_frames"):
         yield (
             {"evaluate.metrics", "objective.condition"},
             f"evaluate.metrics: {holes[0]} is of holes, but objective.condition: {condition} has none; leave it out",
+        )
+    if "horizons" in config.evaluate.metrics and condition in ("none", "label", "source", "low_resolution", "masked"):
+        yield (
+            {"evaluate.metrics", "objective.condition"},
+            f"evaluate.metrics: horizons is of frames, but objective.condition: {condition} has none; leave it out",
         )
     if condition in ("none", "label") and (paired := [name for name in config.evaluate.metrics if name in PAIRED]):
         yield (

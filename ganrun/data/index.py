@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ganrun.data.held_out import WHOLE, Part
-from ganrun.data.shard_uris import expand, package_folder
+from ganrun.data.shard_uris import COMPUTED, expand, package_folder
 from ganrun.errors import UserError, escaped
 from ganrun.storage import INDEX_BYTES, PATIENCE_SECONDS, Storage, open_storage
 
@@ -235,7 +235,7 @@ def open_data(
 def _open_part(uri: str, read_index: Callable[[str], DataSet], key: str) -> DataSet:
     """Open a folder with an index, or one shard with its index beside it."""
     if uri.startswith("package:"):
-        return read_index(package_folder(uri, key))
+        return read_index(uri if uri == COMPUTED else package_folder(uri, key))
     if not uri.endswith((".tar", ".tar.gz")) or os.path.isdir(uri.removeprefix("file://")):
         return read_index(uri.rstrip("/"))
     folder, _, name = uri.rpartition("/")
@@ -248,8 +248,16 @@ def _open_part(uri: str, read_index: Callable[[str], DataSet], key: str) -> Data
     return DataSet(replace(whole.index, shards=(shard,)), (whole.places[found[0]],))
 
 
+def _open_place(uri: str, patience_seconds: float) -> Storage:
+    if uri != COMPUTED:
+        return open_storage(uri, patience_seconds)
+    from ganrun.data.moving_fashion import MovingFashion  # With numpy and Pillow, which other data does without here.
+
+    return MovingFashion()
+
+
 def _read_index(patience_seconds: float, key: str, uri: str) -> DataSet:
-    place = open_storage(uri, patience_seconds)
+    place = _open_place(uri, patience_seconds)
     try:
         data = place.read(INDEX_NAME, INDEX_BYTES)
     except FileNotFoundError:

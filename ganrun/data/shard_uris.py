@@ -9,7 +9,9 @@ from braceexpand import braceexpand
 from ganrun.errors import UserError
 from ganrun.storage import exists, matching
 
-PACKAGES = ("fashion-mnist-10k", "fluent-emoji", "heights")
+COMPUTED = "package:moving-fashion"
+"""Data set that `moving_fashion.py` computes from another one."""
+PACKAGES = ("fashion-mnist-10k", "fluent-emoji", "heights", COMPUTED.removeprefix("package:"))
 """Data sets within the ganrun package, as `data.shards: package:NAME`."""
 
 

@@ -23,6 +23,7 @@ from ganrun.evaluation.generated_images import BATCH, GeneratedImages, ScoredIma
 from ganrun.evaluation.paired_samples import TRAINING_SAMPLES, PairedSamples
 from ganrun.evaluation.reference_statistics import read_kept, write_kept
 from ganrun.models.given import Given
+from ganrun.rng import KeyedNoise
 from ganrun.storage import Storage
 
 SEARCH_SIZE = 64
@@ -34,15 +35,15 @@ class BaselineImages(GeneratedImages):
     """Answers of a baseline by number, to the conditions of generated images.
 
     Attributes:
-        answer: (start, count) -> images [count, C, H, W] in [-1, 1].
+        answer: (start, condition, count) -> images [count, C, H, W] in [-1, 1].
     """
 
-    answer: Callable[[int, int], Tensor]
+    answer: Callable[[int, Given, int], Tensor]
 
     @torch.inference_mode()
-    def images(self, start: int, count: int) -> Tensor:
-        """Return the answers numbered from `start`, [count, C, H, W] in [-1, 1]."""
-        return self.answer(start, count)
+    def answered(self, start: int, given: Given, count: int, noise: KeyedNoise) -> Tensor:
+        """Return the answers to a condition, [count, C, H, W] in [-1, 1]; their numbers begin at `start`."""
+        return self.answer(start, given, count)
 
 
 def baselines(
@@ -52,13 +53,13 @@ def baselines(
     if not isinstance(generated, GeneratedImages) or generated.pairs is None:
         return {}
     condition, training = generated.game.condition, generated.pairs.training
-    answers = {name: _of_given(generated, each) for name, each in condition.baselines.items()}
+    answers = {name: _of_given(each) for name, each in condition.baselines.items()}
     if training is not None and (names := _of_data(generated)):
         mean, nearest = _training_answers(generated, training, samples, group)
         dtype, target = generated.dtype, training.target
-        of_data: dict[str, Callable[[int, int], Tensor]] = {
-            "mean": lambda start, count: mean.expand(count, *mean.shape),
-            "nearest": lambda start, count: training.at(
+        of_data: dict[str, Callable[[int, Given, int], Tensor]] = {
+            "mean": lambda start, given, count: mean.expand(count, *mean.shape),
+            "nearest": lambda start, given, count: training.at(
                 nearest[start : start + count].tolist(), generated.device, dtype
             )[target],
         }
@@ -83,8 +84,8 @@ def _of_data(generated: GeneratedImages) -> tuple[str, ...]:
     return condition.data_baselines if held_out and condition.pictures else ()
 
 
-def _of_given(generated: GeneratedImages, answer: Callable[[Given], Tensor]) -> Callable[[int, int], Tensor]:
-    return lambda start, count: answer(generated.given(start, count))
+def _of_given(answer: Callable[[Given], Tensor]) -> Callable[[int, Given, int], Tensor]:
+    return lambda start, given, count: answer(given)
 
 
 def _training_answers(

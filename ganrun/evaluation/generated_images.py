@@ -39,6 +39,13 @@ class ScoredImages(Protocol):
     def truth(self, start: int, count: int) -> Tensor | None:
         """Return the real images that belong to them, [count, C, H, W] in [-1, 1]; None if there are none."""
 
+    @property
+    def horizons(self) -> int:
+        """Horizons of a roll-out that there are real images of; 0: images that no others follow."""
+
+    def later(self, start: int, images: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return what follows images in a roll-out, and the real images, from horizon 2 on; they begin at `start`."""
+
 
 @dataclass(frozen=True)
 class _Rows:
@@ -95,10 +102,29 @@ class GeneratedImages:
         """Precision of the networks."""
         return self._parameter.dtype
 
-    @torch.inference_mode()
     def images(self, start: int, count: int) -> Tensor:
         """Return the images numbered from `start`, [count, C, H, W] in [-1, 1]."""
-        return self.game.sample(self.networks, count, self.noise(start, count), self.given(start, count))
+        return self.answered(start, self.given(start, count), count, self.noise(start, count))
+
+    @torch.inference_mode()
+    def answered(self, start: int, given: Given, count: int, noise: KeyedNoise) -> Tensor:
+        """Return images for a condition, [count, C, H, W] in [-1, 1]; their numbers begin at `start`."""
+        return self.game.sample(self.networks, count, noise, given)
+
+    @property
+    def horizons(self) -> int:
+        """Horizons of a roll-out that there are real images of; 0: images that no others follow."""
+        return 1 + len(self.game.condition.later) if self.game.condition.frames else 0
+
+    def later(self, start: int, images: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return what follows `images`, numbered from `start`, and the real images, [B, C, H, W], from horizon 2 on."""
+        count, found = len(images), []
+        given = self.given(start, count) if self.game.condition.later else {}
+        for horizon, field in enumerate(self.game.condition.later, 2):
+            given = self.game.condition.following(given, images)
+            images = self.answered(start, given, count, self.noise(start, count).under(f"horizon/{horizon}"))
+            found.append((images, self._samples(start, count)[field]))
+        return found
 
     def noise(self, start: int, count: int) -> KeyedNoise:
         """Return the noise of the images numbered from `start`."""

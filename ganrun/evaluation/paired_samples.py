@@ -104,7 +104,7 @@ def open_pairs(
     if condition.by_number(0, 1, torch.device("cpu")) is not None:
         return None
     target = objective.target
-    fields = {name: settings.fields[name] for name in dict.fromkeys((*condition.fields, target))}
+    fields = {name: settings.fields[name] for name in dict.fromkeys((*condition.fields, *condition.later, target))}
     scored, cache = open_scored(data, evaluate, 0, patience_seconds), open_cache(settings.cache_mib)
 
     def opened(part: DataSet, samples: int, **more: Any) -> PairedSamples:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ganrun.config.registry import OF_HORIZONS
 from ganrun.config.schema import EvaluateConfig
 from ganrun.errors import UserError
 from ganrun.evaluation.score import Features, Score, ScoreBatch, ScoreSubject, Sums
@@ -121,6 +122,34 @@ class HoleScore(PairedScore):
         return torch.cat(rows)
 
 
+class HorizonScore(Score):
+    """PSNR and SSIM of each frame of a roll-out, of condition `past_frames`: psnr_1, ssim_1, psnr_2, ..."""
+
+    def unavailable(self, subject: ScoreSubject) -> str | None:
+        """Return the reason for which the score cannot be computed; None if it can."""
+        if not subject.generated.horizons:
+            return "no image follows a generated one; it needs objective.condition: past_frames"
+        return PairedScore("horizons", ssim, WINDOW).unavailable(subject)
+
+    def start(self, subject: ScoreSubject) -> Sums:
+        """Return the sums of both at each horizon, and the number of clips, at zero."""
+        names = ["clips", *OF_HORIZONS[: 2 * subject.generated.horizons]]
+        return {name: torch.zeros((), dtype=torch.float64, device=subject.generated.device) for name in names}
+
+    def update(self, sums: Sums, batch: ScoreBatch) -> None:
+        """Add the clips of a chunk."""
+        assert batch.truth is not None
+        for horizon, (images, truth) in enumerate([(batch.images, batch.truth), *batch.later()], 1):
+            images = images.float().clamp(-1, 1)
+            sums[f"psnr_{horizon}"] += psnr(images, truth.float()).double().sum()
+            sums[f"ssim_{horizon}"] += ssim(images, truth.float()).double().sum()
+        sums["clips"] += len(batch.images)
+
+    def result(self, sums: Sums, features: Features | None) -> dict[str, float]:
+        """Return the means; NaN if an image was not finite."""
+        return {name: float(value / sums["clips"]) for name, value in sums.items() if name != "clips"}
+
+
 class LpipsScore(PairedScore):
     """LPIPS with AlexNet, see models/lpips.py.
 
@@ -168,6 +197,11 @@ def l1_hole() -> Score:
 def psnr_hole() -> Score:
     """Build the score `psnr_hole`."""
     return HoleScore("psnr_hole", psnr)
+
+
+def horizons() -> Score:
+    """Build the score `horizons`."""
+    return HorizonScore()
 
 
 def ssim_score() -> Score:

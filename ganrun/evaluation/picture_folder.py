@@ -60,6 +60,13 @@ class PictureFolder:
     def truth(self, start: int, count: int) -> None:
         """Return None: no real image belongs to a picture in a folder."""
 
+    horizons = 0
+    """None: nothing follows a picture in a folder."""
+
+    def later(self, start: int, images: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return nothing: nothing follows a picture in a folder."""
+        return []
+
     def _read(self, path: Path) -> Tensor:
         try:
             image: Tensor = decode_image(read_file(str(path)), MODES[self.channels])

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from PIL import Image
@@ -51,22 +51,27 @@ def to_picture(
     return picture(images.double().cpu().numpy(), of, index.made["source"], facts, density and at)
 
 
-def beside(condition: Tensor | None, images: Tensor, truth: Tensor | None) -> tuple[Tensor, int]:
+def beside(
+    condition: Tensor | None, images: Tensor, truth: Tensor | None, later: Sequence[tuple[Tensor, Tensor]] = ()
+) -> tuple[Tensor, int]:
     """Return condition, image and truth of each sample side by side, and how many pictures that is for each.
 
     Args:
-        condition: pictures of the conditions, [B, C', H', W'] in [-1, 1], C' = 1 or 3; None: they have no picture.
+        condition: pictures of the conditions, [B, C', H', W'] in [-1, 1], C' = 1 or 3, or N in a row,
+            [B, N, C', H', W']; None: they have no picture.
         images: generated images [B, C, H, W].
         truth: the real images that belong to the conditions, [B, C, H, W]; None without such.
+        later: what follows the images and the real ones in a roll-out, [B, C, H, W] each.
 
     Returns:
-        [B x pictures, C'', H, W], and the number of pictures of a sample, 1 to 3.
+        [B x pictures, C'', H, W], and the number of pictures of a sample.
     """
     if condition is None and truth is None:
         return images, 1
-    if condition is not None and condition.shape[2:] != images.shape[2:]:
-        condition = interpolate(condition, images.shape[2:])
-    pictures = [picture for picture in (condition, images, truth) if picture is not None]
+    shown = [] if condition is None else condition.unbind(1) if condition.dim() == 5 else [condition]
+    shown = [each if each.shape[2:] == images.shape[2:] else interpolate(each, images.shape[2:]) for each in shown]
+    pictures = [*shown, images, *(each for each, _ in later), *([] if truth is None else [truth])]
+    pictures += [each for _, each in later]
     channels = max(picture.shape[1] for picture in pictures)
     alike = [picture.to(images.dtype).expand(-1, channels, -1, -1) for picture in pictures]
     return torch.stack(alike, dim=1).flatten(0, 1), len(pictures)

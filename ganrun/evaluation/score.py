@@ -5,7 +5,7 @@ A score of your own is a subclass of `Score` in `SCORES` (docs/extending.md). `f
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch.distributed as dist
@@ -33,12 +33,14 @@ class ScoreBatch:
         labels: int64 [B] on the CPU; None if the game is unconditional.
         given: the condition that they were generated for; empty if there is none.
         truth: the real images that belong to them, [B, C, H, W] in [-1, 1]; None if there are none.
+        later: makes what follows the images in a roll-out, with the real images, at horizons 2, 3, ...
     """
 
     images: Tensor
     labels: Tensor | None
     given: Given = field(default_factory=dict)
     truth: Tensor | None = None
+    later: Callable[[], list[tuple[Tensor, Tensor]]] = list
 
 
 @dataclass(frozen=True)

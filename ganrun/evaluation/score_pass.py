@@ -1,5 +1,6 @@
 """One pass of scores over generated images: chunks, sums over the ranks, results."""
 
+import functools
 import logging
 import math
 import traceback
@@ -51,7 +52,8 @@ class ScorePass:
             if running := self.scores.keys() - self._failed:
                 generated, labels = self.subject.generated, self._labels
                 labels = None if labels is None else labels[start : start + count]
-                batch = ScoreBatch(made, labels, generated.given(start, count), generated.truth(start, count))
+                later = functools.partial(generated.later, start, made)
+                batch = ScoreBatch(made, labels, generated.given(start, count), generated.truth(start, count), later)
                 for name in running:
                     self._update(name, batch)
             return made

@@ -1,8 +1,8 @@
 """Conditions: what both networks are told, G(z, c) and D(x, c).
 
-A task is a condition: class label, source picture, those of `low_resolution.py` and `masked.py`, and those of
-`run.imports`. Mirza & Osindero 2014 (arXiv:1411.1784), eq. 2: c is that of the real batch, so c[i] belongs to x[i], and
-conditions are as frequent as in the data.
+A task is a condition: class label, source picture, those of `low_resolution.py`, `masked.py` and `past_frames.py`, and
+those of `run.imports`. Mirza & Osindero 2014 (arXiv:1411.1784), eq. 2: c is that of the real batch, so c[i] belongs to
+x[i], and conditions are as frequent as in the data.
 
 Shapes: B batch, C channels, H and W pixels, K classes.
 """
@@ -37,12 +37,14 @@ class UserInput:
         picture: [C, H, W] in [-1, 1], C = 1 or 3; its size is one that the network takes.
         mask: bool [H, W], True in the hole.
         text: a sentence.
+        clip: frames in their order, [N, C, H, W] in [-1, 1], C = 1 or 3.
     """
 
     name: str
     picture: Tensor | None = None
     mask: Tensor | None = None
     text: str | None = None
+    clip: Tensor | None = None
 
 
 class Condition:
@@ -64,6 +66,10 @@ class Condition:
     """K of class labels; 0: there are none."""
     factor: int = 1
     """Size of the generated image over that of a user's picture."""
+    frames: int = 0
+    """Frames of the clip that a user gives; 0: a user gives no clip."""
+    later: tuple[str, ...] = ()
+    """Fields of the real images that follow the generated one, which a roll-out is compared with."""
 
     def of(self, batch: Batch, noise: KeyedNoise) -> Given:
         """Return the condition of a batch. Draws have the batch as their first dimension."""
@@ -94,12 +100,19 @@ class Condition:
         raise UserError(f"{item.name}: {type(self).__name__}, the condition of this run, has no from_user; add it")
 
     def show(self, given: Given) -> Tensor | None:
-        """Return a picture of the condition for people, [B, C, H, W] in [-1, 1]; None if there is none."""
+        """Return a picture of the condition for people, [B, C, H, W] in [-1, 1], or N in a row, [B, N, C, H, W].
+
+        None if there is none.
+        """
         return None
 
     def finish(self, given: Given, image: Tensor) -> Tensor:
         """Return the generator's output [B, C, H, W] with what is known of it put in, such as known pixels."""
         return image
+
+    def following(self, given: Given, image: Tensor) -> Given:
+        """Return the condition of what follows `image` [B, C, H, W], of a condition with `frames`."""
+        return given
 
 
 UNCONDITIONAL = Condition()

@@ -44,6 +44,15 @@ def l2(real: Tensor, fake: Tensor, seen: Seen) -> Tensor:
     return (real - fake).square().mean()
 
 
+def gradient_difference(real: Tensor, fake: Tensor, seen: Seen) -> Tensor:
+    """Return E | |dx| - |dx'| | with d the differences of neighbouring pixels, down and across: it keeps edges sharp.
+
+    Mathieu et al. 2016 (arXiv:1511.05440), eq. 6, with alpha = 1, as a mean per pixel.
+    """
+    terms = [(real.diff(dim=dim).abs() - fake.diff(dim=dim).abs()).abs().mean() for dim in (2, 3)]
+    return terms[0] + terms[1]
+
+
 def feature_matching(real: Tensor, fake: Tensor, seen: Seen) -> Tensor:
     """Return the mean over layers j of E |f_j(x, c) - f_j(x', c)|, with f_j features of D.
 

@@ -146,7 +146,7 @@ def _beside(sampler: Sampler, images: Tensor, seed: int) -> tuple[Tensor, int]:
     """Return all pictures of the samples, and the columns of their grid."""
     generated, count = sampler.generated(seed), len(images)
     shown = sampler.game.condition.show(generated.given(0, count))
-    pictures, of_each = beside(shown, images, generated.truth(0, count))
+    pictures, of_each = beside(shown, images, generated.truth(0, count), generated.later(0, images))
     return pictures, columns_of(count, of_each)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ganrun.data.index import INDEX_NAME, Index, is_plain
 from ganrun.data.shard import read_samples
-from ganrun.data.shard_uris import package_folder
+from ganrun.data.shard_uris import COMPUTED, package_folder
 from ganrun.errors import UserError
 from ganrun.preparation.convert_image import EXTENSIONS, UnreadableError, read_shape, readable_endings
 from ganrun.preparation.find_images import count_endings
@@ -112,8 +112,12 @@ def open_shards(uri: str, copied: bool) -> ShardsSource:
         copied: True if images are converted, hence may have any format; False if training reads these shards.
 
     Raises:
-        UserError: no shards, a name that no index may have, or the data set is unfinished.
+        UserError: no shards, a data set that is computed, a name that no index may have, or the data set is unfinished.
     """
+    if uri == COMPUTED:
+        raise UserError(
+            f"shards:{uri}: is computed wherever it is read, so there is nothing to copy; name it in data.shards"
+        )
     uri = package_folder(uri, "SOURCE") if uri.startswith("package:") else uri.rstrip("/") or "/"
     place = open_storage(uri)
     try:

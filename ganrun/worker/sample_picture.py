@@ -34,7 +34,7 @@ def draw_samples(
     with torch.inference_mode():
         given = generated.given(0, count)
         drawn = game.sample(networks, count, noise.under("samples"), given)
-        shown, pictures = beside(condition.show(given), drawn, generated.truth(0, count))
+        shown, pictures = beside(condition.show(given), drawn, generated.truth(0, count), generated.later(0, drawn))
     facts = {"attempt": str(attempt), "images": str(images)}
     columns = columns_of(count, pictures) if pictures > 1 else condition.classes or None
     png = to_picture(shown, index, columns, facts, _density(generated, target))
