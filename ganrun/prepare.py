@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ganrun.cli import command
 from ganrun.errors import RunError, UserError, escaped
+from ganrun.preparation.clip_rule import CLIP_OPTIONS, add_clip_options, rule_of
 from ganrun.storage import expand_user
 
 if TYPE_CHECKING:  # imported where they are used: --help must answer at once
@@ -25,6 +26,7 @@ examples:
   ganrun prepare celeba:downloads data/celeba              64x64, from the centre square of 178 pixels
   ganrun prepare gaussians:25 data/gaussians25             points of a mixture, for model.name=mlp
   ganrun prepare pairs:photos,sketches data/sketches --size 64   two pictures a sample, paired by their names
+  ganrun prepare video:films data/clips --size 64          clips of 4 past frames and 3 to predict; over no cut
   ganrun prepare stacked:package:fashion-mnist-10k data/stacked   three grey images as RGB: 1,000 modes
   ganrun prepare shards:data/faces                         index existing shards: writes data/faces/index.json
   ganrun prepare shards:package:fluent-emoji --show        draws random samples into samples.png
@@ -39,7 +41,7 @@ PUBLISHED = ("fashion-mnist", "cifar10", "celeba")
 POINTS = ("gaussians", "points")
 DRAWN = ("stacked", *POINTS)
 FOLDERS = ("folder", "pairs", "side-by-side")
-SCHEMES = (*FOLDERS, "iconify", *PUBLISHED, *DRAWN, "shards")
+SCHEMES = (*FOLDERS, "iconify", "video", *PUBLISHED, *DRAWN, "shards")
 IMAGES = tuple(scheme for scheme in SCHEMES if scheme not in POINTS)
 CHANGING = ("size", "channels", "format", "gzip", "strict", "verify")
 ONLY_FOR = {
@@ -49,9 +51,10 @@ ONLY_FOR = {
     "limit": (*FOLDERS, *PUBLISHED),
     "samples": DRAWN,
     "seed": DRAWN,
-    "shard_samples": (*FOLDERS, "iconify", *PUBLISHED, "stacked"),
+    "shard_samples": (*FOLDERS, "iconify", "video", *PUBLISHED, "stacked"),
     "show": ("shards",),
     **dict.fromkeys(CHANGING, IMAGES),
+    **dict.fromkeys(CLIP_OPTIONS, ("video",)),
 }
 PACKAGE = "package:"
 DEFAULT_PICTURE = "samples.png"
@@ -81,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("source", metavar="SOURCE", help=f"{_SOURCES}; {_WITHOUT_PATH} need no PATH")
     parser.add_argument("dest", metavar="DEST", nargs="?", help=_DEST_HELP)
     _add_image_options(parser.add_argument_group("images").add_argument)
+    add_clip_options(parser.add_argument_group("clips of video:").add_argument)
     _add_run_options(parser.add_argument_group("data set and run").add_argument)
     return parser
 
@@ -255,27 +259,23 @@ def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index",
 
 
 def _open_source(options: argparse.Namespace, scheme: str, path: str) -> "Source":
-    from ganrun.preparation import folder, pairs, published_datasets, shards, stacked, svg_sets
+    from ganrun.preparation import folder, pairs, published_datasets, shards, stacked, svg_sets, video
 
-    fields = options.fields and Path(expand_user(options.fields))
-    if scheme == "folder":
-        return folder.open_folder(path, fields, options.limit)
-    if scheme == "pairs":
-        return pairs.open_pairs(path, options.names or pairs.DEFAULT_NAMES, fields, options.limit)
-    if scheme == "side-by-side":
-        return pairs.open_side_by_side(path, options.names or pairs.DEFAULT_NAMES, fields, options.limit)
-    if scheme == "iconify":
-        return svg_sets.open_svg_sets(path, options.names or pairs.DEFAULT_NAMES[: path.count(",") + 1], options.size)
-    if scheme == "shards":
-        return shards.open_shards(path, copied=options.dest is not None)
-    if scheme == "fashion-mnist":
-        return published_datasets.open_fashion_mnist(path, options.limit, options.download)
-    if scheme == "cifar10":
-        return published_datasets.open_cifar10(path, options.limit, options.download)
-    if scheme == "stacked":
-        samples = options.samples or DEFAULT_SAMPLES
-        return stacked.open_stacked(path, samples, options.seed or 0, options.download)
-    return published_datasets.open_celeba(path, options.limit, options.download)
+    fields, names, limit = options.fields and Path(expand_user(options.fields)), options.names, options.limit
+    samples, download, default = options.samples or DEFAULT_SAMPLES, options.download, pairs.DEFAULT_NAMES
+    opened: dict[str, Callable[[], Source]] = {
+        "folder": lambda: folder.open_folder(path, fields, limit),
+        "pairs": lambda: pairs.open_pairs(path, names or default, fields, limit),
+        "side-by-side": lambda: pairs.open_side_by_side(path, names or default, fields, limit),
+        "iconify": lambda: svg_sets.open_svg_sets(path, names or default[: path.count(",") + 1], options.size),
+        "video": lambda: video.open_videos(path, rule_of(options), options.size, options.filter, options.workers),
+        "shards": lambda: shards.open_shards(path, copied=options.dest is not None),
+        "fashion-mnist": lambda: published_datasets.open_fashion_mnist(path, limit, download),
+        "cifar10": lambda: published_datasets.open_cifar10(path, limit, download),
+        "celeba": lambda: published_datasets.open_celeba(path, limit, download),
+        "stacked": lambda: stacked.open_stacked(path, samples, options.seed or 0, download),
+    }
+    return opened[scheme]()
 
 
 def _how(options: argparse.Namespace, source: "Source", rule: "Rule") -> dict[str, Any]:

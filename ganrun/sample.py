@@ -16,6 +16,7 @@ EXAMPLES = """examples:
   ganrun sample runs/pix2pix-fluent --input drawing.png --out coloured           your own picture: coloured/drawing.png
   ganrun sample runs/pix2pix-fluent --input drawings --out coloured --count 3    3 images for each picture of a folder
   ganrun sample runs/inpainting-fluent --input photo.png --mask hole.png --out filled
+  ganrun sample runs/next-frame-moving-fashion --input clip.gif --frames 10 --out predicted
   ganrun sample runs/quickstart/checkpoints/000000150016-0001 --out old.png --grid --seed 7
 
 RUN stands for its newest checkpoint. The same seed gives the same images."""
@@ -36,16 +37,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--grid", action="store_true", help="all images in one PNG (implied if --out is a .png file)")
     parser.add_argument("--interpolate", action="store_true", help="rows of 8 images between two random z (slerp)")
     parser.add_argument(
-        "--input", metavar="PICTURE_OR_FOLDER", help="your own picture of any size to translate, or all below a folder"
+        "--input",
+        metavar="PICTURE_OR_FOLDER",
+        help="your own picture of any size to translate, or all below a folder; a video, GIF or folder of frames",
     )
     parser.add_argument(
         "--mask", metavar="FILE", help="hole in the picture of --input: white is filled, black is kept (default: drawn)"
     )
     parser.add_argument(
+        "--frames", type=_count, metavar="N", help="frames to predict after the clip of --input, with a GIF"
+    )
+    parser.add_argument(
         "--resize", action="store_true", help="translate --input at the run's image size, and scale the results back"
     )
     options = parser.parse_args(arguments)
-    return command.run(lambda: (_main if options.input is None else _translate)(options))
+    verb = _main if options.input is None else _predict if options.frames else _translate
+    return command.run(lambda: verb(options))
 
 
 def _count(text: str) -> int:
@@ -56,7 +63,7 @@ def _count(text: str) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    if given := [name for name in ("resize", "mask") if getattr(options, name)]:
+    if given := [name for name in ("resize", "mask", "frames") if getattr(options, name)]:
         raise UserError(f"--{given[0]}: is for pictures of --input; give one, or leave it out")
     out, count = Path(expand_user(options.out)), options.count or 64
     single = out.suffix.lower() == ".png"
@@ -77,9 +84,7 @@ def _main(options: argparse.Namespace) -> int:
 
 def _translate(options: argparse.Namespace) -> int:
     out = Path(expand_user(options.out))
-    unfit = {"grid": options.grid, "interpolate": options.interpolate, "label": options.label is not None}
-    if given := [name for name in unfit if unfit[name]]:
-        raise UserError(f"--{given[0]}: does not go with --input, which writes a file for each image; leave it out")
+    _refuse(options, "--input", "grid", "interpolate", "label")
     if out.suffix.lower() == ".png" or out.is_file():
         raise UserError(f"--out {out}: with --input it is a folder, for a file under the name of each picture")
     from ganrun.inference.sampling import Sampler
@@ -103,6 +108,29 @@ def _translate(options: argparse.Namespace) -> int:
         print(f"left out: {line}", file=sys.stderr)
     print(out)
     return command.OK
+
+
+def _predict(options: argparse.Namespace) -> int:
+    out = Path(expand_user(options.out))
+    _refuse(options, "--frames", "grid", "interpolate", "label", "mask", "resize", "count")
+    if out.suffix or out.is_file():
+        raise UserError(f"--out {out}: with --frames it is a folder, for the frames and a GIF")
+    from ganrun.inference.predicting import Predictor
+    from ganrun.inference.sampling import Sampler
+    from ganrun.preparation.own_pictures import read_clip
+
+    predictor = Predictor(Sampler(options.run))
+    clip = read_clip(options.input, "--input", predictor.frames, predictor.size, predictor.channels)
+    predictor.write(f"--input {options.input}", clip, options.frames, options.seed, out)
+    print(out)
+    return command.OK
+
+
+def _refuse(options: argparse.Namespace, beside: str, *names: str) -> None:
+    """Refuse options that have no effect beside another one."""
+    for name in names:
+        if getattr(options, name) is not None and getattr(options, name) is not False:
+            raise UserError(f"--{name}: does not go with {beside}, which writes a file for each image; leave it out")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ ADAM = {"learning_rate": 1e-3, "beta1": 0, "beta2": 0.9}
 LABELS = {"image": "image", "label": "label"}
 
 PAIRS = {"image": "image", "lines": {"kind": "image", "extension": "lines.png", "channels": 1}}
+FRAMES = dict.fromkeys(("past_3", "past_2", "past_1", "image", "next_2", "next_3"), "image")
 SOURCE = {"condition": "source", "source": {"field": "lines"}}
 
 FAMILIES: dict[str, Sections] = {
@@ -119,6 +120,28 @@ FAMILIES: dict[str, Sections] = {
             "reconstruction": {"l1": 10.0},
             "diffaugment": ["translation"],
         },
+    },
+    "pix2pix_past_frames": {
+        "data": {"image_size": 32, "fields": FRAMES},
+        "model": {"name": "pix2pix", "width": 2},
+        "objective": {
+            "condition": "past_frames",
+            "past_frames": {"frames": 3, "horizons": 3},
+            "reconstruction": {"l1": 10.0, "gradient_difference": 10.0},
+        },
+    },
+    "r3gan_past_frames": {
+        "data": {"image_size": 32, "fields": FRAMES},
+        "model": {"name": "r3gan", "width": 8},
+        "objective": {
+            "condition": "past_frames",
+            "past_frames": {"frames": 2},
+            "loss": "relativistic",
+            "penalties": {"r1": 0.5},
+            "reconstruction": {"l2": 10.0},
+            "diffaugment": ["translation", "color"],
+        },
+        "optimizer": {"discriminator": ADAM, "generator": ADAM},
     },
     "feature_matching": {
         "model": {"latent": "hypersphere"},

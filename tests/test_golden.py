@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tests.clips import write_clips
 from tests.conftest import config_of, small_run, write_data
 from tests.families import FAMILIES, values_of
 from tests.paired import write_pairs
@@ -40,7 +41,11 @@ def data(tmp_path_factory):
     for (size, channels), folder in folders.items():
         write_data(folder, image_size=size, channels=channels)
     said("prepare", "gaussians:8", root / "points", "--samples", 141)
-    return folders | {(1, 2): root / "points", (32, 3): write_pairs(root / "pairs")}
+    return folders | {
+        (1, 2): root / "points",
+        (32, 3): write_pairs(root / "pairs"),
+        (32, 1): write_clips(root / "clips"),
+    }
 
 
 def curve(run: Path) -> list[dict[str, float]]:

@@ -50,7 +50,8 @@ class PastFrames(Condition):
 
     def show(self, given: Given) -> Tensor:
         """Return the past frames in a row, [B, K, C, H, W]."""
-        return given["past"].unflatten(1, (self.frames, self.channels))
+        past = given["past"]
+        return past.reshape(len(past), self.frames, self.channels, *past.shape[2:])
 
     def finish(self, given: Given, image: Tensor) -> Tensor:
         """Return the last frame plus the generator's output, doubled, so that tanh spans all changes from -2 to 2."""

@@ -36,9 +36,14 @@ class Translator:
         sampler: the checkpoint.
         seed: seed of the noise.
         resize: scale a picture to S pixels on its shorter side, and its images back.
+
+    Raises:
+        UserError: the run continues clips.
     """
 
     def __init__(self, sampler: Sampler, seed: int, resize: bool) -> None:
+        if sampler.game.condition.frames:
+            raise UserError("--input: this run continues clips; say how many frames to predict: --frames 10")
         config = sampler.config
         self.game, self.seed, self.resize = sampler.game, seed, resize
         self.factor = sampler.game.condition.factor

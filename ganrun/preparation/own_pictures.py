@@ -1,13 +1,15 @@
-"""Pictures that a user gives to a trained run: one file, or those below a folder."""
+"""Pictures and clips that a user gives to a trained run: one file, or those below a folder."""
 
+from collections import deque
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ganrun.errors import UserError, escaped
-from ganrun.preparation.convert_image import Pixels, UnreadableError, decode
+from ganrun.preparation.convert_image import Pixels, Rule, UnreadableError, convert, decode
 from ganrun.preparation.find_images import find_images
+from ganrun.preparation.frames import read_frames
 from ganrun.storage import expand_user
 
 
@@ -53,6 +55,32 @@ def read_own(path: Path, option: str) -> Pixels:
         return np.atleast_3d(np.asarray(decode(path)))
     except UnreadableError as error:
         raise UserError(f"{option} {escaped(str(path))}: {error}; give a picture, such as a .png or .jpg") from error
+
+
+def read_clip(path: str, option: str, frames: int, size: int, channels: int) -> list[Pixels]:
+    """Return the last frames of a video, a GIF or a folder of frames as `prepare` makes them: squares of the centre.
+
+    Args:
+        path: the video, GIF or folder.
+        option: option that gave the path, for messages.
+        frames: most frames to return.
+        size, channels: shape of a returned frame, uint8 [size, size, channels].
+
+    Raises:
+        UserError: no such file or folder, it holds no frame, or one cannot be decoded.
+    """
+    place = Path(expand_user(path))
+    if not place.exists():
+        raise UserError(f"{option} {path}: no such file or folder; give a video, a GIF or a folder of frames")
+    rule = Rule(size, channels, resize=True, recolour=True)
+    try:
+        last = deque((frame.pixels for frame in read_frames(place)), maxlen=frames)
+        found = [convert(pixels, rule).pixels for pixels in last]
+    except UnreadableError as error:
+        raise UserError(f"{option} {escaped(path)}: {error}; give a video, a GIF or a folder of frames") from error
+    if not found:
+        raise UserError(f"{option} {escaped(path)}: no frame in it; give a video, a GIF or a folder of frames")
+    return found
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:

@@ -43,6 +43,10 @@ DIFFERENCE = REAL - FAKE
 CLOSED = {
     "l1": DIFFERENCE.abs().mean(),
     "l2": DIFFERENCE.square().mean(),
+    "gradient_difference": sum(
+        (abs(REAL[:, :, 1:] - REAL[:, :, :-1]) - abs(FAKE[:, :, 1:] - FAKE[:, :, :-1])).abs().mean()
+        for REAL, FAKE in ((REAL, FAKE), (REAL.mT, FAKE.mT))
+    ),
     "feature_matching": (
         2 * DIFFERENCE.abs().mean() + 3 * (DIFFERENCE.abs().flatten(1).mean(1) * torch.tensor([1.0, 0, 2])).mean()
     )

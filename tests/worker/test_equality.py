@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.clips import of_clips, write_clips
 from tests.conditional import conditional
 from tests.conftest import config_of
 from tests.paired import paired, write_pairs
@@ -148,9 +149,10 @@ def test_tricks_too_are_the_same_on_any_number_of_workers_stopped_or_not(values,
 
 
 def test_translating_pictures_is_the_same_on_any_number_of_workers_stopped_or_not(values, tmp_path):
-    folder = write_pairs(tmp_path / "pairs")
+    folder, clips = write_pairs(tmp_path / "pairs"), write_clips(tmp_path / "clips")
 
     def config_for(kind, name):
-        return config_of(paired(values, folder, **TRANSLATIONS[kind]), run__name=f"{kind}-{name}")
+        changed = paired(values, folder, **TRANSLATIONS[kind]) if kind in TRANSLATIONS else of_clips(values, clips)
+        return config_of(changed, run__name=f"{kind}-{name}")
 
-    check_equality(config_for, TRANSLATIONS, tmp_path)
+    check_equality(config_for, (*TRANSLATIONS, "past_frames"), tmp_path)
