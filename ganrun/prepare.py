@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("source", metavar="SOURCE", help=f"{_SOURCES}; {_WITHOUT_PATH} need no PATH")
     parser.add_argument("dest", metavar="DEST", nargs="?", help=_DEST_HELP)
     _add_image_options(parser.add_argument_group("images").add_argument)
-    add_clip_options(parser.add_argument_group("clips of video:").add_argument)
+    add_clip_options(parser.add_argument_group("clips of a video").add_argument)
     _add_run_options(parser.add_argument_group("data set and run").add_argument)
     return parser
 

@@ -15,6 +15,7 @@ from PIL import Image
 from ganrun.data.index import open_data
 from tests.commands import LOCAL_RAY
 from tests.preparation.making import svg_set
+from tests.preparation.videos import video
 from tests.recorded import ganrun
 from tests.waiting import WAIT
 
@@ -36,6 +37,12 @@ SMALL = {
         ]
         for name in ("super_resolution", "inpainting")
     },
+    "next_frame_moving_fashion.yaml": [
+        "model.width=4",
+        "train.total_images=64",
+        "evaluate.samples=8",
+        "cluster.cpus_per_worker=1",
+    ],
     "quickstart.yaml": ["model.width=4", "train.total_images=192", "evaluate.samples=16"],
 }
 """Laid over the configs of the documents, so that their commands end in seconds."""
@@ -128,6 +135,9 @@ def test_from_pairs_to_a_translated_picture(place):
     make_pairs(place)
     for name, size in (("small", 20), ("photo", 80)):
         Image.new("RGB", (size, size), "teal").save(place / f"{name}.png")
+    video(place / "films/walk.mkv", [*range(80, 220), *range(220, 80, -1)])
+    first, *others = (Image.new("L", (70, 64), 20 * number) for number in range(6))
+    first.save(place / "clip.gif", save_all=True, append_images=others)
     hole = np.zeros((80, 80), np.uint8)
     hole[20:40, 30:60] = 255
     Image.fromarray(hole).save(place / "hole.png")
@@ -147,6 +157,7 @@ def test_from_pairs_to_a_translated_picture(place):
     assert [len(list((place / name).rglob("*.png"))) for name in ("coloured", "three", "scaled")] == [80, 120, 40]
     assert Image.open(place / "large/small.png").size == (80, 80)
     assert len(list((place / "filled").rglob("*.png"))) == 81
+    assert [len(list((place / name).iterdir())) for name in ("predicted", "walk")] == [11, 6]
     (code,) = blocks("tasks.md", "python")
     checked = subprocess.run(
         [sys.executable, "-c", code + "assert images.shape == (4, 3, 64, 64)"], capture_output=True, text=True
