@@ -39,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--input",
         metavar="PICTURE_OR_FOLDER",
-        help="your own picture of any size to translate, or all below a folder; with --frames a video, GIF or folder of frames",
+        help="your own picture of any size to translate, or all below a folder; with --frames a video, a GIF or a "
+        "folder of frames",
     )
     parser.add_argument(
         "--mask", metavar="FILE", help="hole in the picture of --input: white is filled, black is kept (default: drawn)"

@@ -137,7 +137,6 @@ FAMILIES: dict[str, Sections] = {
             "condition": "past_frames",
             "past_frames": {"frames": 2},
             "loss": "relativistic",
-            "penalties": {"r1": 0.5},
             "reconstruction": {"l2": 10.0},
             "diffaugment": ["translation", "color"],
         },

@@ -8,7 +8,6 @@ from itertools import pairwise
 from typing import Any
 
 CLIP_OPTIONS = ("past", "horizons", "stride", "step", "part")
-IMAGE = "image"
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class ClipRule:
     def fields(self) -> tuple[str, ...]:
         """Names of the frames of a clip, in their order."""
         before = (f"past_{back}" for back in range(self.past, 0, -1))
-        return (*before, IMAGE, *(f"next_{horizon}" for horizon in range(2, self.horizons + 1)))
+        return (*before, "image", *(f"next_{horizon}" for horizon in range(2, self.horizons + 1)))
 
     @property
     def span(self) -> int:

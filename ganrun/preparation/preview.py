@@ -2,12 +2,14 @@
 
 import io
 import random
+import re
 
 from PIL import Image
 
 from ganrun.data.index import Index
 from ganrun.data.shard import Sample, read_samples
 from ganrun.preparation.convert_image import EXTENSIONS
+from ganrun.preparation.sources import IMAGE
 from ganrun.storage import Storage
 
 PREVIEW_NAME = "preview.png"
@@ -29,9 +31,18 @@ def preview(place: Storage, index: Index) -> bytes:
 
 
 def pictures_of(members: Sample, index: Index) -> list[bytes]:
-    """Return the encoded pictures of a sample: `image`, then the further ones of the index."""
-    kinds = [EXTENSIONS, *(tuple(f"{name}.{ending}" for ending in EXTENSIONS) for name in index.pictures)]
-    return [bytes(members[kind]) for each in kinds for kind in each if kind in members]
+    """Return the encoded pictures of a sample: `image`, then the further ones of the index; of a clip by their time."""
+    names = sorted([IMAGE, *index.pictures], key=_time)
+    kinds = [f"{'' if name == IMAGE else f'{name}.'}{ending}" for name in names for ending in EXTENSIONS]
+    return [bytes(members[kind]) for kind in kinds if kind in members]
+
+
+def _time(name: str) -> int:
+    """Return when a frame of a clip is shown; other pictures are shown after `image`."""
+    found = re.fullmatch(r"(past|next)_(\d+)", name)
+    if not found:
+        return int(name != IMAGE)
+    return -int(found[2]) if found[1] == "past" else int(found[2])
 
 
 def strip(files: list[bytes], tile: int, mode: str) -> Image.Image:

@@ -17,12 +17,12 @@ import numpy as np
 from PIL import Image
 
 from ganrun.errors import UserError, escaped
-from ganrun.preparation.clip_rule import IMAGE, ClipRule
+from ganrun.preparation.clip_rule import ClipRule
 from ganrun.preparation.convert_image import Pixels, Rule, UnreadableError, convert
 from ganrun.preparation.find_images import count_endings, find_images
 from ganrun.preparation.frames import ANIMATED, VIDEO_ENDINGS, read_frames, video_decoder
 from ganrun.preparation.process_pool import parallel_map
-from ganrun.preparation.sources import Item, Part, Remarks, Shape, Shapes, hash_of, key_of, versions
+from ganrun.preparation.sources import IMAGE, Item, Part, Remarks, Shape, Shapes, hash_of, key_of, versions
 from ganrun.storage import expand_user
 
 CUT_LEVELS, CUT_SIZE = 30.0, 32

@@ -43,6 +43,8 @@ def test_clips_are_frames_in_their_order_that_are_in_no_other_clip(tmp_path, cap
     index, _ = read_all(tmp_path / "out")
     rule = "clips of 2 past frames and 2 horizons, stride 1, step 4, part 0:1, decoded by PyAV"
     assert index.made["source"].startswith(f"video, {rule}")
+    first = np.asarray(Image.open(tmp_path / "out/preview.png"))[10, 2 : 2 + 4 * 16 : 16, 0].tolist()
+    assert np.diff(first).tolist() == [1, 1, 1]  # In the order of time.
     capsys.readouterr()
     assert prepare(f"video:{source}", tmp_path / "out", *SMALL) == 0  # Once more: it is there.
     assert prepare(f"video:{source}", tmp_path / "out", *SMALL, "--step", 1) == 2
