@@ -88,7 +88,6 @@ def picture_conflicts(config: Config) -> Faults:
         yield from _source_conflicts(config)
     if objective.target in config.data.fields:
         yield from _size_conflicts(config, condition)
-        yield from _clip_conflicts(config) if condition == "past_frames" else ()
     if objective.reconstruct_first_images and not objective.reconstruction:
         yield (
             {"objective.reconstruct_first_images", "objective.reconstruction"},
@@ -117,7 +116,7 @@ def _is_set(settings: Section, key: str) -> bool:
 
 
 def _size_conflicts(config: Config, condition: str) -> Faults:
-    """Yield a factor that does not divide the image, and a mask field that is none."""
+    """Yield a factor that does not divide the image, a mask field that is none, and frames that are none."""
     objective, data = config.objective, config.data
     size, factor = data.shape(objective.target)[1], objective.low_resolution.factor
     if condition == "low_resolution" and size % factor:
@@ -126,6 +125,8 @@ def _size_conflicts(config: Config, condition: str) -> Faults:
             f"objective.low_resolution.factor: {factor}, but {size_key(config)}: {size} is no multiple of it; take "
             f"data.crop: {size - size % factor}, or another factor",
         )
+    if condition == "past_frames":
+        yield from _clip_conflicts(config)
     name = objective.masked.field
     if condition == "masked" and name is not None:
         shape = data.shape(name) if name in data.fields and data.fields[name].kind == "image" else None
