@@ -116,6 +116,8 @@ def _predict(options: argparse.Namespace) -> int:
     _refuse(options, "--frames", "grid", "interpolate", "label", "mask", "resize", "count")
     if out.suffix or out.is_file():
         raise UserError(f"--out {out}: with --frames it is a folder, for the frames and a GIF")
+    if Path(expand_user(options.input)).resolve() in (out.resolve(), out.resolve() / "clip.gif"):
+        raise UserError(f"--out {out}: would overwrite {options.input}; name another folder")
     from ganrun.inference.predicting import Predictor
     from ganrun.inference.sampling import Sampler
     from ganrun.preparation.own_pictures import read_clip

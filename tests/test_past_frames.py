@@ -142,6 +142,8 @@ REFUSED = [
     (["--input", "two"], "this run continues clips; say how many frames to predict: --frames 10"),
     (["--input", "two", "--frames", "3", "--count", "2"], "--count: does not go with --frames"),
     (["--frames", "3"], "--frames: is for pictures of --input"),
+    (["--input", "out", "--frames", "3"], "--out out: would overwrite out; name another folder"),
+    (["--input", "out/clip.gif", "--frames", "3"], "--out out: would overwrite out/clip.gif"),
 ]
 
 

@@ -135,9 +135,14 @@ def test_an_exported_program_takes_pictures(run, tmp_path, monkeypatch):
     torch.testing.assert_close(program(pictures), expected, rtol=0, atol=1e-5)
 
 
-def test_there_is_nothing_to_interpolate_without_z(run, tmp_path, capsys):
+def test_there_is_nothing_to_interpolate_without_z_and_nothing_to_predict_without_clips(run, tmp_path, capsys):
     assert sample.main([str(run), "--out", str(tmp_path / "a.png"), "--interpolate"]) == 2
     assert "pix2pix: its generator has no z" in capsys.readouterr().err
+    Image.new("L", (32, 32)).save(tmp_path / "a.png")
+    assert (
+        sample.main([str(run), "--out", str(tmp_path / "a"), "--input", str(tmp_path / "a.png"), "--frames", "2"]) == 2
+    )
+    assert "--frames: this run predicts none, its objective.condition is source" in capsys.readouterr().err
 
 
 def test_a_trunk_with_z_interpolates_and_exports(values, pairs, tmp_path):
