@@ -96,6 +96,11 @@ class Generated:
     def truth(self, start: int, count: int) -> None:
         return None
 
+    horizons = 0
+
+    def later(self, start: int, images: Tensor) -> list[tuple[Tensor, Tensor]]:
+        return []
+
 
 def evaluate(tmp_path, metrics=(), images=sample, samples: int = 103, extractor: Extractor | None = None):
     """Score `images` against those of `read`."""
