@@ -63,6 +63,9 @@ ROWS: dict[str, tuple[str, ...]] = {
 """Config and overrides of each row."""
 
 
+CPU = torch.device("cpu")
+
+
 @dataclass
 class Drawn:
     """Images in memory, as images to be scored.
@@ -74,7 +77,7 @@ class Drawn:
 
     drawn: Tensor
     seed: int = SEED
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     def images(self, start: int, count: int) -> Tensor:
         """Return the images numbered from `start`."""
@@ -159,8 +162,8 @@ def write_page() -> None:
         "",
         "Fashion-MNIST of the package: 8,000 pictures of 28x28 to learn from, 2,000 held out. Made by",
         "`python -m tests.benchmarks.families` on two CPU cores, which resumes row by row. Bits per dimension, Fréchet",
-        "distance, precision and recall are those of the held-out pictures, beside 2,000 samples; GANs see the pictures",
-        "padded to 32x32 and their samples are cropped. What the scores are: [scores.md](scores.md).",
+        "distance, precision and recall are those of the held-out pictures, beside 2,000 samples; GANs see the",
+        "pictures padded to 32x32, and their samples are cropped. What the scores are: [scores.md](scores.md).",
         "",
         "| model | bits per dimension | Fréchet distance | precision | recall | CPU seconds for 1,000 samples "
         "| parameters | images shown |",
