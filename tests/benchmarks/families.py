@@ -135,7 +135,8 @@ def make_row(name: str, runs: str) -> dict[str, Any]:
 def draw(generated: GeneratedImages) -> Tensor:
     """Return the samples of a row, [SAMPLES, C, SIZE, SIZE] in [-1, 1]."""
     batches = [generated.images(start, min(BATCH, SAMPLES - start)) for start in range(0, SAMPLES, BATCH)]
-    return center_crop(torch.cat(batches), [SIZE, SIZE])
+    images: Tensor = center_crop(torch.cat(batches), [SIZE, SIZE])
+    return images
 
 
 def score(images: Tensor) -> Mapping[str, float | None]:
