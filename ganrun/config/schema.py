@@ -18,6 +18,7 @@ from ganrun.config.field_types import (
     Positive,
     Section,
     Share,
+    Variables,
     Whole,
     Workers,
     kind,
@@ -220,6 +221,10 @@ class ClusterConfig(Section):
     """CPUs that Ray reserves per worker; in CPU training also its number of threads."""
     max_failures: Whole = 3
     """Restarts after worker failures; then the run fails."""
+    placement: Literal["pack", "spread"] = "pack"
+    """Where workers start: on as few nodes as possible, or on as many; either, if there is no room for that."""
+    env: Variables = {}
+    """Environment variables of the workers by name, for NCCL, EFA (FI_) and sockets: {NCCL_SOCKET_IFNAME: eth0}."""
 
     @property
     def fewest_workers(self) -> int:
