@@ -50,6 +50,7 @@ def decibels(images, truth):
     return float((10 * (4 / error).log10()).mean())
 
 
+@torch.no_grad()
 def test_horizons_are_scored_beside_the_last_frame_on_any_number_of_workers(run, config, tmp_path, capsys):
     found = scores(run)
     names = {f"{name}_{horizon}{of}" for name in ("psnr", "ssim") for horizon in (1, 2, 3) for of in ("", "@copy_last")}
