@@ -74,7 +74,7 @@ def read_table(path: str, where: str) -> Table:
     separator = next((sign for sign in SEPARATORS if sign in text.partition("\n")[0]), ",")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
-        rows = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+        rows = [(reader.line_num, cells) for cells in reader if len(cells) > 1 or "".join(cells).strip()]
     except csv.Error as error:
         raise UserError(f"{where}, line {reader.line_num}: not a CSV ({error}); correct it") from error
     header = None

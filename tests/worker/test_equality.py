@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from ganrun.preparation.points import make_points
 from tests.conditional import conditional
 from tests.conftest import config_of
+from tests.families import values_of
 from tests.paired import paired, write_pairs
 from tests.ranks import as_ranks, latest_tensors, run_ranks, work_rank
 
@@ -149,8 +151,15 @@ def test_tricks_too_are_the_same_on_any_number_of_workers_stopped_or_not(values,
 
 def test_translating_pictures_is_the_same_on_any_number_of_workers_stopped_or_not(values, tmp_path):
     folder = write_pairs(tmp_path / "pairs")
+    make_points("gaussians:8", str(tmp_path / "points"), 141, 0)
 
     def config_for(kind, name):
-        return config_of(paired(values, folder, **TRANSLATIONS[kind]), run__name=f"{kind}-{name}")
+        if kind == "gain":
+            mine = values_of(kind, values)
+            mine["data"] |= {"shards": str(tmp_path / "points"), "slots": values["data"]["slots"]}
+            mine["train"]["total_images"] = TOTAL
+        else:
+            mine = paired(values, folder, **TRANSLATIONS[kind])
+        return config_of(mine, run__name=f"{kind}-{name}")
 
-    check_equality(config_for, TRANSLATIONS, tmp_path)
+    check_equality(config_for, [*TRANSLATIONS, "gain"], tmp_path)
