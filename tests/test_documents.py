@@ -16,6 +16,7 @@ from ganrun.data.index import open_data
 from tests.commands import LOCAL_RAY
 from tests.preparation.making import svg_set
 from tests.recorded import ganrun
+from tests.test_tables import write_table
 from tests.waiting import WAIT
 
 ROOT = Path(__file__).parent.parent
@@ -36,6 +37,7 @@ SMALL = {
         ]
         for name in ("super_resolution", "inpainting")
     },
+    "gain_letter.yaml": ["model.width=4", "train.total_images=256", "train.tick_images=256"],
     "quickstart.yaml": ["model.width=4", "train.total_images=192", "evaluate.samples=16"],
 }
 """Laid over the configs of the documents, so that their commands end in seconds."""
@@ -131,6 +133,12 @@ def test_from_pairs_to_a_translated_picture(place):
     hole = np.zeros((80, 80), np.uint8)
     hole[20:40, 30:60] = 255
     Image.fromarray(hole).save(place / "hole.png")
+    (place / "holes").mkdir()
+    for photo in (place / "photos/cats").iterdir():
+        mask = Image.new("L", Image.open(photo).size)
+        mask.paste(255, (5, 5, 25, 25))
+        mask.save(place / f"holes/{photo.stem}.png")
+    write_table(place / "table.csv")
     for block in blocks("tasks.md", "sh"):
         for command in block.splitlines():
             if command.startswith("ganrun train"):
@@ -147,6 +155,8 @@ def test_from_pairs_to_a_translated_picture(place):
     assert [len(list((place / name).rglob("*.png"))) for name in ("coloured", "three", "scaled")] == [80, 120, 40]
     assert Image.open(place / "large/small.png").size == (80, 80)
     assert len(list((place / "filled").rglob("*.png"))) == 81
+    assert len(list((place / "cats").rglob("*.png"))) == 40
+    assert "" not in (place / "filled.csv").read_text().replace("\n", ",").rstrip(",").split(",")
     (code,) = blocks("tasks.md", "python")
     checked = subprocess.run(
         [sys.executable, "-c", code + "assert images.shape == (4, 3, 64, 64)"], capture_output=True, text=True

@@ -51,7 +51,7 @@ class GainConfig(Section):
     """Game `gain`: the discriminator says of each number of a row whether it was known."""
 
     hint_share: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.9
-    """Share of the numbers of a row, 0 to 1, of which the discriminator is told the answer."""
+    """Share of the known numbers, 0 to 1, of which the discriminator is told that they are known."""
     known_weight: Annotated[NotNegative, Field(json_schema_extra=FIXED)] = 100.0
     """Weight of the generator's squared error at known numbers beside its adversarial loss: alpha of the paper."""
 

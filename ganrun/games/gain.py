@@ -1,11 +1,12 @@
 """GAIN: the game of filling missing numbers (Yoon et al. 2018, arXiv:1806.02920, section 5).
 
 The generator fills what is missing of a row. The discriminator sees the completed row and says of each number whether
-it was known. A hint tells it the answer for most numbers: without one, the generator's best reply is not unique.
+it was known. A hint tells it so of a share of the known numbers: without one, the generator's best reply is not unique.
 
-Notation: x completed row, m 1 where a number was known and 0 where it was missing, b 1 where the hint tells m and 0
-where the discriminator is asked, hint h = b m + (1 - b) / 2, D logits. As in the authors' code each b is drawn by
-itself (in the paper exactly one number of a row is asked for). Means over numbers stand for the paper's sums.
+Notation: x completed row, m 1 where a number was known and 0 where it was missing, b 1 with the probability
+`hint_share` and else 0, hint h = b m, D logits. The discriminator is asked for the numbers with h = 0. So it is in the
+authors' code; in the paper the hint also tells missing numbers, and exactly one number of a row is asked for. Means
+over numbers stand for the paper's sums.
 
 Rows are those of the condition `masked`, whose `mask` is 1 - m. What is missing of a training row is drawn anew each
 time it is shown; what the data itself lacks is always missing.
@@ -20,7 +21,6 @@ from ganrun.errors import UserError
 from ganrun.games.calls import generate, judge
 from ganrun.games.conditions import Condition
 from ganrun.games.game import Batch, Game, Loss, Networks, Player
-from ganrun.models.given import Given
 from ganrun.rng import KeyedNoise
 
 
@@ -34,14 +34,14 @@ class DiscriminatorPlayer(Player):
         self.condition, self.config = condition, config
 
     def forward(self, batch: Batch, noise: KeyedNoise, others: Networks) -> Loss:
-        """Return the mean of -m log sigma(D(x, h)) - (1 - m) log(1 - sigma(D(x, h))) over the numbers with b = 0."""
+        """Return the mean of -m log sigma(D(x, h)) - (1 - m) log(1 - sigma(D(x, h))) where h = 0."""
         own = noise.under(self.name)
         given = self.condition.of(batch, own)
         with no_grad():
             completed = self.condition.finish(given, generate(others["generator"], None, given, own))
-        missing, asked = given["mask"], draw_asked(given, self.config.hint_share, own)
-        logits = judge(self.owned["discriminator"], completed, hint(missing, asked), own).to(noise.dtype)
-        loss = mean((1 - missing) * softplus(-logits) + missing * softplus(logits), asked)
+        missing, told = given["mask"], hint(given["mask"], self.config.hint_share, own)
+        logits = judge(self.owned["discriminator"], completed, {"hint": told}, own).to(noise.dtype)
+        loss = mean((1 - missing) * softplus(-logits) + missing * softplus(logits), 1 - told)
         known, filled = mean(logits.detach(), 1 - missing), mean(logits.detach(), missing)
         return Loss(loss, {"logit/real": known, "logit/fake": filled})
 
@@ -57,27 +57,22 @@ class GeneratorPlayer(Player):
         self.condition, self.config = condition, config
 
     def forward(self, batch: Batch, noise: KeyedNoise, others: Networks) -> Loss:
-        """Return the mean of -log sigma(D(x, h)) over missing numbers with b = 0, plus the error at known numbers."""
+        """Return the mean of -(1 - m) log sigma(D(x, h)), plus the weighted squared error at known numbers."""
         own = noise.under(self.name)
         given = self.condition.of(batch, own)
         filled = generate(self.owned["generator"], None, given, own)
-        missing, asked = given["mask"], draw_asked(given, self.config.hint_share, own)
+        missing, told = given["mask"], hint(given["mask"], self.config.hint_share, own)
         completed = self.condition.finish(given, filled)
-        logits = judge(others["discriminator"], completed, hint(missing, asked), own).to(noise.dtype)
-        adversarial = mean(softplus(-logits), asked * missing)
+        logits = judge(others["discriminator"], completed, {"hint": told}, own).to(noise.dtype)
+        adversarial = (missing * softplus(-logits)).mean()
         known = self.config.known_weight * mean((filled - given["masked"]).square(), 1 - missing)
         return Loss(adversarial + known, {"known": known.detach()})
 
 
-def draw_asked(given: Given, hint_share: float, noise: KeyedNoise) -> Tensor:
-    """Return 1 - b: 1 for numbers that the discriminator is asked for, 0 for those that it is told, [B, N, 1, 1]."""
-    missing = given["mask"]
-    return (noise.uniform(*missing.shape, name="hint") >= hint_share).to(missing.dtype)
-
-
-def hint(missing: Tensor, asked: Tensor) -> Given:
-    """Return h: 1 for a known number, 0 for a missing one, 1 / 2 where the discriminator is asked."""
-    return {"hint": (1 - asked) * (1 - missing) + asked / 2}
+def hint(missing: Tensor, share: float, noise: KeyedNoise) -> Tensor:
+    """Return h [B, N, 1, 1]: 1 for numbers that the discriminator is told to be known, else 0."""
+    told = (noise.uniform(*missing.shape, name="hint") < share).to(missing.dtype)
+    return told * (1 - missing)
 
 
 def mean(values: Tensor, where: Tensor) -> Tensor:
