@@ -15,6 +15,7 @@ import yaml
 from ganrun.config.load import parse
 from ganrun.config.schema import Config
 from ganrun.config.tunable import value_of
+from ganrun.preparation.table import make_table
 from ganrun.run_folder.curve import read_events
 from ganrun.storage import open_storage
 from ganrun.telemetry.records import Exploited
@@ -22,6 +23,7 @@ from tests.cli.test_commands_s3 import put
 from tests.commands import LOCAL_RAY, Command
 from tests.conftest import free_port, ray_head, write_yaml
 from tests.paired import paired, write_pairs
+from tests.test_tables import write_table
 from tests.tuning.making import MUTATIONS
 from tests.waiting import WAIT
 
@@ -204,12 +206,23 @@ def test_trials_that_do_not_fit_at_once_take_turns(values_of_search, tmp_path, r
 
 
 @pytest.mark.drill
-@pytest.mark.parametrize("task", ["images", "translation"])
+@pytest.mark.parametrize("task", ["images", "translation", "low_resolution", "masked", "table"])
 def test_a_search_in_a_bucket_that_tasks_score(values_of_search, tmp_path, s3, task):
     values = values_of_search
-    if task == "translation":
+    if task == "table":
+        make_table(str(write_table(tmp_path / "table.csv")), f"{s3}/table")
+        values["data"] |= {"shards": f"{s3}/table", "image_size": 1, "channels": 3, "fields": {"image": "point"}}
+        values["model"] = {"name": "gain", "width": 8}
+        values["objective"] = {"game": "gain", "condition": "masked"}
+        values["evaluate"] = {name: values["evaluate"][name] for name in ("every_images", "samples")}
+        values["evaluate"] |= {"held_out_share": 0.1, "metrics": ["rmse"]}
+        rate = "optimizer.generator.learning_rate"
+        values["tune"] |= {"metric": "rmse", "mode": "min", "mutations": {rate: MUTATIONS[rate]}}
+    elif task != "images":
         pairs = put(write_pairs(tmp_path / "pairs"), f"{s3}/pairs")
         values = paired(values, pairs, evaluate={"held_out_share": 0.1})
+        if task != "translation":
+            values["objective"] = {"condition": task, "reconstruction": {"l1": 10.0}}
     values["run"]["storage"] = f"{s3}/runs"
     values["evaluate"]["where"] = "task"
     values["cluster"]["workers"] = 1
