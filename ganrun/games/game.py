@@ -128,8 +128,8 @@ class Game:
         log_prob: (networks, batch, noise) -> log-likelihood of each sample of the batch in nats, or a lower bound of
             it, [B]; None for a game without a density.
         log_prob_is: "exact", or which bound of a sample's bits it gives.
-        samples_slowly: True if an image takes many passes. Pictures are then drawn where `evaluate.where: task` scores,
-            never on rank 0 between rounds.
+        sample_passes: network passes, one after the other, that a batch of samples takes. If it is more than 1,
+            pictures are drawn where `evaluate.where: task` scores, never on rank 0 between rounds.
     """
 
     networks: dict[str, nn.Module]
@@ -146,7 +146,7 @@ class Game:
     initialise: Callable[[Passes, AddOverRanks], None] | None = None
     log_prob: Callable[[Networks, Batch, KeyedNoise], Tensor] | None = None
     log_prob_is: str = ""
-    samples_slowly: bool = False
+    sample_passes: int = 1
 
     def __post_init__(self) -> None:
         if self.classes and self.condition is UNCONDITIONAL:
@@ -156,6 +156,11 @@ class Game:
             from_z = functools.partial(_from_z, self.sample)
             object.__setattr__(self, "from_z", from_z)
             object.__setattr__(self, "sample", functools.partial(_sample, self.latent, from_z))
+
+    @property
+    def samples_slowly(self) -> bool:
+        """True if a batch of samples takes many passes."""
+        return self.sample_passes > 1
 
     def kind_of_round(self, images: int, round: int) -> Hashable:
         """Return what decides which operations a round has: `kind`, and which players are active."""

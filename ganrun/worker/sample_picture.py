@@ -38,7 +38,7 @@ def draw_samples(
         shown, pictures = beside(condition.show(given), drawn, truth)
     facts = {"attempt": str(attempt), "images": str(images)}
     columns = columns_of(count, pictures) if pictures > 1 else condition.classes or None
-    if truth is not None and generated.pairs is not None and generated.pairs.of_points:
+    if truth is not None and index.image_size == 1 and "mask" in given:
         png: bytes | None = filled_picture(drawn, truth, given["mask"], facts)
     else:
         png = to_picture(shown, index, columns, facts, _density(generated, target))
