@@ -112,7 +112,7 @@ def make_pairs(place: Path) -> None:
 def test_from_photographs_to_an_exported_model(place):
     make_pairs(place)
     said = [run(command) for block in blocks("your-images.md", "sh") for command in block.splitlines()]
-    assert "in order" in said[1]
+    assert "in order" in said[2]
     assert all((place / name).is_file() for name in ("grid.png", "curve.png", "data/photos/preview.png"))
     assert len(list((place / "pictures").iterdir())) == 100
     assert [len(open_data(f"data/{name}").index.pictures) for name in ("sketches", "facades", "drawings")] == [1, 1, 1]
