@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ganrun.cli import command
+from ganrun.cli.arguments import names, positive, share, size
 from ganrun.errors import RunError, UserError, escaped
 from ganrun.preparation.clip_rule import CLIP_OPTIONS, add_clip_options, rule_of
 from ganrun.storage import expand_user
@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # imported where they are used: --help must answer at once
 EXAMPLES = """\
 examples:
   ganrun prepare folder:photos data/photos --size 64       sub-folders become classes
+  ganrun prepare folder:photos data/patches --size 64 --patches 0.5   the half of all 64x64 patches with most texture
+  ganrun prepare table:letter.csv data/letter              a table of numbers; empty cells are missing numbers
   ganrun prepare fashion-mnist:downloads data/fashion --download
   ganrun prepare celeba:downloads data/celeba              64x64, from the centre square of 178 pixels
   ganrun prepare gaussians:25 data/gaussians25             points of a mixture, for model.name=mlp
@@ -41,8 +43,8 @@ PUBLISHED = ("fashion-mnist", "cifar10", "celeba")
 POINTS = ("gaussians", "points")
 DRAWN = ("stacked", *POINTS)
 FOLDERS = ("folder", "pairs", "side-by-side")
-SCHEMES = (*FOLDERS, "iconify", "video", *PUBLISHED, *DRAWN, "shards")
-IMAGES = tuple(scheme for scheme in SCHEMES if scheme not in POINTS)
+SCHEMES = (*FOLDERS, "iconify", "video", *PUBLISHED, *DRAWN, "table", "shards")
+IMAGES = tuple(scheme for scheme in SCHEMES if scheme not in (*POINTS, "table"))
 CHANGING = ("size", "channels", "format", "gzip", "strict", "verify")
 ONLY_FOR = {
     "fields": FOLDERS,
@@ -53,21 +55,24 @@ ONLY_FOR = {
     "seed": DRAWN,
     "shard_samples": (*FOLDERS, "iconify", "video", *PUBLISHED, "stacked"),
     "show": ("shards",),
+    "patches": ("folder",),
+    "shrink": ("folder",),
     **dict.fromkeys(CHANGING, IMAGES),
     **dict.fromkeys(CLIP_OPTIONS, ("video",)),
 }
 PACKAGE = "package:"
 DEFAULT_PICTURE = "samples.png"
 DEFAULT_SAMPLES = 50_000
-_FIELD = re.compile("[a-z][a-z0-9_]*")
 FILTERS = ("box", "bilinear", "bicubic", "lanczos")
 FORMATS = ("png", "jpg", "webp")
-_SOURCES = ", ".join("pairs:PATH,PATH" if name == "pairs" else f"{name}:PATH" for name in IMAGES)
+_SOURCES = ", ".join("pairs:PATH,PATH" if name == "pairs" else f"{name}:PATH" for name in (*IMAGES, "table"))
 _WITHOUT_PATH = "points:heights, gaussians:8 or gaussians:25"
 _FIELDS_HELP = """fields of a folder's images: a .csv (path in the first column) or a .jsonl (path under "file");
 label becomes .cls, text .txt, the rest .json"""
 _NAMES_HELP = """fields of the pictures of a pair or of iconify: sets, in their order; one is image, the generated one
 (default: image,source)"""
+_PATCHES_HELP = """cut pictures of a folder into patches of --size instead, without overlap, and keep this share of all:
+those with most texture"""
 _DEST_HELP = "new folder or s3://BUCKET/PREFIX; without it, shards: are indexed in place; with --show, a .png"
 
 
@@ -90,29 +95,31 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_image_options(add: Callable[..., Any]) -> None:
-    add("--size", type=_size, metavar="N", help="crop the centre square and resize it to NxN pixels")
+    add("--size", type=size, metavar="N", help="crop the centre square and resize it to NxN pixels")
+    add("--patches", type=share, metavar="SHARE", help=_PATCHES_HELP)
+    add("--shrink", type=positive, metavar="N", help="cut patches of pictures at 1/N of their size (default: 1)")
     add("--channels", type=int, choices=(1, 3), help="convert all images to grey (1) or RGB (3)")
     # StyleGAN's data sets were made with Lanczos. All of Pillow's filters antialias when they shrink an image, which
     # matters more than the choice (Parmar et al. 2022, arXiv:2104.11222).
     add("--filter", choices=FILTERS, default="lanczos", help="resize filter (default: %(default)s); affects scores")
     add("--format", choices=FORMATS, help="image format (default: keep files that need no conversion, others png)")
     add("--fields", metavar="FILE", help=_FIELDS_HELP)
-    add("--names", type=_names, metavar="NAMES", help=_NAMES_HELP)
+    add("--names", type=names, metavar="NAMES", help=_NAMES_HELP)
 
 
 def _add_run_options(add: Callable[..., Any]) -> None:
-    add("--limit", type=_positive, metavar="N", help="take the first N images; of folder:, N at random (default: all)")
-    add("--samples", type=_positive, metavar="N", help="samples of stacked:, gaussians:, points: (default: 50,000)")
+    add("--limit", type=positive, metavar="N", help="take the first N images; of folder:, N at random (default: all)")
+    add("--samples", type=positive, metavar="N", help="samples of stacked:, gaussians:, points: (default: 50,000)")
     add("--seed", type=int, metavar="S", help="seed of stacked:, gaussians:, points: and --show (default: 0)")
     add(
         "--shard-samples",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="maximum number of images per shard (default: 4096, at most 128 MiB decoded, at least 8 shards)",
     )
     add("--gzip", action="store_true", help="write .tar.gz, for images smaller than their tar headers")
     add("--download", action="store_true", help="let torchvision download a published data set to PATH")
-    add("--workers", type=_positive, default=os.cpu_count() or 1, metavar="N", help="processes (default: %(default)s)")
+    add("--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help="processes (default: %(default)s)")
     add("--strict", action="store_true", help="fail on an unreadable image instead of skipping it")
     add(
         "--verify",
@@ -124,28 +131,6 @@ def _add_run_options(add: Callable[..., Any]) -> None:
         action="store_true",
         help="draw random samples of shards: with labels and texts into a picture (default: samples.png)",
     )
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}; give an integer from 1")
-    return int(text)
-
-
-def _size(text: str) -> int:
-    if not text.isdigit() or not 4 <= int(text) <= 4096:
-        raise argparse.ArgumentTypeError(f"{text!r}; give an integer from 4 to 4096")
-    return int(text)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(text.split(","))
-    if "image" not in names or len(set(names)) < len(names) or not all(map(_FIELD.fullmatch, names)):
-        raise argparse.ArgumentTypeError(
-            f"{text!r}; give different names of lower-case letters, digits and _ with commas between them, one of them "
-            "image"
-        )
-    return names
 
 
 def _prepare_escaped(options: argparse.Namespace) -> int:
@@ -204,6 +189,10 @@ def _check(options: argparse.Namespace, scheme: str, path: str) -> None:
     for name, schemes in ONLY_FOR.items():
         if getattr(options, name) and scheme not in schemes and not (options.show and name == "seed"):
             raise UserError(f"--{name.replace('_', '-')}: only for {', '.join(schemes)}, not for {scheme}:")
+    if options.patches and not options.size:
+        raise UserError(f"--patches {options.patches}: needs the side of the patches in pixels; give --size")
+    if options.shrink and not options.patches:
+        raise UserError(f"--shrink {options.shrink}: is for patches; give --patches, or leave it out")
     if options.show:
         _check_show(options)
     elif options.dest is None:
@@ -241,9 +230,12 @@ def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index",
     from ganrun.preparation.plan import plan_rule
     from ganrun.preparation.points import make_points
     from ganrun.preparation.shards import ShardsSource
+    from ganrun.preparation.table import make_table
 
     if scheme in POINTS:
         return make_points(options.source, options.dest, options.samples or DEFAULT_SAMPLES, options.seed or 0), []
+    if scheme == "table":
+        return make_table(path, options.dest), []
     source = _open_source(options, scheme, path)
     rule = plan_rule(source, options.size, options.channels, options.filter, options.format, options.workers)
     how = _how(options, source, rule)
@@ -259,12 +251,12 @@ def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index",
 
 
 def _open_source(options: argparse.Namespace, scheme: str, path: str) -> "Source":
-    from ganrun.preparation import folder, pairs, published_datasets, shards, stacked, svg_sets, video
+    from ganrun.preparation import folder, pairs, patches, published_datasets, shards, stacked, svg_sets, video
 
     fields, names, limit = options.fields and Path(expand_user(options.fields)), options.names, options.limit
     samples, download, default = options.samples or DEFAULT_SAMPLES, options.download, pairs.DEFAULT_NAMES
     opened: dict[str, Callable[[], Source]] = {
-        "folder": lambda: folder.open_folder(path, fields, limit),
+        "folder": lambda: patches.with_options(folder.open_folder(path, fields, limit), options),
         "pairs": lambda: pairs.open_pairs(path, names or default, fields, limit),
         "side-by-side": lambda: pairs.open_side_by_side(path, names or default, fields, limit),
         "iconify": lambda: svg_sets.open_svg_sets(path, names or default[: path.count(",") + 1], options.size),
@@ -280,6 +272,8 @@ def _open_source(options: argparse.Namespace, scheme: str, path: str) -> "Source
 
 def _how(options: argparse.Namespace, source: "Source", rule: "Rule") -> dict[str, Any]:
     """Return the options that determine the content. The index records them, to recognise the same data set."""
+    from ganrun.preparation.patches import PatchSource
+
     if options.dest is None:
         return {"source": "shards, where they are"}
     return {
@@ -293,6 +287,7 @@ def _how(options: argparse.Namespace, source: "Source", rule: "Rule") -> dict[st
         "limit": options.limit,
         "shard_samples": options.shard_samples,
         "gzip": options.gzip,
+        **(source.made if isinstance(source, PatchSource) else {}),
     }
 
 

@@ -17,9 +17,15 @@ EXAMPLES = """examples:
   ganrun sample runs/pix2pix-fluent --input drawings --out coloured --count 3    3 images for each picture of a folder
   ganrun sample runs/inpainting-fluent --input photo.png --mask hole.png --out filled
   ganrun sample runs/next-frame-moving-fashion --input clip.gif --frames 10 --out predicted
+  ganrun sample runs/inpainting-fluent --input photos --mask holes --out filled      masks by the names of the pictures
+  ganrun sample runs/gain-letter --input table.csv --out filled.csv                empty cells of a table
   ganrun sample runs/quickstart/checkpoints/000000150016-0001 --out old.png --grid --seed 7
 
 RUN stands for its newest checkpoint. The same seed gives the same images."""
+
+
+OF_PICTURES = ("label", "mask", "resize", "count")
+"""Options that have no effect on a clip or a table."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,7 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = command.parser("sample", __doc__, EXAMPLES)
     parser.add_argument("run", metavar="RUN_OR_CHECKPOINT", help="folder of a run, or of one of its checkpoints")
     parser.add_argument(
-        "--out", required=True, metavar="FILE_OR_DIR", help="a .png file for a grid, or a folder for single images"
+        "--out",
+        required=True,
+        metavar="FILE_OR_DIR",
+        help="a .png file for a grid, or a folder for single images; for a table a .csv",
     )
     parser.add_argument(
         "--count", type=_count, metavar="N", help="number of images (default: 64; with --input 1 for each picture)"
@@ -39,11 +48,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--input",
         metavar="PICTURE_OR_FOLDER",
-        help="your own picture of any size to translate, or all below a folder; with --frames a video, a GIF or a "
-        "folder of frames",
+        help="your own picture of any size to translate, or all below a folder; or a .csv with empty cells; with "
+        "--frames a video, a GIF or a folder of frames",
     )
     parser.add_argument(
-        "--mask", metavar="FILE", help="hole in the picture of --input: white is filled, black is kept (default: drawn)"
+        "--mask",
+        metavar="FILE_OR_FOLDER",
+        help="hole in the picture of --input: white is filled, black is kept; or a folder with one for each picture "
+        "under its name (default: drawn)",
     )
     parser.add_argument(
         "--frames", type=_count, metavar="N", help="frames to predict after the clip of --input, with a GIF"
@@ -52,8 +64,11 @@ def main(arguments: list[str] | None = None) -> int:
         "--resize", action="store_true", help="translate --input at the run's image size, and scale the results back"
     )
     options = parser.parse_args(arguments)
-    verb = _main if options.input is None else _predict if options.frames else _translate
-    return command.run(lambda: verb(options))
+    if options.input is None:
+        return command.run(lambda: _main(options))
+    if options.frames:
+        return command.run(lambda: _predict(options))
+    return command.run(lambda: (_fill if options.input.lower().endswith(".csv") else _translate)(options))
 
 
 def _count(text: str) -> int:
@@ -96,22 +111,23 @@ def _main(options: argparse.Namespace) -> int:
 
 def _translate(options: argparse.Namespace) -> int:
     out = Path(expand_user(options.out))
-    _refuse(options, "--input", "grid", "interpolate", "label")
+    _refuse(options, "--input, which writes a file for each image", "grid", "interpolate", "label")
     if out.suffix.lower() == ".png" or out.is_file():
         raise UserError(f"--out {out}: with --input it is a folder, for a file under the name of each picture")
     from ganrun.inference.sampling import Sampler
     from ganrun.inference.translation import Translator
-    from ganrun.preparation.own_pictures import find_own, read_mask, read_own
+    from ganrun.preparation.own_pictures import find_own, masks_by_name, read_own
 
     pictures, left_out = find_own(options.input, "--input")
     for name, path in pictures.items():
         if (out / f"{name}.png").resolve() == path.resolve():
             raise UserError(f"--out {out}: would overwrite {path}; name another folder")
-    mask = read_mask(Path(expand_user(options.mask))) if options.mask else None
+    mask_of = masks_by_name(options.mask) if options.mask else lambda name: None
     translator, faults = Translator(Sampler(options.run), options.seed, options.resize), []
     for name, path in pictures.items():
         try:
-            translator.write(f"--input {path}", read_own(path, "--input"), out, name, options.count or 1, mask)
+            pixels, mask = read_own(path, "--input"), mask_of(name)
+            translator.write(f"--input {path}", pixels, out, name, options.count or 1, mask)
         except UserError as error:
             faults.append(error)
     if len(faults) == len(pictures):
@@ -124,7 +140,7 @@ def _translate(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     out = Path(expand_user(options.out))
-    _refuse(options, "--frames", "grid", "interpolate", "label", "mask", "resize", "count")
+    _refuse(options, "--frames, which writes a file for each image", "grid", "interpolate", *OF_PICTURES)
     if out.suffix or out.is_file():
         raise UserError(f"--out {out}: with --frames it is a folder, for the frames and a GIF")
     if Path(expand_user(options.input)).resolve() in (out.resolve(), out.resolve() / "clip.gif"):
@@ -140,11 +156,28 @@ def _predict(options: argparse.Namespace) -> int:
     return command.OK
 
 
+def _fill(options: argparse.Namespace) -> int:
+    out = Path(expand_user(options.out))
+    _refuse(options, "a table of --input, which is filled once", "grid", "interpolate", *OF_PICTURES)
+    if out.suffix.lower() != ".csv":
+        raise UserError(f"--out {out}: the filled table is a .csv; give such a file")
+    from ganrun.inference.filling import Filler
+    from ganrun.inference.sampling import Sampler, write_file
+    from ganrun.preparation.table import read_table
+
+    where = f"--input {options.input}"
+    table = read_table(options.input, where)
+    filled = Filler(Sampler(options.run), where).filled(table.values, table.names, options.seed)
+    write_file(out, table.with_missing(filled).encode())
+    print(out)
+    return command.OK
+
+
 def _refuse(options: argparse.Namespace, beside: str, *names: str) -> None:
     """Refuse options that have no effect beside another one."""
     for name in names:
         if getattr(options, name) is not None and getattr(options, name) is not False:
-            raise UserError(f"--{name}: does not go with {beside}, which writes a file for each image; leave it out")
+            raise UserError(f"--{name}: does not go with {beside}; leave it out")
 
 
 if __name__ == "__main__":

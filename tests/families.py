@@ -142,6 +142,11 @@ FAMILIES: dict[str, Sections] = {
         },
         "optimizer": {"discriminator": ADAM, "generator": ADAM},
     },
+    "gain": {
+        "data": {"image_size": 1, "channels": 2, "fields": {"image": "point"}},
+        "model": {"name": "gain", "width": 8},
+        "objective": {"game": "gain", "condition": "masked", "gain": {"hint_share": 0.5}},
+    },
     "feature_matching": {
         "model": {"latent": "hypersphere"},
         "objective": {"feature_matching": True, "ada_target": 0.1, "ada_images": 96, "instance_noise": 0.1},

@@ -17,6 +17,7 @@ from tests.commands import LOCAL_RAY
 from tests.preparation.making import svg_set
 from tests.preparation.videos import video
 from tests.recorded import ganrun
+from tests.test_tables import write_table
 from tests.waiting import WAIT
 
 ROOT = Path(__file__).parent.parent
@@ -43,6 +44,7 @@ SMALL = {
         "evaluate.samples=8",
         "cluster.cpus_per_worker=1",
     ],
+    "gain_letter.yaml": ["model.width=4", "train.total_images=256", "train.tick_images=256"],
     "quickstart.yaml": ["model.width=4", "train.total_images=192", "evaluate.samples=16"],
 }
 """Laid over the configs of the documents, so that their commands end in seconds."""
@@ -117,7 +119,7 @@ def make_pairs(place: Path) -> None:
 def test_from_photographs_to_an_exported_model(place):
     make_pairs(place)
     said = [run(command) for block in blocks("your-images.md", "sh") for command in block.splitlines()]
-    assert "in order" in said[1]
+    assert "in order" in said[2]
     assert all((place / name).is_file() for name in ("grid.png", "curve.png", "data/photos/preview.png"))
     assert len(list((place / "pictures").iterdir())) == 100
     assert [len(open_data(f"data/{name}").index.pictures) for name in ("sketches", "facades", "drawings")] == [1, 1, 1]
@@ -141,6 +143,12 @@ def test_from_pairs_to_a_translated_picture(place):
     hole = np.zeros((80, 80), np.uint8)
     hole[20:40, 30:60] = 255
     Image.fromarray(hole).save(place / "hole.png")
+    (place / "holes").mkdir()
+    for photo in (place / "photos/cats").iterdir():
+        mask = Image.new("L", Image.open(photo).size)
+        mask.paste(255, (5, 5, 25, 25))
+        mask.save(place / f"holes/{photo.stem}.png")
+    write_table(place / "table.csv")
     for block in blocks("tasks.md", "sh"):
         for command in block.splitlines():
             if command.startswith("ganrun train"):
@@ -158,6 +166,8 @@ def test_from_pairs_to_a_translated_picture(place):
     assert Image.open(place / "large/small.png").size == (80, 80)
     assert len(list((place / "filled").rglob("*.png"))) == 81
     assert [len(list((place / name).iterdir())) for name in ("predicted", "walk")] == [11, 6]
+    assert len(list((place / "cats").rglob("*.png"))) == 40
+    assert "" not in (place / "filled.csv").read_text().replace("\n", ",").rstrip(",").split(",")
     (code,) = blocks("tasks.md", "python")
     checked = subprocess.run(
         [sys.executable, "-c", code + "assert images.shape == (4, 3, 64, 64)"], capture_output=True, text=True

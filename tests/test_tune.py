@@ -15,6 +15,7 @@ import yaml
 from ganrun.config.load import parse
 from ganrun.config.schema import Config
 from ganrun.config.tunable import value_of
+from ganrun.preparation.table import make_table
 from ganrun.run_folder.curve import read_events
 from ganrun.storage import open_storage
 from ganrun.telemetry.records import Exploited
@@ -23,6 +24,7 @@ from tests.commands import LOCAL_RAY, Command
 from tests.conftest import free_port, ray_head, write_yaml
 from tests.densities.runs import run_values
 from tests.paired import paired, write_pairs
+from tests.test_tables import write_table
 from tests.tuning.making import MUTATIONS
 from tests.waiting import WAIT
 
@@ -208,12 +210,23 @@ def test_trials_that_do_not_fit_at_once_take_turns(values_of_search, tmp_path, r
 
 
 @pytest.mark.drill
-@pytest.mark.parametrize("task", ["images", "translation", "density"])
+@pytest.mark.parametrize("task", ["images", "translation", "low_resolution", "masked", "table", "density"])
 def test_a_search_in_a_bucket_that_tasks_score(values_of_search, tmp_path, s3, task):
     values = values_of_search
-    if task == "translation":
+    if task == "table":
+        make_table(str(write_table(tmp_path / "table.csv")), f"{s3}/table")
+        values["data"] |= {"shards": f"{s3}/table", "image_size": 1, "channels": 3, "fields": {"image": "point"}}
+        values["model"] = {"name": "gain", "width": 8}
+        values["objective"] = {"game": "gain", "condition": "masked"}
+        values["evaluate"] = {name: values["evaluate"][name] for name in ("every_images", "samples")}
+        values["evaluate"] |= {"held_out_share": 0.1, "metrics": ["rmse"]}
+        rate = "optimizer.generator.learning_rate"
+        values["tune"] |= {"metric": "rmse", "mode": "min", "mutations": {rate: MUTATIONS[rate]}}
+    elif task not in ("images", "density"):
         pairs = put(write_pairs(tmp_path / "pairs"), f"{s3}/pairs")
         values = paired(values, pairs, evaluate={"held_out_share": 0.1})
+        if task != "translation":
+            values["objective"] = {"condition": task, "reconstruction": {"l1": 10.0}}
     if task == "density":
         values = run_values(values, "pixelcnn")
         values["evaluate"] |= {"held_out_share": 0.1, "metrics": ["bits_per_dimension"]}

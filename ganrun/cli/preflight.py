@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from ganrun.config.field_types import EXTENSIONS
 from ganrun.config.ray_variables import cluster_address, session_folder
-from ganrun.config.schema import ClusterConfig, Config, DataConfig, EvaluateConfig, FieldConfig, ModelConfig
+from ganrun.config.schema import ClusterConfig, Config, DataConfig, EvaluateConfig, ModelConfig
 from ganrun.config.schema_objective import ObjectiveConfig
 from ganrun.config.validate_likelihood import WITH_EM
 from ganrun.data.index import INDEX_NAME, DataSet, Index, open_data
@@ -25,7 +25,7 @@ def check(config: Config) -> None:
     """
     _check_homes(config)
     checks: list[Callable[[], None]] = [
-        lambda: _check_data(config.data, config.model, config.evaluate, config.slots, config.target),
+        lambda: _check_data(config.data, config.model, config.evaluate, config.slots, config.objective),
         lambda: check_rights(open_storage(config.run.storage, PATIENCE_SECONDS), "run.storage"),
         lambda: _check_gpus(config.cluster),
         lambda: _check_weights(config.evaluate, config.objective),
@@ -68,7 +68,7 @@ def _check_homes(config: Config) -> None:
 
 
 def _check_data(
-    settings: DataConfig, model: ModelConfig, evaluate: EvaluateConfig, slots: int, target: FieldConfig
+    settings: DataConfig, model: ModelConfig, evaluate: EvaluateConfig, slots: int, objective: ObjectiveConfig
 ) -> None:
     data = open_data(settings.shards, PATIENCE_SECONDS, crop=settings.crop)
     for name, found in (("image_size", data.index.image_size), ("channels", data.index.channels)):
@@ -82,8 +82,8 @@ def _check_data(
             f"model.classes: {model.classes}, but the index of {settings.shards} names "
             f"{len(data.index.classes)} classes; set model.classes={len(data.index.classes)}"
         )
-    if target.kind == "point" and evaluate.every_images:
-        _check_modes(settings, evaluate, data)
+    if settings.fields[objective.target].kind == "point" and objective.condition != "masked":
+        _check_points(settings, evaluate, data.index)
     if slots > data.index.samples:
         raise UserError(
             f"data.slots: {slots}, but data.shards has only {data.index.samples} samples; "
@@ -129,10 +129,16 @@ def _check_scored(settings: DataConfig, model: ModelConfig, evaluate: EvaluateCo
     _check_fields(settings, scored)
 
 
-def _check_modes(settings: DataConfig, evaluate: EvaluateConfig, data: DataSet) -> None:
+def _check_points(settings: DataConfig, evaluate: EvaluateConfig, index: Index) -> None:
+    """Refuse points with holes that the run does not fill, and those that it cannot score."""
     from ganrun.evaluation.modes import MIXTURES, known_mixture  # With numpy, which other runs do without.
 
-    if not known_mixture(data.index):
+    if missing := index.made.get("missing"):
+        raise UserError(
+            f"data.shards: {missing:,} numbers of {settings.shards} are missing; set objective.condition: masked, "
+            "objective.game: gain and model.name: gain, or prepare a table without empty cells"
+        )
+    if evaluate.every_images and not known_mixture(index):
         raise UserError(
             f"evaluate.every_images: {evaluate.every_images}, but the modes of the points in {settings.shards} are "
             f"unknown; set it to 0, or use data of ganrun prepare {' or '.join(MIXTURES)}"

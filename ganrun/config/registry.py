@@ -153,6 +153,15 @@ NETWORKS = NetworkRegistry(
         )
         for name in ("srgan", "esrgan")
     },
+    gain=NetworkFamily(
+        "ganrun.models.gain:gain",
+        image_sizes=(1,),
+        without=SWITCHES,
+        pictures="must",
+        game="gain",
+        ignores=(*DENSITY_KEYS, *LATENT_KEYS),
+        condition="masked",
+    ),
     mixture=density_family("mixture", "components", points=True),
     mixture_of_factor_analysers=density_family("mixture_of_factor_analysers", "components", "factors"),
     made=density_family("made", "width", "components", "dropout"),
@@ -164,7 +173,7 @@ NETWORKS = NetworkRegistry(
 )
 """`model.name` -> NetworkFamily."""
 
-GAMES = Registry({name: f"ganrun.games.{name}:{name}" for name in ("gan", "likelihood")})
+GAMES = Registry({name: f"ganrun.games.{name}:{name}" for name in ("gan", "likelihood", "gain")})
 """`objective.game` -> function(networks, ObjectiveConfig, ModelConfig) -> Game; with an argument `condition` it
 receives the Condition of the config."""
 
@@ -235,12 +244,15 @@ HIGHER_IS_BETTER = {
     "l1_hole": False,
     "psnr_hole": True,
     **dict.fromkeys(OF_HORIZONS, True),
+    "rmse": False,
 }
 """Direction of the values that built-in scores return. `distance` is the Fréchet distance, or the mode distance."""
 
 OF_HOLES = ("l1_hole", "psnr_hole")
 """Scores of the holes of objective.condition: masked."""
-PAIRED = ("l1", "psnr", "ssim", "lpips", *OF_HOLES, *OF_HORIZONS)
+OF_POINTS = ("rmse",)
+"""Scores of the missing numbers of points with objective.condition: masked."""
+PAIRED = ("l1", "psnr", "ssim", "lpips", *OF_HOLES, *OF_HORIZONS, *OF_POINTS)
 """Values that compare a generated image with the real one that belongs to it."""
 
 _FEATURE_SCORES, _PAIRED_SCORES = "ganrun.evaluation.feature_scores", "ganrun.evaluation.paired_scores"
@@ -263,6 +275,7 @@ SCORES = Registry(
         "l1_hole": f"{_PAIRED_SCORES}:l1_hole",
         "psnr_hole": f"{_PAIRED_SCORES}:psnr_hole",
         "horizons": f"{_PAIRED_SCORES}:horizons",
+        "rmse": f"{_PAIRED_SCORES}:Rmse",
     }
 )
 """`evaluate.metrics` -> function() -> Score, such as a subclass of Score; with an argument `evaluate` it receives that

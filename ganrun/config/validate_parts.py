@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ganrun.config.registry import HIGHER_IS_BETTER, OF_HOLES, OF_HORIZONS, PAIRED
+from ganrun.config.registry import HIGHER_IS_BETTER, OF_HOLES, OF_HORIZONS, OF_POINTS, PAIRED
 from ganrun.config.schema import Config, EvaluateConfig
 from ganrun.config.schema_optimizer import PlayerOptimizerConfig
 
@@ -22,10 +22,15 @@ def of_points(config: Config) -> bool:
     return config.objective.target in config.data.fields and config.target.kind == "point"
 
 
+def _fills(config: Config) -> bool:
+    """Return True if the run fills what is missing."""
+    return config.objective.condition == "masked"
+
+
 def score_names(config: Config) -> list[str]:
     """Return the names that `evaluate.best.metric` and `tune.metric` may have."""
     metrics = [name for name in config.evaluate.metrics if name not in ("modes", "horizons")]
-    if of_points(config):
+    if of_points(config) and not _fills(config):
         return ["distance", *MODES, "high_quality_share", *metrics]
     if "horizons" in config.evaluate.metrics:
         metrics += OF_HORIZONS[: 2 * config.objective.past_frames.horizons]
@@ -64,18 +69,26 @@ def score_conflicts(config: Config) -> Faults:
 
 
 def _point_conflicts(config: Config) -> Faults:
-    """Yield image settings used with points, which are scored by mode coverage."""
+    """Yield image settings used with points, which are scored by mode coverage, or by what was missing of them."""
+    wrong = [name for name in config.evaluate.metrics if name in OF_POINTS]
+    if wrong and not (of_points(config) and _fills(config)):
+        yield (
+            {"evaluate.metrics", "objective.condition"},
+            f"evaluate.metrics: {wrong[0]} is of missing numbers of points, which this run does not fill; leave it out",
+        )
     if not of_points(config):
         return
-    held_out = () if "bits_per_dimension" in config.evaluate.metrics else ("held_out_share", "shards")
-    of_images = {*HIGHER_IS_BETTER, "modes", "horizons"} - {"bits_per_dimension"}
+    compared = "bits_per_dimension" in config.evaluate.metrics or _fills(config)
+    held_out = () if compared else ("held_out_share", "shards")
+    of_images = {*HIGHER_IS_BETTER, "modes", "horizons"} - {"bits_per_dimension", *OF_POINTS}
+    by = "what was missing of them" if _fills(config) else "the modes that they cover"
     for key in ("extractor", "extractor_weights", "metrics", *held_out):
         value = getattr(config.evaluate, key)
         shown = value if key != "metrics" else [name for name in value if name in of_images]
         if shown and value != EvaluateConfig.model_fields[key].default:
             yield (
                 {f"evaluate.{key}", "data.fields"},
-                f"evaluate.{key}: {shown} is for images; points are scored by the modes that they cover: leave it out",
+                f"evaluate.{key}: {shown} is for images; points are scored by {by}: leave it out",
             )
 
 
@@ -93,7 +106,8 @@ def _pair_conflicts(config: Config) -> Faults:
             {"evaluate.metrics", "objective.condition"},
             f"evaluate.metrics: horizons is of frames, but objective.condition: {condition} has none; leave it out",
         )
-    if condition in ("none", "label") and (paired := [name for name in config.evaluate.metrics if name in PAIRED]):
+    paired = [name for name in config.evaluate.metrics if name in PAIRED and name not in OF_POINTS]
+    if condition in ("none", "label") and paired:
         yield (
             {"evaluate.metrics", "objective.condition"},
             f"evaluate.metrics: {paired[0]} compares with the real image that belongs to a condition, but "

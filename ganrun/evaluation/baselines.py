@@ -1,8 +1,8 @@
 """Trivial answers to the conditions of a run, scored as its generator is: what a run must beat.
 
 Those of the condition itself, such as `input`, and two of the training data: `mean`, the mean real image, and
-`nearest`, the real image of the training sample whose condition is nearest. Numbers of a baseline are columns
-`SCORE@BASELINE`.
+`nearest`, the real image of the training sample whose condition is nearest. Of points `mean` fills a missing number
+with the mean of the known ones of its column. Numbers of a baseline are columns `SCORE@BASELINE`.
 
 Shapes: M scored samples, B of a chunk, N pixels of the pictures of a condition.
 """
@@ -54,7 +54,9 @@ def baselines(
         return {}
     condition, training = generated.game.condition, generated.pairs.training
     answers = {name: _of_given(each) for name, each in condition.baselines.items()}
-    if training is not None and (names := _of_data(generated)):
+    if training is not None and training.of_points:
+        answers["mean"] = _means_of_columns(generated, training)
+    elif training is not None and (names := _of_data(generated)):
         mean, nearest = _training_answers(generated, training, samples, group)
         dtype, target = generated.dtype, training.target
         of_data: dict[str, Callable[[int, Given, int], Tensor]] = {
@@ -86,6 +88,17 @@ def _of_data(generated: GeneratedImages) -> tuple[str, ...]:
 
 def _of_given(answer: Callable[[Given], Tensor]) -> Callable[[int, Given, int], Tensor]:
     return lambda start, given, count: answer(given)
+
+
+def _means_of_columns(generated: GeneratedImages, training: PairedSamples) -> Callable[[int, Given, int], Tensor]:
+    """Return the answer of mean imputation: (start, condition, count) -> points [count, N, 1, 1]."""
+    found = [
+        training.at(range(start, min(start + BATCH, training.samples)), generated.device, torch.float64)
+        for start in _starts(training.samples)
+    ]
+    mean = torch.cat([batch[training.target] for batch in found]).nanmean(0).to(generated.dtype)
+    finish = generated.game.condition.finish
+    return lambda start, given, count: finish(given, mean.expand(count, *mean.shape))
 
 
 def _training_answers(

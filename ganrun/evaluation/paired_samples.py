@@ -51,7 +51,7 @@ class PairedSamples:
         origin: Mapping[str, Any] | None = None,
     ) -> None:
         self.samples, self.target = min(samples, data.samples), target
-        self.training, self.origin = training, origin
+        self.training, self.origin, self.of_points = training, origin, fields[target].kind == "point"
         self._decoders = {name: Decoder(name, field, data.index) for name, field in fields.items()}
         self._corrupt = CorruptSamplePolicy(damaged_share, data.samples)
         self._samples = Samples(data, cache)

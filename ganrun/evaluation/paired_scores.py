@@ -118,8 +118,37 @@ class HoleScore(PairedScore):
         rows = [
             self.compare(one[hole.expand_as(one)][None], other[hole.expand_as(other)][None])
             for one, other, hole in zip(images, truth, holes, strict=True)
+            if hole.any()  # A mask of the data may be black.
         ]
-        return torch.cat(rows)
+        return torch.cat([*rows, images.new_zeros(0)])
+
+
+class Rmse(Score):
+    """Root mean squared error of the missing numbers of points, of those whose truth is known."""
+
+    def unavailable(self, subject: ScoreSubject) -> str | None:
+        """Return the reason for which the score cannot be computed; None if it can."""
+        truth = subject.generated.truth(0, 1)
+        if truth is None or truth.shape[2:] != (1, 1) or "mask" not in subject.generated.given(0, 1):
+            return "no numbers are missing; it needs points with objective.condition: masked"
+        return None
+
+    def start(self, subject: ScoreSubject) -> Sums:
+        """Return the sum of squared errors and the number of missing numbers at zero."""
+        return {
+            name: torch.zeros((), dtype=torch.float64, device=subject.generated.device) for name in ("sum", "numbers")
+        }
+
+    def update(self, sums: Sums, batch: ScoreBatch) -> None:
+        """Add the missing numbers of a chunk."""
+        assert batch.truth is not None
+        scored = (batch.given["mask"] > 0) & batch.truth.isfinite()
+        sums["sum"] += (batch.images - batch.truth)[scored].double().square().sum()
+        sums["numbers"] += scored.sum()
+
+    def result(self, sums: Sums, features: Features | None) -> dict[str, float]:
+        """Return the error in the unit of the data; NaN if nothing was missing."""
+        return {"rmse": float((sums["sum"] / sums["numbers"]).sqrt())}
 
 
 class HorizonScore(Score):

@@ -1,8 +1,9 @@
 """Condition `masked`: the image itself with a hole. G is to fill it, and known pixels are copied exactly.
 
-Pathak et al. 2016 (arXiv:1604.07379). A hole is drawn for each image, or is a mask field of the data.
+Pathak et al. 2016 (arXiv:1604.07379). A hole is drawn for each image, or is a mask field of the data. Points, rows of a
+table, have numbers that are missing instead.
 
-Shapes: B batch, C channels, H and W pixels.
+Shapes: B batch, C channels, H and W pixels, N numbers of a point.
 """
 
 import importlib.util
@@ -38,7 +39,7 @@ class Masked(Condition):
         field: field of the masks, of one channel: other than black is the hole; None: holes are drawn.
     """
 
-    data_baselines = ()
+    data_baselines: tuple[str, ...] = ()
 
     def __init__(self, target: str, channels: int, holes: str, share: float, field: str | None = None) -> None:
         self.fields = (target,) if field is None else (target, field)
@@ -85,7 +86,7 @@ class Masked(Condition):
             raise UserError(f"{item.name}: this run fills holes of pictures; give a picture")
         return as_channels(item.picture[None], self.pictures["masked"])
 
-    def show(self, given: Given) -> Tensor:
+    def show(self, given: Given) -> Tensor | None:
         """Return the known pixels, with the hole in grey."""
         return given["masked"]
 
@@ -104,6 +105,43 @@ class Masked(Condition):
     @staticmethod
     def _given(images: Tensor, mask: Tensor) -> Given:
         return {"masked": torch.where(mask, 0.0, images), "mask": mask.to(images.dtype)}
+
+
+class MaskedPoints(Masked):
+    """Known numbers `masked` [B, N, 1, 1], 0 where one is missing, and `mask` of that shape, 1 there and else 0.
+
+    Each number is missing with the same probability, whatever its value and the others are: completely at random. What
+    the data itself lacks, NaN, is always missing. A user's row has no drawn holes.
+
+    Args:
+        target: the point field, which is also the generated one.
+        numbers: N.
+        share: probability that a number is missing, between 0 and 1.
+    """
+
+    data_baselines = ("mean",)
+
+    def __init__(self, target: str, numbers: int, share: float) -> None:
+        self.fields, self.pictures, self.share = (target,), {"masked": numbers, "mask": numbers}, share
+
+    def of(self, batch: Batch, noise: KeyedNoise) -> Given:
+        """Return the points of a batch with missing numbers."""
+        points = batch[self.fields[0]]
+        missing = noise.uniform(*points.shape, name="missing") < self.share
+        return self._given(points, missing | points.isnan())
+
+    def complete(self, item: UserInput) -> UserInput:
+        """Refuse a picture."""
+        raise UserError(f"{item.name}: this run fills tables of numbers; give a .csv")
+
+    def from_user(self, item: UserInput) -> Given:
+        """Return a user's point [N, 1, 1], which is NaN where a number is missing."""
+        if item.picture is None:
+            raise UserError(f"{item.name}: this run fills tables of numbers; give a .csv")
+        return self._given(item.picture[None], item.picture[None].isnan())
+
+    def show(self, given: Given) -> None:
+        """Return None: a point is no picture."""
 
 
 def _grid(height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -172,4 +210,6 @@ def navier_stokes(given: Given) -> Tensor:
 def masked(objective: ObjectiveConfig, data: DataConfig) -> Condition:
     """Build the condition of `objective.masked`."""
     settings, target = objective.masked, objective.target
+    if data.fields[target].kind == "point":
+        return MaskedPoints(target, data.shape(target)[0], settings.share)
     return Masked(target, data.shape(target)[0], settings.holes, settings.share, settings.field)

@@ -16,7 +16,9 @@ from ganrun.evaluation.feature_statistics import to_uint8
 from ganrun.evaluation.generated_images import BATCH, GeneratedImages
 from ganrun.evaluation.paired_samples import PairedSamples, open_pairs
 from ganrun.evaluation.pictures import beside, columns_of, to_picture, to_png
+from ganrun.evaluation.table_pictures import filled_picture
 from ganrun.games.build import build_game
+from ganrun.games.masked import MaskedPoints
 from ganrun.models.given import Given
 from ganrun.run_folder.run_folder import find_checkpoint
 from ganrun.storage import Storage
@@ -138,9 +140,11 @@ def draw_grid(sampler: Sampler, out: Path, count: int, seed: int, interpolate: b
     else:
         columns = sampler.classes if sampler.classes and sampler.label is None else None
         images = torch.cat(list(sampler.draw(count, seed, seen)))
-        if sampler.pairs is not None:
+        if sampler.pairs is not None and not sampler.of_points:
             images, columns = _beside(sampler, images, seed)
-    if sampler.of_points:
+    if isinstance(sampler.game.condition, MaskedPoints):
+        write_file(out, _filled(sampler, images, seed))
+    elif sampler.of_points:
         shards = sampler.config.data.shards
         png = to_picture(images, open_data(shards).index, None, {})
         if png is None:
@@ -148,6 +152,14 @@ def draw_grid(sampler: Sampler, out: Path, count: int, seed: int, interpolate: b
         write_file(out, png)
     else:
         write_file(out, to_png(images, columns))
+
+
+def _filled(sampler: Sampler, points: Tensor, seed: int) -> bytes:
+    """Return a picture of the filled numbers of points beside the true ones."""
+    generated = sampler.generated(seed)
+    truth, given = generated.truth(0, len(points)), generated.given(0, len(points))
+    assert truth is not None
+    return filled_picture(points, truth, given["mask"], {})
 
 
 def _beside(sampler: Sampler, images: Tensor, seed: int) -> tuple[Tensor, int]:

@@ -179,7 +179,7 @@ def _score_points(
     cache: Storage,
     seen: Callable[[int, int], None],
 ) -> Evaluation:
-    """Score a generator of points by mode coverage, and by scores of the user's own.
+    """Score a generator of points by mode coverage, or beside the real ones, and by scores of the user's own.
 
     Raises:
         UserError: an option is for images only, or the modes of the data are unknown.
@@ -189,9 +189,11 @@ def _score_points(
         if getattr(request, key):
             option = key.replace("_", "-")
             raise UserError(f"--{option}: only for images; points are scored by mode coverage, so leave it out")
+    if request.data and generated.pairs is not None:
+        raise UserError("--data: a run that fills numbers is scored on rows of its own data; leave it out")
     shards = request.data or sampler.config.data.shards
     index = open_data(shards).index
-    if not known_mixture(index):
+    if generated.pairs is None and not known_mixture(index):
         raise UserError(f"data.shards: the modes of {shards} are unknown; known are those of {', '.join(MIXTURES)}")
     reals = _reals(sampler, request, samples)
     if request.metrics is None and generated.game.log_prob is not None:

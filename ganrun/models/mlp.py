@@ -20,7 +20,7 @@ class Generator(nn.Module):
     def __init__(self, numbers: int, width: int, latent_size: int, classes: int) -> None:
         super().__init__()
         self.classes = classes
-        self.layers = _layers(latent_size + classes, width, numbers)
+        self.layers = hidden_layers(latent_size + classes, width, numbers)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """Return points [B, N, 1, 1] for z [B, Z] and labels int64 [B]."""
@@ -34,7 +34,7 @@ class Discriminator(nn.Module):
     def __init__(self, numbers: int, width: int, classes: int) -> None:
         super().__init__()
         self.classes = classes
-        self.layers = _layers(numbers + classes, width, 1)
+        self.layers = hidden_layers(numbers + classes, width, 1)
 
     def features(self, images: Tensor, label: Tensor | None = None) -> Tensor:
         """Return the input of the last layer, [B, W]."""
@@ -54,13 +54,14 @@ def mlp(model: ModelConfig, data: DataConfig) -> dict[str, nn.Module]:
         "discriminator": Discriminator(data.channels, model.width, model.classes),
     }
     for network in networks.values():
-        network.apply(_initialise)
+        network.apply(initialise)
     if model.spectral_norm:
         normalise_spectrally(networks["discriminator"])
     return networks
 
 
-def _layers(inputs: int, width: int, outputs: int) -> nn.Sequential:
+def hidden_layers(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    """Return two hidden layers with ReLUs, and the layer after them: [B, inputs] -> [B, outputs]."""
     first, second, last = nn.Linear(inputs, width), nn.Linear(width, width), nn.Linear(width, outputs)
     return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
 
@@ -69,7 +70,8 @@ def _join(x: Tensor, label: Tensor | None, classes: int) -> Tensor:
     return x if label is None else torch.cat([x, one_hot(label, classes, x.dtype)], dim=1)
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
+    """Set the weights of a linear layer by He et al. 2015 (arXiv:1502.01852), and its bias to 0."""
     if isinstance(module, nn.Linear):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         nn.init.zeros_(module.bias)

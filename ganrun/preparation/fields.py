@@ -17,7 +17,8 @@ Members = dict[str, bytes]
 Rows = dict[str, dict[str, Any]]
 """Fields by name, by path of the image."""
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
-_SEPARATORS = ",;\t"
+SEPARATORS = ",;\t"
+"""Signs between the cells of a CSV."""
 
 
 def read_fields(file: Path) -> Rows:
@@ -32,7 +33,7 @@ def read_fields(file: Path) -> Rows:
     if file.suffix.lower() not in readers:
         raise UserError(f"--fields {file}: unsupported ending; give a .csv or a .jsonl file")
     rows: Rows = {}
-    for line, row in readers[file.suffix.lower()](file, _read_text(file)):
+    for line, row in readers[file.suffix.lower()](file, read_text(file, f"--fields {file}", "a .csv or a .jsonl file")):
         path = Path(str(row.pop("file"))).as_posix()
         if path in rows:
             raise UserError(f"--fields {file}, line {line}: duplicate path {path!r}; keep one row")
@@ -95,21 +96,26 @@ def _classes(labels: set[str]) -> tuple[tuple[str, ...], str]:
     return tuple(str(number) for number in range(largest + 1)), "labels are class numbers"
 
 
-def _read_text(file: Path) -> str:
+def read_text(file: Path, where: str, wanted: str) -> str:
     """Return the text of a file in UTF-8, or in the UTF-16 of spreadsheets.
+
+    Args:
+        file: the file.
+        where: option and file, for messages.
+        wanted: what it should be, for messages.
 
     Raises:
         UserError: it cannot be read.
     """
     if file.exists() and not file.is_file():  # Reading a pipe may never end.
-        raise UserError(f"--fields {file}: not a regular file; give a .csv or a .jsonl file")
+        raise UserError(f"{where}: not a regular file; give {wanted}")
     try:
         data = file.read_bytes()
         return data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
     except OSError as error:
-        raise UserError(f"--fields {file}: {error.strerror or error}") from error
+        raise UserError(f"{where}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"--fields {file}: not UTF-8 ({error.reason}); save it as UTF-8") from error
+        raise UserError(f"{where}: not UTF-8 ({error.reason}); save it as UTF-8") from error
 
 
 def _read_csv(file: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -119,7 +125,7 @@ def _read_csv(file: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     if first[:4].lower() == "sep=" and len(first) == 5:  # Excel's first line.
         separator, text, begin = first[4], text.partition("\n")[2], 1
     else:  # Spreadsheets write ; where the comma is the decimal sign.
-        separator = next((sign for sign in _SEPARATORS if sign in first), ",")
+        separator = next((sign for sign in SEPARATORS if sign in first), ",")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
         _, *names = next(reader, [""])

@@ -1,6 +1,7 @@
 """Pictures and clips that a user gives to a trained run: one file, or those below a folder."""
 
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -83,10 +84,21 @@ def read_clip(path: str, option: str, frames: int, size: int, channels: int) -> 
     return found
 
 
-def read_mask(path: Path) -> NDArray[np.bool_]:
-    """Return a mask of `--mask` as people see it, [H, W], True in the hole: where it is not black.
+def masks_by_name(path: str) -> Callable[[str], NDArray[np.bool_]]:
+    """Return a function from the name of a picture to its mask of `--mask`: [H, W], True where it is not black.
+
+    Args:
+        path: a file, which is the mask of all pictures, or a folder with a mask under the name of each.
 
     Raises:
-        UserError: it cannot be read as a picture.
+        UserError: no such file or folder; when it is called, there is no mask of that name, or it is no picture.
     """
-    return np.asarray(read_own(path, "--mask")).max(axis=2) > 0  # type: ignore[no-any-return]
+    place = Path(expand_user(path))
+    masks, _ = find_own(path, "--mask") if place.is_dir() else ({}, [])
+
+    def mask_of(name: str) -> NDArray[np.bool_]:
+        if masks and name not in masks:
+            raise UserError(f"--mask {path}: no mask for {escaped(name)}; add one under this name")
+        return np.asarray(read_own(masks.get(name, place), "--mask")).max(axis=2) > 0  # type: ignore[no-any-return]
+
+    return mask_of

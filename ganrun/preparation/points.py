@@ -1,6 +1,7 @@
 """Makes data sets of points from a mixture of Gaussians. A point is a 1x1 image, its mode the label."""
 
 import hashlib
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +11,7 @@ from ganrun import __version__
 from ganrun.data.index import INDEX_NAME, Index, Shard
 from ganrun.errors import UserError
 from ganrun.evaluation.modes import MIXTURES, Floats, Mixture, picture
+from ganrun.preparation.fields import Members
 from ganrun.preparation.pack import compress, find_earlier, note, write_tar
 from ganrun.preparation.preview import PREVIEW_NAME
 from ganrun.preparation.sources import UNFINISHED_NAME
@@ -36,30 +38,59 @@ def make_points(source: str, dest: str, samples: int, seed: int) -> Index:
     """
     if source not in MIXTURES:
         raise UserError(f"SOURCE {source!r}: no such mixture; use {' or '.join(MIXTURES)}")
-    of, place = MIXTURES[source], open_storage(dest)
-    check_rights(place, "DEST")
+    of = MIXTURES[source]
     made: dict[str, Any] = {"source": source, "samples": samples, "seed": seed, "scale": of.scale, "sd": of.sd}
     made |= {"offset": of.offset} if of.offset else {}
+    points, labels = draw(of, samples, seed)
+    members = [
+        {"json": point_json(point), "cls": str(int(label)).encode()}
+        for point, label in zip(points, labels, strict=True)
+    ]
+    classes = tuple(f"({', '.join(f'{x:.3g}' for x in centre)})" for centre in of.centres.round(9) + 0.0)
+    counts = np.bincount(labels, minlength=len(of.centres)).tolist()
+    preview = picture(points, of, source)
+    return pack_points(dest, made, members, of.centres.shape[1], classes, {"images_of_class": counts}, preview)
+
+
+def pack_points(
+    dest: str,
+    made: dict[str, Any],
+    samples: Sequence[Members],
+    numbers: int,
+    classes: tuple[str, ...],
+    facts: dict[str, Any],
+    preview: bytes,
+) -> Index:
+    """Write a data set of points, unless the same command has finished it.
+
+    Args:
+        dest: folder or URI of the data set.
+        made: options that determine the content, which the index records.
+        samples: members of each sample by extension.
+        numbers: N.
+        classes: class names by number; empty without labels.
+        facts: what the index records beside.
+        preview: preview.png.
+
+    Raises:
+        UserError: the destination cannot be written or holds another data set.
+    """
+    place = open_storage(dest)
+    check_rights(place, "DEST")
     finished, _ = find_earlier(place, made)
     if finished:
         return finished
     note(place, made, {})
-    points, labels = draw(of, samples, seed)
     shards = []
-    for number, (start, stop) in enumerate(pairwise(samples * part // SHARDS for part in range(SHARDS + 1))):
-        members = ((f"{n:08d}", _members(points[n], int(labels[n]))) for n in range(start, stop))
-        data, count = write_tar(members)
+    parts = min(SHARDS, len(samples))
+    for number, (start, stop) in enumerate(pairwise(len(samples) * part // parts for part in range(parts + 1))):
+        data, count = write_tar((f"{n:08d}", samples[n]) for n in range(start, stop))
         shard = compress(data)
         name = f"shard-{number:06d}.tar.gz"
         place.write(name, shard)
         shards.append(Shard(name, count, len(shard), hashlib.sha256(shard).hexdigest()))
-    counts = np.bincount(labels, minlength=len(of.centres)).tolist()
-    numbers = of.centres.shape[1]
-    classes = tuple(f"({', '.join(f'{x:.3g}' for x in centre)})" for centre in of.centres.round(9) + 0.0)
-    index = Index(
-        1, numbers, classes, tuple(shards), {**made, "by": f"ganrun {__version__}", "images_of_class": counts}
-    )
-    place.write(PREVIEW_NAME, picture(points, of, source))
+    index = Index(1, numbers, classes, tuple(shards), {**made, "by": f"ganrun {__version__}", **facts})
+    place.write(PREVIEW_NAME, preview)
     place.write(INDEX_NAME, index.to_json())
     place.delete(UNFINISHED_NAME)
     return index
@@ -73,6 +104,7 @@ def draw(of: Mixture, samples: int, seed: int) -> tuple[Floats, np.ndarray[tuple
     return ((points - of.offset) / of.scale).astype(np.float32), labels
 
 
-def _members(point: Floats, label: int) -> dict[str, bytes]:
+def point_json(point: Floats) -> bytes:
+    """Return the numbers of a point float32 [N] as JSON; NaN becomes null."""
     # NumPy prints the shortest text that parses back to the same float32.
-    return {"json": f"[{', '.join(map(str, point))}]".encode(), "cls": str(label).encode()}
+    return f"[{', '.join(map(str, point))}]".replace("nan", "null").encode()

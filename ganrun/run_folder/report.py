@@ -54,6 +54,8 @@ def distance_name(config: dict[str, Any]) -> str:
     """Return the name of a run's distance, with extractor and number of samples."""
     evaluate, fields = config.get("evaluate", {}), config.get("data", {}).get("fields", {})
     if fields.get("image", {}).get("kind") == "point":
+        if config.get("objective", {}).get("condition") == "masked":
+            return f"Fréchet distance (of the numbers, n={evaluate.get('samples')})"
         return f"mode distance (n={evaluate.get('samples')})"
     return f"Fréchet distance ({evaluate.get('extractor')}, n={evaluate.get('samples')})"
 

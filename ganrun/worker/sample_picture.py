@@ -8,6 +8,7 @@ from torch import Tensor
 from ganrun.data.index import Index
 from ganrun.evaluation.generated_images import GeneratedImages
 from ganrun.evaluation.pictures import beside, columns_of, small_png, to_picture
+from ganrun.evaluation.table_pictures import filled_picture
 from ganrun.rng import KeyedNoise
 from ganrun.telemetry.messages import SamplePicture, SamplesDrawn
 from ganrun.telemetry.protocol import PART_BYTES
@@ -33,11 +34,14 @@ def draw_samples(
     condition, noise = game.condition, KeyedNoise(generated.seed, 0, 0, 0, device, generated.noise(0, 1).dtype)
     with torch.inference_mode():
         given = generated.given(0, count)
-        drawn = game.sample(networks, count, noise.under("samples"), given)
-        shown, pictures = beside(condition.show(given), drawn, generated.truth(0, count), generated.later(0, drawn))
+        drawn, truth = game.sample(networks, count, noise.under("samples"), given), generated.truth(0, count)
+        shown, pictures = beside(condition.show(given), drawn, truth, generated.later(0, drawn))
     facts = {"attempt": str(attempt), "images": str(images)}
     columns = columns_of(count, pictures) if pictures > 1 else condition.classes or None
-    png = to_picture(shown, index, columns, facts, _density(generated, target))
+    if truth is not None and index.image_size == 1 and "mask" in given:
+        png: bytes | None = filled_picture(drawn, truth, given["mask"], facts)
+    else:
+        png = to_picture(shown, index, columns, facts, _density(generated, target))
     if png is None:
         return None
     # Mean over pixels of the standard deviation over latents, in [0, 1].

@@ -115,6 +115,33 @@ def test_masks_that_cannot_be_used_are_told(runs, tmp_path):
     assert (code, "--mask: is for pictures of --input" in error) == (2, True)
 
 
+def test_a_folder_of_masks_has_one_for_each_picture(runs, tmp_path):
+    for number, name in enumerate(("cats/a", "cats/b", "c")):
+        picture(tmp_path / f"in/{name}.png", 40 + number, 33)
+    for name, left in (("cats/a", 0), ("c", 20)):
+        hole = np.zeros((33, 40 if name == "cats/a" else 42), np.uint8)
+        hole[:, left : left + 9] = 255
+        (tmp_path / "holes" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(hole).save(tmp_path / f"holes/{name}.png")
+    code, _, said = sample(
+        runs["masked"], "--input", tmp_path / "in", "--mask", tmp_path / "holes", "--out", tmp_path / "out"
+    )
+    assert code == 0
+    assert f"--mask {tmp_path / 'holes'}: no mask for cats/b; add one under this name" in said
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.png")) == ["a.png", "c.png"]
+    for name, left in (("cats/a", 0), ("c", 20)):
+        before, after = (np.asarray(Image.open(tmp_path / place / f"{name}.png")) for place in ("in", "out"))
+        same = (before == after).all(2).all(0)
+        assert [number for number, each in enumerate(same) if not each] == list(range(left, left + 9))
+
+
+def test_a_table_is_for_runs_over_tables(runs, tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n1,\n")
+    for name, words in (("masked", "this run fills holes of pictures"), ("srgan", "this run enlarges pictures")):
+        code, _, error = sample(runs[name], "--input", tmp_path / "t.csv", "--out", tmp_path / "full.csv")
+        assert (code, words in error) == (2, True), error
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "1", "P", "I;16"])
 def test_pictures_of_all_kinds_are_taken(runs, tmp_path, mode):
     image = Image.fromarray(np.full((32, 32), 9, np.uint16)) if mode == "I;16" else Image.new(mode, (32, 32))

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from ganrun.preparation.points import make_points
 from tests.clips import of_clips, write_clips
 from tests.conditional import conditional
 from tests.conftest import config_of
+from tests.families import values_of
 from tests.paired import paired, write_pairs
 from tests.ranks import as_ranks, latest_tensors, run_ranks, work_rank
 
@@ -150,9 +152,15 @@ def test_tricks_too_are_the_same_on_any_number_of_workers_stopped_or_not(values,
 
 def test_translating_pictures_is_the_same_on_any_number_of_workers_stopped_or_not(values, tmp_path):
     folder, clips = write_pairs(tmp_path / "pairs"), write_clips(tmp_path / "clips")
+    make_points("gaussians:8", str(tmp_path / "points"), 141, 0)
 
     def config_for(kind, name):
-        changed = paired(values, folder, **TRANSLATIONS[kind]) if kind in TRANSLATIONS else of_clips(values, clips)
+        if kind == "gain":
+            changed = values_of(kind, values)
+            changed["data"] |= {"shards": str(tmp_path / "points"), "slots": values["data"]["slots"]}
+            changed["train"]["total_images"] = TOTAL
+        else:
+            changed = paired(values, folder, **TRANSLATIONS[kind]) if kind in TRANSLATIONS else of_clips(values, clips)
         return config_of(changed, run__name=f"{kind}-{name}")
 
-    check_equality(config_for, (*TRANSLATIONS, "past_frames"), tmp_path)
+    check_equality(config_for, (*TRANSLATIONS, "past_frames", "gain"), tmp_path)
