@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ganrun.config.registry import HIGHER_IS_BETTER, OF_HOLES, PAIRED
+from ganrun.config.registry import HIGHER_IS_BETTER, OF_GAMES, OF_HOLES, PAIRED
 from ganrun.config.schema import Config, EvaluateConfig
 from ganrun.config.schema_optimizer import PlayerOptimizerConfig
 
@@ -64,8 +64,9 @@ def _point_conflicts(config: Config) -> Faults:
     """Yield image settings used with points, which are scored by mode coverage."""
     if not of_points(config):
         return
-    held_out = () if "bits_per_dimension" in config.evaluate.metrics else ("held_out_share", "shards")
-    of_images = {*HIGHER_IS_BETTER, "modes"} - {"bits_per_dimension"}
+    of_real_points = {"bits_per_dimension", "duality_gap"} & {*config.evaluate.metrics}
+    held_out = () if of_real_points else ("held_out_share", "shards")
+    of_images = {*HIGHER_IS_BETTER, "modes"} - {"bits_per_dimension", *OF_GAMES}
     for key in ("extractor", "extractor_weights", "metrics", *held_out):
         value = getattr(config.evaluate, key)
         shown = value if key != "metrics" else [name for name in value if name in of_images]

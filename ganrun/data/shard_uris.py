@@ -9,7 +9,7 @@ from braceexpand import braceexpand
 from ganrun.errors import UserError
 from ganrun.storage import exists, matching
 
-PACKAGES = ("fashion-mnist-10k", "fluent-emoji", "heights")
+PACKAGES = ("fashion-mnist-10k", "fluent-emoji", "heights", "dirac")
 """Data sets within the ganrun package, as `data.shards: package:NAME`."""
 
 

@@ -49,6 +49,15 @@ def judge(discriminator: nn.Module, images: Tensor, given: Given, noise: KeyedNo
     return _call(discriminator, output, (images,), given, noise)
 
 
+def logged(network: nn.Module) -> dict[str, Tensor]:
+    """Return the scalars that a network logs beside its player's loss: what its method `parts` returns, if it has one.
+
+    They are copies, since the optimizer changes weights before they are read.
+    """
+    parts = network.parts() if hasattr(network, "parts") else {}
+    return {name: value.detach().clone() for name, value in parts.items()}
+
+
 def _call(network: nn.Module, method: str, first: tuple[Tensor, ...], given: Given, noise: KeyedNoise) -> Any:
     names = _arguments(getattr(type(network), method))
     call = network if method == "forward" else getattr(network, method)

@@ -196,7 +196,7 @@ def _score_points(
     reals = _reals(sampler, request, samples)
     if request.metrics is None and generated.game.log_prob is not None:
         metrics = tuple(dict.fromkeys((*metrics, "bits_per_dimension")))
-    scores = build_scores(metrics)
+    scores = build_scores(metrics, sampler.config.evaluate)
     return PointEvaluator(index, samples, scores, cache, lambda count: seen(count, samples), reals).score(generated)
 
 
