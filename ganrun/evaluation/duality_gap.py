@@ -16,13 +16,14 @@ are keyed by the step, so the value does not depend on the number of ranks.
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ganrun.config.schema import EvaluateConfig
 from ganrun.config.schema_duality_gap import DualityGapConfig
+from ganrun.data.decode import Field, RawBatch, normalised
 from ganrun.evaluation.divergences import Densities, densities_of, scored_mixture
 from ganrun.evaluation.generated_images import BATCH, GeneratedImages
 from ganrun.evaluation.paired_samples import PairedSamples
@@ -38,6 +39,8 @@ from ganrun.rng import KeyedNoise, numpy_stream
 
 LEAST = 4
 """Fewest held-out samples: two to respond to, and two to measure on."""
+MOST_BYTES = 2**28
+"""Most bytes of samples, at a byte a number: they are read once and kept in memory, as each step looks at all parts."""
 
 
 class DualityGap(Score):
@@ -50,7 +53,7 @@ class DualityGap(Score):
     of_networks = True
 
     def __init__(self, settings: DualityGapConfig) -> None:
-        self.settings, self._classifies = settings, False
+        self.settings, self._classifies, self._about = settings, False, ""
 
     def unavailable(self, subject: ScoreSubject) -> str | None:
         """Return the reason for which the score cannot be computed; None if it can."""
@@ -70,7 +73,7 @@ class DualityGap(Score):
         """Return V by chunk of the players, with D' and with G', [3, chunks], and sums of D's error, of this rank."""
         rank, ranks = (0, 1) if subject.group is None else (subject.group.rank(), subject.group.size())
         duel = _Duel(subject, self.settings)
-        self._classifies = duel.minimax.classifies
+        self._classifies, self._about = duel.minimax.classifies, duel.about
         values = torch.zeros(3, duel.chunks, dtype=torch.float64, device=duel.device)
         errors = torch.zeros(2, dtype=torch.float64, device=duel.device)
         with without_batch_stats():
@@ -106,13 +109,8 @@ class DualityGap(Score):
         return found | ({"discriminator_error": error / count} if count else {})
 
     def about(self, subject: ScoreSubject) -> str:
-        """Return V, how the responses were found, and on what V was measured."""
-        duel = _Duel(subject, self.settings)
-        steps, rate = self.settings.steps, self.settings.learning_rate
-        return (
-            f"V = {duel.minimax.formula}; EMA generator; k={steps} steps of Adam at {rate:g} on {duel.half} held-out "
-            f"samples, V on {duel.chunks * duel.batch} others"
-        )
+        """Return V, how the responses were found, and on what V was measured, once the score has begun."""
+        return self._about
 
 
 def _gain(difference: Tensor) -> Tensor:
@@ -141,13 +139,23 @@ class _Duel:
         assert generated.game.minimax is not None
         self.generated, self.settings = generated, settings
         self.minimax: Minimax = generated.game.minimax
-        self.device, self.samples = generated.device, _samples(generated, reals)
-        self.half = reals.samples // 2
+        self.device, self.target = generated.device, reals.target
+        self.held_out = _read(generated, reals)
+        self.half = len(self.held_out[self.target]) // 2
         self.batch = min(BATCH, self.half)
         self.chunks = self.half // self.batch
         self.players = {name: copy.deepcopy(generated.networks[name]) for name in ("generator", "discriminator")}
         self.players["generator"].eval()
         self.players["discriminator"].train()
+
+    @property
+    def about(self) -> str:
+        """V, how the responses are found, and on what V is measured."""
+        steps, rate = self.settings.steps, self.settings.learning_rate
+        return (
+            f"V = {self.minimax.formula}; EMA generator; k={steps} steps of Adam at {rate:g} on {self.half} held-out "
+            f"samples, V on {self.chunks * self.batch} others"
+        )
 
     def best_response(self, name: str) -> Networks:
         """Return the players with one of them, `name`, replaced by its best response to the other."""
@@ -192,9 +200,9 @@ class _Duel:
         of = scored_mixture(subject)
         if of is None or not of.sd or not self.minimax.classifies or self.generated.game.condition.fields:
             return sums
-        densities = densities_of(self.generated, of, self.samples.target, subject.samples)
+        densities = densities_of(self.generated, of, self.target, subject.samples)
         for chunk in range(self.chunks):
-            real = self._measured(chunk)[self.samples.target]
+            real = self._measured(chunk)[self.target]
             fake = self.generated.images(chunk * self.batch, self.batch)
             for points in (real, fake):
                 sums += self._errors(points, densities)
@@ -209,16 +217,21 @@ class _Duel:
         return torch.stack([errors.sum(), torch.ones_like(errors).sum()])
 
     def _measured(self, chunk: int) -> Batch:
-        return self._at(2 * number + 1 for number in range(chunk * self.batch, (chunk + 1) * self.batch))
+        return self._at([2 * number + 1 for number in range(chunk * self.batch, (chunk + 1) * self.batch)])
 
     def _batch_of(self, step: int) -> Batch:
         """Return the samples of a step: whole epochs in random order, without the rest of each."""
         epoch, part = divmod(step, self.half // self.batch)
         order = numpy_stream(self.generated.seed, "duality_gap", epoch).permutation(self.half)
-        return self._at(2 * int(number) for number in order[part * self.batch : (part + 1) * self.batch])
+        return self._at([2 * int(number) for number in order[part * self.batch : (part + 1) * self.batch]])
 
-    def _at(self, numbers: Iterable[int]) -> Batch:
-        return self.samples.at(numbers, self.device, self.generated.dtype)
+    def _at(self, numbers: Sequence[int]) -> Batch:
+        chosen: RawBatch = {
+            name: [field[number] for number in numbers] if isinstance(field, list) else field[list(numbers)]
+            for name, field in self.held_out.items()
+        }
+        placed = {name: each.to(self.device) if isinstance(each, Tensor) else each for name, each in chosen.items()}
+        return normalised(placed, self.generated.dtype)
 
     def _noise(self, number: int, name: str) -> KeyedNoise:
         generated = self.generated
@@ -226,9 +239,20 @@ class _Duel:
         return noise.under(f"duality_gap/{name}")
 
 
-def _samples(generated: GeneratedImages, reals: RealImages) -> PairedSamples:
+def _read(generated: GeneratedImages, reals: RealImages) -> RawBatch:
+    """Read the held-out samples with all that a condition is made of, evenly spaced."""
     fields = {name: reals.fields[name] for name in dict.fromkeys((*generated.game.condition.fields, reals.target))}
-    return PairedSamples(reals.data, reals.samples, fields, reals.target, reals.damaged_share, reals.cache)
+    first = PairedSamples(reals.data, 1, fields, reals.target, reals.damaged_share, reals.cache).raw([0])
+    size = sum(field.nbytes for field in first.values() if isinstance(field, Tensor))
+    count = max(LEAST, min(reals.samples, MOST_BYTES // size))
+    samples = PairedSamples(reals.data, count, fields, reals.target, reals.damaged_share, reals.cache)
+    chunks = [samples.raw(range(start, min(start + BATCH, count))) for start in range(0, count, BATCH)]
+    return {name: _joined([chunk[name] for chunk in chunks]) for name in fields}
+
+
+def _joined(parts: Sequence[Field]) -> Field:
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    return torch.cat(tensors) if tensors else [each for part in parts for each in part]
 
 
 def duality_gap(evaluate: EvaluateConfig) -> DualityGap:

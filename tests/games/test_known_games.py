@@ -1,5 +1,7 @@
 """Games that can be solved by hand move as theory says: eigenvalues of the linearised round, radius, order of turns."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -33,7 +35,7 @@ def test_a_round_of_the_dirac_gan_is_the_linear_update_of_its_loss(loss, tmp_pat
     pull, push = LOSSES[loss]
     states = dirac(tmp_path, {"loss": loss}, rounds=20)
     expected = alternating(pull, push)
-    for before, after in zip(states[:-1], states[1:], strict=True):
+    for before, after in itertools.pairwise(states):
         np.testing.assert_allclose(after, expected @ before, atol=TOLERANCE * 1e-3)
     if loss != "least_squares":  # It does not turn, and one direction is not seen.
         np.testing.assert_allclose(eigenvalues(fitted(states)), eigenvalues(expected), atol=TOLERANCE)
@@ -82,7 +84,7 @@ def test_far_from_the_equilibrium_the_bilinear_game_still_circles(tmp_path):
         ({"loss": "wasserstein"}, 1, (0, 0)),
         # R1 is gamma E (w x + v)^2 / 2.
         ({"loss": "wasserstein", "penalties": {"r1": 0.5}}, 1, (0.5, 0.5)),
-        # D's loss is convex where real and generated points overlap: its second derivatives are E x^4 / 8 and E x^2 / 2.
+        # D's loss is convex where real and generated points overlap, with second derivatives E x^4 / 8 and E x^2 / 2.
         ({"loss": "minimax"}, HALF, (3 / 8, 1 / 2)),
     ],
     ids=["wasserstein", "r1", "minimax"],
