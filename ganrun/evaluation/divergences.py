@@ -8,10 +8,9 @@ The last is what G minimises against the optimal D: max over D of V(G, D) = 2 JS
 arXiv:1406.2661, theorem 1).
 
 A generator that states its density (a likelihood model, or a `log_prob` of its own) is compared exactly, but for the
-error of the mean, which is stated. Others are estimated: both densities are smoothed by a normal whose deviation is
-half that of the mixture's modes, and the generator's is then the mean of that normal around half of its points; the
-other half, smoothed too, are the samples of the mean. Smoothing alone lowers divergences (data processing); few points
-raise `kl`.
+error of the mean, which is stated. The distribution of others is taken to be that of their n points. Both it and the
+mixture are smoothed by a normal whose deviation is half that of the mixture's modes, which gives the points a density
+too. Smoothing lowers divergences (data processing); few points raise them.
 
 Shapes: n points, N numbers of each, M modes.
 """
@@ -19,7 +18,6 @@ Shapes: n points, N numbers of each, M modes.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,17 +29,10 @@ from ganrun.rng import KeyedNoise
 
 SMOOTHING = 0.5
 """Deviation of the smoothing normal over that of a mode."""
+LOOKED_AT = 2_000
+"""Most points, of the data and of the generator each, at which an estimated density is computed."""
 ROWS = 512
 """Points whose density is computed at once."""
-
-
-class Terms(NamedTuple):
-    """Logarithms of both densities, in nats, at points of the data and of the generator, [n] each."""
-
-    data_at_data: Tensor
-    model_at_data: Tensor
-    data_at_model: Tensor
-    model_at_model: Tensor
 
 
 @dataclass(frozen=True)
@@ -64,7 +55,7 @@ def scored_mixture(subject: ScoreSubject) -> Mixture | None:
 
 
 def densities_of(generated: GeneratedImages, of: Mixture, target: str, samples: int) -> Densities:
-    """Return the densities of a mixture and of a generator, exact or estimated by its first `samples` / 2 points."""
+    """Return the densities of a mixture and of a generator, exact or estimated by its first `samples` points."""
     points = None if generated.game.log_prob else _points(generated, samples)
     return _densities(generated, of, target, points)
 
@@ -83,21 +74,18 @@ def _densities(generated: GeneratedImages, of: Mixture, target: str, points: Ten
         return Densities(lambda x: log_mixture(x, centres, deviation), model, 0.0)
     assert points is not None
     width = SMOOTHING * deviation
-    smooth, kernels = math.hypot(deviation, width), points[: len(points) // 2]
-    return Densities(
-        lambda x: log_mixture(x, centres, smooth), lambda x: log_mixture(x, kernels, width), smoothing=width
-    )
+    smooth = math.hypot(deviation, width)
+    return Densities(lambda x: log_mixture(x, centres, smooth), lambda x: log_mixture(x, points, width), width)
 
 
 def log_mixture(x: Tensor, centres: Tensor, deviation: float) -> Tensor:
     """Return log 1/M sum_m N(x; centre_m, deviation^2 I) of points [n, N] and centres [M, N], [n]."""
-    numbers = centres.shape[1]
-    constant = math.log(len(centres)) + numbers * math.log(deviation * math.sqrt(2 * math.pi))
-    found = [
-        torch.logsumexp((rows[:, None] - centres).square().sum(2) / (-2 * deviation**2), dim=1)
-        for rows in x.split(ROWS)
-    ]
-    return torch.cat(found) - constant
+    constant = math.log(len(centres)) + centres.shape[1] * math.log(deviation * math.sqrt(2 * math.pi))
+    x, centres = x / deviation, centres / deviation
+    lengths = centres.square().sum(1) / 2
+    # -|x - c|^2 / 2 = x c - |c|^2 / 2 - |x|^2 / 2
+    found = [torch.logsumexp(torch.addmm(-lengths, rows, centres.T), dim=1) for rows in x.split(ROWS)]
+    return torch.cat(found) - x.square().sum(1) / 2 - constant
 
 
 class Divergence(Score):
@@ -105,10 +93,10 @@ class Divergence(Score):
 
     Args:
         name: name of the score.
-        of: (terms) -> numbers whose means, added, are the divergence.
+        of: (comparison) -> numbers whose means, added, are the divergence.
     """
 
-    def __init__(self, name: str, of: Callable[[Terms], tuple[Tensor, ...]]) -> None:
+    def __init__(self, name: str, of: Callable[["Comparison"], tuple[Tensor, ...]]) -> None:
         self.name, self.of = name, of
         self._subject: ScoreSubject | None = None
 
@@ -131,7 +119,8 @@ class Divergence(Score):
     def result(self, sums: Sums, features: Features | None) -> dict[str, float]:
         """Return the divergence in nats, and the standard error of the mean that it is."""
         assert self._subject is not None
-        parts = self.of(_terms(self._subject, sums["points"]))
+        with torch.no_grad():
+            parts = self.of(Comparison(self._subject, sums["points"]))
         error = math.sqrt(sum(float(part.var(correction=0)) / len(part) for part in parts))
         return {self.name: float(sum(part.mean() for part in parts)), f"{self.name}_deviation": error}
 
@@ -142,8 +131,11 @@ class Divergence(Score):
         assert of is not None
         if generated.game.log_prob is not None:
             return f"Monte Carlo, n={subject.samples}, {generated.game.log_prob_is} density"
-        width = SMOOTHING * of.sd
-        return f"estimate of densities smoothed by a normal of deviation {width:g}, n={subject.samples // 2} points"
+        width, looked_at = SMOOTHING * of.sd, min(subject.samples, LOOKED_AT)
+        return (
+            f"estimate of densities smoothed by a normal of deviation {width:g}, n={subject.samples} points, at "
+            f"{looked_at} of them"
+        )
 
 
 def _points(generated: GeneratedImages, samples: int, rank: int = 0, ranks: int = 1) -> Tensor:
@@ -160,33 +152,48 @@ def _centres(of: Mixture, device: torch.device) -> Tensor:
     return torch.from_numpy((of.centres - of.offset) / of.scale).to(device)
 
 
-@torch.no_grad()
-def _terms(subject: ScoreSubject, points: Tensor) -> Terms:
-    """Return both log-densities at as many points of the data as of the generator."""
-    generated, of, reals = subject.generated, scored_mixture(subject), subject.reals
-    assert isinstance(generated, GeneratedImages)
-    assert of is not None
-    assert reals is not None
-    densities = _densities(generated, of, reals.target, points)
-    noise = KeyedNoise(generated.seed, 0, 0, 0, generated.device, torch.float64).under("divergence")
-    if densities.smoothing:
-        rest = points[len(points) // 2 :]
-        points = rest + densities.smoothing * noise.normal(*rest.shape, name="smoothing")
-    centres = _centres(of, generated.device)
-    chosen = centres[(noise.uniform(len(points), name="mode") * len(centres)).long()]
-    deviation = math.hypot(of.sd / of.scale, densities.smoothing)
-    data = chosen + deviation * noise.normal(*points.shape, name="data")
-    return Terms(densities.data(data), densities.model(data), densities.data(points), densities.model(points))
+class Comparison:
+    """Both log-densities, of the data and of the generator, at points of either.
+
+    Args:
+        subject: what is scored; `Divergence.unavailable` has found nothing against it.
+        points: of the generator, float64 [samples, N].
+    """
+
+    def __init__(self, subject: ScoreSubject, points: Tensor) -> None:
+        generated, of, reals = subject.generated, scored_mixture(subject), subject.reals
+        assert isinstance(generated, GeneratedImages)
+        assert of is not None
+        assert reals is not None
+        self.device, self.centres = generated.device, _centres(of, generated.device)
+        self.densities = _densities(generated, of, reals.target, points)
+        self.points = points[:LOOKED_AT] if self.densities.smoothing else points
+        self.deviation = math.hypot(of.sd / of.scale, self.densities.smoothing)
+        self.noise = KeyedNoise(generated.seed, 0, 0, 0, self.device, torch.float64).under("divergence")
+
+    def at_data(self) -> tuple[Tensor, Tensor]:
+        """Return log p_data and log p_g at as many points of the data, [n] each."""
+        shares = self.noise.uniform(len(self.points), name="mode")
+        chosen = self.centres[(shares * len(self.centres)).long()]
+        return self._at(chosen + self.deviation * self.noise.normal(*chosen.shape, name="data"))
+
+    def at_model(self) -> tuple[Tensor, Tensor]:
+        """Return log p_data and log p_g at points of the generator, [n] each."""
+        noise = self.noise.normal(*self.points.shape, name="smoothing")
+        return self._at(self.points + self.densities.smoothing * noise)
+
+    def _at(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.densities.data(x), self.densities.model(x)
 
 
 def kl() -> Divergence:
     """Build KL(p_data || p_g)."""
-    return Divergence("kl", lambda terms: (terms.data_at_data - terms.model_at_data,))
+    return Divergence("kl", lambda compared: (_log_ratio(*compared.at_data()),))
 
 
 def reverse_kl() -> Divergence:
     """Build KL(p_g || p_data)."""
-    return Divergence("reverse_kl", lambda terms: (terms.model_at_model - terms.data_at_model,))
+    return Divergence("reverse_kl", lambda compared: (-_log_ratio(*compared.at_model()),))
 
 
 def jensen_shannon() -> Divergence:
@@ -194,8 +201,13 @@ def jensen_shannon() -> Divergence:
     return Divergence("jensen_shannon", _jensen_shannon)
 
 
-def _jensen_shannon(terms: Terms) -> tuple[Tensor, Tensor]:
+def _log_ratio(data: Tensor, model: Tensor) -> Tensor:
+    return data - model
+
+
+def _jensen_shannon(compared: Comparison) -> tuple[Tensor, Tensor]:
+    (data, model), (data_there, model_there) = compared.at_data(), compared.at_model()
     # log m = log(p_data + p_g) - log 2
-    at_data = torch.logaddexp(terms.data_at_data, terms.model_at_data) - math.log(2)
-    at_model = torch.logaddexp(terms.data_at_model, terms.model_at_model) - math.log(2)
-    return (terms.data_at_data - at_data) / 2, (terms.model_at_model - at_model) / 2
+    at_data = torch.logaddexp(data, model) - math.log(2)
+    at_model = torch.logaddexp(data_there, model_there) - math.log(2)
+    return (data - at_data) / 2, (model_there - at_model) / 2

@@ -24,7 +24,7 @@ from torch import Tensor
 from ganrun.config.schema import EvaluateConfig
 from ganrun.config.schema_duality_gap import DualityGapConfig
 from ganrun.data.decode import Field, RawBatch, normalised
-from ganrun.evaluation.divergences import Densities, densities_of, scored_mixture
+from ganrun.evaluation.divergences import LOOKED_AT, Densities, densities_of, scored_mixture
 from ganrun.evaluation.generated_images import BATCH, GeneratedImages
 from ganrun.evaluation.paired_samples import PairedSamples
 from ganrun.evaluation.real_images import RealImages
@@ -201,7 +201,7 @@ class _Duel:
         if of is None or not of.sd or not self.minimax.classifies or self.generated.game.condition.fields:
             return sums
         densities = densities_of(self.generated, of, self.target, subject.samples)
-        for chunk in range(self.chunks):
+        for chunk in range(min(self.chunks, LOOKED_AT // (2 * self.batch))):
             real = self._measured(chunk)[self.target]
             fake = self.generated.images(chunk * self.batch, self.batch)
             for points in (real, fake):

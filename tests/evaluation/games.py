@@ -1,4 +1,4 @@
-"""Subjects of the scores of games: networks set by hand or trained for seconds, and the data that they are scored on."""
+"""Subjects of the scores of games: networks set by hand or trained for seconds, and their data."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Duality gap: 0 at known equilibria, larger for a missing mode, the same on any number of ranks, and it touches nothing."""
+"""Duality gap: 0 at known equilibria, more for a missing mode, equal on any number of ranks; it touches nothing."""
 
 import copy
 import math
@@ -19,7 +19,7 @@ from ganrun.preparation.points import draw, make_points
 from ganrun.slots import Slots
 from ganrun.training.state import TrainingState
 from tests.conftest import config_of
-from tests.evaluation.games import CPU, FromMixture, Ranks, game_of, gap_of, ring_values, subject_of
+from tests.evaluation.games import FromMixture, Ranks, game_of, gap_of, ring_values, subject_of
 from tests.games.known import values_of
 
 RING = "gaussians:8"
