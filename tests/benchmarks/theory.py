@@ -45,17 +45,17 @@ PATHS: dict[str, tuple[str, ...]] = {
 }
 """Overrides of configs/dirac.yaml by title."""
 SCORED = ("evaluate.held_out_share=0.2", "evaluate.metrics=[duality_gap, kl, reverse_kl, jensen_shannon]")
-KEPT = ("evaluate.every_images=250_000", "checkpoint.every_images=250_000", "checkpoint.keep=20")
+KEPT = ("checkpoint.every_images=250_000", "checkpoint.keep=20")
 LONG: dict[str, tuple[str, ...]] = {
-    "long": ("configs/gaussians_25.yaml", "run.name=long", *SCORED, *KEPT),
+    "long": ("configs/gaussians_25.yaml", "run.name=long", "evaluate.every_images=250_000", *SCORED, *KEPT),
     "collapsing": (
         "configs/gaussians_25.yaml",
         "run.name=collapsing",
-        "train.total_images=1_500_000",
+        "train.total_images=500_000",
         "objective.loss=non_saturating",
         "objective.penalties={}",
+        "evaluate.every_images=100_000",
         *SCORED,
-        *KEPT,
     ),
 }
 """Commands of the two long runs."""
