@@ -160,8 +160,7 @@ def test_the_runs_of_the_theory(place):
     for block in blocks("theory.md", "sh"):
         for command in block.splitlines():
             run(command)
-    runs = ("signal", "signal-minimax", "signal-non_saturating", "dirac", "damped", "quadratic")
-    assert all(list((place / "runs" / name / "checkpoints").iterdir()) for name in runs)
+    assert all(list((place / "runs" / name / "checkpoints").iterdir()) for name in ("signal", "dirac", "quadratic"))
     assert (place / "dirac.png").is_file()
 
 

@@ -84,7 +84,7 @@ def log_mixture(x: Tensor, centres: Tensor, deviation: float) -> Tensor:
     x, centres = x / deviation, centres / deviation
     lengths = centres.square().sum(1) / 2
     # -|x - c|^2 / 2 = x c - |c|^2 / 2 - |x|^2 / 2
-    found = [torch.logsumexp(torch.addmm(-lengths, rows, centres.T), dim=1) for rows in x.split(ROWS)]
+    found = [torch.logsumexp(torch.addmm(-lengths, rows, centres.T), dim=1) for rows in torch.split(x, ROWS)]
     return torch.cat(found) - x.square().sum(1) / 2 - constant
 
 

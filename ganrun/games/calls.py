@@ -54,7 +54,7 @@ def logged(network: nn.Module) -> dict[str, Tensor]:
 
     They are copies, since the optimizer changes weights before they are read.
     """
-    parts = network.parts() if hasattr(network, "parts") else {}
+    parts: dict[str, Tensor] = getattr(network, "parts", dict)()
     return {name: value.detach().clone() for name, value in parts.items()}
 
 

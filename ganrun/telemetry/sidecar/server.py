@@ -235,7 +235,7 @@ def _page_file(name: str) -> bytes:
 
 
 def _constants() -> bytes:
-    """Return constants.js: version of the reports, prefix of the keys of each charted metric, scores of pairs and games."""
+    """Return constants.js: version of the reports, prefix of the keys of charted metrics, scores of pairs and games."""
     charted = {series.key: series.prefix for series in SERIES if series.charted}
     constants = {"VERSION": PROTOCOL_VERSION, "CHARTED": charted, "PAIRED": PAIRED, "OF_GAMES": OF_GAMES, "AT": AT}
     return "".join(f"export const {name} = {json.dumps(value)};\n" for name, value in constants.items()).encode()
