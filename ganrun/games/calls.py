@@ -50,12 +50,12 @@ def judge(discriminator: nn.Module, images: Tensor, given: Given, noise: KeyedNo
 
 
 def logged(network: nn.Module) -> dict[str, Tensor]:
-    """Return the scalars that a network logs beside its player's loss: what its method `parts` returns, if it has one.
+    """Return the scalars by name that a network's method `logged_scalars`, if it has one, adds to its player's loss.
 
     They are copies, since the optimizer changes weights before they are read.
     """
-    parts: dict[str, Tensor] = getattr(network, "parts", dict)()
-    return {name: value.detach().clone() for name, value in parts.items()}
+    scalars: dict[str, Tensor] = getattr(network, "logged_scalars", dict)()
+    return {name: value.detach().clone() for name, value in scalars.items()}
 
 
 def _call(network: nn.Module, method: str, first: tuple[Tensor, ...], given: Given, noise: KeyedNoise) -> Any:

@@ -32,7 +32,7 @@ class DiracGenerator(nn.Module):
         """Return theta for each z, [B, N, 1, 1]."""
         return self.theta.expand(len(z), -1)[:, :, None, None]
 
-    def parts(self) -> dict[str, Tensor]:
+    def logged_scalars(self) -> dict[str, Tensor]:
         """Return theta, of points of one number."""
         return _named(theta=self.theta)
 
@@ -48,7 +48,7 @@ class DiracDiscriminator(nn.Module):
         """Return logits [B]."""
         return images.flatten(1) @ self.psi
 
-    def parts(self) -> dict[str, Tensor]:
+    def logged_scalars(self) -> dict[str, Tensor]:
         """Return psi, of points of one number."""
         return _named(psi=self.psi)
 
@@ -70,7 +70,7 @@ class AffineGenerator(nn.Module):
         squares = ((points.flatten(1) - self.b) / self.a).square()
         return (-0.5 * (squares + math.log(2 * math.pi)) - self.a.abs().log()).sum(1)
 
-    def parts(self) -> dict[str, Tensor]:
+    def logged_scalars(self) -> dict[str, Tensor]:
         """Return a and b, of points of one number."""
         return _named(a=self.a, b=self.b)
 
@@ -88,7 +88,7 @@ class QuadraticDiscriminator(nn.Module):
         x = images.flatten(1)
         return x.square() @ self.w / 2 + x @ self.v
 
-    def parts(self) -> dict[str, Tensor]:
+    def logged_scalars(self) -> dict[str, Tensor]:
         """Return w and v, of points of one number."""
         return _named(w=self.w, v=self.v)
 
