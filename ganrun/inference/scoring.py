@@ -36,7 +36,7 @@ class ScoreRequest:
     """Options of a score. None stands for the setting of the run.
 
     Attributes:
-        metrics: metrics beside the Fréchet distance; None: all of the images that can be computed, and those of the run.
+        metrics: metrics beside the Fréchet distance; None: all that can be computed of the images, and the run's.
         samples: number of generated images.
         seed: seed of their noise.
         extractor: name, or path or URI of a TorchScript program.
