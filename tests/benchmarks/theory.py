@@ -6,8 +6,6 @@ Runs are those of the page; the commands resume, so runs that are there are not 
 """
 
 import argparse
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,15 +19,20 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from ganrun.config.load import load_config
+from ganrun.config.run_spec import resolve
 from ganrun.evaluation.divergences import log_mixture
 from ganrun.evaluation.modes import mixture
 from ganrun.games.calls import judge
 from ganrun.inference.sampling import Sampler
 from ganrun.run_folder.curve import read_curve
+from ganrun.run_folder.run_config import write_config
+from ganrun.run_folder.run_folder import RunFolder
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
 from ganrun.telemetry.palette import COLOURS
 from ganrun.training.new_state import new_state
+from ganrun.worker.worker import run_worker
+from tests.ranks import StopAt, checkpoints_awaited
 
 IMAGES = Path("docs/images/theory")
 ROUNDS = 150
@@ -75,9 +78,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def train(runs: str, *arguments: str) -> None:
-    """Train a run, or see that it is there."""
-    command = ["ganrun.train", *arguments, f"run.storage={runs}"]
-    subprocess.run([sys.executable, "-m", *command], check=True)
+    """Train a run as `ganrun train` does, but in this process, without Ray; or see that it is there."""
+    path, *overrides = arguments
+    spec = resolve(load_config(path, [*overrides, f"run.storage={runs}"]))
+    folder = RunFolder(open_storage(spec.run.uri))
+    write_config(spec, folder)
+    with checkpoints_awaited():
+        run_worker(spec, 0, 1, torch.device("cpu"), StopAt())  # type: ignore[arg-type]
 
 
 def curve(runs: str, name: str, key: str) -> tuple[list[float], list[float]]:
