@@ -36,6 +36,8 @@ from tests.ranks import StopAt, checkpoints_awaited
 
 IMAGES = Path("docs/images/theory")
 ROUNDS = 150
+LEAST = 4e-3
+"""Sum of the densities below which the optimal D is not drawn: there are too few points."""
 PATHS: dict[str, tuple[str, ...]] = {
     "minimax: circles": (),
     "bilinear (Wasserstein): circles": ("objective.loss=wasserstein",),
@@ -148,8 +150,9 @@ def paths(runs: str) -> Figure:
 
 def discriminator(runs: str) -> Figure:
     """Draw D beside the optimal D of the generator of that moment, early and late in a run of heights."""
-    overrides = ("run.name=signal", "objective.loss=non_saturating", "objective.penalties={r1: 0.01}")
-    train(runs, "configs/heights_gan.yaml", *overrides, "checkpoint.every_images=20_480", "checkpoint.keep=99")
+    overrides = ("run.name=signal", "objective.loss=non_saturating", "objective.penalties={}")
+    more = ("objective.discriminator_turns=5", "checkpoint.every_images=20_480", "checkpoint.keep=99")
+    train(runs, "configs/heights_gan.yaml", *overrides, *more)
     of = mixture("points:heights")
     figure, each = panels(1, 2, (9, 3.6))
     folders = sorted(Path(f"{runs}/signal/checkpoints").iterdir())
@@ -166,9 +169,10 @@ def discriminator(runs: str) -> Figure:
         axes.fill_between(height, data.exp(), color=COLOURS[0], alpha=0.25, label="density of the data")
         axes.fill_between(height, model.exp(), color=COLOURS[1], alpha=0.25, label="of the generator")
         axes.plot(height, found, color=COLOURS[2], label="D(x)")
-        axes.plot(height, torch.sigmoid(data - model), "--", color="black", linewidth=1, label="optimal D(x)")
+        optimal = torch.where(data.exp() + model.exp() > LEAST, torch.sigmoid(data - model), torch.nan)
+        axes.plot(height, optimal, "--", color="black", linewidth=1, label="optimal D(x)")
         axes.axhline(0.5, color="#999999", linewidth=0.6)
-        axes.set_ylim(0, 1.35)
+        axes.set_ylim(0, 1.2)
         dress(axes, f"after {int(folder.name.partition('-')[0]):,} heights", "height in cm", "", legend=True)
     return figure
 
