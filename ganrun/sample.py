@@ -64,13 +64,24 @@ def _main(options: argparse.Namespace) -> int:
         raise UserError(f"--out {out}: unsupported ending; give a .png file, or a folder for single images")
     if (options.grid or options.interpolate) and not single:
         raise UserError(f"--out {out}: --grid and --interpolate write one picture; give a .png file")
+    from tqdm import tqdm
+
+    from ganrun.evaluation.generated_images import BATCH
     from ganrun.inference.sampling import Sampler, draw_grid, draw_singles
 
     sampler = Sampler(options.run, options.label)
-    if single:
-        draw_grid(sampler, out, count, options.seed, options.interpolate)
-    else:
-        draw_singles(sampler, out, count, options.seed)
+    if (passes := sampler.game.sample_passes) > 1:
+        name = sampler.config.model.name
+        print(f"{name}: {passes:,} passes, one after the other, for each {BATCH} images ...", file=sys.stderr)
+    with tqdm(total=count, unit=" images", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()) as bar:
+
+        def seen(images: int) -> None:
+            bar.update(images)
+
+        if single:
+            draw_grid(sampler, out, count, options.seed, options.interpolate, seen)
+        else:
+            draw_singles(sampler, out, count, options.seed, seen)
     print(out)
     return command.OK
 

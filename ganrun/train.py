@@ -62,6 +62,8 @@ def _main(options: argparse.Namespace) -> int:
 
         spec = run_config.settle(config, folder)
         print(f"data: {preflight.describe_data(spec.data, spec.evaluate)}")
+        if given := [f"{name}={text}" for name, text in spec.cluster.env.items()]:
+            print(f"workers: their environment gets {' '.join(given)}")
         print(tiny_round.play(spec, open_data(spec.data.shards)))
         print(f"{options.config}: config, data, storage, hardware and game are in order")
         return command.OK

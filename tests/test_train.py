@@ -15,10 +15,28 @@ from tests.conftest import config_of, write_data, write_yaml
 from tests.holding import hold_at, hold_of
 from tests.ranks import latest_tensors, run_folder, run_ranks
 
+PLACE = """
+import os
 
-def test_a_run_on_this_machine_alone(values, tmp_path):
+import ray
+
+if ray.is_initialized() and (group := ray.util.get_current_placement_group()):
+    strategy = ray.util.placement_group_table(group)["strategy"]
+    with open(os.environ["TOLD"], "a") as file:
+        file.write(f"{strategy} {os.environ['NCCL_DEBUG']} {os.environ['OMP_NUM_THREADS']}\\n")
+"""
+"""Module of a user that writes down where its worker is, and in which environment."""
+
+
+def test_a_run_on_this_machine_alone(values, tmp_path, monkeypatch):
     values["evaluate"] = {"every_images": 120, "samples": 20}
+    values["cluster"] = {"placement": "spread", "env": {"NCCL_DEBUG": "WARN", "OMP_NUM_THREADS": 1}}
+    (tmp_path / "their_place.py").write_text(PLACE)
+    values["run"]["imports"] = ["their_place"]
     yaml = write_yaml(tmp_path / "small.yaml", values)
+    told = tmp_path / "told"
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("TOLD", str(told))
     run, priorities = Train(yaml, "run.name=alone"), set()
     while run.process.poll() is None:
         for worker in ray_workers(run.process.pid):
@@ -26,6 +44,7 @@ def test_a_run_on_this_machine_alone(values, tmp_path):
                 priorities.add(worker.nice())
         time.sleep(0.05)
     assert priorities == {0}
+    assert "SPREAD WARN 1" in told.read_text()
     code, output, error = run.wait()
     folder = tmp_path / "runs" / "alone"
     assert (code, output.strip()) == (0, str(folder)), error

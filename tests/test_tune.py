@@ -21,6 +21,7 @@ from ganrun.telemetry.records import Exploited
 from tests.cli.test_commands_s3 import put
 from tests.commands import LOCAL_RAY, Command
 from tests.conftest import free_port, ray_head, write_yaml
+from tests.densities.runs import run_values
 from tests.paired import paired, write_pairs
 from tests.tuning.making import MUTATIONS
 from tests.waiting import WAIT
@@ -33,6 +34,9 @@ from ray._private.state import actors
 living = [each["ActorClassName"] for each in actors().values() if each["State"] != "DEAD"]
 print(json.dumps([len(groups), living, ray.available_resources().get("CPU")]))
 """
+
+
+OF_A_DENSITY = {"optimizer.density.learning_rate": {"log_uniform": [1e-4, 1e-2]}}
 
 
 @pytest.fixture
@@ -204,12 +208,16 @@ def test_trials_that_do_not_fit_at_once_take_turns(values_of_search, tmp_path, r
 
 
 @pytest.mark.drill
-@pytest.mark.parametrize("task", ["images", "translation"])
+@pytest.mark.parametrize("task", ["images", "translation", "density"])
 def test_a_search_in_a_bucket_that_tasks_score(values_of_search, tmp_path, s3, task):
     values = values_of_search
     if task == "translation":
         pairs = put(write_pairs(tmp_path / "pairs"), f"{s3}/pairs")
         values = paired(values, pairs, evaluate={"held_out_share": 0.1})
+    if task == "density":
+        values = run_values(values, "pixelcnn")
+        values["evaluate"] |= {"held_out_share": 0.1, "metrics": ["bits_per_dimension"]}
+        values["tune"] |= {"metric": "bits_per_dimension", "mutations": OF_A_DENSITY}
     values["run"]["storage"] = f"{s3}/runs"
     values["evaluate"]["where"] = "task"
     values["cluster"]["workers"] = 1

@@ -17,12 +17,12 @@ from omegaconf.resolvers import oc
 from ganrun.config import safe_yaml
 from ganrun.config.keys import leaves
 from ganrun.config.schema import Config
+from ganrun.config.validate_cluster import SECRET
 from ganrun.errors import UserError
 from ganrun.storage import RECORD_BYTES, open_storage
 
 MOST_VARIABLES = 16
 """Most `${...}` in a config. They may stand for each other: more could unfold to more than any memory holds."""
-SECRET = re.compile("SECRET|TOKEN|PASSWORD|CREDENTIAL", re.IGNORECASE)
 
 
 def read_values(path: str | Path, overrides: list[str], resolve: bool) -> tuple[dict[str, Any], list[str]]:

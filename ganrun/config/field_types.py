@@ -28,6 +28,13 @@ def on_or_off(value: Any) -> Any:
     return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
+def as_text(value: Any) -> Any:
+    """Convert numbers and booleans of a mapping to text, as environment variables have them: true is 1."""
+    if not isinstance(value, dict):
+        return value
+    return {name: str(int(text) if isinstance(text, bool) else text) for name, text in value.items()}
+
+
 Whole = Annotated[int, BeforeValidator(whole), Field(ge=0)]
 Count = Annotated[int, BeforeValidator(whole), Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -36,6 +43,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Mode = Literal["min", "max"]
 Workers = Annotated[int | tuple[int, int], BeforeValidator(fewest_and_most)]
+Variables = Annotated[dict[str, str], BeforeValidator(as_text)]
 Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
 FIXED = {"fixed": True}
 """Schema entry of a key that cannot change once a run has begun."""

@@ -18,6 +18,7 @@ from ganrun.config.field_types import (
     Positive,
     Section,
     Share,
+    Variables,
     Whole,
     Workers,
     kind,
@@ -83,7 +84,8 @@ class DataConfig(Section):
     damaged_share: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
     """Tolerated share of corrupt samples, 0 to 1; each is replaced, counted and logged. 0: the first ends the run."""
     cache_mib: Whole = 1_024
-    """Disk cache in MiB per machine for shards from object storage, under XDG_CACHE_HOME; 0: no cache."""
+    """Disk cache in MiB per machine for shards from object storage, and for decoded images if all of the data set fit,
+    under XDG_CACHE_HOME; 0: no cache."""
 
     def shape(self, name: str) -> tuple[int, int]:
         """Return the channels and the size in pixels of an image or point field."""
@@ -223,6 +225,10 @@ class ClusterConfig(Section):
     """CPUs that Ray reserves per worker; in CPU training also its number of threads."""
     max_failures: Whole = 3
     """Restarts after worker failures; then the run fails."""
+    placement: Literal["pack", "spread"] = "pack"
+    """Where workers start: on as few nodes as possible, or on as many; either, if there is no room for that."""
+    env: Variables = {}
+    """Environment variables of the workers by name, for NCCL, EFA (FI_) and sockets: {NCCL_SOCKET_IFNAME: eth0}."""
 
     @property
     def fewest_workers(self) -> int:

@@ -11,6 +11,8 @@ SHARED = ("game", "target", "condition", "likelihood", *SECTIONS)
 """Keys of `objective` that have an effect, or faults of their own, in each game."""
 WITH_EM = ("mixture", "mixture_of_factor_analysers")
 """Networks that `objective.likelihood.em_passes` can fit."""
+NUMBER_BY_NUMBER = ("made", "pixelcnn")
+"""Networks that draw an image number by number."""
 
 
 def players(config: Config) -> set[str]:
@@ -83,9 +85,9 @@ def _likelihood_settings(config: Config) -> Faults:
                 f"objective.likelihood.{key}: {value} has no effect with model.name: {name}; leave it out, or take "
                 f"model.name: {' or '.join(names)}",
             )
-    if name == "pixelcnn" and config.evaluate.every_images and config.evaluate.where == "workers":
+    if name in NUMBER_BY_NUMBER and config.evaluate.every_images and config.evaluate.where == "workers":
         yield (
             {"evaluate.where", "model.name"},
-            "evaluate.where: workers would stop training for the slow samples of model.name: pixelcnn; set "
+            f"evaluate.where: workers would stop training for the slow samples of model.name: {name}; set "
             "evaluate.where: task",
         )

@@ -1,7 +1,8 @@
-"""Disk cache for shards from object storage, shared by all runs and ranks of a machine.
+"""Disk cache for shards from object storage and for decoded images, shared by all runs and ranks of a machine.
 
-The name of a file is the sha256 of its content: a shard is the same in every data set, and the reader verifies it. The
-cache never stops a run: with a full or read-only disk there is no cache.
+The name of a shard's file is the sha256 of its content: a shard is the same in every data set, and the reader verifies
+it. `decoded.py` has the files of decoded images. The cache never stops a run: with a full or read-only disk there is no
+cache.
 """
 
 import contextlib
@@ -51,13 +52,14 @@ class ShardCache:
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
-        self._broken = False
+        self.broken = False
+        """True if the disk did not take a file: from then on nothing is written."""
 
     @contextlib.contextmanager
     def alone(self, sha256: str) -> Iterator[None]:
         """Hold the lock of a shard among the processes and threads of this machine, so that it is fetched once."""
         with contextlib.ExitStack() as held:
-            with self._ignoring_errors():
+            with self.ignoring_errors():
                 self.folder.mkdir(parents=True, exist_ok=True)
                 # 256 locks for all shards: two of them rarely wait for each other.
                 lock = held.enter_context((self.folder / f".lock-{sha256[:2]}").open("w"))
@@ -75,9 +77,9 @@ class ShardCache:
 
     def put(self, sha256: str, data: bytes) -> None:
         """Store a shard and evict others beyond the limit."""
-        if len(data) > self.limit or self._broken:
+        if len(data) > self.limit or self.broken:
             return
-        with self._ignoring_errors():
+        with self.ignoring_errors():
             self.folder.mkdir(parents=True, exist_ok=True)
             handle, part = tempfile.mkstemp(prefix=PART, dir=self.folder)
             try:
@@ -88,6 +90,30 @@ class ShardCache:
                 Path(part).unlink(missing_ok=True)
                 raise
             self._evict()
+
+    def open_sized(self, name: str, size: int) -> int | None:
+        """Open a file of exactly `size` bytes for reading and writing; a new one, or one of another size, is all zeros.
+
+        Returns:
+            Its descriptor; None if it does not fit, or the disk does not allow it.
+        """
+        if size > self.limit or self.broken:
+            return None
+        with self.ignoring_errors():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                if os.fstat(file).st_size != size:
+                    os.ftruncate(file, 0)
+                    os.ftruncate(file, size)  # Sparse: it takes what is written.
+                    self._evict()
+                else:
+                    os.utime(file)
+            except BaseException:
+                os.close(file)
+                raise
+            return file
+        return None
 
     def _evict(self) -> None:
         entries = []
@@ -106,13 +132,14 @@ class ShardCache:
             total -= size
 
     @contextlib.contextmanager
-    def _ignoring_errors(self) -> Iterator[None]:
+    def ignoring_errors(self) -> Iterator[None]:
+        """End the use of the cache at an error of the disk within the block, with one line."""
         try:
             yield
         except OSError as error:
-            if not self._broken:
-                logger.warning("no shards are cached in %s: %s", self.folder, error.strerror or error)
-            self._broken = True
+            known, self.broken = self.broken, True
+            if not known:
+                logger.warning("nothing is cached in %s: %s", self.folder, error.strerror or error)
 
 
 def _wait_for(lock: IO[str]) -> None:

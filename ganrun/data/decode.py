@@ -14,6 +14,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
 from ganrun.config.schema import FieldConfig
+from ganrun.data.decoded import DecodedCache, DecodedImages
 from ganrun.data.index import Index
 from ganrun.data.shard import MirroredSample, OpenShard, Sample
 from ganrun.errors import UserError
@@ -49,13 +50,16 @@ class Decoder:
         name: name of the field, for messages.
         field: kind, extension, channels and size of the field.
         index: index of the data set, with the classes of the labels and the size of images without their own.
+        decoded: cache of decoded images, or None.
     """
 
-    def __init__(self, name: str, field: FieldConfig, index: Index) -> None:
+    def __init__(self, name: str, field: FieldConfig, index: Index, decoded: DecodedCache | None = None) -> None:
         self.name, self.kind, self.index = name, field.kind, index
         self.extensions = field.extensions(name)
         self.channels, self.size = field.channels or index.channels, field.size or index.image_size
         self.stored_size = field.size or index.stored_size or index.image_size
+        self._decoded = decoded
+        self._form = f"{'+'.join(self.extensions)}.{self.stored_size}-{self.size}x{self.channels}"
 
     def batch(self, samples: Sequence[Located], threads: Executor, parts: int) -> Field:
         """Decode the field of all samples; images in `parts` threads, since their decoders release the GIL.
@@ -89,8 +93,32 @@ class Decoder:
         list(threads.map(decode, range(parts))) if threads else decode(0)
         return torch.from_numpy(images).permute(0, 3, 1, 2)
 
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of a decoded image; 0 for other fields."""
+        return self.size * self.size * self.channels if self.kind == "image" else 0
+
     def _image(self, shard: OpenShard, key: str, members: Sample, out: Pixels) -> None:
-        """Decode one image into `out`, cropped and mirrored."""
+        """Write one image into `out`, cropped and mirrored."""
+        if (known := self._images_of(shard)) is None:
+            self._crop(shard, key, members, out)
+        elif not known.read(number := shard.number(key, members), out):
+            self._crop(shard, key, members, out)
+            known.write(number, out)
+        if isinstance(members, MirroredSample):
+            out[:] = out[:, ::-1].copy()
+
+    def _images_of(self, shard: OpenShard) -> DecodedImages | None:
+        """Return the decoded images of a shard; None if there is no cache for them."""
+        if self._decoded is None or not shard.sha256:
+            return None
+        if self._form not in shard.decoded:
+            opened = self._decoded.open(shard.sha256, self._form, len(shard.numbers), self.image_bytes)
+            shard.decoded.setdefault(self._form, opened)
+        return shard.decoded[self._form]
+
+    def _crop(self, shard: OpenShard, key: str, members: Sample, out: Pixels) -> None:
+        """Decode one image into `out`, cropped."""
         if self.stored_size == self.size:
             self._decode(shard, key, members, out)
         else:
@@ -98,8 +126,6 @@ class Decoder:
             self._decode(shard, key, members, whole)
             border = (self.stored_size - self.size) // 2
             out[:] = whole[border : border + self.size, border : border + self.size]
-        if isinstance(members, MirroredSample):
-            out[:] = out[:, ::-1].copy()
 
     def _decode(self, shard: OpenShard, key: str, members: Sample, out: Pixels) -> None:
         encoded = self._member(shard, key, members)

@@ -66,7 +66,9 @@ class Fetcher:
         try:
             samples = read_verified(self._whole(number), shard, where)
             part = self.data.part.of(samples, shard.sha256)
-            opened = OpenShard(where, with_mirror_images(part) if self.data.mirror else part)
+            numbers = {key: place for place, (key, _) in enumerate(samples)}
+            shown = with_mirror_images(part) if self.data.mirror else part
+            opened = OpenShard(where, shown, shard.sha256, numbers)
             with self._lock:
                 self._opened[number] = opened
             return opened

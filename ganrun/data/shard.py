@@ -5,12 +5,16 @@ import hashlib
 import io
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ganrun.data.index import Shard
 from ganrun.data.ustar import plain_members
 from ganrun.data.webdataset_tar import no_files, tar_members
 from ganrun.errors import UserError
+
+if TYPE_CHECKING:
+    from ganrun.data.decoded import DecodedImages
 
 GZIP = b"\x1f\x8b"
 UNPACKED_BYTES, UNPACKED_RATIO = 256 * 2**20, 16
@@ -19,6 +23,10 @@ METADATA = re.compile(r"__[^/]*__($|/)")
 """Members that describe the shard; the pattern with which webdataset skips them."""
 Sample = dict[str, memoryview]
 """Members of one sample by extension (lower case, without the dot), e.g. {"png": ..., "cls": ...}."""
+
+
+MIRRORED = " mirrored"
+"""End of the key of a mirror image."""
 
 
 class MirroredSample(dict[str, memoryview]):
@@ -30,18 +38,31 @@ _REMEDY = "the shard is corrupt or was replaced: restore it, or index the data s
 
 @dataclass(eq=False)
 class OpenShard:
-    """Samples of a shard as (key, members) in the order of the tar, and the address of the shard for messages.
+    """Samples of a shard.
 
-    Of a part of a data set, `samples` are those of the part alone: nothing that reads it can show another one.
+    Attributes:
+        where: address of the shard, for messages.
+        samples: (key, members) in the order of the tar. Of a part of a data set, those of the part alone: nothing that
+            reads it can show another one.
+        sha256: of the shard; empty for one that is in no index.
+        numbers: number of each sample in the whole shard, by key.
     """
 
     where: str
     samples: list[tuple[str, Sample]]
+    sha256: str = ""
+    numbers: dict[str, int] = field(default_factory=dict)
+    decoded: dict[str, "DecodedImages | None"] = field(default_factory=dict)
+    """Its decoded images by form, once they were asked for."""
+
+    def number(self, key: str, members: Sample) -> int:
+        """Return the number of a sample in the whole shard; a mirror image has that of its image."""
+        return self.numbers[key.removesuffix(MIRRORED) if isinstance(members, MirroredSample) else key]
 
 
 def with_mirror_images(samples: list[tuple[str, Sample]]) -> list[tuple[str, Sample]]:
-    """Return samples, each followed by its mirror image, whose key ends with ` mirrored`."""
-    return [each for key, sample in samples for each in ((key, sample), (f"{key} mirrored", MirroredSample(sample)))]
+    """Return samples, each followed by its mirror image, whose key ends with MIRRORED."""
+    return [each for key, sample in samples for each in ((key, sample), (key + MIRRORED, MirroredSample(sample)))]
 
 
 def open_shard(data: bytes, shard: Shard, where: str) -> list[tuple[str, Sample]]:

@@ -15,19 +15,20 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ganrun.config.schema import DataConfig
+from ganrun.config.schema import DataConfig, FieldConfig
 from ganrun.data.cache import ShardCache
 from ganrun.data.corrupt_samples import CorruptSamplePolicy
 from ganrun.data.decode import Decoder, Located, RawBatch
+from ganrun.data.decoded import open_decoded
 from ganrun.data.fetch import Fetcher
-from ganrun.data.index import DataSet
+from ganrun.data.index import DataSet, Index
 from ganrun.data.order import Order, Places
 from ganrun.data.shard import OpenShard
 
@@ -86,6 +87,13 @@ class SlotReader:
         return {shard: self.request(shard) for shard in dict.fromkeys(places[:, 0].tolist())}
 
 
+def decoders_of(fields: Mapping[str, FieldConfig], index: Index, cache: ShardCache | None) -> dict[str, Decoder]:
+    """Return the decoders of a run's fields; decoded images are cached if all of the data set fit in the cache."""
+    image_bytes = sum(Decoder(name, field, index).image_bytes for name, field in fields.items())
+    decoded = open_decoded(cache, index.samples, image_bytes)
+    return {name: Decoder(name, field, index, decoded) for name, field in fields.items()}
+
+
 class SlotBatches(NamedTuple):
     """Batch of each owned slot, and on a GPU the event that their copies are complete."""
 
@@ -103,7 +111,7 @@ class Stream:
         owned: slots of this worker; each turn takes one batch of each, in this order.
         images: real images shown so far by all slots together, the same number by each.
         device: device of the batches; to a GPU they are copied from pinned memory on a stream of their own. None: CPU.
-        cache: cache for shards from object storage, or None.
+        cache: cache for shards from object storage and for decoded images, or None.
         decoders: number of decoder threads.
     """
 
@@ -121,7 +129,7 @@ class Stream:
         self.data, self.order, self.device, self.decoders = data, order, device, decoders
         self.slot_batch = config.batch_size // order.slots
         self.fetcher = Fetcher(data, cache)
-        self._fields = {name: Decoder(name, field, data.index) for name, field in config.fields.items()}
+        self._fields = decoders_of(config.fields, data.index, cache)
         self.corrupt_samples = CorruptSamplePolicy(config.damaged_share, len(owned) * order.lane_length)
         self._slots = [SlotReader(slot, images // order.slots, order, self.fetcher.request) for slot in owned]
         for slot in self._slots:  # After the first windows of all slots.

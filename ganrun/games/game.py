@@ -129,8 +129,8 @@ class Game:
         log_prob: (networks, batch, noise) -> log-likelihood of each sample of the batch in nats, or a lower bound of
             it, [B]; None for a game without a density.
         log_prob_is: "exact", or which bound of a sample's bits it gives.
-        samples_slowly: True if an image takes many passes. Pictures are then drawn where `evaluate.where: task` scores,
-            never on rank 0 between rounds.
+        sample_passes: network passes, one after the other, that a batch of samples takes. If it is more than 1,
+            pictures are drawn where `evaluate.where: task` scores, never on rank 0 between rounds.
         minimax: the value that two players play for; None if there is none.
     """
 
@@ -148,7 +148,7 @@ class Game:
     initialise: Callable[[Passes, AddOverRanks], None] | None = None
     log_prob: Callable[[Networks, Batch, KeyedNoise], Tensor] | None = None
     log_prob_is: str = ""
-    samples_slowly: bool = False
+    sample_passes: int = 1
     minimax: Minimax | None = None
 
     def __post_init__(self) -> None:
@@ -159,6 +159,11 @@ class Game:
             from_z = functools.partial(_from_z, self.sample)
             object.__setattr__(self, "from_z", from_z)
             object.__setattr__(self, "sample", functools.partial(_sample, self.latent, from_z))
+
+    @property
+    def samples_slowly(self) -> bool:
+        """True if a batch of samples takes many passes."""
+        return self.sample_passes > 1
 
     def kind_of_round(self, images: int, round: int) -> Hashable:
         """Return what decides which operations a round has: `kind`, and which players are active."""

@@ -65,7 +65,7 @@ def likelihood(networks: dict[str, nn.Module], config: ObjectiveConfig, model: M
         initialise=functools.partial(_initialise, density, config),
         log_prob=lambda networks, batch, noise: _of(networks).log_prob(batch[config.target], noise, scored),
         log_prob_is=_described(density, scored),
-        samples_slowly=density.samples_slowly,
+        sample_passes=density.sample_passes,
     )
 
 

@@ -1,7 +1,7 @@
 """Samples the EMA generator of a checkpoint."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -21,6 +21,9 @@ from ganrun.models.given import Given
 from ganrun.run_folder.run_folder import find_checkpoint
 from ganrun.storage import Storage
 from ganrun.training import checkpoint
+
+Seen = Callable[[int], None]
+"""Takes the number of images just drawn."""
 
 STEPS = 8
 """Images per interpolation."""
@@ -107,14 +110,16 @@ class Sampler:
             raise UserError(f"model.name: {self.config.model.name}: its generator has no z to choose or interpolate")
         return self.game.latent.draw(self.generated(seed).noise(start, count), count, "z")
 
-    def draw(self, count: int, seed: int) -> Iterator[Tensor]:
+    def draw(self, count: int, seed: int, seen: Seen = lambda count: None) -> Iterator[Tensor]:
         """Yield `count` images in batches [B, C, H, W]."""
         generated = self.generated(seed)
         for start in range(0, count, BATCH):
-            yield generated.images(start, min(BATCH, count - start))
+            images = generated.images(start, min(BATCH, count - start))
+            seen(len(images))
+            yield images
 
 
-def draw_grid(sampler: Sampler, out: Path, count: int, seed: int, interpolate: bool) -> None:
+def draw_grid(sampler: Sampler, out: Path, count: int, seed: int, interpolate: bool, seen: Seen) -> None:
     """Write `count` images to one PNG: of class labels one per column, of other conditions each beside its condition
     and the real image that belongs to it.
 
@@ -125,11 +130,14 @@ def draw_grid(sampler: Sampler, out: Path, count: int, seed: int, interpolate: b
     """
     if interpolate:
         columns: int | None = STEPS
-        rows = [_interpolation(sampler, row, seed) for row in range(-(-count // STEPS))]
+        rows = []
+        for row in range(-(-count // STEPS)):
+            rows.append(_interpolation(sampler, row, seed))
+            seen(STEPS)
         images = torch.cat(rows)[:count]
     else:
         columns = sampler.classes if sampler.classes and sampler.label is None else None
-        images = torch.cat(list(sampler.draw(count, seed)))
+        images = torch.cat(list(sampler.draw(count, seed, seen)))
         if sampler.pairs is not None:
             images, columns = _beside(sampler, images, seed)
     if sampler.of_points:
@@ -157,7 +165,7 @@ def _interpolation(sampler: Sampler, row: int, seed: int) -> Tensor:
     return sampler.images(slerp(begin, end, STEPS), steps)
 
 
-def draw_singles(sampler: Sampler, out: Path, count: int, seed: int) -> None:
+def draw_singles(sampler: Sampler, out: Path, count: int, seed: int, seen: Seen) -> None:
     """Write each image to a PNG of its own in folder `out`: 000000.png, 000001.png, ...
 
     Raises:
@@ -166,7 +174,7 @@ def draw_singles(sampler: Sampler, out: Path, count: int, seed: int) -> None:
     if sampler.of_points:
         raise UserError(f"--out {out}: points are plotted in one picture; give a .png file")
     number = 0
-    for batch in sampler.draw(count, seed):
+    for batch in sampler.draw(count, seed, seen):
         for image in to_uint8(batch):
             write_image(out / f"{number:06d}.png", image)
             number += 1

@@ -30,8 +30,8 @@ class Density(nn.Module):
     """Why `log_prob` is a lower bound; empty: it is exact."""
     takes_samples: bool = False
     """True if the bound is tighter with more importance samples."""
-    samples_slowly: bool = False
-    """True if an image takes many passes."""
+    sample_passes: int = 1
+    """Network passes, one after the other, that a batch of samples takes."""
     latent_size: int = 0
     """Z, dimension of the z ~ N(0, I) that `from_z` turns into images; 0: there is none."""
 

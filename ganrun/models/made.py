@@ -58,6 +58,7 @@ class Made(Density):
         super().__init__()
         self.shape, self.components, self.dropout = (channels, image_size, image_size), components, dropout
         numbers = channels * image_size**2
+        self.sample_passes = numbers
         places = torch.arange(1, numbers + 1)
         # Evenly spaced, where the paper draws them.
         hidden = torch.arange(width) * (numbers - 1) // width + 1

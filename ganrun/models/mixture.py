@@ -53,7 +53,7 @@ class Mixture(Density):
         groups, size = (1, numbers) if self.of_points else (numbers, 1)
         self.bound = "" if self.of_points else "uniform dequantisation"
         self.logits = nn.Parameter(torch.zeros(groups, components))
-        self.means = nn.Parameter(torch.rand(groups, components, size))
+        self.means = nn.Parameter(torch.randn(groups, components, size))
         self.log_deviations = nn.Parameter(torch.full((groups, components, size), -1.0))
         self.register_buffer("floor", torch.full((groups, 1, size), FLOOR if self.of_points else LEVEL_DEVIATION))
 
@@ -132,8 +132,7 @@ class Mixture(Density):
             quantiles = (torch.arange(components, device=mean.device, dtype=mean.dtype) + 0.5) / components
             places = math.sqrt(2) * torch.erfinv(2 * quantiles - 1)[None, :, None]
         else:
-            generator = torch.Generator().manual_seed(components)
-            places = torch.randn(groups, components, size, generator=generator, dtype=mean.dtype).to(mean.device)
+            places = self.means.to(mean.dtype)  # Drawn by the run's seed, alike on all ranks.
         self.means.copy_(mean[:, None] + deviation * places)
         self._set_variances((deviation.square() / min(components, 4)).expand_as(self.means))
         self.logits.zero_()

@@ -39,7 +39,7 @@ class FactorAnalysers(Density):
         numbers = math.prod(shape)
         self.shape, self.components = shape, components
         self.logits = nn.Parameter(torch.zeros(components))
-        self.means = nn.Parameter(torch.rand(components, numbers))
+        self.means = nn.Parameter(torch.randn(components, numbers))
         self.loadings = nn.Parameter(0.1 * torch.randn(components, numbers, factors))
         self.log_deviations = nn.Parameter(torch.full((components, numbers), -2.0))
 
@@ -101,9 +101,8 @@ class FactorAnalysers(Density):
         check_components(self.components, count)
         mean = sums[1 : numbers + 1] / count
         deviation = (sums[numbers + 1 :] / count - mean.square()).clamp(min=0).sqrt()
-        generator = torch.Generator().manual_seed(self.components)
-        moved = torch.randn(self.means.shape, generator=generator, dtype=mean.dtype).to(mean.device)
-        self.means.copy_(mean + 0.5 * deviation * moved)
+        # The random weights are drawn by the run's seed, alike on all ranks.
+        self.means.copy_(mean + 0.5 * deviation * self.means.to(mean.dtype))
         self.log_deviations.copy_(torch.log(deviation.clamp(min=LEVEL_DEVIATION)).expand_as(self.means))
         self.loadings.copy_(self.loadings * deviation[:, None])
         self.fit_em(passes, add_over_ranks, em_passes)

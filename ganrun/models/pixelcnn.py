@@ -84,13 +84,12 @@ class PixelCnn(Density):
         dropout: share of features that is dropped in training.
     """
 
-    samples_slowly = True
-
     def __init__(
         self, channels: int, image_size: int, width: int, components: int, blocks: int, dropout: float
     ) -> None:
         super().__init__()
         self.shape, self.components, self.width = (channels, image_size, image_size), components, width
+        self.sample_passes = image_size + image_size**2  # Of the rows stream and the pixels stream, for one new part.
         # A plane of ones marks the border, where zeros are padded.
         self.rows_first = nn.Conv2d(channels + 1, width, (2, 5))
         self.pixels_first, self.down_first = nn.Conv2d(channels + 1, width, (1, 3)), nn.Conv2d(width, width, 1)

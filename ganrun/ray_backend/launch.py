@@ -204,10 +204,12 @@ def fit(config: RunSpec, box: Any, command: Exploit | None = None) -> str | None
             elastic_resize_monitor_interval_s=RESIZE_SECONDS,
             use_gpu=bool(gpus),
             resources_per_worker={"CPU": cluster.cpus_per_worker} | gpus,
+            placement_strategy=cluster.placement.upper(),
         ),
         run_config=RunConfig(
             name=uuid.uuid4().hex[:12],
             failure_config=FailureConfig(max_failures=cluster.max_failures),
+            worker_runtime_env={"env_vars": cluster.env} if cluster.env else None,
             **for_ray(f"{config.run.uri}/.ray"),
         ),
     )

@@ -2,8 +2,11 @@
 
     python -m tests.benchmarks.families [--runs FOLDER] [--only NAME ...]
 
-A row is trained (the command resumes), scored and written to FOLDER/families/NAME.json with its pictures; rows that are
-there are not made again. The page is written after each row.
+A row is trained (the command resumes), scored and written to docs/families/NAME.json with its pictures; rows that are
+there are not made again, so the page is finished row by row, on any machine. It is written after each row.
+
+GANs halve their images down to 4x4, so they see the pictures padded to 32x32. The samples of all rows are compared with
+the same held-out pictures of 28x28: those of the GANs are cropped.
 """
 
 import argparse
@@ -11,36 +14,84 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torchvision.transforms.functional import center_crop
 
-from ganrun.evaluation.generated_images import BATCH
+from ganrun.config.load import load_config
+from ganrun.data.cache import cache_folder, open_cache
+from ganrun.data.index import open_data
+from ganrun.data.scored import open_scored
+from ganrun.evaluation.evaluator import Evaluator
+from ganrun.evaluation.generated_images import BATCH, GeneratedImages
 from ganrun.evaluation.pictures import to_png
+from ganrun.evaluation.real_images import RealImages
+from ganrun.evaluation.score import build_scores
 from ganrun.inference.sampling import Sampler
-from ganrun.inference.scoring import ScoreRequest, score_checkpoint
+from ganrun.models.extractors import open_extractor
+from ganrun.models.given import Given
+from ganrun.run_folder.curve import read_curve
+from ganrun.storage import open_storage
 
-SAMPLES, SHOWN, SEED = 1_000, 12, 0
-PADDED = ("evaluate.held_out_share=0.2", "evaluate.samples=2000")
+FOLDER, PAGE = Path("docs/families"), Path("docs/families.md")
+SAMPLES, SHOWN, SEED, SIZE = 2_000, 12, 0, 28
+DATA = "configs/mixture_fashion.yaml"
+"""Config whose held-out pictures all rows are compared with."""
+OF_A_GAN = ("evaluate.held_out_share=0.2", "evaluate.samples=2000")
 ROWS: dict[str, tuple[str, ...]] = {
-    "mixture": ("configs/mixture_fashion.yaml",),
+    "mixture": (DATA,),
     "MADE": ("configs/made_fashion.yaml",),
     "PixelCNN": ("configs/pixelcnn_fashion.yaml",),
-    "Glow": ("configs/realnvp_fashion.yaml", "model.name=glow", "model.blocks=8", "run.name=glow-fashion"),
     "RealNVP": ("configs/realnvp_fashion.yaml",),
+    "Glow": ("configs/realnvp_fashion.yaml", "model.name=glow", "model.blocks=8", "run.name=glow-fashion"),
     "VAE": ("configs/vae_fashion.yaml",),
-    "DCGAN": ("configs/quickstart.yaml", "run.name=dcgan-families", *PADDED),
+    "DCGAN": ("configs/quickstart.yaml", "run.name=dcgan-families", *OF_A_GAN),
     "R3GAN": (
         "configs/quickstart.yaml",
         "run.name=r3gan-families",
         "model.name=r3gan",
         "objective.loss=relativistic",
         "objective.penalties={r1: 0.5, r2: 0.5}",
-        *PADDED,
+        *OF_A_GAN,
     ),
 }
-"""Config and overrides of each row. GANs halve to 4x4, so they see the padded pictures of 32x32."""
+"""Config and overrides of each row."""
+
+
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Drawn:
+    """Images in memory, as images to be scored.
+
+    Attributes:
+        drawn: [N, C, H, W] in [-1, 1].
+        seed: seed of the subsets of a score.
+    """
+
+    drawn: Tensor
+    seed: int = SEED
+    device: torch.device = CPU
+
+    def images(self, start: int, count: int) -> Tensor:
+        """Return the images numbered from `start`."""
+        return self.drawn[start : start + count]
+
+    def labels(self, samples: int) -> None:
+        """Return None: there are no labels."""
+
+    def given(self, start: int, count: int) -> Given:
+        """Return nothing: there are no conditions."""
+        return {}
+
+    def truth(self, start: int, count: int) -> None:
+        """Return None: no real image belongs to one of these."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -49,75 +100,97 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--runs", default="runs", help="storage of the runs (default: %(default)s)")
     parser.add_argument("--only", nargs="*", choices=ROWS, help="rows to make (default: all)")
     options = parser.parse_args(arguments)
-    folder = Path(options.runs) / "families"
-    folder.mkdir(parents=True, exist_ok=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     for name in options.only or ROWS:
-        if not (folder / f"{name}.json").exists():
-            row = make_row(name, options.runs, folder)
-            (folder / f"{name}.json").write_text(json.dumps(row, indent=1))
-        write_page(folder, Path("docs/families.md"))
+        if not (FOLDER / f"{name}.json").exists():
+            row = make_row(name, options.runs)
+            (FOLDER / f"{name}.json").write_text(json.dumps(row, indent=1) + "\n")
+        write_page()
 
 
-def make_row(name: str, runs: str, folder: Path) -> dict[str, Any]:
-    """Train, score and sample a row; return its figures."""
+def make_row(name: str, runs: str) -> dict[str, Any]:
+    """Train a row, draw samples and score them; return its figures."""
     config, *overrides = ROWS[name]
     command = [sys.executable, "-m", "ganrun.train", config, f"run.storage={runs}", *overrides]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
     where = lines[-1].strip()
     sampler = Sampler(where)
-    metrics: tuple[str, ...] = ("precision", "recall")
-    if sampler.game.log_prob is not None:
-        metrics += ("bits_per_dimension",)
-    found = score_checkpoint(where, ScoreRequest(metrics=metrics), lambda done, total: None)
-    begun = time.perf_counter()
-    images = torch.cat(
-        [sampler.generated(SEED).images(at, min(BATCH, SAMPLES - at)) for at in range(0, SAMPLES, BATCH)]
-    )
-    seconds = time.perf_counter() - begun
-    (folder / f"{name}.png").write_bytes(to_png(images[:SHOWN], SHOWN))
-    networks = {key: sampler.game.networks[key] for key in sampler.game.averaged}
-    parameters = sum(each.numel() for network in networks.values() for each in network.parameters())
-    shown = ganrun_train(config, overrides)
-    return {"command": shown, "seconds": seconds, "parameters": parameters, **found}
-
-
-def ganrun_train(config: str, overrides: list[str]) -> str:
-    """Return the command as one types it."""
-    return " ".join(["ganrun train", config, *(f"'{each}'" if " " in each else each for each in overrides)])
-
-
-def write_page(folder: Path, page: Path) -> None:
-    """Write the page of the rows that are there."""
-    rows = {
-        name: json.loads((folder / f"{name}.json").read_text()) for name in ROWS if (folder / f"{name}.json").exists()
+    begun = time.process_time()
+    images = draw(sampler.generated(SEED))
+    seconds = time.process_time() - begun
+    (FOLDER / f"{name}.png").write_bytes(to_png(images[:SHOWN], SHOWN))
+    networks = [sampler.game.networks[key] for key in sampler.game.averaged]
+    row: dict[str, Any] = {
+        "command": " ".join(["ganrun train", config, *(f"'{each}'" if " " in each else each for each in overrides)]),
+        "images": sampler.config.train.total_images,
+        "parameters": sum(each.numel() for network in networks for each in network.parameters()),
+        "cpu_seconds_for_1000": 1_000 * seconds / SAMPLES,
+        "scores": score(images),
     }
-    images = page.parent / "images/families"
-    images.mkdir(parents=True, exist_ok=True)
+    if sampler.game.log_prob is not None:
+        row |= {"bits": newest(where, "bits_per_dimension"), "bits_are": sampler.game.log_prob_is}
+    return row
+
+
+def draw(generated: GeneratedImages) -> Tensor:
+    """Return the samples of a row, [SAMPLES, C, SIZE, SIZE] in [-1, 1]."""
+    batches = [generated.images(start, min(BATCH, SAMPLES - start)) for start in range(0, SAMPLES, BATCH)]
+    images: Tensor = center_crop(torch.cat(batches), [SIZE, SIZE])
+    return images
+
+
+def score(images: Tensor) -> Mapping[str, float | None]:
+    """Return Fréchet distance, precision and recall of samples beside the held-out pictures."""
+    config = load_config(DATA)
+    held_out = open_scored(open_data(config.data.shards, crop=config.data.crop), config.evaluate, SAMPLES)
+    reals = RealImages(held_out, SAMPLES, config.data.fields, cache=open_cache(config.data.cache_mib))
+    scores = build_scores(("precision", "recall"), config.evaluate)
+    statistics = open_storage(str(cache_folder().parent))
+    extractor = open_extractor(config.evaluate.extractor, None)
+    return Evaluator(extractor, reals, SAMPLES, scores, statistics).score(Drawn(images)).values()
+
+
+def newest(where: str, key: str) -> float:
+    """Return the newest value of a score in a run's curve."""
+    return float([line[key] for line in read_curve(open_storage(where))[0] if key in line][-1])
+
+
+def write_page() -> None:
+    """Write the page of the rows that are there."""
+    rows = {name: json.loads(file.read_text()) for name in ROWS if (file := FOLDER / f"{name}.json").exists()}
     lines = [
         "# Families of models on the same pictures",
         "",
-        "Fashion-MNIST of the package: 8,000 pictures to learn from, 2,000 held out. Made by",
-        "`python -m tests.benchmarks.families`, which resumes row by row.",
+        "Fashion-MNIST of the package: 8,000 pictures of 28x28 to learn from, 2,000 held out. Made by",
+        "`python -m tests.benchmarks.families` on two CPU cores, which resumes row by row. Bits per dimension, Fréchet",
+        "distance, precision and recall are those of the held-out pictures, beside 2,000 samples; GANs see the",
+        "pictures padded to 32x32, and their samples are cropped. What the scores are: [scores.md](scores.md).",
         "",
-        "| model | bits per dimension | Fréchet distance | precision | recall | s for 1,000 samples | parameters "
-        "| images shown |",
+        "| model | bits per dimension | Fréchet distance | precision | recall | CPU seconds for 1,000 samples "
+        "| parameters | images shown |",
         "|---|---|---|---|---|---|---|---|",
+        *(table_row(name, row) for name, row in rows.items()),
+        "",
     ]
     for name, row in rows.items():
-        bits = (
-            f"{row['bits_per_dimension']:.3f} ({row['bits_per_dimension_is']})"
-            if "bits_per_dimension" in row
-            else "none"
-        )
-        lines.append(
-            f"| {name} | {bits} | {row['frechet_distance']:.1f} | {row['precision']:.2f} | {row['recall']:.2f} | "
-            f"{row['seconds']:.1f} | {row['parameters']:,} | {row['images']:,} |"
-        )
-    lines.append("")
-    for name, row in rows.items():
-        (images / f"{name}.png").write_bytes((folder / f"{name}.png").read_bytes())
-        lines += [f"**{name}**: `{row['command']}`", "", f"![samples of {name}](images/families/{name}.png)", ""]
-    page.write_text("\n".join(lines))
+        lines += [f"**{name}**: `{row['command']}`", "", f"![samples of {name}](families/{name}.png)", ""]
+    if missing := [name for name in ROWS if name not in rows]:
+        lines += [f"Not measured yet: {', '.join(missing)}.", ""]
+    PAGE.write_text("\n".join([*lines, *lessons(rows)]))
+
+
+def table_row(name: str, row: dict[str, Any]) -> str:
+    """Return a row of the table."""
+    bits = f"{row['bits']:.3f} ({row['bits_are']})" if "bits" in row else "none"
+    scores = row["scores"]
+    shown = (f"{scores['frechet_distance']:.1f}", f"{scores['precision']:.2f}", f"{scores['recall']:.2f}")
+    numbers = (f"{row['cpu_seconds_for_1000']:.1f}", f"{row['parameters']:,}", f"{row['images']:,}")
+    return "| " + " | ".join((name, bits, *shown, *numbers)) + " |"
+
+
+def lessons(rows: dict[str, Any]) -> list[str]:
+    """Return what one learns from the rows, in lines; empty until they are there."""
+    return []
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""`cluster.workers`: a number or a range."""
+"""`cluster.workers`: a number or a range; `cluster.env`."""
 
 import pytest
 
 from ganrun.config.load import load_config, parse
+from ganrun.config.validate_cluster import environment_faults
 from tests.config.test_load import faults_of, file
+from tests.conftest import config_of
 
 __all__ = ["file"]
 
@@ -33,3 +35,20 @@ def test_the_most_workers_are_bounded_by_the_slots_and_set_them(file):
     config = load_config(file, ["cluster.workers=[1,4]", "data.slots=null"])
     assert config.slots == 4
     assert parse(config.to_yaml().encode(), "x").cluster == config.cluster
+
+
+def test_variables_of_workers_are_text_and_of_known_libraries(values):
+    given = {"NCCL_DEBUG": "INFO", "NCCL_IB_DISABLE": True, "FI_PROVIDER": "efa", "OMP_NUM_THREADS": 4}
+    assert config_of(values, cluster__env=given).cluster.env == {
+        "NCCL_DEBUG": "INFO",
+        "NCCL_IB_DISABLE": "1",
+        "FI_PROVIDER": "efa",
+        "OMP_NUM_THREADS": "4",
+    }
+    config = config_of(values, cluster__env={"NCCL_TOKEN": "x", "PATH": "/", "NCCL_X=1": "2"})
+    secret, *others = [message for _, message in environment_faults(config)]
+    assert secret.startswith("cluster.env.NCCL_TOKEN: the name of a secret, which must not stand in a config")
+    assert [message.partition(": not a variable of NCCL, ")[0] for message in others] == [
+        "cluster.env.PATH",
+        "cluster.env.NCCL_X=1",
+    ]

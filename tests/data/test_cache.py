@@ -147,7 +147,7 @@ def works_without(cache, caplog):
                 cache.get(shard(number)[0])
                 cache.put(*shard(number))
     said = [record.getMessage() for record in caplog.records]
-    return len(said) == 1 and said[0].startswith(f"no shards are cached in {cache.folder}: ") and said[0]
+    return len(said) == 1 and said[0].startswith(f"nothing is cached in {cache.folder}: ") and said[0]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO])

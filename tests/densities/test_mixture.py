@@ -11,6 +11,7 @@ from scipy import stats
 from ganrun.errors import UserError
 from ganrun.models.density import LEVELS
 from ganrun.models.mixture import LEVEL_DEVIATION, Mixture
+from ganrun.models.mixture_of_factor_analysers import FactorAnalysers
 from tests.densities.densities import build, images_of, noise_of, nothing, passes_over
 
 
@@ -132,6 +133,19 @@ def test_each_pixel_has_a_mixture_of_its_own_over_the_levels():
     swapped = torch.where(torch.arange(64).view(1, 1, 8, 8) % 2 == 1, image, other)
     both = [mixture.log_prob(torch.cat([*pair]), noise_of()).sum() for pair in ((image, other), (mixed, swapped))]
     assert abs(float(both[0] - both[1])) < 1.0  # Pixels do not matter to each other, up to dequantisation.
+
+
+@pytest.mark.parametrize("name", ["mixture", "mixture_of_factor_analysers"])
+def test_components_begin_where_the_runs_seed_says(name):
+    def start(seed):
+        torch.manual_seed(seed)
+        network = Mixture((2, 1, 1), 3) if name == "mixture" else FactorAnalysers((1, 8, 8), 2, 2)
+        samples = points_of(100) if name == "mixture" else images_of(100)
+        network.double().initialise(passes_over(samples), nothing, 0)
+        return network.means.detach()
+
+    assert torch.equal(start(0), start(0))
+    assert not torch.allclose(start(0), start(1))
 
 
 def test_more_components_than_samples_are_refused():
