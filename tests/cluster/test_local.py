@@ -74,7 +74,13 @@ http.server.HTTPServer(("127.0.0.1", 8081), Service).serve_forever()
 """
 
 
-@pytest.mark.parametrize("notice", [["now"], ["aws", "--metadata=http://127.0.0.1:8081/latest"]])
+@pytest.mark.parametrize(
+    "notice",
+    [
+        pytest.param(["now"], marks=pytest.mark.drill),
+        ["aws", "--metadata=http://127.0.0.1:8081/latest"],
+    ],
+)
 def test_a_host_that_is_to_be_taken_away_is_left(name, notice):
     cluster = LocalCluster(name)
     service = cluster.popen("host1", [sys.executable, "-c", METADATA])

@@ -52,7 +52,11 @@ def run_here(code, *arguments, **variables):
 
 @pytest.mark.parametrize(
     "variables",
-    [{}, dict.fromkeys(EMPTY, ""), {"RAY_ADDRESS": "local", "TMPDIR": "/tmp/" + "of-a-job-scheduler" * 4}],
+    [
+        {},
+        pytest.param(dict.fromkeys(EMPTY, ""), marks=pytest.mark.drill),
+        {"RAY_ADDRESS": "local", "TMPDIR": "/tmp/" + "of-a-job-scheduler" * 4},
+    ],
     ids=["unset", "empty", "local-with-a-long-tmpdir"],
 )
 def test_a_local_ray_listens_on_loopback_and_its_workers_are_as_nice_as_we_are(variables, tmp_path):
@@ -75,8 +79,19 @@ def test_a_ray_that_does_not_start_is_one_line(values, tmp_path):
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("begun", ["gcs_server", "raylet", "DashboardAgent"])
+BEGUN = ("gcs_server", "raylet", "DashboardAgent")
+ALWAYS = {("raylet", signal.SIGTERM), ("DashboardAgent", signal.SIGINT)}
+"""Process whose start is waited for, and signal, that are no drill: each start of a Ray takes long."""
+
+
+@pytest.mark.parametrize(
+    ("begun", "number"),
+    [
+        pytest.param(begun, number, marks=[] if (begun, number) in ALWAYS else pytest.mark.drill)
+        for begun in BEGUN
+        for number in (signal.SIGINT, signal.SIGTERM)
+    ],
+)
 def test_a_signal_ends_the_start_of_a_ray_and_all_its_processes(values, tmp_path, number, begun):
     yaml = write_yaml(tmp_path / "small.yaml", values)
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # Ray allows no long one.
