@@ -56,7 +56,7 @@ LONG: dict[str, tuple[str, ...]] = {
     "collapsing": (
         "configs/gaussians_25.yaml",
         "run.name=collapsing",
-        "train.total_images=500_000",
+        "train.total_images=400_000",
         "objective.loss=non_saturating",
         "objective.penalties={}",
         "evaluate.every_images=100_000",
