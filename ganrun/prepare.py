@@ -66,7 +66,7 @@ DEFAULT_SAMPLES = 50_000
 FILTERS = ("box", "bilinear", "bicubic", "lanczos")
 FORMATS = ("png", "jpg", "webp")
 _SOURCES = ", ".join("pairs:PATH,PATH" if name == "pairs" else f"{name}:PATH" for name in (*IMAGES, "table"))
-_WITHOUT_PATH = "points:heights, gaussians:8 or gaussians:25"
+_WITHOUT_PATH = "points:heights, points:gaussian, gaussians:8 or gaussians:25"
 _FIELDS_HELP = """fields of a folder's images: a .csv (path in the first column) or a .jsonl (path under "file");
 label becomes .cls, text .txt, the rest .json"""
 _NAMES_HELP = """fields of the pictures of a pair or of iconify: sets, in their order; one is image, the generated one
@@ -183,9 +183,7 @@ def _check(options: argparse.Namespace, scheme: str, path: str) -> None:
         UserError: an unknown source, a missing DEST, or options that do not go together.
     """
     if scheme not in SCHEMES or not path:
-        raise UserError(
-            f"SOURCE {options.source!r}: unknown; use {_SOURCES}, points:heights, gaussians:8 or gaussians:25"
-        )
+        raise UserError(f"SOURCE {options.source!r}: unknown; use {_SOURCES}, {_WITHOUT_PATH}")
     for name, schemes in ONLY_FOR.items():
         if getattr(options, name) and scheme not in schemes and not (options.show and name == "seed"):
             raise UserError(f"--{name.replace('_', '-')}: only for {', '.join(schemes)}, not for {scheme}:")

@@ -56,6 +56,19 @@ FAMILIES: dict[str, Sections] = {
         "objective": {"loss": "relativistic", "penalties": {"r1": 0.01, "r2": 0.01}},
         "evaluate": {"every_images": 60, "samples": 50},
     },
+    "dirac": {
+        "data": {"image_size": 1, "channels": 1, "fields": {"image": "point"}},
+        "model": {"name": "dirac", "latent_size": 1},
+        "objective": {"loss": "minimax", "penalties": {"r1": 0.5}},
+        "optimizer": {name: {"name": "sgd", "learning_rate": 0.1} for name in ("discriminator", "generator")},
+        "evaluate": {"every_images": 60, "samples": 24, "held_out_share": 0.2, "metrics": ["duality_gap"]},
+    },
+    "linear_quadratic": {
+        "data": {"image_size": 1, "channels": 1, "fields": {"image": "point"}},
+        "model": {"name": "linear_quadratic", "latent_size": 1},
+        "objective": {"loss": "wasserstein", "penalties": {"r2": 0.5}, "discriminator_turns": 2},
+        "evaluate": {"every_images": 60, "samples": 50, "metrics": ["kl", "reverse_kl", "jensen_shannon"]},
+    },
     "colour": {"data": {"channels": 3}, "model": {"minibatch_stddev": True}},
     "tricks": {
         "model": {"minibatch_stddev": True, "latent": "truncated"},

@@ -23,6 +23,8 @@ from tests.waiting import WAIT
 ROOT = Path(__file__).parent.parent
 SMALL = {
     "dcgan_64.yaml": ["model.width=4", "train.total_images=192", "train.precision=float32", "evaluate.samples=16"],
+    "dirac.yaml": ["train.total_images=160", "train.tick_images=80", "evaluate.every_images=0"],
+    "heights_gan.yaml": ["train.total_images=20_480", "evaluate.samples=100"],
     "pix2pix_fluent.yaml": [
         "model.width=2",
         "train.total_images=192",
@@ -173,6 +175,14 @@ def test_from_pairs_to_a_translated_picture(place):
         [sys.executable, "-c", code + "assert images.shape == (4, 3, 64, 64)"], capture_output=True, text=True
     )
     assert checked.returncode == 0, checked.stderr
+
+
+def test_the_runs_of_the_theory(place):
+    for block in blocks("theory.md", "sh"):
+        for command in block.splitlines():
+            run(command)
+    assert all(list((place / "runs" / name / "checkpoints").iterdir()) for name in ("signal", "dirac"))
+    assert (place / "dirac.png").is_file()
 
 
 def test_a_network_a_loss_and_a_game_of_ones_own(place):

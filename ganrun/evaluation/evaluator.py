@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ganrun.evaluation.baselines import baseline_names, baselines, cache_name, read_values, write_values
+from ganrun.evaluation.baselines import BaselineImages, baseline_names, baselines, cache_name, read_values, write_values
 from ganrun.evaluation.evaluation import Evaluation, distance_name
 from ganrun.evaluation.feature_scores import frechet
 from ganrun.evaluation.feature_statistics import FeatureStatistics, Keep, extract_generated, extract_real
@@ -80,7 +80,10 @@ class Evaluator:
     def _score(self, generated: ScoredImages, group: dist.ProcessGroup | None) -> Evaluation | None:
         """Return the scores of generated images, or of a baseline's, on rank 0; None on other ranks. Collective."""
         subject = ScoreSubject(generated, self.samples, self.cache, self.reals, self.extractor, group)
-        running = ScorePass(self.scores, subject)  # First: it refuses what cannot be computed.
+        scores = self.scores
+        if isinstance(generated, BaselineImages):
+            scores = {name: score for name, score in scores.items() if not score.of_networks}
+        running = ScorePass(scores, subject)  # First: it refuses what cannot be computed.
         if self._reference is None:
             self._reference = self._real_statistics(group)
         images = self._counted(running.watch(generated.images))

@@ -42,6 +42,8 @@ def total_variation(points: Floats, centres: Floats, sd: float) -> float:
         centres: means of the groups, [M, 1].
         sd: their standard deviation.
     """
+    if not sd:
+        return float(np.mean(points != centres[0, 0]))  # A single point, which NaN is not either.
     edges = edges_of(centres, sd)
     bins = np.searchsorted(edges, points[np.isfinite(points)], side="right")
     found = np.bincount(bins, minlength=len(edges) + 1) / len(points)
@@ -55,6 +57,7 @@ def histogram(
     title: str,
     density: Callable[[Floats], Floats] | None = None,
     facts: Mapping[str, str] | None = None,
+    axes_of: tuple[str, str] = ("x", "density"),
 ) -> bytes:
     """Plot a histogram of points under the density of their mixture, and of the model, as a PNG of 900x560 pixels.
 
@@ -64,26 +67,30 @@ def histogram(
         title: title of the plot.
         density: density of the model at points [M], if it has one.
         facts: provenance, stored as text chunks of the PNG.
+        axes_of: names of the axes.
     """
     from matplotlib.figure import Figure
 
     from ganrun.telemetry.palette import COLOURS
 
-    edges = edges_of(centres, sd)
+    edges = edges_of(centres, sd or BIN)
     x = np.linspace(edges[0], edges[-1], 400)
-    true = np.exp(-0.5 * ((x[:, None] - centres[:, 0]) / sd) ** 2).mean(1) / (sd * math.sqrt(2 * math.pi))
     inside = points[(points >= edges[0]) & (points <= edges[-1])]
     hidden = len(points) - len(inside)
     figure = Figure(figsize=(9, 5.6), dpi=100, layout="constrained", facecolor="white")
     axes = figure.subplots()
     weights = np.full(len(inside), 1 / (len(points) * (edges[1] - edges[0])))
     axes.hist(inside, bins=list(edges), weights=weights, color="#D5D5D5", label=f"{len(points):,} samples")
-    axes.plot(x, true, color=COLOURS[0], linewidth=2, label="density of the data")
+    if sd:
+        true = np.exp(-0.5 * ((x[:, None] - centres[:, 0]) / sd) ** 2).mean(1) / (sd * math.sqrt(2 * math.pi))
+        axes.plot(x, true, color=COLOURS[0], linewidth=2, label="density of the data")
+    else:
+        axes.axvline(centres[0, 0], color=COLOURS[0], linewidth=2, label="the data, a single point")
     if density is not None:
         axes.plot(x, density(x), color=COLOURS[1], linewidth=2, linestyle="--", label="density of the model")
     outside = f", {hidden:,} of them outside the frame" if hidden else ""
     axes.set_title(f"{title}: {len(points):,} samples{outside}", fontsize=11, loc="left")
-    axes.set(xlim=(edges[0], edges[-1]), xlabel="height in cm", ylabel="density per cm")
+    axes.set(xlim=(edges[0], edges[-1]), xlabel=axes_of[0], ylabel=axes_of[1])
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=10)
     stream = io.BytesIO()

@@ -30,11 +30,13 @@ class Mixture(NamedTuple):
     centres: Floats
     """Means of the Gaussians, [M, N]."""
     sd: float
-    """Standard deviation of each coordinate."""
+    """Standard deviation of each coordinate; 0: the data is a single point."""
     scale: float
     """Networks see points divided by this, about in [-1, 1]. A power of two, so that the division is exact."""
     offset: float = 0.0
     """Taken off before."""
+    axes: tuple[str, str] = ("x", "density")
+    """Names of the axes of a histogram, for points of one number."""
 
     def restored(self, samples: Floats) -> Floats:
         """Return points float64 [B, N] in their own unit, of samples [B, N] or [B, N, 1, 1] as networks see them."""
@@ -57,7 +59,12 @@ MIXTURES = {
     # Grid of Srivastava et al. 2017 (arXiv:1705.07761), with the spacing and sd of Lin et al. 2018 (arXiv:1712.04086).
     "gaussians:25": Mixture(_grid(), sd=0.05, scale=4.0),
     # Heights in cm of two groups of people, about those of women and men; their sum has two modes.
-    "points:heights": Mixture(np.array([[162.0], [178.0]]), sd=6.5, scale=8.0, offset=170.0),
+    "points:heights": Mixture(
+        np.array([[162.0], [178.0]]), sd=6.5, scale=8.0, offset=170.0, axes=("height in cm", "density per cm")
+    ),
+    # Data of games that can be solved by hand, models/known_games.py.
+    "points:dirac": Mixture(np.zeros((1, 1)), sd=0.0, scale=1.0),
+    "points:gaussian": Mixture(np.zeros((1, 1)), sd=1.0, scale=1.0),
 }
 """Mixtures by SOURCE of `ganrun prepare`, which the index of the data records."""
 
@@ -163,7 +170,7 @@ def picture(
             return density((x[:, None] - of.offset) / of.scale) / of.scale
 
         points = of.restored(samples)[:, 0]
-        return histogram(points, of.centres, of.sd, title or "samples", density and by_height, facts)
+        return histogram(points, of.centres, of.sd, title or "samples", density and by_height, facts, of.axes)
     return _over_circles(of.restored(samples)[:DRAWN], of, title, facts)
 
 

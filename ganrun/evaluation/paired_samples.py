@@ -74,6 +74,14 @@ class PairedSamples:
         }
         return normalised(placed, dtype)
 
+    def raw(self, numbers: Iterable[int]) -> RawBatch:
+        """Return the samples of these numbers as they were decoded, on the CPU.
+
+        Raises:
+            UserError: see `batch`.
+        """
+        return self._read_batch(tuple(numbers))
+
     def _read_batch(self, numbers: tuple[int, ...]) -> RawBatch:
         located = [self._samples[number % self.samples * len(self._samples) // self.samples] for number in numbers]
         return self._corrupt.batch(located, self._decode)

@@ -105,6 +105,9 @@ class Score(ABC):
     needs: frozenset[str] = frozenset()
     """Inputs of `result` beside the sums: "features", "logits", "labels" (of the real images)."""
 
+    of_networks: bool = False
+    """True if it is of the networks and not of the images that they generate: baselines have no such value."""
+
     def unavailable(self, subject: ScoreSubject) -> str | None:
         """Return the reason for which the score cannot be computed; None if it can."""
         if self.needs and (subject.extractor is None or subject.reals is None):

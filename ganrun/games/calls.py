@@ -49,6 +49,15 @@ def judge(discriminator: nn.Module, images: Tensor, given: Given, noise: KeyedNo
     return _call(discriminator, output, (images,), given, noise)
 
 
+def logged(network: nn.Module) -> dict[str, Tensor]:
+    """Return the scalars by name that a network's method `logged_scalars`, if it has one, adds to its player's loss.
+
+    They are copies, since the optimizer changes weights before they are read.
+    """
+    scalars: dict[str, Tensor] = getattr(network, "logged_scalars", dict)()
+    return {name: value.detach().clone() for name, value in scalars.items()}
+
+
 def _call(network: nn.Module, method: str, first: tuple[Tensor, ...], given: Given, noise: KeyedNoise) -> Any:
     names = _arguments(getattr(type(network), method))
     call = network if method == "forward" else getattr(network, method)

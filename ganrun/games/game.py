@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ganrun.games.conditions import UNCONDITIONAL, Condition, Label
 from ganrun.games.conditions import Batch as Batch
 from ganrun.games.latent import Latent
+from ganrun.games.minimax import Minimax
 from ganrun.models.given import Given
 from ganrun.rng import KeyedNoise
 
@@ -130,6 +131,7 @@ class Game:
         log_prob_is: "exact", or which bound of a sample's bits it gives.
         sample_passes: network passes, one after the other, that a batch of samples takes. If it is more than 1,
             pictures are drawn where `evaluate.where: task` scores, never on rank 0 between rounds.
+        minimax: the value that two players play for; None if there is none.
     """
 
     networks: dict[str, nn.Module]
@@ -147,6 +149,7 @@ class Game:
     log_prob: Callable[[Networks, Batch, KeyedNoise], Tensor] | None = None
     log_prob_is: str = ""
     sample_passes: int = 1
+    minimax: Minimax | None = None
 
     def __post_init__(self) -> None:
         if self.classes and self.condition is UNCONDITIONAL:

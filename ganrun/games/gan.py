@@ -14,10 +14,11 @@ from ganrun.config.own import Own
 from ganrun.config.schema import ModelConfig
 from ganrun.config.schema_objective import ObjectiveConfig
 from ganrun.errors import UserError
-from ganrun.games.calls import judge
+from ganrun.games.calls import judge, logged
 from ganrun.games.conditions import Condition
 from ganrun.games.game import Batch, Game, Loss, Networks, Player
 from ganrun.games.losses import feature_matching
+from ganrun.games.minimax import log_prob_of, minimax_of
 from ganrun.games.objective import Objective, frozen_networks, objective_of
 from ganrun.games.penalties import clip_weights
 from ganrun.games.reconstruction import Seen
@@ -58,6 +59,7 @@ class DiscriminatorPlayer(Player):
         if adaptive := self.objective.augment.adaptive:
             parts[adaptive.watches] = real_logits.detach().sign().mean()
             parts["augmentation/strength"] = adaptive.strength
+        parts |= logged(self.owned["discriminator"])
         return parts | {f"penalty/{name}": penalty.detach() for name, penalty in penalties.items()}
 
     def after_step(self) -> None:
@@ -82,7 +84,7 @@ class GeneratorPlayer(Player):
         x, c = batch[objective.config.target], objective.condition.of(batch, own)
         generated = objective.generate(self.owned["generator"], len(x), own, c)
         terms = objective.reconstruction(x, generated, Seen(c, others, own))
-        parts = {name: term.detach() for name, term in terms.items()}
+        parts = {name: term.detach() for name, term in terms.items()} | logged(self.owned["generator"])
         losses = list(terms.values())
         if objective.is_adversarial(noise.round_start):
             losses.insert(0, self._adversarial(x, generated, c, noise, others["discriminator"]))
@@ -136,4 +138,7 @@ def gan(
         from_z=(lambda networks, z, noise, given: objective.from_z(networks["generator"], z, noise, given))
         if objective.latent
         else None,
+        log_prob=log_prob_of(networks["generator"], config.target),
+        log_prob_is="exact",
+        minimax=minimax_of(objective),
     )

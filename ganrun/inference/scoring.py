@@ -36,7 +36,7 @@ class ScoreRequest:
     """Options of a score. None stands for the setting of the run.
 
     Attributes:
-        metrics: metrics beside the Fréchet distance; None: all that can be computed.
+        metrics: metrics beside the Fréchet distance; None: all that can be computed of the images, and the run's.
         samples: number of generated images.
         seed: seed of their noise.
         extractor: name, or path or URI of a TorchScript program.
@@ -155,7 +155,9 @@ def _compare(
     scores = build_scores(SCORES if request.metrics is None else request.metrics, settings)
     if request.metrics is None:
         subject = ScoreSubject(generated, samples, cache, reals, extractor)
-        scores = {name: score for name, score in scores.items() if score.unavailable(subject) is None}
+        # Those of the networks need no images, and seconds: they are computed where the run's own scores have them.
+        offered = (name for name, score in scores.items() if not score.of_networks or name in settings.metrics)
+        scores = {name: scores[name] for name in offered if scores[name].unavailable(subject) is None}
     total = samples * (1 + len(baseline_names(generated))) + reals.samples
     evaluator = Evaluator(extractor, reals, samples, scores, cache, lambda count: seen(count, total))
     found = evaluator.score(generated)
@@ -198,7 +200,7 @@ def _score_points(
     reals = _reals(sampler, request, samples)
     if request.metrics is None and generated.game.log_prob is not None:
         metrics = tuple(dict.fromkeys((*metrics, "bits_per_dimension")))
-    scores = build_scores(metrics)
+    scores = build_scores(metrics, sampler.config.evaluate)
     return PointEvaluator(index, samples, scores, cache, lambda count: seen(count, samples), reals).score(generated)
 
 

@@ -8,7 +8,7 @@ after slashes: `loss/generator`, `shard_errors/timeout`.
 from dataclasses import dataclass
 from typing import Literal
 
-from ganrun.config.registry import PAIRED
+from ganrun.config.registry import OF_GAMES, PAIRED
 from ganrun.errors import UserError
 from ganrun.telemetry.baselines import split
 
@@ -251,7 +251,7 @@ def is_summed(key: str) -> bool:
 def is_charted(key: str) -> bool:
     """Return True for a key at a tick or score that has a curve on the page."""
     score, baseline = split(key.partition("/")[0])
-    return score in _CHARTED or score in PAIRED or bool(baseline)
+    return score in _CHARTED or score in PAIRED or score in OF_GAMES or bool(baseline)
 
 
 def of_a_rank(key: str) -> bool:

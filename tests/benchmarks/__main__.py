@@ -7,6 +7,7 @@ from ganrun import bench
 MEASURES = {
     "ablation": "the round without each of the things that make it fast, against the round",
     "ddp": "the round of two workers, against two processes that have nothing to do with each other",
+    "gap": "the duality gap of a run, against the Fréchet distance of as many images",
     "telemetry": "CPU seconds that a sidecar and what is told it take, beside those of the rounds",
 }
 

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 from prometheus_client import CONTENT_TYPE_LATEST
 
 import ganrun
-from ganrun.config.registry import PAIRED
+from ganrun.config.registry import OF_GAMES, PAIRED
 from ganrun.telemetry.baselines import AT
 from ganrun.telemetry.protocol import PART_BYTES, PARTS, PUSH, SERVICE, STATE_BYTES, Address
 from ganrun.telemetry.run_report import PROTOCOL_VERSION, to_json
@@ -235,9 +235,9 @@ def _page_file(name: str) -> bytes:
 
 
 def _constants() -> bytes:
-    """Return constants.js: version of the reports, prefix of the keys of each charted metric, and scores of pairs."""
+    """Return constants.js: version of the reports, prefix of the keys of charted metrics, scores of pairs and games."""
     charted = {series.key: series.prefix for series in SERIES if series.charted}
-    constants = {"VERSION": PROTOCOL_VERSION, "CHARTED": charted, "PAIRED": PAIRED, "AT": AT}
+    constants = {"VERSION": PROTOCOL_VERSION, "CHARTED": charted, "PAIRED": PAIRED, "OF_GAMES": OF_GAMES, "AT": AT}
     return "".join(f"export const {name} = {json.dumps(value)};\n" for name, value in constants.items()).encode()
 
 

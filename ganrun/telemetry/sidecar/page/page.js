@@ -1,7 +1,7 @@
 // The page: polls /runs and shows its runs.
 
 import { Chart, count, number } from "./chart.js";
-import { AT, CHARTED, PAIRED, VERSION } from "./constants.js";
+import { AT, CHARTED, OF_GAMES, PAIRED, VERSION } from "./constants.js";
 
 const EVERY = 3000; // Milliseconds between two polls.
 const $ = (selector) => document.querySelector(selector);
@@ -136,6 +136,7 @@ function charts(points, run) {
     ["Losses", named(CHARTED.loss)],
     [run.score_name || "Score (lower is better)", beside(score, "lower is better")],
     ...PAIRED.filter((name) => parts(name + AT).length).map((name) => [`${name} beside baselines`, beside(name)]),
+    ...OF_GAMES.filter((name) => points.some((point) => name in point)).map((name) => [name.replaceAll("_", " "), [[name, "lower is better"]]]),
     ["Discriminator's mean output", named(CHARTED.logit)],
     ["Gradient norms", named(CHARTED.gradient_norm)],
     ["Images/s", [[CHARTED.images_per_second, "images/s"]]],
