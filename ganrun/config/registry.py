@@ -15,6 +15,8 @@ from functools import partial
 from importlib import import_module
 from typing import Any, Literal, TypeVar
 
+from ganrun.config.score_names import DIVERGENCES
+
 T = TypeVar("T")
 
 
@@ -227,48 +229,6 @@ EXTRACTORS = Registry(
     }
 )
 """`evaluate.extractor` -> function() -> Extractor."""
-
-HORIZONS = 16
-"""Most horizons of a roll-out that scores look at."""
-OF_HORIZONS = tuple(f"{name}_{horizon}" for horizon in range(1, HORIZONS + 1) for name in ("psnr", "ssim"))
-"""Values of the score `horizons`: of the frame that a roll-out has at each horizon."""
-
-DIVERGENCES = ("kl", "reverse_kl", "jensen_shannon")
-"""Scores that compare the density of generated points with that of a known mixture."""
-OF_GAMES = ("duality_gap", *DIVERGENCES)
-"""Scores that say how far a game is from its equilibrium."""
-HIGHER_IS_BETTER = {
-    "kid": False,
-    "precision": True,
-    "recall": True,
-    "density": True,
-    "coverage": True,
-    "inception_score": True,
-    "class_frechet_distance": False,
-    "classes_hit": True,
-    "modes_covered": True,
-    "mode_kl": False,
-    "high_quality_share": True,
-    "distance": False,
-    "bits_per_dimension": False,
-    **dict.fromkeys(OF_GAMES, False),
-    "l1": False,
-    "psnr": True,
-    "ssim": True,
-    "lpips": False,
-    "l1_hole": False,
-    "psnr_hole": True,
-    **dict.fromkeys(OF_HORIZONS, True),
-    "rmse": False,
-}
-"""Direction of the values that built-in scores return. `distance` is the Fréchet distance, or the mode distance."""
-
-OF_HOLES = ("l1_hole", "psnr_hole")
-"""Scores of the holes of objective.condition: masked."""
-OF_POINTS = ("rmse",)
-"""Scores of the missing numbers of points with objective.condition: masked."""
-PAIRED = ("l1", "psnr", "ssim", "lpips", *OF_HOLES, *OF_HORIZONS, *OF_POINTS)
-"""Values that compare a generated image with the real one that belongs to it."""
 
 _FEATURE_SCORES, _PAIRED_SCORES = "ganrun.evaluation.feature_scores", "ganrun.evaluation.paired_scores"
 SCORES = Registry(

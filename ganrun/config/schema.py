@@ -97,8 +97,8 @@ class ModelConfig(Section):
     """Generator and discriminator."""
 
     name: Annotated[str, Field(json_schema_extra=FIXED)] = "dcgan"
-    """Network family: dcgan, resnet, r3gan, mlp, pix2pix, srgan, esrgan, dirac, linear_quadratic; for objective.game: gain,
-    gain; for likelihood mixture, mixture_of_factor_analysers, made, pixelcnn, nice, realnvp, glow, vae; or one of
+    """Network family: dcgan, resnet, r3gan, mlp, pix2pix, srgan, esrgan, dirac, linear_quadratic; for objective.game:
+    gain, gain; for likelihood mixture, mixture_of_factor_analysers, made, pixelcnn, nice, realnvp, glow, vae; or one of
     run.imports."""
     width: Annotated[Count, Field(json_schema_extra=FIXED)] = 64
     """Channels at the highest resolution (DCGAN's paper: 128); for mlp and gain, units per hidden layer."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from ganrun.config.field_types import FIXED, Count, NotNegative, Positive, Section, Share, Whole, listed
-from ganrun.config.registry import HORIZONS
+from ganrun.config.score_names import HORIZONS
 
 
 class SourceConfig(Section):

@@ -1,8 +1,8 @@
 """Conflicts of the scores of games and of networks whose game is known: the keys involved, and the message."""
 
-from ganrun.config.registry import DIVERGENCES
 from ganrun.config.schema import Config
 from ganrun.config.schema_duality_gap import DualityGapConfig
+from ganrun.config.score_names import DIVERGENCES
 from ganrun.config.validate_parts import Faults, of_points
 
 

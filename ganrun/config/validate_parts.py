@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from ganrun.config.registry import HIGHER_IS_BETTER, OF_GAMES, OF_HOLES, OF_HORIZONS, OF_POINTS, PAIRED
 from ganrun.config.schema import Config, EvaluateConfig
 from ganrun.config.schema_optimizer import PlayerOptimizerConfig
+from ganrun.config.score_names import HIGHER_IS_BETTER, OF_GAMES, OF_HOLES, OF_HORIZONS, OF_POINTS, PAIRED
 
 Faults = Iterator[tuple[set[str], str]]
 MODES = ("modes_covered", "mode_kl")

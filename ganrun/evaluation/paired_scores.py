@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ganrun.config.registry import OF_HORIZONS
 from ganrun.config.schema import EvaluateConfig
+from ganrun.config.score_names import OF_HORIZONS
 from ganrun.errors import UserError
 from ganrun.evaluation.score import Features, Score, ScoreBatch, ScoreSubject, Sums
 from ganrun.models.given import Given

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ganrun.config.registry import HIGHER_IS_BETTER, PAIRED
+from ganrun.config.score_names import HIGHER_IS_BETTER, PAIRED
 
 AT = "@"
 """Between a score and its baseline in the name of a column: `l1@nearest`."""

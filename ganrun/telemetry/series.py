@@ -8,7 +8,7 @@ after slashes: `loss/generator`, `shard_errors/timeout`.
 from dataclasses import dataclass
 from typing import Literal
 
-from ganrun.config.registry import OF_GAMES, PAIRED
+from ganrun.config.score_names import OF_GAMES, PAIRED
 from ganrun.errors import UserError
 from ganrun.telemetry.baselines import split
 

@@ -8,7 +8,8 @@ import torch
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from ganrun.config.registry import DIVERGENCES, SCORES
+from ganrun.config.registry import SCORES
+from ganrun.config.score_names import DIVERGENCES
 from ganrun.errors import UserError
 from ganrun.evaluation.divergences import log_mixture
 from ganrun.evaluation.score_pass import ScorePass

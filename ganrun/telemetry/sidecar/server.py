@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 from prometheus_client import CONTENT_TYPE_LATEST
 
 import ganrun
-from ganrun.config.registry import OF_GAMES, PAIRED
+from ganrun.config.score_names import OF_GAMES, PAIRED
 from ganrun.telemetry.baselines import AT
 from ganrun.telemetry.protocol import PART_BYTES, PARTS, PUSH, SERVICE, STATE_BYTES, Address
 from ganrun.telemetry.run_report import PROTOCOL_VERSION, to_json
