@@ -135,6 +135,7 @@ def test_from_photographs_to_an_exported_model(place):
     assert checked.returncode == 0, checked.stderr
 
 
+@pytest.mark.drill
 def test_from_pairs_to_a_translated_picture(place):
     make_pairs(place)
     for name, size in (("small", 20), ("photo", 80)):
@@ -177,6 +178,7 @@ def test_from_pairs_to_a_translated_picture(place):
     assert checked.returncode == 0, checked.stderr
 
 
+@pytest.mark.drill
 def test_the_runs_of_the_theory(place):
     for block in blocks("theory.md", "sh"):
         for command in block.splitlines():

@@ -88,7 +88,7 @@ def test_what_is_not_there_and_what_is_not_copied(tmp_path):
     code, _, error = command("prepare", f"shards:{COMPUTED}", tmp_path / "shown.png", "--show")
     assert code == 0, error
     assert Image.open(tmp_path / "shown.png").width > 500
-    with pytest.raises(UserError, match="carries fashion-mnist-10k, fluent-emoji, heights, moving-fashion"):
+    with pytest.raises(UserError, match="carries fashion-mnist-10k, fluent-emoji, heights, dirac, moving-fashion"):
         open_data("package:moving")
 
 

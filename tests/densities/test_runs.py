@@ -116,7 +116,7 @@ def test_a_run_scores_bits_of_held_out_samples_with_their_provenance(values, tmp
         "metrics": ["bits_per_dimension"],
         "best": {"metric": "bits_per_dimension"},
     }
-    config = run_config(values, "made", train__total_images=120)
+    config = run_config(values, "made", train__total_images=120, evaluate__where="workers")
     run_ranks(config, 1, tmp_path / "meeting")
     lines = [json.loads(line) for file in (run_folder(config) / "metrics").iterdir() for line in file.open()]
     scored = {line["images"]: line["bits_per_dimension"] for line in lines if "bits_per_dimension" in line}

@@ -11,9 +11,10 @@ from ganrun.telemetry.series import SERIES, read_tick_key
 PACKAGE = Path(metrics.__file__).parent.parent
 PRODUCERS = {
     "games/gan.py": {"logit/real", "logit/fake"},
+    "games/gain.py": {"logit/real", "logit/fake"},
     "evaluation/evaluation.py": {"frechet_distance"},
     "evaluation/modes.py": {"mode_distance"},
-    "evaluation/point_evaluator.py": {"mode_distance"},
+    "evaluation/point_evaluator.py": {"frechet_distance", "mode_distance"},
 }
 """Where values come from: the algorithm and its scores are read without the table."""
 OTHERS = {"telemetry/records.py": {"collapse_suspected"}, "training/metric_recorder.py": {"nonfinite"}}

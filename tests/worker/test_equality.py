@@ -150,7 +150,15 @@ def test_tricks_too_are_the_same_on_any_number_of_workers_stopped_or_not(values,
     assert 0 < latest_tensors(config_for("augmented", "whole-1"))["augmentation/strength"].item() < 1
 
 
-def test_translating_pictures_is_the_same_on_any_number_of_workers_stopped_or_not(values, tmp_path):
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ("pix2pix", "srgan", "past_frames", "gain"),
+        pytest.param(("dcgan", "r3gan", "masked"), marks=pytest.mark.drill),  # For a minute each.
+    ],
+    ids="-".join,
+)
+def test_a_task_is_the_same_on_any_number_of_workers_stopped_or_not(values, tmp_path, kinds):
     folder, clips = write_pairs(tmp_path / "pairs"), write_clips(tmp_path / "clips")
     make_points("gaussians:8", str(tmp_path / "points"), 141, 0)
 
@@ -163,4 +171,4 @@ def test_translating_pictures_is_the_same_on_any_number_of_workers_stopped_or_no
             changed = paired(values, folder, **TRANSLATIONS[kind]) if kind in TRANSLATIONS else of_clips(values, clips)
         return config_of(changed, run__name=f"{kind}-{name}")
 
-    check_equality(config_for, (*TRANSLATIONS, "past_frames", "gain"), tmp_path)
+    check_equality(config_for, kinds, tmp_path)
