@@ -68,7 +68,7 @@ def test_a_run_on_this_machine_alone(values, tmp_path, monkeypatch):
 
 
 def test_interrupted_killed_and_resumed_it_ends_as_if_undisturbed(values, tmp_path, ray_here):
-    total = 9_600
+    total = 3_600  # The second hold is at 2,400 at the latest.
     changes = {"train__total_images": total, "train__tick_images": 300, "checkpoint__every_images": 600}
     undisturbed = config_of(values, run__name="undisturbed", cluster__workers=2, **changes)
     disturbed = config_of(values, run__name="disturbed", run__imports=["tests.holding"], cluster__workers=2, **changes)
