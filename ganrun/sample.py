@@ -24,8 +24,8 @@ EXAMPLES = """examples:
 RUN stands for its newest checkpoint. The same seed gives the same images."""
 
 
-OF_PICTURES = ("label", "mask", "resize", "count")
-"""Options that have no effect on a clip or a table."""
+UNUSED = ("label", "mask", "resize", "count")
+"""Options that a clip or a table has no use for, beside those of generated images."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -140,7 +140,7 @@ def _translate(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     out = Path(expand_user(options.out))
-    _refuse(options, "--frames, which writes a file for each image", "grid", "interpolate", *OF_PICTURES)
+    _refuse(options, "--frames, which writes a file for each image", "grid", "interpolate", *UNUSED)
     if out.suffix or out.is_file():
         raise UserError(f"--out {out}: with --frames it is a folder, for the frames and a GIF")
     if Path(expand_user(options.input)).resolve() in (out.resolve(), out.resolve() / "clip.gif"):
@@ -158,7 +158,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _fill(options: argparse.Namespace) -> int:
     out = Path(expand_user(options.out))
-    _refuse(options, "a table of --input, which is filled once", "grid", "interpolate", *OF_PICTURES)
+    _refuse(options, "a table of --input, which is filled once", "grid", "interpolate", *UNUSED)
     if out.suffix.lower() != ".csv":
         raise UserError(f"--out {out}: the filled table is a .csv; give such a file")
     from ganrun.inference.filling import Filler

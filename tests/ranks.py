@@ -21,6 +21,19 @@ from ganrun.training import checkpoint
 from ganrun.worker.checkpoint_writer import CheckpointWriter, PendingCheckpoint
 
 
+class Ranks:
+    """A process group of which only rank and size matter."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self._rank, self._size = rank, size
+
+    def rank(self) -> int:
+        return self._rank
+
+    def size(self) -> int:
+        return self._size
+
+
 class StopAt:
     """Channel to a driver that asks to stop after so many images."""
 

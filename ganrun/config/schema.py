@@ -84,7 +84,7 @@ class DataConfig(Section):
     damaged_share: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
     """Tolerated share of corrupt samples, 0 to 1; each is replaced, counted and logged. 0: the first ends the run."""
     cache_mib: Whole = 1_024
-    """Disk cache in MiB per machine for shards from object storage, and for decoded images if all of the data set fit,
+    """Disk cache in MiB per machine for shards from object storage, and for decoded images if they all fit beside them,
     under XDG_CACHE_HOME; 0: no cache."""
 
     def shape(self, name: str) -> tuple[int, int]:

@@ -14,7 +14,8 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
 from ganrun.config.schema import FieldConfig
-from ganrun.data.decoded import DecodedCache, DecodedImages
+from ganrun.data.cache import ShardCache
+from ganrun.data.decoded import DecodedImages, open_images
 from ganrun.data.index import Index
 from ganrun.data.shard import MirroredSample, OpenShard, Sample
 from ganrun.errors import UserError
@@ -50,15 +51,15 @@ class Decoder:
         name: name of the field, for messages.
         field: kind, extension, channels and size of the field.
         index: index of the data set, with the classes of the labels and the size of images without their own.
-        decoded: cache of decoded images, or None.
     """
 
-    def __init__(self, name: str, field: FieldConfig, index: Index, decoded: DecodedCache | None = None) -> None:
+    def __init__(self, name: str, field: FieldConfig, index: Index) -> None:
         self.name, self.kind, self.index = name, field.kind, index
         self.extensions = field.extensions(name)
         self.channels, self.size = field.channels or index.channels, field.size or index.image_size
         self.stored_size = field.size or index.stored_size or index.image_size
-        self._decoded = decoded
+        self.decoded: ShardCache | None = None
+        """Cache for decoded images; None: each is decoded each time."""
         self._form = f"{'+'.join(self.extensions)}.{self.stored_size}-{self.size}x{self.channels}"
 
     def batch(self, samples: Sequence[Located], threads: Executor, parts: int) -> Field:
@@ -110,11 +111,11 @@ class Decoder:
 
     def _images_of(self, shard: OpenShard) -> DecodedImages | None:
         """Return the decoded images of a shard; None if there is no cache for them."""
-        if self._decoded is None or not shard.sha256:
+        if self.decoded is None or not shard.sha256:
             return None
         if self._form not in shard.decoded:
-            opened = self._decoded.open(shard.sha256, self._form, len(shard.numbers), self.image_bytes)
-            shard.decoded.setdefault(self._form, opened)
+            found = open_images(self.decoded, shard.sha256, self._form, len(shard.numbers), self.image_bytes)
+            shard.decoded.setdefault(self._form, found)
         return shard.decoded[self._form]
 
     def _crop(self, shard: OpenShard, key: str, members: Sample, out: Pixels) -> None:

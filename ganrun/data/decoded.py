@@ -11,12 +11,14 @@ Files are read and written by position, not mapped: a full disk is an error that
 import os
 import weakref
 import zlib
+from collections.abc import Iterable
 from importlib.metadata import version
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ganrun.data.cache import ShardCache
+from ganrun.data.index import Index
 
 CHECKSUM_BYTES = 4
 DECODERS = "+".join(f"{name}-{version(name)}" for name in ("simplejpeg", "torchvision"))
@@ -55,39 +57,29 @@ class DecodedImages:
             os.pwritev(self._file, [checksum, image.data], number * self._record)
 
 
-class DecodedCache:
-    """Files of decoded images in the folder of a shard cache, whose limit they share.
+def open_images(cache: ShardCache, sha256: str, form: str, samples: int, pixels: int) -> DecodedImages | None:
+    """Open the file of a shard's images in the folder of a cache, or create it; None if the disk does not allow that.
+
+    Args:
+        cache: the shard cache, whose limit holds for both.
+        sha256: of the shard.
+        form: what is decoded, and how; with the hash it names the file.
+        samples: number of samples in the shard.
+        pixels: bytes of an image.
+    """
+    file = cache.open_sized(f"{sha256}.{form}.{DECODERS}", samples * (CHECKSUM_BYTES + pixels))
+    return None if file is None else DecodedImages(cache, file, pixels)
+
+
+def fit(cache: ShardCache, index: Index, image_bytes: Iterable[int]) -> bool:
+    """Return True if all decoded images of a data set fit in a cache beside its shards.
+
+    If only a part did, images or shards would be evicted before they are read again.
 
     Args:
         cache: the shard cache.
+        index: index of the data set.
+        image_bytes: bytes of each decoded image of a sample.
     """
-
-    def __init__(self, cache: ShardCache) -> None:
-        self.cache = cache
-
-    def open(self, sha256: str, form: str, samples: int, pixels: int) -> DecodedImages | None:
-        """Open the file of a shard's images, or create it; None if the disk does not allow that.
-
-        Args:
-            sha256: of the shard.
-            form: what is decoded, and how; with the hash it names the file.
-            samples: number of samples in the shard.
-            pixels: bytes of an image.
-        """
-        name = f"{sha256}.{form}.{DECODERS}"
-        file = self.cache.open_sized(name, samples * (CHECKSUM_BYTES + pixels))
-        return None if file is None else DecodedImages(self.cache, file, pixels)
-
-
-def open_decoded(cache: ShardCache | None, samples: int, image_bytes: int) -> DecodedCache | None:
-    """Return the cache of decoded images for a data set that it can hold as a whole; None if it cannot.
-
-    A part of a data set would be evicted before it is read again.
-
-    Args:
-        cache: the shard cache, or None.
-        samples: number of samples in the data set.
-        image_bytes: bytes of all decoded images of a sample.
-    """
-    fits = cache is not None and image_bytes and samples * (image_bytes + CHECKSUM_BYTES) <= cache.limit
-    return DecodedCache(cache) if cache and fits else None
+    of_a_sample = sum(CHECKSUM_BYTES + size for size in image_bytes)
+    return index.samples * of_a_sample + sum(shard.bytes for shard in index.shards) <= cache.limit

@@ -26,7 +26,7 @@ from ganrun.config.schema import DataConfig, FieldConfig
 from ganrun.data.cache import ShardCache
 from ganrun.data.corrupt_samples import CorruptSamplePolicy
 from ganrun.data.decode import Decoder, Located, RawBatch
-from ganrun.data.decoded import open_decoded
+from ganrun.data.decoded import fit
 from ganrun.data.fetch import Fetcher
 from ganrun.data.index import DataSet, Index
 from ganrun.data.order import Order, Places
@@ -88,10 +88,13 @@ class SlotReader:
 
 
 def decoders_of(fields: Mapping[str, FieldConfig], index: Index, cache: ShardCache | None) -> dict[str, Decoder]:
-    """Return the decoders of a run's fields; decoded images are cached if all of the data set fit in the cache."""
-    image_bytes = sum(Decoder(name, field, index).image_bytes for name, field in fields.items())
-    decoded = open_decoded(cache, index.samples, image_bytes)
-    return {name: Decoder(name, field, index, decoded) for name, field in fields.items()}
+    """Return the decoders of a run's fields; decoded images are cached if all of the data set fit."""
+    decoders = {name: Decoder(name, field, index) for name, field in fields.items()}
+    sizes = [decoder.image_bytes for decoder in decoders.values() if decoder.image_bytes]
+    if cache is not None and fit(cache, index, sizes):
+        for decoder in decoders.values():
+            decoder.decoded = cache
+    return decoders
 
 
 class SlotBatches(NamedTuple):

@@ -4,7 +4,6 @@ Groups of heights overlap, so their modes cannot be counted as those of `modes.p
 Imports no torch.
 """
 
-import io
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -71,7 +70,7 @@ def histogram(
     """
     from matplotlib.figure import Figure
 
-    from ganrun.telemetry.palette import COLOURS
+    from ganrun.telemetry.palette import COLOURS, figure_png
 
     edges = edges_of(centres, sd or BIN)
     x = np.linspace(edges[0], edges[-1], 400)
@@ -93,6 +92,4 @@ def histogram(
     axes.set(xlim=(edges[0], edges[-1]), xlabel=axes_of[0], ylabel=axes_of[1])
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=10)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata=dict(facts or {}))
-    return stream.getvalue()
+    return figure_png(figure, facts)

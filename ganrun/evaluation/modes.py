@@ -3,7 +3,6 @@
 Shapes: N samples, M modes.
 """
 
-import io
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -178,7 +177,7 @@ def _over_circles(points: Floats, of: Mixture, title: str, facts: Mapping[str, s
     from matplotlib.collections import EllipseCollection
     from matplotlib.figure import Figure
 
-    from ganrun.telemetry.palette import COLOURS
+    from ganrun.telemetry.palette import COLOURS, figure_png
 
     good = np.linalg.norm(points[:, None] - of.centres, axis=2).min(1) <= HIGH_QUALITY * of.sd
     reach = 1.4 * float(np.abs(of.centres).max())
@@ -199,6 +198,4 @@ def _over_circles(points: Floats, of: Mixture, title: str, facts: Mapping[str, s
     axes.set_title(f"{title}{': ' if title else ''}{len(points):,} samples{outside}", fontsize=11, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=10, loc="upper right", markerscale=3)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata=dict(facts or {}))
-    return stream.getvalue()
+    return figure_png(figure, facts)

@@ -1,6 +1,5 @@
 """Pictures of tables for people, as PNGs: filled numbers beside the true ones, histograms of columns."""
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+
+from ganrun.telemetry.palette import COLOURS, figure_png
 
 Floats = NDArray[np.floating[Any]]
 
@@ -26,8 +27,6 @@ def filled_picture(filled: Tensor, truth: Tensor, mask: Tensor, facts: Mapping[s
     """
     from matplotlib.figure import Figure
 
-    from ganrun.telemetry.palette import COLOURS
-
     shown = (mask > 0) & truth.isfinite()
     found, true = (each[shown].double().cpu().numpy() for each in (filled, truth))
     error = math.sqrt(((found - true) ** 2).mean()) if len(true) else math.nan
@@ -38,14 +37,12 @@ def filled_picture(filled: Tensor, truth: Tensor, mask: Tensor, facts: Mapping[s
     axes.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.05), aspect="equal", xlabel="true number", ylabel="filled in")
     axes.set_title(f"{len(true):,} missing numbers, scaled: RMSE {error:.3f}", fontsize=11, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
-    return _png(figure, facts)
+    return figure_png(figure, facts)
 
 
 def histograms(values: Floats, names: Sequence[str]) -> bytes:
     """Plot a histogram of the known numbers of each of the first 64 columns of a table [R, N]."""
     from matplotlib.figure import Figure
-
-    from ganrun.telemetry.palette import COLOURS
 
     shown = list(enumerate(names[:COLUMNS]))
     rows = -(-len(shown) // ACROSS)
@@ -58,10 +55,4 @@ def histograms(values: Floats, names: Sequence[str]) -> bytes:
         axes.tick_params(labelsize=6)
         axes.set_yticks([])
         axes.spines[["top", "right", "left"]].set_visible(False)
-    return _png(figure, {})
-
-
-def _png(figure: Any, facts: Mapping[str, str]) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata=dict(facts))
-    return stream.getvalue()
+    return figure_png(figure)

@@ -1,13 +1,11 @@
 """Plot of a run's curve: losses, logits of the discriminator, score and speed over images shown."""
 
-import io
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from ganrun.run_folder.curve import Line
-from ganrun.telemetry.palette import COLOURS
+from ganrun.telemetry.palette import COLOURS, figure_png
 from ganrun.telemetry.series import DISTANCES, IMAGES_PER_SECOND, LOGIT, LOSS
 
 PANELS: tuple[tuple[str, str, str | tuple[str, ...]], ...] = (
@@ -35,9 +33,7 @@ def draw_curve(curve: list[Line], title: str) -> bytes:
         )
     # The last panel, speed, starts at 0; losses, logits and scores do not.
     axes.set_ylim(bottom=0)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    return stream.getvalue()
+    return figure_png(figure)
 
 
 def dress(axes: Axes, last: int) -> None:

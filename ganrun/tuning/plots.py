@@ -13,7 +13,7 @@ from PIL import Image
 from ganrun.config.schema_tune import MutationConfig
 from ganrun.run_folder.plot import dress
 from ganrun.storage import Storage, open_storage
-from ganrun.telemetry.palette import COLOURS
+from ganrun.telemetry.palette import COLOURS, figure_png
 from ganrun.tuning.population import Population
 
 STYLES = ("-", "--", ":", "-.")
@@ -39,7 +39,7 @@ def draw_scores(population: Population) -> bytes:
                 axes.plot(given_up.images, given_up.score, marker="x", markersize=10, color=colour)
     if 0 < len(population.trials) <= 16:
         axes.legend(title="trial", frameon=False, fontsize=9, ncols=2)
-    return _png(figure)
+    return figure_png(figure)
 
 
 def _course(population: Population, trial: str) -> list[tuple[int, float]]:
@@ -75,7 +75,7 @@ def draw_hyperparameters(population: Population) -> bytes:
     ordered = sorted(handles)
     shown = [handles[each] for each in ordered]
     figure.legend(handles=shown, labels=ordered, title="weights\nbegan in", loc="outside right center", frameon=False)
-    return _png(figure)
+    return figure_png(figure)
 
 
 def _draw_key(axes: Axes, population: Population, key: str) -> None:
@@ -134,7 +134,7 @@ def draw_samples(storage: Storage, population: Population) -> bytes | None:
     for axes, (title, picture) in zip(panels, found, strict=False):
         axes.imshow(picture, interpolation="nearest")
         axes.set_title(title, fontsize=10)
-    return _png(figure)
+    return figure_png(figure)
 
 
 def _look(number: int) -> tuple[str, str]:
@@ -144,9 +144,3 @@ def _look(number: int) -> tuple[str, str]:
 
 def _direction(population: Population) -> str:
     return "higher" if population.tune.mode == "max" else "lower"
-
-
-def _png(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    return stream.getvalue()

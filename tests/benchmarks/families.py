@@ -176,7 +176,7 @@ def write_page() -> None:
         lines += [f"**{name}**: `{row['command']}`", "", f"![samples of {name}](families/{name}.png)", ""]
     if missing := [name for name in ROWS if name not in rows]:
         lines += [f"Not measured yet: {', '.join(missing)}.", ""]
-    PAGE.write_text("\n".join([*lines, *lessons(rows)]))
+    PAGE.write_text("\n".join(lines))
 
 
 def table_row(name: str, row: dict[str, Any]) -> str:
@@ -186,11 +186,6 @@ def table_row(name: str, row: dict[str, Any]) -> str:
     shown = (f"{scores['frechet_distance']:.1f}", f"{scores['precision']:.2f}", f"{scores['recall']:.2f}")
     numbers = (f"{row['cpu_seconds_for_1000']:.1f}", f"{row['parameters']:,}", f"{row['images']:,}")
     return "| " + " | ".join((name, bits, *shown, *numbers)) + " |"
-
-
-def lessons(rows: dict[str, Any]) -> list[str]:
-    """Return what one learns from the rows, in lines; empty until they are there."""
-    return []
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def test_a_corrupt_file_is_decoded_again_and_mended(data, tmp_path, decoded, fau
 
 
 def test_a_set_that_does_not_fit_as_a_whole_has_no_file(data, tmp_path, decoded):
-    room = SAMPLES * RECORD
+    room = SAMPLES * RECORD + sum(shard.bytes for shard in open_data(data).index.shards)
     for limit, count in ((room - 1, 0), (room, 2)):
         cache = cache_in(tmp_path / str(limit), limit)
         epoch(data, cache)
@@ -117,9 +117,10 @@ def test_a_set_that_does_not_fit_as_a_whole_has_no_file(data, tmp_path, decoded)
 
 
 def test_decoded_images_and_shards_share_the_limit(data, tmp_path):
-    cache = cache_in(tmp_path, 2 * SAMPLES * RECORD)
+    shards = sum(shard.bytes for shard in open_data(data).index.shards)
+    cache = cache_in(tmp_path, shards + 2 * SAMPLES * RECORD)
     for number in range(4):
-        cache.put(f"{number:064x}", bytes(SAMPLES * RECORD // 2))
+        cache.put(f"{number:064x}", bytes(cache.limit // 4))
     epoch(data, cache)
     assert sum(path.stat().st_size for path in files(cache)) <= cache.limit
     assert len([path for path in files(cache) if path.name.startswith("0" * 60)]) < 4

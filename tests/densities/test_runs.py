@@ -15,7 +15,7 @@ from ganrun.games.build import build_game
 from ganrun.training import tiny_round
 from tests.densities.densities import IMAGES, noise_of
 from tests.densities.runs import run_config
-from tests.ranks import latest_tensors, run_folder, run_ranks
+from tests.ranks import Ranks, latest_tensors, run_folder, run_ranks
 from tests.training.test_replay import check
 from tests.worker.test_equality import check_equality
 
@@ -63,19 +63,6 @@ def test_the_loss_is_the_mean_of_the_negative_log_likelihood_by_number(name, val
     torch.testing.assert_close(loss.total, expected)
     torch.testing.assert_close(loss.parts["bits"], expected / torch.log(torch.tensor(2.0, dtype=torch.float64)))
     assert loss.total > 0  # Probabilities of images are at most 1.
-
-
-class Ranks:
-    """A process group of which only rank and size matter."""
-
-    def __init__(self, rank, size):
-        self._rank, self._size = rank, size
-
-    def rank(self):
-        return self._rank
-
-    def size(self):
-        return self._size
 
 
 def subject_of(values, group=None):

@@ -18,19 +18,6 @@ from tests.conftest import config_of
 CPU = torch.device("cpu")
 
 
-class Ranks:
-    """A process group of which only rank and size matter."""
-
-    def __init__(self, rank, size):
-        self._rank, self._size = rank, size
-
-    def rank(self):
-        return self._rank
-
-    def size(self):
-        return self._size
-
-
 class FromMixture(nn.Module):
     """Generator of points of a known mixture itself: a uniform z [B, 3] chooses the mode, and the place in it.
 

@@ -15,8 +15,9 @@ from ganrun.evaluation.divergences import log_mixture
 from ganrun.evaluation.score_pass import ScorePass
 from ganrun.models.mixture import Mixture
 from ganrun.preparation.points import make_points
-from tests.evaluation.games import FromMixture, Ranks, game_of, ring_values, subject_of
+from tests.evaluation.games import FromMixture, game_of, ring_values, subject_of
 from tests.games.known import values_of
+from tests.ranks import Ranks
 
 RING = "gaussians:8"
 

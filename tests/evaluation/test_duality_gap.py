@@ -19,8 +19,9 @@ from ganrun.preparation.points import draw, make_points
 from ganrun.slots import Slots
 from ganrun.training.state import TrainingState
 from tests.conftest import config_of
-from tests.evaluation.games import FromMixture, Ranks, game_of, gap_of, ring_values, subject_of
+from tests.evaluation.games import FromMixture, game_of, gap_of, ring_values, subject_of
 from tests.games.known import values_of
+from tests.ranks import Ranks
 
 RING = "gaussians:8"
 
