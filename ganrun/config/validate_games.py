@@ -39,6 +39,12 @@ def _gap_conflicts(config: Config) -> Faults:
             {"evaluate.metrics", "objective.game"},
             "evaluate.metrics: duality_gap is of two players, but objective.game: likelihood has one; leave it out",
         )
+    if objective.game == "gain":
+        yield (
+            {"evaluate.metrics", "objective.game"},
+            "evaluate.metrics: duality_gap is of two players with one value, but those of objective.game: gain have "
+            "two; leave it out",
+        )
     others = [key for key in ("reconstruction", "feature_matching") if getattr(objective, key)]
     if objective.game == "gan" and others:
         yield (

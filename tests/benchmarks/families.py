@@ -13,9 +13,9 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,14 @@ from ganrun.data.cache import cache_folder, open_cache
 from ganrun.data.index import open_data
 from ganrun.data.scored import open_scored
 from ganrun.evaluation.evaluator import Evaluator
+from ganrun.evaluation.feature_statistics import to_uint8
 from ganrun.evaluation.generated_images import BATCH, GeneratedImages
+from ganrun.evaluation.picture_folder import PictureFolder
 from ganrun.evaluation.pictures import to_png
 from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.score import build_scores
-from ganrun.inference.sampling import Sampler
+from ganrun.inference.sampling import Sampler, write_image
 from ganrun.models.extractors import open_extractor
-from ganrun.models.given import Given
 from ganrun.run_folder.curve import read_curve
 from ganrun.storage import open_storage
 
@@ -61,37 +62,6 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
 }
 """Config and overrides of each row."""
-
-
-CPU = torch.device("cpu")
-
-
-@dataclass
-class Drawn:
-    """Images in memory, as images to be scored.
-
-    Attributes:
-        drawn: [N, C, H, W] in [-1, 1].
-        seed: seed of the subsets of a score.
-    """
-
-    drawn: Tensor
-    seed: int = SEED
-    device: torch.device = CPU
-
-    def images(self, start: int, count: int) -> Tensor:
-        """Return the images numbered from `start`."""
-        return self.drawn[start : start + count]
-
-    def labels(self, samples: int) -> None:
-        """Return None: there are no labels."""
-
-    def given(self, start: int, count: int) -> Given:
-        """Return nothing: there are no conditions."""
-        return {}
-
-    def truth(self, start: int, count: int) -> None:
-        """Return None: no real image belongs to one of these."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -147,7 +117,11 @@ def score(images: Tensor) -> Mapping[str, float | None]:
     scores = build_scores(("precision", "recall"), config.evaluate)
     statistics = open_storage(str(cache_folder().parent))
     extractor = open_extractor(config.evaluate.extractor, None)
-    return Evaluator(extractor, reals, SAMPLES, scores, statistics).score(Drawn(images)).values()
+    with tempfile.TemporaryDirectory() as folder:
+        for number, image in enumerate(to_uint8(images)):
+            write_image(Path(folder, f"{number:06d}.png"), image)
+        pictures = PictureFolder(folder, SIZE, images.shape[1], SEED)
+        return Evaluator(extractor, reals, SAMPLES, scores, statistics).score(pictures).values()
 
 
 def newest(where: str, key: str) -> float:
@@ -181,7 +155,7 @@ def write_page() -> None:
 
 def table_row(name: str, row: dict[str, Any]) -> str:
     """Return a row of the table."""
-    bits = f"{row['bits']:.3f} ({row['bits_are']})" if "bits" in row else "none"
+    bits = f"{row['bits']:.3f}, {row['bits_are']}" if "bits" in row else "none"
     scores = row["scores"]
     shown = (f"{scores['frechet_distance']:.1f}", f"{scores['precision']:.2f}", f"{scores['recall']:.2f}")
     numbers = (f"{row['cpu_seconds_for_1000']:.1f}", f"{row['parameters']:,}", f"{row['images']:,}")

@@ -229,6 +229,10 @@ FAULTS = {
         ("heights_mixture", "evaluate.metrics=[duality_gap]"),
         "evaluate.metrics: duality_gap is of two players, but objective.game: likelihood has one; leave it out",
     ),
+    "players of two values": (
+        ("gain_letter", "evaluate.metrics=[duality_gap]"),
+        "evaluate.metrics: duality_gap is of two players with one value, but those of objective.game: gain have two",
+    ),
     "nothing held out": (
         ("quickstart", "evaluate.metrics=[duality_gap]"),
         "evaluate.metrics: duality_gap needs held-out samples, and nothing is held out; set "
