@@ -74,13 +74,14 @@ def _main(options: argparse.Namespace) -> int:
     projector = projector_of(sampler)
     channels, size, _ = projector.shape
     weights, budget = _weights(options, size), Budget(options.steps, options.seconds, options.candidates)
+    of = sampler.config.run.name, projector.space.name
     found: dict[str, Any] = {}
     faults = []
     for name, path in pictures.items():
         try:
             target = projector.target(*read_drawing(path, f"--input {path}", size, channels))
             search = Search(target, weights, options.seed, options.label)
-            found[name] = _write(out, name, sampler.config.run.name, search, projector.project(search, budget))
+            found[name] = _write(out, name, *of, search, projector.project(search, budget))
         except UserError as error:
             faults.append(error)
             continue
@@ -105,17 +106,18 @@ def _weights(options: argparse.Namespace, size: int) -> "Weights":
     return Weights(edges=options.edges, perceptual=perceptual, realism=options.realism)
 
 
-def _write(out: Path, name: str, run: str, search: "Search", found: "Candidates") -> dict[str, Any]:
+def _write(out: Path, name: str, run: str, space: str, search: "Search", found: "Candidates") -> dict[str, Any]:
     """Write the files of a picture, and return its errors, steps, and paths."""
     import torch
 
     from ganrun.evaluation.feature_statistics import to_uint8
     from ganrun.evaluation.pictures import to_png
-    from ganrun.inference.painting import latent_record
+    from ganrun.inference.paint.painters import latent_record
     from ganrun.inference.sampling import write_file, write_image
 
     records = [
-        latent_record(run, found, at) | {"error": float(found.errors[at]), "first_error": float(found.first_errors[at])}
+        latent_record(run, space, found.latents, found.labels, at)
+        | {"error": float(found.errors[at]), "first_error": float(found.first_errors[at])}
         for at in range(len(found.latents))
     ]
     write_image(out / f"{name}.png", to_uint8(found.images)[0])

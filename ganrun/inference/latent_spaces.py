@@ -85,9 +85,9 @@ class ZSpace:
                 return latents.clamp(-TRUNCATION, TRUNCATION)
             case "hypersphere":
                 return latents / latents.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-6)
-        return latents * ((math.sqrt(self.size) + SHELL) / latents.norm(dim=1, keepdim=True).clamp(min=1e-6)).clamp(
-            max=1
-        )
+        norm: Tensor = latents.norm(dim=1, keepdim=True).clamp(min=1e-6)
+        shrunk: Tensor = latents * (norm.clamp(max=math.sqrt(self.size) + SHELL) / norm)
+        return shrunk
 
     def images(self, latents: Tensor, given: Given) -> Tensor:
         """Return G(z, c), [B, C, H, W] in [-1, 1]."""

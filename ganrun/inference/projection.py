@@ -175,7 +175,7 @@ class Projector:
         with torch.no_grad():
             given = given_of(labels)
             losses = terms.losses(pool, self.space.images(pool, given), given)
-        of_fixed, of_drawn = losses.split([tries * len(fixed), DRAWN])
+        of_fixed, of_drawn = losses[:-DRAWN], losses[-DRAWN:]
         best = of_fixed.view(len(fixed), tries).argmin(1) if fixed else torch.arange(0)
         chosen = best + tries * torch.arange(len(fixed))
         at = torch.cat([chosen, of_drawn.argsort()[: count - len(fixed)] + len(of_fixed)])

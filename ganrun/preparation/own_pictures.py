@@ -91,10 +91,10 @@ def read_drawing(stored: Stored, where: str, size: int, channels: int) -> tuple[
         whole = centre_square(image.convert("RGBA")).resize((size, size), Image.Resampling.BOX)
     except (UnreadableError, ValueError, OSError) as error:
         raise UserError(f"{where}: {error}; give a picture, such as a .png or .jpg") from error
-    drawn = np.asarray(whole.getchannel("A"), np.float32) / 255
+    drawn = (np.asarray(whole.getchannel("A")) / 255).astype(np.float32)
     if not drawn.any():
         raise UserError(f"{where}: nothing is drawn: all of it is transparent")
-    colours = np.asarray(whole.convert("RGB").convert("L" if channels == 1 else "RGB"))
+    colours: Pixels = np.asarray(whole.convert("RGB").convert("L" if channels == 1 else "RGB"), np.uint8)
     return colours.reshape(size, size, channels), drawn
 
 
