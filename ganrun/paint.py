@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 PORT = 9110
 EXAMPLES = f"""examples:
   ganrun paint runs/quickstart                                  a page at http://{HOST}:{PORT}
+  ganrun paint runs/quickstart --encoder runs/invert-quickstart   a better start for your own pictures
   ganrun paint runs/pix2pix-fluent                              translates what you draw
   ganrun paint runs/quickstart --log edits.jsonl                writes down every edit
   ganrun paint runs/quickstart --replay edits.jsonl --out again   draws those edits again: again/0000.png, ...
@@ -36,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = command.parser("paint", __doc__, EXAMPLES)
     parser.add_argument("run", metavar="RUN_OR_CHECKPOINT", help="folder of a run, or of one of its checkpoints")
     parser.add_argument("--listen", metavar="ADDR:PORT", default=f"{HOST}:{PORT}", help="default: %(default)s")
+    parser.add_argument("--encoder", metavar="RUN", help="run of the game inversion, whose encoder gives a start")
     parser.add_argument("--log", metavar="FILE", help="add a line for each edit to this file")
     parser.add_argument("--replay", metavar="FILE", help="draw the edits of such a file again, without a page")
     parser.add_argument("--out", metavar="DIR", help="folder for the images of --replay")
@@ -50,7 +52,7 @@ def _main(options: argparse.Namespace) -> int:
     from ganrun.inference.paint.painters import open_painter
     from ganrun.inference.sampling import Sampler
 
-    painter = open_painter(Sampler(options.run))
+    painter = open_painter(Sampler(options.run), options.encoder)
     if options.replay:
         return _replay(painter, Path(expand_user(options.replay)), Path(expand_user(options.out)))
     return _serve(painter, where, options.log and Path(expand_user(options.log)))

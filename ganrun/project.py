@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   ganrun project runs/quickstart --input shirt.png --out found         found/shirt.png and found/shirt.json
   ganrun project runs/quickstart --input photos --out found --json     all pictures of a folder; the result as JSON
   ganrun project runs/digits --input seven.png --out found --label 7   of one class; else the best class is searched
+  ganrun project runs/quickstart --input shirt.png --out found --encoder runs/invert-quickstart
 
 For each picture: NAME.png, the image found; NAME.json, its latent, class and errors, and those of all candidates;
 NAME-beside.png: the picture, the image that the search began with, the image found, the other candidates.
@@ -36,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--input", required=True, metavar="PICTURES", help="a picture, or a folder with pictures")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--label", type=int, metavar="K", help="class of the images (default: the best is searched)")
+    parser.add_argument("--encoder", metavar="RUN", help="run of the game inversion, whose encoder gives a start")
     parser.add_argument("--candidates", type=positive, default=8, metavar="N", help="starts (default: %(default)s)")
     parser.add_argument("--steps", type=positive, default=200, metavar="N", help="steps (default: %(default)s)")
     parser.add_argument(
@@ -62,7 +64,7 @@ def _main(options: argparse.Namespace) -> int:
     out = Path(expand_user(options.out))
     if out.is_file() or out.suffix.lower() in (".png", ".json"):
         raise UserError(f"--out {out}: it is a folder, for files under the name of each picture")
-    from ganrun.inference.projection import Budget, Search, projector_of
+    from ganrun.inference.projection import Budget, Search, encoder_of, projector_of
     from ganrun.inference.sampling import Sampler
     from ganrun.preparation.own_pictures import find_own, read_drawing
 
@@ -74,13 +76,15 @@ def _main(options: argparse.Namespace) -> int:
     projector = projector_of(sampler)
     channels, size, _ = projector.shape
     weights, budget = _weights(options, size), Budget(options.steps, options.seconds, options.candidates)
+    encode = encoder_of(options.encoder, projector) if options.encoder else None
     of = sampler.config.run.name, projector.space.name
     found: dict[str, Any] = {}
     faults = []
     for name, path in pictures.items():
         try:
             target = projector.target(*read_drawing(path, f"--input {path}", size, channels))
-            search = Search(target, weights, options.seed, options.label)
+            guesses = [encode(target.colours)] if encode and target.drawn.all() else []
+            search = Search(target, weights, options.seed, options.label, guesses=guesses)
             found[name] = _write(out, name, *of, search, projector.project(search, budget))
         except UserError as error:
             faults.append(error)

@@ -23,11 +23,9 @@ class Browser:
 
     Args:
         profile: an empty folder.
-        size: of the window.
-        scheme: light or dark.
     """
 
-    def __init__(self, profile: Path, size: tuple[int, int] = (1280, 1100), scheme: str = "light") -> None:
+    def __init__(self, profile: Path) -> None:
         self.profile, self.requests = profile, []
         command = [CHROMIUM, *QUIET.split(), f"--user-data-dir={profile}", *MORE.split()]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -35,16 +33,16 @@ class Browser:
         port = profile / "DevToolsActivePort"
         until(lambda: port.exists() and port.read_text().count("\n"))
         self._run(self._connect(int(port.read_text().split()[0])))
-        width, height = size
-        for method, parameters in (
-            ("Page.enable", {}),
-            ("Network.enable", {}),
-            ("Runtime.enable", {}),
-            ("Emulation.setDeviceMetricsOverride", {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}),
-            ("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}),
-            ("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(profile / "saved")}),
-        ):
-            self.call(method, **parameters)
+        for domain in ("Page", "Network", "Runtime"):
+            self.call(f"{domain}.enable")
+        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(profile / "saved"))
+        self.look(1280, 1000, "light")
+
+    def look(self, width: int, height: int, scheme: str) -> None:
+        """Set the size of the window in pixels, and the colour scheme, light or dark."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
+        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def __enter__(self) -> "Browser":
         return self
@@ -89,8 +87,9 @@ class Browser:
     def box(self, selector: str) -> list[float]:
         """Scroll an element into view and return left, top, width and height."""
         return self.value(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}}); "
-            "const b = e.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]; })()"
+            f"(() => {{ const found = document.querySelector({json.dumps(selector)});"
+            "found.scrollIntoView({block: 'center'}); const box = found.getBoundingClientRect();"
+            "return [box.left, box.top, box.width, box.height]; })()"
         )
 
     def drag(self, selector: str, places: list[tuple[float, float]]) -> None:

@@ -197,16 +197,39 @@ def projector_of(sampler: Sampler) -> Projector:
     Raises:
         UserError: its generator has no latent that can be searched, or is told more than a class.
     """
-    space, condition, config = ZSpace(sampler), sampler.game.condition, sampler.config
+    condition, config = sampler.game.condition, sampler.config
     if condition.pictures or (condition.fields and not condition.classes):
         raise UserError(
             f"{config.run.name}: objective.condition: {config.objective.condition}: its images are made of what you "
             "give it; take `ganrun sample --input`, or `ganrun paint`"
         )
-    channels, size = config.data.shape(config.objective.target)
+    space, (channels, size) = ZSpace(sampler), config.data.shape(config.objective.target)
     shape = channels, size, size
     discriminator = sampler.game.networks.get("discriminator")
     if discriminator is None:
         return Projector(space, shape, condition.classes)
     noise = KeyedNoise(0, 0, 0, 0, space.device, space.dtype).under("judge")
     return Projector(space, shape, condition.classes, lambda images, given: judge(discriminator, images, given, noise))
+
+
+def encoder_of(where: str, projector: Projector) -> Callable[[Tensor], Tensor]:
+    """Return the encoder of a run of the game `inversion`: an image [C, H, W] in [-1, 1] to a latent [Z].
+
+    Raises:
+        UserError: it is no such run, or its encoder is for other images or latents.
+    """
+    sampler = Sampler(where)
+    encoder, config = sampler.game.networks.get("encoder"), sampler.config
+    if config.objective.game != "inversion" or encoder is None:
+        raise UserError(f"--encoder {where}: objective.game: {config.objective.game}; give a run of the game inversion")
+    channels, size = config.data.shape(config.objective.target)
+    of = (channels, size, config.model.latent_size)
+    if of != (wanted := (*projector.shape[:2], projector.space.size)):
+        text = "{} channels, {} pixels a side and {} latents"
+        raise UserError(f"--encoder {where}: is for {text.format(*of)}, but this run has {text.format(*wanted)}")
+
+    def encode(image: Tensor) -> Tensor:
+        with torch.no_grad():
+            return projector.space.allowed(encoder(image[None]))[0]
+
+    return encode

@@ -18,7 +18,7 @@ from ganrun.config.validate_objective import PERCEPTUAL_PIXELS
 from ganrun.errors import UserError
 from ganrun.evaluation.feature_statistics import to_uint8
 from ganrun.inference.paint.edits import Drawing, Edit, Point, Sample, Walk, Watch
-from ganrun.inference.projection import Budget, Projector, Search, projector_of
+from ganrun.inference.projection import Budget, Projector, Search, encoder_of, projector_of
 from ganrun.inference.projection_terms import Start, Weights
 from ganrun.inference.sampling import Sampler
 from ganrun.inference.translation import Translator
@@ -107,9 +107,9 @@ class LatentPainter:
         if edit.start is not None:
             latent, labels = self._checked(edit.start)
             start = Start(latent, self.projector.images(latent[None], labels)[0])
-        if self.guess is not None:
-            background = torch.zeros_like(target.colours) if start is None else start.image
-            guesses = [self.guess(target.drawn * target.colours + (1 - target.drawn) * background)]
+        if self.guess is not None and (start is not None or bool(target.drawn.all())):
+            below = target.colours if start is None else start.image
+            guesses = [self.guess(target.drawn * target.colours + (1 - target.drawn) * below)]
         if edit.label is not None:
             self._check_label(edit.label)
         weights = Weights(edit.strokes, 0.0, edit.perceptual, edit.keep, edit.realism)
@@ -174,18 +174,27 @@ class TranslationPainter:
         return {"candidates": [{"run": self.run, "image": encoded(image)}], "steps": 1, "made": 1}
 
 
-def open_painter(sampler: Sampler) -> LatentPainter | TranslationPainter:
+def open_painter(sampler: Sampler, encoder: str | None = None) -> LatentPainter | TranslationPainter:
     """Return the painter of a checkpoint: it translates if its condition is a picture, else it searches latents.
 
+    Args:
+        sampler: the checkpoint.
+        encoder: run of the game `inversion`, for a start; None: random starts.
+
     Raises:
-        UserError: the run cannot be painted with.
+        UserError: the run cannot be painted with, or the encoder is for another.
     """
     condition, run = sampler.game.condition, sampler.config.run.name
     if condition.frames or sampler.of_points:
         raise UserError(f"{run}: this run makes {'points' if sampler.of_points else 'films'}; give a run of pictures")
+    if condition.pictures and encoder:
+        raise UserError(
+            f"--encoder {encoder}: {run} translates pictures and has no latents to start with; leave it out"
+        )
     if condition.pictures:
         return TranslationPainter(run, Translator(sampler, seed=0, resize=False), fills="mask" in condition.pictures)
-    return LatentPainter(run, projector_of(sampler))
+    projector = projector_of(sampler)
+    return LatentPainter(run, projector, encoder_of(encoder, projector) if encoder else None)
 
 
 def encoded(image: Tensor) -> str:
