@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import contextlib
 import json
 import shutil
 import subprocess
@@ -50,9 +49,8 @@ class Browser:
     def __exit__(self, *_: object) -> None:
         self._run(self._session.close())
         self._loop.close()
-        self.process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(WAIT)
+        self.process.kill()  # It has nothing to save, and may take long to end by itself.
+        self.process.wait(WAIT)
 
     def call(self, method: str, **parameters: Any) -> Any:
         """Call a method of the protocol and return its result."""
@@ -71,7 +69,7 @@ class Browser:
 
     def until(self, script: str) -> None:
         """Wait until a JavaScript expression is true."""
-        until(lambda: self.value(script))
+        until(lambda: self.value(f"Boolean({script})"), lambda: f"never so: {script}")
 
     def click(self, selector: str) -> None:
         """Click the middle of an element."""

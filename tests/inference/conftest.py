@@ -1,10 +1,20 @@
 """Runs to search and to paint with: plain, of three classes, and one that translates lines to colours."""
 
 import pytest
+import torch
 
 from tests.conftest import config_of, small_run, write_data
 from tests.paired import paired, write_pairs
 from tests.ranks import run_folder, run_ranks
+
+
+def contrast(sampler):
+    """Give a generator other weights, so that its images differ as those of a long run do, from black to white."""
+    with torch.no_grad():
+        for parameter in sampler.game.networks["generator"].parameters():
+            if parameter.dim() == 4:
+                parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)) / 8)
+    return sampler
 
 
 @pytest.fixture(scope="session")

@@ -26,9 +26,9 @@ JSON, BYTES = "application/json", "application/octet-stream"
 class Page:
     """A client of a server, and the log of its edits."""
 
-    def __init__(self, run, encoder=None, token=""):
+    def __init__(self, run, encoder=None, token="", change=lambda sampler: sampler):
         self.log = []
-        self.painter = open_painter(Sampler(str(run)), encoder and str(encoder))
+        self.painter = open_painter(change(Sampler(str(run))), encoder and str(encoder))
         decode = functools.partial(read_drawing, size=self.painter.size, channels=self.painter.channels)
         self.server = Server(Address("127.0.0.1", 0), self.painter, decode, self.log.append, token)
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()

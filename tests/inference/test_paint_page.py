@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.browser import CHROMIUM, Browser
+from tests.inference.conftest import contrast
 from tests.inference.test_paint import page, pixels_of
 from tests.waiting import until
 
@@ -20,7 +21,7 @@ STROKE = [(0.2, 0.5), (0.5, 0.52), (0.8, 0.5)]
 
 @pytest.fixture(scope="module")
 def plain(painted):
-    with page(painted["plain"]) as found:
+    with page(painted["plain"], change=contrast) as found:
         yield found
 
 

@@ -14,6 +14,7 @@ from ganrun.inference.latent_spaces import ZSpace
 from ganrun.inference.projection import Budget, Search, encoder_of, projector_of
 from ganrun.inference.projection_terms import Start, Target, Terms, Weights
 from ganrun.inference.sampling import Sampler
+from tests.inference.conftest import contrast
 from tests.recorded import ganrun
 
 WHOLE, SHORT = torch.ones(1, 32, 32), Budget(steps=20, candidates=3)
@@ -41,13 +42,7 @@ def strokes(seed):
 
 @pytest.fixture(scope="module")
 def contrasting(painted):
-    """A generator whose images differ as those of a long run do: of the whole range, from black to white."""
-    sampler = Sampler(str(painted["plain"]))
-    with torch.no_grad():
-        for parameter in sampler.game.networks["generator"].parameters():
-            if parameter.dim() == 4:
-                parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)) / 8)
-    return projector_of(sampler)
+    return projector_of(contrast(Sampler(str(painted["plain"]))))
 
 
 def test_strokes_of_a_generated_image_are_found_again(contrasting):
