@@ -64,7 +64,7 @@ def _main(options: argparse.Namespace) -> int:
     out = Path(expand_user(options.out))
     if out.is_file() or out.suffix.lower() in (".png", ".json"):
         raise UserError(f"--out {out}: it is a folder, for files under the name of each picture")
-    from ganrun.inference.projection import Budget, Search, encoder_of, projector_of
+    from ganrun.inference.projection import Budget, Search, encoder_of, limit_threads, projector_of
     from ganrun.inference.sampling import Sampler
     from ganrun.preparation.own_pictures import find_own, read_drawing
 
@@ -75,6 +75,7 @@ def _main(options: argparse.Namespace) -> int:
     sampler = Sampler(options.run, options.label)
     projector = projector_of(sampler)
     channels, size, _ = projector.shape
+    limit_threads(size)
     weights, budget = _weights(options, size), Budget(options.steps, options.seconds, options.candidates)
     encode = encoder_of(options.encoder, projector) if options.encoder else None
     of = sampler.config.run.name, projector.space.name

@@ -32,6 +32,9 @@ DRAWN = 64
 RATE, BETAS = 0.3, (0.9, 0.9)
 """Learning rate of Adam at the first step, of latents with a standard deviation of 1; it falls to 0 by a cosine."""
 
+SMALL = 64
+"""Pixels a side up to which one thread is used."""
+
 
 @dataclass(frozen=True)
 class Candidates:
@@ -210,6 +213,15 @@ def projector_of(sampler: Sampler) -> Projector:
         return Projector(space, shape, condition.classes)
     noise = KeyedNoise(0, 0, 0, 0, space.device, space.dtype).under("judge")
     return Projector(space, shape, condition.classes, lambda images, given: judge(discriminator, images, given, noise))
+
+
+def limit_threads(size: int) -> None:
+    """Compute with one thread if images have at most SMALL pixels a side, on which threads wait more than they compute.
+
+    On two busy cores an edit of a 32x32 image took 0.3 to 0.7 s with one thread, and 1.7 to 5.9 s with two.
+    """
+    if size <= SMALL:
+        torch.set_num_threads(1)
 
 
 def encoder_of(where: str, projector: Projector) -> Callable[[Tensor], Tensor]:

@@ -18,7 +18,7 @@ from ganrun.config.validate_objective import PERCEPTUAL_PIXELS
 from ganrun.errors import UserError
 from ganrun.evaluation.feature_statistics import to_uint8
 from ganrun.inference.paint.edits import Drawing, Edit, Point, Sample, Walk, Watch
-from ganrun.inference.projection import Budget, Projector, Search, encoder_of, projector_of
+from ganrun.inference.projection import Budget, Projector, Search, encoder_of, limit_threads, projector_of
 from ganrun.inference.projection_terms import Start, Weights
 from ganrun.inference.sampling import Sampler
 from ganrun.inference.translation import Translator
@@ -27,8 +27,8 @@ FEWEST_STEPS, MOST_STEPS, OF_SECONDS = 20, 400, 0.8
 """Bounds on the steps of an edit; share of its time that they are planned for."""
 SAMPLES = 8
 """Random images to begin with."""
-TRIAL_STEPS = 4
-"""Steps by which the time of a step is measured."""
+TRIAL_STEPS, AROUND = 4, 4
+"""Steps by which the time of a step is measured, and how many steps the search takes around them."""
 AGAIN_SECONDS = 3_600.0
 """Most seconds of an edit that is done again: it makes the steps that it made before."""
 
@@ -120,7 +120,7 @@ class LatentPainter:
         begun = time.monotonic()
         self.projector.project(search, Budget(TRIAL_STEPS, edit.seconds, edit.candidates))
         taken = time.monotonic() - begun
-        steps = int((OF_SECONDS * edit.seconds - taken) * (TRIAL_STEPS + 1) / max(taken, 1e-6))
+        steps = int((OF_SECONDS * edit.seconds - taken) * (TRIAL_STEPS + AROUND) / max(taken, 1e-6))
         return min(max(steps, FEWEST_STEPS), MOST_STEPS)
 
     def _checked(self, point: Point) -> tuple[Tensor, Tensor | None]:
@@ -194,6 +194,7 @@ def open_painter(sampler: Sampler, encoder: str | None = None) -> LatentPainter 
     if condition.pictures:
         return TranslationPainter(run, Translator(sampler, seed=0, resize=False), fills="mask" in condition.pictures)
     projector = projector_of(sampler)
+    limit_threads(projector.shape[1])
     return LatentPainter(run, projector, encoder_of(encoder, projector) if encoder else None)
 
 
