@@ -69,7 +69,7 @@ def test_the_readme_links_every_page_and_every_picture_is_shown():
     linked = links(PAGES[0])
     assert {path for path in PAGES[1:] if path.parent.name == "docs"} <= linked
     shown = {path for page in PAGES for path in links(page) if path.suffix == ".png"}
-    assert shown == set((ROOT / "docs/images").glob("*.png"))
+    assert shown == set((ROOT / "docs/images").rglob("*.png"))
     assert shown
     assert all(path.stat().st_size < 200_000 for path in shown)
 
