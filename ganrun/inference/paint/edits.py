@@ -31,7 +31,7 @@ class Edit(BaseModel):
     """A drawing, and what is asked of the run. Also a line of the log of edits."""
 
     model_config = ConfigDict(extra="forbid")
-    drawing: Annotated[str, Field(max_length=2**22)]
+    drawing: Annotated[str, Field(max_length=2**23)]
     """PNG in base64; what is transparent is not drawn."""
     start: Point | None = None
     """The latent that is edited; None: there is none."""
@@ -42,7 +42,9 @@ class Edit(BaseModel):
     keep: Weight = 0.3
     """Weight of the distance from the picture before, where nothing is drawn."""
     realism: Weight = 0.0
+    """Weight of the discriminator's opinion."""
     perceptual: Weight = 0.0
+    """Weight of the distance of features of a frozen network."""
     seed: Seed = 0
     candidates: Annotated[int, Field(ge=1, le=16)] = 6
     seconds: Annotated[float, Field(gt=0, le=60)] = 1.0
@@ -75,8 +77,6 @@ Drawing = tuple[NDArray[np.uint8], NDArray[np.float32]]
 Watch = Callable[[float, Callable[[], str]], bool]
 """Told the share of the work that is done, and a function that returns the best image so far as a PNG in base64;
 returns False to stop."""
-
-
 Decode = Callable[[bytes, str], Drawing]
 """(encoded picture, name for messages) -> drawing in the run's size. Raises UserError."""
 T = TypeVar("T", bound=BaseModel)

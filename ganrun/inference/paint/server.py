@@ -29,7 +29,7 @@ PAGE = {
     "/paint.css": ("paint.css", "text/css"),
     **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in ("paint", "pad", "server")},
 }
-EDIT_BYTES, PICTURE_BYTES = 8 * 2**20, 32 * 2**20
+EDIT_BYTES, PICTURE_BYTES = 12 * 2**20, 32 * 2**20
 """Size limits of an edit and of a picture."""
 LINE_SECONDS = 0.15
 """Time between two lines of progress."""
