@@ -27,10 +27,10 @@ FEWEST_STEPS, MOST_STEPS, OF_SECONDS = 20, 400, 0.8
 """Bounds on the steps of an edit; share of its time that they are planned for."""
 SAMPLES = 8
 """Random images to begin with."""
-TRIAL_STEPS, AROUND = 4, 4
-"""Steps by which the time of a step is measured, and how many steps the search takes around them."""
+TRIAL_STEPS = 4
+"""Steps by which the time of a step is measured."""
 AGAIN_SECONDS = 3_600.0
-"""Most seconds of an edit that is done again: it makes the steps that it made before."""
+"""Most seconds of a trial, and of an edit that is done again: their steps are known."""
 
 
 class LatentPainter:
@@ -60,9 +60,9 @@ class LatentPainter:
 
     def answer(self, edit: Edit, drawing: Drawing, watch: Watch) -> dict[str, Any]:
         """Return the candidates, the best first, the steps planned and made."""
-        search = self._search(edit, drawing)
+        begun, search = time.monotonic(), self._search(edit, drawing)
         steps = edit.steps or self._planned(search, edit)
-        seconds = edit.seconds if edit.made is None else AGAIN_SECONDS
+        seconds = AGAIN_SECONDS if edit.made is not None else edit.seconds - (time.monotonic() - begun)
 
         def watched(step: int, image: Callable[[], Tensor]) -> bool:
             return step != edit.made and watch(step / steps, lambda: encoded(image()))
@@ -117,11 +117,18 @@ class LatentPainter:
 
     def _planned(self, search: Search, edit: Edit) -> int:
         """Return the steps that the time of an edit allows, by the time that a few of them take now."""
-        begun = time.monotonic()
-        self.projector.project(search, Budget(TRIAL_STEPS, edit.seconds, edit.candidates))
-        taken = time.monotonic() - begun
-        steps = int((OF_SECONDS * edit.seconds - taken) * (TRIAL_STEPS + AROUND) / max(taken, 1e-6))
-        return min(max(steps, FEWEST_STEPS), MOST_STEPS)
+        marks = [time.monotonic()]
+
+        def watch(step: int, image: Callable[[], Tensor]) -> bool:
+            marks.append(time.monotonic())
+            return True
+
+        self.projector.project(search, Budget(TRIAL_STEPS, AGAIN_SECONDS, edit.candidates), watch)
+        begun, first, last = marks[0], marks[1], marks[-1]
+        step = max(last - first, 1e-6) / (TRIAL_STEPS - 1)
+        # What was done for this trial, and once more what comes before the first step.
+        left = OF_SECONDS * edit.seconds - (time.monotonic() - begun) - (first - begun)
+        return min(max(int(left / step), FEWEST_STEPS), MOST_STEPS)
 
     def _checked(self, point: Point) -> tuple[Tensor, Tensor | None]:
         """Return a latent [Z] and its label int64 [1] as tensors."""
