@@ -101,7 +101,7 @@ def write_data(folder: Path, sizes: tuple[int, ...] = SIZES, image_size: int = 1
 
 @pytest.fixture(scope="module", autouse=True)
 def registries() -> Iterator[None]:
-    """Remove what the tests of a file have registered; forget their modules, so that the next import registers again."""
+    """Remove what the tests of a file have registered, and forget their modules: the next import registers again."""
     tables = [table for table in vars(registry).values() if isinstance(table, registry.Registry)]
     before, loaded = [dict(table.data) for table in tables], set(sys.modules)
     yield

@@ -137,6 +137,8 @@ class TrainConfig(Section):
     """Compute precision. bf16: autocast over float32 weights, or float32 with a note where there is no support."""
     capture: Annotated[Literal["auto", "on", "off"], BeforeValidator(on_or_off)] = "auto"
     """Rounds as CUDA graphs, on a GPU. auto: if they compute the same and are faster; on: or an error; off: eager."""
+    checkpoint_activations: bool = False
+    """Compute the activations of each block again in the backward pass: less memory, more time, the same gradients."""
     average_half_life_images: Whole = 10_000
     """Half-life of the EMA generator in real images; 0: no averaging."""
     tick_images: Count = 5_000

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from ganrun.config.schema_objective import ObjectiveConfig
 from ganrun.models.given import Given
+from ganrun.models.precision import full_precision
 from ganrun.rng import KeyedNoise
 
 Transform = Callable[[Tensor, KeyedNoise, str], Tensor]
@@ -171,7 +172,7 @@ class AdaptiveAugmentation(nn.Module):
 
     def warp(self, images: Tensor, noise: KeyedNoise, name: str) -> Tensor:
         """Return images with moved pixels. Autocast is off: bf16 is too coarse for sampling coordinates."""
-        with torch.autocast(images.device.type, enabled=False):
+        with full_precision(images.device):
             images = images.to(noise.dtype)
             matrices = geometry(self.strength, len(images), images.shape[-1], noise, f"{name}/geometry")
             grid = F.affine_grid(matrices[:, :2], list(images.shape), align_corners=False)
@@ -179,7 +180,7 @@ class AdaptiveAugmentation(nn.Module):
 
     def recolour(self, images: Tensor, noise: KeyedNoise, name: str) -> Tensor:
         """Return images with changed colours. Autocast is off, for the same reason."""
-        with torch.autocast(images.device.type, enabled=False):
+        with full_precision(images.device):
             return recolour(images.to(noise.dtype), self.strength, self.axis, noise, f"{name}/colour")
 
     @torch.no_grad()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ganrun.models.given import Given
 from ganrun.models.normalization import without_batch_stats
+from ganrun.models.precision import full_precision
 from ganrun.rng import KeyedNoise
 
 Discriminator = Callable[[Tensor, Given], Tensor]
@@ -108,7 +109,7 @@ class Penalties:
         if not self.are_due(noise.round):
             return {}
         real, fake = real.to(noise.dtype), fake.to(noise.dtype)
-        with torch.autocast(noise.device.type, enabled=False), without_batch_stats():
+        with full_precision(noise.device), without_batch_stats():
             return {
                 name: weight * penalty(discriminator, real, fake, _for(penalty, given), noise) * self.every_rounds
                 for name, (penalty, weight) in self.weighted.items()

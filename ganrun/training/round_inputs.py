@@ -32,7 +32,7 @@ class HostRing:
         on_gpu = device.type == "cuda"
         self._hosts = [torch.zeros(size, dtype=dtype, pin_memory=on_gpu) for _ in range(RING if on_gpu else 1)]
         self._events: list[Any] = [_event() for _ in self._hosts] if on_gpu else []
-        self.block = torch.zeros(size, dtype=dtype, device=device) if on_gpu else self._hosts[0]
+        self.block = self._hosts[0] if device.type == "cpu" else torch.zeros(size, dtype=dtype, device=device)
         self._next = 0
 
     def begin(self) -> Tensor:
@@ -43,8 +43,9 @@ class HostRing:
 
     def end(self) -> None:
         """Copy what was filled to the device, in the order of its stream."""
-        if self._events:
+        if self.block is not self._hosts[0]:
             self.block.copy_(self._hosts[self._next], non_blocking=True)
+        if self._events:
             self._events[self._next].record()
             self._next = (self._next + 1) % len(self._hosts)
 
