@@ -42,9 +42,7 @@ def hang_on_rank_1(rank, config, rendezvous, told):
 def test_a_rank_that_hangs_is_found_in_the_files(values, tmp_path):
     config = config_of(values)
     told = run_folder(config) / "collectives/0001-rank0.json"
-    with pytest.raises(
-        ProcessRaisedException, match=r"timed out; the last ones of rank 0 are in \S*small"
-    ):
+    with pytest.raises(ProcessRaisedException, match=r"timed out; the last ones of rank 0 are in \S*small"):
         as_ranks(hang_on_rank_1, (config, str(tmp_path / "meeting"), told), 2)
     entries = json.loads(told.read_text())["entries"]
     assert {entry["profiling_name"] for entry in entries} >= {"gloo:all_reduce"}
