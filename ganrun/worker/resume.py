@@ -65,6 +65,14 @@ def begin_attempt(
     return start, own, snapshot and _with_tensors(snapshot, tensors)
 
 
+def load_first_weights(state: TrainingState, start_from: str | None, of: str | None) -> list[str]:
+    """Load what a run takes from others at its beginning: `load_start_from`, then `load_generator`, see there."""
+    unfit = load_start_from(state, start_from)
+    if of:
+        load_generator(state, of)
+    return unfit
+
+
 def load_start_from(state: TrainingState, where: str | None) -> list[str]:
     """Load the weights of `run.start_from`, if set, and those of the EMA into a new training state. Rank 0 reads.
 
