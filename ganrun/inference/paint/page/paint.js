@@ -1,5 +1,6 @@
 // The page: what is drawn goes to the run, and what the run makes of it comes back.
 
+import { frequent, hex, pixels } from "./colours.js";
 import { Pad } from "./pad.js";
 import { Server } from "./server.js";
 
@@ -286,20 +287,6 @@ function colour(value) {
   for (const each of $("#swatches").children) each.setAttribute("aria-pressed", String(each.title === value));
 }
 
-const hex = (pixel) => `#${[...pixel].map((level) => level.toString(16).padStart(2, "0")).join("")}`;
-
-// Colours of the picture, at the size of the run: { data, size }.
-function pixels(image) {
-  const canvas = document.createElement("canvas");
-  canvas.width = canvas.height = about.size;
-  const context = canvas.getContext("2d");
-  context.fillStyle = "#fff";
-  context.fillRect(0, 0, about.size, about.size);
-  if (image) context.drawImage(image, 0, 0, about.size, about.size);
-  context.drawImage($("#pad"), 0, 0, about.size, about.size);
-  return context.getImageData(0, 0, about.size, about.size).data;
-}
-
 async function backdrop() {
   if ($("#backdrop").hidden) return null;
   await $("#backdrop").decode();
@@ -307,7 +294,7 @@ async function backdrop() {
 }
 
 async function pick(x, y) {
-  const data = pixels(await backdrop());
+  const data = pixels(about.size, [await backdrop(), $("#pad")]);
   const at = 4 * (Math.floor(y * about.size) * about.size + Math.floor(x * about.size));
   colour(hex(data.slice(at, at + 3)));
   $("[value=brush]").click();
@@ -315,14 +302,7 @@ async function pick(x, y) {
 
 // The most frequent colours of the picture, with black and white.
 async function swatches(image = null) {
-  const data = pixels(image ?? (await backdrop()));
-  const counts = new Map();
-  for (let at = 0; at < data.length; at += 4) {
-    const key = hex([data[at] & 0xe0, data[at + 1] & 0xe0, data[at + 2] & 0xe0]);
-    const found = counts.get(key) ?? [0, hex(data.slice(at, at + 3))];
-    counts.set(key, [found[0] + 1, found[1]]);
-  }
-  const often = [...counts.values()].sort((a, b) => b[0] - a[0]).map(([, value]) => value);
+  const often = frequent(pixels(about.size, [image ?? (await backdrop()), $("#pad")]));
   const greys = about.channels === 1 ? ["#404040", "#808080", "#c0c0c0"] : ["#d32f2f", "#f9a825", "#388e3c", "#1976d2"];
   const all = [...new Set(["#000000", "#ffffff", ...greys, ...often])].slice(0, 11);
   $("#swatches").replaceChildren(
