@@ -3,9 +3,9 @@
 import { frequent, hex, pixels } from "./colours.js";
 import { Pad } from "./pad.js";
 import { Server } from "./server.js";
+import { Walk } from "./walk.js";
 
 const $ = (selector) => document.querySelector(selector);
-const WAYS = 17; // Pictures of a walk.
 const LONGER = 5; // Seconds of a longer search.
 const UNDOS = 30;
 const server = new Server();
@@ -18,8 +18,6 @@ let seed = 0;
 let wanted = false; // Another edit is due once that in progress is done.
 let busy = null; // AbortController of the edit in progress.
 const before = []; // For undo.
-const ends = { from: null, to: null };
-let walk = [];
 
 if (about) start();
 
@@ -91,8 +89,7 @@ function startSearching() {
     window.pad.clear();
     take(null);
   };
-  for (const id of ["from", "to"]) $(`#${id}`).onclick = () => end(id);
-  $("#way").oninput = () => show($("#between"), walk[Number($("#way").value)]);
+  new Walk(server, show, () => now, (error) => say(error.message, true));
   sample();
 }
 
@@ -265,20 +262,6 @@ async function open(file) {
   window.pad.clear();
   take({ ...end, run: about.run, space: point.space, image: found.images[0] });
   say(`${file.name} is opened`);
-}
-
-async function end(id) {
-  ends[id] = now;
-  show($(`#${id}`).parentNode.querySelector("img"), now.image);
-  if (!ends.from || !ends.to) return;
-  try {
-    const [begin, last] = [ends.from, ends.to].map(({ latent, label: of }) => ({ latent, label: of }));
-    walk = (await server.post("/walk", { begin, end: last, steps: WAYS })).images;
-    $("#way").disabled = false;
-    show($("#between"), walk[Number($("#way").value)]);
-  } catch (error) {
-    say(error.message, true);
-  }
 }
 
 function colour(value) {
