@@ -15,6 +15,7 @@ VERBS = {
     "runs": "list, show, plot and delete runs",
     "sidecar": "show runs to Prometheus and browsers",
     "export": "write the EMA generator to one file",
+    "configs": "list the configs that travel with ganrun, or print one",
     "bench": "measure this machine, peers beside it",
 }
 

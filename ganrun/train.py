@@ -37,7 +37,7 @@ Run it again to resume. Ctrl-C saves a checkpoint and exits."""
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = command.parser("train", __doc__, EXAMPLES)
-    parser.add_argument("config", metavar="CONFIG", help="YAML file of the run")
+    parser.add_argument("config", metavar="CONFIG", help="YAML file of the run, or a name of ganrun configs")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="lay a value over the file's")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config as YAML and stop")
     parser.add_argument(

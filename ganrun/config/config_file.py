@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
-from ganrun.config import safe_yaml
+from ganrun.config import safe_yaml, shipped
 from ganrun.config.keys import leaves
 from ganrun.config.schema import Config
 from ganrun.config.validate_cluster import SECRET
@@ -29,7 +29,7 @@ def read_values(path: str | Path, overrides: list[str], resolve: bool) -> tuple[
     """Return the values of a config file with the overrides over them and `${...}` filled in, and the faults of those.
 
     Args:
-        path: the file, or its address in a bucket.
+        path: the file, its address in a bucket, or the name of a shipped config.
         overrides: `key=value`, the key dotted, the value YAML.
         resolve: if False, `${...}` that cannot be filled in stays and is no fault.
 
@@ -45,7 +45,7 @@ def _read(path: str | Path, overrides: list[str]) -> DictConfig:
         safe_yaml.check(text, aliases=True)
         tree = OmegaConf.load(io.StringIO(text))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such config file") from None
+        raise UserError(f"{path}: no such config file; {shipped.hint(str(path))}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
@@ -71,11 +71,16 @@ def _read(path: str | Path, overrides: list[str]) -> DictConfig:
 
 
 def _fetch(path: str) -> bytes:
-    """Return the content of a file, or of an object in a bucket."""
+    """Return the content of a file, of an object in a bucket, or of a shipped config where no file has its name."""
     parent, _, name = (
         path.rpartition("/") if path.startswith("s3://") else (str(Path(path).parent), "", Path(path).name)
     )
-    return open_storage(parent).read(name, RECORD_BYTES)
+    try:
+        return open_storage(parent).read(name, RECORD_BYTES)
+    except (FileNotFoundError, IsADirectoryError):
+        if found := shipped.find(path):
+            return found.read_bytes()
+        raise
 
 
 def _environment(name: str, *default: Any) -> Any:

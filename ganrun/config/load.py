@@ -30,7 +30,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None, resolve: b
     """Read a YAML file, lay `key=value` overrides over it, import the modules of `run.imports` and check everything.
 
     Args:
-        path: the file, or its address in a bucket.
+        path: the file, its address in a bucket, or the name of a shipped config.
         overrides: dotted, such as `cluster.workers=16`; values are YAML.
         resolve: if False, an environment variable that is not set stays `${oc.env:...}` and is no fault.
 
