@@ -11,7 +11,7 @@ from ganrun.cli import command
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder import cleanup, report
 from ganrun.run_folder.curve import read_curve
-from ganrun.run_folder.status import RunStatus, read_config, read_status
+from ganrun.run_folder.status import RunStatus, is_run, read_config, read_status
 from ganrun.run_folder.time_breakdown import trials_time_breakdown
 from ganrun.storage import Folder, Storage, expand_user, open_storage
 from ganrun.telemetry.series import DISTANCES
@@ -77,7 +77,7 @@ def _list(storage: Storage, options: argparse.Namespace) -> int:
     elif runs:
         print(report.table(runs, storage.now()))
     else:
-        itself = f"; it is a run itself, see ganrun runs show {options.place}" if _is_run(storage) else ""
+        itself = f"; it is a run itself, see ganrun runs show {options.place}" if is_run(storage) else ""
         print(f"{storage.uri}: no runs{itself}", file=sys.stderr)
     return command.OK
 
@@ -145,7 +145,7 @@ def _ask(storage: Storage, size: str) -> None:
 
 
 def _gc(storage: Storage, options: argparse.Namespace) -> int:
-    places = [storage] if _is_run(storage) else _runs_in(storage)
+    places = [storage] if is_run(storage) else _runs_in(storage)
     count = total = 0
     for place in places:
         try:
@@ -162,14 +162,6 @@ def _gc(storage: Storage, options: argparse.Namespace) -> int:
     return command.OK
 
 
-def _is_run(storage: Storage) -> bool:
-    try:
-        read_config(storage)
-    except UserError:
-        return False
-    return True
-
-
 def _runs_in(storage: Storage) -> Iterator[Storage]:
     """Yield the runs directly below a storage. Other folders are skipped."""
     if isinstance(storage, Folder) and not storage.path.is_dir():
@@ -177,7 +169,7 @@ def _runs_in(storage: Storage) -> Iterator[Storage]:
     for name in storage.list():
         place = open_storage(f"{storage.uri}/{name}")
         try:
-            if _is_run(place):
+            if is_run(place):
                 yield place
         except (RunError, OSError) as error:
             _say_passed_over(place, error)

@@ -29,6 +29,11 @@ def write_weights(sampler: Sampler, out: Path) -> None:
     write_file(out, save_tensors(tensors, metadata))
 
 
+def as_module(sampler: Sampler) -> nn.Module:
+    """Return the EMA generator as a module that takes and returns what the program of `write_program` does."""
+    return _Program(sampler, tuple(_example(sampler)))
+
+
 def write_program(sampler: Sampler, out: Path) -> None:
     """Write a torch.export program with dynamic B.
 
