@@ -69,12 +69,12 @@ def train(config: "str | Path | Mapping[str, Any] | Config", *, wait: bool = Fal
         RunError: the run failed, or another process holds it.
         KeyboardInterrupt: Ctrl-C; a checkpoint is saved first, so that the same call resumes.
     """
-    from ganrun.api.run import Run
-
     given = load_config(python_values.sections(config), python_values.overrides(overrides))
     uri, ending = _run(given, wait)
     if ending == "stopped":
         raise KeyboardInterrupt
+    from ganrun.api.run import Run
+
     return Run(uri)
 
 

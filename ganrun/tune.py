@@ -67,12 +67,12 @@ def tune(config: "str | Path | Mapping[str, Any] | Config", *, wait: bool = Fals
         RunError: all trials failed, or another process holds the search.
         KeyboardInterrupt: Ctrl-C; each trial saves a checkpoint first, so that the same call resumes.
     """
-    from ganrun.api.run import Run
-
     given = load_config(python_values.sections(config), python_values.overrides(overrides))
     uri, ending, population = _run("config" if isinstance(config, Config | Mapping) else str(config), given, wait)
     if ending == "stopped":
         raise KeyboardInterrupt
+    from ganrun.api.run import Run
+
     return [Run(f"{uri}/trials/{standing.trial}") for standing in population.standings()]
 
 

@@ -122,9 +122,7 @@ class Dataset(IterableDataset[dict[str, Field]]):
             raise UserError(f"state: {', '.join(sorted(missing))} is missing; give what state_dict() returned")
         for name in mine.keys() - {"images"}:
             if state[name] != mine[name]:
-                raise UserError(
-                    f"state: {name} was {state[name]!r}, is {mine[name]!r}; give the same to ganrun.Dataset"
-                )
+                raise UserError(f"state: {name} was {state[name]!r}, is {mine[name]!r}; give the same")
         self._images = int(state["images"])
 
 

@@ -44,7 +44,7 @@ def load(where: str | Path) -> "Run":
     Raises:
         UserError: it is none of these.
     """
-    run = Run(str(where))
+    run = Run(open_storage(str(where)).uri)  # Absolute: a notebook may change its folder.
     run.config  # noqa: B018 Wrong places are named here, not at the first use.
     return run
 
