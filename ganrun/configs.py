@@ -1,8 +1,10 @@
 """List the configs that travel with ganrun, or print one."""
 
+import argparse
 import sys
 
 from ganrun.cli import command
+from ganrun.cli.completion import add_name
 from ganrun.config import shipped
 from ganrun.errors import UserError
 
@@ -18,12 +20,12 @@ ganrun train quickstart takes a config by its name, where no file has that name.
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = command.parser("configs", __doc__, EXAMPLES)
-    parser.add_argument("name", metavar="NAME", nargs="?", help="config to print (default: list all)")
-    options = parser.parse_args(arguments)
-    return command.run(lambda: _main(options.name))
+    add_name(parser, "config to print (default: list all)")
+    return command.run(command.parse(parser, arguments), _main)
 
 
-def _main(name: str | None) -> int:
+def _main(options: argparse.Namespace) -> int:
+    name: str | None = options.name
     if name is None:
         purposes = shipped.purposes()
         width = max(map(len, purposes))

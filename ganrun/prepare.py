@@ -78,8 +78,7 @@ _DEST_HELP = "new folder or s3://BUCKET/PREFIX; without it, shards: are indexed 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    options = _parser().parse_args(arguments)
-    return command.run(lambda: _prepare_escaped(options))
+    return command.run(command.parse(_parser(), arguments), _prepare_escaped)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -29,8 +29,7 @@ STORAGE is run.storage of a config, RUN is run.storage/run.name."""
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    options = _parser().parse_args(arguments)
-    return command.run(lambda: _main(options))
+    return command.run(command.parse(_parser(), arguments), _main)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         sub = verbs.add_parser(verb, help=text, description=text[0].upper() + text[1:] + ".")
         sub.set_defaults(act=act)
         sub.add_argument("place", metavar=place, help=_PLACES[place])
+        command.add_output_options(sub, default=argparse.SUPPRESS)
         if verb in ("list", "show"):
             sub.add_argument(
                 "--json", action="store_true", help="print one JSON object; times are seconds since the epoch"
@@ -120,6 +120,8 @@ def _delete(storage: Storage, options: argparse.Namespace) -> int:
     cleanup.refuse_if_running(storage)
     size = report.format_bytes(sum(entry.bytes for entry in storage.objects().values()))
     if not options.yes:
+        if options.quiet:
+            raise UserError("--quiet: nobody would see the question whether to delete the run; add --yes")
         _ask(storage, size)
     if foreign := cleanup.delete_run(storage):
         print(f"kept in {storage.uri}, not written by ganrun: {', '.join(foreign)}", file=sys.stderr)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ganrun.api.callable_module import make_callable
 from ganrun.cli import command, preflight
+from ganrun.cli.completion import add_config
 from ganrun.cli.progress import ProgressDisplay
 from ganrun.cli.signals import stop_on_signals
 from ganrun.config import python_values
@@ -45,15 +46,13 @@ Run it again to resume. Ctrl-C saves a checkpoint and exits."""
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = command.parser("train", __doc__, EXAMPLES)
-    parser.add_argument("config", metavar="CONFIG", help="YAML file of the run, or a name of ganrun configs")
-    parser.add_argument("overrides", metavar="key=value", nargs="*", help="lay a value over the file's")
+    add_config(parser, "YAML file of the run, or a name of ganrun configs")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config as YAML and stop")
     parser.add_argument(
         "--validate", action="store_true", help="check config, data, storage, hardware, play a tiny round, and stop"
     )
     parser.add_argument("--wait", action="store_true", help="wait while another process holds the run")
-    options = parser.parse_intermixed_args(arguments)
-    return command.run(lambda: _main(options))
+    return command.run(command.parse(parser, arguments, intermixed=True), _main)
 
 
 def train(config: "str | Path | Mapping[str, Any] | Config", *, wait: bool = False, **overrides: Any) -> "Run":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ganrun.api.callable_module import make_callable
 from ganrun.cli import command, preflight
+from ganrun.cli.completion import add_config
 from ganrun.cli.signals import stop_on_signals
 from ganrun.config import python_values
 from ganrun.config.load import load_config
@@ -46,12 +47,10 @@ Run it again to resume. Ctrl-C saves a checkpoint of each trial and exits."""
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = command.parser("tune", __doc__, EXAMPLES)
-    parser.add_argument("config", metavar="CONFIG", help="YAML file of the run with a tune section, or a name")
-    parser.add_argument("overrides", metavar="key=value", nargs="*", help="lay a value over the file's")
+    add_config(parser, "YAML file of the run with a tune section, or a name")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config as YAML and stop")
     parser.add_argument("--wait", action="store_true", help="wait while another process holds the search")
-    options = parser.parse_intermixed_args(arguments)
-    return command.run(lambda: _main(options))
+    return command.run(command.parse(parser, arguments, intermixed=True), _main)
 
 
 def tune(config: "str | Path | Mapping[str, Any] | Config", *, wait: bool = False, **overrides: Any) -> "list[Run]":

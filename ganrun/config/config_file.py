@@ -6,6 +6,7 @@ file is read, so `--help`, workers and the sidecar do without.
 
 import io
 import json
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from ganrun.config.validate_cluster import SECRET
 from ganrun.errors import UserError
 from ganrun.storage import RECORD_BYTES, open_storage
 
+logger = logging.getLogger(__name__)
 MOST_VARIABLES = 16
 """Most `${...}` in a config. They may stand for each other: more could unfold to more than any memory holds."""
 
@@ -91,6 +93,7 @@ def _fetch(path: str) -> bytes:
         return open_storage(parent).read(name, RECORD_BYTES)
     except (FileNotFoundError, IsADirectoryError):
         if found := shipped.find(path):
+            logger.debug("config: %s", found)
             return found.read_bytes()
         raise
 
