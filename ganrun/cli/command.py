@@ -37,7 +37,7 @@ def add_output_options(parser: argparse.ArgumentParser, **kept: Any) -> None:
     """Add --quiet and --verbose. `kept=argparse.SUPPRESS` as default leaves what the parser above has set."""
     either = parser.add_mutually_exclusive_group()
     either.add_argument("-q", "--quiet", action="store_true", help="say nothing but results and errors", **kept)
-    text = "say more: what Ray and its processes log, requests to a bucket, tracebacks of errors"
+    text = "say more: logs of Ray, requests to a bucket, tracebacks"
     either.add_argument("-v", "--verbose", action="store_true", help=text, **kept)
 
 
