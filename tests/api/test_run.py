@@ -80,6 +80,12 @@ def test_the_generator_is_a_module(run):
     assert torch.equal(run.sample(6), before)
 
 
+def test_the_generator_follows_its_inputs_to_a_device(translating):
+    generator = ganrun.load(translating).generator.to("meta")  # Its dropout draws there, too.
+    images = generator(torch.zeros(2, 1, 32, 32, device="meta"))
+    assert (images.device.type, images.shape) == ("meta", (2, 3, 32, 32))
+
+
 def test_curve_and_scores(run, folder):
     lines, _ = read_curve(open_storage(str(folder)))
     curve = run.curve()
