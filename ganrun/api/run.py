@@ -1,5 +1,6 @@
 """A run, or one of its checkpoints, for programs and notebooks."""
 
+import io
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,11 +21,12 @@ from ganrun.inference.predicting import Predictor
 from ganrun.inference.sampling import Sampler
 from ganrun.inference.saved import find_saved
 from ganrun.inference.translation import Translator
+from ganrun.preparation.convert_image import decode
 from ganrun.preparation.own_pictures import read_clip, read_own
 from ganrun.run_folder.curve import read_curve
 from ganrun.run_folder.report import distance_name
 from ganrun.run_folder.status import is_run
-from ganrun.storage import RECORD_BYTES, open_storage
+from ganrun.storage import RECORD_BYTES, expand_user, open_storage
 from ganrun.telemetry.series import DISTANCES
 
 if TYPE_CHECKING:  # Half a second.
@@ -206,6 +208,13 @@ def to_pillow(images: Tensor) -> list[Image.Image]:
     return [Image.fromarray(each.squeeze()) for each in pixels]
 
 
+def _png(picture: Image.Image) -> bytes:
+    """Return a picture of any mode as a file, which is read as people see it: transparency on white."""
+    buffer = io.BytesIO()
+    (picture if picture.mode in ("RGBA", "LA", "P", "1") else picture.convert("RGB")).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def _frames(condition: "Picture | Sequence[Picture]", predictor: Predictor) -> list[NDArray[np.uint8]]:
     if isinstance(condition, str | Path):
         return read_clip(str(condition), "condition", predictor.frames, predictor.size, predictor.channels)
@@ -217,9 +226,9 @@ def _frames(condition: "Picture | Sequence[Picture]", predictor: Predictor) -> l
 def _pixels(picture: Picture, name: str = "condition") -> NDArray[np.uint8]:
     """Return a picture as uint8 [H, W, C], C = 1 or 3."""
     if isinstance(picture, str | Path):
-        return read_own(Path(picture), name)
+        return read_own(Path(expand_user(str(picture))), name)
     if isinstance(picture, Image.Image):
-        picture = np.asarray(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"))
+        picture = np.asarray(picture if picture.mode in ("L", "RGB") else decode(_png(picture)))
     found = np.atleast_3d(picture)
     if found.dtype != np.uint8 or found.ndim != 3 or found.shape[2] not in (1, 3):
         raise UserError(f"{name}: {found.dtype} {list(found.shape)} is no picture; give uint8 [H, W, C], C = 1 or 3")

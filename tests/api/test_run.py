@@ -119,7 +119,8 @@ def test_ones_own_picture_is_the_condition(translating, tmp_path):
     Image.fromarray(pixels).save(tmp_path / "own.png")
     assert sample.main([str(translating), "--input", str(tmp_path / "own.png"), "--out", str(tmp_path / "out")]) == 0
     drawn = np.asarray(Image.open(tmp_path / "out/own.png"))
-    for condition in (tmp_path / "own.png", Image.fromarray(pixels), pixels):
+    clear = Image.merge("LA", (Image.fromarray(pixels), Image.new("L", (36, 40), 255)))
+    for condition in (tmp_path / "own.png", Image.fromarray(pixels), pixels, clear):
         (picture,) = run.sample(1, condition=condition, pillow=True)
         np.testing.assert_array_equal(np.asarray(picture), drawn)
     assert run.sample(2).shape == (2, 3, 32, 32)  # Conditions of the data.

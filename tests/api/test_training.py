@@ -23,7 +23,7 @@ def test_a_search_returns_its_trials_and_a_run_goes_on(tmp_path, monkeypatch):
     for name, value in LOCAL_RAY.items():
         monkeypatch.setenv(name, value)
     small = {"model.width": 4, "train.total_images": 384, "evaluate.samples": 16, "tune.population": 2}
-    small |= {"tune.perturb_every_images": 192, "train.precision": "float32"}
+    small |= {"tune.perturb_every_images": 192, "evaluate.every_images": 192, "train.precision": "float32"}
     trials = ganrun.tune("pbt_quickstart", **small)
     scores = [trial.scores()["frechet_distance"] for trial in trials]
     assert (len(scores), scores) == (2, sorted(scores))
