@@ -142,14 +142,17 @@ class Run:
         return to_pillow(images) if pillow else images
 
     def curve(self) -> "DataFrame":
-        """Return losses and scores over the images shown, a row for each tick and score, with their names as columns.
+        """Return losses and scores over the images shown: a column for each, one row for all of an image.
+
+        Where scores are rarer than ticks their cells are NaN: `curve[["images", "kid"]].dropna()` has them alone.
 
         Raises:
             UserError: this is no run, such as exported weights.
         """
         from pandas import DataFrame
 
-        return DataFrame(self._curve())
+        lines = self._curve()
+        return DataFrame(lines).groupby("images", as_index=False, sort=False).first() if lines else DataFrame()
 
     def scores(self) -> dict[str, Any]:
         """Return the newest scores by name, with the `images` that had been shown and the full `name` of the distance.

@@ -89,7 +89,12 @@ def test_the_generator_follows_its_inputs_to_a_device(translating):
 def test_curve_and_scores(run, folder):
     lines, _ = read_curve(open_storage(str(folder)))
     curve = run.curve()
-    assert list(curve["images"]) == [line["images"] for line in lines]
+    assert list(curve["images"]) == sorted({line["images"] for line in lines})
+    for line in lines:  # Ticks and scores of the same images are one row.
+        row = curve.set_index("images").loc[line["images"]]
+        kept = {name: value for name, value in line.items() if name not in ("images", "time") and value is not None}
+        assert {name: row[name] for name in kept} == kept
+    assert curve["loss/generator"].notna().all()
     assert {"loss/generator", "frechet_distance", "kid"} <= set(curve.columns)
     scores = run.scores()
     assert scores["images"] == run.config.train.total_images == 120
