@@ -41,8 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--log", metavar="FILE", help="add a line for each edit to this file")
     parser.add_argument("--replay", metavar="FILE", help="draw the edits of such a file again, without a page")
     parser.add_argument("--out", metavar="DIR", help="folder for the images of --replay")
-    options = parser.parse_args(arguments)
-    return command.run(lambda: _main(options))
+    return command.run(command.parse(parser, arguments), _main)
 
 
 def _main(options: argparse.Namespace) -> int:

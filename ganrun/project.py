@@ -56,8 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         shown = what if default is None else f"{what} (default: {default})"
         parser.add_argument(f"--{name}", type=not_negative, default=default, metavar="W", help=f"weight of {shown}")
     parser.add_argument("--json", action="store_true", help="print the errors as JSON, not in words")
-    options = parser.parse_args(arguments)
-    return command.run(lambda: _main(options))
+    return command.run(command.parse(parser, arguments), _main)
 
 
 def _main(options: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -27,6 +27,11 @@ def write_weights(sampler: Sampler, out: Path) -> None:
     }
     metadata = {"ganrun": ganrun.__version__, "config": sampler.config.model_dump_json()}
     write_file(out, save_tensors(tensors, metadata))
+
+
+def as_module(sampler: Sampler) -> nn.Module:
+    """Return the EMA generator as a module that takes and returns what the program of `write_program` does."""
+    return _Program(sampler, tuple(_example(sampler)))
 
 
 def write_program(sampler: Sampler, out: Path) -> None:
@@ -88,9 +93,10 @@ class _Program(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         networks, given = dict(self.networks.items()), dict(zip(reversed(self._names), reversed(inputs), strict=False))
+        noise = replace(self._noise, device=inputs[0].device)
         if self._game.from_z is not None:
-            return self._game.from_z(networks, inputs[0], self._noise, given)
-        return self._game.sample(networks, inputs[0].shape[0], self._noise, given)
+            return self._game.from_z(networks, inputs[0], noise, given)
+        return self._game.sample(networks, inputs[0].shape[0], noise, given)
 
 
 @dataclass(frozen=True)
@@ -102,4 +108,4 @@ class _Unkeyed:
     def take(self, noise: KeyedNoise, request: NoiseRequest) -> Tensor:
         """Return the numbers of a request."""
         function = torch.randn if request.kind == "normal" else torch.rand
-        return function(request.size, dtype=self.dtype)
+        return function(request.size, dtype=self.dtype, device=noise.device)
