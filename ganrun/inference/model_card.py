@@ -125,7 +125,7 @@ def card_of(sampler: Sampler, config: Config, facts: Mapping[str, Any], data: Da
     metadata: dict[str, Any] = {
         "license": "other" if data and _licences(data, has_file) else "unknown",
         "library_name": "ganrun",
-        "tags": ["gan", config.model.name, config.objective.game],
+        "tags": list(dict.fromkeys(("gan", config.model.name, config.objective.game))),
     }
     metadata |= {"pipeline_tag": task} if task != OTHER else {}
     if scores:
