@@ -68,7 +68,9 @@ def test_a_card_names_no_place_of_this_machine(values, tmp_path):
     for path in (tmp_path / "card").iterdir():
         assert str(tmp_path).encode() not in path.read_bytes()
         assert values["data"]["shards"].encode() not in path.read_bytes()
-    config = config_of(values, data__shards=["s3://bucket/a.tar", "/home/me/b.tar", "file:///home/c"], cluster__env={"TOKEN": "secret"})
+    config = config_of(
+        values, data__shards=["s3://bucket/a.tar", "/home/me/b.tar", "file:///home/c"], cluster__env={"TOKEN": "secret"}
+    )
     shown = yaml.safe_load(public(config).to_yaml())
     assert shown["data"]["shards"] == ["s3://bucket/a.tar", "b.tar", "c"]
     assert (shown["cluster"]["env"], shown["run"]["storage"]) == ({}, RunConfig(name="x").storage)
