@@ -20,11 +20,10 @@ Curve = tuple[dict[str, str], list[tuple[float, float]]]
 """Labels of a series, and its points (time, value)."""
 
 
-def query_range(url: str, expression: str, chosen: dict[str, str], seconds: int) -> list[Curve]:
-    """Return the answer of Prometheus over the last `seconds`, with values for the variables of the dashboard."""
+def query_range(url: str, expression: str, chosen: dict[str, str], now: float, seconds: int) -> list[Curve]:
+    """Return the answer of Prometheus over `seconds` until `now`, with values for the variables of the dashboard."""
     for name, value in chosen.items():
         expression = expression.replace(name, value)
-    now = time.time()
     asked = {"query": expression, "start": now - seconds, "end": now, "step": 1}
     with urllib.request.urlopen(f"{url}/api/v1/query_range?{urllib.parse.urlencode(asked)}") as answer:
         found = json.load(answer)["data"]["result"]
@@ -53,7 +52,7 @@ def legend(panel: dict[str, Any], target: dict[str, Any], labels: dict[str, str]
 
 def draw(dashboard: dict[str, Any], url: str, chosen: dict[str, str], seconds: int = 60) -> tuple[str, dict[str, int]]:
     """Return a page, and how many series each panel shows, by title. Rows are headings."""
-    parts, drawn = [], {}
+    parts, drawn, now = [], {}, time.time()
     for panel in dashboard["panels"]:
         place = panel["gridPos"]
         width, height = place["w"] * CELL, place["h"] * ROW
@@ -61,7 +60,7 @@ def draw(dashboard: dict[str, Any], url: str, chosen: dict[str, str], seconds: i
         if panel["type"] == "row":
             parts.append(f'<h2 style="{style}">{html.escape(panel["title"])}</h2>')
             continue
-        answers = [(target, query_range(url, target["expr"], chosen, seconds)) for target in panel["targets"]]
+        answers = [(target, query_range(url, target["expr"], chosen, now, seconds)) for target in panel["targets"]]
         drawn[panel["title"]] = sum(bool(points) for _, curves in answers for _, points in curves)
         kind = {"stat": stat, "timeseries": graph, "table": table, "xychart": over_images}[panel["type"]]
         inner = kind(panel, answers, width - 24, height - 50)

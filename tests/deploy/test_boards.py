@@ -41,6 +41,7 @@ def test_every_panel_draws_something_and_a_browser_shows_it(tmp_path):
             board = json.loads(path.read_text())
             page, drawn = draw(board, url, CHOSEN)
             assert [title for title, series in drawn.items() if not series] == [], path.name
+            assert "no data" not in page
             (tmp_path / f"{path.stem}.html").write_text(page)
             look(board, tmp_path / f"{path.stem}.html", tmp_path / f"{path.stem}.png")
 
