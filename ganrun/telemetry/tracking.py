@@ -204,7 +204,8 @@ class TrackerThread:
     def _due(self) -> list[str]:
         """Return the runs with a picture to send."""
         before = time.monotonic() - PICTURE_SECONDS
-        return [each for each in self._pictures if self._ending or self._pictured.get(each, before) <= before]
+        with self._changed:
+            return [each for each in self._pictures if self._ending or self._pictured.get(each, before) <= before]
 
     def _of(self, trial: str) -> _Followed:
         if trial not in self._followed:
