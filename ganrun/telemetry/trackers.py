@@ -8,6 +8,7 @@ import io
 import json
 import os
 import struct
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -22,6 +23,10 @@ IDS = "trackers.json"
 """File in a run's folder: the id of the run at each tracker, by which a resumed run continues there."""
 PROJECT = "ganrun"
 """Project of W&B and experiment of MLflow, unless WANDB_PROJECT and MLFLOW_EXPERIMENT_NAME name others."""
+
+
+_writing = threading.Lock()
+"""Held while IDS is changed: each tracker has a thread."""
 
 
 @dataclass(frozen=True)
@@ -137,12 +142,11 @@ class WeightsAndBiases:
         )
         if not (wandb.setup(settings).settings.mode in ("offline", "disabled") or wandb.login(prompt=False)):
             raise ConnectionError("no API key; call `wandb login`, or set WANDB_API_KEY or WANDB_MODE=offline")
-        ids, here = {"wandb": uuid.uuid4().hex[:12]} | read_ids(run.storage), run.storage.uri.removeprefix("file://")
-        write_ids(run.storage, ids)
+        here = run.storage.uri.removeprefix("file://")
         self._run = wandb.init(
             project=wandb.setup().settings.project or PROJECT,
             name=run.name,
-            id=ids["wandb"],
+            id=read_ids(run.storage).get("wandb") or write_id(run.storage, "wandb", uuid.uuid4().hex[:12]),
             resume="allow",
             reinit="create_new",  # Trials of a search run side by side.
             group=run.search or None,
@@ -237,10 +241,13 @@ class MLflow:
         from mlflow.entities import Param
         from mlflow.exceptions import MlflowException
 
-        ids = read_ids(storage)
-        with contextlib.suppress(MlflowException):
-            if "mlflow" in ids and self._client.get_run(ids["mlflow"]).info.lifecycle_stage == "active":
-                return ids["mlflow"]
+        try:
+            before = read_ids(storage).get("mlflow")
+            if before and self._client.get_run(before).info.lifecycle_stage == "active":
+                return before
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
         found = self._client.get_experiment_by_name(experiment)
         number = found.experiment_id if found else self._client.create_experiment(experiment)
@@ -248,8 +255,7 @@ class MLflow:
         items = [Param(key, str(value)[:6000]) for key, value in params.items()]
         for start in range(0, len(items), self.PARAMS):
             self._client.log_batch(made, params=items[start : start + self.PARAMS])
-        write_ids(storage, ids | {"mlflow": made})
-        return made
+        return write_id(storage, "mlflow", made)
 
 
 TRACKERS: dict[str, Callable[[TrackedRun], Tracker]] = {
@@ -268,9 +274,11 @@ def read_ids(storage: Storage) -> dict[str, str]:
     return {}
 
 
-def write_ids(storage: Storage, ids: Mapping[str, str]) -> None:
-    """Write the ids of a run by tracker."""
-    storage.write(IDS, json.dumps(ids, indent=1).encode())
+def write_id(storage: Storage, tracker: str, value: str) -> str:
+    """Write the id of a run at a tracker, and return it."""
+    with _writing:
+        storage.write(IDS, json.dumps(read_ids(storage) | {tracker: value}, indent=1).encode())
+    return value
 
 
 def flatten(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
