@@ -16,7 +16,8 @@ from ganrun.inference.sampling import Sampler, draw_grid, write_file
 from ganrun.run_folder.run_folder import find_checkpoint
 from ganrun.training import checkpoint
 
-SAMPLES, DATA_LICENCE = "samples.png", "DATA_LICENSE"
+SAMPLES, LICENCE, DATA_LICENCE = "samples.png", "LICENSE", "DATA_LICENSE"
+"""Picture of samples; licence beside the shards, and its copy in the folder."""
 SHOWN = 64
 """Images in the picture of samples."""
 UNCONDITIONAL, PICTURES, OTHER = "unconditional-image-generation", "image-to-image", "other"
@@ -37,7 +38,7 @@ weights are the exponential moving average.
 In this folder, with `pip install ganrun`{needs}:
 
 ```sh
-ganrun sample . --out pictures --count 16
+{sample}
 ganrun export . --out generator.pt2
 ```
 
@@ -77,8 +78,8 @@ def write_card(run: str, folder: Path) -> None:
     listed = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
     facts = manifest | {"format": checkpoint.FORMAT, "files": listed}
     data = _data_of(sampler.config)
-    if data and DATA_LICENCE.removeprefix("DATA_") in data.places[0].list():
-        files[DATA_LICENCE] = data.places[0].read(DATA_LICENCE.removeprefix("DATA_"))
+    if data and LICENCE in data.places[0].list():
+        files[DATA_LICENCE] = data.places[0].read(LICENCE)
     draw_grid(sampler, folder / SAMPLES, SHOWN, 0, False, lambda count: None)
     for name, content in files.items():
         write_file(folder / name, content)
@@ -96,14 +97,17 @@ def public(config: Config) -> Config:
     def all_shown(places: str | list[str]) -> str | list[str]:
         return shown(places) if isinstance(places, str) else [shown(each) for each in places]
 
-    evaluate = config.evaluate
-    places = {"shards": evaluate.shards and all_shown(evaluate.shards)}
-    places |= {name: (found := getattr(evaluate, name)) and shown(found) for name in ("extractor", "extractor_weights")}
+    evaluate, perceptual = config.evaluate, config.objective.perceptual
+    places = {name: getattr(evaluate, name) for name in ("extractor", "extractor_weights", "lpips_weights", "shards")}
+    weights = perceptual.weights and shown(perceptual.weights)
     return config.model_copy(
         update={
             "run": config.run.model_copy(update={"storage": "runs", "start_from": None}),
             "data": config.data.model_copy(update={"shards": all_shown(config.data.shards)}),
-            "evaluate": evaluate.model_copy(update=places),
+            "objective": config.objective.model_copy(
+                update={"perceptual": perceptual.model_copy(update={"weights": weights})}
+            ),
+            "evaluate": evaluate.model_copy(update={name: at and all_shown(at) for name, at in places.items()}),
             "cluster": config.cluster.model_copy(update={"env": {}}),
         }
     )
@@ -139,6 +143,7 @@ def card_of(sampler: Sampler, config: Config, facts: Mapping[str, Any], data: Da
         version=ganrun.__version__,
         images=facts["images"],
         samples=SAMPLES,
+        sample=f"ganrun sample . --out made {'--input picture.png' if task == PICTURES else '--count 16'}",
         needs=f" and the modules {imports} of `run.imports`" if imports else "",
         scores="\n".join(_table(scores)) if scores else "None at this checkpoint; `ganrun evaluate` computes them.",
         about_data="\n".join(_about_data(source, data, has_file)),

@@ -63,7 +63,7 @@ def test_the_licence_of_the_data_is_that_of_its_index(values, tmp_path):
 
 
 def test_a_card_names_no_place_of_this_machine(values, tmp_path):
-    run = train(values, tmp_path, run__start_from=None)
+    run = train(values, tmp_path, evaluate__every_images=60, evaluate__samples=10)
     assert export.main([str(run), "--card", str(tmp_path / "card")]) == 0
     for path in (tmp_path / "card").iterdir():
         assert str(tmp_path).encode() not in path.read_bytes()
