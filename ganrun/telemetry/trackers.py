@@ -220,8 +220,9 @@ class MLflow:
         """Log the picture as one of a series over images."""
         from PIL import Image
 
-        picture = Image.open(io.BytesIO(png))
-        self._client.log_image(self._id, picture, key="samples", step=images, timestamp=round(when * 1000))
+        about = {"key": "samples", "step": images, "timestamp": round(when * 1000)}
+        # Else MLflow has a thread of its own, whose faults nobody hears and which the end of a run cuts off.
+        self._client.log_image(self._id, Image.open(io.BytesIO(png)), synchronous=True, **about)
 
     def text(self, name: str, images: int, when: float, text: str) -> None:
         """Set a tag; a lineage grows."""
