@@ -1,11 +1,13 @@
 """The folder for a hub has a card that the hub's own library reads, and is a checkpoint to all commands."""
 
 import json
+import shlex
 import shutil
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from PIL import Image
 
 from ganrun import export, sample
 from ganrun.config.schema import RunConfig
@@ -13,6 +15,7 @@ from ganrun.inference.model_card import public
 from ganrun.inference.sampling import Sampler
 from tests.conditional import conditional
 from tests.conftest import config_of
+from tests.paired import paired, write_pairs
 from tests.ranks import run_folder, run_ranks
 
 
@@ -81,3 +84,16 @@ def test_a_folder_that_is_in_use_is_refused(values, tmp_path, capsys):
     (tmp_path / "full/mine.txt").write_text("kept")
     assert export.main([str(tmp_path), "--card", str(tmp_path / "full")]) == 2
     assert capsys.readouterr().err == f"ganrun: --card {tmp_path}/full: is not empty; name a new folder\n"
+
+
+def test_a_folder_of_a_translator_colours_a_picture_where_the_data_is_not(values, tmp_path, monkeypatch, capfd):
+    run = train(paired(values, write_pairs(tmp_path / "data"), objective={"reconstruction": {"l1": 1.0}}), tmp_path)
+    assert export.main([str(run), "--card", str(tmp_path / "card")]) == 0
+    card = ModelCard.load(tmp_path / "card/README.md")
+    assert card.data.pipeline_tag == "image-to-image"
+    shutil.rmtree(tmp_path / "data")
+    Image.new("L", (32, 32), 200).save(tmp_path / "card/picture.png")
+    monkeypatch.chdir(tmp_path / "card")
+    (command,) = (line for line in card.text.splitlines() if line.startswith("ganrun sample"))
+    assert sample.main(shlex.split(command)[2:]) == 0, capfd.readouterr().err
+    assert Image.open(tmp_path / "card/made/picture.png").size == (32, 32)
