@@ -22,7 +22,7 @@ from ganrun.models.given import Given
 from ganrun.rng import KeyedNoise, NoiseRequest
 
 OPSET = 18
-"""Version of ONNX's operators that exported models use (torch writes IR version 10, which onnxruntime 1.18 and later read)."""
+"""Version of the operators of exported models. Their IR version is 10, which onnxruntime 1.18 and later read."""
 
 
 def write_weights(sampler: Sampler, out: Path) -> None:
