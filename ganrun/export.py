@@ -1,5 +1,6 @@
 """Export the EMA generator of a run or a checkpoint to one file, for use without ganrun."""
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -29,24 +30,23 @@ def main(arguments: list[str] | None = None) -> int:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--out", metavar="FILE", help="file that ends in .safetensors, .pt2 or .onnx")
     where.add_argument("--card", metavar="DIR", help="new folder: the checkpoint with a model card")
-    options = parser.parse_args(arguments)
-    return command.run(lambda: _main(options.run, options.out, options.card))
+    return command.run(command.parse(parser, arguments), _main)
 
 
-def _main(run: str, file: str | None, card: str | None) -> int:
-    out = Path(expand_user(file or card or ""))
-    if file and out.suffix not in ENDINGS:
+def _main(options: argparse.Namespace) -> int:
+    out = Path(expand_user(options.out or options.card))
+    if options.out and out.suffix not in ENDINGS:
         raise UserError(f"--out {out}: unsupported ending; use {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
-    if card:
+    if options.card:
         from ganrun.inference.model_card import write_card
 
-        write_card(run, out)
+        write_card(options.run, out)
     else:
         from ganrun.inference import exporting
         from ganrun.inference.sampling import Sampler
 
         writers = (exporting.write_weights, exporting.write_program, exporting.write_onnx)
-        dict(zip(ENDINGS, writers, strict=True))[out.suffix](Sampler(run), out)
+        dict(zip(ENDINGS, writers, strict=True))[out.suffix](Sampler(options.run), out)
     print(out)
     return command.OK
 

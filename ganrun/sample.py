@@ -63,12 +63,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--resize", action="store_true", help="translate --input at the run's image size, and scale the results back"
     )
-    options = parser.parse_args(arguments)
+    options = command.parse(parser, arguments)
     if options.input is None:
-        return command.run(lambda: _main(options))
+        return command.run(options, _main)
     if options.frames:
-        return command.run(lambda: _predict(options))
-    return command.run(lambda: (_fill if options.input.lower().endswith(".csv") else _translate)(options))
+        return command.run(options, _predict)
+    return command.run(options, _fill if options.input.lower().endswith(".csv") else _translate)
 
 
 def _count(text: str) -> int:

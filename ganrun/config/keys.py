@@ -1,7 +1,7 @@
 """Configs by dotted key: their values, fixed keys, and differences."""
 
 from collections.abc import Iterator
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -38,6 +38,17 @@ def is_fixed(key: str) -> bool:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             section = field.annotation
     return bool(isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("fixed"))
+
+
+def all_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """Yield every dotted key of a config that has a value."""
+    for name, field in section.model_fields.items():
+        inner = [part for part in (field.annotation, *get_args(field.annotation)) if isinstance(part, type)]
+        below = next((part for part in inner if issubclass(part, BaseModel)), None)
+        if below is None or get_origin(field.annotation) is dict:
+            yield f"{prefix}{name}"
+        else:
+            yield from all_keys(below, f"{prefix}{name}.")
 
 
 def leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

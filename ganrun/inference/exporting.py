@@ -6,7 +6,7 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -34,6 +34,11 @@ def write_weights(sampler: Sampler, out: Path) -> None:
     }
     metadata = {"ganrun": ganrun.__version__, "config": sampler.config.model_dump_json()}
     write_file(out, save_tensors(tensors, metadata))
+
+
+def as_module(sampler: Sampler) -> nn.Module:
+    """Return the EMA generator as a module that takes and returns what the program of `write_program` does."""
+    return _Program(sampler, tuple(_example(sampler)))
 
 
 def write_program(sampler: Sampler, out: Path) -> None:
@@ -150,9 +155,10 @@ class _Program(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         networks, given = dict(self.networks.items()), dict(zip(reversed(self._names), reversed(inputs), strict=False))
+        noise = replace(self._noise, device=inputs[0].device)
         if self._game.from_z is not None:
-            return self._game.from_z(networks, inputs[0], self._noise, given)
-        return self._game.sample(networks, inputs[0].shape[0], self._noise, given)
+            return self._game.from_z(networks, inputs[0], noise, given)
+        return self._game.sample(networks, inputs[0].shape[0], noise, given)
 
 
 @dataclass(frozen=True)
@@ -164,4 +170,4 @@ class _Unkeyed:
     def take(self, noise: KeyedNoise, request: NoiseRequest) -> Tensor:
         """Return the numbers of a request."""
         function = torch.randn if request.kind == "normal" else torch.rand
-        return function(request.size, dtype=self.dtype)
+        return function(request.size, dtype=self.dtype, device=noise.device)

@@ -42,6 +42,8 @@ In this folder, with `pip install ganrun`{needs}:
 ganrun export . --out generator.pt2
 ```
 
+In Python, `ganrun.load(".")` is a run, with its `sample`, `generator` and `config`.
+
 `config.yaml` is the whole config; `manifest.json` has the hashes of the files.
 
 ## Scores

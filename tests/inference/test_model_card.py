@@ -9,6 +9,7 @@ import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
 
+import ganrun
 from ganrun import export, sample
 from ganrun.config.schema import RunConfig
 from ganrun.inference.model_card import public
@@ -45,6 +46,7 @@ def test_the_hub_reads_the_card_and_the_commands_read_the_folder(values, tmp_pat
     assert "optimizer_generator.safetensors" not in [path.name for path in out.iterdir()]
     first, second = Sampler(str(run)), Sampler(str(out))
     assert all(a.equal(b) for a, b in zip(first.draw(4, 0), second.draw(4, 0), strict=True))
+    assert ganrun.load(out).sample(4, seed=0).equal(next(first.draw(4, 0)))
     assert sample.main([str(out), "--out", str(tmp_path / "again.png"), "--grid", "--count", "64"]) == 0
     assert (out / "samples.png").read_bytes() == (tmp_path / "again.png").read_bytes()
 
