@@ -228,7 +228,7 @@ class Tracking:
     """
 
     def __init__(self, names: Sequence[str], runs: Mapping[str, TrackedRun], write_line: Callable[[str], None]) -> None:
-        self._threads = [TrackerThread(name, runs, write_line) for name in names]
+        self._threads = [TrackerThread(name, runs, write_line) for name in dict.fromkeys(names)]
 
     def handle(self, event: messages.Event, trial: str = "") -> None:
         """Take an event of a run."""
