@@ -142,7 +142,7 @@ class Run:
         return to_pillow(images) if pillow else images
 
     def curve(self) -> "DataFrame":
-        """Return losses and scores over the images shown: a column for each, one row for all of an image.
+        """Return losses and scores over the images shown: a column for each, a row for each number of images.
 
         Where scores are rarer than ticks their cells are NaN: `curve[["images", "kid"]].dropna()` has them alone.
 

@@ -98,9 +98,13 @@ def print_error(text: str) -> None:
 
 
 def coloured(text: str, colour: int, stream: TextIO) -> str:
-    """Return a text in a colour of ANSI for a terminal, but not under NO_COLOR (no-color.org); else as it is."""
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty()
-    return text if plain else f"\x1b[{colour}m{text}\x1b[0m"
+    """Return a text in a colour of ANSI where there are colours, else as it is."""
+    return f"\x1b[{colour}m{text}\x1b[0m" if has_colours(stream) else text
+
+
+def has_colours(stream: TextIO) -> bool:
+    """Return True for a terminal, but not under NO_COLOR (no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 @contextlib.contextmanager

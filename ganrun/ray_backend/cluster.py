@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ganrun.cli.command import has_colours
 from ganrun.config.ray_variables import cluster_address, session_folder
 from ganrun.errors import RunError, UserError
 from ganrun.ray_backend.internals import LOCAL_VARIABLES, set_default, set_variables
@@ -197,6 +198,8 @@ def check_answers(address: str) -> None:
 
 
 def _init(address: str, **options: Any) -> None:
+    if not has_colours(sys.stderr):
+        set_default("RAY_COLOR_PREFIX", "0")
     _import_ray().init(address, log_to_driver=_verbose(), logging_level=_level(), **options)
 
 
