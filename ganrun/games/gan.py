@@ -52,13 +52,15 @@ class DiscriminatorPlayer(Player):
         fake_logits = judge(discriminator, fake, seen, own.under("fake")).to(noise.dtype)
         loss = objective.discriminator_loss(real_logits, fake_logits, noise)
         penalties = objective.penalise(discriminator, real, fake, seen, noise)
-        return Loss(sum(penalties.values(), start=loss), self._parts(real_logits, fake_logits, penalties))
+        return Loss(sum(penalties.values(), start=loss), self._parts(real_logits, fake_logits, penalties, noise))
 
-    def _parts(self, real_logits: Tensor, fake_logits: Tensor, penalties: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _parts(
+        self, real_logits: Tensor, fake_logits: Tensor, penalties: dict[str, Tensor], noise: KeyedNoise
+    ) -> dict[str, Tensor]:
         parts = {"logit/real": real_logits.detach().mean(), "logit/fake": fake_logits.detach().mean()}
         if adaptive := self.objective.augment.adaptive:
             parts[adaptive.watches] = real_logits.detach().sign().mean()
-            parts["augmentation/strength"] = adaptive.strength
+            parts["augmentation/strength"] = adaptive.strength_in(noise)
         parts |= logged(self.owned["discriminator"])
         return parts | {f"penalty/{name}": penalty.detach() for name, penalty in penalties.items()}
 
