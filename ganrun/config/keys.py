@@ -43,12 +43,13 @@ def is_fixed(key: str) -> bool:
 def all_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
     """Yield every dotted key of a config that has a value."""
     for name, field in section.model_fields.items():
-        inner = [part for part in (field.annotation, *get_args(field.annotation)) if isinstance(part, type)]
-        below = next((part for part in inner if issubclass(part, BaseModel)), None)
-        if below is None or get_origin(field.annotation) is dict:
+        either = get_args(field.annotation) if get_origin(field.annotation) is not dict else ()
+        kinds = [kind for kind in either or (field.annotation,) if kind is not type(None)]
+        below = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if len(below) < len(kinds):  # A number, or one that changes.
             yield f"{prefix}{name}"
-        else:
-            yield from all_keys(below, f"{prefix}{name}.")
+        for kind in below:
+            yield from all_keys(kind, f"{prefix}{name}.")
 
 
 def leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -101,7 +101,7 @@ def completed(line, place=ROOT):
     [
         ("ganrun t", ["train", "tune"]),
         ("ganrun train quick", ["quickstart"]),
-        ("ganrun train quickstart optimizer.generator.lea", ["optimizer.generator.learning_rate="]),
+        ("ganrun train quickstart train.tick", ["train.tick_images="]),
         ("ganrun train quickstart --dr", ["--dry-run"]),
         ("ganrun runs sh", ["show"]),
         ("ganrun prepare --ver", ["--verify", "--verbose"]),
@@ -121,7 +121,14 @@ def test_configs_complete_to_files_too(tmp_path):
 def test_keys_are_those_of_a_config():
     values = load_config("pbt_quickstart").model_dump()
     keys = set(all_keys())
-    assert {"run.name", "optimizer.generator.schedule", "tune.population", "data.fields", "objective.loss"} <= keys
+    assert {
+        "run.name",
+        "optimizer.generator.learning_rate",
+        "optimizer.generator.learning_rate.begin",
+        "tune.population",
+        "data.fields",
+        "objective.loss",
+    } <= keys
     for section, below in values.items():
         assert any(key.partition(".")[0] == section for key in keys)
         if isinstance(below, dict) and section != "own":

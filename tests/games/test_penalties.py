@@ -1,5 +1,7 @@
 """Each penalty against its closed form, and on two ranks against one."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -42,7 +44,8 @@ PLACES = {
 
 
 def test_every_penalty_has_its_closed_form_here():
-    assert set(PENALTIES) == set(ON_A_LINE) == set(PLACES)
+    assert set(PENALTIES) == {*ON_A_LINE, "r1_differences", "r2_differences"}
+    assert set(ON_A_LINE) == set(PLACES)
 
 
 @pytest.mark.parametrize("name", ON_A_LINE)
@@ -76,6 +79,40 @@ def test_a_discriminator_that_is_flat_has_a_finite_gradient(name):
     bend = torch.zeros((), dtype=torch.float64, requires_grad=True)
     PENALTIES[name](lambda images, label: bend * images.flatten(1).sum(1), REAL, FAKE, None, DRAW).backward()
     assert torch.isfinite(bend.grad)
+
+
+@pytest.mark.parametrize(("name", "images", "side"), [("r1", REAL, "real"), ("r2", FAKE, "fake")])
+def test_finite_differences_are_exact_on_a_quadratic(name, images, side):
+    """D(x) = a |x|^2 / 2 + w x: a difference is the derivative along its noise; the mean square is |nabla D|^2."""
+
+    def discriminator(images, label):
+        flat = images.flatten(1)
+        return bend / 2 * flat.square().sum(1) + flat @ DIRECTION
+
+    bend = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
+    penalty = PENALTIES[f"{name}_differences"]
+    value = penalty(discriminator, REAL, FAKE, None, DRAW)
+    value.backward()
+    a = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
+    noise = DRAW.normal(*images.shape, name=f"penalty/differences/{side}").flatten(1)
+    expected = ((a * images.flatten(1) + DIRECTION) * noise).sum(1).square().mean() / 2
+    expected.backward()
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(bend.grad, a.grad)
+
+    with torch.no_grad():
+        draws = [penalty(discriminator, REAL, FAKE, None, replace(DRAW, images=images)) for images in range(2_000)]
+    exact = PENALTIES[name](discriminator, REAL, FAKE, None, DRAW).item()
+    found = torch.stack(draws)
+    assert abs(found.mean() - exact) < 4 * found.std() / len(found) ** 0.5
+
+
+def test_finite_differences_of_a_map_of_logits_are_of_its_mean():
+    def patches(images, label):
+        return images.square().sum(1)
+
+    whole = PENALTIES["r1_differences"](lambda x, y: patches(x, y).flatten(1).mean(1), REAL, FAKE, None, DRAW)
+    torch.testing.assert_close(PENALTIES["r1_differences"](patches, REAL, FAKE, None, DRAW), whole)
 
 
 def test_a_label_goes_with_its_image():
