@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from ganrun.data.index import open_data
@@ -72,6 +73,12 @@ def test_the_readme_links_every_page_and_every_picture_is_shown():
     assert shown == set((ROOT / "docs/images").rglob("*.png"))
     assert shown
     assert all(path.stat().st_size < 200_000 for path in shown)
+
+
+def test_the_site_has_every_page():
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    named = re.findall(r"[\w-]+\.md", json.dumps(nav))
+    assert sorted(named) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 
 
 def blocks(page: str, language: str) -> list[str]:

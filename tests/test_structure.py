@@ -89,6 +89,7 @@ WHOLE_CONFIG = {
     *("train", "tune", "bench", "api.run", "cli.preflight", "run_folder.run_config"),
     *(
         "games.build",
+        "inference.model_card",
         "inference.saved",
         "training.new_state",
         "training.tiny_round",

@@ -77,3 +77,17 @@ def test_what_does_not_go_with_it_is_refused(values, tmp_path, changes, words):
     with pytest.raises(UserError) as error:
         load_config(write_yaml(tmp_path / "c.yaml", values))
     assert words in str(error.value)
+
+
+@pytest.mark.drill
+def test_two_workers_train_the_same_encoder(painted, tmp_path):
+    values = {"train__total_images": 120, "train__precision": "float64"}
+    found = []
+    for workers in (1, 2):
+        config = config_at(painted["inverse"], run__storage=str(tmp_path / str(workers)), **values)
+        run_ranks(config, workers, tmp_path / f"meeting-{workers}")
+        found.append(latest_tensors(config))
+    one, two = found
+    encoder = [name for name in one if name.startswith("encoder")]
+    assert encoder
+    assert all(torch.allclose(one[name].double(), two[name].double(), atol=1e-6) for name in encoder)
