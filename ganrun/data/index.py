@@ -17,6 +17,8 @@ FORMAT = 1
 INDEX_NAME = "index.json"
 SHARD_SAMPLES = 2**24
 """Most samples in a shard. An order of so many takes 128 MiB."""
+MOST_NUMBERS = 2**16
+"""Most numbers of an embedding, and most captions of a sample."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,16 @@ class PictureField:
 
 
 @dataclass(frozen=True)
+class EmbeddingField:
+    """Embeddings of every sample's captions: `size` numbers each, at most `captions` a sample, by an encoder."""
+
+    encoder: str
+    sha256: str
+    size: int
+    captions: int
+
+
+@dataclass(frozen=True)
 class Index:
     """Content of `index.json`.
 
@@ -48,6 +60,7 @@ class Index:
         shards: the shards in order.
         made: how the data set was made, for people.
         pictures: further pictures of a sample by field: NAME is the member KEY.NAME.png (.jpg, .jpeg, .webp).
+        embedding: embeddings of the captions; None: there are none.
         stored_size: size of the images in the shards, out of which the centre of `image_size` is read; None: the same.
             No part of the file: `cropped` sets it.
     """
@@ -58,6 +71,7 @@ class Index:
     shards: tuple[Shard, ...]
     made: dict[str, Any] = field(default_factory=dict)
     pictures: dict[str, PictureField] = field(default_factory=dict)
+    embedding: EmbeddingField | None = None
     stored_size: int | None = None
 
     def cropped(self, size: int) -> "Index":
@@ -85,6 +99,8 @@ class Index:
         del fields["stored_size"]
         if not self.pictures:
             del fields["pictures"]  # ganrun 0.2 reads an index without this key.
+        if self.embedding is None:
+            del fields["embedding"]
         return (json.dumps({"format": FORMAT, **fields}, indent=1, sort_keys=True) + "\n").encode()
 
     @classmethod
@@ -101,7 +117,10 @@ class Index:
             shards = tuple(Shard(**shard) for shard in fields.pop("shards"))
             classes = tuple(fields.pop("classes"))
             pictures = {name: PictureField(**shape) for name, shape in fields.pop("pictures", {}).items()}
-            index = cls(shards=shards, classes=classes, pictures=pictures, stored_size=None, **fields)
+            embedding = _embedding(fields.pop("embedding", None))
+            index = cls(
+                shards=shards, classes=classes, pictures=pictures, embedding=embedding, stored_size=None, **fields
+            )
             for shard in shards:
                 _check_plain(shard)
             for name, shape in pictures.items():
@@ -124,6 +143,13 @@ def _check_plain(shard: Shard) -> None:
         raise ValueError(f"{shard.name!r} is not a valid shard name")
     if not (type(shard.samples) is type(shard.bytes) is int and 0 <= shard.samples <= SHARD_SAMPLES):
         raise ValueError(f"{shard.name} with {shard.samples!r} samples in {shard.bytes!r} bytes")
+
+
+def _embedding(found: dict[str, Any] | None) -> EmbeddingField | None:
+    embedding = None if found is None else EmbeddingField(**found)
+    if embedding and not all(type(n) is int and 0 < n <= MOST_NUMBERS for n in (embedding.size, embedding.captions)):
+        raise ValueError(f"embeddings of {embedding.size!r} numbers and {embedding.captions!r} captions")
+    return embedding
 
 
 def _check_shape(name: str, shape: PictureField) -> None:
@@ -211,6 +237,10 @@ def open_data(
     if len(shapes) > 1:
         raise UserError(f"{key}: parts of different image size, channels or classes: {sorted(shapes)}")
     first = parts[0].index
+    encoders = {part.index.embedding and (part.index.embedding.sha256, part.index.embedding.size) for part in parts}
+    if len(encoders) > 1:
+        raise UserError(f"{key}: parts whose captions are embedded by different encoders, or not; embed all by one")
+    captions = max(part.index.embedding.captions if part.index.embedding else 0 for part in parts)
     merged = Index(
         image_size=first.image_size,
         channels=first.channels,
@@ -222,6 +252,7 @@ def open_data(
             for name, shape in first.pictures.items()
             if all(part.index.pictures.get(name) == shape for part in parts)
         },
+        embedding=first.embedding and replace(first.embedding, captions=captions),
     )
     if crop and crop > merged.image_size:
         raise UserError(

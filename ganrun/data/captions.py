@@ -1,0 +1,33 @@
+"""Captions of a sample, and their embeddings."""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+
+EMBEDDING = "text.npy"
+"""Member of a sample with the embeddings of its captions, float16 [captions, N], as `ganrun prepare --embed` adds."""
+
+
+def captions_of(text: str) -> list[str]:
+    """Return the captions of a text: its lines, without those that are empty."""
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def read_embeddings(content: bytes | memoryview) -> NDArray[np.float32]:
+    """Return the embeddings of a sample, [captions, N].
+
+    Raises:
+        ValueError: the content is something else.
+    """
+    rows = np.load(io.BytesIO(content), allow_pickle=False)
+    if rows.ndim != 2 or not len(rows) or rows.dtype.kind != "f":
+        raise ValueError(f"{rows.dtype} of {list(rows.shape)}, not numbers [captions, N]")
+    return rows.astype(np.float32)
+
+
+def write_embeddings(rows: NDArray[np.float32]) -> bytes:
+    """Return the content of the member for embeddings [captions, N]."""
+    buffer = io.BytesIO()
+    np.save(buffer, rows.astype(np.float16))
+    return buffer.getvalue()
