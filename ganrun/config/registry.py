@@ -81,7 +81,13 @@ class NetworkFamily:
     condition: str | None = None
 
     def __call__(
-        self, model: Any, data: Any, own: Any = None, pictures: Mapping[str, int] | None = None, factor: int = 1
+        self,
+        model: Any,
+        data: Any,
+        own: Any = None,
+        pictures: Mapping[str, int] | None = None,
+        factor: int = 1,
+        text: Any = None,
     ) -> dict[str, Any]:
         """Build networks with initial weights, by name.
 
@@ -89,9 +95,9 @@ class NetworkFamily:
             model, data: sections of the config. `data.image_size` and `data.channels` are those of the generated field.
             own: section `own`, for a function that has this argument.
             pictures: `Condition.pictures`, for a function that has this argument.
-            factor: `Condition.factor`, for a function that has this argument.
+            factor, text: `Condition.factor` and `Condition.text`, for a function that has these arguments.
         """
-        build = offered(_import(self.build), own=own or {}, pictures=pictures or {}, factor=factor)
+        build = offered(_import(self.build), own=own or {}, pictures=pictures or {}, factor=factor, text=text)
         return build(model, data)  # type: ignore[no-any-return]
 
 
@@ -192,7 +198,7 @@ receives the Condition of the config."""
 CONDITIONS = Registry(
     {
         **{name: f"ganrun.games.conditions:{name}" for name in ("none", "label", "source")},
-        **{name: f"ganrun.games.{name}:{name}" for name in ("low_resolution", "masked", "past_frames")},
+        **{name: f"ganrun.games.{name}:{name}" for name in ("low_resolution", "masked", "past_frames", "text")},
     }
 )
 """`objective.condition` -> function(objective, model, data) -> Condition, of which it may leave out arguments."""
@@ -211,7 +217,7 @@ LOSSES = Registry(
 )
 """`objective.loss` -> AdversarialLoss."""
 
-PENALTIES = Registry({name: f"ganrun.games.penalties:{name}" for name in ("r1", "r2", "wgan_gp", "wgan_lp", "dragan")})
+PENALTIES = Registry({name: f"ganrun.games.penalties:{name}" for name in ("r1", "r2", "wgan_gp", "wgan_lp", "dragan", "matching_aware")})
 """`objective.penalties` -> Penalty."""
 
 RECONSTRUCTION = Registry(

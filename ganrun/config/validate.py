@@ -39,6 +39,7 @@ from ganrun.config.validate_objective import (
     size_key,
 )
 from ganrun.config.validate_parts import optimizer_conflicts, score_conflicts
+from ganrun.config.validate_text import text_conflicts
 from ganrun.config.validate_search import schedule_conflicts, search_conflicts
 
 
@@ -157,6 +158,7 @@ def _run_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
     yield from loss_conflicts(config)
     yield from likelihood_conflicts(config)
     yield from gain_conflicts(config)
+    yield from text_conflicts(config)
     yield from game_conflicts(config)
     if all(name in sys.modules for name in config.run.imports):  # They have registered what is theirs.
         yield from unknown_names(config)
