@@ -72,7 +72,7 @@ _FIELDS_HELP = """fields of a folder's images: a .csv (path in the first column)
 label becomes .cls, text (a caption, or a list) .txt, the rest .json"""
 _NAMES_HELP = """fields of the pictures of a pair or of iconify: sets, in their order; one is image, the generated one
 (default: image,source)"""
-_EMBED_HELP = """embed the text of each sample, a caption a line: minilm (default), the folder of a sentence-transformers
+_EMBED_HELP = """embed the text of each sample, a caption a line: minilm (default), a folder of a sentence-transformers
 model, or a TorchScript .pt"""
 _PATCHES_HELP = """cut pictures of a folder into patches of --size instead, without overlap, and keep this share of all:
 those with most texture"""

@@ -102,14 +102,30 @@ def _check_data(
     _check_shards(data)
     _check_fields(settings, data)
     _check_pictures(settings, data.index)
-    _check_scored(settings, model, evaluate, data)
+    if objective.condition == "text":
+        _check_embeddings(objective.text.size, settings, data.index)
+    _check_scored(settings, model, evaluate, objective, data)
 
 
-def _check_scored(settings: DataConfig, model: ModelConfig, evaluate: EvaluateConfig, data: DataSet) -> None:
+def _check_encoders(index: Index, scored: Index) -> None:
+    """Refuse scores whose captions are embedded by another encoder than those of the run."""
+    if (scored.embedding and scored.embedding.sha256) != (index.embedding and index.embedding.sha256):
+        names = [each.embedding.encoder if each.embedding else "none" for each in (scored, index)]
+        raise UserError(
+            f"evaluate.shards: captions embedded by {names[0]}, but by another encoder ({names[1]}) in data.shards; "
+            "prepare both with the same --embed"
+        )
+
+
+def _check_scored(
+    settings: DataConfig, model: ModelConfig, evaluate: EvaluateConfig, objective: ObjectiveConfig, data: DataSet
+) -> None:
     """Check the samples that scores compare with: there are enough, and another data set is like the run's."""
     scored = open_scored(data, evaluate, evaluate.samples if evaluate.every_images else 0, PATIENCE_SECONDS)
     if evaluate.shards is None:
         return
+    if objective.condition == "text":
+        _check_encoders(data.index, scored.index)
     for name in ("image_size", "channels"):
         if (found := getattr(scored.index, name)) != (wanted := getattr(data.index, name)):
             raise UserError(
@@ -182,6 +198,21 @@ def _check_pictures(settings: DataConfig, index: Index) -> None:
                 f"data.fields.{name}.channels={found.channels}, or make the data set again with ganrun prepare --size "
                 f"{size}"
             )
+
+
+def _check_embeddings(size: int, settings: DataConfig, index: Index) -> None:
+    """Refuse data whose captions are not embedded, or by an encoder of another size."""
+    embedding = index.embedding
+    if embedding is None:
+        raise UserError(
+            f"data.fields.embedding: the captions of {settings.shards} are not embedded; make the data set again with "
+            "ganrun prepare --embed"
+        )
+    if embedding.size != size:
+        raise UserError(
+            f"objective.text.size: {size}, but the encoder {embedding.encoder} of {settings.shards} gives "
+            f"{embedding.size} numbers; set objective.text.size={embedding.size}"
+        )
 
 
 def _samples_with(index: Index, extensions: Sequence[str]) -> int | None:

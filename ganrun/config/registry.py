@@ -217,7 +217,9 @@ LOSSES = Registry(
 )
 """`objective.loss` -> AdversarialLoss."""
 
-PENALTIES = Registry({name: f"ganrun.games.penalties:{name}" for name in ("r1", "r2", "wgan_gp", "wgan_lp", "dragan", "matching_aware")})
+PENALTIES = Registry(
+    {name: f"ganrun.games.penalties:{name}" for name in ("r1", "r2", "wgan_gp", "wgan_lp", "dragan", "matching_aware")}
+)
 """`objective.penalties` -> Penalty."""
 
 RECONSTRUCTION = Registry(

@@ -39,8 +39,8 @@ from ganrun.config.validate_objective import (
     size_key,
 )
 from ganrun.config.validate_parts import optimizer_conflicts, score_conflicts
-from ganrun.config.validate_text import text_conflicts
 from ganrun.config.validate_search import schedule_conflicts, search_conflicts
+from ganrun.config.validate_text import text_conflicts
 
 
 def dotted(location: tuple[int | str, ...]) -> str:

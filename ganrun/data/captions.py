@@ -23,7 +23,8 @@ def read_embeddings(content: bytes | memoryview) -> NDArray[np.float32]:
     rows = np.load(io.BytesIO(content), allow_pickle=False)
     if rows.ndim != 2 or not len(rows) or rows.dtype.kind != "f":
         raise ValueError(f"{rows.dtype} of {list(rows.shape)}, not numbers [captions, N]")
-    return rows.astype(np.float32)
+    floats: NDArray[np.float32] = rows.astype(np.float32)
+    return floats
 
 
 def write_embeddings(rows: NDArray[np.float32]) -> bytes:

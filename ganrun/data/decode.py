@@ -184,7 +184,9 @@ class Decoder:
         """Decode embeddings, float32 [B, captions, N]; NaN beyond the captions of a sample."""
         kind = self.index.embedding
         if kind is None:
-            raise UserError(f"{samples[0][0].where}: the index records no embeddings; make it with ganrun prepare --embed")
+            raise UserError(
+                f"{samples[0][0].where}: the index records no embeddings; make it with ganrun prepare --embed"
+            )
         found = np.full((len(samples), kind.captions, kind.size), np.nan, np.float32)
         for place, (shard, key, members) in enumerate(samples):
             try:

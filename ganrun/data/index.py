@@ -93,6 +93,12 @@ class Index:
         content = ",".join(f"{shard.samples}:{shard.sha256}" for shard in self.shards)
         return hashlib.sha256(content.encode()).hexdigest()
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What checkpoints record: the fingerprint, and the encoder of the captions, which a user's sentence needs."""
+        embedding = {"embedding": asdict(self.embedding)} if self.embedding else {}
+        return {"data": self.fingerprint, **embedding}
+
     def to_json(self) -> bytes:
         """Return the bytes of `index.json`; equal indexes have equal bytes."""
         fields = asdict(self)

@@ -1,8 +1,8 @@
 """Conditions: what both networks are told, G(z, c) and D(x, c).
 
 A task is a condition: class label, source picture, those of `low_resolution.py`, `masked.py`, `past_frames.py` and
-`text.py`, and those of `run.imports`. Mirza & Osindero 2014 (arXiv:1411.1784), eq. 2: c is that of the real batch, so c[i] belongs to
-x[i], and conditions are as frequent as in the data.
+`text.py`, and those of `run.imports`. Mirza & Osindero 2014 (arXiv:1411.1784), eq. 2: c is that of the real batch, so
+c[i] belongs to x[i], and conditions are as frequent as in the data.
 
 Shapes: B batch, C channels, H and W pixels, K classes.
 """

@@ -30,7 +30,7 @@ class Text(Condition):
     data_baselines = ()
 
     def __init__(self, text: TextInput) -> None:
-        self.text = text
+        self.text, self.size = text, text.size
 
     def of(self, batch: Batch, noise: KeyedNoise) -> Given:
         """Return the embedding of one caption of each sample."""
@@ -49,10 +49,10 @@ class Text(Condition):
         """Return the embedding of a user's sentence."""
         if item.embedding is None:
             raise UserError(f"{item.name}: this run draws sentences; give one as --text")
-        if item.embedding.shape != (self.text.size,):
+        if item.embedding.shape != (self.size,):
             raise UserError(
                 f"{item.name}: an embedding of {len(item.embedding)} numbers, but this run has embeddings of "
-                f"{self.text.size}; take the encoder of its data"
+                f"{self.size}; take the encoder of its data"
             )
         return {"text": scaled(item.embedding[None])}
 

@@ -10,8 +10,9 @@ from torchvision.io import encode_png
 
 from ganrun.config.load import parse
 from ganrun.config.schema import Config
-from ganrun.data.index import open_data
+from ganrun.data.index import EmbeddingField, open_data
 from ganrun.errors import UserError
+from ganrun.evaluation.captioned import captioned_png
 from ganrun.evaluation.feature_statistics import to_uint8
 from ganrun.evaluation.generated_images import BATCH, GeneratedImages
 from ganrun.evaluation.paired_samples import PairedSamples, open_pairs
@@ -29,6 +30,8 @@ Seen = Callable[[int], None]
 
 STEPS = 8
 """Images per interpolation."""
+SMALLEST = 96
+"""Pixels a side that smaller images are enlarged to where captions are written below them."""
 LEAST_SINE = 1e-3
 """Sine of an angle below which the great circle is lost in rounding; a straight line differs from it by 1e-7 there."""
 
@@ -58,6 +61,9 @@ class Sampler:
     def __init__(self, where: str, label: int | None = None) -> None:
         storage, directory = find_checkpoint(where)
         self.config = read_config(storage, directory)
+        recorded = checkpoint.read_manifest(storage, directory).get("embedding")
+        self.embedding = EmbeddingField(**recorded) if recorded else None
+        """The encoder of the embeddings that the run was trained on."""
         self.game = build_game(self.config, torch.device("cpu"))
         for name, network in self.game.networks.items():
             file = f"{name}_ema" if name in self.game.averaged else name
@@ -140,6 +146,11 @@ def draw_grid(sampler: Sampler, out: Path, count: int, seed: int, interpolate: b
     else:
         columns = sampler.classes if sampler.classes and sampler.label is None else None
         images = torch.cat(list(sampler.draw(count, seed, seen)))
+        if captions := sampler.generated(seed).captions(0, len(images)):
+            pictures, columns = _beside(sampler, images, seed)
+            each = len(pictures) // len(images)
+            write_file(out, captioned_png(pictures, captions, max(1, columns // each), smallest=SMALLEST))
+            return
         if sampler.pairs is not None and not sampler.of_points:
             images, columns = _beside(sampler, images, seed)
     if isinstance(sampler.game.condition, MaskedPoints):

@@ -53,7 +53,7 @@ class Encoder(nn.Module):
 
 
 class Generator(nn.Module):
-    """Noise z [B, Z] and a condition: labels [B], pictures [B, C', S, S] or embeddings -> images [B, C, S, S] in [-1, 1].
+    """Noise z [B, Z] and a condition: labels [B], pictures [B, C', S, S], embeddings -> images [B, C, S, S] in [-1, 1].
 
     Args:
         image_size, channels, width, latent_size, classes: S, C, W, Z, K.

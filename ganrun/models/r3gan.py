@@ -183,7 +183,8 @@ class Discriminator(nn.Module):
         """Return logits [B]; with classes or a sentence D(x) = embed(c) . D'(x) (appendix D)."""
         outputs: Tensor = self.linear(self.features(images, given))
         if self.text is not None:
-            return (self.text(given) * outputs).sum(1) / outputs.shape[1] ** 0.5
+            logits: Tensor = (self.text(given) * outputs).sum(1) / outputs.shape[1] ** 0.5
+            return logits
         return outputs.squeeze(1) if self.embedding is None else (self.embedding(label_of(given)) * outputs).sum(1)
 
 

@@ -5,7 +5,6 @@ Shapes: B batch, N numbers of an embedding, P of its projection.
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -53,15 +52,15 @@ class TextProjection(nn.Module):
         if self.log_variance is None or noise is None:
             return projected
         drawn = noise.normal(*projected.shape, name="conditioning_augmentation")
-        return projected + (self.log_variance(embedding) / 2).exp() * drawn
+        deviation: Tensor = (self.log_variance(embedding) / 2).exp()
+        return projected + deviation * drawn
 
     def divergence(self, given: Given) -> Tensor:
         """Return KL(N(mu, diag(sigma^2)) || N(0, I)) of conditioning augmentation, the mean over B and P (eq. 3)."""
-        embedding = given["text"]
-        mean, log_variance = self(given), torch.zeros(())
-        if self.log_variance is not None:
-            log_variance = self.log_variance(embedding)
-        return (mean.square() + log_variance.exp() - 1 - log_variance).mean() / 2
+        assert self.log_variance is not None
+        mean, log_variance = self(given), self.log_variance(given["text"])
+        divergence: Tensor = (mean.square() + log_variance.exp() - 1 - log_variance).mean() / 2
+        return divergence
 
 
 def as_planes(projected: Tensor, like: Tensor) -> Tensor:

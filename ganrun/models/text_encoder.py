@@ -97,7 +97,9 @@ def _open_model(name: str, folder: Path, option: str) -> TextEncoder:
         )
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{option}: {name} cannot be opened ({reason}); give a complete model in safetensors") from error
+        raise UserError(
+            f"{option}: {name} cannot be opened ({reason}); give a complete model in safetensors"
+        ) from error
     tokenizer, longest = model.tokenizer, model.max_seq_length
 
     def fault(sentence: str) -> str | None:
@@ -138,7 +140,9 @@ def _open_script(name: str, option: str) -> TextEncoder:
     @torch.inference_mode()
     def encode(sentences: Sequence[str]) -> NDArray[np.float32]:
         try:
-            found = torch.cat([program(list(sentences[at : at + TOGETHER])) for at in range(0, len(sentences), TOGETHER)])
+            found = torch.cat(
+                [program(list(sentences[at : at + TOGETHER])) for at in range(0, len(sentences), TOGETHER)]
+            )
             if found.ndim != 2 or len(found) != len(sentences):
                 raise ValueError(f"it returned {list(found.shape)}")
         except (RuntimeError, TypeError, ValueError) as error:

@@ -52,9 +52,7 @@ class SampleCounts:
         members = dict.fromkeys((picture.extension, *item.members), 1)
         sums: list[int] = picture.pixels.sum((0, 1), dtype=int).tolist()
         unlabelled = "" if labels else item.where
-        self.add(
-            SampleCounts(sums, labels, int(picture.enlarged), [], members, unlabelled, shapes, _embedding(item))
-        )
+        self.add(SampleCounts(sums, labels, int(picture.enlarged), [], members, unlabelled, shapes, _embedding(item)))
 
     def add(self, other: "SampleCounts") -> None:
         """Add other counters."""
@@ -81,7 +79,9 @@ def _embedding(item: Item) -> list[int]:
     try:
         return list(read_embeddings(item.members[EMBEDDING]).shape)
     except ValueError as error:
-        raise UserError(f"{item.where}: .{EMBEDDING} cannot be read ({error}); make it with ganrun prepare --embed") from error
+        raise UserError(
+            f"{item.where}: .{EMBEDDING} cannot be read ({error}); make it with ganrun prepare --embed"
+        ) from error
 
 
 def convert_all(
