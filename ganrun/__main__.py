@@ -12,6 +12,7 @@ VERBS = {
     "prepare": "turn images into shards with an index",
     "sample": "draw images from a run's EMA generator",
     "evaluate": "score a run: Fréchet distance, KID, precision, recall and others",
+    "matcher": "train a dual encoder that scores whether pictures show what sentences say",
     "runs": "list, show, plot and delete runs",
     "sidecar": "show runs to Prometheus and browsers",
     "export": "write the EMA generator to one file",

@@ -58,7 +58,7 @@ def _check_homes(config: Config) -> None:
     places += [("run.storage", config.run.storage), ("run.start_from", config.run.start_from or "")]
     places += [
         (f"evaluate.{key}", getattr(config.evaluate, key) or "")
-        for key in ("extractor", "extractor_weights", "lpips_weights")
+        for key in ("extractor", "extractor_weights", "lpips_weights", "matcher")
     ]
     for key, place in places:
         try:

@@ -261,6 +261,8 @@ SCORES = Registry(
         "psnr_hole": f"{_PAIRED_SCORES}:psnr_hole",
         "horizons": f"{_PAIRED_SCORES}:horizons",
         "rmse": f"{_PAIRED_SCORES}:Rmse",
+        "matching": "ganrun.evaluation.text_scores:Matching",
+        "colour_words": "ganrun.evaluation.text_scores:ColourWords",
     }
 )
 """`evaluate.metrics` -> function() -> Score, such as a subclass of Score; with an argument `evaluate` it receives that

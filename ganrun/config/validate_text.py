@@ -2,6 +2,7 @@
 
 from ganrun.config.registry import NETWORKS, NetworkFamily
 from ganrun.config.schema import Config
+from ganrun.config.score_names import OF_TEXT
 from ganrun.config.validate_parts import Faults
 
 FIELDS = {"embedding": "embedding", "text": "text"}
@@ -13,6 +14,7 @@ DECIDES = ("interpolation", "conditioning_augmentation")
 def text_conflicts(config: Config) -> Faults:
     """Yield fields that a sentence needs, networks that take none, and terms that need sentences."""
     objective, data = config.objective, config.data
+    yield from _score_conflicts(config)
     if objective.condition != "text":
         if "matching_aware" in objective.penalties:
             yield (
@@ -52,3 +54,21 @@ def text_conflicts(config: Config) -> Faults:
                 f"objective.text.{name}: does not go with objective.feature_matching, which knows no sentences; leave "
                 "one of them out",
             )
+
+
+def _score_conflicts(config: Config) -> Faults:
+    """Yield scores of sentences of a run that has none, and one without its dual encoder."""
+    condition, evaluate = config.objective.condition_with(config.model.classes), config.evaluate
+    of_text = [name for name in evaluate.metrics if name in OF_TEXT]
+    if of_text and condition in ("none", "label", "source", "low_resolution", "masked", "past_frames"):
+        yield (
+            {"evaluate.metrics", "objective.condition"},
+            f"evaluate.metrics: {of_text[0]} is of sentences, but objective.condition: {condition} has none; leave it "
+            "out",
+        )
+    elif ("matching" in evaluate.metrics) != (evaluate.matcher is not None) and not (
+        evaluate.matcher is not None and condition == "text"
+    ):
+        wanted = "evaluate.metrics: matching needs evaluate.matcher; train one with ganrun matcher, and name its file"
+        unused = f"evaluate.matcher: {evaluate.matcher} has no effect without sentences; leave it out"
+        yield {"evaluate.matcher", "evaluate.metrics"}, wanted if evaluate.matcher is None else unused

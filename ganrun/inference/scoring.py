@@ -42,6 +42,7 @@ class ScoreRequest:
         extractor: name, or path or URI of a TorchScript program.
         extractor_weights: path or URI of weights of `inception-v3-compat`.
         data: URI of the real images; None: those that the run's own scores compare with.
+        matcher: path or URI of the dual encoder of the score matching.
         classifier_accuracy: compute the classification accuracy score too.
     """
 
@@ -51,6 +52,7 @@ class ScoreRequest:
     extractor: str | None = None
     extractor_weights: str | None = None
     data: str | None = None
+    matcher: str | None = None
     classifier_accuracy: bool = False
 
 
@@ -150,6 +152,7 @@ def _compare(
         UserError: a metric that was asked for cannot be had of them.
     """
     extractor = _extractor(settings, request)
+    settings = settings.model_copy(update={"matcher": request.matcher or settings.matcher})
     if request.classifier_accuracy and not (generated.labels(samples) is not None and reals.classes):
         raise UserError("--classifier-accuracy: needs a conditional run (model.classes) and data with classes")
     scores = build_scores(SCORES if request.metrics is None else request.metrics, settings)
