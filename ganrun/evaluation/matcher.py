@@ -27,12 +27,17 @@ HOTTEST = 50.0
 """Greatest inverse temperature."""
 AMONG = 100
 """Sentences of which the right one is to be picked."""
+FACTS = {"extractor", "extractor_sha256", "encoder_sha256", "pairs", "held_out", "accuracy"}
+"""Of a dual encoder, in its file."""
 LEAST = 20
 """Fewest pairs to train on."""
 
 
 class Towers(nn.Module):
     """Linear layers after the frozen encoders: features [B, D] and embeddings [M, N] -> unit vectors of P numbers."""
+
+    shift: Tensor
+    scale: Tensor
 
     def __init__(self, features: int, numbers: int) -> None:
         super().__init__()
@@ -130,10 +135,7 @@ def open_matcher(uri: str, key: str) -> Matcher:
         tensors = load(data)
         length = int.from_bytes(data[:8], "little")
         facts = dict(json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["matcher"]))
-        if (
-            missing := {"extractor", "extractor_sha256", "encoder_sha256", "pairs", "held_out", "accuracy"}
-            - facts.keys()
-        ):
+        if missing := FACTS - facts.keys():
             raise ValueError(f"without {min(missing)}")
         towers = Towers(tensors["image.weight"].shape[1], tensors["text.weight"].shape[1])
         towers.load_state_dict(tensors)

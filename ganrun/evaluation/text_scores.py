@@ -110,7 +110,7 @@ class Matching(Score):
 
     def result(self, sums: Sums, features: Features | None) -> dict[str, float]:
         """Return the shares, with their standard errors."""
-        found = {}
+        found: dict[str, float] = {}
         for end, counts in sums.items():
             pictures, *hits = counts.tolist()
             share, shuffled, real = (count / pictures for count in hits)
@@ -125,8 +125,8 @@ class Matching(Score):
         assert pairs.pairs is not None
         among = min(AMONG, subject.samples, pairs.pairs.samples)
         return (
-            f"1 of {among} sentences; dual encoder sha256:{self.matcher.sha256[:12]}, trained on {facts['pairs']:,} pairs "
-            f"({facts['held_out'] or 'none held out'}), accuracy on held-out real pictures {facts['accuracy']:.3g}"
+            f"1 of {among} sentences; dual encoder sha256:{self.matcher.sha256[:12]}, trained on {facts['pairs']:,} "
+            f"pairs (held out: {facts['held_out']}), accuracy on held-out real pictures {facts['accuracy']:.3g}"
         )
 
 

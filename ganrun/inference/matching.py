@@ -74,6 +74,6 @@ def _read(pairs: PairedSamples, extractor: Extractor, seen: Callable[[int], None
     for start in range(0, pairs.samples, BATCH):
         batch = pairs.batch(start, min(BATCH, pairs.samples - start), CPU, torch.float32)
         features.append(extractor(to_uint8(batch[pairs.target])))
-        embeddings.append(scaled(batch["embedding"].flatten(0, 1)).unflatten(0, batch["embedding"].shape[:2]))
+        embeddings.append(torch.stack([scaled(rows) for rows in batch["embedding"]]))
         seen(len(features[-1]))
     return torch.cat(features), torch.cat(embeddings)
