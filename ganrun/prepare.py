@@ -71,7 +71,7 @@ _WITHOUT_PATH = "points:heights, points:gaussian, gaussians:8 or gaussians:25"
 _FIELDS_HELP = """fields of a folder's images: a .csv (path in the first column) or a .jsonl (path under "file");
 label becomes .cls, text (a caption, or a list) .txt, the rest .json"""
 _NAMES_HELP = """fields of the pictures of a pair or of iconify: sets, in their order; one is image, the generated one
-(default: image,source)"""
+(default: image,source); image alone puts several sets together"""
 _EMBED_HELP = """embed the text of each sample, a caption a line: minilm (default), a folder of a sentence-transformers
 model, or a TorchScript .pt"""
 _PATCHES_HELP = """cut pictures of a folder into patches of --size instead, without overlap, and keep this share of all:

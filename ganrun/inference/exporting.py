@@ -33,7 +33,8 @@ def write_program(sampler: Sampler, out: Path) -> None:
     """Write a torch.export program with dynamic B.
 
     It takes z [B, Z], if the generator has one, and what the condition consists of (labels int64 [B], pictures
-    [B, C, H, W] in [-1, 1]), and returns images [B, C, H, W]. Dropout draws from torch's global stream.
+    [B, C, H, W] in [-1, 1], embeddings [B, N] with a mean square of 1), and returns images [B, C, H, W]. Dropout draws
+    from torch's global stream.
 
     Raises:
         UserError: torch.export cannot follow the user's own network, or `out` cannot be written.
@@ -73,6 +74,8 @@ def _example(sampler: Sampler) -> Given:
         if fields[name].kind in ("image", "point"):
             channels, size = data.shape(name)
             blank[name] = torch.zeros(2, channels, size, size, dtype=dtype)
+        if fields[name].kind == "embedding":
+            blank[name] = torch.ones(2, 1, sampler.config.objective.text.size, dtype=dtype)
     return condition.of(blank, KeyedNoise(0, 0, 0, 0, torch.device("cpu"), dtype))
 
 

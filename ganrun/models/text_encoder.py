@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import io
 import logging
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,9 @@ def _hash_of(folder: Path) -> str:
 def _open_script(name: str, option: str) -> TextEncoder:
     data = read_file(name, option)
     try:
-        program = torch.jit.load(io.BytesIO(data), map_location="cpu")  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, but existing files must load
+            program = torch.jit.load(io.BytesIO(data), map_location="cpu")  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{option}: {name} is corrupt or no TorchScript program ({reason})") from error
