@@ -33,6 +33,17 @@ UNUSED = ("label", "mask", "resize", "count")
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    if options.text or options.texts:
+        return command.run(lambda: _illustrate(options))
+    if options.input is None:
+        return command.run(lambda: _main(options))
+    if options.frames:
+        return command.run(lambda: _predict(options))
+    return command.run(lambda: (_fill if options.input.lower().endswith(".csv") else _translate)(options))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = command.parser("sample", __doc__, EXAMPLES)
     parser.add_argument("run", metavar="RUN_OR_CHECKPOINT", help="folder of a run, or of one of its checkpoints")
     parser.add_argument(
@@ -77,14 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--resize", action="store_true", help="translate --input at the run's image size, and scale the results back"
     )
-    options = parser.parse_args(arguments)
-    if options.text or options.texts:
-        return command.run(lambda: _illustrate(options))
-    if options.input is None:
-        return command.run(lambda: _main(options))
-    if options.frames:
-        return command.run(lambda: _predict(options))
-    return command.run(lambda: (_fill if options.input.lower().endswith(".csv") else _translate)(options))
+    return parser
 
 
 def _count(text: str) -> int:
@@ -132,10 +136,11 @@ def _illustrate(options: argparse.Namespace) -> int:
     if (out.suffix and not single) or ((options.grid or options.interpolate) and not single):
         raise UserError(f"--out {out}: give a .png file for a grid, or a folder for single images")
     from ganrun.inference.sampling import Sampler
-    from ganrun.inference.sentences import Illustrator, read_sentences
+    from ganrun.inference.sentences import Illustrator
+    from ganrun.preparation.own_pictures import read_sentences
 
     illustrator = Illustrator(Sampler(options.run), options.seed)
-    texts = [*(options.text or ()), *(read_sentences(Path(expand_user(options.texts))) if options.texts else ())]
+    texts = [*(options.text or ()), *(read_sentences(options.texts, "--texts") if options.texts else ())]
     sentences, faults = illustrator.usable(texts)
     if options.interpolate:
         illustrator.write_interpolations(sentences, options.count or 1, out)

@@ -89,6 +89,7 @@ WHOLE_CONFIG = {
     *("train", "tune", "bench", "cli.preflight", "run_folder.run_config"),
     *(
         "games.build",
+        "inference.matching",
         "inference.sampling",
         "training.new_state",
         "training.tiny_round",

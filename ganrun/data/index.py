@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ganrun.data.held_out import WHOLE, Part
+from ganrun.data.index_fields import EmbeddingField as EmbeddingField
+from ganrun.data.index_fields import PictureField as PictureField
+from ganrun.data.index_fields import check_shape, embedding_of
 from ganrun.data.shard_uris import COMPUTED, expand, package_folder
 from ganrun.errors import UserError, escaped
 from ganrun.storage import INDEX_BYTES, PATIENCE_SECONDS, Storage, open_storage
@@ -17,8 +20,6 @@ FORMAT = 1
 INDEX_NAME = "index.json"
 SHARD_SAMPLES = 2**24
 """Most samples in a shard. An order of so many takes 128 MiB."""
-MOST_NUMBERS = 2**16
-"""Most numbers of an embedding, and most captions of a sample."""
 
 
 @dataclass(frozen=True)
@@ -29,24 +30,6 @@ class Shard:
     samples: int
     bytes: int
     sha256: str
-
-
-@dataclass(frozen=True)
-class PictureField:
-    """Shape of a further picture of every sample: `size` pixels a side, 1 or 3 `channels`."""
-
-    size: int
-    channels: int
-
-
-@dataclass(frozen=True)
-class EmbeddingField:
-    """Embeddings of every sample's captions: `size` numbers each, at most `captions` a sample, by an encoder."""
-
-    encoder: str
-    sha256: str
-    size: int
-    captions: int
 
 
 @dataclass(frozen=True)
@@ -123,14 +106,14 @@ class Index:
             shards = tuple(Shard(**shard) for shard in fields.pop("shards"))
             classes = tuple(fields.pop("classes"))
             pictures = {name: PictureField(**shape) for name, shape in fields.pop("pictures", {}).items()}
-            embedding = _embedding(fields.pop("embedding", None))
+            embedding = embedding_of(fields.pop("embedding", None))
             index = cls(
                 shards=shards, classes=classes, pictures=pictures, embedding=embedding, stored_size=None, **fields
             )
             for shard in shards:
                 _check_plain(shard)
             for name, shape in pictures.items():
-                _check_shape(name, shape)
+                check_shape(name, shape)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{where}: not a valid index ({error}); make it with ganrun prepare") from error
         if not index.samples:
@@ -149,18 +132,6 @@ def _check_plain(shard: Shard) -> None:
         raise ValueError(f"{shard.name!r} is not a valid shard name")
     if not (type(shard.samples) is type(shard.bytes) is int and 0 <= shard.samples <= SHARD_SAMPLES):
         raise ValueError(f"{shard.name} with {shard.samples!r} samples in {shard.bytes!r} bytes")
-
-
-def _embedding(found: dict[str, Any] | None) -> EmbeddingField | None:
-    embedding = None if found is None else EmbeddingField(**found)
-    if embedding and not all(type(n) is int and 0 < n <= MOST_NUMBERS for n in (embedding.size, embedding.captions)):
-        raise ValueError(f"embeddings of {embedding.size!r} numbers and {embedding.captions!r} captions")
-    return embedding
-
-
-def _check_shape(name: str, shape: PictureField) -> None:
-    if not (type(shape.size) is int and shape.size > 0 and shape.channels in (1, 3)):
-        raise ValueError(f"picture {name!r} of {shape.channels!r} channels and {shape.size!r} pixels a side")
 
 
 @dataclass(frozen=True)
@@ -243,10 +214,6 @@ def open_data(
     if len(shapes) > 1:
         raise UserError(f"{key}: parts of different image size, channels or classes: {sorted(shapes)}")
     first = parts[0].index
-    encoders = {part.index.embedding and (part.index.embedding.sha256, part.index.embedding.size) for part in parts}
-    if len(encoders) > 1:
-        raise UserError(f"{key}: parts whose captions are embedded by different encoders, or not; embed all by one")
-    captions = max(part.index.embedding.captions if part.index.embedding else 0 for part in parts)
     merged = Index(
         image_size=first.image_size,
         channels=first.channels,
@@ -258,7 +225,7 @@ def open_data(
             for name, shape in first.pictures.items()
             if all(part.index.pictures.get(name) == shape for part in parts)
         },
-        embedding=first.embedding and replace(first.embedding, captions=captions),
+        embedding=_merged_embedding([part.index.embedding for part in parts], key),
     )
     if crop and crop > merged.image_size:
         raise UserError(
@@ -267,6 +234,13 @@ def open_data(
         )
     merged = merged.cropped(crop) if crop else merged
     return DataSet(merged, tuple(place for part in parts for place in part.places))
+
+
+def _merged_embedding(parts: list[EmbeddingField | None], key: str) -> EmbeddingField | None:
+    found = [part for part in parts if part is not None]
+    if len({(part.sha256, part.size) for part in found}) > 1 or 0 < len(found) < len(parts):
+        raise UserError(f"{key}: parts whose captions are embedded by different encoders, or not; embed all by one")
+    return replace(found[0], captions=max(part.captions for part in found)) if found else None
 
 
 def _open_part(uri: str, read_index: Callable[[str], DataSet], key: str) -> DataSet:

@@ -16,23 +16,10 @@ from ganrun.games.conditions import UserInput
 from ganrun.inference.sampling import SMALLEST, STEPS, Sampler, write_file, write_image
 from ganrun.models.given import Given
 from ganrun.models.text_encoder import TextEncoder, open_text_encoder
-from ganrun.preparation.fields import read_text
 from ganrun.rng import KeyedNoise
 
 NAMED = 40
 """Most letters of a sentence in the name of a file."""
-
-
-def read_sentences(file: Path) -> list[str]:
-    """Return the sentences of a file, one a line; empty lines are left out.
-
-    Raises:
-        UserError: it cannot be read, or holds none.
-    """
-    found = [line.strip() for line in read_text(file, f"--texts {file}", "a file of sentences").splitlines()]
-    if not any(found):
-        raise UserError(f"--texts {file}: no sentence in it; write one a line")
-    return [line for line in found if line]
 
 
 def run_encoder(embedding: EmbeddingField | None, option: str) -> TextEncoder:

@@ -1,4 +1,4 @@
-"""Pictures and clips that a user gives to a trained run: one file, or those below a folder."""
+"""Pictures, clips and sentences that a user gives to a trained run: one file, or those below a folder."""
 
 from collections import deque
 from collections.abc import Callable
@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ganrun.data.captions import captions_of
 from ganrun.errors import UserError, escaped
 from ganrun.preparation.convert_image import Pixels, Rule, UnreadableError, convert, decode
+from ganrun.preparation.fields import read_text
 from ganrun.preparation.find_images import find_images
 from ganrun.preparation.frames import read_frames
 from ganrun.storage import expand_user
@@ -81,6 +83,18 @@ def read_clip(path: str, option: str, frames: int, size: int, channels: int) -> 
         raise UserError(f"{option} {escaped(path)}: {error}; give a video, a GIF or a folder of frames") from error
     if not found:
         raise UserError(f"{option} {escaped(path)}: no frame in it; give a video, a GIF or a folder of frames")
+    return found
+
+
+def read_sentences(path: str, option: str) -> list[str]:
+    """Return the sentences of a file, one a line; empty lines are left out.
+
+    Raises:
+        UserError: it cannot be read, or holds none.
+    """
+    found = captions_of(read_text(Path(expand_user(path)), f"{option} {path}", "a file of sentences"))
+    if not found:
+        raise UserError(f"{option} {path}: no sentence in it; write one a line")
     return found
 
 

@@ -72,18 +72,28 @@ def finish(
     captions, numbers = counts.embedding
     embedding = replace(embedding, size=numbers, captions=captions) if embedding and captions else None
     index = Index(rule.size, rule.channels, classes, shards, {**made, **facts}, _pictures(shards, counts), embedding)
-    content = index.to_json()
-    if len(content) > INDEX_BYTES:
-        raise UserError(
-            f"{source.name}: an index of {len(content):,} bytes for {len(shards):,} shards and {len(classes):,} "
-            f"classes, at most {INDEX_BYTES:,} are read; make fewer, larger shards"
-        )
+    content = _content(index, source)
     dest.delete(SKIPPED_NAME)  # That of an earlier index.
     if counts.skipped:
         dest.write(SKIPPED_NAME, ("\n".join(counts.skipped) + "\n").encode())
     dest.write(PREVIEW_NAME, preview(dest, index))
     dest.write(INDEX_NAME, content)
     return index
+
+
+def _content(index: Index, source: Source) -> bytes:
+    """Return the bytes of `index.json`.
+
+    Raises:
+        UserError: they are more than are read.
+    """
+    content = index.to_json()
+    if len(content) > INDEX_BYTES:
+        raise UserError(
+            f"{source.name}: an index of {len(content):,} bytes for {len(index.shards):,} shards and "
+            f"{len(index.classes):,} classes, at most {INDEX_BYTES:,} are read; make fewer, larger shards"
+        )
+    return content
 
 
 def _classes(source: Source, counts: SampleCounts) -> tuple[str, ...]:
