@@ -17,7 +17,7 @@ from tests.conftest import config_of, write_yaml
 from tests.format1 import write_extractor
 from tests.ranks import run_folder, run_ranks
 from tests.recorded import ganrun
-from tests.sentences import caption, captions, of_text, write_captioned, write_encoder
+from tests.sentences import captions, of_text, write_captioned, write_encoder
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +85,12 @@ def test_scores_are_those_of_brute_force_on_any_number_of_workers(values, file, 
     assert {name: again[name] for name in columns} == pytest.approx({name: found[0][name] for name in columns})
     assert "dual encoder sha256:" in again["matching_is"]
     assert found[0]["colour_words@real"] == 1.0
+    capsys.readouterr()
+    scored = ["--json", "--metrics", "matching", "--data", str(captioned), "--samples", "200"]
+    assert evaluate.main([str(run), *scored]) == 0  # All captions, those that were trained on too.
+    everything = json.loads(capsys.readouterr().out)
+    assert everything["matching_is"].startswith("1 of 100 sentences")
+    assert "matching_shown" not in everything
     towers, sampler = open_matcher(str(tmp_path / "m.safetensors"), "").towers, Sampler(str(run))
     generated = sampler.generated(0)
     texts = towers.of_texts(generated.given(0, 40)["text"].float())
@@ -250,7 +256,12 @@ def test_data_that_does_not_fit_is_refused_before_the_run(values, captioned, tmp
     (other / "index.json").write_text(json.dumps(index))
     told = error_of(data={"shards": str(other)})
     assert f"data.fields.embedding: the captions of {other} are not embedded; make the data set again with" in told
-    assert caption(0) == "red ball"
+    told = error_of(evaluate={"metrics": ["matching"], "matcher": str(tmp_path / "none.safetensors")})
+    assert f"evaluate.matcher: cannot read {tmp_path}/none.safetensors" in told
+    index["embedding"] = {"encoder": "gone.pt", "sha256": "0" * 64, "size": 6, "captions": 2}
+    (other / "index.json").write_text(json.dumps(index))
+    told = error_of(data={"shards": str(other)}, evaluate={"metrics": ["colour_words"], "samples": 12})
+    assert "evaluate.metrics: colour_words: cannot read gone.pt" in told
 
 
 def test_a_matcher_needs_sentences_and_held_out_pairs(file, tmp_path):

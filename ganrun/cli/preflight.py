@@ -29,6 +29,7 @@ def check(config: Config) -> None:
         lambda: check_rights(open_storage(config.run.storage, PATIENCE_SECONDS), "run.storage"),
         lambda: _check_gpus(config.cluster),
         lambda: _check_weights(config.evaluate, config.objective),
+        lambda: _check_scores_of_text(config.data, config.evaluate),
         _check_local_ray,
     ]
     faults = []
@@ -241,6 +242,21 @@ def _check_weights(evaluate: EvaluateConfig, objective: ObjectiveConfig) -> None
         read_weights("alexnet", evaluate.lpips_weights, "evaluate.lpips_weights")
     if vgg16:
         read_weights("vgg16", objective.perceptual.weights, "objective.perceptual.weights")
+
+
+def _check_scores_of_text(settings: DataConfig, evaluate: EvaluateConfig) -> None:
+    """Refuse a dual encoder or a text encoder that is not here. With torch, which other runs do without."""
+    if not evaluate.every_images:
+        return
+    if evaluate.matcher and "matching" in evaluate.metrics:
+        from ganrun.evaluation.matcher import open_matcher
+
+        open_matcher(evaluate.matcher, "evaluate.matcher")
+    if "colour_words" in evaluate.metrics:
+        from ganrun.models.text_encoder import open_text_encoder
+
+        if embedding := open_data(settings.shards, PATIENCE_SECONDS).index.embedding:
+            open_text_encoder(embedding.encoder, "evaluate.metrics: colour_words")
 
 
 def _check_local_ray() -> None:

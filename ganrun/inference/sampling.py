@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.io import encode_png
 
 from ganrun.config.load import parse
-from ganrun.config.schema import Config
+from ganrun.config.schema import Config, EvaluateConfig
 from ganrun.data.index import EmbeddingField, open_data
 from ganrun.errors import UserError
 from ganrun.evaluation.captioned import captioned_png
@@ -92,6 +92,17 @@ class Sampler:
             return None
         whole = open_data(data.shards, crop=data.crop)
         return open_pairs(condition, whole, self.config.objective, data, self.config.evaluate)
+
+    def pairs_in(self, shards: str, samples: int) -> PairedSamples | None:
+        """Return so many samples of other data that conditions are made of.
+
+        Raises:
+            UserError: the data cannot be read.
+        """
+        data = self.config.data
+        settings = EvaluateConfig(samples=samples)
+        whole = open_data(shards, key="--data", crop=data.crop)
+        return open_pairs(self.game.condition, whole, self.config.objective, data, settings)
 
     @torch.inference_mode()
     def images(self, z: Tensor, given: Given) -> Tensor:

@@ -132,6 +132,8 @@ def score(where: str, request: ScoreRequest, seen: Callable[[int, int], None]) -
     generated = _generated(sampler, run.seed if request.seed is None else request.seed)
     folder = storage.uri if directory.startswith("checkpoints/") else storage.uri.rpartition("/")[0]
     cache = open_storage(folder.rpartition("/")[0])
+    if request.data and generated.pairs is not None and not sampler.of_points:
+        generated = replace(generated, pairs=sampler.pairs_in(request.data, samples))
     if sampler.of_points:
         return _score_points(sampler, request, generated, samples, cache, seen)
     return _compare(generated, _reals(sampler, request, samples), samples, settings, request, cache, seen)
