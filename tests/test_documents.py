@@ -43,7 +43,7 @@ SMALL = {
     "text_to_image_fluent.yaml": [
         "model.width=4",
         "train.total_images=64",
-        "evaluate.samples=40",
+        "evaluate.samples=8",
         "cluster.cpus_per_worker=1",
     ],
     "next_frame_moving_fashion.yaml": [
