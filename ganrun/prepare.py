@@ -227,7 +227,7 @@ def _address(place: str) -> PurePath:
 
 
 def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index", list[str]]:
-    from ganrun.preparation.embed import Embedder
+    from ganrun.preparation.embed import open_embedder
     from ganrun.preparation.existing_shards import index_in_place
     from ganrun.preparation.pack import Packer, pack
     from ganrun.preparation.plan import plan_rule
@@ -239,7 +239,7 @@ def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index",
         return make_points(options.source, options.dest, options.samples or DEFAULT_SAMPLES, options.seed or 0), []
     if scheme == "table":
         return make_table(path, options.dest), []
-    embed = Embedder(options.embed) if options.embed else None
+    embed = open_embedder(options.embed)
     encoded = {"captions": f"{embed.field.encoder} sha256:{embed.field.sha256}"} if embed else {}
     source = _open_source(options, scheme, path)
     rule = plan_rule(source, options.size, options.channels, options.filter, options.format, options.workers)

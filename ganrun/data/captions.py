@@ -23,12 +23,22 @@ def read_embeddings(content: bytes | memoryview) -> NDArray[np.float32]:
     rows = np.load(io.BytesIO(content), allow_pickle=False)
     if rows.ndim != 2 or not len(rows) or rows.dtype.kind != "f":
         raise ValueError(f"{rows.dtype} of {list(rows.shape)}, not numbers [captions, N]")
+    if not np.isfinite(rows).all():
+        raise ValueError("numbers that are not finite")
     floats: NDArray[np.float32] = rows.astype(np.float32)
     return floats
 
 
 def write_embeddings(rows: NDArray[np.float32]) -> bytes:
-    """Return the content of the member for embeddings [captions, N]."""
+    """Return the content of the member for embeddings [captions, N].
+
+    Raises:
+        ValueError: a number is not finite, or too large for float16.
+    """
+    with np.errstate(over="ignore"):
+        halves = rows.astype(np.float16)
+    if not np.isfinite(halves).all():
+        raise ValueError("an embedding with numbers that are not finite, or above 65,504")
     buffer = io.BytesIO()
-    np.save(buffer, rows.astype(np.float16))
+    np.save(buffer, halves)
     return buffer.getvalue()

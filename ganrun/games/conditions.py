@@ -37,15 +37,17 @@ class UserInput:
         name: file or option that it comes from, for messages.
         picture: [C, H, W] in [-1, 1], C = 1 or 3; its size is one that the network takes.
         mask: bool [H, W], True in the hole.
-        embedding: that of a sentence, [N].
+        text: a sentence.
         clip: frames in their order, [N, C, H, W] in [-1, 1], C = 1 or 3.
+        embedding: that of the sentence, [N].
     """
 
     name: str
     picture: Tensor | None = None
     mask: Tensor | None = None
-    embedding: Tensor | None = None
+    text: str | None = None
     clip: Tensor | None = None
+    embedding: Tensor | None = None
 
 
 class Condition:

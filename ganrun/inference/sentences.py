@@ -78,8 +78,11 @@ class Illustrator:
     def given(self, sentences: Sequence[str]) -> list[Given]:
         """Return the condition of each sentence, with B = 1: its embedding, in the precision of prepared data."""
         rows = self.encoder.encode(sentences).astype(np.float16).astype(np.float32)
-        items = [UserInput("--text", embedding=torch.from_numpy(row).to(self.device, self.dtype)) for row in rows]
-        return [self.game.condition.from_user(item) for item in items]
+        placed = [torch.from_numpy(row).to(self.device, self.dtype) for row in rows]
+        return [
+            self.game.condition.from_user(UserInput("--text", text=sentence, embedding=embedding))
+            for sentence, embedding in zip(sentences, placed, strict=True)
+        ]
 
     @torch.inference_mode()
     def image(self, given: Given, number: int) -> Tensor:

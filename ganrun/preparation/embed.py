@@ -2,6 +2,7 @@
 
 import itertools
 import multiprocessing
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -10,14 +11,29 @@ import numpy as np
 
 from ganrun.data.captions import EMBEDDING, captions_of, write_embeddings
 from ganrun.data.index import EmbeddingField
-from ganrun.errors import escaped
+from ganrun.errors import UserError, escaped
 from ganrun.preparation.sources import Item
+from ganrun.storage import expand_user
 
 if TYPE_CHECKING:
     from ganrun.models.text_encoder import TextEncoder
 
 CHUNK = 256
 """Samples whose captions are encoded together."""
+
+
+def open_embedder(name: str | None) -> "Embedder | None":
+    """Return the embedder of an option; None without one. Its paths are absolute, as others read them in the index.
+
+    Raises:
+        UserError: there is no such encoder.
+    """
+    if name is None:
+        return None
+    local = name != "minilm" and "://" not in name
+    found = Embedder(os.path.abspath(expand_user(name)) if local else name)
+    _ = found.encoder
+    return found
 
 
 @dataclass(frozen=True)
@@ -67,7 +83,10 @@ class Embedder:
             if fault:
                 yield replace(item, image=None, fault=fault)
             else:
-                embedded = write_embeddings(rows[at : at + len(each)])
+                try:
+                    embedded = write_embeddings(rows[at : at + len(each)])
+                except ValueError as error:
+                    raise UserError(f"--embed: {self.name} gives {error}; take another encoder") from error
                 at += len(each)
                 yield replace(item, members={**item.members, EMBEDDING: embedded})
 

