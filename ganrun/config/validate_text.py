@@ -7,7 +7,7 @@ from ganrun.config.validate_parts import Faults
 
 FIELDS = {"embedding": "embedding", "text": "text"}
 """Fields that it reads, with their kinds: the embeddings, and the captions that are shown below pictures."""
-DECIDES = ("interpolation", "conditioning_augmentation")
+OF_GENERATOR = ("interpolation", "conditioning_augmentation")
 """Settings of what the generator learns from sentences."""
 
 
@@ -47,7 +47,7 @@ def text_conflicts(config: Config) -> Faults:
             "objective.text.interpolation: no real image belongs to what lies between two sentences, with which "
             "objective.loss: relativistic compares; set it to false, or take another loss",
         )
-    for name in DECIDES:
+    for name in OF_GENERATOR:
         if getattr(objective.text, name) and objective.feature_matching:
             yield (
                 {f"objective.text.{name}", "objective.feature_matching"},
