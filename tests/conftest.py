@@ -101,12 +101,16 @@ def write_data(folder: Path, sizes: tuple[int, ...] = SIZES, image_size: int = 1
 
 @pytest.fixture(scope="module", autouse=True)
 def registries() -> Iterator[None]:
-    """Remove what the tests of a file have registered."""
+    """Remove what the tests of a file have registered, and forget their modules: the next import registers again."""
     tables = [table for table in vars(registry).values() if isinstance(table, registry.Registry)]
-    before = [dict(table.data) for table in tables]
+    before, loaded = [dict(table.data) for table in tables], set(sys.modules)
     yield
     for table, entries in zip(tables, before, strict=True):
         table.data = entries
+    for name in set(sys.modules) - loaded:
+        values = getattr(sys.modules[name], "__dict__", {}).values()
+        if not name.startswith("ganrun.") and any(isinstance(value, registry.Registry) for value in values):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="module")
