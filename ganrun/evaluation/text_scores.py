@@ -14,7 +14,7 @@ from ganrun.data.captions import captions_of
 from ganrun.errors import UserError
 from ganrun.evaluation.feature_statistics import to_uint8
 from ganrun.evaluation.generated_images import BATCH, GeneratedImages
-from ganrun.evaluation.matcher import AMONG, Matcher, open_matcher
+from ganrun.evaluation.matcher import AMONG, Matcher, open_matcher, seen_by_matcher
 from ganrun.evaluation.paired_samples import PairedSamples
 from ganrun.evaluation.score import Features, Score, ScoreSubject, Sums
 from ganrun.games.text import Text, scaled
@@ -83,7 +83,8 @@ class Matching(Score):
         """Return the counts of this rank's pictures, float64 [4]."""
         of_pairs = GeneratedImages(generated.game, generated.networks, generated.seed, None, pairs)
         samples = min(subject.samples, pairs.samples)
-        starts, towers = range(0, samples, BATCH), self.matcher.towers
+        starts, towers, extractor = range(0, samples, BATCH), self.matcher.towers, subject.extractor
+        assert extractor is not None
         told = [of_pairs.given(start, min(BATCH, samples - start))["text"] for start in starts]
         texts = towers.of_texts(torch.cat(told).float())
         rank, ranks = (0, 1) if subject.group is None else (subject.group.rank(), subject.group.size())
@@ -93,7 +94,7 @@ class Matching(Score):
             own = torch.arange(start, start + count, device=generated.device)
             real, fake = of_pairs.truth(start, count), of_pairs.images(start, count)
             assert real is not None
-            seen, of_real = self._features(subject, fake), self._features(subject, real)
+            seen, of_real = (seen_by_matcher(images, extractor) for images in (fake, real))
             hits = (
                 torch.ones_like(own),
                 self.matcher.hits(seen, texts, own) & fake.flatten(1).isfinite().all(1),
@@ -102,11 +103,6 @@ class Matching(Score):
             )
             counts += torch.stack(hits).sum(1)
         return counts
-
-    @staticmethod
-    def _features(subject: ScoreSubject, images: Tensor) -> Tensor:
-        assert subject.extractor is not None
-        return subject.extractor(to_uint8(images)).to(images.device)
 
     def result(self, sums: Sums, features: Features | None) -> dict[str, float]:
         """Return the shares, with their standard errors."""

@@ -9,9 +9,8 @@ from torch import Tensor
 from ganrun.config.schema import Config
 from ganrun.data.index import open_data
 from ganrun.errors import UserError
-from ganrun.evaluation.feature_statistics import to_uint8
 from ganrun.evaluation.generated_images import BATCH
-from ganrun.evaluation.matcher import AMONG, LEAST, Matcher, to_file, trained_towers
+from ganrun.evaluation.matcher import AMONG, LEAST, Matcher, seen_by_matcher, to_file, trained_towers
 from ganrun.evaluation.paired_samples import PairedSamples, open_pairs
 from ganrun.games.build import condition_of
 from ganrun.games.text import scaled
@@ -73,7 +72,7 @@ def _read(pairs: PairedSamples, extractor: Extractor, seen: Callable[[int], None
     features, embeddings = [], []
     for start in range(0, pairs.samples, BATCH):
         batch = pairs.batch(start, min(BATCH, pairs.samples - start), CPU, torch.float32)
-        features.append(extractor(to_uint8(batch[pairs.target])))
+        features.append(seen_by_matcher(batch[pairs.target], extractor))
         embeddings.append(torch.stack([scaled(rows) for rows in batch["embedding"]]))
         seen(len(features[-1]))
     return torch.cat(features), torch.cat(embeddings)
