@@ -124,6 +124,7 @@ def make_pairs(place: Path) -> None:
         svg_set(place / f"json/fluent-emoji-{name}.json", colour, ["red-ball", "blue-ball"])
 
 
+@pytest.mark.drill
 def test_from_photographs_to_an_exported_model(place):
     make_pairs(place)
     said = [run(command) for block in blocks("your-images.md", "sh") for command in block.splitlines()]

@@ -8,6 +8,7 @@ import signal
 import time
 
 import psutil
+import pytest
 import torch
 
 from tests.commands import Train, ray_workers
@@ -43,7 +44,7 @@ def test_a_run_on_this_machine_alone(values, tmp_path, monkeypatch):
             with contextlib.suppress(psutil.Error):
                 priorities.add(worker.nice())
         time.sleep(0.05)
-    assert priorities == {0}
+    assert priorities == {os.nice(0)}
     assert "SPREAD WARN 1" in told.read_text()
     code, output, error = run.wait()
     folder = tmp_path / "runs" / "alone"
@@ -117,6 +118,7 @@ def test_interrupted_killed_and_resumed_it_ends_as_if_undisturbed(values, tmp_pa
         assert torch.equal(tensor, expected[name]), name
 
 
+@pytest.mark.drill
 def test_a_run_that_diverges_stops_with_its_last_good_checkpoint(values, tmp_path, ray_here):
     values["optimizer"] = {"generator": {"learning_rate": 1e200}}
     values["train"] |= {"total_images": 2_400, "nonfinite_tolerance": 3}
@@ -135,6 +137,7 @@ def test_a_run_that_diverges_stops_with_its_last_good_checkpoint(values, tmp_pat
         assert torch.isfinite(tensor).all(), name
 
 
+@pytest.mark.drill
 def test_a_shard_corrupt_behind_the_index_ends_the_run_at_once(values, tmp_path, ray_here):
     folder = write_data(tmp_path / "data")
     shard = folder / "000003.tar"

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ganrun.benchmarks import unit_costs
+from ganrun.benchmarks import memory, unit_costs
 from ganrun.benchmarks.simulated_reads import Cache, Reads, play_epoch
 from ganrun.config.run_spec import RunSpec
 from ganrun.config.schema import DataConfig
@@ -98,7 +98,7 @@ def measure(spec: RunSpec) -> dict[str, Any]:
     if spec.target.kind != "image":
         raise UserError("data.fields.image: not of kind image, but bench scale counts how images are read")
     torch.set_num_threads(max(1, int(spec.cluster.cpus_per_worker)))
-    found = count(spec)
+    found, forecast = count(spec), _memory(spec)
     loads = {gpus: load(found, gpus) for gpus in GPUS}
     first = next((gpus for gpus in GPUS if max(loads[gpus].values()) > 1), None)
     last = loads[first or GPUS[-1]]
@@ -116,12 +116,24 @@ def measure(spec: RunSpec) -> dict[str, Any]:
         "bottleneck_gpus": first,
         "units": found.named(),
         "loads": {str(gpus): shares for gpus, shares in loads.items()},
+        "memory_forecast_bytes": forecast and forecast.total,
+        "memory": forecast and forecast._asdict(),
         "resume_read_seconds": found.stored.checkpoint_bytes / STORAGE_BYTES,
         "resume_broadcast_seconds": {
             str(gpus): broadcast_seconds(found.stored.checkpoint_bytes, gpus) for gpus in GPUS
         },
         "lanes": many_lanes(spec.run.seed, spec.data),
     }
+
+
+def _memory(spec: RunSpec) -> memory.Memory | None:
+    """Forecast the memory of a GPU with one slot; None where the user's own code cannot run without numbers."""
+    try:
+        return memory.forecast(spec)
+    except (RuntimeError, NotImplementedError):
+        if spec.run.imports:
+            return None
+        raise
 
 
 def count(spec: RunSpec) -> Units:
@@ -201,6 +213,7 @@ def describe(result: dict[str, Any]) -> str:
     return "\n".join(
         [
             *(f"{name:<42} {value}" for name, value in _printed(result["units"])),
+            f"{'memory of a GPU with one slot':<42} {_memory_in_words(result['memory'])}",
             "",
             "shares of what there is (the limits are assumed: see the top of ganrun/benchmarks/scale.py)",
             *("".join(row) for row in rows),
@@ -212,6 +225,13 @@ def describe(result: dict[str, Any]) -> str:
             f"shards fetched of a node of {NODE_GPUS}, which shows {lanes['shards_shown_by_a_node']:.0f}: {fetched}",
         ]
     )
+
+
+def _memory_in_words(parts: dict[str, int] | None) -> str:
+    if parts is None:
+        return "no forecast: the config's own code reads numbers, which a forecast has not"
+    listed = ", ".join(f"{name} {size / 2**20:,.1f}" for name, size in parts.items())
+    return f"{sum(parts.values()) / 2**20:,.1f} MiB: {listed}"
 
 
 def _printed(values: dict[str, float | None]) -> Iterator[tuple[str, str]]:

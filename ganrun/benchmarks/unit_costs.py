@@ -173,6 +173,14 @@ def _rank(rank: int, spec: RunSpec, folder: str) -> None:
     """Count a round: the function of each of the two processes."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=RANKS)
+    found = _count_of_rank(rank, spec)  # What uses the group is gone before the group: else the process may abort.
+    if rank == 0:
+        Path(folder, "found").write_text(json.dumps(found._asdict()))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def _count_of_rank(rank: int, spec: RunSpec) -> Round:
     slots = _Counting(RANKS, rank, RANKS)
     state = played(spec, slots)  # DistributedDataParallel builds its buckets in the first round.
     gradients, buckets = Counter[str](), Counter[str]()
@@ -186,7 +194,7 @@ def _rank(rank: int, spec: RunSpec, folder: str) -> None:
     norms, sums = sum(slots.gathered), len(slots.gathered) + buckets.total()
     slots.gathered.clear()
     state.recorder.read()
-    found = Round(
+    return Round(
         gradient_bytes={name: gradients[name] // turns[name] for name in turns},
         turns=turns,
         fresh_turns=sum(
@@ -198,9 +206,6 @@ def _rank(rank: int, spec: RunSpec, folder: str) -> None:
         operations=operations.count,
         tick_bytes=sum(slots.gathered),
     )
-    if rank == 0:
-        Path(folder, "found").write_text(json.dumps(found._asdict()))
-    dist.destroy_process_group()
 
 
 def _hook(player: str, gradients: Counter[str], buckets: Counter[str]) -> Any:

@@ -27,6 +27,7 @@ from ganrun.config.field_types import (
 )
 from ganrun.config.field_types import FieldConfig as FieldConfig
 from ganrun.config.own import OwnValues
+from ganrun.config.schedules import ScheduledWhole
 from ganrun.config.schema_duality_gap import DualityGapConfig
 from ganrun.config.schema_objective import ObjectiveConfig
 from ganrun.config.schema_optimizer import OptimizerConfig
@@ -137,8 +138,10 @@ class TrainConfig(Section):
     """Compute precision. bf16: autocast over float32 weights, or float32 with a note where there is no support."""
     capture: Annotated[Literal["auto", "on", "off"], BeforeValidator(on_or_off)] = "auto"
     """Rounds as CUDA graphs, on a GPU. auto: if they compute the same and are faster; on: or an error; off: eager."""
-    average_half_life_images: Whole = 10_000
-    """Half-life of the EMA generator in real images; 0: no averaging."""
+    checkpoint_activations: bool = False
+    """Compute the activations of each block again in the backward pass: less memory, more time, the same gradients."""
+    average_half_life_images: ScheduledWhole = 10_000
+    """Half-life of the EMA generator in real images, or a schedule; 0: no averaging."""
     tick_images: Count = 5_000
     """Real images between ticks, at which losses are read and samples drawn."""
     nonfinite_tolerance: Whole = 10

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from ganrun.config.field_types import FIXED, Count, NotNegative, Positive, Section, Share, Whole, listed
+from ganrun.config.schedules import ScheduledNotNegative, ScheduledPositive, ScheduledShare
 from ganrun.config.score_names import HORIZONS
 
 
@@ -128,9 +129,9 @@ class ObjectiveConfig(Section):
     """Network of the term perceptual."""
     discriminator_turns: Annotated[Count, Field(json_schema_extra=FIXED)] = 1
     """Discriminator turns per round, each on a new batch."""
-    penalties: Annotated[dict[str, Positive], Field(json_schema_extra=FIXED)] = {}
+    penalties: Annotated[dict[str, ScheduledPositive], Field(json_schema_extra=FIXED)] = {}
     """Gradient penalties on the discriminator with their weights: r1, r2, wgan_gp, wgan_lp (one-sided), dragan,
-    matching_aware (of the condition text)."""
+    matching_aware (of the condition text). A weight may be a schedule."""
     penalty_every_rounds: Annotated[Count, Field(json_schema_extra=FIXED)] = 1
     """Lazy regularisation: rounds per evaluation of the penalties, whose weight is multiplied by the same number."""
     weight_clip: Annotated[NotNegative, Field(json_schema_extra=FIXED)] = 0.0
@@ -141,14 +142,16 @@ class ObjectiveConfig(Section):
     """One-sided label smoothing, 0 to 1: target 1 - s for real images; only for minimax and non_saturating."""
     label_flipping: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
     """Share of real-fake pairs whose labels are swapped for the discriminator; only for minimax and non_saturating."""
-    instance_noise: Annotated[NotNegative, Field(json_schema_extra=FIXED)] = 0.0
-    """Initial standard deviation of Gaussian noise on all discriminator inputs; 0: none."""
+    instance_noise: Annotated[ScheduledNotNegative, Field(json_schema_extra=FIXED)] = 0.0
+    """Initial standard deviation of Gaussian noise on all discriminator inputs, or a schedule; 0: none."""
     instance_noise_images: Annotated[Count, Field(json_schema_extra=FIXED)] = 100_000
-    """Real images over which instance noise decays linearly to 0."""
+    """Real images over which an instance noise that is a number decays linearly to 0."""
     diffaugment: Annotated[
         tuple[Literal["color", "translation", "cutout"], ...], BeforeValidator(listed), Field(json_schema_extra=FIXED)
     ] = ()
     """DiffAugment transforms on all discriminator inputs, for small data sets: color, translation, cutout."""
+    ada_probability: Annotated[ScheduledShare, Field(json_schema_extra=FIXED)] = 0.0
+    """Probability of ADA's transforms if it is fixed or has a schedule, in place of ada_target; 0: none."""
     ada_target: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
     """Target of adaptive augmentation (ADA) for the mean of sign(D(real)), 0.6 in the paper; 0: no ADA."""
     ada_images: Annotated[Count, Field(json_schema_extra=FIXED)] = 500_000

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from ganrun.config.field_types import FIXED, NotNegative, Positive, Section, Share, Whole
+from ganrun.config.schedules import Schedule, ScheduledPositive, ScheduledShare, value_at
 
 
 class PlayerOptimizerConfig(Section):
@@ -13,12 +14,13 @@ class PlayerOptimizerConfig(Section):
     name: Annotated[str, Field(json_schema_extra=FIXED)] = "adam"
     """Algorithm: adam (Kingma & Ba 2015), adamw (decoupled weight decay), sgd, or one of run.imports."""
 
-    learning_rate: Positive = 2e-4
-    """Learning rate after warm-up and before decay."""
-    beta1: Share = 0.5
-    """Decay of the first moment of adam and adamw, 0 to 1."""
-    beta2: Share = 0.999
-    """Decay of the second moment of adam and adamw, 0 to 1."""
+    learning_rate: ScheduledPositive = 2e-4
+    """Learning rate after warm-up and before decay; as all numbers that may change over the run either a number, or
+    {schedule: linear or cosine, from: A, to: B, until_images: N}."""
+    beta1: ScheduledShare = 0.5
+    """Decay of the first moment of adam and adamw, 0 to 1; may be a schedule."""
+    beta2: ScheduledShare = 0.999
+    """Decay of the second moment of adam and adamw, 0 to 1; may be a schedule."""
     epsilon: Positive = 1e-8
     """Term added to the denominator, the root of the second moment."""
     momentum: Share = 0.0
@@ -31,6 +33,20 @@ class PlayerOptimizerConfig(Section):
     """Real images over which the learning rate rises linearly from 0."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Decay of the learning rate to 0 at train.total_images; constant: no decay."""
+
+    def at(self, images: int) -> "PlayerOptimizerConfig":
+        """Return the settings after `images`, all of them numbers; the decay by `schedule` is not in it."""
+        numbers = {name: value_at(getattr(self, name), images) for name in ("learning_rate", "beta1", "beta2")}
+        return self.model_copy(update=numbers)
+
+    def betas_at(self, images: int) -> tuple[float, float]:
+        """Return beta1 and beta2 after `images`."""
+        return value_at(self.beta1, images), value_at(self.beta2, images)
+
+    @property
+    def betas_change(self) -> bool:
+        """True if a decay of a moment has a schedule."""
+        return isinstance(self.beta1, Schedule) or isinstance(self.beta2, Schedule)
 
 
 class OptimizerConfig(Section):

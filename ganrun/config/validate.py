@@ -55,9 +55,10 @@ def faults_of(error: ValidationError, unresolved: set[str]) -> list[str]:
     """Return one fault per key; Pydantic has one per member of a union."""
     faults: dict[str, str] = {}
     for detail in error.errors():
-        unknown = detail["type"] == "extra_forbidden"
-        key = ".".join(map(str, detail["loc"])) if unknown else dotted(detail["loc"])
-        if unknown or not {key, ".".join(map(str, detail["loc"]))} & unresolved:
+        unknown, location = detail["type"] == "extra_forbidden", list(map(str, detail["loc"]))
+        key = ".".join(location) if unknown else dotted(detail["loc"])
+        # Members of unions follow the key.
+        if unknown or unresolved.isdisjoint(".".join(location[:end]) for end in range(1, len(location) + 1)):
             faults.setdefault(key, _fault(key, detail))
     return list(faults.values())
 

@@ -2,6 +2,7 @@
 
 from ganrun.config.field_types import Section
 from ganrun.config.registry import CROSS_ENTROPIES, DIFFERENCES, NETWORKS, NetworkFamily
+from ganrun.config.schedules import Schedule
 from ganrun.config.schema import Config
 from ganrun.config.schema_objective import PerceptualConfig
 from ganrun.config.validate_parts import Faults
@@ -219,5 +220,16 @@ def loss_conflicts(config: Config) -> Faults:
         yield (
             {"objective.ada_target", "objective.loss"},
             f"objective.ada_target: {objective.ada_target} watches the sign of D(real), which says nothing with "
-            f"objective.loss: {objective.loss}; leave it 0, and take objective.diffaugment",
+            f"objective.loss: {objective.loss}; leave it 0, and take objective.ada_probability or diffaugment",
+        )
+    if objective.ada_target and objective.ada_probability:
+        yield (
+            {"objective.ada_target", "objective.ada_probability"},
+            "objective.ada_probability: is set beside objective.ada_target, which adapts it; leave one of them out",
+        )
+    if isinstance(objective.instance_noise, Schedule) and "instance_noise_images" in objective.model_fields_set:
+        yield (
+            {"objective.instance_noise", "objective.instance_noise_images"},
+            "objective.instance_noise_images: has no effect beside the until_images of objective.instance_noise; leave "
+            "it out",
         )

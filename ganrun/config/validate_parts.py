@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from ganrun.config.schedules import Schedule
 from ganrun.config.schema import Config, EvaluateConfig
 from ganrun.config.schema_optimizer import PlayerOptimizerConfig
 from ganrun.config.score_names import HIGHER_IS_BETTER, OF_GAMES, OF_HOLES, OF_HORIZONS, OF_POINTS, PAIRED
@@ -127,6 +128,13 @@ def optimizer_conflicts(config: Config) -> Faults:
                     f"{where}.{key}: {value} has no effect with {where}.name: {settings.name}; leave it out, "
                     f"or take {having}",
                 )
+        if isinstance(settings.learning_rate, Schedule) and settings.schedule != "constant":
+            where = f"optimizer.{player}"
+            yield (
+                {f"{where}.schedule", f"{where}.learning_rate"},
+                f"{where}.schedule: {settings.schedule}, but {where}.learning_rate has a schedule of its own; leave "
+                "one of them out",
+            )
 
 
 def direction(metric: str, mode: str | None) -> str | None:

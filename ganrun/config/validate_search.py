@@ -7,6 +7,8 @@ from ganrun.config.schema_tune import MutationConfig, TuneConfig
 from ganrun.config.tunable import TUNABLE, is_tunable, value_of
 
 Faults = Iterator[tuple[set[str], str]]
+ADA = ("objective.ada_target", "objective.ada_probability")
+"""Keys whose 0 means no augmentation: another game."""
 
 
 def search_conflicts(config: Config) -> Faults:
@@ -75,7 +77,9 @@ def _mutation_conflicts(config: Config, key: str, mutation: MutationConfig) -> F
         yield {where}, f"{where}: {given[0]}: {list(mutation.ends)} should be two numbers, the smaller first"
     elif mutation.choice is None and isinstance(value_of(config, key), bool | str | list):
         yield {where}, f"{where}: {given[0]} draws numbers, but it is {value_of(config, key)!r}; use choice"
-    if key == "objective.ada_target" and not all(mutation.ends):
+    if isinstance(value_of(config, key), dict):
+        yield {where}, f"{where}: changes a number, but {key} has a schedule; give {key} a number"
+    if key in ADA and not all(mutation.ends):
         yield {where}, f"{where}: 0 is no weaker augmentation but none at all, which is structural; begin above 0"
 
 
@@ -94,7 +98,7 @@ def schedule_conflicts(config: Config) -> Faults:
         for key in entry:
             if key != "images" and not is_tunable(key):
                 yield {"train.schedule"}, _not_tunable(f"{where}.{key}")
-            if key == "objective.ada_target" and bool(entry[key]) != bool(config.objective.ada_target):
+            if key in ADA and bool(entry[key]) != bool(value_of(config, key)):
                 yield {"train.schedule"}, f"{where}.{key}: cannot be turned on or off on the way"
 
 

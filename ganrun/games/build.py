@@ -13,6 +13,7 @@ from ganrun.games.calls import takes_given
 from ganrun.games.check import check_game
 from ganrun.games.conditions import Condition, build_condition
 from ganrun.games.game import Game
+from ganrun.models.checkpointing import checkpoint_activations
 from ganrun.rng import key
 
 
@@ -40,6 +41,8 @@ def build_game(config: Config, device: torch.device) -> Game:
             raise UserError(f"{keys}: cannot be built: {describe(error, config.run.imports)}") from error
     for network in game.networks.values():
         network.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
+        if config.train.checkpoint_activations:
+            checkpoint_activations(network)
     for player in game.players:
         player.to(device=device, dtype=dtype)
     for tracker in game.trackers.values():

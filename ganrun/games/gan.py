@@ -53,13 +53,14 @@ class DiscriminatorPlayer(Player):
         wrong_logits = [judge(discriminator, real, c, own.under("wrong")) for c in objective.mismatched(seen)]
         loss, parts = objective.discriminate(real_logits, fake_logits, wrong_logits, noise)
         penalties = objective.penalise(discriminator, real, fake, seen, noise)
-        return Loss(sum(penalties.values(), start=loss), parts | self._parts(real_logits, fake_logits, penalties))
+        parts |= self._parts(real_logits, fake_logits, penalties, noise)
+        return Loss(sum(penalties.values(), start=loss), parts)
 
-    def _parts(self, real_logits: Tensor, fake_logits: Tensor, penalties: dict[str, Tensor]) -> dict[str, Tensor]:
-        parts = {"logit/real": real_logits.detach().mean(), "logit/fake": fake_logits.detach().mean()}
+    def _parts(self, real: Tensor, fake: Tensor, penalties: dict[str, Tensor], noise: KeyedNoise) -> dict[str, Tensor]:
+        parts = {"logit/real": real.detach().mean(), "logit/fake": fake.detach().mean()}
         if adaptive := self.objective.augment.adaptive:
-            parts[adaptive.watches] = real_logits.detach().sign().mean()
-            parts["augmentation/strength"] = adaptive.strength
+            parts[adaptive.watches] = real.detach().sign().mean()
+            parts["augmentation/strength"] = adaptive.strength_in(noise)
         parts |= logged(self.owned["discriminator"])
         return parts | {f"penalty/{name}": penalty.detach() for name, penalty in penalties.items()}
 

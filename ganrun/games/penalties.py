@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ganrun.config.schedules import Schedule
 from ganrun.models.given import Given
 from ganrun.models.normalization import without_batch_stats
+from ganrun.models.precision import full_precision
 from ganrun.rng import KeyedNoise
 
 Discriminator = Callable[[Tensor, Given], Tensor]
@@ -100,11 +102,11 @@ class Penalties:
     penalty is part of the same step as the loss, so Adam needs no correction.
 
     Attributes:
-        weighted: (penalty, weight) by name.
+        weighted: (penalty, weight) by name. A weight may be a schedule.
         every_rounds: k.
     """
 
-    weighted: Mapping[str, tuple[Penalty, float]]
+    weighted: Mapping[str, tuple[Penalty, float | Schedule]]
     every_rounds: int = 1
 
     def are_due(self, round: int) -> bool:
@@ -122,11 +124,18 @@ class Penalties:
         if not self.are_due(noise.round):
             return {}
         real, fake = real.to(noise.dtype), fake.to(noise.dtype)
-        with torch.autocast(noise.device.type, enabled=False), without_batch_stats():
+        with full_precision(noise.device), without_batch_stats():
             return {
-                name: weight * penalty(discriminator, real, fake, _for(penalty, given), noise) * self.every_rounds
+                name: _now(name, weight, noise)
+                * penalty(discriminator, real, fake, _for(penalty, given), noise)
+                * self.every_rounds
                 for name, (penalty, weight) in self.weighted.items()
             }
+
+
+def _now(name: str, weight: float | Schedule, noise: KeyedNoise) -> float | Tensor:
+    """Return the weight of a penalty in this round."""
+    return noise.scheduled(weight.at, f"penalty/{name}/weight") if isinstance(weight, Schedule) else weight
 
 
 def _for(penalty: Penalty, given: Given) -> Any:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ganrun.models.density import LEVELS, AddOverRanks, Density, Passes, dequantised, quantised, standard_normal
+from ganrun.models.precision import full_precision
 from ganrun.rng import KeyedNoise
 
 MARGIN = 0.05
@@ -257,7 +258,7 @@ class Flow(Density):
         """Return log q(y) of y [B, C, H, W] in [0, 1), [B]."""
         x, determinant = self.logit(y)
         # Low precision would leave the map, and the inverse of its weights, to rounding.
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             z, further = self.sequence(x)
         nats: Tensor = standard_normal(z) + determinant + further
         return nats

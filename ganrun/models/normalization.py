@@ -1,8 +1,8 @@
 """Batch norm with statistics per slot instead of per worker, so that results do not depend on the number of workers."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar, Token
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ MOMENTUM = 0.1
 """Weight of a round's statistics in the update of the running ones, as in `nn.BatchNorm2d`."""
 
 _recording = ContextVar("recording", default=True)
+_repeating = ContextVar("repeating", default=False)
 
 
 @contextmanager
@@ -22,6 +23,31 @@ def without_batch_stats() -> Iterator[None]:
         yield
     finally:
         _recording.reset(token)
+
+
+def recomputation() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Return contexts for a forward pass and for its repetition in the backward pass.
+
+    The repetition records no statistics, and runs the same kernels: it is within `without_batch_stats` if the forward
+    pass is.
+    """
+    return nullcontext(), _Repetition(_recording.get())
+
+
+class _Repetition(AbstractContextManager[None]):
+    """Context of a repeated forward pass; it is entered once for each backward pass through it."""
+
+    def __init__(self, recording: bool) -> None:
+        self._recording = recording
+        self._tokens: list[tuple[Token[bool], Token[bool]]] = []
+
+    def __enter__(self) -> None:
+        self._tokens.append((_recording.set(self._recording), _repeating.set(True)))
+
+    def __exit__(self, *_: object) -> None:
+        recording, repeating = self._tokens.pop()
+        _recording.reset(recording)
+        _repeating.reset(repeating)
 
 
 class SlotBatchNorm2d(nn.BatchNorm2d):
@@ -50,7 +76,8 @@ class SlotBatchNorm2d(nn.BatchNorm2d):
             return F.batch_norm(x, None, None, gain, bias, True, 0.0, self.eps)
         # With momentum 1 the kernel writes the mean and unbiased variance of the batch into the first two parts.
         statistics = torch.ones(2 * self.num_features + 1, device=x.device, dtype=self.weight.dtype)
-        self.recorded.setdefault(self.slot, []).append(statistics)
+        if not _repeating.get():
+            self.recorded.setdefault(self.slot, []).append(statistics)
         mean, variance = statistics[: self.num_features], statistics[self.num_features : -1]
         return F.batch_norm(x, mean, variance, gain, bias, True, 1.0, self.eps)
 

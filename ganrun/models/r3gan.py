@@ -1,6 +1,8 @@
 """Networks of R3GAN without normalisation layers (Huang et al. 2024, arXiv:2501.05441, config E).
 
-Written from the text of the paper: section 3 for the layers, appendix D and table 9 for widths and classes.
+Written from the text of the paper: section 3 for the layers, appendix D and table 9 for widths and classes. With equal
+weights the outputs are those of the authors' networks: the filter sees zeros beyond the border, and the blocks at 4x4
+are computed in the precision of the weights within autocast, too.
 
 Shapes: B batch, Z latent size, K classes, C image channels, S image size, W `model.width`. Channels are W at S x S,
 double at each halving down to 32 x 32 and then stay. Table 9: W = 768 at S = 32, 384 at 64, 96 at 256, all with Z = 64.
@@ -23,6 +25,7 @@ from torch.nn import functional as F
 
 from ganrun.config.schema import DataConfig, ModelConfig
 from ganrun.models.given import Given, label_of, pictures_of, with_pictures
+from ganrun.models.precision import full_precision
 from ganrun.models.text import TextInput, TextProjection
 from ganrun.rng import KeyedNoise
 
@@ -96,8 +99,16 @@ def features_of(layers: nn.Sequential, images: Tensor) -> list[Tensor]:
     for layer in layers:
         if isinstance(layer, Transition):
             found.append(x)
-        x = layer(x)
+        x = _applied(layer, x)
     return [*found, x]
+
+
+def _applied(layer: nn.Module, x: Tensor) -> Tensor:
+    """Return layer(x), at the lowest resolution in the precision of the weights."""
+    if isinstance(layer, Transition) or x.shape[-1] > BOTTOM:
+        return layer(x)  # type: ignore[no-any-return]
+    with full_precision(x.device):
+        return layer(x.to(next(layer.parameters()).dtype))  # type: ignore[no-any-return]
 
 
 class Generator(nn.Module):
@@ -140,11 +151,12 @@ class Generator(nn.Module):
             z = torch.cat([z, self.text(given, noise).to(z.dtype)], dim=1)
         if self.embedding is not None:
             z = torch.cat([z, self.embedding(label_of(given)).to(z.dtype)], dim=1)
-        x: Tensor = self.basis * self.modulation(z)[:, :, None, None]
+        with full_precision(z.device):
+            x: Tensor = self.basis * self.modulation(z)[:, :, None, None]
         features = self.encoder(pictures_of(given, self.pictures)) if self.encoder else []
         x = x + features.pop() if features else x
         for layer in self.layers:
-            x = layer(x)
+            x = _applied(layer, x)
             if features and isinstance(layer, Transition):
                 x = x + features.pop()
         return x
@@ -181,10 +193,12 @@ class Discriminator(nn.Module):
 
     def forward(self, images: Tensor, given: Given | Tensor | None = None) -> Tensor:
         """Return logits [B]; with classes or a sentence D(x) = embed(c) . D'(x) (appendix D)."""
-        outputs: Tensor = self.linear(self.features(images, given))
-        if self.text is not None:
-            logits: Tensor = (self.text(given) * outputs).sum(1) / outputs.shape[1] ** 0.5
-            return logits
+        features = self.features(images, given)
+        with full_precision(images.device):
+            outputs: Tensor = self.linear(features)
+            if self.text is not None:
+                logits: Tensor = (self.text(given) * outputs).sum(1) / outputs.shape[1] ** 0.5
+                return logits
         return outputs.squeeze(1) if self.embedding is None else (self.embedding(label_of(given)) * outputs).sum(1)
 
 
@@ -206,10 +220,16 @@ def r3gan(
 
 
 def _resample(x: Tensor, scale: float) -> Tensor:
-    """Resample bilinearly. Downsampling is antialiased: the filter widens to (1, 3, 3, 1) / 8 on each axis."""
+    """Resample with the filter (1, 3, 3, 1) on each axis and zeros beyond the border.
+
+    Up it is bilinear interpolation, and down the antialiased one, of the picture with a margin of zeros.
+    """
     # antialias=True is not implemented for bf16 on the CPU.
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    return F.interpolate(wide, scale_factor=scale, mode="bilinear", antialias=scale < 1).to(x.dtype)
+    margin, cut = (1, 2) if scale > 1 else (2, 1)
+    framed = F.pad(wide, (margin,) * 4)
+    resampled = F.interpolate(framed, scale_factor=scale, mode="bilinear", antialias=scale < 1)
+    return resampled[..., cut:-cut, cut:-cut].to(x.dtype)
 
 
 def _initialise(network: nn.Module) -> None:

@@ -197,7 +197,9 @@ def fit(config: RunSpec, box: Any, command: Exploit | None = None) -> str | None
         # gloo besides nccl: collectives of host values must not wait for GPUs.
         # The timeout of collectives exceeds the retry budget of the storage, during which a rank may be late.
         backend_config=RendezvousConfig(
-            backend="cpu:gloo,cuda:nccl" if gpus else "gloo", timeout_s=config.run.patience_seconds + 120
+            backend="cpu:gloo,cuda:nccl" if gpus else "gloo",
+            timeout_s=config.run.patience_seconds + 120,
+            uri=config.run.uri,
         ),
         scaling_config=ScalingConfig(
             num_workers=cluster.workers,

@@ -32,6 +32,8 @@ class RendezvousConfig(BackendConfig):  # type: ignore[misc]
     """Backend of torch.distributed."""
     timeout_s: int
     """Timeout of a collective in seconds."""
+    uri: str
+    """URI of the run's folder."""
 
     @property
     def backend_cls(self) -> type["_Rendezvous"]:
@@ -44,7 +46,7 @@ class _Rendezvous(Backend):  # type: ignore[misc]
 
     def on_start(self, worker_group: Any, backend_config: RendezvousConfig) -> None:
         workers = len(worker_group)
-        ready = worker_group.execute_async(_prepare)
+        ready = worker_group.execute_async(_prepare, backend_config.uri)
         address = worker_group.execute_single(0, _open_store, workers, backend_config.timeout_s)
         arguments = (workers, backend_config.backend, address, backend_config.timeout_s)
         joining = [worker_group.execute_single_async(rank, _join, rank, *arguments) for rank in range(workers)]
@@ -61,9 +63,10 @@ _stores: list[Any] = []
 """Keeps the store of rank 0 alive as long as its process."""
 
 
-def _prepare() -> None:
-    """Import the worker's modules, and set RANK, WORLD_SIZE and so on as torchrun does."""
+def _prepare(uri: str) -> None:
+    """Import the worker's modules, record collectives, and set RANK, WORLD_SIZE and so on as torchrun does."""
     import_module("ganrun.worker.worker")
+    import_module("ganrun.worker.flight_recorder").switch_on(uri)
     context = ray.train.get_context()
     for name in ("world_rank", "world_size", "local_rank", "local_world_size", "node_rank"):
         variable = "RANK" if name == "world_rank" else name.upper()

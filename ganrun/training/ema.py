@@ -48,7 +48,7 @@ class EMA:
         self.network.load_state_dict(state_dict)
 
 
-def ema_weight(half_life_images: int, images: int, images_shown: int) -> float:
+def ema_weight(half_life_images: float, images: int, images_shown: int) -> float:
     """Return the weight of the network after a round of `images`, the last of `images_shown`: 1 - decay."""
     half_life = min(half_life_images, RAMP * images_shown)
     return 1 - 0.5 ** (images / half_life) if half_life > 0 else 1.0

@@ -4,7 +4,7 @@ A built-in optimizer treats every number alike, so it steps whole blocks: one ke
 An optimizer of the user's own gets the parameters one by one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +67,8 @@ class PlayerOptimizer:
         self.built_in = build in ELEMENTWISE
         self.in_blocks = self.built_in and not unused
         stepped = [block.whole for block in self.blocks] if self.in_blocks else list(self.parameters.values())
-        self.optimizer: torch.optim.Optimizer = build(stepped, settings)
+        first = settings if self.built_in else settings.at(0)
+        self.optimizer: torch.optim.Optimizer = build(stepped, first)
 
     @property
     def gradients(self) -> dict[str, Tensor]:
@@ -100,13 +101,14 @@ class PlayerOptimizer:
         return norm
 
     @torch.no_grad()
-    def step(self, norm: Tensor, skipped: Tensor, learning_rate: Tensor) -> None:
+    def step(self, norm: Tensor, skipped: Tensor, learning_rate: Tensor, betas: Sequence[Tensor] = ()) -> None:
         """Take one step, unless `skipped` is 1; then weights, moments and step count stay.
 
         Args:
             norm: norm of the gradient, scalar.
             skipped: 0 or 1, float scalar on the device.
             learning_rate: scalar in fixed memory; it is read by the device.
+            betas: beta1 and beta2, too; only an Adam whose betas change reads them.
         """
         if clip := self.settings.clip_norm:
             factor = (clip / (norm + 1e-6)).clamp(max=1.0)
@@ -118,6 +120,8 @@ class PlayerOptimizer:
                     parameter.grad = gradient if parameter.grad is not None else None
         if self.built_in:
             self.optimizer.param_groups[0]["lr"] = learning_rate
+            if self.settings.betas_change:
+                self.optimizer.param_groups[0]["betas"] = tuple(betas)
             # The kernel reads both as a GradScaler sets them.
             self.optimizer.grad_scale, self.optimizer.found_inf = None, skipped  # type: ignore[attr-defined]
             self.optimizer.step()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ganrun.config.schedules import value_at
 from ganrun.config.schema_optimizer import PlayerOptimizerConfig
 from ganrun.errors import UserError
 from ganrun.games.game import Batch, Game, Loss, Player
@@ -162,17 +163,17 @@ class PlayerStep:
         self.optimizer.gather()
         return rows
 
-    def apply(self, rows: list[dict[str, Tensor]], learning_rate: Tensor) -> StepResult:
+    def apply(self, rows: list[dict[str, Tensor]], learning_rate: Tensor, betas: Sequence[Tensor] = ()) -> StepResult:
         """Step the optimizer unless a gradient is not finite. Decided on the device, without a sync.
 
         Args:
             rows: of `backward`.
-            learning_rate: scalar in fixed memory.
+            learning_rate, betas: scalars in fixed memory, see `PlayerOptimizer.step`.
         """
         with span(f"{self.player.name}: step"):
             norm = self.optimizer.norm()
             skipped = (~torch.isfinite(norm)).float()
-            self.optimizer.step(norm, skipped, learning_rate)
+            self.optimizer.step(norm, skipped, learning_rate, betas)
             self.player.after_step()
         for row in rows:
             row[GRADIENT_NORM.of(self.player.name)] = norm
@@ -211,7 +212,7 @@ def has_bf16(device: torch.device) -> bool:
 
 def learning_rate(settings: PlayerOptimizerConfig, images: int, total_images: int) -> float:
     """Return the learning rate after `images`: linear warm-up, then decay to 0 by `settings.schedule`."""
-    rate, warmup = settings.learning_rate, settings.warmup_images
+    rate, warmup = value_at(settings.learning_rate, images), settings.warmup_images
     if images < warmup:
         return rate * images / warmup
     share = min((images - warmup) / max(total_images - warmup, 1), 1.0)

@@ -32,7 +32,7 @@ class HostRing:
         on_gpu = device.type == "cuda"
         self._hosts = [torch.zeros(size, dtype=dtype, pin_memory=on_gpu) for _ in range(RING if on_gpu else 1)]
         self._events: list[Any] = [_event() for _ in self._hosts] if on_gpu else []
-        self.block = torch.zeros(size, dtype=dtype, device=device) if on_gpu else self._hosts[0]
+        self.block = self._hosts[0] if device.type == "cpu" else torch.zeros(size, dtype=dtype, device=device)
         self._next = 0
 
     def begin(self) -> Tensor:
@@ -43,8 +43,9 @@ class HostRing:
 
     def end(self) -> None:
         """Copy what was filled to the device, in the order of its stream."""
-        if self._events:
+        if self.block is not self._hosts[0]:
             self.block.copy_(self._hosts[self._next], non_blocking=True)
+        if self._events:
             self._events[self._next].record()
             self._next = (self._next + 1) % len(self._hosts)
 
@@ -108,9 +109,10 @@ class RoundNoise:
 
 @dataclass(frozen=True)
 class Numbers:
-    """Numbers of a round: a learning rate for each turn, and the weight of the networks in their averages."""
+    """Numbers of a round."""
 
-    rates: list[float]
+    rates: list[tuple[float, float, float]]
+    """Learning rate, beta1 and beta2 of each turn."""
     ema_weight: float
 
 
@@ -120,7 +122,8 @@ class RoundInputs:
     Attributes:
         noise: random and scheduled numbers.
         batches: for each fresh batch of the round and each owned slot, its fields.
-        rates: learning rate of each turn: float64 on a CPU and float32 on a GPU, as the fused optimizers read it.
+        rates: learning rate, beta1 and beta2 of each turn: float64 on a CPU and float32 on a GPU, as the fused
+            optimizers read the first.
         ema_weight: scalar in the run's dtype.
     """
 
@@ -128,15 +131,16 @@ class RoundInputs:
         self.noise = RoundNoise(dtype, device)
         self.batches: list[list[dict[str, Field]]] = []
         rates = torch.float32 if device.type == "cuda" else torch.float64
-        self._rates, self._weight = HostRing(turns, rates, device), HostRing(1, dtype, device)
-        self.rates, self.ema_weight = self._rates.block.unbind(), self._weight.block[0]
+        self._rates, self._weight = HostRing(3 * turns, rates, device), HostRing(1, dtype, device)
+        self.rates = [turn.unbind() for turn in self._rates.block.view(turns, 3)]
+        self.ema_weight = self._weight.block[0]
 
     def fill(
         self, batches: Sequence[list[RawBatch]], numbers: Numbers, noise_of: Callable[[KeyedNoise], KeyedNoise]
     ) -> None:
         """Write the inputs of the next round."""
         self._fill_batches(batches)
-        self._rates.begin().copy_(torch.tensor(numbers.rates, dtype=torch.float64))
+        self._rates.begin().copy_(torch.tensor(numbers.rates, dtype=torch.float64).flatten())
         self._rates.end()
         self._weight.begin().fill_(numbers.ema_weight)
         self._weight.end()

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from ganrun.config.schedules import value_at
 from ganrun.config.schema import DataConfig, RunConfig, TrainConfig
 from ganrun.config.schema_optimizer import OptimizerConfig
 from ganrun.data.decode import RawBatch, normalised
@@ -201,7 +202,7 @@ class TrainingState:
         """
         number, skipped = self.images // self.round_images, []
         batches: list[list[Batch]] = []
-        for turn, rate in zip(self._turns, inputs.rates, strict=True):
+        for turn, (rate, *betas) in zip(self._turns, inputs.rates, strict=True):
             player_step = turn.player_step
             name = player_step.player.name
             noises = list(self._noises(turn.number, number, turn.offset, inputs.noise))
@@ -213,7 +214,7 @@ class TrainingState:
                 rows = player_step.backward(batches[turn.batch], noises, reduced)
                 if not reduced:
                     yield from player_step.optimizer.gradient_blocks
-                result = player_step.apply(rows, rate)
+                result = player_step.apply(rows, rate, betas)
             self._check_keys(name, result)
             self.recorder.add(result)
             yield from self._track(name, result)
@@ -227,8 +228,10 @@ class TrainingState:
     def _numbers(self) -> Numbers:
         """Return the learning rates and the weight of the EMA of the next round."""
         total, shown = self.train.total_images, self.images + self.round_images
-        rates = [learning_rate(turn.player_step.settings, self.images + turn.offset, total) for turn in self._turns]
-        return Numbers(rates, ema_weight(self.train.average_half_life_images, self.round_images, shown))
+        steps = [(turn.player_step.settings, self.images + turn.offset) for turn in self._turns]
+        rates = [(learning_rate(settings, images, total), *settings.betas_at(images)) for settings, images in steps]
+        half_life = value_at(self.train.average_half_life_images, self.images)
+        return Numbers(rates, ema_weight(half_life, self.round_images, shown))
 
     def _noise_of(self, number: int) -> Callable[[KeyedNoise], KeyedNoise]:
         """Return the function from the noise of a slot in a turn to that of the same in round `number`."""

@@ -39,6 +39,7 @@ from ganrun.training.new_state import new_state
 from ganrun.training.player_step import has_bf16
 from ganrun.training.state import TrainingState
 from ganrun.worker.channel import Channel, warnings_to_channel
+from ganrun.worker.flight_recorder import move_records, recorded
 from ganrun.worker.host import WorkerHost
 from ganrun.worker.initialise import initialise
 from ganrun.worker.resume import AttemptStart, begin_attempt, current_config, load_start_from
@@ -155,8 +156,9 @@ def _attempt(
     if exploit:
         host.save()  # So that a crash does not bring back the discarded state.
     tell = (lambda text: setup.channel.send(messages.Note(text))) if host.is_rank_0 else lambda text: None
+    move_records(setup.folder, start.attempt)
     try:
-        with captured_rounds(state, config.train.capture, tell):
+        with captured_rounds(state, config.train.capture, tell), recorded(setup.folder, start.attempt, slots.rank):
             finished = _train(state, host)
     except DivergedError as error:
         return Rollback(start.attempt, state.rollback_count + 1, str(error))

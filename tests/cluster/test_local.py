@@ -47,6 +47,7 @@ def local(name, *arguments):
     return done.stdout
 
 
+@pytest.mark.drill
 def test_a_host_is_killed_and_started(name):
     assert re.search(r"host1 .* alive", local(name, "status"))
     local(name, "kill", "host1")

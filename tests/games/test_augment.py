@@ -7,21 +7,16 @@ import torch
 from torch.nn import functional as F
 
 from ganrun.config.schema_objective import ObjectiveConfig
-from ganrun.games.augment import (
-    DIFFAUGMENT,
+from ganrun.games.adaptive_augmentation import (
     AdaptiveAugmentation,
-    Augmentation,
-    InstanceNoise,
-    color,
-    cutout,
     geometry,
     grey_axis,
     recolour,
     rotation,
     scaling,
     shift,
-    translation,
 )
+from ganrun.games.augment import DIFFAUGMENT, Augmentation, InstanceNoise, color, cutout, translation
 from ganrun.rng import KeyedNoise
 
 CPU, DOUBLE = torch.device("cpu"), torch.float64
@@ -105,7 +100,7 @@ def test_a_config_names_transforms_in_their_order():
     objective = ObjectiveConfig(diffaugment=["cutout", "color"], instance_noise=0.1)
     first, second, added = Augmentation(objective).transforms
     assert (first, second) == (cutout, color)
-    assert (added.deviation, added.until_images) == (0.1, 100_000)
+    assert [added.deviation.at(images) for images in (0, 50_000, 100_000)] == [0.1, 0.05, 0]
     assert Augmentation(ObjectiveConfig()).transforms == []
 
 

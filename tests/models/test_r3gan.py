@@ -62,14 +62,38 @@ def test_no_normalisation_and_leaky_relu():
 
 @pytest.mark.parametrize("slope", [0.0, 1.0])
 def test_resampling_keeps_a_plane(slope):
-    """Bilinear up and down reproduce what is constant everywhere, and what is linear away from the border."""
+    """Bilinear up and down reproduce what is linear, away from the border."""
 
     def plane(size, step):  # of pixels `step` wide, whose centres lie at (n + 1/2) step
         return (slope * (torch.arange(size) + 0.5) * step + 3).expand(1, 1, size, size)
 
-    inner = slice(4, -4)
-    torch.testing.assert_close(Transition(1, 1, 2.0)(plane(16, 1.0))[..., inner], plane(32, 0.5)[..., inner])
-    torch.testing.assert_close(Transition(1, 1, 0.5)(plane(32, 1.0))[..., inner], plane(16, 2.0)[..., inner])
+    inner = (..., slice(4, -4), slice(4, -4))
+    torch.testing.assert_close(Transition(1, 1, 2.0)(plane(16, 1.0))[inner], plane(32, 0.5)[inner])
+    torch.testing.assert_close(Transition(1, 1, 0.5)(plane(32, 1.0))[inner], plane(16, 2.0)[inner])
+
+
+def test_resampling_is_the_filter_with_zeros_beyond_the_border():
+    line = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+    kernel = torch.outer(line, line)[None, None]
+    x = torch.randn(2, 1, 8, 8)
+    up = torch.nn.functional.conv_transpose2d(x, 4 * kernel, stride=2, padding=1)
+    down = torch.nn.functional.conv2d(x, kernel, stride=2, padding=1)
+    torch.testing.assert_close(Transition(1, 1, 2.0)(x), up)
+    torch.testing.assert_close(Transition(1, 1, 0.5)(x), down)
+
+
+def test_within_autocast_the_lowest_resolution_is_in_float32_and_the_others_are_not():
+    for network, arguments in zip(pair("r3gan", 16), (torch.randn(2, 8), torch.randn(2, 3, 16, 16)), strict=True):
+        seen, blocks = {}, [module for module in network.modules() if isinstance(module, Block)]
+
+        def look(module, inputs, output, seen=seen):
+            seen.setdefault(output.shape[-1], set()).add(output.dtype)
+
+        for block in blocks:
+            block.expand.register_forward_hook(look)
+        with torch.autocast("cpu", torch.bfloat16):
+            network(arguments)
+        assert seen == {4: {torch.float32}, 8: {torch.bfloat16}, 16: {torch.bfloat16}}
 
 
 def test_halving_has_the_filter_1_3_3_1():

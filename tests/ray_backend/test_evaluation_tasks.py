@@ -199,6 +199,7 @@ def test_the_task_of_workers_that_are_gone_is_cancelled(values):
     assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["[]"]), done.stderr
 
 
+@pytest.mark.drill
 def test_a_task_that_is_killed_does_not_hurt_the_run(values, tmp_path, ray_here):
     config = config_of(
         values, evaluate__where="task", **EVALUATED | {"train__total_images": 6_000, "evaluate__every_images": 2_000}

@@ -39,6 +39,7 @@ def started(start):
     return start()
 
 
+@pytest.mark.drill
 def test_workers_leave_a_node_that_is_to_be_taken_away_and_nothing_is_computed_twice(values, tmp_path, nodes):
     address, node = nodes
     changes = {"train__total_images": 6_000, "train__tick_images": 300, "checkpoint__every_images": 3_000}

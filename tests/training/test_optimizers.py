@@ -47,6 +47,43 @@ def test_sgd_has_momentum_and_weight_decay():
         torch.testing.assert_close(weights[step], weights[step - 1] - 0.01 * step * velocity)
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_adam_whose_betas_change_is_torchs_with_those_of_each_step(name):
+    decay = 0.1 if name == "adamw" else 0.0
+    beta2 = {"schedule": "linear", "from": 0.9, "to": 0.99, "until_images": 4}
+    settings = PlayerOptimizerConfig(name=name, beta1=0.3, beta2=beta2, weight_decay=decay)
+    torch.manual_seed(0)
+    ours = nn.Parameter(torch.randn(50, dtype=torch.float64))
+    theirs = nn.Parameter(ours.detach().clone())
+    mine = OPTIMIZERS[name]([ours], settings)
+    reference = torch.optim.AdamW([theirs], 1e-2, weight_decay=decay)
+    for step in range(6):
+        ours.grad = torch.randn(50, dtype=torch.float64)
+        theirs.grad = ours.grad.clone()
+        mine.param_groups[0]["lr"], mine.param_groups[0]["betas"] = 1e-2, settings.betas_at(step)
+        reference.param_groups[0]["betas"] = settings.betas_at(step)
+        mine.step()
+        reference.step()
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
+    assert mine.state[ours].keys() == reference.state[theirs].keys()
+    before = [ours.detach().clone(), *(value.clone() for value in mine.state[ours].values())]
+    ours.grad = torch.full_like(ours, math.nan)
+    mine.found_inf = torch.ones(())
+    mine.step()
+    for now, then in zip([ours, *mine.state[ours].values()], before, strict=True):
+        assert torch.equal(now, then)
+
+
+def test_betas_may_begin_to_change_in_a_run_that_resumes():
+    fixed, changing = seat_of(), seat_of(beta2={"schedule": "linear", "from": 0.99, "to": 0.999, "until_images": 100})
+    turn(fixed, batches(1, seed=1))
+    changing.load_state_dict(fixed.state_dict())
+    again = changing.state_dict()
+    assert again.keys() == fixed.state_dict().keys()
+    for name, value in fixed.state_dict().items():
+        assert torch.equal(again[name], value)
+
+
 class Plain(torch.optim.Optimizer):
     """Gradient descent that counts its steps; it is not fused."""
 
@@ -124,12 +161,12 @@ def test_blocks_step_as_single_parameters_do(settings, values):
     reference = OPTIMIZERS[settings.name](copies.values(), settings)
     take = step.optimizer.step
 
-    def both(norm, skipped, rate):
+    def both(norm, skipped, rate, betas):
         for name, copied in copies.items():
             copied.grad = step.parameters[name].grad.clone()
         reference.param_groups[0]["lr"] = float(rate)
         reference.step()
-        take(norm, skipped, rate)
+        take(norm, skipped, rate, betas)
 
     step.optimizer.step = both
     batches = [{"image": torch.randint(0, 256, (2, 1, 16, 16), dtype=torch.uint8)} for _ in range(6)]

@@ -157,6 +157,22 @@ def test_a_round_that_translates_pictures(objective, values):
     check(config)
 
 
+@pytest.mark.parametrize("slots", [1, 2])
+def test_a_round_of_which_every_number_has_a_schedule(slots, values):
+    def until(images, begin, end):
+        return {"schedule": "cosine", "from": begin, "to": end, "until_images": images}
+
+    adam = {"learning_rate": until(90, 1e-3, 1e-4), "beta1": until(200, 0.0, 0.5), "beta2": until(100, 0.9, 0.99)}
+    values["train"]["average_half_life_images"] = until(80, 0, 50)
+    objective = {
+        "penalties": {"r1": until(100, 2.0, 0.2), "dragan": 1.0},
+        "instance_noise": until(1_000, 0.1, 0.5),
+        "ada_probability": until(100, 0.0, 0.9),
+    }
+    config = _with(values, objective, optimizer={"discriminator": adam, "generator": adam})
+    check(config.model_copy(update={"data": config.data.model_copy(update={"slots": slots})}))
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_round_of_each_optimizer_and_schedule(optimizer, values):
     settings = OPTIMIZERS[optimizer]

@@ -48,6 +48,7 @@ def population(values):
     return Population(search(values, population=2))
 
 
+@pytest.mark.drill
 def test_the_result_grid_of_a_search_has_its_best_trial(values, tmp_path, ray_here):
     written = json.loads(search(values, population=2, total_images=120).model_dump_json(exclude_none=True))
     config = load_config(path := write_yaml(tmp_path / "search.yaml", written))

@@ -15,6 +15,12 @@ from tests.sentences import write_captioned
 TOTAL, STOP = 240, 132
 """20 rounds of 12 images; the stop falls into the middle of an epoch (of 138 images) and of a tick."""
 
+
+def changing(begin, to):
+    """A number with a schedule that ends before the run does."""
+    return {"schedule": "cosine", "from": begin, "to": to, "until_images": 200}
+
+
 TRICKS = {
     # The stop after 11 rounds is in the middle of 3 rounds, and of 4 turns between changes of the strength.
     "augmented": {
@@ -33,8 +39,11 @@ TRICKS = {
     },
     "relativistic": {
         "objective__loss": "relativistic",
-        "objective__penalties": {"r1": 1.0, "r2": 1.0, "wgan_gp": 1.0, "wgan_lp": 1.0},
+        "objective__penalties": {"r1": changing(1.0, 0.1), "r2": 1.0, "wgan_gp": 1.0, "wgan_lp": 1.0},
         "objective__penalty_every_rounds": 4,
+        "objective__ada_probability": changing(0.0, 0.5),
+        "train__average_half_life_images": changing(0, 100),
+        "optimizer__generator": {"learning_rate": changing(1e-3, 1e-4), "beta2": changing(0.9, 0.99)},
         "objective__weight_clip": 0.1,
         "objective__discriminator_turns": 2,
         "model__latent": "hypersphere",
