@@ -174,7 +174,7 @@ def turn_gradients(rank, workers, config, rendezvous, out):
     if workers > 1:
         dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=workers)
     gradients = {}
-    for name in PENALTIES.keys() - OF_SENTENCES:
+    for name in ON_A_LINE:
         each = config.model_copy(update={"objective": config.objective.model_copy(update={"penalties": {name: 10.0}})})
         state = new_state(each, CPU, Slots(each.slots, rank, workers))
         owned = state.slots.owned
@@ -194,7 +194,7 @@ def test_two_ranks_have_the_gradients_of_one(values, tmp_path):
     as_ranks(turn_gradients, (2, config, str(tmp_path / "meeting"), two), 2)
     expected, found = load_file(one), load_file(two)
     assert found.keys() == expected.keys()
-    assert len({key.split("/")[0] for key in found}) == len(PENALTIES)
+    assert len({key.split("/")[0] for key in found}) == len(ON_A_LINE)
     for key, gradient in found.items():
         torch.testing.assert_close(gradient, expected[key], rtol=0, atol=1e-6, msg=key)
         assert gradient.abs().sum() > 0
