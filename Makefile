@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 RAY    ?= ray[default,train,tune]
 
-.PHONY: help quickstart test lint bench drill canary clean
+.PHONY: help quickstart test lint bench drill canary wheel clean
 
 help:
 	@echo "make quickstart   install ganrun and train a DCGAN on Fashion-MNIST for a few minutes"
@@ -13,6 +13,7 @@ help:
 	@echo "make bench        measure a round beside a textbook DCGAN step"
 	@echo "make drill        run the slow fault drills: kill workers, fill disks, stop at random"
 	@echo "make canary       run the tests of Ray under the newest Ray (or RAY=ray==2.59.0), in build/canary"
+	@echo "make wheel        build dist/ganrun-VERSION-py3-none-any.whl"
 	@echo "make clean        remove everything the other targets made, except runs"
 
 quickstart: $(VENV)/installed
@@ -40,8 +41,13 @@ canary:
 	build/canary/bin/python -m pip list | grep '^ray '
 	build/canary/bin/python -m pytest -q tests/ray_backend tests/tuning tests/test_tune.py
 
+# Its name has ganrun.__version__, which docs/changelog.md describes. A build folder may hold modules that are gone.
+wheel: $(VENV)/pip
+	rm -rf build/lib build/bdist.* *.egg-info
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/pip:

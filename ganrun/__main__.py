@@ -5,6 +5,7 @@ import sys
 from importlib import import_module
 
 import ganrun
+from ganrun.cli import completion
 
 VERBS = {
     "train": "train a game from a YAML file; the same command resumes",
@@ -16,6 +17,8 @@ VERBS = {
     "runs": "list, show, plot and delete runs",
     "sidecar": "show runs to Prometheus and browsers",
     "export": "write the EMA generator to one file",
+    "configs": "list the configs that travel with ganrun, or print one",
+    "doctor": "check this machine: versions, GPUs, Ray, storage, disk, shared memory, ports",
     "bench": "measure this machine, peers beside it",
 }
 
@@ -23,6 +26,8 @@ VERBS = {
 def main() -> int:
     """Run the command that the first argument names and return its exit code."""
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if completion.is_asked():
+        verb = completion.chosen_verb(VERBS)
     if verb in VERBS:
         # Like `python -m`, so that modules of run.imports are found here. Ray passes the path to its workers.
         sys.path.insert(0, os.getcwd())

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from importlib import import_module
 
 from ganrun.cli import command, preflight
+from ganrun.cli.completion import add_config
 from ganrun.config.load import load_config
 from ganrun.config.run_spec import RunSpec, resolve
 from ganrun.errors import UserError
@@ -47,12 +48,11 @@ def main(
     parser = command.parser("bench", __doc__, EXAMPLES)
     listed = "; ".join(f"{what}: {meaning}" for what, meaning in measures.items())
     parser.add_argument("what", choices=measures, help=listed)
-    parser.add_argument("config", metavar="CONFIG", help="YAML file of a run")
-    parser.add_argument("overrides", metavar="key=value", nargs="*", help="lay a value over the file's")
+    add_config(parser, "YAML file of a run, or a name of ganrun configs")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
     parser.add_argument("--plot", metavar="FILE", help="write the rates of all sides as a PNG, too")
-    options = parser.parse_intermixed_args(arguments)
-    return command.run(lambda: _main(options, package))
+    options = command.parse(parser, arguments, intermixed=True)
+    return command.run(options, lambda options: _main(options, package))
 
 
 def _main(options: argparse.Namespace, package: str) -> int:

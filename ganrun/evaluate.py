@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from dataclasses import fields
 from typing import Any
 
 from ganrun.cli import command
@@ -52,8 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="train a classifier on generated images and report its accuracy on real ones, 0 to 1",
     )
     add("--json", action="store_true", help="one JSON object on stdout and nothing else")
-    options = parser.parse_args(arguments)
-    return command.run(lambda: _main(options))
+    return command.run(command.parse(parser, arguments), _main)
 
 
 def _metrics(text: str) -> tuple[str, ...]:
@@ -75,8 +75,7 @@ def _main(options: argparse.Namespace) -> int:
         raise UserError("nothing to score: name a run, a checkpoint, or --images FOLDER")
     from ganrun.inference.scoring import ScoreRequest, score_checkpoint, score_pictures
 
-    fields = {name: value for name, value in vars(options).items() if name not in ("run", "images", "json")}
-    request = ScoreRequest(**fields)
+    request = ScoreRequest(**{field.name: getattr(options, field.name) for field in fields(ScoreRequest)})
     with tqdm(unit=" images", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()) as bar:
 
         def seen(count: int, total: int) -> None:

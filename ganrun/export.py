@@ -1,5 +1,6 @@
 """Export the EMA generator of a run or a checkpoint to one file, for use without ganrun."""
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -26,18 +27,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = command.parser("export", __doc__, EXAMPLES)
     parser.add_argument("run", metavar="RUN_OR_CHECKPOINT", help="folder of a run, or of one of its checkpoints")
     parser.add_argument("--out", required=True, metavar="FILE", help="file that ends in .safetensors or .pt2")
-    options = parser.parse_args(arguments)
-    return command.run(lambda: _main(options.run, Path(expand_user(options.out))))
+    return command.run(command.parse(parser, arguments), _main)
 
 
-def _main(run: str, out: Path) -> int:
+def _main(options: argparse.Namespace) -> int:
+    out = Path(expand_user(options.out))
     if out.suffix not in ENDINGS:
         raise UserError(f"--out {out}: unsupported ending; use {' or '.join(ENDINGS)}")
     from ganrun.inference.exporting import write_program, write_weights
     from ganrun.inference.sampling import Sampler
 
     write = write_weights if out.suffix == ".safetensors" else write_program
-    write(Sampler(run), out)
+    write(Sampler(options.run), out)
     print(out)
     return command.OK
 

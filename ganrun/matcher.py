@@ -1,5 +1,6 @@
 """Train a dual encoder of pictures and sentences on the training pairs of a config, for the score `matching`."""
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -20,11 +21,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", metavar="CONFIG", help="YAML of a run with objective.condition: text")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="lay a value over the file's")
     parser.add_argument("--out", required=True, metavar="FILE", help="file that ends in .safetensors")
-    options = parser.parse_intermixed_args(arguments)
-    return command.run(lambda: _main(options.config, options.overrides, Path(expand_user(options.out))))
+    return command.run(command.parse(parser, arguments, intermixed=True), _main)
 
 
-def _main(config: str, overrides: list[str], out: Path) -> int:
+def _main(options: argparse.Namespace) -> int:
+    out = Path(expand_user(options.out))
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: unsupported ending; use .safetensors")
     from tqdm import tqdm
@@ -33,7 +34,7 @@ def _main(config: str, overrides: list[str], out: Path) -> int:
     from ganrun.inference.matching import make_matcher
     from ganrun.inference.sampling import write_file
 
-    loaded = load_config(config, overrides)
+    loaded = load_config(options.config, options.overrides)
     with tqdm(unit=" pictures", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()) as bar:
 
         def seen(count: int) -> None:

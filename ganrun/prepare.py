@@ -29,6 +29,7 @@ examples:
   ganrun prepare gaussians:25 data/gaussians25             points of a mixture, for model.name=mlp
   ganrun prepare pairs:photos,sketches data/sketches --size 64   two pictures a sample, paired by their names
   ganrun prepare video:films data/clips --size 64          clips of 4 past frames and 3 to predict; over no cut
+  ganrun prepare hub:org/name data/name --size 64          a Hugging Face data set in the local cache or a folder
   ganrun prepare stacked:package:fashion-mnist-10k data/stacked   three grey images as RGB: 1,000 modes
   ganrun prepare shards:data/faces                         index existing shards: writes data/faces/index.json
   ganrun prepare folder:birds data/birds --size 64 --fields captions.jsonl --embed     with embedded captions
@@ -44,17 +45,17 @@ PUBLISHED = ("fashion-mnist", "cifar10", "celeba")
 POINTS = ("gaussians", "points")
 DRAWN = ("stacked", *POINTS)
 FOLDERS = ("folder", "pairs", "side-by-side")
-SCHEMES = (*FOLDERS, "iconify", "video", *PUBLISHED, *DRAWN, "table", "shards")
+SCHEMES = (*FOLDERS, "iconify", "video", "hub", *PUBLISHED, *DRAWN, "table", "shards")
 IMAGES = tuple(scheme for scheme in SCHEMES if scheme not in (*POINTS, "table"))
 CHANGING = ("size", "channels", "format", "gzip", "strict", "verify", "embed")
 ONLY_FOR = {
     "fields": FOLDERS,
     "names": ("pairs", "side-by-side", "iconify"),
-    "download": (*PUBLISHED, "stacked"),
-    "limit": (*FOLDERS, *PUBLISHED),
+    "download": ("hub", *PUBLISHED, "stacked"),
+    "limit": (*FOLDERS, "hub", *PUBLISHED),
     "samples": DRAWN,
     "seed": DRAWN,
-    "shard_samples": (*FOLDERS, "iconify", "video", *PUBLISHED, "stacked"),
+    "shard_samples": (*FOLDERS, "iconify", "video", "hub", *PUBLISHED, "stacked"),
     "show": ("shards",),
     "patches": ("folder",),
     "shrink": ("folder",),
@@ -72,8 +73,7 @@ _FIELDS_HELP = """fields of a folder's images: a .csv (path in the first column)
 label becomes .cls, text (a caption, or a list) .txt, the rest .json"""
 _NAMES_HELP = """fields of the pictures of a pair or of iconify: sets, in their order; one is image, the generated one
 (default: image,source); image alone puts several sets together"""
-_EMBED_HELP = """embed the text of each sample, a caption a line: minilm (default), a folder of a sentence-transformers
-model, or a TorchScript .pt"""
+_EMBED_HELP = "embed the text, a caption a line: minilm (default), a sentence-transformers folder or TorchScript .pt"
 _PATCHES_HELP = """cut pictures of a folder into patches of --size instead, without overlap, and keep this share of all:
 those with most texture"""
 _DEST_HELP = "new folder or s3://BUCKET/PREFIX; without it, shards: are indexed in place; with --show, a .png"
@@ -81,8 +81,7 @@ _DEST_HELP = "new folder or s3://BUCKET/PREFIX; without it, shards: are indexed 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    options = _parser().parse_args(arguments)
-    return command.run(lambda: _prepare_escaped(options))
+    return command.run(command.parse(_parser(), arguments), _prepare_escaped)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -122,7 +121,7 @@ def _add_run_options(add: Callable[..., Any]) -> None:
         help="maximum number of images per shard (default: 4096, at most 128 MiB decoded, at least 8 shards)",
     )
     add("--gzip", action="store_true", help="write .tar.gz, for images smaller than their tar headers")
-    add("--download", action="store_true", help="let torchvision download a published data set to PATH")
+    add("--download", action="store_true", help="let a published data set, or one of hub:, be downloaded")
     add("--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help="processes (default: %(default)s)")
     add("--strict", action="store_true", help="fail on an unreadable image instead of skipping it")
     add(
@@ -256,7 +255,7 @@ def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index",
 
 
 def _open_source(options: argparse.Namespace, scheme: str, path: str) -> "Source":
-    from ganrun.preparation import folder, pairs, patches, published_datasets, shards, stacked, svg_sets, video
+    from ganrun.preparation import folder, hub, pairs, patches, published_datasets, shards, stacked, svg_sets, video
 
     fields, names, limit = options.fields and Path(expand_user(options.fields)), options.names, options.limit
     samples, download, default = options.samples or DEFAULT_SAMPLES, options.download, pairs.DEFAULT_NAMES
@@ -266,6 +265,7 @@ def _open_source(options: argparse.Namespace, scheme: str, path: str) -> "Source
         "side-by-side": lambda: pairs.open_side_by_side(path, names or default, fields, limit),
         "iconify": lambda: svg_sets.open_svg_sets(path, names or default[: path.count(",") + 1], options.size),
         "video": lambda: video.open_videos(path, rule_of(options), options.size, options.filter, options.workers),
+        "hub": lambda: hub.open_hub(path, limit, download),
         "shards": lambda: shards.open_shards(path, copied=options.dest is not None),
         "fashion-mnist": lambda: published_datasets.open_fashion_mnist(path, limit, download),
         "cifar10": lambda: published_datasets.open_cifar10(path, limit, download),

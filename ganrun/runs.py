@@ -11,7 +11,7 @@ from ganrun.cli import command
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder import cleanup, report
 from ganrun.run_folder.curve import read_curve
-from ganrun.run_folder.status import RunStatus, read_config, read_status
+from ganrun.run_folder.status import RunStatus, is_run, read_config, read_status
 from ganrun.run_folder.time_breakdown import trials_time_breakdown
 from ganrun.storage import Folder, Storage, expand_user, open_storage
 from ganrun.telemetry.series import DISTANCES
@@ -29,8 +29,7 @@ STORAGE is run.storage of a config, RUN is run.storage/run.name."""
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    options = _parser().parse_args(arguments)
-    return command.run(lambda: _main(options))
+    return command.run(command.parse(_parser(), arguments), _main)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         sub = verbs.add_parser(verb, help=text, description=text[0].upper() + text[1:] + ".")
         sub.set_defaults(act=act)
         sub.add_argument("place", metavar=place, help=_PLACES[place])
+        command.add_output_options(sub, default=argparse.SUPPRESS)
         if verb in ("list", "show"):
             sub.add_argument(
                 "--json", action="store_true", help="print one JSON object; times are seconds since the epoch"
@@ -77,7 +77,7 @@ def _list(storage: Storage, options: argparse.Namespace) -> int:
     elif runs:
         print(report.table(runs, storage.now()))
     else:
-        itself = f"; it is a run itself, see ganrun runs show {options.place}" if _is_run(storage) else ""
+        itself = f"; it is a run itself, see ganrun runs show {options.place}" if is_run(storage) else ""
         print(f"{storage.uri}: no runs{itself}", file=sys.stderr)
     return command.OK
 
@@ -120,6 +120,8 @@ def _delete(storage: Storage, options: argparse.Namespace) -> int:
     cleanup.refuse_if_running(storage)
     size = report.format_bytes(sum(entry.bytes for entry in storage.objects().values()))
     if not options.yes:
+        if options.quiet:
+            raise UserError("--quiet: nobody would see the question whether to delete the run; add --yes")
         _ask(storage, size)
     if foreign := cleanup.delete_run(storage):
         print(f"kept in {storage.uri}, not written by ganrun: {', '.join(foreign)}", file=sys.stderr)
@@ -145,7 +147,7 @@ def _ask(storage: Storage, size: str) -> None:
 
 
 def _gc(storage: Storage, options: argparse.Namespace) -> int:
-    places = [storage] if _is_run(storage) else _runs_in(storage)
+    places = [storage] if is_run(storage) else _runs_in(storage)
     count = total = 0
     for place in places:
         try:
@@ -162,14 +164,6 @@ def _gc(storage: Storage, options: argparse.Namespace) -> int:
     return command.OK
 
 
-def _is_run(storage: Storage) -> bool:
-    try:
-        read_config(storage)
-    except UserError:
-        return False
-    return True
-
-
 def _runs_in(storage: Storage) -> Iterator[Storage]:
     """Yield the runs directly below a storage. Other folders are skipped."""
     if isinstance(storage, Folder) and not storage.path.is_dir():
@@ -177,7 +171,7 @@ def _runs_in(storage: Storage) -> Iterator[Storage]:
     for name in storage.list():
         place = open_storage(f"{storage.uri}/{name}")
         try:
-            if _is_run(place):
+            if is_run(place):
                 yield place
         except (RunError, OSError) as error:
             _say_passed_over(place, error)

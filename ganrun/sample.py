@@ -33,14 +33,14 @@ UNUSED = ("label", "mask", "resize", "count")
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    options = _parser().parse_args(arguments)
+    options = command.parse(_parser(), arguments)
     if options.text or options.texts:
-        return command.run(lambda: _illustrate(options))
+        return command.run(options, _illustrate)
     if options.input is None:
-        return command.run(lambda: _main(options))
+        return command.run(options, _main)
     if options.frames:
-        return command.run(lambda: _predict(options))
-    return command.run(lambda: (_fill if options.input.lower().endswith(".csv") else _translate)(options))
+        return command.run(options, _predict)
+    return command.run(options, _fill if options.input.lower().endswith(".csv") else _translate)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -27,8 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = command.parser("sidecar", __doc__, EXAMPLES)
     parser.add_argument("--listen", metavar="ADDR:PORT", default=f"{HOST}:{PORT}", help="default: %(default)s")
     parser.add_argument("--stop", action="store_true", help="end the one that listens there")
-    options = parser.parse_args(arguments)
-    return command.run(lambda: _main(options))
+    return command.run(command.parse(parser, arguments), _main)
 
 
 def _main(options: argparse.Namespace) -> int:

@@ -4,13 +4,19 @@ import argparse
 import contextlib
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from ganrun.api.callable_module import make_callable
 from ganrun.cli import command, preflight
+from ganrun.cli.completion import add_config
 from ganrun.cli.progress import ProgressDisplay
 from ganrun.cli.signals import stop_on_signals
+from ganrun.config import python_values
 from ganrun.config.load import load_config
 from ganrun.config.run_spec import RunSpec
+from ganrun.config.schema import Config
 from ganrun.data.index import open_data
 from ganrun.errors import RunError
 from ganrun.run_folder import run_config
@@ -23,6 +29,9 @@ from ganrun.telemetry import protocol
 from ganrun.telemetry.messages import Event
 from ganrun.telemetry.push import Pusher
 from ganrun.telemetry.state import RunHistory, RunState
+
+if TYPE_CHECKING:  # With torch.
+    from ganrun.api.run import Run
 
 EXAMPLES = """examples:
   ganrun train configs/quickstart.yaml                       on this machine, with a local Ray
@@ -37,15 +46,35 @@ Run it again to resume. Ctrl-C saves a checkpoint and exits."""
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = command.parser("train", __doc__, EXAMPLES)
-    parser.add_argument("config", metavar="CONFIG", help="YAML file of the run")
-    parser.add_argument("overrides", metavar="key=value", nargs="*", help="lay a value over the file's")
+    add_config(parser, "YAML file of the run, or a name of ganrun configs")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config as YAML and stop")
     parser.add_argument(
         "--validate", action="store_true", help="check config, data, storage, hardware, play a tiny round, and stop"
     )
     parser.add_argument("--wait", action="store_true", help="wait while another process holds the run")
-    options = parser.parse_intermixed_args(arguments)
-    return command.run(lambda: _main(options))
+    return command.run(command.parse(parser, arguments, intermixed=True), _main)
+
+
+def train(config: "str | Path | Mapping[str, Any] | Config", *, wait: bool = False, **overrides: Any) -> "Run":
+    """Train a run to its end, as `ganrun train` does, and return it. The same call resumes it.
+
+    Args:
+        config: YAML file, name of a shipped config, dict of sections, or a Config.
+        wait: wait while another process holds the run.
+        overrides: dicts of values by section, such as `run={"name": "first"}`, or values by dotted key.
+
+    Raises:
+        UserError: wrong config, data or storage; all faults at once.
+        RunError: the run failed, or another process holds it.
+        KeyboardInterrupt: Ctrl-C; a checkpoint is saved first, so that the same call resumes.
+    """
+    given = load_config(python_values.sections(config), python_values.overrides(overrides))
+    uri, ending = _run(given, wait)
+    if ending == "stopped":
+        raise KeyboardInterrupt
+    from ganrun.api.run import Run
+
+    return Run(uri)
 
 
 def _main(options: argparse.Namespace) -> int:
@@ -53,42 +82,58 @@ def _main(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(config.to_yaml(), end="")
         return command.OK
+    if options.validate:
+        return _validate(options.config, config)
+    uri, ending = _run(config, options.wait)
+    print("run folder:", file=sys.stderr, flush=True)
+    print(uri)
+    return command.INTERRUPTED if ending == "stopped" else command.OK
+
+
+def _checked(config: Config) -> tuple[Config, RunFolder]:
+    """Check a config against this machine. Return it without a search, and the folder of its run."""
     protocol.address()  # Raises if GANRUN_SIDECAR is wrong.
     config = config.model_copy(update={"tune": None})
     preflight.check(config)
-    folder = RunFolder(open_storage(config.run.uri))
-    if options.validate:
-        from ganrun.training import tiny_round
+    return config, RunFolder(open_storage(config.run.uri))
 
-        spec = run_config.settle(config, folder)
-        print(f"data: {preflight.describe_data(spec.data, spec.evaluate)}")
-        if given := [f"{name}={text}" for name, text in spec.cluster.env.items()]:
-            print(f"workers: their environment gets {' '.join(given)}")
-        print(tiny_round.play(spec, open_data(spec.data.shards)))
-        print(f"{options.config}: config, data, storage, hardware and game are in order")
-        return command.OK
-    stop = stop_on_signals()
-    lease = take_lease(folder.storage, stop, options.wait, lambda text: print(text, file=sys.stderr, flush=True))
-    try:
-        spec = run_config.settle(config, folder)
-        run_config.write_config(spec, folder)
-        code = _train(spec, folder, stop)
-    finally:
-        lease.release()
+
+def _validate(name: str, config: Config) -> int:
+    from ganrun.training import tiny_round
+
+    spec = run_config.settle(*_checked(config))
+    print(f"data: {preflight.describe_data(spec.data, spec.evaluate)}")
+    if given := [f"{name}={text}" for name, text in spec.cluster.env.items()]:
+        print(f"workers: their environment gets {' '.join(given)}")
+    print(tiny_round.play(spec, open_data(spec.data.shards)))
+    print(f"{name}: config, data, storage, hardware and game are in order")
+    return command.OK
+
+
+def _run(config: Config, wait: bool) -> tuple[str, str]:
+    """Train. Return the URI of the run's folder, and `finished` or `stopped`."""
+    config, folder = _checked(config)
+    with stop_on_signals() as stop:
+        lease = take_lease(folder.storage, stop, wait, lambda text: print(text, file=sys.stderr, flush=True))
+        try:
+            spec = run_config.settle(config, folder)
+            run_config.write_config(spec, folder)
+            ending = _train(spec, folder, stop)
+        finally:
+            lease.release()
     if lease.lost:
         raise RunError(f"{folder.storage.uri}: the lease could not be kept, so the workers were stopped; run it again")
-    return code
+    return folder.storage.uri, ending
 
 
-def _train(spec: RunSpec, folder: RunFolder, stop: threading.Event) -> int:
+def _train(spec: RunSpec, folder: RunFolder, stop: threading.Event) -> str:
     total, latest = spec.train.total_images, folder.pointer("latest")
     if latest and latest.images >= total:
         print(
             f"nothing left to do: the run has {latest.images:,} of train.total_images: {total:,}",
             file=sys.stderr,
         )
-        print(folder.storage.uri)
-        return command.OK
+        return "finished"
     display = ProgressDisplay(total)
     display.write_line("starting Ray and the workers ...")
     from ganrun.ray_backend import launch
@@ -99,7 +144,7 @@ def _train(spec: RunSpec, folder: RunFolder, stop: threading.Event) -> int:
     finally:
         display.close()
     _summarise(display, folder, ending)
-    return command.OK if ending == "finished" else command.INTERRUPTED
+    return ending
 
 
 @contextlib.contextmanager
@@ -130,7 +175,7 @@ def _pushed(spec: RunSpec, folder: RunFolder, display: ProgressDisplay) -> Itera
 
 
 def _summarise(display: ProgressDisplay, folder: RunFolder, ending: str) -> None:
-    """Print the outcome of the run on stderr, and its folder as the last line on stdout."""
+    """Print the outcome of the run on stderr."""
     latest = folder.pointer("latest")
     images = f"{latest.images:,}" if latest else "0"
     if ending == "finished":
@@ -149,9 +194,9 @@ def _summarise(display: ProgressDisplay, folder: RunFolder, ending: str) -> None
         display.write_line(f"WORSE than a trivial baseline in {', '.join(worse)}: look at the samples (docs/tasks.md)")
     if pictures := folder.storage.list("samples"):
         display.write_line(f"samples  {folder.storage.uri}/samples/{pictures[-1]}")
-    display.write_line("run folder:")
-    print(folder.storage.uri)
 
+
+make_callable(__name__)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,11 +4,18 @@ import argparse
 import contextlib
 import sys
 import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from ganrun.api.callable_module import make_callable
 from ganrun.cli import command, preflight
+from ganrun.cli.completion import add_config
 from ganrun.cli.signals import stop_on_signals
+from ganrun.config import python_values
 from ganrun.config.load import load_config
 from ganrun.config.run_spec import RunSpec
+from ganrun.config.schema import Config
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder import run_config
 from ganrun.run_folder.lease import Lease, take_lease
@@ -24,6 +31,9 @@ from ganrun.tuning import records, summary
 from ganrun.tuning.population import Population
 from ganrun.tuning.trial_config import schedule_config, trial_config
 
+if TYPE_CHECKING:  # With torch.
+    from ganrun.api.run import Run
+
 EXAMPLES = """examples:
   ganrun tune configs/pbt_quickstart.yaml                           four trials on this machine
   ganrun tune configs/pbt_quickstart.yaml run.name=wider tune.population=8
@@ -37,42 +47,69 @@ Run it again to resume. Ctrl-C saves a checkpoint of each trial and exits."""
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = command.parser("tune", __doc__, EXAMPLES)
-    parser.add_argument("config", metavar="CONFIG", help="YAML file of the run, with a tune section")
-    parser.add_argument("overrides", metavar="key=value", nargs="*", help="lay a value over the file's")
+    add_config(parser, "YAML file of the run with a tune section, or a name")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config as YAML and stop")
     parser.add_argument("--wait", action="store_true", help="wait while another process holds the search")
-    options = parser.parse_intermixed_args(arguments)
-    return command.run(lambda: _main(options))
+    return command.run(command.parse(parser, arguments, intermixed=True), _main)
+
+
+def tune(config: "str | Path | Mapping[str, Any] | Config", *, wait: bool = False, **overrides: Any) -> "list[Run]":
+    """Search to the end, as `ganrun tune` does, and return the trials, the best first. The same call resumes it.
+
+    Args:
+        config: YAML file, name of a shipped config, dict of sections, or a Config; with a section `tune`.
+        wait: wait while another process holds the search.
+        overrides: dicts of values by section, such as `tune={"population": 8}`, or values by dotted key.
+
+    Raises:
+        UserError: wrong config, data or storage; all faults at once.
+        RunError: all trials failed, or another process holds the search.
+        KeyboardInterrupt: Ctrl-C; each trial saves a checkpoint first, so that the same call resumes.
+    """
+    given = load_config(python_values.sections(config), python_values.overrides(overrides))
+    uri, ending, population = _run("config" if isinstance(config, Config | Mapping) else str(config), given, wait)
+    if ending == "stopped":
+        raise KeyboardInterrupt
+    from ganrun.api.run import Run
+
+    return [Run(f"{uri}/trials/{standing.trial}") for standing in population.standings()]
 
 
 def _main(options: argparse.Namespace) -> int:
     config = load_config(options.config, options.overrides, resolve=not options.dry_run)
-    if config.tune is None:
-        raise UserError(
-            f"{options.config}: tune: missing; without that section there is nothing to search: ganrun train"
-        )
     if options.dry_run:
+        _check_searches(options.config, config)
         print(config.to_yaml(), end="")
         return command.OK
+    uri, ending, _ = _run(options.config, config, options.wait)
+    print("search folder:", file=sys.stderr, flush=True)
+    print(uri)
+    return command.INTERRUPTED if ending == "stopped" else command.OK
+
+
+def _check_searches(name: str, config: Config) -> None:
+    if config.tune is None:
+        raise UserError(f"{name}: tune: missing; without that section there is nothing to search: ganrun train")
+
+
+def _run(name: str, config: Config, wait: bool) -> tuple[str, str, Population]:
+    """Search. Return the URI of the search's folder, `finished` or `stopped`, and the trials."""
+    _check_searches(name, config)
     protocol.address()  # Raises if GANRUN_SIDECAR is wrong.
     preflight.check(config)
     storage = open_storage(config.run.uri)
-    stop = stop_on_signals()
-    with contextlib.ExitStack() as leases:
-        held = [_lease(leases, storage, stop, options.wait)]
+    with stop_on_signals() as stop, contextlib.ExitStack() as leases:
+        held = [_lease(leases, storage, stop, wait)]
         spec = records.settle(config, storage)
         run_config.write_config(spec, RunFolder(storage))
         records.terminate_last_line(storage)
         population = records.read_population(spec, storage)
         # No other command may train a trial meanwhile.
-        held += [
-            _lease(leases, open_storage(f"{storage.uri}/trials/{name}"), stop, options.wait)
-            for name in population.trials
-        ]
-        code = _search(spec, storage, population, stop)
+        held += [_lease(leases, open_storage(f"{storage.uri}/trials/{name}"), stop, wait) for name in population.trials]
+        ending = _search(spec, storage, population, stop)
     if any(lease.lost for lease in held):
         raise RunError(f"{storage.uri}: the lease could not be kept, so the workers were stopped; run it again")
-    return code
+    return storage.uri, ending, population
 
 
 def _lease(leases: contextlib.ExitStack, storage: Storage, stop: threading.Event, wait: bool) -> Lease:
@@ -81,11 +118,10 @@ def _lease(leases: contextlib.ExitStack, storage: Storage, stop: threading.Event
     return lease
 
 
-def _search(spec: RunSpec, storage: Storage, population: Population, stop: threading.Event) -> int:
+def _search(spec: RunSpec, storage: Storage, population: Population, stop: threading.Event) -> str:
     if all(map(population.has_finished, population.trials)):
         print(f"nothing left to do: each trial has its {spec.train.total_images:,} images", file=sys.stderr)
-        print(storage.uri)
-        return command.OK
+        return "finished"
     watch = _Watch(spec, population, storage)
     watch.write_line("starting Ray and the workers ...")
     from ganrun.tuning import tuner
@@ -99,8 +135,7 @@ def _search(spec: RunSpec, storage: Storage, population: Population, stop: threa
         watch.write_line("stopped: each trial has saved a checkpoint; run the same command to go on")
     else:
         _summarise(spec, storage, population, watch)
-    print(storage.uri)
-    return command.OK if ending == "finished" else command.INTERRUPTED
+    return ending
 
 
 def _summarise(spec: RunSpec, storage: Storage, population: Population, watch: "_Watch") -> None:
@@ -122,7 +157,6 @@ def _summarise(spec: RunSpec, storage: Storage, population: Population, watch: "
         if picture:
             storage.write(name, picture)
             watch.write_line(f"picture  {storage.uri}/{name}")
-    watch.write_line("search folder:")
 
 
 class _Watch:
@@ -184,6 +218,8 @@ def _state(spec: RunSpec, population: Population, trial: str) -> RunState:
         before = read_history(open_storage(trial_spec.run.uri))
     return RunState(trial_spec.run, trial_spec.train, trial_spec.telemetry, before, search=spec.run.name)
 
+
+make_callable(__name__)
 
 if __name__ == "__main__":
     sys.exit(main())

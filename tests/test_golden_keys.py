@@ -81,6 +81,10 @@ def test_runs(arguments, tmp_path, monkeypatch, request):
     expect_json(f"keys/runs_{request.node.callspec.id}.json", found)
 
 
+def test_doctor(tmp_path):
+    expect_json("keys/doctor.json", shape(json.loads(said("doctor", tmp_path / "runs", "--json"))))
+
+
 def test_evaluate_of_images(tmp_path, monkeypatch):
     copy_to(tmp_path / "format1", monkeypatch)
     expect_json("keys/evaluate_images.json", shape(json.loads(said("evaluate", "run", "--json"))))

@@ -176,3 +176,10 @@ def test_runs_are_read_without_torch_ray_and_matplotlib(storage):
     code += "assert not {'torch', 'ray', 'matplotlib'} & sys.modules.keys()"
     done = subprocess.run([sys.executable, "-c", code, storage], capture_output=True, text=True, timeout=WAIT)
     assert done.returncode == 0, done.stderr
+
+
+def test_nothing_is_deleted_where_nobody_sees_the_question(call, storage):
+    code, output, error = call("delete", storage / "finished", "--quiet")
+    assert (code, output) == (2, "")
+    assert error == "ganrun: --quiet: nobody would see the question whether to delete the run; add --yes\n"
+    assert (storage / "finished/latest.json").exists()

@@ -147,6 +147,10 @@ def test_sentences_of_ones_own_are_drawn(run, tmp_path):
     assert np.array_equal(steps[0], singles[0])
     assert np.array_equal(steps[7], singles[2])
     assert len({step.tobytes() for step in steps}) == 8
+    weights = str(tmp_path / "g.safetensors")
+    assert export.main([str(run), "--out", weights]) == 0
+    assert sample.main([weights, *options, "--out", str(tmp_path / "of-weights"), "--count", "2"]) == 0
+    assert np.array_equal(pixels(tmp_path / "of-weights" / names[3]), singles[3])
 
 
 REFUSED = [

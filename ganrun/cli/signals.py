@@ -1,15 +1,19 @@
 """Graceful stop on SIGINT and SIGTERM."""
 
+import contextlib
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from types import FrameType
 
 
-def stop_on_signals() -> threading.Event:
-    """Install signal handlers, and return the event that the first SIGINT or SIGTERM sets.
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """Handle signals within the block, and yield the event that the first SIGINT or SIGTERM sets.
 
-    The caller then finishes the round, saves a checkpoint and exits. A second signal raises KeyboardInterrupt.
+    The caller then finishes the round, saves a checkpoint and exits. A second signal raises KeyboardInterrupt. In
+    another thread than the main one, where Python handles no signals, nothing is changed.
     """
     stop = threading.Event()
 
@@ -19,6 +23,8 @@ def stop_on_signals() -> threading.Event:
         stop.set()
         print("\nsaving a checkpoint, then stopping (press again to stop at once) ...", file=sys.stderr)
 
-    signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)
-    return stop
+    with contextlib.ExitStack() as before:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before.callback(signal.signal, number, signal.signal(number, on_signal))
+        yield stop

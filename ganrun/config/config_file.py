@@ -5,7 +5,10 @@ file is read, so `--help`, workers and the sidecar do without.
 """
 
 import io
+import json
+import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +17,49 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
-from ganrun.config import safe_yaml
+from ganrun.config import safe_yaml, shipped
 from ganrun.config.keys import leaves
 from ganrun.config.schema import Config
 from ganrun.config.validate_cluster import SECRET
 from ganrun.errors import UserError
 from ganrun.storage import RECORD_BYTES, open_storage
 
+logger = logging.getLogger(__name__)
 MOST_VARIABLES = 16
 """Most `${...}` in a config. They may stand for each other: more could unfold to more than any memory holds."""
 
 
-def read_values(path: str | Path, overrides: list[str], resolve: bool) -> tuple[dict[str, Any], list[str]]:
-    """Return the values of a config file with the overrides over them and `${...}` filled in, and the faults of those.
+ConfigSource = str | Path | Mapping[str, Any]
+"""A config as a user names it: a file, its address in a bucket, the name of a shipped one, or its sections."""
+
+
+def read_values(source: ConfigSource, overrides: list[str], resolve: bool) -> tuple[dict[str, Any], list[str]]:
+    """Return the values of a config with the overrides over them and `${...}` filled in, and the faults of those.
 
     Args:
-        path: the file, or its address in a bucket.
+        source: the config.
         overrides: `key=value`, the key dotted, the value YAML.
         resolve: if False, `${...}` that cannot be filled in stays and is no fault.
 
     Raises:
         UserError: there is no such file, it is not YAML, or an override is not `key=value`.
     """
-    return _interpolate(_read(path, overrides), resolve)
+    return _interpolate(_read(source, overrides), resolve)
 
 
-def _read(path: str | Path, overrides: list[str]) -> DictConfig:
+def name_of(source: ConfigSource) -> str:
+    """Return what messages call a config."""
+    return "config" if isinstance(source, Mapping) else str(source)
+
+
+def _read(source: ConfigSource, overrides: list[str]) -> DictConfig:
+    path = name_of(source)
     try:
-        text = _fetch(str(path)).decode()
+        text = json.dumps(source) if isinstance(source, Mapping) else _fetch(path).decode()
         safe_yaml.check(text, aliases=True)
         tree = OmegaConf.load(io.StringIO(text))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such config file") from None
+        raise UserError(f"{path}: no such config file; {shipped.hint(path)}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
@@ -71,11 +85,17 @@ def _read(path: str | Path, overrides: list[str]) -> DictConfig:
 
 
 def _fetch(path: str) -> bytes:
-    """Return the content of a file, or of an object in a bucket."""
+    """Return the content of a file, of an object in a bucket, or of a shipped config where no file has its name."""
     parent, _, name = (
         path.rpartition("/") if path.startswith("s3://") else (str(Path(path).parent), "", Path(path).name)
     )
-    return open_storage(parent).read(name, RECORD_BYTES)
+    try:
+        return open_storage(parent).read(name, RECORD_BYTES)
+    except (FileNotFoundError, IsADirectoryError):
+        if found := shipped.find(path):
+            logger.debug("config: %s", found)
+            return found.read_bytes()
+        raise
 
 
 def _environment(name: str, *default: Any) -> Any:

@@ -1,7 +1,7 @@
 """Configs by dotted key: their values, fixed keys, and differences."""
 
 from collections.abc import Iterator
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -38,6 +38,18 @@ def is_fixed(key: str) -> bool:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             section = field.annotation
     return bool(isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("fixed"))
+
+
+def all_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """Yield every dotted key of a config that has a value."""
+    for name, field in section.model_fields.items():
+        either = get_args(field.annotation) if get_origin(field.annotation) is not dict else ()
+        kinds = [kind for kind in either or (field.annotation,) if kind is not type(None)]
+        below = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if len(below) < len(kinds):  # A number, or one that changes.
+            yield f"{prefix}{name}"
+        for kind in below:
+            yield from all_keys(kind, f"{prefix}{name}.")
 
 
 def leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -4,6 +4,7 @@ Imports no torch and no ray, so that a bad config fails in under a second.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +27,22 @@ PLACEHOLDERS: dict[str, dict[str, Any]] = {
 """Values in place of missing or wrong ones, so that the conflicts among the rest are found."""
 
 
-def load_config(path: str | Path, overrides: list[str] | None = None, resolve: bool = True) -> Config:
+def load_config(
+    source: str | Path | Mapping[str, Any], overrides: list[str] | None = None, resolve: bool = True
+) -> Config:
     """Read a YAML file, lay `key=value` overrides over it, import the modules of `run.imports` and check everything.
 
     Args:
-        path: the file, or its address in a bucket.
+        source: the file, its address in a bucket, or the name of a shipped config; or sections of plain values.
         overrides: dotted, such as `cluster.workers=16`; values are YAML.
         resolve: if False, an environment variable that is not set stays `${oc.env:...}` and is no fault.
 
     Raises:
         UserError: one message with all faults, each with its key, value, what is allowed and the nearest key.
     """
-    from ganrun.config.config_file import read_values  # With OmegaConf, which only this function needs.
+    from ganrun.config.config_file import name_of, read_values  # With OmegaConf, which only this function needs.
 
-    values, faults = read_values(path, overrides or [], resolve)
+    values, faults = read_values(source, overrides or [], resolve)
     faults += _import_faults(values)
     unresolved = {key for key, value in leaves(values) if "${" in str(value)}
     try:
@@ -53,7 +56,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None, resolve: b
             return _unresolved(values, unresolved)
         faults = faults or faults_of(error, set())  # `${` where nothing is filled in, such as a key.
     if faults:
-        heading = f"{path}: {len(faults)} fault{'s' * (len(faults) > 1)} in the config"
+        heading = f"{name_of(source)}: {len(faults)} fault{'s' * (len(faults) > 1)} in the config"
         raise UserError("\n  ".join([heading, *faults]))
     return with_own_defaults(config)
 

@@ -218,7 +218,10 @@ LOSSES = Registry(
 """`objective.loss` -> AdversarialLoss."""
 
 PENALTIES = Registry(
-    {name: f"ganrun.games.penalties:{name}" for name in ("r1", "r2", "wgan_gp", "wgan_lp", "dragan", "matching_aware")}
+    {
+        name: f"ganrun.games.penalties:{name}"
+        for name in ("r1", "r2", "r1_differences", "r2_differences", "wgan_gp", "wgan_lp", "dragan", "matching_aware")
+    }
 )
 """`objective.penalties` -> Penalty."""
 

@@ -130,8 +130,9 @@ class ObjectiveConfig(Section):
     discriminator_turns: Annotated[Count, Field(json_schema_extra=FIXED)] = 1
     """Discriminator turns per round, each on a new batch."""
     penalties: Annotated[dict[str, ScheduledPositive], Field(json_schema_extra=FIXED)] = {}
-    """Gradient penalties on the discriminator with their weights: r1, r2, wgan_gp, wgan_lp (one-sided), dragan,
-    matching_aware (of the condition text). A weight may be a schedule."""
+    """Gradient penalties on the discriminator with their weights: r1, r2, r1_differences, r2_differences (the
+    same by finite differences), wgan_gp, wgan_lp (one-sided), dragan, matching_aware (of the condition text). A weight
+    may be a schedule."""
     penalty_every_rounds: Annotated[Count, Field(json_schema_extra=FIXED)] = 1
     """Lazy regularisation: rounds per evaluation of the penalties, whose weight is multiplied by the same number."""
     weight_clip: Annotated[NotNegative, Field(json_schema_extra=FIXED)] = 0.0

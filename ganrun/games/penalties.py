@@ -20,6 +20,8 @@ from ganrun.models.normalization import without_batch_stats
 from ganrun.models.precision import full_precision
 from ganrun.rng import KeyedNoise
 
+DIFFERENCE = 0.01
+"""h: standard deviation of the noise of finite differences, for images in [-1, 1]."""
 Discriminator = Callable[[Tensor, Given], Tensor]
 """(images [B, C, H, W], condition) -> logits [B], or a map of logits [B, H', W']."""
 Penalty = Callable[[Discriminator, Tensor, Tensor, Given, KeyedNoise], Tensor]
@@ -54,6 +56,16 @@ def r2(discriminator: Discriminator, real: Tensor, fake: Tensor, given: Given, n
     return slope(discriminator, fake, given).square().mean() / 2
 
 
+def r1_differences(discriminator: Discriminator, real: Tensor, fake: Tensor, given: Given, noise: KeyedNoise) -> Tensor:
+    """`r1` by finite differences, without a gradient of a gradient: two more passes of D in place of it."""
+    return differences(discriminator, real, given, noise, "real").square().mean() / 2
+
+
+def r2_differences(discriminator: Discriminator, real: Tensor, fake: Tensor, given: Given, noise: KeyedNoise) -> Tensor:
+    """`r2` by finite differences."""
+    return differences(discriminator, fake, given, noise, "fake").square().mean() / 2
+
+
 def dragan(discriminator: Discriminator, real: Tensor, fake: Tensor, given: Given, noise: KeyedNoise) -> Tensor:
     """E (|nabla D(x + delta)| - 1)^2 with delta ~ N(0, c): Kodali et al. 2017 (arXiv:1705.07215), with k = 1.
 
@@ -69,12 +81,27 @@ def matching_aware(discriminator: Discriminator, real: Tensor, fake: Tensor, giv
     Tao et al. 2022, DF-GAN (arXiv:2008.05865), eq. 2 with p = 6. The paper's weight k is 2.
     """
     inputs = (real.detach().requires_grad_(), given["text"].detach().requires_grad_())
-    logits = discriminator(inputs[0], {**given, "text": inputs[1]})
-    logits = logits if logits.ndim == 1 else logits.flatten(1).mean(1)
+    logits = per_image(discriminator(inputs[0], {**given, "text": inputs[1]}))
     gradients = torch.autograd.grad(logits.sum(), inputs, create_graph=True)
     slopes = [torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients]
     penalty: Tensor = (slopes[0] + slopes[1]).pow(6).mean()
     return penalty
+
+
+def differences(discriminator: Discriminator, images: Tensor, given: Given, noise: KeyedNoise, side: str) -> Tensor:
+    """Return (D(x + h n) - D(x - h n)) / 2h for one n ~ N(0, I) per image, [B].
+
+    The mean of its square over n is |nabla D|^2, exactly if D is quadratic. Lin et al. 2025 (arXiv:2501.08316), eq. 8,
+    take the difference on one side, whose error is of the order of h.
+    """
+    step, images = DIFFERENCE * noise.normal(*images.shape, name=f"penalty/differences/{side}"), images.detach()
+    above, below = (per_image(discriminator(moved, given)) for moved in (images + step, images - step))
+    return (above - below) / (2 * DIFFERENCE)
+
+
+def per_image(logits: Tensor) -> Tensor:
+    """Return logits [B], or the means of maps of logits [B, H, W], [B]."""
+    return logits if logits.ndim == 1 else logits.flatten(1).mean(1)
 
 
 def between(real: Tensor, fake: Tensor, noise: KeyedNoise) -> Tensor:
@@ -86,8 +113,7 @@ def slope(discriminator: Discriminator, images: Tensor, given: Given) -> Tensor:
     """Return |nabla D| at each image, [B], with a graph for the gradient with respect to D's weights."""
     images = images.detach().requires_grad_()
     # The gradient of the sum is the gradient of each logit as long as D does not mix images of a batch.
-    logits = discriminator(images, given)
-    logits = logits if logits.ndim == 1 else logits.flatten(1).mean(1)
+    logits = per_image(discriminator(images, given))
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     # vector_norm has derivative 0 at a zero gradient; square().sum().sqrt() has NaN.
     return torch.linalg.vector_norm(gradient.flatten(1), dim=1)  # type: ignore[no-any-return]

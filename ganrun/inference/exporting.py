@@ -2,8 +2,9 @@
 
 import contextlib
 import io
+import json
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,7 +27,14 @@ def write_weights(sampler: Sampler, out: Path) -> None:
         for key, value in sampler.game.networks[name].state_dict().items()
     }
     metadata = {"ganrun": ganrun.__version__, "config": sampler.config.model_dump_json()}
+    if sampler.embedding:
+        metadata["embedding"] = json.dumps(asdict(sampler.embedding))
     write_file(out, save_tensors(tensors, metadata))
+
+
+def as_module(sampler: Sampler) -> nn.Module:
+    """Return the EMA generator as a module that takes and returns what the program of `write_program` does."""
+    return _Program(sampler, tuple(_example(sampler)))
 
 
 def write_program(sampler: Sampler, out: Path) -> None:
@@ -91,9 +99,10 @@ class _Program(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         networks, given = dict(self.networks.items()), dict(zip(reversed(self._names), reversed(inputs), strict=False))
+        noise = replace(self._noise, device=inputs[0].device)
         if self._game.from_z is not None:
-            return self._game.from_z(networks, inputs[0], self._noise, given)
-        return self._game.sample(networks, inputs[0].shape[0], self._noise, given)
+            return self._game.from_z(networks, inputs[0], noise, given)
+        return self._game.sample(networks, inputs[0].shape[0], noise, given)
 
 
 @dataclass(frozen=True)
@@ -105,4 +114,4 @@ class _Unkeyed:
     def take(self, noise: KeyedNoise, request: NoiseRequest) -> Tensor:
         """Return the numbers of a request."""
         function = torch.randn if request.kind == "normal" else torch.rand
-        return function(request.size, dtype=self.dtype)
+        return function(request.size, dtype=self.dtype, device=noise.device)

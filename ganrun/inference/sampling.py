@@ -1,5 +1,6 @@
 """Samples the EMA generator of a checkpoint."""
 
+import copy
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,8 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.io import encode_png
 
-from ganrun.config.load import parse
-from ganrun.config.schema import Config, EvaluateConfig
+from ganrun.config.schema import EvaluateConfig
 from ganrun.data.index import EmbeddingField, open_data
 from ganrun.errors import UserError
 from ganrun.evaluation.captioned import captioned_png
@@ -20,10 +20,8 @@ from ganrun.evaluation.pictures import beside, columns_of, to_picture, to_png
 from ganrun.evaluation.table_pictures import filled_picture
 from ganrun.games.build import build_game
 from ganrun.games.masked import MaskedPoints
+from ganrun.inference.saved import find_saved
 from ganrun.models.given import Given
-from ganrun.run_folder.run_folder import find_checkpoint
-from ganrun.storage import Storage
-from ganrun.training import checkpoint
 
 Seen = Callable[[int], None]
 """Takes the number of images just drawn."""
@@ -36,21 +34,11 @@ LEAST_SINE = 1e-3
 """Sine of an angle below which the great circle is lost in rounding; a straight line differs from it by 1e-7 there."""
 
 
-def read_config(storage: Storage, directory: str) -> Config:
-    """Read the config of a checkpoint.
-
-    Raises:
-        RunError: it is corrupt.
-    """
-    files = checkpoint.read(storage, directory, only=("config.yaml",))
-    return parse(files["config.yaml"], f"{storage.uri}/{directory}/config.yaml")
-
-
 class Sampler:
     """EMA generator of a checkpoint, on the CPU.
 
     Args:
-        where: folder of a run (its newest checkpoint) or of a checkpoint.
+        where: folder of a run (its newest checkpoint) or of a checkpoint, or weights of `ganrun export`.
         label: label of all images; None: image i of a conditional game has label i mod K.
 
     Raises:
@@ -59,21 +47,32 @@ class Sampler:
     """
 
     def __init__(self, where: str, label: int | None = None) -> None:
-        storage, directory = find_checkpoint(where)
-        self.config = read_config(storage, directory)
-        recorded = checkpoint.read_manifest(storage, directory).get("embedding")
-        self.embedding = EmbeddingField(**recorded) if recorded else None
+        saved = find_saved(where)
+        self.config = saved.config
+        self.embedding = EmbeddingField(**saved.embedding) if saved.embedding else None
         """The encoder of the embeddings that the run was trained on."""
-        self.game = build_game(self.config, torch.device("cpu"))
-        for name, network in self.game.networks.items():
-            file = f"{name}_ema" if name in self.game.averaged else name
-            checkpoint.load_network(storage, directory, file, network)
+        self.game = saved.load(build_game(self.config, torch.device("cpu")))
+        for network in self.game.networks.values():
             network.eval()
-        self.label, self.classes = label, self.game.condition.classes
+        self.where, self.label, self.classes = where, label, self.game.condition.classes
+        self._check(label)
+
+    def with_label(self, label: int | None) -> "Sampler":
+        """Return the sampler of the same networks with this label of all images.
+
+        Raises:
+            UserError: there is no such label.
+        """
+        self._check(label)
+        other = copy.copy(self)
+        other.label = label
+        return other
+
+    def _check(self, label: int | None) -> None:
         if label is not None and not 0 <= label < self.classes:
             if not self.classes:
-                raise UserError(f"--label {label}: {where} has no labels; leave --label out")
-            raise UserError(f"--label {label}: labels of {where} are 0 to {self.classes - 1}")
+                raise UserError(f"--label {label}: {self.where} has no labels; leave --label out")
+            raise UserError(f"--label {label}: labels of {self.where} are 0 to {self.classes - 1}")
 
     @property
     def of_points(self) -> bool:

@@ -23,7 +23,8 @@ from ganrun.evaluation.picture_folder import PictureFolder
 from ganrun.evaluation.point_evaluator import PointEvaluator
 from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.score import ScoreSubject, build_scores
-from ganrun.inference.sampling import Sampler, read_config
+from ganrun.inference.sampling import Sampler
+from ganrun.inference.saved import find_saved
 from ganrun.models.extractors import Extractor, open_extractor
 from ganrun.run_folder.run_folder import find_checkpoint
 from ganrun.storage import Storage, open_storage
@@ -70,7 +71,7 @@ def score_pictures(
     Raises:
         UserError: folder, data or extractor are missing or do not fit each other.
     """
-    config = read_config(*find_checkpoint(run)) if run else None
+    config = find_saved(run).config if run else None
     if config:
         import_modules(config.run.imports)
     _check_names(request)

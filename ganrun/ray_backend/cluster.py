@@ -16,11 +16,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ganrun.cli.command import has_colours
 from ganrun.config.ray_variables import cluster_address, session_folder
 from ganrun.errors import RunError, UserError
 from ganrun.ray_backend.internals import LOCAL_VARIABLES, set_default, set_variables
 from ganrun.storage import open_storage
 
+logger = logging.getLogger(__name__)
 LOOPBACK = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
 ANSWER_SECONDS = 10.0
 """Timeout of a TCP connection to the head of a cluster."""
@@ -47,7 +49,7 @@ def ray_cluster(uri: str, cpus: float, stop: threading.Event) -> Iterator[Any]:
     set_default("RAY_USAGE_STATS_ENABLED", "0")
     address = cluster_address()
     # Ray prints faults of its processes to stdout, which is for our output; they are in Ray's logs too.
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(sys.stderr if _verbose() else nowhere):
         with _our_signals():
             _start_or_leave(cpus, stop) if address is None else _join(address, stop)
         import ray
@@ -155,7 +157,7 @@ def _join(address: str, stop: threading.Event) -> None:
 
     In a thread: Ray waits for an answer in C++, where no signal handler of Python runs.
     """
-    _check_answers(address)
+    check_answers(address)
     joined, deadline = in_thread(_init, address), time.monotonic() + JOIN_SECONDS
     while not wait([joined], LOOK_SECONDS).done:
         if stop.is_set():
@@ -171,14 +173,14 @@ def _join(address: str, stop: threading.Event) -> None:
         raise UserError(f"RAY_ADDRESS: cannot join the Ray cluster at {address!r}: {_line(error)}") from error
 
 
-def _check_answers(address: str) -> None:
+def check_answers(address: str) -> None:
     """Raise UserError if nothing answers at `address`. Ray itself would retry for minutes."""
     if address.startswith("http"):
         raise UserError(
             f"RAY_ADDRESS: {address!r} is where jobs are submitted: `ray job submit --working-dir . -- python -m "
             "ganrun.train ...`; to run on this machine only, unset it"
         )
-    _quiet_ray()
+    _import_ray()
     from ganrun.ray_backend.internals import canonicalize_bootstrap_address
 
     found = address
@@ -196,15 +198,25 @@ def _check_answers(address: str) -> None:
 
 
 def _init(address: str, **options: Any) -> None:
-    _quiet_ray().init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
+    if not has_colours(sys.stderr):
+        set_default("RAY_COLOR_PREFIX", "0")
+    _import_ray().init(address, log_to_driver=_verbose(), logging_level=_level(), **options)
 
 
-def _quiet_ray() -> Any:
-    """Import Ray, whose import sets the level of its logger, and have it log errors only."""
+def _import_ray() -> Any:
+    """Import Ray, whose import sets the level of its logger, and have it log errors only, or with --verbose more."""
     import ray
 
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray").setLevel(_level())
     return ray
+
+
+def _level() -> int:
+    return logging.INFO if _verbose() else logging.ERROR
+
+
+def _verbose() -> bool:
+    return logger.isEnabledFor(logging.DEBUG)
 
 
 def in_thread(work: Callable[..., Any], *arguments: Any) -> Future[Any]:

@@ -228,6 +228,15 @@ def read_config(storage: Storage) -> dict[str, Any]:
     return config  # type: ignore[no-any-return]
 
 
+def is_run(storage: Storage) -> bool:
+    """Return True if this folder is that of a run."""
+    try:
+        read_config(storage)
+    except UserError:
+        return False
+    return True
+
+
 def live_holder(storage: Storage) -> LeaseHolder | None:
     """Return the live holder of the run's lease, or None."""
     found = storage.read_version(Lease.NAME)

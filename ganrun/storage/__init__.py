@@ -122,9 +122,9 @@ def check_rights(storage: Storage, field: str) -> None:
         for right, attempt in attempts.items():
             try:
                 attempt()
-            except FileNotFoundError:
-                continue  # The write was refused, so there is nothing to read; reading itself is allowed.
             except OSError as error:
+                if isinstance(error, FileNotFoundError) and right == "read from":
+                    continue  # The write was refused, so there is nothing to read; reading itself is allowed.
                 refused.append(right)
                 reason = reason or error.strerror or str(error)
                 if not isinstance(error, PermissionError):

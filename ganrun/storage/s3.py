@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import logging
 import mimetypes
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
@@ -14,6 +15,7 @@ from ganrun.storage.base import RECORD_BYTES, Entry, TooLargeError
 from ganrun.storage.retry import PATIENCE_SECONDS, Traffic, TransientError, persist
 from ganrun.storage.s3_errors import clock_ahead, meaning
 
+logger = logging.getLogger(__name__)
 PART = 16 * 2**20
 """Part size of multipart uploads in bytes. Objects of two parts or more are uploaded in parts."""
 PARTS = 4
@@ -214,6 +216,8 @@ class S3:
             OSError: the request failed. `strerror` is a message for the user, `filename` the URI of the object.
         """
         where = f"{self.uri}/{name}" if name else self.uri
+
+        logger.debug("request: %s", where)
 
         async def ask() -> T:
             try:

@@ -13,14 +13,14 @@ import sys
 from ganrun.cli import command
 from ganrun.errors import RunError, UserError
 
-command.parser("verb", None, "")
+options = command.parse(command.parser("verb", None, ""), [])
 
-def body():
+def body(options):
     print("Fr\xe9chet", "\udcff")
     print("Fr\xe9chet", file=sys.stderr)
     raise {raised}
 
-sys.exit(command.run(body))
+sys.exit(command.run(options, body))
 """
 
 
@@ -40,7 +40,8 @@ def test_a_character_that_cannot_be_encoded_is_escaped(raised, code, encoding):
 
 
 @pytest.mark.parametrize(
-    "verb", ["train", "tune", "prepare", "evaluate", "sample", "export", "runs", "sidecar", "bench"]
+    "verb",
+    ["train", "tune", "prepare", "evaluate", "sample", "export", "runs", "sidecar", "configs", "doctor", "bench"],
 )
 def test_help_can_be_printed_in_ascii(verb):
     done = subprocess.run(

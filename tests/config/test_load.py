@@ -83,7 +83,10 @@ def test_all_faults_come_in_one_message(file):
         ("cluster.cpus_per_worker=.inf", ["cluster.cpus_per_worker", "inf", "finite"]),
         ("model=5", ["model", "5", "a section"]),
         ("run.imports=abc", ["run.imports", "'abc'", "a list"]),
-        ("objective.penalties={gp: 1}", ["objective.penalties", "'gp'", "r1, r2, wgan_gp, wgan_lp, dragan"]),
+        (
+            "objective.penalties={gp: 1}",
+            ["objective.penalties", "'gp'", "r1, r2, r1_differences, r2_differences, wgan_gp, wgan_lp, dragan"],
+        ),
         ("objective.penalties={r1: 0}", ["objective.penalties", "0", "greater than 0"]),
         ("objective.penalties=r1", ["objective.penalties", "'r1'", "a section of keys and values"]),
         ("objective.diffaugment=[colour]", ["objective.diffaugment", "'colour'", "'color', 'translation' or 'cutout'"]),

@@ -1,5 +1,7 @@
 """Each penalty against its closed form, and on two ranks against one."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -44,7 +46,8 @@ PLACES = {
 
 
 def test_every_penalty_has_its_closed_form_here():
-    assert set(PENALTIES) - OF_SENTENCES == set(ON_A_LINE) == set(PLACES)
+    assert set(PENALTIES) - OF_SENTENCES == {*ON_A_LINE, "r1_differences", "r2_differences"}
+    assert set(ON_A_LINE) == set(PLACES)
 
 
 @pytest.mark.parametrize("name", ON_A_LINE)
@@ -78,6 +81,40 @@ def test_a_discriminator_that_is_flat_has_a_finite_gradient(name):
     bend = torch.zeros((), dtype=torch.float64, requires_grad=True)
     PENALTIES[name](lambda images, label: bend * images.flatten(1).sum(1), REAL, FAKE, None, DRAW).backward()
     assert torch.isfinite(bend.grad)
+
+
+@pytest.mark.parametrize(("name", "images", "side"), [("r1", REAL, "real"), ("r2", FAKE, "fake")])
+def test_finite_differences_are_exact_on_a_quadratic(name, images, side):
+    """D(x) = a |x|^2 / 2 + w x: a difference is the derivative along its noise; the mean square is |nabla D|^2."""
+
+    def discriminator(images, label):
+        flat = images.flatten(1)
+        return bend / 2 * flat.square().sum(1) + flat @ DIRECTION
+
+    bend = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
+    penalty = PENALTIES[f"{name}_differences"]
+    value = penalty(discriminator, REAL, FAKE, None, DRAW)
+    value.backward()
+    a = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
+    noise = DRAW.normal(*images.shape, name=f"penalty/differences/{side}").flatten(1)
+    expected = ((a * images.flatten(1) + DIRECTION) * noise).sum(1).square().mean() / 2
+    expected.backward()
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(bend.grad, a.grad)
+
+    with torch.no_grad():
+        draws = [penalty(discriminator, REAL, FAKE, None, replace(DRAW, images=images)) for images in range(2_000)]
+    exact = PENALTIES[name](discriminator, REAL, FAKE, None, DRAW).item()
+    found = torch.stack(draws)
+    assert abs(found.mean() - exact) < 4 * found.std() / len(found) ** 0.5
+
+
+def test_finite_differences_of_a_map_of_logits_are_of_its_mean():
+    def patches(images, label):
+        return images.square().sum(1)
+
+    whole = PENALTIES["r1_differences"](lambda x, y: patches(x, y).flatten(1).mean(1), REAL, FAKE, None, DRAW)
+    torch.testing.assert_close(PENALTIES["r1_differences"](patches, REAL, FAKE, None, DRAW), whole)
 
 
 def test_a_label_goes_with_its_image():
@@ -174,7 +211,7 @@ def turn_gradients(rank, workers, config, rendezvous, out):
     if workers > 1:
         dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=workers)
     gradients = {}
-    for name in ON_A_LINE:
+    for name in [name for name in PENALTIES if name not in OF_SENTENCES]:
         each = config.model_copy(update={"objective": config.objective.model_copy(update={"penalties": {name: 10.0}})})
         state = new_state(each, CPU, Slots(each.slots, rank, workers))
         owned = state.slots.owned
@@ -194,7 +231,7 @@ def test_two_ranks_have_the_gradients_of_one(values, tmp_path):
     as_ranks(turn_gradients, (2, config, str(tmp_path / "meeting"), two), 2)
     expected, found = load_file(one), load_file(two)
     assert found.keys() == expected.keys()
-    assert len({key.split("/")[0] for key in found}) == len(ON_A_LINE)
+    assert len({key.split("/")[0] for key in found}) == len(PENALTIES) - len(OF_SENTENCES)
     for key, gradient in found.items():
         torch.testing.assert_close(gradient, expected[key], rtol=0, atol=1e-6, msg=key)
         assert gradient.abs().sum() > 0

@@ -17,6 +17,7 @@ DOCUMENTED = {
     "RAY_ADDRESS",
     "RAY_TMPDIR",  # ganrun reads it itself, and hands Ray the folder.
     "RAY_AUTH_MODE",
+    "RAY_COLOR_PREFIX",
     "RAY_USAGE_STATS_ENABLED",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS",
     "TUNE_GLOBAL_CHECKPOINT_S",

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ganrun.config.registry import GAMES, LOSSES
+from ganrun.config.registry import GAMES, LOSSES, PENALTIES
 from ganrun.games.losses import AdversarialLoss
 from ganrun.slots import Slots
 from ganrun.training.new_state import new_state
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 ROUNDS = 4
 OBJECTIVES = {
     **{loss: {"loss": loss} for loss in ("minimax", "least_squares", "hinge", "wasserstein", "relativistic")},
-    **{name: {"penalties": {name: 1.0}} for name in ("r1", "r2", "wgan_gp", "wgan_lp", "dragan")},
+    **{name: {"penalties": {name: 1.0}} for name in PENALTIES},
     "clip": {"loss": "wasserstein", "weight_clip": 0.01, "discriminator_turns": 2},
     "noise": {"instance_noise": 0.5, "instance_noise_images": 1_000},
     "ada": {"ada_target": 0.6, "ada_images": 100},

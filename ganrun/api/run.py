@@ -1,0 +1,238 @@
+"""A run, or one of its checkpoints, for programs and notebooks."""
+
+import io
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from ganrun.config.load import parse
+from ganrun.config.schema import Config
+from ganrun.errors import RunError, UserError
+from ganrun.evaluation.feature_statistics import to_uint8
+from ganrun.inference.exporting import as_module
+from ganrun.inference.predicting import Predictor
+from ganrun.inference.sampling import Sampler
+from ganrun.inference.saved import find_saved
+from ganrun.inference.translation import Translator
+from ganrun.preparation.convert_image import decode
+from ganrun.preparation.own_pictures import read_clip, read_own
+from ganrun.run_folder.curve import read_curve
+from ganrun.run_folder.report import distance_name
+from ganrun.run_folder.status import is_run
+from ganrun.storage import RECORD_BYTES, expand_user, open_storage
+from ganrun.telemetry.series import DISTANCES
+
+if TYPE_CHECKING:  # Half a second.
+    from pandas import DataFrame
+
+Picture = str | Path | Image.Image | NDArray[np.uint8]
+"""A picture of one's own: a file, a Pillow image, or uint8 [H, W, C]."""
+
+
+def load(where: str | Path) -> "Run":
+    """Return a run.
+
+    Args:
+        where: folder or s3:// URI of a run, also one that is being trained, or of a checkpoint; or weights that
+            `ganrun export` wrote: the file, or a folder with it.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    run = Run(open_storage(str(where)).uri)  # Absolute: a notebook may change its folder.
+    run.config  # noqa: B018 Wrong places are named here, not at the first use.
+    return run
+
+
+class Run:
+    """A run whose EMA generator draws images on the CPU. Networks are read when they are first used.
+
+    Attributes:
+        uri: folder or s3:// URI of the run, the checkpoint or the exported weights.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def __repr__(self) -> str:
+        return f"ganrun.load({self.uri!r})"
+
+    @cached_property
+    def config(self) -> Config:
+        """Config of the run, checked, such as `run.config.model.width`."""
+        if self._is_run:
+            storage = open_storage(self.uri)
+            return parse(storage.read("config.yaml", RECORD_BYTES), f"{storage.uri}/config.yaml")
+        return find_saved(self.uri).config
+
+    @cached_property
+    def generator(self) -> nn.Module:
+        """EMA generator in eval mode without gradients: z [B, Z], if it has one, and the condition (label int64 [B],
+        pictures [B, C, H, W] in [-1, 1]) to images [B, C, H, W] in [-1, 1], as in a program of `ganrun export`."""
+        return as_module(Sampler(self.uri)).eval()
+
+    @overload
+    def sample(
+        self,
+        count: int = 64,
+        seed: int = 0,
+        label: int | None = None,
+        condition: "Picture | Sequence[Picture] | None" = None,
+        *,
+        mask: Picture | None = None,
+        pillow: Literal[False] = False,
+    ) -> Tensor: ...
+
+    @overload
+    def sample(
+        self,
+        count: int = 64,
+        seed: int = 0,
+        label: int | None = None,
+        condition: "Picture | Sequence[Picture] | None" = None,
+        *,
+        mask: Picture | None = None,
+        pillow: Literal[True],
+    ) -> list[Image.Image]: ...
+
+    def sample(
+        self,
+        count: int = 64,
+        seed: int = 0,
+        label: int | None = None,
+        condition: "Picture | Sequence[Picture] | None" = None,
+        *,
+        mask: Picture | None = None,
+        pillow: bool = False,
+    ) -> Tensor | list[Image.Image]:
+        """Draw images, the same as `ganrun sample` for the same seed.
+
+        Args:
+            count: number of images; for a clip, of frames that follow it.
+            seed: seed of the noise.
+            label: class of all images; None: image i of a conditional run has class i mod K.
+            condition: a picture of one's own, of which `count` images are made; for a run that continues clips its
+                frames, or a video, GIF or folder; None: conditions are made of samples of the run's data.
+            mask: the hole in the picture: white is filled; None: it is drawn.
+            pillow: return Pillow images, with colours as on a screen.
+
+        Returns:
+            Images [count, C, H, W] in [-1, 1], or points [count, C, 1, 1]; or `count` Pillow images.
+
+        Raises:
+            UserError: no checkpoint, no such label, or a condition that the run cannot take.
+        """
+        if count < 1:
+            raise UserError(f"count: {count} is not allowed; give at least 1")
+        if mask is not None and condition is None:
+            raise UserError("mask: is the hole in a picture of your own; give condition=PICTURE, too")
+        if condition is None:
+            images = torch.cat(list(self._sampler.with_label(label).draw(count, seed)))
+        elif label is not None:
+            raise UserError(f"label: {label} does not go with a picture as condition; leave one of them out")
+        else:
+            images = self._conditioned(count, seed, condition, mask)
+        return to_pillow(images) if pillow else images
+
+    def curve(self) -> "DataFrame":
+        """Return losses and scores over the images shown: a column for each, a row for each number of images.
+
+        Where scores are rarer than ticks their cells are NaN: `curve[["images", "kid"]].dropna()` has them alone.
+
+        Raises:
+            UserError: this is no run, such as exported weights.
+        """
+        from pandas import DataFrame
+
+        lines = self._curve()
+        return DataFrame(lines).groupby("images", as_index=False, sort=False).first() if lines else DataFrame()
+
+    def scores(self) -> dict[str, Any]:
+        """Return the newest scores by name, with the `images` that had been shown and the full `name` of the distance.
+
+        Raises:
+            UserError: this is no run, such as exported weights.
+            RunError: it has no scores yet.
+        """
+        scored = [line for line in self._curve() if any(distance.key in line for distance in DISTANCES)]
+        if not scored:
+            raise RunError(
+                f"{self.uri}: no scores yet; they come every evaluate.every_images, and not at all if it is 0"
+            )
+        name = distance_name(self.config.model_dump())
+        return {"name": name} | {key: value for key, value in scored[-1].items() if key != "time"}
+
+    @cached_property
+    def _is_run(self) -> bool:
+        return is_run(open_storage(self.uri))
+
+    @cached_property
+    def _sampler(self) -> Sampler:
+        return Sampler(self.uri)
+
+    def _curve(self) -> list[dict[str, Any]]:
+        if not self._is_run:
+            raise UserError(f"{self.uri}: its networks only, without a curve; load the run that they are of")
+        return read_curve(open_storage(self.uri))[0]
+
+    def _conditioned(
+        self, count: int, seed: int, condition: "Picture | Sequence[Picture]", mask: Picture | None
+    ) -> Tensor:
+        """Return images of a picture of one's own, or frames that follow a clip."""
+        sampler = self._sampler
+        if sampler.game.condition.frames:
+            predictor = Predictor(sampler)
+            clip = _frames(condition, predictor)
+            past = torch.from_numpy(np.stack(clip)).permute(0, 3, 1, 2).to(predictor.dtype).div(127.5).sub(1)
+            return predictor.predict("condition", past, count, seed)
+        if sampler.of_points or not isinstance(condition, str | Path | Image.Image | np.ndarray):
+            wanted = "a table of ganrun sample --input" if sampler.of_points else "one picture"
+            raise UserError(f"condition: a {type(condition).__name__}, but this run takes {wanted}")
+        hole = None if mask is None else _pixels(mask, "mask").max(axis=2) > 0
+        return torch.stack(Translator(sampler, seed, False).images("condition", _pixels(condition), count, hole))
+
+
+def to_pillow(images: Tensor) -> list[Image.Image]:
+    """Return images [B, C, H, W] in [-1, 1], C = 1 or 3, as Pillow images.
+
+    Raises:
+        UserError: they are no pictures.
+    """
+    if images.shape[1] not in (1, 3) or images.shape[-1] == 1:
+        raise UserError(f"pillow: {list(images.shape[1:])} is no picture; leave it out for a tensor")
+    pixels = to_uint8(images).permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(each.squeeze()) for each in pixels]
+
+
+def _png(picture: Image.Image) -> bytes:
+    """Return a picture of any mode as a file, which is read as people see it: transparency on white."""
+    buffer = io.BytesIO()
+    (picture if picture.mode in ("RGBA", "LA", "P", "1") else picture.convert("RGB")).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _frames(condition: "Picture | Sequence[Picture]", predictor: Predictor) -> list[NDArray[np.uint8]]:
+    if isinstance(condition, str | Path):
+        return read_clip(str(condition), "condition", predictor.frames, predictor.size, predictor.channels)
+    if not isinstance(condition, Sequence):
+        raise UserError("condition: one picture, but this run continues clips; give its frames as a list, or a file")
+    return [_pixels(each) for each in condition]
+
+
+def _pixels(picture: Picture, name: str = "condition") -> NDArray[np.uint8]:
+    """Return a picture as uint8 [H, W, C], C = 1 or 3."""
+    if isinstance(picture, str | Path):
+        return read_own(Path(expand_user(str(picture))), name)
+    if isinstance(picture, Image.Image):
+        picture = np.asarray(picture if picture.mode in ("L", "RGB") else decode(_png(picture)))
+    found = np.atleast_3d(picture)
+    if found.dtype != np.uint8 or found.ndim != 3 or found.shape[2] not in (1, 3):
+        raise UserError(f"{name}: {found.dtype} {list(found.shape)} is no picture; give uint8 [H, W, C], C = 1 or 3")
+    return found
