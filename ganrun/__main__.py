@@ -15,6 +15,7 @@ VERBS = {
     "project": "find the latents of a run whose images are nearest to your pictures",
     "paint": "draw a few strokes on a page, and the generator does the rest",
     "evaluate": "score a run: Fréchet distance, KID, precision, recall and others",
+    "matcher": "train a dual encoder that scores whether pictures show what sentences say",
     "runs": "list, show, plot and delete runs",
     "sidecar": "show runs to Prometheus and browsers",
     "export": "write the EMA generator to one file",

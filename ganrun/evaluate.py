@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   ganrun evaluate runs/quickstart --metrics kid,precision,recall    Fréchet distance, KID, precision and recall
   ganrun evaluate runs/gaussians-25 --samples 10000                 mode coverage of generated points
   ganrun evaluate runs/pix2pix-fluent --metrics l1,lpips           beside the input, the mean and the nearest picture
+  ganrun evaluate runs/text-to-image-fluent --metrics matching,colour_words --matcher matcher.safetensors
   ganrun evaluate runs/quickstart --samples 50000 --extractor inception-v3-compat --json     FID
   ganrun evaluate runs/quickstart/checkpoints/000000150016-0001 --data data/held-out
   ganrun evaluate --images pictures --data data/held-out            a folder of pictures, from any program
@@ -44,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--seed", type=int, metavar="S", help="seed of the noise (default: run.seed)")
     add("--extractor", metavar="NAME_OR_URI", help="efficientnet-lite0, inception-v3-compat, or a TorchScript .pt file")
     add("--extractor-weights", metavar="URI", help="weights of inception-v3-compat (default: download)")
+    add("--matcher", metavar="FILE", help="dual encoder of ganrun matcher, for the score matching (default: the run's)")
     add("--data", metavar="URI", help="real images to compare with (default: those of the run's own scores)")
     add(
         "--classifier-accuracy",

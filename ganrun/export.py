@@ -19,6 +19,7 @@ A .pt2 program needs only torch:
   images = generator(torch.randn(16, 100))                                  # [16, C, H, W]
   images = generator(torch.randn(16, 100), torch.arange(16) % 10)           # a run with class labels
   images = generator(pictures)                                              # pix2pix: [16, C, H, W] in [-1, 1]
+  images = generator(torch.randn(16, 100), embeddings)     # text: [16, 384], each scaled to a mean square of 1
 Draw z from the distribution in model.latent, by default N(0, 1)."""
 ENDINGS = (".safetensors", ".pt2", ".onnx")
 

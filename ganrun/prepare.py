@@ -32,6 +32,7 @@ examples:
   ganrun prepare hub:org/name data/name --size 64          a Hugging Face data set in the local cache or a folder
   ganrun prepare stacked:package:fashion-mnist-10k data/stacked   three grey images as RGB: 1,000 modes
   ganrun prepare shards:data/faces                         index existing shards: writes data/faces/index.json
+  ganrun prepare folder:birds data/birds --size 64 --fields captions.jsonl --embed     with embedded captions
   ganrun prepare shards:package:fluent-emoji --show        draws random samples into samples.png
   ganrun prepare shards:data/faces data/faces32 --size 32  copy and resize existing shards
   ganrun prepare folder:photos s3://bucket/photos --size 64  folder:, shards: and DEST may be in a bucket
@@ -46,7 +47,7 @@ DRAWN = ("stacked", *POINTS)
 FOLDERS = ("folder", "pairs", "side-by-side")
 SCHEMES = (*FOLDERS, "iconify", "video", "hub", *PUBLISHED, *DRAWN, "table", "shards")
 IMAGES = tuple(scheme for scheme in SCHEMES if scheme not in (*POINTS, "table"))
-CHANGING = ("size", "channels", "format", "gzip", "strict", "verify")
+CHANGING = ("size", "channels", "format", "gzip", "strict", "verify", "embed")
 ONLY_FOR = {
     "fields": FOLDERS,
     "names": ("pairs", "side-by-side", "iconify"),
@@ -69,9 +70,10 @@ FORMATS = ("png", "jpg", "webp")
 _SOURCES = ", ".join("pairs:PATH,PATH" if name == "pairs" else f"{name}:PATH" for name in (*IMAGES, "table"))
 _WITHOUT_PATH = "points:heights, points:gaussian, gaussians:8 or gaussians:25"
 _FIELDS_HELP = """fields of a folder's images: a .csv (path in the first column) or a .jsonl (path under "file");
-label becomes .cls, text .txt, the rest .json"""
+label becomes .cls, text (a caption, or a list) .txt, the rest .json"""
 _NAMES_HELP = """fields of the pictures of a pair or of iconify: sets, in their order; one is image, the generated one
-(default: image,source)"""
+(default: image,source); image alone puts several sets together"""
+_EMBED_HELP = "embed the text, a caption a line: minilm (default), a sentence-transformers folder or TorchScript .pt"
 _PATCHES_HELP = """cut pictures of a folder into patches of --size instead, without overlap, and keep this share of all:
 those with most texture"""
 _DEST_HELP = "new folder or s3://BUCKET/PREFIX; without it, shards: are indexed in place; with --show, a .png"
@@ -104,6 +106,7 @@ def _add_image_options(add: Callable[..., Any]) -> None:
     add("--filter", choices=FILTERS, default="lanczos", help="resize filter (default: %(default)s); affects scores")
     add("--format", choices=FORMATS, help="image format (default: keep files that need no conversion, others png)")
     add("--fields", metavar="FILE", help=_FIELDS_HELP)
+    add("--embed", nargs="?", const="minilm", metavar="ENCODER", help=_EMBED_HELP)
     add("--names", type=names, metavar="NAMES", help=_NAMES_HELP)
 
 
@@ -200,7 +203,7 @@ def _check(options: argparse.Namespace, scheme: str, path: str) -> None:
             raise UserError(
                 f"DEST is missing; {path} travels with ganrun and is not indexed anew: copy it, or --show it"
             )
-        if changing := [name for name in ("size", "channels", "format", "gzip") if getattr(options, name)]:
+        if changing := [name for name in ("size", "channels", "format", "gzip", "embed") if getattr(options, name)]:
             raise UserError(f"--{changing[0]}: needs a DEST, since shards are never changed in place")
     elif scheme not in ("fashion-mnist", *DRAWN):
         for place in path.split(",") if scheme == "pairs" else [path]:
@@ -223,6 +226,7 @@ def _address(place: str) -> PurePath:
 
 
 def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index", list[str]]:
+    from ganrun.preparation.embed import open_embedder
     from ganrun.preparation.existing_shards import index_in_place
     from ganrun.preparation.pack import Packer, pack
     from ganrun.preparation.plan import plan_rule
@@ -234,13 +238,15 @@ def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index",
         return make_points(options.source, options.dest, options.samples or DEFAULT_SAMPLES, options.seed or 0), []
     if scheme == "table":
         return make_table(path, options.dest), []
+    embed = open_embedder(options.embed)
+    encoded = {"captions": f"{embed.field.encoder} sha256:{embed.field.sha256}"} if embed else {}
     source = _open_source(options, scheme, path)
     rule = plan_rule(source, options.size, options.channels, options.filter, options.format, options.workers)
-    how = _how(options, source, rule)
+    how = _how(options, source, rule) | encoded
     if options.dest is None:
         assert isinstance(source, ShardsSource)
         return index_in_place(source, rule, how, options.workers)
-    packer = Packer(source, rule, options.dest, options.gzip, options.strict)
+    packer = Packer(source, rule, options.dest, options.gzip, options.strict, embed)
     try:
         return pack(packer, how, options.shard_samples, options.workers)
     except OSError as error:

@@ -19,6 +19,9 @@ EXAMPLES = """examples:
   ganrun sample runs/next-frame-moving-fashion --input clip.gif --frames 10 --out predicted
   ganrun sample runs/inpainting-fluent --input photos --mask holes --out filled      masks by the names of the pictures
   ganrun sample runs/gain-letter --input table.csv --out filled.csv                empty cells of a table
+  ganrun sample runs/text-to-image-fluent --text "red apple" --text "happy cat" --out grid.png     a row a sentence
+  ganrun sample runs/text-to-image-fluent --texts sentences.txt --out drawn          a file each, of a sentence a line
+  ganrun sample runs/text-to-image-fluent --text sun --text moon --interpolate --out between.png
   ganrun sample runs/quickstart/checkpoints/000000150016-0001 --out old.png --grid --seed 7
 
 RUN stands for its newest checkpoint. The same seed gives the same images."""
@@ -30,6 +33,17 @@ UNUSED = ("label", "mask", "resize", "count")
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    options = command.parse(_parser(), arguments)
+    if options.text or options.texts:
+        return command.run(options, _illustrate)
+    if options.input is None:
+        return command.run(options, _main)
+    if options.frames:
+        return command.run(options, _predict)
+    return command.run(options, _fill if options.input.lower().endswith(".csv") else _translate)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = command.parser("sample", __doc__, EXAMPLES)
     parser.add_argument("run", metavar="RUN_OR_CHECKPOINT", help="folder of a run, or of one of its checkpoints")
     parser.add_argument(
@@ -39,12 +53,23 @@ def main(arguments: list[str] | None = None) -> int:
         help="a .png file for a grid, or a folder for single images; for a table a .csv",
     )
     parser.add_argument(
-        "--count", type=_count, metavar="N", help="number of images (default: 64; with --input 1 for each picture)"
+        "--count",
+        type=_count,
+        metavar="N",
+        help="number of images (default: 64; with --input 1 for each picture, with --text 4 for each sentence)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the noise (default: %(default)s)")
     parser.add_argument("--label", type=int, metavar="K", help="class of all images (default: all classes in turn)")
     parser.add_argument("--grid", action="store_true", help="all images in one PNG (implied if --out is a .png file)")
-    parser.add_argument("--interpolate", action="store_true", help="rows of 8 images between two random z (slerp)")
+    parser.add_argument(
+        "--interpolate",
+        action="store_true",
+        help="rows of 8 images between two random z (slerp), or from each sentence of --text to the next",
+    )
+    parser.add_argument(
+        "--text", action="append", metavar="SENTENCE", help="what the images are to show; several times for several"
+    )
+    parser.add_argument("--texts", metavar="FILE", help="the sentences of a file, one a line")
     parser.add_argument(
         "--input",
         metavar="PICTURE_OR_FOLDER",
@@ -63,12 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--resize", action="store_true", help="translate --input at the run's image size, and scale the results back"
     )
-    options = command.parse(parser, arguments)
-    if options.input is None:
-        return command.run(options, _main)
-    if options.frames:
-        return command.run(options, _predict)
-    return command.run(options, _fill if options.input.lower().endswith(".csv") else _translate)
+    return parser
 
 
 def _count(text: str) -> int:
@@ -105,6 +125,30 @@ def _main(options: argparse.Namespace) -> int:
             draw_grid(sampler, out, count, options.seed, options.interpolate, seen)
         else:
             draw_singles(sampler, out, count, options.seed, seen)
+    print(out)
+    return command.OK
+
+
+def _illustrate(options: argparse.Namespace) -> int:
+    out = Path(expand_user(options.out))
+    _refuse(options, "--text, which needs no picture", "input", "mask", "resize", "frames", "label")
+    single = out.suffix.lower() == ".png"
+    if (out.suffix and not single) or ((options.grid or options.interpolate) and not single):
+        raise UserError(f"--out {out}: give a .png file for a grid, or a folder for single images")
+    from ganrun.inference.sampling import Sampler
+    from ganrun.inference.sentences import Illustrator
+    from ganrun.preparation.own_pictures import read_sentences
+
+    illustrator = Illustrator(Sampler(options.run), options.seed)
+    texts = [*(options.text or ()), *(read_sentences(options.texts, "--texts") if options.texts else ())]
+    sentences, faults = illustrator.usable(texts)
+    if options.interpolate:
+        illustrator.write_interpolations(sentences, options.count or 1, out)
+    else:
+        write = illustrator.write_grid if single else illustrator.write_singles
+        write(sentences, options.count or 4, out)
+    for line in faults:
+        print(f"left out: {line}", file=sys.stderr)
     print(out)
     return command.OK
 

@@ -14,6 +14,7 @@ LABELS = {"image": "image", "label": "label"}
 
 PAIRS = {"image": "image", "lines": {"kind": "image", "extension": "lines.png", "channels": 1}}
 FRAMES = dict.fromkeys(("past_3", "past_2", "past_1", "image", "next_2", "next_3"), "image")
+SENTENCES = {"image": "image", "text": "text", "embedding": "embedding"}
 SOURCE = {"condition": "source", "source": {"field": "lines"}}
 
 FAMILIES: dict[str, Sections] = {
@@ -152,6 +153,26 @@ FAMILIES: dict[str, Sections] = {
             "loss": "relativistic",
             "reconstruction": {"l2": 10.0},
             "diffaugment": ["translation", "color"],
+        },
+        "optimizer": {"discriminator": ADAM, "generator": ADAM},
+    },
+    "dcgan_text": {
+        "data": {"channels": 3, "fields": SENTENCES},
+        "objective": {
+            "condition": "text",
+            "text": {"size": 6, "projected": 4, "interpolation": True, "conditioning_augmentation": 0.5},
+            "penalties": {"matching_aware": 0.01},
+            "diffaugment": ["translation"],
+        },
+    },
+    "r3gan_text": {
+        "data": {"channels": 3, "fields": SENTENCES},
+        "model": {"name": "r3gan", "width": 8},
+        "objective": {
+            "condition": "text",
+            "text": {"size": 6, "projected": 4},
+            "loss": "relativistic",
+            "penalties": {"r1": 0.5, "r2": 0.5},
         },
         "optimizer": {"discriminator": ADAM, "generator": ADAM},
     },

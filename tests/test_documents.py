@@ -41,6 +41,12 @@ SMALL = {
         ]
         for name in ("super_resolution", "inpainting")
     },
+    "text_to_image_fluent.yaml": [
+        "model.width=4",
+        "train.total_images=64",
+        "evaluate.samples=8",
+        "cluster.cpus_per_worker=1",
+    ],
     "next_frame_moving_fashion.yaml": [
         "model.width=4",
         "train.total_images=64",
@@ -160,6 +166,9 @@ def test_from_pairs_to_a_translated_picture(place):
         mask.paste(255, (5, 5, 25, 25))
         mask.save(place / f"holes/{photo.stem}.png")
     write_table(place / "table.csv")
+    captions = ({"file": f"cats/{number}.jpg", "text": ["a cat", "a pet"]} for number in range(1, 80, 2))
+    others = ({"file": f"dogs/{number}.jpg", "text": "a dog"} for number in range(0, 80, 2))
+    (place / "captions.jsonl").write_text("\n".join(map(json.dumps, [*captions, *others])))
     for block in blocks("tasks.md", "sh"):
         for command in block.splitlines():
             if command.startswith("ganrun train"):

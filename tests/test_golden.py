@@ -21,6 +21,7 @@ from tests.families import FAMILIES, values_of
 from tests.paired import write_pairs
 from tests.ranks import latest_tensors, run_folder, run_ranks
 from tests.recorded import RECORD, ROOT, expect_numbers, recorded, said
+from tests.sentences import write_captioned
 
 WIDE = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 RELATIVE, ABSOLUTE = (1e-6, 1e-7) if WIDE else (2e-3, 1e-5)
@@ -42,7 +43,9 @@ def data(tmp_path_factory):
         write_data(folder, image_size=size, channels=channels)
     said("prepare", "gaussians:8", root / "points", "--samples", 141)
     said("prepare", "points:gaussian", root / "numbers", "--samples", 141)
+    write_captioned(root / "captions")
     return folders | {
+        "text": root / "captions",
         (1, 1): root / "numbers",
         (1, 2): root / "points",
         (32, 3): write_pairs(root / "pairs"),
@@ -79,7 +82,8 @@ def brightness(picture: Path) -> float:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_curve_and_the_weights_are_those_recorded(family, data, tmp_path):
     values = values_of(family, small_run(tmp_path / "runs", tmp_path))
-    values["data"]["shards"] = str(data[values["data"]["image_size"], values["data"]["channels"]])
+    kind = "text" if "embedding" in values["data"].get("fields", ()) else None
+    values["data"]["shards"] = str(data[kind or (values["data"]["image_size"], values["data"]["channels"])])
     config = config_of(values)
     run_ranks(config, 1, tmp_path / "meeting")
     run = run_folder(config)
@@ -95,7 +99,7 @@ def test_the_curve_and_the_weights_are_those_recorded(family, data, tmp_path):
 def test_every_network_loss_and_penalty_is_in_a_family():
     text = json.dumps(FAMILIES)
     losses = ("minimax", "least_squares", "hinge", "wasserstein", "relativistic")
-    names = ("resnet", "r3gan", "mlp", "pix2pix", *losses, "r1", "r2", "wgan_gp", "wgan_lp", "dragan")
+    names = ("resnet", "r3gan", "mlp", "pix2pix", *losses, "r1", "r2", "wgan_gp", "wgan_lp", "dragan", "matching_aware")
     assert [name for name in names if f'"{name}"' not in text] == []
 
 

@@ -90,6 +90,7 @@ WHOLE_CONFIG = {
     *(
         "games.build",
         "inference.model_card",
+        "inference.matching",
         "inference.saved",
         "training.new_state",
         "training.tiny_round",

@@ -24,6 +24,7 @@ from tests.commands import LOCAL_RAY, Command
 from tests.conftest import free_port, ray_head, write_yaml
 from tests.densities.runs import run_values
 from tests.paired import paired, write_pairs
+from tests.sentences import of_text, write_captioned
 from tests.test_tables import write_table
 from tests.tuning.making import MUTATIONS
 from tests.waiting import WAIT
@@ -210,7 +211,7 @@ def test_trials_that_do_not_fit_at_once_take_turns(values_of_search, tmp_path, r
 
 
 @pytest.mark.drill
-@pytest.mark.parametrize("task", ["images", "translation", "low_resolution", "masked", "table", "density"])
+@pytest.mark.parametrize("task", ["images", "translation", "low_resolution", "masked", "table", "density", "text"])
 def test_a_search_in_a_bucket_that_tasks_score(values_of_search, tmp_path, s3, task):
     values = values_of_search
     if task == "table":
@@ -222,6 +223,9 @@ def test_a_search_in_a_bucket_that_tasks_score(values_of_search, tmp_path, s3, t
         values["evaluate"] |= {"held_out_share": 0.1, "metrics": ["rmse"]}
         rate = "optimizer.generator.learning_rate"
         values["tune"] |= {"metric": "rmse", "mode": "min", "mutations": {rate: MUTATIONS[rate]}}
+    elif task == "text":
+        captions = put(write_captioned(tmp_path / "captions"), f"{s3}/captions")
+        values = of_text(values, captions, evaluate={"held_out_share": 0.1})
     elif task not in ("images", "density"):
         pairs = put(write_pairs(tmp_path / "pairs"), f"{s3}/pairs")
         values = paired(values, pairs, evaluate={"held_out_share": 0.1})

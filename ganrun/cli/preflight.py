@@ -29,6 +29,7 @@ def check(config: Config) -> None:
         lambda: check_rights(open_storage(config.run.storage, PATIENCE_SECONDS), "run.storage"),
         lambda: _check_gpus(config.cluster),
         lambda: _check_weights(config.evaluate, config.objective),
+        lambda: _check_scores_of_text(config.data, config.evaluate),
         _check_local_ray,
     ]
     faults = []
@@ -59,7 +60,7 @@ def _check_homes(config: Config) -> None:
     places += [("objective.of", config.objective.of or "")]
     places += [
         (f"evaluate.{key}", getattr(config.evaluate, key) or "")
-        for key in ("extractor", "extractor_weights", "lpips_weights")
+        for key in ("extractor", "extractor_weights", "lpips_weights", "matcher")
     ]
     for key, place in places:
         try:
@@ -103,14 +104,30 @@ def _check_data(
     _check_shards(data)
     _check_fields(settings, data)
     _check_pictures(settings, data.index)
-    _check_scored(settings, model, evaluate, data)
+    if objective.condition == "text":
+        _check_embeddings(objective.text.size, settings, data.index)
+    _check_scored(settings, model, evaluate, objective, data)
 
 
-def _check_scored(settings: DataConfig, model: ModelConfig, evaluate: EvaluateConfig, data: DataSet) -> None:
+def _check_encoders(index: Index, scored: Index) -> None:
+    """Refuse scores whose captions are embedded by another encoder than those of the run."""
+    if (scored.embedding and scored.embedding.sha256) != (index.embedding and index.embedding.sha256):
+        names = [each.embedding.encoder if each.embedding else "none" for each in (scored, index)]
+        raise UserError(
+            f"evaluate.shards: captions embedded by {names[0]}, but by another encoder ({names[1]}) in data.shards; "
+            "prepare both with the same --embed"
+        )
+
+
+def _check_scored(
+    settings: DataConfig, model: ModelConfig, evaluate: EvaluateConfig, objective: ObjectiveConfig, data: DataSet
+) -> None:
     """Check the samples that scores compare with: there are enough, and another data set is like the run's."""
     scored = open_scored(data, evaluate, evaluate.samples if evaluate.every_images else 0, PATIENCE_SECONDS)
     if evaluate.shards is None:
         return
+    if objective.condition == "text":
+        _check_encoders(data.index, scored.index)
     for name in ("image_size", "channels"):
         if (found := getattr(scored.index, name)) != (wanted := getattr(data.index, name)):
             raise UserError(
@@ -185,6 +202,21 @@ def _check_pictures(settings: DataConfig, index: Index) -> None:
             )
 
 
+def _check_embeddings(size: int, settings: DataConfig, index: Index) -> None:
+    """Refuse data whose captions are not embedded, or by an encoder of another size."""
+    embedding = index.embedding
+    if embedding is None:
+        raise UserError(
+            f"data.fields.embedding: the captions of {settings.shards} are not embedded; make the data set again with "
+            "ganrun prepare --embed"
+        )
+    if embedding.size != size:
+        raise UserError(
+            f"objective.text.size: {size}, but the encoder {embedding.encoder} of {settings.shards} gives "
+            f"{embedding.size} numbers; set objective.text.size={embedding.size}"
+        )
+
+
 def _samples_with(index: Index, extensions: Sequence[str]) -> int | None:
     """Return the number of samples with a member of one of these extensions; None if it is not recorded."""
     members = index.made.get("members")
@@ -211,6 +243,21 @@ def _check_weights(evaluate: EvaluateConfig, objective: ObjectiveConfig) -> None
         read_weights("alexnet", evaluate.lpips_weights, "evaluate.lpips_weights")
     if vgg16:
         read_weights("vgg16", objective.perceptual.weights, "objective.perceptual.weights")
+
+
+def _check_scores_of_text(settings: DataConfig, evaluate: EvaluateConfig) -> None:
+    """Refuse a dual encoder or a text encoder that is not here. With torch, which other runs do without."""
+    if not evaluate.every_images:
+        return
+    if evaluate.matcher and "matching" in evaluate.metrics:
+        from ganrun.evaluation.matcher import open_matcher
+
+        open_matcher(evaluate.matcher, "evaluate.matcher")
+    if "colour_words" in evaluate.metrics:
+        from ganrun.models.text_encoder import open_text_encoder
+
+        if embedding := open_data(settings.shards, PATIENCE_SECONDS).index.embedding:
+            open_text_encoder(embedding.encoder, "evaluate.metrics: colour_words")
 
 
 def _check_local_ray() -> None:

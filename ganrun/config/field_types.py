@@ -61,6 +61,7 @@ EXTENSIONS = {
     "text": ("txt",),
     "vector": ("json", "npy"),
     "point": ("json", "npy"),
+    "embedding": ("text.npy",),
 }
 """Extensions of each kind of field, tried in this order, unless the config names one."""
 
@@ -68,9 +69,10 @@ EXTENSIONS = {
 class FieldConfig(Section):
     """Field of a sample; `label: label` is short for `label: {kind: label}`."""
 
-    kind: Literal["image", "label", "text", "vector", "point"]
+    kind: Literal["image", "label", "text", "vector", "point", "embedding"]
     """Type of the field. image: 8 bits per channel, data.image_size pixels square; label: integer; text: UTF-8;
-    vector: numbers as JSON or .npy; point: vector of data.channels numbers, treated as an image of one pixel."""
+    vector: numbers as JSON or .npy; point: vector of data.channels numbers, treated as an image of one pixel;
+    embedding: of the lines of the text, by ganrun prepare --embed."""
     extension: str | None = None
     """Extension in the shard; unset: png, jpg, jpeg or webp (NAME.png unless it is image); cls; txt; json or npy."""
     channels: Literal[1, 3] | None = None

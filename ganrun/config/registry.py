@@ -81,7 +81,13 @@ class NetworkFamily:
     condition: str | None = None
 
     def __call__(
-        self, model: Any, data: Any, own: Any = None, pictures: Mapping[str, int] | None = None, factor: int = 1
+        self,
+        model: Any,
+        data: Any,
+        own: Any = None,
+        pictures: Mapping[str, int] | None = None,
+        factor: int = 1,
+        text: Any = None,
     ) -> dict[str, Any]:
         """Build networks with initial weights, by name.
 
@@ -89,9 +95,9 @@ class NetworkFamily:
             model, data: sections of the config. `data.image_size` and `data.channels` are those of the generated field.
             own: section `own`, for a function that has this argument.
             pictures: `Condition.pictures`, for a function that has this argument.
-            factor: `Condition.factor`, for a function that has this argument.
+            factor, text: `Condition.factor` and `Condition.text`, for a function that has these arguments.
         """
-        build = offered(_import(self.build), own=own or {}, pictures=pictures or {}, factor=factor)
+        build = offered(_import(self.build), own=own or {}, pictures=pictures or {}, factor=factor, text=text)
         return build(model, data)  # type: ignore[no-any-return]
 
 
@@ -192,7 +198,7 @@ receives the Condition of the config, with `data` that section."""
 CONDITIONS = Registry(
     {
         **{name: f"ganrun.games.conditions:{name}" for name in ("none", "label", "source")},
-        **{name: f"ganrun.games.{name}:{name}" for name in ("low_resolution", "masked", "past_frames")},
+        **{name: f"ganrun.games.{name}:{name}" for name in ("low_resolution", "masked", "past_frames", "text")},
     }
 )
 """`objective.condition` -> function(objective, model, data) -> Condition, of which it may leave out arguments."""
@@ -214,7 +220,7 @@ LOSSES = Registry(
 PENALTIES = Registry(
     {
         name: f"ganrun.games.penalties:{name}"
-        for name in ("r1", "r2", "r1_differences", "r2_differences", "wgan_gp", "wgan_lp", "dragan")
+        for name in ("r1", "r2", "r1_differences", "r2_differences", "wgan_gp", "wgan_lp", "dragan", "matching_aware")
     }
 )
 """`objective.penalties` -> Penalty."""
@@ -258,6 +264,8 @@ SCORES = Registry(
         "psnr_hole": f"{_PAIRED_SCORES}:psnr_hole",
         "horizons": f"{_PAIRED_SCORES}:horizons",
         "rmse": f"{_PAIRED_SCORES}:Rmse",
+        "matching": "ganrun.evaluation.text_scores:Matching",
+        "colour_words": "ganrun.evaluation.text_scores:ColourWords",
     }
 )
 """`evaluate.metrics` -> function() -> Score, such as a subclass of Score; with an argument `evaluate` it receives that

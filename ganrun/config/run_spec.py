@@ -44,6 +44,7 @@ def resolve(config: Config, begun_slots: int | None = None) -> RunSpec:
             "best": best.model_copy(update={"mode": direction(best.metric, best.mode)}),
             "extractor": _absolute(extractor) if is_script(extractor) else extractor,
             "extractor_weights": weights and _absolute(weights),
+            "matcher": evaluate.matcher and _absolute(evaluate.matcher),
             "shards": evaluate.shards and _absolute_all(evaluate.shards),
         }
     )

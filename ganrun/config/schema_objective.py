@@ -59,6 +59,22 @@ class PastFramesConfig(Section):
     next_N."""
 
 
+class TextConfig(Section):
+    """Condition `text`: a sentence, as its embedding."""
+
+    size: Annotated[Count, Field(json_schema_extra=FIXED)] = 384
+    """Numbers of an embedding, by the encoder that the data was prepared with; minilm: 384."""
+    projected: Annotated[Count, Field(json_schema_extra=FIXED)] = 128
+    """Numbers that both networks project an embedding to."""
+    wrong_pairs: Annotated[bool, Field(json_schema_extra=FIXED)] = True
+    """Show the discriminator real images with wrong sentences too, which count as generated, at half the weight."""
+    interpolation: Annotated[bool, Field(json_schema_extra=FIXED)] = False
+    """Train the generator on what lies between two sentences too (GAN-INT)."""
+    conditioning_augmentation: Annotated[NotNegative, Field(json_schema_extra=FIXED)] = 0.0
+    """Weight of the divergence of conditioning augmentation, which draws what the generator is told around the
+    sentence (StackGAN: 2); 0: the sentence itself."""
+
+
 class GainConfig(Section):
     """Game `gain`: the discriminator says of each number of a row whether it was known."""
 
@@ -88,8 +104,8 @@ class ObjectiveConfig(Section):
     target: Annotated[str, Field(json_schema_extra=FIXED)] = "image"
     """Field of data.fields that is generated."""
     condition: Annotated[str | None, Field(json_schema_extra=FIXED)] = None
-    """What both networks are told: none, label, source (a picture), low_resolution, masked, past_frames, or one of
-    run.imports; unset: label if model.classes is above 0, else none."""
+    """What both networks are told: none, label, source (a picture), low_resolution, masked, past_frames, text, or
+    one of run.imports; unset: label if model.classes is above 0, else none."""
     source: SourceConfig = SourceConfig()
     """Settings of the condition source."""
     likelihood: LikelihoodConfig = LikelihoodConfig()
@@ -100,6 +116,8 @@ class ObjectiveConfig(Section):
     """Settings of the condition masked."""
     past_frames: PastFramesConfig = PastFramesConfig()
     """Settings of the condition past_frames."""
+    text: TextConfig = TextConfig()
+    """Settings of the condition text."""
     gain: GainConfig = GainConfig()
     """Settings of the game gain."""
     loss: Annotated[str, Field(json_schema_extra=FIXED)] = "non_saturating"
@@ -116,7 +134,8 @@ class ObjectiveConfig(Section):
     """Discriminator turns per round, each on a new batch."""
     penalties: Annotated[dict[str, ScheduledPositive], Field(json_schema_extra=FIXED)] = {}
     """Gradient penalties on the discriminator with their weights: r1, r2, r1_differences, r2_differences (the
-    same by finite differences), wgan_gp, wgan_lp (one-sided), dragan. A weight may be a schedule."""
+    same by finite differences), wgan_gp, wgan_lp (one-sided), dragan, matching_aware (of the condition text). A weight
+    may be a schedule."""
     penalty_every_rounds: Annotated[Count, Field(json_schema_extra=FIXED)] = 1
     """Lazy regularisation: rounds per evaluation of the penalties, whose weight is multiplied by the same number."""
     weight_clip: Annotated[NotNegative, Field(json_schema_extra=FIXED)] = 0.0

@@ -32,6 +32,8 @@ HIGHER_IS_BETTER = {
     "psnr_hole": True,
     **dict.fromkeys(OF_HORIZONS, True),
     "rmse": False,
+    "matching": True,
+    "colour_words": True,
 }
 """Direction of the values that built-in scores return. `distance` is the Fréchet distance, or the mode distance."""
 
@@ -39,5 +41,7 @@ OF_HOLES = ("l1_hole", "psnr_hole")
 """Scores of the holes of objective.condition: masked."""
 OF_POINTS = ("rmse",)
 """Scores of the missing numbers of points with objective.condition: masked."""
+OF_TEXT = ("matching", "colour_words")
+"""Scores of pictures of sentences, with objective.condition: text."""
 PAIRED = ("l1", "psnr", "ssim", "lpips", *OF_HOLES, *OF_HORIZONS, *OF_POINTS)
 """Values that compare a generated image with the real one that belongs to it."""

@@ -41,6 +41,7 @@ from ganrun.config.validate_objective import (
 )
 from ganrun.config.validate_parts import optimizer_conflicts, score_conflicts
 from ganrun.config.validate_search import schedule_conflicts, search_conflicts
+from ganrun.config.validate_text import text_conflicts
 
 
 def dotted(location: tuple[int | str, ...]) -> str:
@@ -160,6 +161,7 @@ def _run_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
     yield from likelihood_conflicts(config)
     yield from gain_conflicts(config)
     yield from inversion_conflicts(config)
+    yield from text_conflicts(config)
     yield from game_conflicts(config)
     if all(name in sys.modules for name in config.run.imports):  # They have registered what is theirs.
         yield from unknown_names(config)

@@ -7,7 +7,7 @@ from ganrun.config.schema import Config
 from ganrun.config.schema_objective import PerceptualConfig
 from ganrun.config.validate_parts import Faults
 
-SECTIONS = ("source", "low_resolution", "masked", "past_frames")
+SECTIONS = ("source", "low_resolution", "masked", "past_frames", "text")
 """Conditions with a section of their name under `objective`."""
 BUILT_IN = ("none", "label", *SECTIONS)
 PERCEPTUAL_PIXELS = 32
@@ -63,8 +63,10 @@ def picture_conflicts(config: Config) -> Faults:
     """Yield conflicts of a source picture, and of networks that take pictures, or none."""
     objective, name = config.objective, config.model.name
     condition, family = objective.condition_with(config.model.classes), NETWORKS.get(name) or NetworkFamily("")
-    with_picture = condition not in ("none", "label")
-    if family.condition:
+    with_picture = condition not in ("none", "label", "text")
+    if condition == "text":
+        pass  # See validate_text.py.
+    elif family.condition:
         yield from _family_conflicts(name, family.condition, condition)
     elif (with_picture and family.pictures == "no") or (not with_picture and family.pictures == "must"):
         yield (

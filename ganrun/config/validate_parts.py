@@ -108,7 +108,7 @@ def _pair_conflicts(config: Config) -> Faults:
             f"evaluate.metrics: horizons is of frames, but objective.condition: {condition} has none; leave it out",
         )
     paired = [name for name in config.evaluate.metrics if name in PAIRED and name not in OF_POINTS]
-    if condition in ("none", "label") and paired:
+    if condition in ("none", "label", "text") and paired:
         yield (
             {"evaluate.metrics", "objective.condition"},
             f"evaluate.metrics: {paired[0]} compares with the real image that belongs to a condition, but "

@@ -15,6 +15,7 @@ from torchvision.io import ImageReadMode, decode_image
 
 from ganrun.config.schema import FieldConfig
 from ganrun.data.cache import ShardCache
+from ganrun.data.captions import read_embeddings
 from ganrun.data.decoded import DecodedImages, open_images
 from ganrun.data.index import Index
 from ganrun.data.shard import MirroredSample, OpenShard, Sample
@@ -23,7 +24,7 @@ from ganrun.errors import UserError
 Field = Tensor | list[str]
 RawBatch = dict[str, Field]
 """Fields of B samples by name, on the CPU: images uint8 [B, C, H, W], labels int64 [B], vectors float32 [B, N], points
-float32 [B, C, 1, 1], texts as B strings."""
+float32 [B, C, 1, 1], embeddings float32 [B, captions, N], texts as B strings."""
 Located = tuple[OpenShard, str, Sample]
 """Sample with its shard: shard, key, members."""
 Pixels = NDArray[np.uint8]
@@ -77,6 +78,8 @@ class Decoder:
                 return self.vectors(samples)
             case "point":
                 return self._points(samples)
+            case "embedding":
+                return self._embeddings(samples)
         return [bytes(self._member(*sample)).decode(errors="replace") for sample in samples]
 
     def image(self, shard: OpenShard, key: str, members: Sample) -> Tensor:
@@ -176,6 +179,22 @@ class Decoder:
                 f"{self.channels}"
             )
         return points[:, :, None, None]
+
+    def _embeddings(self, samples: Sequence[Located]) -> Tensor:
+        """Decode embeddings, float32 [B, captions, N]; NaN beyond the captions of a sample."""
+        kind = self.index.embedding
+        if kind is None:
+            raise UserError(
+                f"{samples[0][0].where}: the index records no embeddings; make it with ganrun prepare --embed"
+            )
+        found = np.full((len(samples), kind.captions, kind.size), np.nan, np.float32)
+        for place, (shard, key, members) in enumerate(samples):
+            try:
+                rows = read_embeddings(self._member(shard, key, members))
+                found[place, : len(rows)] = rows
+            except ValueError as error:
+                raise UserError(f"{shard.where}: {self.name} of sample {key!r} cannot be read ({error})") from error
+        return torch.from_numpy(found)
 
     def _vector(self, shard: OpenShard, key: str, members: Sample) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         content = bytes(self._member(shard, key, members))

@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ganrun.data.held_out import WHOLE, Part
+from ganrun.data.index_fields import EmbeddingField as EmbeddingField
+from ganrun.data.index_fields import PictureField as PictureField
+from ganrun.data.index_fields import check_shape, embedding_of
 from ganrun.data.shard_uris import COMPUTED, expand, package_folder
 from ganrun.errors import UserError, escaped
 from ganrun.storage import INDEX_BYTES, PATIENCE_SECONDS, Storage, open_storage
@@ -30,14 +33,6 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class PictureField:
-    """Shape of a further picture of every sample: `size` pixels a side, 1 or 3 `channels`."""
-
-    size: int
-    channels: int
-
-
-@dataclass(frozen=True)
 class Index:
     """Content of `index.json`.
 
@@ -48,6 +43,7 @@ class Index:
         shards: the shards in order.
         made: how the data set was made, for people.
         pictures: further pictures of a sample by field: NAME is the member KEY.NAME.png (.jpg, .jpeg, .webp).
+        embedding: embeddings of the captions; None: there are none.
         stored_size: size of the images in the shards, out of which the centre of `image_size` is read; None: the same.
             No part of the file: `cropped` sets it.
     """
@@ -58,6 +54,7 @@ class Index:
     shards: tuple[Shard, ...]
     made: dict[str, Any] = field(default_factory=dict)
     pictures: dict[str, PictureField] = field(default_factory=dict)
+    embedding: EmbeddingField | None = None
     stored_size: int | None = None
 
     def cropped(self, size: int) -> "Index":
@@ -79,12 +76,20 @@ class Index:
         content = ",".join(f"{shard.samples}:{shard.sha256}" for shard in self.shards)
         return hashlib.sha256(content.encode()).hexdigest()
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What checkpoints record: the fingerprint, and the encoder of the captions, which a user's sentence needs."""
+        embedding = {"embedding": asdict(self.embedding)} if self.embedding else {}
+        return {"data": self.fingerprint, **embedding}
+
     def to_json(self) -> bytes:
         """Return the bytes of `index.json`; equal indexes have equal bytes."""
         fields = asdict(self)
         del fields["stored_size"]
         if not self.pictures:
             del fields["pictures"]  # ganrun 0.2 reads an index without this key.
+        if self.embedding is None:
+            del fields["embedding"]
         return (json.dumps({"format": FORMAT, **fields}, indent=1, sort_keys=True) + "\n").encode()
 
     @classmethod
@@ -101,11 +106,14 @@ class Index:
             shards = tuple(Shard(**shard) for shard in fields.pop("shards"))
             classes = tuple(fields.pop("classes"))
             pictures = {name: PictureField(**shape) for name, shape in fields.pop("pictures", {}).items()}
-            index = cls(shards=shards, classes=classes, pictures=pictures, stored_size=None, **fields)
+            embedding = embedding_of(fields.pop("embedding", None))
+            index = cls(
+                shards=shards, classes=classes, pictures=pictures, embedding=embedding, stored_size=None, **fields
+            )
             for shard in shards:
                 _check_plain(shard)
             for name, shape in pictures.items():
-                _check_shape(name, shape)
+                check_shape(name, shape)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{where}: not a valid index ({error}); make it with ganrun prepare") from error
         if not index.samples:
@@ -124,11 +132,6 @@ def _check_plain(shard: Shard) -> None:
         raise ValueError(f"{shard.name!r} is not a valid shard name")
     if not (type(shard.samples) is type(shard.bytes) is int and 0 <= shard.samples <= SHARD_SAMPLES):
         raise ValueError(f"{shard.name} with {shard.samples!r} samples in {shard.bytes!r} bytes")
-
-
-def _check_shape(name: str, shape: PictureField) -> None:
-    if not (type(shape.size) is int and shape.size > 0 and shape.channels in (1, 3)):
-        raise ValueError(f"picture {name!r} of {shape.channels!r} channels and {shape.size!r} pixels a side")
 
 
 @dataclass(frozen=True)
@@ -222,6 +225,7 @@ def open_data(
             for name, shape in first.pictures.items()
             if all(part.index.pictures.get(name) == shape for part in parts)
         },
+        embedding=_merged_embedding([part.index.embedding for part in parts], key),
     )
     if crop and crop > merged.image_size:
         raise UserError(
@@ -230,6 +234,13 @@ def open_data(
         )
     merged = merged.cropped(crop) if crop else merged
     return DataSet(merged, tuple(place for part in parts for place in part.places))
+
+
+def _merged_embedding(parts: list[EmbeddingField | None], key: str) -> EmbeddingField | None:
+    found = [part for part in parts if part is not None]
+    if len({(part.sha256, part.size) for part in found}) > 1 or 0 < len(found) < len(parts):
+        raise UserError(f"{key}: parts whose captions are embedded by different encoders, or not; embed all by one")
+    return replace(found[0], captions=max(part.captions for part in found)) if found else None
 
 
 def _open_part(uri: str, read_index: Callable[[str], DataSet], key: str) -> DataSet:

@@ -10,7 +10,7 @@ from ganrun.errors import UserError
 
 
 class MadeUpBatches:
-    """Batches of random images, labels, points and vectors, and texts of two words.
+    """Batches of random images, labels, points, vectors and embeddings, and texts of two words.
 
     Neither config nor index has the length of vectors: for a data set with some, the first shard is read.
 
@@ -23,7 +23,7 @@ class MadeUpBatches:
     """
 
     def __init__(self, config: DataConfig, data: DataSet) -> None:
-        self.config, self.classes = config, len(data.index.classes)
+        self.config, self.classes, self.embedding = config, len(data.index.classes), data.index.embedding
         vectors = {name: field for name, field in config.fields.items() if field.kind == "vector"}
         self._lengths = _lengths(vectors, data) if vectors else {}
         self._random = torch.Generator().manual_seed(0)
@@ -42,6 +42,8 @@ class MadeUpBatches:
                 return torch.randint(0, max(self.classes, 1), (count,), generator=random)
             case "point":
                 return torch.randn(count, channels, 1, 1, generator=random)
+            case "embedding" if self.embedding:
+                return torch.randn(count, self.embedding.captions, self.embedding.size, generator=random)
             case "vector":
                 return torch.randn(count, self._lengths[name], generator=random)
         return ["two words"] * count

@@ -140,6 +140,12 @@ class GeneratedImages:
             return given
         return {"label": torch.full_like(given["label"], self.label)}
 
+    def captions(self, start: int, count: int) -> list[str] | None:
+        """Return the texts below the images numbered from `start`; None without texts."""
+        if self.pairs is None or not self.game.condition.caption_field:
+            return None
+        return self.game.condition.captions(self._samples(start, count), self.noise(start, count).under("condition"))
+
     def truth(self, start: int, count: int) -> Tensor | None:
         """Return the real images that belong to the conditions, [count, C, H, W] in [-1, 1]; None if there are none."""
         return None if self.pairs is None else self._samples(start, count)[self.pairs.target]

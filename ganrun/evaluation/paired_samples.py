@@ -112,7 +112,9 @@ def open_pairs(
     if condition.by_number(0, 1, torch.device("cpu")) is not None:
         return None
     target = objective.target
-    fields = {name: settings.fields[name] for name in dict.fromkeys((*condition.fields, *condition.later, target))}
+    shown = (condition.caption_field,) if condition.caption_field else ()
+    names = dict.fromkeys((*condition.fields, *condition.later, *shown, target))
+    fields = {name: settings.fields[name] for name in names}
     scored, cache = open_scored(data, evaluate, 0, patience_seconds), open_cache(settings.cache_mib)
 
     def opened(part: DataSet, samples: int, **more: Any) -> PairedSamples:

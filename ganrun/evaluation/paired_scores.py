@@ -75,7 +75,7 @@ class PairedScore(Score):
     def unavailable(self, subject: ScoreSubject) -> str | None:
         """Return the reason for which the score cannot be computed; None if it can."""
         truth = subject.generated.truth(0, 1)
-        if truth is None:
+        if truth is None or "text" in subject.generated.given(0, 1):  # A sentence has many pictures.
             return "no real image belongs to a generated one; that needs a condition made of pictures, such as source"
         if min(truth.shape[2:]) < self.smallest:
             return f"images of {min(truth.shape[2:])} pixels a side are too small; it takes at least {self.smallest}"

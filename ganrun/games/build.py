@@ -73,7 +73,7 @@ def build_networks(config: Config, condition: Condition, own: Own) -> dict[str, 
     channels, size = config.data.shape(config.objective.target)
     generated = config.data.model_copy(update={"channels": channels, "image_size": size})
     family = NETWORKS[config.model.name]
-    networks = family(config.model, generated, own, condition.pictures, condition.factor)
+    networks = family(config.model, generated, own, condition.pictures, condition.factor, condition.text)
     if not isinstance(networks, dict) or not all(isinstance(network, nn.Module) for network in networks.values()):
         raise UserError(
             f"model.name: {config.model.name!r} builds a {type(networks).__name__}; return a dict of nn.Modules by name"

@@ -1,8 +1,8 @@
 """Conditions: what both networks are told, G(z, c) and D(x, c).
 
-A task is a condition: class label, source picture, those of `low_resolution.py`, `masked.py` and `past_frames.py`, and
-those of `run.imports`. Mirza & Osindero 2014 (arXiv:1411.1784), eq. 2: c is that of the real batch, so c[i] belongs to
-x[i], and conditions are as frequent as in the data.
+A task is a condition: class label, source picture, those of `low_resolution.py`, `masked.py`, `past_frames.py` and
+`text.py`, and those of `run.imports`. Mirza & Osindero 2014 (arXiv:1411.1784), eq. 2: c is that of the real batch, so
+c[i] belongs to x[i], and conditions are as frequent as in the data.
 
 Shapes: B batch, C channels, H and W pixels, K classes.
 """
@@ -21,11 +21,12 @@ from ganrun.config.schema import DataConfig, ModelConfig
 from ganrun.config.schema_objective import ObjectiveConfig
 from ganrun.errors import UserError
 from ganrun.models.given import Given
+from ganrun.models.text import TextInput
 from ganrun.rng import KeyedNoise
 
 Batch = Mapping[str, Any]
 """Fields of a batch by name, on the device: images [B, C, H, W] in [-1, 1], labels int64 [B], vectors [B, N], texts as
-a list of B strings."""
+a list of B strings, embeddings of captions [B, captions, N]."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class UserInput:
         mask: bool [H, W], True in the hole.
         text: a sentence.
         clip: frames in their order, [N, C, H, W] in [-1, 1], C = 1 or 3.
+        embedding: that of the sentence, [N].
     """
 
     name: str
@@ -45,6 +47,7 @@ class UserInput:
     mask: Tensor | None = None
     text: str | None = None
     clip: Tensor | None = None
+    embedding: Tensor | None = None
 
 
 class Condition:
@@ -68,6 +71,10 @@ class Condition:
     """Size of the generated image over that of a user's picture."""
     frames: int = 0
     """Frames of the clip that a user gives; 0: a user gives no clip."""
+    text: TextInput | None = None
+    """Embeddings that networks receive as `given["text"]`; None: there are none."""
+    caption_field: str | None = None
+    """Field of the texts that are shown below pictures; None: there are none."""
     later: tuple[str, ...] = ()
     """Fields of the real images that follow the generated one, which a roll-out is compared with."""
 
@@ -105,6 +112,10 @@ class Condition:
         None if there is none.
         """
         return None
+
+    def captions(self, batch: Batch, noise: KeyedNoise) -> list[str]:
+        """Return the texts of a batch that are shown below pictures, of a condition with a `caption_field`."""
+        return list(batch[self.caption_field]) if self.caption_field else []
 
     def finish(self, given: Given, image: Tensor) -> Tensor:
         """Return the generator's output [B, C, H, W] with what is known of it put in, such as known pixels."""

@@ -50,16 +50,16 @@ class DiscriminatorPlayer(Player):
         # Two passes, not one over the concatenated batch: batch norm statistics must not mix real and generated images.
         real_logits = judge(discriminator, real, seen, own.under("real")).to(noise.dtype)
         fake_logits = judge(discriminator, fake, seen, own.under("fake")).to(noise.dtype)
-        loss = objective.discriminator_loss(real_logits, fake_logits, noise)
+        wrong_logits = [judge(discriminator, real, c, own.under("wrong")) for c in objective.mismatched(seen)]
+        loss, parts = objective.discriminate(real_logits, fake_logits, wrong_logits, noise)
         penalties = objective.penalise(discriminator, real, fake, seen, noise)
-        return Loss(sum(penalties.values(), start=loss), self._parts(real_logits, fake_logits, penalties, noise))
+        parts |= self._parts(real_logits, fake_logits, penalties, noise)
+        return Loss(sum(penalties.values(), start=loss), parts)
 
-    def _parts(
-        self, real_logits: Tensor, fake_logits: Tensor, penalties: dict[str, Tensor], noise: KeyedNoise
-    ) -> dict[str, Tensor]:
-        parts = {"logit/real": real_logits.detach().mean(), "logit/fake": fake_logits.detach().mean()}
+    def _parts(self, real: Tensor, fake: Tensor, penalties: dict[str, Tensor], noise: KeyedNoise) -> dict[str, Tensor]:
+        parts = {"logit/real": real.detach().mean(), "logit/fake": fake.detach().mean()}
         if adaptive := self.objective.augment.adaptive:
-            parts[adaptive.watches] = real_logits.detach().sign().mean()
+            parts[adaptive.watches] = real.detach().sign().mean()
             parts["augmentation/strength"] = adaptive.strength_in(noise)
         parts |= logged(self.owned["discriminator"])
         return parts | {f"penalty/{name}": penalty.detach() for name, penalty in penalties.items()}
@@ -82,14 +82,17 @@ class GeneratorPlayer(Player):
 
     def forward(self, batch: Batch, noise: KeyedNoise, others: Networks) -> Loss:
         """Return L_G(D(T(G(z, c), c))) + terms that pull G(z, c) towards x."""
-        objective, own = self.objective, noise.under(self.name)
+        objective, own, generator = self.objective, noise.under(self.name), self.owned["generator"]
         x, c = batch[objective.config.target], objective.condition.of(batch, own)
-        generated = objective.generate(self.owned["generator"], len(x), own, c)
-        terms = objective.reconstruction(x, generated, Seen(c, others, own))
-        parts = {name: term.detach() for name, term in terms.items()} | logged(self.owned["generator"])
+        generated = objective.generate(generator, len(x), own, c)
+        terms = objective.terms(generator, x, generated, Seen(c, others, own))
+        parts = {name: term.detach() for name, term in terms.items()} | logged(generator)
         losses = list(terms.values())
         if objective.is_adversarial(noise.round_start):
             losses.insert(0, self._adversarial(x, generated, c, noise, others["discriminator"]))
+        for told in objective.interpolated(c):
+            between = objective.generate(generator, len(x), own.under("between"), told)
+            losses.append(self._adversarial(x, between, told, noise.under("between"), others["discriminator"]))
         return Loss(sum(losses[1:], start=losses[0]), parts)
 
     def _adversarial(

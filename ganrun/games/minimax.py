@@ -11,7 +11,8 @@ the non-saturating, hinge and least-squares losses lowers another function than 
 as in Grnarova et al. 2019 (arXiv:1811.05512). Label smoothing, label flipping, augmentation and penalties belong to the
 training of D and have no part in V.
 
-Games whose G is also pulled elsewhere (reconstruction terms, feature matching) have no such value.
+Wrong sentences belong to it too. Games whose G is also pulled elsewhere (reconstruction terms, feature matching, terms
+of sentences) have no such value.
 """
 
 from collections.abc import Callable, Mapping
@@ -57,7 +58,8 @@ class Minimax:
 def minimax_of(objective: Objective) -> Minimax | None:
     """Return the value of a GAN; None if its generator has other aims than V."""
     config = objective.config
-    if config.reconstruction or config.feature_matching:
+    text = config.text
+    if config.reconstruction or config.feature_matching or text.interpolation or text.conditioning_augmentation:
         return None
     target = config.target
     penalties = replace(objective, penalties=replace(objective.penalties, every_rounds=1))

@@ -1,5 +1,6 @@
 """Parts that the players of a GAN share: condition, losses, penalties, augmentation and reconstruction terms."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -14,7 +15,8 @@ from ganrun.games.conditions import UNCONDITIONAL, Condition, Label
 from ganrun.games.latent import Latent
 from ganrun.games.losses import AdversarialLoss, DiscriminatorLoss
 from ganrun.games.penalties import Penalties
-from ganrun.games.reconstruction import Reconstruction
+from ganrun.games.reconstruction import Reconstruction, Seen
+from ganrun.games.text import interpolated, mismatched
 from ganrun.models.given import Given, as_given
 from ganrun.models.perceptual import perceptual_network
 from ganrun.rng import KeyedNoise
@@ -56,6 +58,35 @@ class Objective:
     def is_adversarial(self, images: int) -> bool:
         """Return True if a round that begins after `images` has adversarial losses, not reconstruction alone."""
         return images >= self.config.reconstruct_first_images
+
+    def mismatched(self, given: Given) -> tuple[Given, ...]:
+        """Return the wrong sentences of real images that D sees, one or none."""
+        return (mismatched(given),) if self.condition.text and self.config.text.wrong_pairs else ()
+
+    def discriminate(
+        self, real: Tensor, fake: Tensor, wrong: Sequence[Tensor], noise: KeyedNoise
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return L_D of logits [B], and scalars to log.
+
+        With `wrong`, logits of real images and wrong sentences, it is GAN-CLS of Reed et al. 2016 (arXiv:1605.05396,
+        section 4.2): L_D = 1/2 [L_D(real, fake) + L_D(real, wrong)].
+        """
+        loss, parts = self.discriminator_loss(real, fake, noise), {}
+        for logits in wrong:
+            loss = (loss + self.discriminator_loss(real, logits.to(noise.dtype), noise)) / 2
+            parts["logit/wrong"] = logits.detach().mean()
+        return loss, parts
+
+    def interpolated(self, given: Given) -> tuple[Given, ...]:
+        """Return what lies between sentences, if G is trained on it: GAN-INT adds L_G(D(G(z, c), c)) of it."""
+        return (interpolated(given),) if self.condition.text and self.config.text.interpolation else ()
+
+    def terms(self, generator: nn.Module, real: Tensor, fake: Tensor, seen: Seen) -> dict[str, Tensor]:
+        """Return the weighted terms beside L_G by name: those of reconstruction, and of conditioning augmentation."""
+        terms, weight = self.reconstruction(real, fake, seen), self.config.text.conditioning_augmentation
+        if self.condition.text and weight:
+            terms["conditioning_augmentation"] = weight * generator.text.divergence(seen.given)  # type: ignore
+        return terms
 
     def penalise(
         self, discriminator: nn.Module, real: Tensor, fake: Tensor, given: Given, noise: KeyedNoise

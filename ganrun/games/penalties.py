@@ -75,6 +75,19 @@ def dragan(discriminator: Discriminator, real: Tensor, fake: Tensor, given: Give
     return (slope(discriminator, real + delta * real.std() / 2, given) - 1).square().mean()
 
 
+def matching_aware(discriminator: Discriminator, real: Tensor, fake: Tensor, given: Given, noise: KeyedNoise) -> Tensor:
+    """E (|nabla_x D(x, e)| + |nabla_e D(x, e)|)^6 at real images and the sentences e that belong to them.
+
+    Tao et al. 2022, DF-GAN (arXiv:2008.05865), eq. 2 with p = 6. The paper's weight k is 2.
+    """
+    inputs = (real.detach().requires_grad_(), given["text"].detach().requires_grad_())
+    logits = per_image(discriminator(inputs[0], {**given, "text": inputs[1]}))
+    gradients = torch.autograd.grad(logits.sum(), inputs, create_graph=True)
+    slopes = [torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients]
+    penalty: Tensor = (slopes[0] + slopes[1]).pow(6).mean()
+    return penalty
+
+
 def differences(discriminator: Discriminator, images: Tensor, given: Given, noise: KeyedNoise, side: str) -> Tensor:
     """Return (D(x + h n) - D(x - h n)) / 2h for one n ~ N(0, I) per image, [B].
 

@@ -2,11 +2,12 @@
 
 import contextlib
 import io
+import json
 import logging
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -33,6 +34,8 @@ def write_weights(sampler: Sampler, out: Path) -> None:
         for key, value in sampler.game.networks[name].state_dict().items()
     }
     metadata = {"ganrun": ganrun.__version__, "config": sampler.config.model_dump_json()}
+    if sampler.embedding:
+        metadata["embedding"] = json.dumps(asdict(sampler.embedding))
     write_file(out, save_tensors(tensors, metadata))
 
 
@@ -45,7 +48,8 @@ def write_program(sampler: Sampler, out: Path) -> None:
     """Write a torch.export program with dynamic B.
 
     It takes z [B, Z], if the generator has one, and what the condition consists of (labels int64 [B], pictures
-    [B, C, H, W] in [-1, 1]), and returns images [B, C, H, W]. Dropout draws from torch's global stream.
+    [B, C, H, W] in [-1, 1], embeddings [B, N] with a mean square of 1), and returns images [B, C, H, W]. Dropout draws
+    from torch's global stream.
 
     Raises:
         UserError: torch.export cannot follow the user's own network, or `out` cannot be written.
@@ -140,6 +144,8 @@ def _example(sampler: Sampler) -> Given:
         if fields[name].kind in ("image", "point"):
             channels, size = data.shape(name)
             blank[name] = torch.zeros(2, channels, size, size, dtype=dtype)
+        if fields[name].kind == "embedding":
+            blank[name] = torch.ones(2, 1, sampler.config.objective.text.size, dtype=dtype)
     return condition.of(blank, KeyedNoise(0, 0, 0, 0, torch.device("cpu"), dtype))
 
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from torchvision.io import encode_png
 
-from ganrun.data.index import open_data
+from ganrun.config.schema import EvaluateConfig
+from ganrun.data.index import EmbeddingField, open_data
 from ganrun.errors import UserError
+from ganrun.evaluation.captioned import captioned_png
 from ganrun.evaluation.feature_statistics import to_uint8
 from ganrun.evaluation.generated_images import BATCH, GeneratedImages
 from ganrun.evaluation.paired_samples import PairedSamples, open_pairs
@@ -26,6 +28,8 @@ Seen = Callable[[int], None]
 
 STEPS = 8
 """Images per interpolation."""
+SMALLEST = 96
+"""Pixels a side that smaller images are enlarged to where captions are written below them."""
 LEAST_SINE = 1e-3
 """Sine of an angle below which the great circle is lost in rounding; a straight line differs from it by 1e-7 there."""
 
@@ -45,6 +49,8 @@ class Sampler:
     def __init__(self, where: str, label: int | None = None) -> None:
         saved = find_saved(where)
         self.config = saved.config
+        self.embedding = EmbeddingField(**saved.embedding) if saved.embedding else None
+        """The encoder of the embeddings that the run was trained on."""
         self.game = saved.load(build_game(self.config, torch.device("cpu")))
         for network in self.game.networks.values():
             network.eval()
@@ -85,6 +91,17 @@ class Sampler:
             return None
         whole = open_data(data.shards, crop=data.crop)
         return open_pairs(condition, whole, self.config.objective, data, self.config.evaluate)
+
+    def pairs_in(self, shards: str, samples: int) -> PairedSamples | None:
+        """Return so many samples of other data that conditions are made of.
+
+        Raises:
+            UserError: the data cannot be read.
+        """
+        data = self.config.data
+        settings = EvaluateConfig(samples=samples)
+        whole = open_data(shards, key="--data", crop=data.crop)
+        return open_pairs(self.game.condition, whole, self.config.objective, data, settings)
 
     @torch.inference_mode()
     def images(self, z: Tensor, given: Given) -> Tensor:
@@ -139,6 +156,11 @@ def draw_grid(sampler: Sampler, out: Path, count: int, seed: int, interpolate: b
     else:
         columns = sampler.classes if sampler.classes and sampler.label is None else None
         images = torch.cat(list(sampler.draw(count, seed, seen)))
+        if captions := sampler.generated(seed).captions(0, len(images)):
+            pictures, columns = _beside(sampler, images, seed)
+            each = len(pictures) // len(images)
+            write_file(out, captioned_png(pictures, captions, max(1, columns // each), smallest=SMALLEST))
+            return
         if sampler.pairs is not None and not sampler.of_points:
             images, columns = _beside(sampler, images, seed)
     if isinstance(sampler.game.condition, MaskedPoints):

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from torch import Tensor
 
@@ -40,6 +41,12 @@ class SavedCheckpoint:
         files = checkpoint.read(self.storage, self.directory, only=("config.yaml",))
         return parse(files["config.yaml"], f"{self.storage.uri}/{self.directory}/config.yaml")
 
+    @property
+    def embedding(self) -> dict[str, Any] | None:
+        """The encoder of the captions that the run was trained on; None without captions."""
+        recorded: dict[str, Any] | None = checkpoint.read_manifest(self.storage, self.directory).get("embedding")
+        return recorded
+
     def load(self, game: Game) -> Game:
         """Return the game with its networks loaded, with EMA weights where there are any.
 
@@ -75,6 +82,13 @@ class ExportedWeights:
                 f"{self._where}: no config of ganrun in its metadata ({reason}); give a file of ganrun export, a run "
                 "or a checkpoint"
             ) from error
+
+    @property
+    def embedding(self) -> dict[str, Any] | None:
+        """The encoder of the captions that the run was trained on; None without captions."""
+        header = json.loads(self._data[8 : 8 + int.from_bytes(self._data[:8], "little")])
+        recorded: dict[str, Any] | None = json.loads(header["__metadata__"].get("embedding", "null"))
+        return recorded
 
     def load(self, game: Game) -> Game:
         """Return the game with its averaged networks, loaded. The others are not in the file.

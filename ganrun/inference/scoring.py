@@ -43,6 +43,7 @@ class ScoreRequest:
         extractor: name, or path or URI of a TorchScript program.
         extractor_weights: path or URI of weights of `inception-v3-compat`.
         data: URI of the real images; None: those that the run's own scores compare with.
+        matcher: path or URI of the dual encoder of the score matching.
         classifier_accuracy: compute the classification accuracy score too.
     """
 
@@ -52,6 +53,7 @@ class ScoreRequest:
     extractor: str | None = None
     extractor_weights: str | None = None
     data: str | None = None
+    matcher: str | None = None
     classifier_accuracy: bool = False
 
 
@@ -131,6 +133,8 @@ def score(where: str, request: ScoreRequest, seen: Callable[[int, int], None]) -
     generated = _generated(sampler, run.seed if request.seed is None else request.seed)
     folder = storage.uri if directory.startswith("checkpoints/") else storage.uri.rpartition("/")[0]
     cache = open_storage(folder.rpartition("/")[0])
+    if request.data and generated.pairs is not None and not sampler.of_points:
+        generated = replace(generated, pairs=sampler.pairs_in(request.data, samples))
     if sampler.of_points:
         return _score_points(sampler, request, generated, samples, cache, seen)
     return _compare(generated, _reals(sampler, request, samples), samples, settings, request, cache, seen)
@@ -151,6 +155,7 @@ def _compare(
         UserError: a metric that was asked for cannot be had of them.
     """
     extractor = _extractor(settings, request)
+    settings = settings.model_copy(update={"matcher": request.matcher or settings.matcher})
     if request.classifier_accuracy and not (generated.labels(samples) is not None and reals.classes):
         raise UserError("--classifier-accuracy: needs a conditional run (model.classes) and data with classes")
     scores = build_scores(SCORES if request.metrics is None else request.metrics, settings)

@@ -10,6 +10,9 @@ the sum of a layer over each part, so this adds a learned embedding of the label
 
 With pictures [B, C', S, S] an encoder of the discriminator's layers halves them to 4x4. Its features are added to those
 of the generator at each resolution, as in a U-Net. The discriminator sees the pictures joined to the image.
+
+With a sentence (Reed et al. 2016, arXiv:1605.05396, section 4.1) the projection of its embedding is joined to z, and as
+planes to the discriminator's features at 4x4, which a 1x1 convolution mixes.
 """
 
 from collections.abc import Mapping
@@ -25,6 +28,8 @@ from ganrun.models.minibatch_stddev import MinibatchStddev
 from ganrun.models.normalization import SlotBatchNorm2d
 from ganrun.models.one_hot import one_hot
 from ganrun.models.spectral_norm import normalise_spectrally
+from ganrun.models.text import TextInput, TextProjection, as_planes
+from ganrun.rng import KeyedNoise
 
 
 class Encoder(nn.Module):
@@ -48,11 +53,12 @@ class Encoder(nn.Module):
 
 
 class Generator(nn.Module):
-    """Noise z [B, Z] and a condition: labels [B], or pictures [B, C', S, S] -> images [B, C, S, S] in [-1, 1].
+    """Noise z [B, Z] and a condition: labels [B], pictures [B, C', S, S], embeddings -> images [B, C, S, S] in [-1, 1].
 
     Args:
         image_size, channels, width, latent_size, classes: S, C, W, Z, K.
         pictures: channels of the condition's pictures by name.
+        text: embeddings of the condition; None: there are none.
     """
 
     def __init__(
@@ -63,11 +69,13 @@ class Generator(nn.Module):
         latent_size: int,
         classes: int = 0,
         pictures: Mapping[str, int] = MappingProxyType({}),
+        text: TextInput | None = None,
     ) -> None:
         super().__init__()
         self.classes, self.pictures = classes, tuple(pictures)
-        deepest = width * image_size // 8
-        layers = _block(nn.ConvTranspose2d(latent_size + classes, deepest, 4, 1, 0, bias=False), nn.ReLU(True))
+        self.text = TextProjection(text, text.augmented) if text else None
+        deepest, inputs = width * image_size // 8, latent_size + classes + (text.projected if text else 0)
+        layers = _block(nn.ConvTranspose2d(inputs, deepest, 4, 1, 0, bias=False), nn.ReLU(True))
         size = 4
         while size < image_size // 2:
             up = nn.ConvTranspose2d(deepest, deepest // 2, 4, 2, 1, bias=False)
@@ -77,8 +85,10 @@ class Generator(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.encoder = Encoder(image_size, sum(pictures.values()), width) if pictures else None
 
-    def forward(self, z: Tensor, given: Given | Tensor | None = None) -> Tensor:
+    def forward(self, z: Tensor, given: Given | Tensor | None = None, noise: KeyedNoise | None = None) -> Tensor:
         """Return images [B, C, S, S] for z [B, Z] and a condition, or labels int64 [B]."""
+        if self.text is not None:
+            z = torch.cat([z, self.text(given, noise).to(z.dtype)], dim=1)
         x = _join(z[:, :, None, None], label_of(given), self.classes)
         features = self.encoder(pictures_of(given, self.pictures)) if self.encoder else []
         for layer in self.layers:
@@ -103,6 +113,7 @@ class Discriminator(nn.Module):
         spectral_norm: bool = False,
         minibatch_stddev: bool = False,
         pictures: Mapping[str, int] = MappingProxyType({}),
+        text: TextInput | None = None,
     ) -> None:
         super().__init__()
         self.classes, self.pictures = classes, tuple(pictures)
@@ -114,6 +125,8 @@ class Discriminator(nn.Module):
             leaky = nn.LeakyReLU(0.2, True)
             layers += [down, leaky] if spectral_norm else _block(down, leaky)
             width, size = width * 2, size // 2
+        self.text = TextProjection(text) if text else None
+        self.mixed = _mixing(width + text.projected, width, spectral_norm) if text else None
         if minibatch_stddev:
             layers.append(MinibatchStddev())
         layers.append(nn.Conv2d(width + minibatch_stddev, 1, 4, 1, 0, bias=False))
@@ -135,19 +148,25 @@ class Discriminator(nn.Module):
 
     def forward(self, images: Tensor, given: Given | Tensor | None = None) -> Tensor:
         """Return logits [B]."""
-        logits: Tensor = self.layers[-1](self.features(images, given))
+        features = self.features(images, given)
+        if self.text is not None and self.mixed is not None:
+            features = self.mixed(torch.cat([features, as_planes(self.text(given), features)], dim=1))
+        logits: Tensor = self.layers[-1](features)
         return logits.flatten()
 
 
 def dcgan(
-    model: ModelConfig, data: DataConfig, pictures: Mapping[str, int] = MappingProxyType({})
+    model: ModelConfig,
+    data: DataConfig,
+    pictures: Mapping[str, int] = MappingProxyType({}),
+    text: TextInput | None = None,
 ) -> dict[str, nn.Module]:
     """Build generator and discriminator, with weights from N(0, 0.02^2) (section 4)."""
     size, channels = data.image_size, data.channels
     networks: dict[str, nn.Module] = {
-        "generator": Generator(size, channels, model.width, model.latent_size, model.classes, pictures),
+        "generator": Generator(size, channels, model.width, model.latent_size, model.classes, pictures, text),
         "discriminator": Discriminator(
-            size, channels, model.width, model.classes, model.spectral_norm, model.minibatch_stddev, pictures
+            size, channels, model.width, model.classes, model.spectral_norm, model.minibatch_stddev, pictures, text
         ),
     }
     for network in networks.values():
@@ -159,6 +178,12 @@ def dcgan(
 
 def _block(layer: nn.Conv2d | nn.ConvTranspose2d, activation: nn.Module) -> list[nn.Module]:
     return [layer, SlotBatchNorm2d(layer.out_channels), activation]
+
+
+def _mixing(inputs: int, outputs: int, spectral_norm: bool) -> nn.Sequential:
+    """Return the 1x1 convolution over features and a sentence."""
+    layer, leaky = nn.Conv2d(inputs, outputs, 1, bias=spectral_norm), nn.LeakyReLU(0.2, True)
+    return nn.Sequential(*([layer, leaky] if spectral_norm else _block(layer, leaky)))
 
 
 def _join(x: Tensor, label: Tensor | None, classes: int) -> Tensor:

@@ -10,6 +10,9 @@ double at each halving down to 32 x 32 and then stay. Table 9: W = 768 at S = 32
 With pictures [B, C', S, S] as condition, which the paper does not have, an encoder of the discriminator's layers halves
 them to 4x4. Its features are added to those of the generator at each resolution, as in a U-Net. The discriminator sees
 the pictures joined to the image.
+
+With a sentence, which the paper does not have either, the projection of its embedding takes the place of the embedded
+class: joined to z it modulates the generator's basis, and D(x, c) = project(c) . D'(x).
 """
 
 from collections.abc import Mapping
@@ -23,6 +26,8 @@ from torch.nn import functional as F
 from ganrun.config.schema import DataConfig, ModelConfig
 from ganrun.models.given import Given, label_of, pictures_of, with_pictures
 from ganrun.models.precision import full_precision
+from ganrun.models.text import TextInput, TextProjection
+from ganrun.rng import KeyedNoise
 
 BLOCKS = 2
 """Residual blocks at each resolution."""
@@ -107,31 +112,43 @@ def _applied(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 class Generator(nn.Module):
-    """Noise z [B, Z] and a condition: labels [B], or pictures [B, C', S, S] -> images [B, C, S, S].
+    """Noise z [B, Z] and a condition: labels [B], pictures [B, C', S, S] or embeddings -> images [B, C, S, S].
 
     They lie around [-1, 1], unbounded: no tanh (section 3, e).
 
     Args:
         image_size, channels, width, latent_size, classes: S, C, W, Z, K.
         pictures: channels of the condition's pictures by name.
+        text: embeddings of the condition; None: there are none.
     """
 
     def __init__(
-        self, image_size: int, channels: int, width: int, latent_size: int, classes: int, pictures: Mapping[str, int]
+        self,
+        image_size: int,
+        channels: int,
+        width: int,
+        latent_size: int,
+        classes: int,
+        pictures: Mapping[str, int],
+        text: TextInput | None = None,
     ) -> None:
         super().__init__()
         self.pictures, plan = tuple(pictures), widths(image_size, width)
         self.embedding = nn.Embedding(classes, latent_size) if classes else None
         self.basis = nn.Parameter(torch.empty(plan[0], BOTTOM, BOTTOM))
-        self.modulation = nn.Linear(latent_size * (2 if classes else 1), plan[0], bias=False)
+        self.text = TextProjection(text, text.augmented) if text else None
+        inputs = latent_size * (2 if classes else 1) + (text.projected if text else 0)
+        self.modulation = nn.Linear(inputs, plan[0], bias=False)
         layers: list[nn.Module] = [Block(plan[0]) for _ in range(BLOCKS)]
         for inputs, outputs in pairwise(plan):
             layers += [Transition(inputs, outputs, 2.0), *(Block(outputs) for _ in range(BLOCKS))]
         self.layers = nn.Sequential(*layers, nn.Conv2d(plan[-1], channels, 1, bias=False))
         self.encoder = Encoder(plan[::-1], sum(pictures.values())) if pictures else None
 
-    def forward(self, z: Tensor, given: Given | Tensor | None = None) -> Tensor:
-        """Return images; with classes z' = concat(z, embed(c)) replaces z (appendix D)."""
+    def forward(self, z: Tensor, given: Given | Tensor | None = None, noise: KeyedNoise | None = None) -> Tensor:
+        """Return images; with classes or a sentence z' = concat(z, embed(c)) replaces z (appendix D)."""
+        if self.text is not None:
+            z = torch.cat([z, self.text(given, noise).to(z.dtype)], dim=1)
         if self.embedding is not None:
             z = torch.cat([z, self.embedding(label_of(given)).to(z.dtype)], dim=1)
         with full_precision(z.device):
@@ -148,12 +165,22 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Images [B, C, S, S] in [-1, 1] and a condition, as for the generator -> logits [B], above 0 for real."""
 
-    def __init__(self, image_size: int, channels: int, width: int, classes: int, pictures: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        image_size: int,
+        channels: int,
+        width: int,
+        classes: int,
+        pictures: Mapping[str, int],
+        text: TextInput | None = None,
+    ) -> None:
         super().__init__()
         self.pictures, plan = tuple(pictures), widths(image_size, width)[::-1]
         encoder = Encoder(plan, channels + sum(pictures.values()))
         self.layers = encoder.layers.append(nn.Conv2d(plan[-1], plan[-1], BOTTOM, groups=plan[-1], bias=False))
-        self.linear = nn.Linear(plan[-1], plan[-1] if classes else 1, bias=False)
+        self.text = TextProjection(text) if text else None
+        outputs = text.projected if text else plan[-1] if classes else 1
+        self.linear = nn.Linear(plan[-1], outputs, bias=False)
         self.embedding = nn.Embedding(classes, plan[-1]) if classes else None
 
     def intermediate(self, images: Tensor, given: Given | Tensor | None = None) -> list[Tensor]:
@@ -165,21 +192,27 @@ class Discriminator(nn.Module):
         return self.intermediate(images, given)[-1].flatten(1)
 
     def forward(self, images: Tensor, given: Given | Tensor | None = None) -> Tensor:
-        """Return logits [B]; with classes D(x) = embed(c) . D'(x) (appendix D)."""
+        """Return logits [B]; with classes or a sentence D(x) = embed(c) . D'(x) (appendix D)."""
         features = self.features(images, given)
         with full_precision(images.device):
             outputs: Tensor = self.linear(features)
+            if self.text is not None:
+                logits: Tensor = (self.text(given) * outputs).sum(1) / outputs.shape[1] ** 0.5
+                return logits
         return outputs.squeeze(1) if self.embedding is None else (self.embedding(label_of(given)) * outputs).sum(1)
 
 
 def r3gan(
-    model: ModelConfig, data: DataConfig, pictures: Mapping[str, int] = MappingProxyType({})
+    model: ModelConfig,
+    data: DataConfig,
+    pictures: Mapping[str, int] = MappingProxyType({}),
+    text: TextInput | None = None,
 ) -> dict[str, nn.Module]:
     """Build generator and discriminator."""
     size, channels, width, classes = data.image_size, data.channels, model.width, model.classes
     networks: dict[str, nn.Module] = {
-        "generator": Generator(size, channels, width, model.latent_size, classes, pictures),
-        "discriminator": Discriminator(size, channels, width, classes, pictures),
+        "generator": Generator(size, channels, width, model.latent_size, classes, pictures, text),
+        "discriminator": Discriminator(size, channels, width, classes, pictures, text),
     }
     for network in networks.values():
         _initialise(network)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ganrun.data.captions import EMBEDDING, read_embeddings
 from ganrun.errors import UserError, escaped
 from ganrun.preparation.convert_image import (
     EXTENSIONS,
@@ -33,6 +34,7 @@ class SampleCounts:
         members: number of samples with a member, by its extension.
         unlabelled: the first sample without a .cls.
         shapes: width, height and channels of the further pictures, by extension; empty where they differ.
+        embedding: most embedded captions of a sample, and numbers of an embedding; 0: there are none.
     """
 
     sums: list[int]
@@ -42,6 +44,7 @@ class SampleCounts:
     members: dict[str, int] = field(default_factory=dict)
     unlabelled: str = ""
     shapes: dict[str, list[int]] = field(default_factory=dict)
+    embedding: list[int] = field(default_factory=lambda: [0, 0])
 
     def count(self, item: Item, picture: Picture, shapes: dict[str, list[int]]) -> None:
         """Add one converted sample, with the shapes of its further pictures."""
@@ -49,7 +52,7 @@ class SampleCounts:
         members = dict.fromkeys((picture.extension, *item.members), 1)
         sums: list[int] = picture.pixels.sum((0, 1), dtype=int).tolist()
         unlabelled = "" if labels else item.where
-        self.add(SampleCounts(sums, labels, int(picture.enlarged), [], members, unlabelled, shapes))
+        self.add(SampleCounts(sums, labels, int(picture.enlarged), [], members, unlabelled, shapes, _embedding(item)))
 
     def add(self, other: "SampleCounts") -> None:
         """Add other counters."""
@@ -60,8 +63,25 @@ class SampleCounts:
         for name, shape in other.shapes.items():
             self.shapes[name] = shape if self.shapes.get(name, shape) == shape else []
         self.enlarged += other.enlarged
+        self.embedding = [max(pair) for pair in zip(self.embedding, other.embedding, strict=True)]
         self.skipped += other.skipped
         self.unlabelled = self.unlabelled or other.unlabelled
+
+
+def _embedding(item: Item) -> list[int]:
+    """Return the captions and the numbers of the embeddings of a sample.
+
+    Raises:
+        UserError: its member is something else.
+    """
+    if EMBEDDING not in item.members:
+        return [0, 0]
+    try:
+        return list(read_embeddings(item.members[EMBEDDING]).shape)
+    except ValueError as error:
+        raise UserError(
+            f"{item.where}: .{EMBEDDING} cannot be read ({error}); make it with ganrun prepare --embed"
+        ) from error
 
 
 def convert_all(

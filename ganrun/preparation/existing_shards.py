@@ -71,7 +71,7 @@ def index_in_place(source: ShardsSource, rule: Rule, made: dict[str, Any], worke
     examiner = Examiner(source, rule, "give a DEST to write a converted copy")
     results = parallel_map(examiner, source.names, workers)
     made_shards = list(tqdm(results, "reading", len(source.names), unit=" shards", disable=None))
-    index = finish(place, source, rule, made, made_shards)
+    index = finish(place, source, rule, made, made_shards, source.remarks.embedding)
     return index, [line for each in made_shards for line in each.counts.skipped]
 
 

@@ -47,7 +47,7 @@ def to_members(rows: Rows) -> tuple[tuple[str, ...], str, dict[str, Members]]:
     """Convert fields to members of samples.
 
     Field `label` becomes .cls: if all labels are plain integers they stay, otherwise they are names, which are
-    numbered in order. Field `text` becomes .txt. All other fields go into one .json.
+    numbered in order. Field `text` becomes .txt, a caption a line. All other fields go into one .json.
 
     Returns:
         Class names, empty without labels; how labels are numbered; and members by path.
@@ -67,12 +67,17 @@ def to_members(rows: Rows) -> tuple[tuple[str, ...], str, dict[str, Members]]:
         try:
             members[path] = {
                 **({"cls": number[labels[path]]} if labels else {}),
-                **({"txt": str(row["text"]).encode()} if "text" in row else {}),
+                **({"txt": _text(row["text"]).encode()} if "text" in row else {}),
                 **({"json": json.dumps(rest, sort_keys=True, ensure_ascii=False).encode()} if rest else {}),
             }
         except UnicodeEncodeError as error:  # "\ud800" in a JSON line.
             raise UserError(f"--fields: {path!r} has a text with half a character ({error.reason})") from error
     return tuple(map(escaped, classes)), numbering, members
+
+
+def _text(value: Any) -> str:
+    """Return the text of a sample; a list of captions as its lines."""
+    return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _label(row: dict[str, Any]) -> str:

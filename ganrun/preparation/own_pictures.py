@@ -1,4 +1,4 @@
-"""Pictures and clips that a user gives to a trained run: one file, or those below a folder."""
+"""Pictures, clips and sentences that a user gives to a trained run: one file, or those below a folder."""
 
 from collections import deque
 from collections.abc import Callable
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ganrun.data.captions import captions_of
 from ganrun.errors import UserError, escaped
 from ganrun.preparation.convert_image import (
     Pixels,
@@ -19,6 +20,7 @@ from ganrun.preparation.convert_image import (
     decode,
     upright,
 )
+from ganrun.preparation.fields import read_text
 from ganrun.preparation.find_images import find_images
 from ganrun.preparation.frames import read_frames
 from ganrun.storage import expand_user
@@ -121,6 +123,18 @@ def read_clip(path: str, option: str, frames: int, size: int, channels: int) -> 
         raise UserError(f"{option} {escaped(path)}: {error}; give a video, a GIF or a folder of frames") from error
     if not found:
         raise UserError(f"{option} {escaped(path)}: no frame in it; give a video, a GIF or a folder of frames")
+    return found
+
+
+def read_sentences(path: str, option: str) -> list[str]:
+    """Return the sentences of a file, one a line; empty lines are left out.
+
+    Raises:
+        UserError: it cannot be read, or holds none.
+    """
+    found = captions_of(read_text(Path(expand_user(path)), f"{option} {path}", "a file of sentences"))
+    if not found:
+        raise UserError(f"{option} {path}: no sentence in it; write one a line")
     return found
 
 

@@ -25,6 +25,7 @@ from ganrun.data.index import INDEX_NAME, Index, Shard
 from ganrun.errors import UserError
 from ganrun.preparation.convert_image import Rule
 from ganrun.preparation.convert_samples import SampleCounts, convert_all
+from ganrun.preparation.embed import Embedder
 from ganrun.preparation.preview import PREVIEW_NAME
 from ganrun.preparation.process_pool import parallel_map
 from ganrun.preparation.sources import UNFINISHED_NAME, Part, Source
@@ -44,6 +45,7 @@ class Packer:
         dest: folder or URI of the data set.
         gzip: compress shards.
         strict: fail on an unreadable image instead of skipping it.
+        embed: adds embeddings of the captions; None: none are added.
     """
 
     source: Source
@@ -51,6 +53,7 @@ class Packer:
     dest: str
     gzip: bool = False
     strict: bool = False
+    embed: Embedder | None = None
 
     def __call__(self, task: tuple[Part, PackedShard | None]) -> PackedShard:
         """Write the shard of a part. A shard that an earlier command finished is kept if its hash still matches."""
@@ -60,7 +63,8 @@ class Packer:
             return earlier
         counts = SampleCounts([0] * self.rule.channels)
         strict = "repair it, or leave out --strict to skip it" if self.strict else None
-        pictures = convert_all(self.source.items(part), self.rule, counts, strict)
+        items = self.embed(self.source.items(part)) if self.embed else self.source.items(part)
+        pictures = convert_all(items, self.rule, counts, strict)
         members = ((item.key, {**item.members, picture.extension: picture.data}) for item, picture in pictures)
         data, samples = write_tar(members)
         if not samples:
@@ -110,7 +114,8 @@ def pack(packer: Packer, made: dict[str, Any], shard_samples: int | None, worker
         for part, result in zip(parts, results, strict=True):
             done[part.name] = result
             note(dest, made, done)
-        index = finish(dest, packer.source, packer.rule, made, [done[part.name] for part in parts])
+        embedding = packer.embed.field if packer.embed else packer.source.remarks.embedding
+        index = finish(dest, packer.source, packer.rule, made, [done[part.name] for part in parts], embedding)
     except UserError:
         if continued:
             raise  # Keep the shards of an earlier command: the user may continue with them.

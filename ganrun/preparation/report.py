@@ -29,6 +29,9 @@ def describe(index: Index) -> list[str]:
     lines.append(f"{what}, shards: {len(index.shards)} ({mib:.1f} MiB)")
     for name, shape in index.pictures.items():
         lines.append(f"each with {name}: {shape.size}x{shape.size}, channels: {shape.channels}")
+    if embedding := index.embedding:
+        most = f"up to {embedding.captions} captions" if embedding.captions > 1 else "a caption"
+        lines.append(f"each with {most}, embedded by {embedding.encoder} ({embedding.size} numbers)")
     lines += _absences(index)
     if made.get("enlarged"):
         lines.append(f"{made['enlarged']:,} images were smaller and were enlarged: they will look blurred")

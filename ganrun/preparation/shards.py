@@ -139,7 +139,10 @@ def open_shards(uri: str, copied: bool) -> ShardsSource:
                 f"shards:{uri}: the name of shard {name!r} has a control character or is not UTF-8; rename it"
             )
     classes: tuple[str, ...] = ()
+    embedding = None
     if INDEX_NAME in names:
-        classes = Index.from_json(place.read(INDEX_NAME, INDEX_BYTES), f"{uri}/{INDEX_NAME}").classes
+        index = Index.from_json(place.read(INDEX_NAME, INDEX_BYTES), f"{uri}/{INDEX_NAME}")
+        classes, embedding = index.classes, index.embedding
     extensions = (*EXTENSIONS, *sorted(ending[1:] for ending in readable_endings())) if copied else EXTENSIONS
-    return ShardsSource(uri, shards, classes, extensions=extensions, remarks=Remarks(left_out=count_endings(others)))
+    remarks = Remarks(left_out=count_endings(others), embedding=embedding)
+    return ShardsSource(uri, shards, classes, extensions=extensions, remarks=remarks)

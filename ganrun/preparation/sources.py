@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
+from ganrun.data.index import EmbeddingField
 from ganrun.preparation.convert_image import EXTENSIONS, Pixels, Stored, UnreadableError
 from ganrun.preparation.fields import Members
 from ganrun.storage import Entry, expand_user, open_storage
@@ -56,12 +57,14 @@ class Remarks:
         left_out: a line for each kind of file that is no image or no shard.
         numbering: how labels are numbered.
         licences: a line for each work that the images are from: title, author, licence.
+        embedding: the encoder of captions that are embedded; None: they are not.
     """
 
     unread: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     numbering: str = ""
     licences: tuple[str, ...] = ()
+    embedding: EmbeddingField | None = field(default=None, repr=False)  # The hash of a source is that of the text.
 
 
 NO_REMARKS = Remarks()

@@ -1,10 +1,11 @@
 """Source of SVG sets in Iconify's format (npm package @iconify/json): a JSON file a set, with drawings by name.
 
-Several sets are paired by the names of their drawings: each is one picture of a sample. The name of a drawing, with
-spaces for hyphens, is the text. The bundled data set was made from the package unpacked in FOLDER:
+Several sets are paired by the names of their drawings: each is one picture of a sample. With one name of a field they
+are put together instead: each drawing of each set is a sample. The name of a drawing, with spaces for hyphens, is the
+text. The bundled data set was made from the package unpacked in FOLDER:
 
     python -m ganrun.prepare iconify:FOLDER/json/fluent-emoji-flat.json,fluent-emoji-high-contrast.json \
-        ganrun/data/fluent-emoji --names image,lines --gzip
+        ganrun/data/fluent-emoji --names image,lines --gzip --embed
 """
 
 import io
@@ -36,6 +37,8 @@ DEFAULT_SIZE = 64
 """Size of the pictures in pixels, unless --size says another."""
 DEFAULT_BOX = 16
 """Width and height of a drawing that states none, by Iconify's format."""
+OF = "@"
+"""Between the name of a drawing and that of its set, where sets are put together. Names in Iconify's sets have none."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class SvgSource:
         for place, number in enumerate(part.numbers):
             key, name = key_of(part, place), self.names[number]
             where = escaped(f"{self.sets[IMAGE].file}, {name!r}")
-            text = {"txt": name.replace("-", " ").encode(errors="replace")}
+            text = {"txt": name.partition(OF)[0].replace("-", " ").encode(errors="replace")}
             try:
                 drawn = {each: draw(svgs.drawings[name], self.size, svgs.channels) for each, svgs in self.sets.items()}
             except UnreadableError as error:
@@ -114,7 +117,7 @@ def open_svg_sets(path: str, names: tuple[str, ...], size: int | None) -> SvgSou
 
     Args:
         path: files of the sets with commas between them; one without a folder lies beside the first.
-        names: fields of the sets; one is `image`.
+        names: fields of the sets; one is `image`. `image` alone puts several sets together.
         size: height and width of the pictures in pixels; None: `DEFAULT_SIZE`.
 
     Raises:
@@ -125,10 +128,12 @@ def open_svg_sets(path: str, names: tuple[str, ...], size: int | None) -> SvgSou
     first, *others = path.split(",")
     files = [Path(expand_user(first))]
     files += [Path(expand_user(other)) if "/" in other else files[0].parent / other for other in others]
+    if names == (IMAGE,) and len(files) > 1:
+        return _together(path, list(map(_read, files)), size)
     if len(names) != len(files):
         raise UserError(
             f"--names {','.join(names)}: {len(names)} for {len(files)} sets; name the field of each, such as "
-            "image,lines"
+            "image,lines, or image alone to put them together"
         )
     sets = dict(zip(names, map(_read, files), strict=True))
     shared = set.intersection(*(set(each.drawings) for each in sets.values()))
@@ -140,7 +145,21 @@ def open_svg_sets(path: str, names: tuple[str, ...], size: int | None) -> SvgSou
         for name, each in sets.items()
     }
     remarks = Remarks(left_out=tuple(left_out), licences=tuple(each.licence for each in kept.values()))
-    return SvgSource(kept, size or DEFAULT_SIZE, remarks, f"iconify, drawn by resvg-py {version('resvg-py')}")
+    return SvgSource(kept, size or DEFAULT_SIZE, remarks, _source_name())
+
+
+def _together(path: str, sets: list[SvgSet], size: int | None) -> SvgSource:
+    """Return all drawings of all sets, one a sample."""
+    drawings = {f"{name}{OF}{svgs.file.stem}": svg for svgs in sets for name, svg in svgs.drawings.items()}
+    licences = tuple(svgs.licence for svgs in sets)
+    whole = SvgSet(Path(path), drawings, max(svgs.channels for svgs in sets), "; ".join(licences), [])
+    left_out = [line for svgs in sets for line in _left_out(svgs, set(svgs.drawings))]
+    remarks = Remarks(left_out=tuple(left_out), licences=licences)
+    return SvgSource({IMAGE: whole}, size or DEFAULT_SIZE, remarks, _source_name())
+
+
+def _source_name() -> str:
+    return f"iconify, drawn by resvg-py {version('resvg-py')}"
 
 
 def _left_out(svgs: SvgSet, shared: set[str]) -> Iterator[str]:

@@ -1,11 +1,11 @@
 """Completes a data set: writes the list of skipped images, the preview, and last the index."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ganrun import __version__
-from ganrun.data.index import INDEX_NAME, Index, PictureField, Shard
+from ganrun.data.index import INDEX_NAME, EmbeddingField, Index, PictureField, Shard
 from ganrun.errors import UserError
 from ganrun.preparation.convert_image import EXTENSIONS, Rule
 from ganrun.preparation.convert_samples import SampleCounts
@@ -33,8 +33,21 @@ class PackedShard:
         return cls(Shard(**fields["shard"]) if fields["shard"] else None, SampleCounts(**counts))
 
 
-def finish(dest: Storage, source: Source, rule: Rule, made: dict[str, Any], results: Sequence[PackedShard]) -> Index:
+def finish(
+    dest: Storage,
+    source: Source,
+    rule: Rule,
+    made: dict[str, Any],
+    results: Sequence[PackedShard],
+    embedding: EmbeddingField | None = None,
+) -> Index:
     """Write skipped.txt, preview.png and index.json, in this order, and return the index.
+
+    Args:
+        dest: the data set.
+        source, rule, made: see `pack`.
+        results: the shards.
+        embedding: the encoder of its captions; None: they are not embedded.
 
     Raises:
         UserError: no image is readable, labels are identifiers, or the index would be too large to read.
@@ -56,19 +69,31 @@ def finish(dest: Storage, source: Source, rule: Rule, made: dict[str, Any], resu
         "enlarged": counts.enlarged,
         **_remarks(source, counts),
     }
-    index = Index(rule.size, rule.channels, classes, shards, {**made, **facts}, _pictures(shards, counts))
-    content = index.to_json()
-    if len(content) > INDEX_BYTES:
-        raise UserError(
-            f"{source.name}: an index of {len(content):,} bytes for {len(shards):,} shards and {len(classes):,} "
-            f"classes, at most {INDEX_BYTES:,} are read; make fewer, larger shards"
-        )
+    captions, numbers = counts.embedding
+    embedding = replace(embedding, size=numbers, captions=captions) if embedding and captions else None
+    index = Index(rule.size, rule.channels, classes, shards, {**made, **facts}, _pictures(shards, counts), embedding)
+    content = _content(index, source)
     dest.delete(SKIPPED_NAME)  # That of an earlier index.
     if counts.skipped:
         dest.write(SKIPPED_NAME, ("\n".join(counts.skipped) + "\n").encode())
     dest.write(PREVIEW_NAME, preview(dest, index))
     dest.write(INDEX_NAME, content)
     return index
+
+
+def _content(index: Index, source: Source) -> bytes:
+    """Return the bytes of `index.json`.
+
+    Raises:
+        UserError: they are more than are read.
+    """
+    content = index.to_json()
+    if len(content) > INDEX_BYTES:
+        raise UserError(
+            f"{source.name}: an index of {len(content):,} bytes for {len(index.shards):,} shards and "
+            f"{len(index.classes):,} classes, at most {INDEX_BYTES:,} are read; make fewer, larger shards"
+        )
+    return content
 
 
 def _classes(source: Source, counts: SampleCounts) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ class WorkerHost:
         spec: the resolved run.
         state: training state.
         folder: the run's folder.
-        stream: stream of batches; the fingerprint of its data goes into checkpoints.
+        stream: stream of batches; facts about its data go into checkpoints.
         channel: channel to the driver.
         attempt: number of this attempt.
         progress: progress of the attempts before.
@@ -60,7 +60,7 @@ class WorkerHost:
         pairs: PairedSamples | None = None,
     ) -> None:
         self.spec, self.state, self.folder, self.channel, self.attempt = spec, state, folder, channel, attempt
-        self.stream, self.data_fingerprint = stream, stream.data.index.fingerprint
+        self.stream, self.data_facts = stream, stream.data.index.facts
         self.progress, self.evaluator, self.best, self.pairs = progress, evaluator, spec.evaluate.best, pairs
         self.is_rank_0 = state.slots.rank == 0
         self.line_writer: LineWriter | None = None
@@ -227,7 +227,7 @@ class WorkerHost:
         name = f"{self.state.images:012d}-{self.attempt:04d}"
         scores = [self._score[1]] if self._score and self._score[0] == self.state.images else []
         pointer = Pointer(name, self.state.images, self.attempt, self.best.value_in(scores[0]) if scores else None)
-        facts = {"images": self.state.images, "attempt": self.attempt, "data": self.data_fingerprint, "scores": scores}
+        facts = {"images": self.state.images, "attempt": self.attempt, **self.data_facts, "scores": scores}
         if self.spec.tune:
             self.checkpoint_writer.held |= {name}
         seconds = time.monotonic() - begun

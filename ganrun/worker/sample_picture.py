@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ganrun.data.index import Index
+from ganrun.evaluation.captioned import captioned_png
 from ganrun.evaluation.generated_images import GeneratedImages
 from ganrun.evaluation.pictures import beside, columns_of, small_png, to_picture
 from ganrun.evaluation.table_pictures import filled_picture
@@ -38,8 +39,11 @@ def draw_samples(
         shown, pictures = beside(condition.show(given), drawn, truth, generated.later(0, drawn))
     facts = {"attempt": str(attempt), "images": str(images)}
     columns = columns_of(count, pictures) if pictures > 1 else condition.classes or None
-    if truth is not None and index.image_size == 1 and "mask" in given:
-        png: bytes | None = filled_picture(drawn, truth, given["mask"], facts)
+    captions = generated.captions(0, count)
+    if captions:
+        png: bytes | None = captioned_png(shown, captions, columns_of(count, pictures) // pictures, facts)
+    elif truth is not None and index.image_size == 1 and "mask" in given:
+        png = filled_picture(drawn, truth, given["mask"], facts)
     else:
         png = to_picture(shown, index, columns, facts, _density(generated, target))
     if png is None:

@@ -17,6 +17,8 @@ from tests.conftest import config_of
 from tests.ranks import as_ranks
 
 CPU = torch.device("cpu")
+OF_SENTENCES = {"matching_aware"}
+"""In test_text.py, and on several ranks in worker/test_equality.py."""
 DRAW = KeyedNoise(0, 0, 0, 0, CPU, torch.float64)
 STREAM = torch.Generator().manual_seed(1)
 REAL, FAKE = torch.randn(2, 5, 3, 4, 4, dtype=torch.float64, generator=STREAM)
@@ -44,7 +46,7 @@ PLACES = {
 
 
 def test_every_penalty_has_its_closed_form_here():
-    assert set(PENALTIES) == {*ON_A_LINE, "r1_differences", "r2_differences"}
+    assert set(PENALTIES) - OF_SENTENCES == {*ON_A_LINE, "r1_differences", "r2_differences"}
     assert set(ON_A_LINE) == set(PLACES)
 
 
@@ -209,7 +211,7 @@ def turn_gradients(rank, workers, config, rendezvous, out):
     if workers > 1:
         dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=workers)
     gradients = {}
-    for name in PENALTIES:
+    for name in [name for name in PENALTIES if name not in OF_SENTENCES]:
         each = config.model_copy(update={"objective": config.objective.model_copy(update={"penalties": {name: 10.0}})})
         state = new_state(each, CPU, Slots(each.slots, rank, workers))
         owned = state.slots.owned
@@ -229,7 +231,7 @@ def test_two_ranks_have_the_gradients_of_one(values, tmp_path):
     as_ranks(turn_gradients, (2, config, str(tmp_path / "meeting"), two), 2)
     expected, found = load_file(one), load_file(two)
     assert found.keys() == expected.keys()
-    assert len({key.split("/")[0] for key in found}) == len(PENALTIES)
+    assert len({key.split("/")[0] for key in found}) == len(PENALTIES) - len(OF_SENTENCES)
     for key, gradient in found.items():
         torch.testing.assert_close(gradient, expected[key], rtol=0, atol=1e-6, msg=key)
         assert gradient.abs().sum() > 0

@@ -87,4 +87,4 @@ def test_what_travels_can_be_copied_in_another_size(tmp_path: Path) -> None:
     index, samples = read_all(tmp_path / "small")
     assert (index.samples, index.image_size) == (1594, 16)
     assert {name: (shape.size, shape.channels) for name, shape in index.pictures.items()} == {"lines": (16, 1)}
-    assert set(samples["00000000"]) == {"png", "lines.png", "txt"}
+    assert set(samples["00000000"]) == {"png", "lines.png", "txt", "text.npy"}

@@ -120,7 +120,8 @@ def test_the_drawings_that_travel() -> None:
     assert {name: (shape.size, shape.channels) for name, shape in index.pictures.items()} == {"lines": (64, 1)}
     assert sum(file.stat().st_size for file in folder.iterdir()) < 5 << 20
     samples = [each for n, shard in enumerate(index.shards) for each in open_shard(data.read(n), shard, data.where(n))]
-    assert {frozenset(members) for _, members in samples} == {frozenset({"png", "lines.png", "txt"})}
+    assert {frozenset(members) for _, members in samples} == {frozenset({"png", "lines.png", "txt", "text.npy"})}
+    assert (index.embedding.encoder, index.embedding.size, index.embedding.captions) == ("minilm", 384, 1)
     assert len({bytes(members["txt"]) for _, members in samples}) == 1594
     assert "Microsoft" in (folder / "LICENSE").read_text()
     assert all("licence MIT" in line for line in index.made["licences"])

@@ -11,6 +11,7 @@ from ganrun.telemetry.series import SERIES, read_tick_key
 PACKAGE = Path(metrics.__file__).parent.parent
 PRODUCERS = {
     "games/gan.py": {"logit/real", "logit/fake"},
+    "games/objective.py": {"logit/wrong"},
     "games/gain.py": {"logit/real", "logit/fake"},
     "evaluation/evaluation.py": {"frechet_distance"},
     "evaluation/modes.py": {"mode_distance"},

@@ -54,6 +54,10 @@ def batches_of(config, seed):
             batch[name] = torch.randint(0, 256, shape, generator=random, dtype=torch.uint8)
             if data.fields[name].kind == "point":
                 batch[name] = torch.randn(shape, generator=random)
+        if "embedding" in data.fields:
+            batch["embedding"] = torch.randn(count, 2, config.objective.text.size, generator=random)
+            batch["embedding"][::2, 1] = torch.nan  # One caption.
+            batch["text"] = ["a\nb"] * count
         if "label" in data.fields:
             batch["label"] = torch.randint(0, 3, (count,), generator=random)
         found.append(batch)

@@ -10,6 +10,7 @@ from tests.conftest import config_of
 from tests.families import values_of
 from tests.paired import paired, write_pairs
 from tests.ranks import as_ranks, latest_tensors, run_ranks, work_rank
+from tests.sentences import write_captioned
 
 TOTAL, STOP = 240, 132
 """20 rounds of 12 images; the stop falls into the middle of an epoch (of 138 images) and of a tick."""
@@ -162,19 +163,21 @@ def test_tricks_too_are_the_same_on_any_number_of_workers_stopped_or_not(values,
 @pytest.mark.parametrize(
     "kinds",
     [
-        ("pix2pix", "srgan", "past_frames", "gain"),
-        pytest.param(("dcgan", "r3gan", "masked"), marks=pytest.mark.drill),  # For a minute each.
+        ("pix2pix", "srgan", "past_frames", "gain", "dcgan_text"),
+        pytest.param(("dcgan", "r3gan", "masked", "r3gan_text"), marks=pytest.mark.drill),  # For a minute each.
     ],
     ids="-".join,
 )
 def test_a_task_is_the_same_on_any_number_of_workers_stopped_or_not(values, tmp_path, kinds):
     folder, clips = write_pairs(tmp_path / "pairs"), write_clips(tmp_path / "clips")
     make_points("gaussians:8", str(tmp_path / "points"), 141, 0)
+    write_captioned(tmp_path / "captions")
 
     def config_for(kind, name):
-        if kind == "gain":
+        if kind == "gain" or kind.endswith("_text"):
             changed = values_of(kind, values)
-            changed["data"] |= {"shards": str(tmp_path / "points"), "slots": values["data"]["slots"]}
+            place = tmp_path / ("points" if kind == "gain" else "captions")
+            changed["data"] |= {"shards": str(place), "slots": values["data"]["slots"]}
             changed["train"]["total_images"] = TOTAL
         else:
             changed = paired(values, folder, **TRANSLATIONS[kind]) if kind in TRANSLATIONS else of_clips(values, clips)
