@@ -204,10 +204,22 @@ def test_the_runs_of_the_theory(place):
     assert (place / "dirac.png").is_file()
 
 
-def test_a_network_a_loss_and_a_game_of_ones_own(place):
+def of_extending(place: Path) -> list[str]:
+    """Write the modules of the page, whose first lines name the files, and return its commands."""
     for code in blocks("extending.md", "python"):
-        (place / code.split()[1]).write_text(code)  # Its first line names the file.
-    commands = [line for block in blocks("extending.md", "sh") for line in block.splitlines()]
+        (place / code.split()[1]).write_text(code)
+    return [line for block in blocks("extending.md", "sh") for line in block.splitlines()]
+
+
+def test_configs_with_a_network_a_loss_and_a_game_of_ones_own_are_in_order(place):
+    trained = [command.removesuffix(" --validate") for command in of_extending(place) if " train " in command]
+    assert len(trained) == 5
+    assert all("in order" in run(f"{command} --validate") for command in set(trained))
+
+
+@pytest.mark.drill
+def test_a_network_a_loss_and_a_game_of_ones_own(place):
+    commands = of_extending(place)
     assert len(commands) == 7
     for command in commands:
         said = run(command)
