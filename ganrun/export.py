@@ -11,6 +11,8 @@ from ganrun.storage import expand_user
 EXAMPLES = """examples:
   ganrun export runs/quickstart --out generator.safetensors     weights, with the config in the metadata
   ganrun export runs/quickstart --out generator.pt2             torch.export program: z [B, Z] to images in [-1, 1]
+  ganrun export runs/quickstart --out generator.onnx            the same as ONNX model of opset 18 (extra: onnx)
+  ganrun export runs/quickstart --card model                    folder for a model hub: card, weights, samples, scores
 
 A .pt2 program needs only torch:
   generator = torch.export.load("generator.pt2").module()
@@ -19,26 +21,33 @@ A .pt2 program needs only torch:
   images = generator(pictures)                                              # pix2pix: [16, C, H, W] in [-1, 1]
   images = generator(torch.randn(16, 100), embeddings)     # text: [16, 384], each scaled to a mean square of 1
 Draw z from the distribution in model.latent, by default N(0, 1)."""
-ENDINGS = (".safetensors", ".pt2")
+ENDINGS = (".safetensors", ".pt2", ".onnx")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = command.parser("export", __doc__, EXAMPLES)
     parser.add_argument("run", metavar="RUN_OR_CHECKPOINT", help="folder of a run, or of one of its checkpoints")
-    parser.add_argument("--out", required=True, metavar="FILE", help="file that ends in .safetensors or .pt2")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out", metavar="FILE", help="file that ends in .safetensors, .pt2 or .onnx")
+    where.add_argument("--card", metavar="DIR", help="new folder: the checkpoint with a model card")
     return command.run(command.parse(parser, arguments), _main)
 
 
 def _main(options: argparse.Namespace) -> int:
-    out = Path(expand_user(options.out))
-    if out.suffix not in ENDINGS:
-        raise UserError(f"--out {out}: unsupported ending; use {' or '.join(ENDINGS)}")
-    from ganrun.inference.exporting import write_program, write_weights
-    from ganrun.inference.sampling import Sampler
+    out = Path(expand_user(options.out or options.card))
+    if options.out and out.suffix not in ENDINGS:
+        raise UserError(f"--out {out}: unsupported ending; use {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
+    if options.card:
+        from ganrun.inference.model_card import write_card
 
-    write = write_weights if out.suffix == ".safetensors" else write_program
-    write(Sampler(options.run), out)
+        write_card(options.run, out)
+    else:
+        from ganrun.inference import exporting
+        from ganrun.inference.sampling import Sampler
+
+        writers = (exporting.write_weights, exporting.write_program, exporting.write_onnx)
+        dict(zip(ENDINGS, writers, strict=True))[out.suffix](Sampler(options.run), out)
     print(out)
     return command.OK
 

@@ -9,6 +9,7 @@ import sys
 import time
 
 from ganrun.cli import command
+from ganrun.cli.arguments import listen_address
 from ganrun.errors import RunError, UserError
 from ganrun.telemetry.protocol import HOST, PORT, TOKEN_VARIABLE, Address, token
 
@@ -31,20 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    where = _listen(options.listen)
+    where = listen_address(options.listen, PORT)
     return _stop(where) if options.stop else _serve(where)
-
-
-def _listen(text: str) -> Address:
-    host, _, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]").replace("localhost", HOST)
-    try:
-        ipaddress.ip_address(host)
-        if not 0 <= int(port) < 2**16:
-            raise ValueError
-    except ValueError:
-        raise UserError(f"--listen: {text!r} is not ADDR:PORT, such as {HOST}:{PORT} or 0.0.0.0:{PORT}") from None
-    return Address(host, int(port))
 
 
 def _serve(where: Address) -> int:

@@ -29,6 +29,8 @@ from ganrun.telemetry import protocol
 from ganrun.telemetry.messages import Event
 from ganrun.telemetry.push import Pusher
 from ganrun.telemetry.state import RunHistory, RunState
+from ganrun.telemetry.trackers import TrackedRun
+from ganrun.telemetry.tracking import Tracking
 
 if TYPE_CHECKING:  # With torch.
     from ganrun.api.run import Run
@@ -139,7 +141,7 @@ def _train(spec: RunSpec, folder: RunFolder, stop: threading.Event) -> str:
     from ganrun.ray_backend import launch
 
     try:
-        with _pushed(spec, folder, display) as handle:
+        with _watched(spec, folder, display) as handle:
             ending = launch.run(spec, handle, stop)
     finally:
         display.close()
@@ -148,30 +150,54 @@ def _train(spec: RunSpec, folder: RunFolder, stop: threading.Event) -> str:
 
 
 @contextlib.contextmanager
-def _pushed(spec: RunSpec, folder: RunFolder, display: ProgressDisplay) -> Iterator[Callable[[Event], None]]:
-    """Yield the handler of events: the display and, unless it is off, a state that is pushed to a sidecar."""
-    where, seconds = protocol.address(), spec.telemetry.push_seconds
-    if where is None or not seconds:
-        yield display.handle
-        return
-    before = RunHistory()
-    with contextlib.suppress(OSError):  # The run itself reports an unreachable storage.
-        before = read_history(folder.storage)
-    state = RunState(spec.run, spec.train, spec.telemetry, before)
-    pusher = Pusher(state, where, protocol.is_default(), seconds, display.write_line)
+def _watched(spec: RunSpec, folder: RunFolder, display: ProgressDisplay) -> Iterator[Callable[[Event], None]]:
+    """Yield the handler of events: trackers, a state that is pushed to a sidecar, and the display."""
+    before, pushes = RunHistory(), protocol.address() is not None and spec.telemetry.push_seconds > 0
+    if pushes or spec.telemetry.trackers:
+        with contextlib.suppress(OSError):  # The run itself reports an unreachable storage.
+            before = read_history(folder.storage)
+    with contextlib.ExitStack() as observers:
+        handlers = []
+        if spec.telemetry.trackers:
+            handlers.append(observers.enter_context(_tracked(spec, folder, before, display)))
+        if pushes:
+            handlers.append(observers.enter_context(_pushed(spec, before, display)))
 
-    def handle(event: Event) -> None:
-        with contextlib.suppress(Exception):  # A fault of the telemetry must not end the training.
-            state.handle(event)
-        display.handle(event)
+        def handle(event: Event) -> None:
+            for handler in handlers:
+                with contextlib.suppress(Exception):  # A fault of the telemetry must not end the training.
+                    handler(event)
+            display.handle(event)
 
-    try:
         yield handle
+
+
+@contextlib.contextmanager
+def _pushed(spec: RunSpec, before: RunHistory, display: ProgressDisplay) -> Iterator[Callable[[Event], None]]:
+    where = protocol.address()
+    assert where is not None
+    state = RunState(spec.run, spec.train, spec.telemetry, before)
+    pusher = Pusher(state, where, protocol.is_default(), spec.telemetry.push_seconds, display.write_line)
+    try:
+        yield state.handle
     except BaseException as error:
         state.end("failed", str(error) or type(error).__name__)
         raise
     finally:
         pusher.close()
+
+
+@contextlib.contextmanager
+def _tracked(
+    spec: RunSpec, folder: RunFolder, before: RunHistory, display: ProgressDisplay
+) -> Iterator[Callable[[Event], None]]:
+    run = TrackedRun(spec.run.name, folder.storage, spec.model_dump(mode="json"), before.totals)
+    tracking, ending = Tracking(spec.telemetry.trackers, {"": run}, display.write_line), "failed"
+    try:
+        yield tracking.handle
+        ending = "stopped"  # Unless the run has told that it finished.
+    finally:
+        tracking.close(ending)
 
 
 def _summarise(display: ProgressDisplay, folder: RunFolder, ending: str) -> None:

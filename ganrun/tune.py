@@ -24,9 +24,11 @@ from ganrun.run_folder.time_breakdown import format_shares, trials_time_breakdow
 from ganrun.run_folder.totals import read_history
 from ganrun.storage import Storage, open_storage
 from ganrun.telemetry import protocol
-from ganrun.telemetry.messages import Event, Note, Restart, SearchRecord, TrialFailed, WorkersStarted
+from ganrun.telemetry.messages import Event, Failed, Note, Restart, SearchRecord, TrialFailed, WorkersStarted
 from ganrun.telemetry.push import SearchPusher
 from ganrun.telemetry.state import RunHistory, RunState, SearchState
+from ganrun.telemetry.trackers import TrackedRun
+from ganrun.telemetry.tracking import Tracking
 from ganrun.tuning import records, summary
 from ganrun.tuning.population import Population
 from ganrun.tuning.trial_config import schedule_config, trial_config
@@ -160,20 +162,42 @@ def _summarise(spec: RunSpec, storage: Storage, population: Population, watch: "
 
 
 class _Watch:
-    """Observer that informs the user and, unless it is off, a sidecar."""
+    """Observer that informs the user, trackers and, unless it is off, a sidecar."""
 
     def __init__(self, spec: RunSpec, population: Population, storage: Storage) -> None:
         where, seconds = protocol.address(), spec.telemetry.push_seconds
         self._push: SearchPusher | None = None
+        self._tracking: Tracking | None = None
+        trials = {name: trial_config(spec, name, population.values[name]) for name in population.trials}
+        befores = {name: _history(trial) for name, trial in trials.items()}
         if where is not None and seconds:
-            states = {name: _state(spec, population, name) for name in population.trials}
+            states = {
+                name: RunState(trial.run, trial.train, trial.telemetry, befores[name], search=spec.run.name)
+                for name, trial in trials.items()
+            }
             state = SearchState(spec.run, spec.telemetry)
             self._push = SearchPusher(state, states, where, protocol.is_default(), self.write_line)
+        if spec.telemetry.trackers:
+            runs = {
+                name: TrackedRun(
+                    f"{spec.run.name}/{name}",
+                    open_storage(trial.run.uri),
+                    trial.model_dump(mode="json"),
+                    befores[name].totals,
+                    spec.run.name,
+                    storage,
+                )
+                for name, trial in trials.items()
+            }
+            self._tracking = Tracking(spec.telemetry.trackers, runs, self.write_line)
 
     def handle(self, trial: str, event: Event | TrialFailed) -> None:
         """Take an event of a trial."""
         if self._push:
             self._push.handle(trial, event)
+        if self._tracking:
+            told = Failed(event.text, wrong_input=False) if isinstance(event, TrialFailed) else event
+            self._tracking.handle(told, trial)
         if text := _told(trial, event):
             self.write_line(text)
 
@@ -197,6 +221,8 @@ class _Watch:
         """Push the ending and stop pushing."""
         if self._push:
             self._push.close(ending)
+        if self._tracking:
+            self._tracking.close(ending)
 
 
 def _told(trial: str, event: Event | TrialFailed) -> str:
@@ -212,11 +238,10 @@ def _told(trial: str, event: Event | TrialFailed) -> str:
             return ""  # Not shown.
 
 
-def _state(spec: RunSpec, population: Population, trial: str) -> RunState:
-    before, trial_spec = RunHistory(), trial_config(spec, trial, population.values[trial])
+def _history(trial: RunSpec) -> RunHistory:
     with contextlib.suppress(OSError):
-        before = read_history(open_storage(trial_spec.run.uri))
-    return RunState(trial_spec.run, trial_spec.train, trial_spec.telemetry, before, search=spec.run.name)
+        return read_history(open_storage(trial.run.uri))
+    return RunHistory()
 
 
 make_callable(__name__)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from ganrun.data.index import open_data
@@ -71,13 +72,19 @@ def test_links_lead_to_files(page):
     assert [path for path in links(page) if not path.is_file()] == []
 
 
-def test_the_readme_links_every_page_and_shows_every_picture():
+def test_the_readme_links_every_page_and_every_picture_is_shown():
     linked = links(PAGES[0])
     assert {path for path in PAGES[1:] if path.parent.name == "docs"} <= linked
-    shown = {path for path in linked if path.suffix == ".png"}
-    assert shown == set((ROOT / "docs/images").glob("*.png"))
+    shown = {path for page in PAGES for path in links(page) if path.suffix == ".png"}
+    assert shown == set((ROOT / "docs/images").rglob("*.png"))
     assert shown
     assert all(path.stat().st_size < 200_000 for path in shown)
+
+
+def test_the_site_has_every_page():
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    named = re.findall(r"[\w-]+\.md", json.dumps(nav))
+    assert sorted(named) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 
 
 def blocks(page: str, language: str) -> list[str]:

@@ -90,6 +90,7 @@ WHOLE_CONFIG = {
     *(
         "games.build",
         "inference.matching",
+        "inference.model_card",
         "inference.saved",
         "training.new_state",
         "training.tiny_round",

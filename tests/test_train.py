@@ -10,6 +10,7 @@ import time
 import psutil
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.commands import Train, ray_workers
 from tests.conftest import config_of, write_data, write_yaml
@@ -31,6 +32,7 @@ if ray.is_initialized() and (group := ray.util.get_current_placement_group()):
 
 def test_a_run_on_this_machine_alone(values, tmp_path, monkeypatch):
     values["evaluate"] = {"every_images": 120, "samples": 20}
+    values["telemetry"] = {"trackers": ["tensorboard"]}
     values["cluster"] = {"placement": "spread", "env": {"NCCL_DEBUG": "WARN", "OMP_NUM_THREADS": 1}}
     (tmp_path / "their_place.py").write_text(PLACE)
     values["run"]["imports"] = ["their_place"]
@@ -52,7 +54,7 @@ def test_a_run_on_this_machine_alone(values, tmp_path, monkeypatch):
     assert "240 of 240 images" in error
     assert re.search(r"Fréchet distance \(efficientnet-lite0, n=20\): [\d.]+ at 60 images, [\d.]+ at 240", error)
     assert {entry.name for entry in folder.iterdir() if entry.name != ".lock"} == {
-        *("config.yaml", "latest.json", "best.json", "checkpoints", "metrics", "events", "samples")
+        *("config.yaml", "latest.json", "best.json", "checkpoints", "metrics", "events", "samples", "tensorboard")
     }
     assert json.loads((folder / "latest.json").read_text())["images"] == 240
     assert sorted(path.name for path in (folder / "samples").iterdir())[-1] == "000000000240.png"
@@ -62,6 +64,10 @@ def test_a_run_on_this_machine_alone(values, tmp_path, monkeypatch):
     assert {"time", "loss/discriminator", "logit/real", "images_per_second"} <= ticks[0].keys()
     scores = [line["images"] for line in lines if "frechet_distance" in line]
     assert scores == [60, 120, 240]
+    tracked = EventAccumulator(str(folder / "tensorboard"))
+    tracked.Reload()
+    assert [each.step for each in tracked.Scalars("loss/generator")] == [60, 120, 180, 240]
+    assert [each.step for each in tracked.Scalars("frechet_distance")] == scores
 
     code, output, error = Train(yaml, "run.name=alone").wait()
     assert (code, output.strip()) == (0, str(folder))

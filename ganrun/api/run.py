@@ -87,7 +87,7 @@ class Run:
         condition: "Picture | Sequence[Picture] | None" = None,
         *,
         mask: Picture | None = None,
-        pillow: Literal[False] = False,
+        pictures: Literal[False] = False,
     ) -> Tensor: ...
 
     @overload
@@ -99,7 +99,7 @@ class Run:
         condition: "Picture | Sequence[Picture] | None" = None,
         *,
         mask: Picture | None = None,
-        pillow: Literal[True],
+        pictures: Literal[True],
     ) -> list[Image.Image]: ...
 
     def sample(
@@ -110,7 +110,7 @@ class Run:
         condition: "Picture | Sequence[Picture] | None" = None,
         *,
         mask: Picture | None = None,
-        pillow: bool = False,
+        pictures: bool = False,
     ) -> Tensor | list[Image.Image]:
         """Draw images, the same as `ganrun sample` for the same seed.
 
@@ -121,7 +121,7 @@ class Run:
             condition: a picture of one's own, of which `count` images are made; for a run that continues clips its
                 frames, or a video, GIF or folder; None: conditions are made of samples of the run's data.
             mask: the hole in the picture: white is filled; None: it is drawn.
-            pillow: return Pillow images, with colours as on a screen.
+            pictures: return Pillow images, with colours as on a screen.
 
         Returns:
             Images [count, C, H, W] in [-1, 1], or points [count, C, 1, 1]; or `count` Pillow images.
@@ -139,7 +139,7 @@ class Run:
             raise UserError(f"label: {label} does not go with a picture as condition; leave one of them out")
         else:
             images = self._conditioned(count, seed, condition, mask)
-        return to_pillow(images) if pillow else images
+        return to_pillow(images) if pictures else images
 
     def curve(self) -> "DataFrame":
         """Return losses and scores over the images shown: a column for each, a row for each number of images.
@@ -206,7 +206,7 @@ def to_pillow(images: Tensor) -> list[Image.Image]:
         UserError: they are no pictures.
     """
     if images.shape[1] not in (1, 3) or images.shape[-1] == 1:
-        raise UserError(f"pillow: {list(images.shape[1:])} is no picture; leave it out for a tensor")
+        raise UserError(f"pictures: {list(images.shape[1:])} is no picture; leave it out for a tensor")
     pixels = to_uint8(images).permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(each.squeeze()) for each in pixels]
 

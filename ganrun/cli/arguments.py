@@ -1,7 +1,11 @@
 """Types of command-line arguments, for argparse."""
 
 import argparse
+import ipaddress
 import re
+
+from ganrun.errors import UserError
+from ganrun.telemetry.protocol import HOST, Address
 
 _FIELD = re.compile("[a-z][a-z0-9_]*")
 
@@ -11,6 +15,17 @@ def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}; give an integer from 1")
     return int(text)
+
+
+def not_negative(text: str) -> float:
+    """Parse a finite number from 0."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}; give a number from 0")
+    return found
 
 
 def size(text: str) -> int:
@@ -40,3 +55,20 @@ def names(text: str) -> tuple[str, ...]:
             "image"
         )
     return found
+
+
+def listen_address(text: str, port: int) -> Address:
+    """Parse ADDR:PORT of --listen, such as that of `port` on this machine.
+
+    Raises:
+        UserError: it is none.
+    """
+    host, _, number = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]").replace("localhost", HOST)
+    try:
+        ipaddress.ip_address(host)
+        if not 0 <= int(number) < 2**16:
+            raise ValueError
+    except ValueError:
+        raise UserError(f"--listen: {text!r} is not ADDR:PORT, such as {HOST}:{port} or 0.0.0.0:{port}") from None
+    return Address(host, int(number))

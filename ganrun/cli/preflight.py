@@ -57,6 +57,7 @@ def _check_homes(config: Config) -> None:
     shards = config.data.shards
     places = [("data.shards", place) for place in ([shards] if isinstance(shards, str) else shards)]
     places += [("run.storage", config.run.storage), ("run.start_from", config.run.start_from or "")]
+    places += [("objective.of", config.objective.of or "")]
     places += [
         (f"evaluate.{key}", getattr(config.evaluate, key) or "")
         for key in ("extractor", "extractor_weights", "lpips_weights", "matcher")

@@ -191,9 +191,9 @@ NETWORKS = NetworkRegistry(
 )
 """`model.name` -> NetworkFamily."""
 
-GAMES = Registry({name: f"ganrun.games.{name}:{name}" for name in ("gan", "likelihood", "gain")})
+GAMES = Registry({name: f"ganrun.games.{name}:{name}" for name in ("gan", "likelihood", "gain", "inversion")})
 """`objective.game` -> function(networks, ObjectiveConfig, ModelConfig) -> Game; with an argument `condition` it
-receives the Condition of the config."""
+receives the Condition of the config, with `data` that section."""
 
 CONDITIONS = Registry(
     {

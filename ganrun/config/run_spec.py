@@ -36,7 +36,7 @@ def resolve(config: Config, begun_slots: int | None = None) -> RunSpec:
     run = run.model_copy(
         update={"storage": _absolute(run.storage), "start_from": run.start_from and _absolute(run.start_from)}
     )
-    shards = _absolute_all(data.shards)
+    shards, objective = _absolute_all(data.shards), config.objective
     extractor, weights = evaluate.extractor, evaluate.extractor_weights
     best, tune = evaluate.best, config.tune
     evaluate = evaluate.model_copy(
@@ -53,6 +53,7 @@ def resolve(config: Config, begun_slots: int | None = None) -> RunSpec:
     sections |= {
         "tune": tune,
         "run": run,
+        "objective": objective.model_copy(update={"of": objective.of and _absolute(objective.of)}),
         "data": data.model_copy(update={"shards": shards, "slots": slots}),
         "evaluate": evaluate,
     }

@@ -256,6 +256,8 @@ class TelemetryConfig(Section):
     """Images per sample picture, 1 to 1024."""
     push_seconds: Whole = 5
     """Seconds between pushes to the sidecar: that of GANRUN_SIDECAR, or the local one; 0: no pushes."""
+    trackers: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], BeforeValidator(listed)] = ()
+    """Trackers that show the run too: tensorboard, wandb, mlflow; each needs the extra of its name."""
 
 
 class Config(Section):

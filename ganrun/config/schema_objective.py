@@ -97,7 +97,10 @@ class ObjectiveConfig(Section):
     """Game, adversarial loss and regularisation."""
 
     game: Annotated[str, Field(json_schema_extra=FIXED)] = "gan"
-    """Game: gan, likelihood, gain (missing numbers of tables), or one of run.imports."""
+    """Game: gan, likelihood, gain (missing numbers of tables), inversion (an encoder for a generator), or one of
+    run.imports."""
+    of: Annotated[str | None, Field(json_schema_extra=FIXED)] = None
+    """Game inversion: run or checkpoint whose generator is inverted; its weights become part of this run."""
     target: Annotated[str, Field(json_schema_extra=FIXED)] = "image"
     """Field of data.fields that is generated."""
     condition: Annotated[str | None, Field(json_schema_extra=FIXED)] = None

@@ -29,6 +29,7 @@ from ganrun.config.tunable import candidates, is_tunable, with_values
 from ganrun.config.validate_cluster import environment_faults
 from ganrun.config.validate_gain import gain_conflicts
 from ganrun.config.validate_games import game_conflicts
+from ganrun.config.validate_inversion import inversion_conflicts
 from ganrun.config.validate_likelihood import likelihood_conflicts, players
 from ganrun.config.validate_objective import (
     SECTIONS,
@@ -160,6 +161,7 @@ def _run_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
     yield from likelihood_conflicts(config)
     yield from gain_conflicts(config)
     yield from text_conflicts(config)
+    yield from inversion_conflicts(config)
     yield from game_conflicts(config)
     if all(name in sys.modules for name in config.run.imports):  # They have registered what is theirs.
         yield from unknown_names(config)

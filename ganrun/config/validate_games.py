@@ -34,10 +34,11 @@ def game_conflicts(config: Config) -> Faults:
 
 def _gap_conflicts(config: Config) -> Faults:
     objective, evaluate = config.objective, config.evaluate
-    if objective.game == "likelihood":
+    if objective.game in ("likelihood", "inversion"):
         yield (
             {"evaluate.metrics", "objective.game"},
-            "evaluate.metrics: duality_gap is of two players, but objective.game: likelihood has one; leave it out",
+            f"evaluate.metrics: duality_gap is of two players, but objective.game: {objective.game} has one; leave it "
+            "out",
         )
     if objective.game == "gain":
         yield (

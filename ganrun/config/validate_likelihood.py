@@ -7,7 +7,7 @@ from ganrun.config.schema_optimizer import OptimizerConfig, PlayerOptimizerConfi
 from ganrun.config.validate_objective import SECTIONS
 from ganrun.config.validate_parts import Faults, of_points
 
-SHARED = ("game", "target", "condition", "likelihood", "gain", *SECTIONS)
+SHARED = ("game", "target", "condition", "likelihood", "gain", "of", *SECTIONS)
 """Keys of `objective` that have an effect, or faults of their own, in each game."""
 WITH_EM = ("mixture", "mixture_of_factor_analysers")
 """Networks that `objective.likelihood.em_passes` can fit."""
@@ -17,8 +17,8 @@ NUMBER_BY_NUMBER = ("made", "pixelcnn")
 
 def players(config: Config) -> set[str]:
     """Return the players of ganrun's own games that may have a section of `optimizer`."""
-    own = {"density"} if config.objective.game == "likelihood" else set()
-    return {*OptimizerConfig.model_fields, *own}
+    own = {"likelihood": {"density"}, "inversion": {"encoder"}}
+    return {*OptimizerConfig.model_fields, *own.get(config.objective.game, ())}
 
 
 def likelihood_conflicts(config: Config) -> Faults:
@@ -41,7 +41,7 @@ def likelihood_conflicts(config: Config) -> Faults:
     if game == "likelihood":
         yield from _without_a_gan(config)
     yield from _likelihood_settings(config)
-    if "bits_per_dimension" in config.evaluate.metrics and game in ("gan", "gain"):
+    if "bits_per_dimension" in config.evaluate.metrics and game in ("gan", "gain", "inversion"):
         yield (
             {"evaluate.metrics", "objective.game"},
             f"evaluate.metrics: bits_per_dimension needs a density, which objective.game: {game} does not have; leave "
@@ -83,7 +83,9 @@ def _likelihood_settings(config: Config) -> Faults:
     allowed = {"em_passes": WITH_EM, "importance_samples": ("vae",), "scored_samples": ("vae",)}
     for key, names in allowed.items():
         value = getattr(settings, key)
-        unused = game in ("gan", "gain") or (name in NETWORKS and name not in names)  # Others may take them.
+        unused = game in ("gan", "gain", "inversion") or (
+            name in NETWORKS and name not in names
+        )  # Others may take them.
         if value != LikelihoodConfig.model_fields[key].default and unused:
             yield (
                 {f"objective.likelihood.{key}", "model.name"},

@@ -85,7 +85,7 @@ def _build(config: Config) -> Game:
     objective, model = config.objective, config.model
     own, condition = _own(config), condition_of(config)
     networks = build_networks(config, condition, own)
-    game = offered(GAMES[objective.game], condition=condition, own=own)(networks, objective, model)
+    game = offered(GAMES[objective.game], condition=condition, own=own, data=config.data)(networks, objective, model)
     if not isinstance(game, Game):
         raise UserError(f"objective.game: {objective.game!r} builds a {type(game).__name__}; return a Game")
     check_game(game, objective.game)

@@ -1,15 +1,19 @@
-"""Exports the EMA generator of a checkpoint: its weights, or a program that needs only torch."""
+"""Exports the EMA generator of a checkpoint: its weights, a program that needs only torch, or an ONNX model."""
 
 import contextlib
 import io
 import json
 import logging
+import re
+import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 import ganrun
 from ganrun.config.imports import describe
@@ -17,6 +21,9 @@ from ganrun.errors import UserError
 from ganrun.inference.sampling import Sampler, write_file
 from ganrun.models.given import Given
 from ganrun.rng import KeyedNoise, NoiseRequest
+
+OPSET = 18
+"""Version of the operators of exported models. Their IR version is 10, which onnxruntime 1.18 and later read."""
 
 
 def write_weights(sampler: Sampler, out: Path) -> None:
@@ -47,22 +54,77 @@ def write_program(sampler: Sampler, out: Path) -> None:
     Raises:
         UserError: torch.export cannot follow the user's own network, or `out` cannot be written.
     """
+    program, _ = _program_of(sampler, out)
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    write_file(out, buffer.getvalue())
+
+
+def write_onnx(sampler: Sampler, out: Path) -> None:
+    """Write an ONNX model of opset OPSET with dynamic B: inputs as of `write_program` by name, output `images`.
+
+    The metadata holds the version of ganrun and the config as JSON.
+
+    Raises:
+        UserError: a package is missing, the generator uses an operator that ONNX lacks, or `out` cannot be written.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  # torch.onnx needs it.
+    except ImportError as error:
+        raise UserError(f"--out {out}: {error.name} is missing: pip install 'ganrun[onnx]'") from error
+    program, names = _program_of(sampler, out)
+    try:
+        with _quiet():
+            made = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=names,
+                output_names=["images"],
+                external_data=False,
+                verbose=False,
+            )
+    except Exception as error:
+        raise UserError(f"--out {out}: {_why_no_onnx(error, sampler)}") from error
+    assert made is not None
+    model = made.model_proto
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"  # torch calls it s0 or the like.
+    onnx.helper.set_model_props(model, {"ganrun": ganrun.__version__, "config": sampler.config.model_dump_json()})
+    write_file(out, model.SerializeToString())
+
+
+def _program_of(sampler: Sampler, out: Path) -> tuple[ExportedProgram, list[str]]:
+    """Return the program of a generator, and the names of its inputs."""
     z = () if sampler.game.from_z is None else (sampler.z(0, 2, seed=0),)
     given = _example(sampler)
     inputs = (*z, *given.values())
     batch = {0: torch.export.Dim("batch", min=1)}
-    logging.disable(logging.WARNING)  # torch logs and prints pages about what the message below says.
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
+        with _quiet():
             shapes = ((batch,) * len(inputs),)
             program = torch.export.export(_Program(sampler, tuple(given)), inputs, dynamic_shapes=shapes)
     except Exception as error:
         raise UserError(f"--out {out}: {_why_no_program(error, sampler)}") from error
+    return program, ["z"] * len(z) + list(given)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Suppress pages that torch logs and prints about what the one line of an error says."""
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings(action="ignore"):
+            yield
     finally:
         logging.disable(logging.NOTSET)
-    buffer = io.BytesIO()
-    torch.export.save(program, buffer)
-    write_file(out, buffer.getvalue())
+
+
+def _why_no_onnx(error: Exception, sampler: Sampler) -> str:
+    found = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", str(error) + str(error.__cause__))
+    reason = f"ONNX has no operator for {found[1]}" if found else str(error).strip().partition("\n")[0]
+    return f"model.name: {sampler.config.model.name} cannot be exported to ONNX ({reason}); export .pt2 instead"
 
 
 def _why_no_program(error: Exception, sampler: Sampler) -> str:

@@ -151,9 +151,15 @@ def decode(stored: Stored) -> Image.Image:
     Raises:
         UnreadableError: it cannot be decoded.
     """
+    image = upright(stored)
+    return _flatten(image, "L" if _channels(image.mode) == 1 else "RGB")
+
+
+def upright(stored: Stored) -> Image.Image:
+    """Return the first frame of a picture in its own mode, turned by its EXIF orientation, see `decode`."""
     with _open(stored) as image:
         _decode(image, None)
-    return _flatten(image, "L" if _channels(image.mode) == 1 else "RGB")
+    return image
 
 
 def convert(stored: Stored, rule: Rule) -> Picture:
@@ -169,7 +175,7 @@ def convert(stored: Stored, rule: Rule) -> Picture:
     _check(image, rule)
     image = _flatten(image, "L" if rule.channels == 1 else "RGB")
     if image.size != (rule.size, rule.size):
-        image = _centre_square(image).resize((rule.size, rule.size), FILTERS[rule.filter])
+        image = centre_square(image).resize((rule.size, rule.size), FILTERS[rule.filter])
     pixels = np.asarray(image).reshape(rule.size, rule.size, rule.channels)
     if kept and not isinstance(stored, np.ndarray):
         data = stored.read_bytes() if isinstance(stored, Path) else bytes(stored)
@@ -253,7 +259,7 @@ def _check(image: Image.Image, rule: Rule) -> None:
         )
 
 
-def _centre_square(image: Image.Image) -> Image.Image:
+def centre_square(image: Image.Image) -> Image.Image:
     """Crop the centre square. Not `resize(box=...)`: its filter reads pixels outside the box."""
     short = min(image.size)
     left, top = ((side - short) // 2 for side in image.size)

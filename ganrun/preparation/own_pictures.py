@@ -6,10 +6,20 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ganrun.data.captions import captions_of
 from ganrun.errors import UserError, escaped
-from ganrun.preparation.convert_image import Pixels, Rule, UnreadableError, convert, decode
+from ganrun.preparation.convert_image import (
+    Pixels,
+    Rule,
+    Stored,
+    UnreadableError,
+    centre_square,
+    convert,
+    decode,
+    upright,
+)
 from ganrun.preparation.fields import read_text
 from ganrun.preparation.find_images import find_images
 from ganrun.preparation.frames import read_frames
@@ -58,6 +68,36 @@ def read_own(path: Path, option: str) -> Pixels:
         return np.atleast_3d(np.asarray(decode(path)))
     except UnreadableError as error:
         raise UserError(f"{option} {escaped(str(path))}: {error}; give a picture, such as a .png or .jpg") from error
+
+
+def read_drawing(stored: Stored, where: str, size: int, channels: int) -> tuple[Pixels, NDArray[np.float32]]:
+    """Return the centre square of a picture or of strokes, and how much of each pixel is drawn.
+
+    Args:
+        stored: the encoded file, or its path. What is transparent in it is not drawn; the rest is.
+        where: where it comes from, for messages.
+        size, channels: shape of the result.
+
+    Returns:
+        Colours, uint8 [size, size, channels], and shares [size, size] in [0, 1].
+
+    Raises:
+        UserError: it cannot be read as a picture, or all of it is transparent.
+    """
+    try:
+        image = upright(stored)
+        if not image.has_transparency_data:
+            pixels = convert(np.asarray(decode(stored)), Rule(size, channels, resize=True, recolour=True)).pixels
+            return pixels, np.ones((size, size), np.float32)
+        # Pillow weights colours by their opacity here: transparent pixels have none.
+        whole = centre_square(image.convert("RGBA")).resize((size, size), Image.Resampling.BOX)
+    except (UnreadableError, ValueError, OSError) as error:
+        raise UserError(f"{where}: {error}; give a picture, such as a .png or .jpg") from error
+    drawn = (np.asarray(whole.getchannel("A")) / 255).astype(np.float32)
+    if not drawn.any():
+        raise UserError(f"{where}: nothing is drawn: all of it is transparent")
+    colours: Pixels = np.asarray(whole.convert("RGB").convert("L" if channels == 1 else "RGB"), np.uint8)
+    return colours.reshape(size, size, channels), drawn
 
 
 def read_clip(path: str, option: str, frames: int, size: int, channels: int) -> list[Pixels]:

@@ -11,7 +11,10 @@ from ganrun.run_folder.run_folder import RunFolder
 from ganrun.run_folder.status import live_holder, read_config
 from ganrun.storage import Entry, Storage
 
-OWN = ("latest.json", "best.json", "checkpoints", "metrics", "samples", "profile", ".ray", "events", "config.yaml")
+OWN = (
+    *("latest.json", "best.json", "checkpoints", "metrics", "samples", "profile", "collectives"),
+    *("tensorboard", "wandb", "trackers.json", ".ray", "events", "config.yaml"),
+)
 """Names in a run's folder, in order of deletion: config.yaml last, so that an interrupted deletion can be repeated."""
 OF_SEARCH = ("trials", "schedule.yaml", "scores.png", "samples.png", "hyperparameters.png", "search.jsonl")
 """Further names in the folder of a search; search.jsonl last."""

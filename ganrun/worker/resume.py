@@ -65,6 +65,14 @@ def begin_attempt(
     return start, own, snapshot and _with_tensors(snapshot, tensors)
 
 
+def load_first_weights(state: TrainingState, start_from: str | None, of: str | None) -> list[str]:
+    """Load what a run takes from others at its beginning: `load_start_from`, then `load_generator`, see there."""
+    unfit = load_start_from(state, start_from)
+    if of:
+        load_generator(state, of)
+    return unfit
+
+
 def load_start_from(state: TrainingState, where: str | None) -> list[str]:
     """Load the weights of `run.start_from`, if set, and those of the EMA into a new training state. Rank 0 reads.
 
@@ -97,6 +105,32 @@ def load_start_from(state: TrainingState, where: str | None) -> list[str]:
     for name in fitting:
         mine[name].copy_(there[name])
     return unfit
+
+
+def load_generator(state: TrainingState, where: str) -> None:
+    """Load the generator of another run, its EMA if there is one, into that of a new training state. Rank 0 reads.
+
+    Raises:
+        UserError: there is no such checkpoint, or its generator is another; on every rank.
+        RunError: it is corrupt; on every rank.
+    """
+
+    def read() -> tuple[None, Groups]:
+        storage, directory = find_checkpoint(where)
+        names = ("generator_ema.safetensors", "generator.safetensors")
+        files = checkpoint.read(storage, directory, only=names)
+        groups = checkpoint.parse_groups(files, f"{storage.uri}/{directory}")
+        return None, {"generator": groups.get("generator_ema") or groups.get("generator") or {}}
+
+    _, found = call_on_rank_0(read, state.slots, state.device)
+    mine = state.game.networks["generator"].state_dict()
+    if unfit := differences(found["generator"], mine):
+        raise UserError(
+            f"objective.of: the generator of {where} is another than that of this config: {first_of(unfit)}; set "
+            "model.* and data.* as in that run"
+        )
+    for name, tensor in mine.items():
+        tensor.copy_(found["generator"][name])
 
 
 def current_config(config: RunSpec, snapshot: Snapshot | None, folder: RunFolder, exploit: Exploit | None) -> RunSpec:

@@ -42,7 +42,7 @@ from ganrun.worker.channel import Channel, warnings_to_channel
 from ganrun.worker.flight_recorder import move_records, recorded
 from ganrun.worker.host import WorkerHost
 from ganrun.worker.initialise import initialise
-from ganrun.worker.resume import AttemptStart, begin_attempt, current_config, load_start_from
+from ganrun.worker.resume import AttemptStart, begin_attempt, current_config, load_first_weights
 from ganrun.worker.transitions import Drain, DrainedError, Rollback, ScheduleStep, Transition
 
 logger = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ def _attempt(
     state = new_state(config, device, slots, setup.initialiser(config, slots, device, begun=snapshot is not None))
     if snapshot:
         state.load_state_dict(snapshot.state)
-    unfit = [] if snapshot else load_start_from(state, config.run.start_from)
+    unfit = [] if snapshot else load_first_weights(state, config.run.start_from, config.objective.of)
     del snapshot  # Its tensors are copied.
     if exploit:
         progress, state.rollback_count = replace(progress, exploit=exploit.number), start.rollback_count

@@ -60,8 +60,8 @@ def test_samples_are_those_of_the_command(run, folder, tmp_path):
     assert sample.main([str(folder), "--out", str(tmp_path / "all"), "--count", "7", "--seed", "3"]) == 0
     assert sample.main([str(folder), "--out", str(tmp_path / "one"), "--count", "2", "--label", "1"]) == 0
     for name, pictures in (
-        ("all", run.sample(7, seed=3, pillow=True)),
-        ("one", run.sample(2, label=1, pillow=True)),
+        ("all", run.sample(7, seed=3, pictures=True)),
+        ("one", run.sample(2, label=1, pictures=True)),
     ):
         drawn = [np.asarray(Image.open(path)) for path in sorted((tmp_path / name).iterdir())]
         np.testing.assert_array_equal(np.stack([np.asarray(each) for each in pictures]), np.stack(drawn))
@@ -126,7 +126,7 @@ def test_ones_own_picture_is_the_condition(translating, tmp_path):
     drawn = np.asarray(Image.open(tmp_path / "out/own.png"))
     clear = Image.merge("LA", (Image.fromarray(pixels), Image.new("L", (36, 40), 255)))
     for condition in (tmp_path / "own.png", Image.fromarray(pixels), pixels, clear):
-        (picture,) = run.sample(1, condition=condition, pillow=True)
+        (picture,) = run.sample(1, condition=condition, pictures=True)
         np.testing.assert_array_equal(np.asarray(picture), drawn)
     assert run.sample(2).shape == (2, 3, 32, 32)  # Conditions of the data.
 

@@ -41,7 +41,10 @@ def test_a_character_that_cannot_be_encoded_is_escaped(raised, code, encoding):
 
 @pytest.mark.parametrize(
     "verb",
-    ["train", "tune", "prepare", "evaluate", "sample", "export", "runs", "sidecar", "configs", "doctor", "bench"],
+    [
+        *("train", "tune", "prepare", "evaluate", "sample", "project", "paint"),
+        *("export", "runs", "sidecar", "configs", "doctor", "bench"),
+    ],
 )
 def test_help_can_be_printed_in_ascii(verb):
     done = subprocess.run(

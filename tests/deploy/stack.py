@@ -80,7 +80,7 @@ def serving(service: Exporter | Webhook) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(answer)
 
-        do_POST = do_GET  # noqa: N815
+        do_POST = do_GET
 
         def log_message(self, *arguments: Any) -> None:
             pass

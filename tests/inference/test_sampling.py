@@ -255,8 +255,8 @@ def test_a_network_that_torch_cannot_export_is_one_clear_line(values, tmp_path, 
 
 
 def test_an_export_of_another_ending_is_refused(run, tmp_path, capsys):
-    assert export.main([str(run), "--out", str(tmp_path / "g.onnx")]) == 2
-    assert "unsupported ending; use .safetensors or .pt2" in capsys.readouterr().err
+    assert export.main([str(run), "--out", str(tmp_path / "g.pickle")]) == 2
+    assert "unsupported ending; use .safetensors, .pt2 or .onnx" in capsys.readouterr().err
 
 
 def test_a_run_begins_with_the_weights_of_another(run, values, tmp_path):

@@ -15,12 +15,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ganrun.telemetry import push
+from ganrun.telemetry.http_server import BoundedHandler, BoundedServer, RefusedError
 from ganrun.telemetry.protocol import Address
 from ganrun.telemetry.series import SERIES
 from ganrun.telemetry.sidecar import runs as limits
-from ganrun.telemetry.sidecar import server as servers
 from ganrun.telemetry.sidecar.health import words
-from ganrun.telemetry.sidecar.runs import RefusedError, Runs, parse
+from ganrun.telemetry.sidecar.runs import Runs, parse
 from ganrun.telemetry.sidecar.server import Server
 from tests.waiting import WAIT, until
 
@@ -244,14 +244,14 @@ def test_pushes_need_the_token_where_there_is_one(sidecar, monkeypatch):
 
 
 def test_who_trickles_is_cut_off_and_others_are_served(sidecar, monkeypatch):
-    monkeypatch.setattr(servers, "CONNECTION_SECONDS", WAIT)
-    monkeypatch.setattr(servers.Handler, "timeout", WAIT)
+    monkeypatch.setattr(BoundedServer, "connection_seconds", WAIT)
+    monkeypatch.setattr(BoundedHandler, "timeout", WAIT)
     with Plugs(sidecar.port, 5) as plugs:
         for plug in plugs:
             plug.sendall(b"POST /push/v1 HTTP/1.1\r\nContent-Length: 1000\r\n\r\n{")
         assert ask(sidecar, "GET", "/healthz")[0] == 200
         assert len(sidecar._open) >= 5
-        monkeypatch.setattr(servers, "CONNECTION_SECONDS", 0.3)
+        monkeypatch.setattr(BoundedServer, "connection_seconds", 0.3)
         until(lambda: trickle(plugs) or not sidecar._open)
 
 
@@ -262,8 +262,8 @@ def trickle(plugs):
 
 
 def test_so_many_connections_and_no_more(sidecar, monkeypatch):
-    monkeypatch.setattr(servers, "CONNECTION_SECONDS", WAIT)
-    monkeypatch.setattr(servers.Handler, "timeout", WAIT)
+    monkeypatch.setattr(BoundedServer, "connection_seconds", WAIT)
+    monkeypatch.setattr(BoundedHandler, "timeout", WAIT)
     with Plugs(sidecar.port, 32) as plugs:
         until(lambda: len(sidecar._open) == 32)
         with pytest.raises((OSError, http.client.HTTPException)):

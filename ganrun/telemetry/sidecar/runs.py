@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ganrun.telemetry.http_server import RefusedError
 from ganrun.telemetry.protocol import PART_BYTES, PARTS
 from ganrun.telemetry.run_report import TimedNote, is_number, parse_report
 from ganrun.telemetry.series import BY_NAME, UP, Series
@@ -29,14 +30,6 @@ RUN_NAME, TRIAL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"), re.compil
 ENDINGS = ("finished", "stopped", "failed")
 Sample = tuple[Series, tuple[str, ...], float]
 """Series, values of its labels besides COMMON, value."""
-
-
-class RefusedError(Exception):
-    """A request is refused, with an HTTP status and a reason."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Painting: a drawing, and what a run answers to it."""
