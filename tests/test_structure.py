@@ -89,8 +89,8 @@ WHOLE_CONFIG = {
     *("train", "tune", "bench", "api.run", "cli.preflight", "run_folder.run_config"),
     *(
         "games.build",
-        "inference.matching",
         "inference.model_card",
+        "inference.matching",
         "inference.saved",
         "training.new_state",
         "training.tiny_round",
@@ -191,5 +191,5 @@ def arguments(node: ast.FunctionDef | ast.ClassDef) -> set[str]:
 
 
 def test_few_files_lie_directly_in_the_package():
-    assert len(list(PACKAGE.glob("*.py"))) <= 19  # project and paint come.
+    assert len(list(PACKAGE.glob("*.py"))) <= 20
     assert not (PACKAGE / "utils.py").exists()

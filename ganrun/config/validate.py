@@ -160,8 +160,8 @@ def _run_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
     yield from loss_conflicts(config)
     yield from likelihood_conflicts(config)
     yield from gain_conflicts(config)
-    yield from text_conflicts(config)
     yield from inversion_conflicts(config)
+    yield from text_conflicts(config)
     yield from game_conflicts(config)
     if all(name in sys.modules for name in config.run.imports):  # They have registered what is theirs.
         yield from unknown_names(config)
