@@ -191,5 +191,5 @@ def arguments(node: ast.FunctionDef | ast.ClassDef) -> set[str]:
 
 
 def test_few_files_lie_directly_in_the_package():
-    assert len(list(PACKAGE.glob("*.py"))) <= 19  # project and paint come.
+    assert len(list(PACKAGE.glob("*.py"))) <= 20
     assert not (PACKAGE / "utils.py").exists()
