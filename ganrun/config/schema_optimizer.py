@@ -36,7 +36,8 @@ class PlayerOptimizerConfig(Section):
 
     def at(self, images: int) -> "PlayerOptimizerConfig":
         """Return the settings after `images`, all of them numbers; the decay by `schedule` is not in it."""
-        numbers = {name: value_at(getattr(self, name), images) for name in ("learning_rate", "beta1", "beta2")}
+        fields = (name for name in type(self).model_fields if isinstance(getattr(self, name), Schedule))
+        numbers = {name: getattr(self, name).at(images) for name in fields}
         return self.model_copy(update=numbers)
 
     def betas_at(self, images: int) -> tuple[float, float]:

@@ -145,6 +145,5 @@ def test_nothing_stays_of_a_group_one_of_whose_workers_died_as_they_met(tmp_path
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "starts").read_text() == "+++"
-    assert done.stdout.splitlines()[-1] == str(
-        [("failure", 1, 0, "a worker died while the workers started"), ("failure", 2, 2, "worker 1")]
-    )
+    told = [("failure", 1, 0, "a worker died while the workers started"), ("failure", 2, 2, "worker 1")]
+    assert str(told) in done.stdout.splitlines()  # Ray may write lines after it.
