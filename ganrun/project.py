@@ -13,7 +13,6 @@ from ganrun.storage import expand_user
 
 if TYPE_CHECKING:
     from ganrun.inference.projection import Candidates, Search
-    from ganrun.inference.projection_terms import Weights
 
 EXAMPLES = """examples:
   ganrun project runs/quickstart --input shirt.png --out found         found/shirt.png and found/shirt.json
@@ -25,9 +24,6 @@ For each picture: NAME.png, the image found; NAME.json, its latent, class and er
 NAME-beside.png: the picture, the image that the search began with, the image found, the other candidates.
 A picture with transparency is strokes: what is transparent may look like anything. The same seed gives the same
 latents, unless --seconds ends the search."""
-
-PERCEPTUAL = 0.1
-"""Weight of the perceptual term unless --perceptual is given."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,6 +60,7 @@ def _main(options: argparse.Namespace) -> int:
     if out.is_file() or out.suffix.lower() in (".png", ".json"):
         raise UserError(f"--out {out}: it is a folder, for files under the name of each picture")
     from ganrun.inference.projection import Budget, Search, encoder_of, limit_threads, projector_of
+    from ganrun.inference.projection_terms import Weights
     from ganrun.inference.sampling import Sampler
     from ganrun.preparation.own_pictures import find_own, read_drawing
 
@@ -75,7 +72,9 @@ def _main(options: argparse.Namespace) -> int:
     projector = projector_of(sampler)
     channels, size, _ = projector.shape
     limit_threads(size)
-    weights, budget = _weights(options, size), Budget(options.steps, options.seconds, options.candidates)
+    given = {name: getattr(options, name) for name in ("edges", "perceptual", "realism")}
+    weights = Weights.of_size(size, **{name: value for name, value in given.items() if value is not None})
+    budget = Budget(options.steps, options.seconds, options.candidates)
     encode = encoder_of(options.encoder, projector) if options.encoder else None
     of = sampler.config.run.name, projector.space.name
     found: dict[str, Any] = {}
@@ -97,17 +96,6 @@ def _main(options: argparse.Namespace) -> int:
         print(f"left out: {line}", file=sys.stderr)
     print(json.dumps(found) if options.json else out)
     return command.OK
-
-
-def _weights(options: argparse.Namespace, size: int) -> "Weights":
-    """Return the weights of the terms for images of so many pixels a side."""
-    from ganrun.config.validate_objective import PERCEPTUAL_PIXELS
-    from ganrun.inference.projection_terms import Weights
-
-    perceptual = options.perceptual
-    if perceptual is None:
-        perceptual = PERCEPTUAL if size >= PERCEPTUAL_PIXELS else 0.0
-    return Weights(edges=options.edges, perceptual=perceptual, realism=options.realism)
 
 
 def _write(out: Path, name: str, run: str, space: str, search: "Search", found: "Candidates") -> dict[str, Any]:

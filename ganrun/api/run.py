@@ -1,6 +1,7 @@
 """A run, or one of its checkpoints, for programs and notebooks."""
 
 import io
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +19,13 @@ from ganrun.errors import RunError, UserError
 from ganrun.evaluation.feature_statistics import to_uint8
 from ganrun.inference.exporting import as_module
 from ganrun.inference.predicting import Predictor
+from ganrun.inference.projection import Budget, Candidates, Search, projector_of
+from ganrun.inference.projection_terms import Weights
 from ganrun.inference.sampling import Sampler
 from ganrun.inference.saved import find_saved
 from ganrun.inference.translation import Translator
 from ganrun.preparation.convert_image import decode
-from ganrun.preparation.own_pictures import read_clip, read_own
+from ganrun.preparation.own_pictures import read_clip, read_drawing, read_own
 from ganrun.run_folder.curve import read_curve
 from ganrun.run_folder.report import distance_name
 from ganrun.run_folder.status import is_run
@@ -141,6 +144,29 @@ class Run:
             images = self._conditioned(count, seed, condition, mask)
         return to_pillow(images) if pictures else images
 
+    def project(
+        self, picture: Picture, seed: int = 0, label: int | None = None, *, steps: int = 200, candidates: int = 8
+    ) -> Candidates:
+        """Return the latents whose images are nearest to a picture, the best first, as `ganrun project` does.
+
+        Args:
+            picture: what the images are to look like; what is transparent in it may look like anything.
+            seed: seed of the latents that the search begins with.
+            label: class of the images; None: the best is searched.
+            steps: steps of gradient descent.
+            candidates: latents that are searched at once.
+
+        Raises:
+            UserError: no picture, or a run without latents to search, such as one that translates pictures.
+        """
+        sampler = self._sampler.with_label(label)
+        projector = projector_of(sampler)
+        channels, size, _ = projector.shape
+        stored = Path(expand_user(str(picture))) if isinstance(picture, str | Path) else _png(_pillow(picture))
+        target = projector.target(*read_drawing(stored, "picture", size, channels))
+        search = Search(target, Weights.of_size(size), seed, label)
+        return projector.project(search, Budget(steps, math.inf, candidates))
+
     def curve(self) -> "DataFrame":
         """Return losses and scores over the images shown: a column for each, a row for each number of images.
 
@@ -209,6 +235,11 @@ def to_pillow(images: Tensor) -> list[Image.Image]:
         raise UserError(f"pictures: {list(images.shape[1:])} is no picture; leave it out for a tensor")
     pixels = to_uint8(images).permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(each.squeeze()) for each in pixels]
+
+
+def _pillow(picture: Picture) -> Image.Image:
+    """Return a Pillow image, or uint8 [H, W, C], as a Pillow image."""
+    return picture if isinstance(picture, Image.Image) else Image.fromarray(_pixels(picture, "picture").squeeze())
 
 
 def _png(picture: Image.Image) -> bytes:

@@ -23,6 +23,10 @@ LATENT_SHARE = 0.1
 """Weight of the distance of latents beside that of images in `keep`."""
 
 
+PERCEPTUAL = 0.1
+"""Weight of the perceptual term unless it is given."""
+
+
 @dataclass(frozen=True)
 class Target:
     """What an image is to look like.
@@ -54,6 +58,11 @@ class Weights:
     perceptual: float = 0.0
     keep: float = 0.0
     realism: float = 0.0
+
+    @classmethod
+    def of_size(cls, size: int, **given: float) -> "Weights":
+        """Return the weights for whole pictures of so many pixels a side, with some of them given."""
+        return cls(**{"perceptual": PERCEPTUAL if size >= PERCEPTUAL_PIXELS else 0.0} | given)
 
 
 @dataclass(frozen=True)

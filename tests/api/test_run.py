@@ -1,5 +1,6 @@
 """A run from Python: the same images, weights and scores as by the commands."""
 
+import json
 import shutil
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import ganrun
-from ganrun import export, sample
+from ganrun import export, project, sample
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder.curve import read_curve
 from ganrun.run_folder.run_config import settle, write_config
@@ -54,6 +55,20 @@ def trained(config, rendezvous):
 @pytest.fixture
 def run(folder):
     return ganrun.load(folder)
+
+
+def test_projection_is_that_of_the_command(run, folder, tmp_path):
+    (picture,) = run.sample(1, seed=9, label=1, pictures=True)
+    picture.save(tmp_path / "mine.png")
+    about = ["--label", "1", "--seed", "2", "--steps", "5", "--candidates", "2", "--seconds", "10000"]
+    where = ["--input", str(tmp_path / "mine.png"), "--out", str(tmp_path / "found")]
+    assert project.main([str(folder), *where, *about]) == 0
+    record = json.loads((tmp_path / "found/mine.json").read_text())
+    for given in (tmp_path / "mine.png", picture, np.asarray(picture)):
+        found = run.project(given, seed=2, label=1, steps=5, candidates=2)
+        assert found.latents[0].tolist() == pytest.approx(record["latent"], rel=1e-5)
+        assert float(found.errors[0]) == pytest.approx(record["error"], rel=1e-5)
+        assert found.images.shape == (2, 1, 16, 16)
 
 
 def test_samples_are_those_of_the_command(run, folder, tmp_path):
