@@ -99,7 +99,7 @@ def weights(state: TrainingState) -> list[Tensor]:
 @pytest.mark.parametrize("name", ablation.WITHOUT)
 def test_a_round_without_something_computes_the_same(values, name):
     config = config_of(values, data__slots=1)
-    batch = a_batch(config.data, 0, 12)
+    batch = a_batch(config, 12)
     (whole, _), without = rounds(config), ablation.WITHOUT[name](config)
     for _ in range(2):
         for state in (whole, without):
@@ -120,9 +120,7 @@ def test_what_is_taken_away_is_gone(values):
     discriminator = state.game.networks["discriminator"]
     own = [parameter.grad.clone() for parameter in discriminator.parameters()]
     assert all(parameter.requires_grad for parameter in discriminator.parameters())
-    state.player_steps[1].step(
-        [state.normalise(a_batch(config.data, 0, 12))], list(state._noises(0, 0)), torch.tensor(1e-3)
-    )
+    state.player_steps[1].step([state.normalise(a_batch(config, 12))], list(state._noises(0, 0)), torch.tensor(1e-3))
     assert not any(
         torch.equal(parameter.grad, mine) for parameter, mine in zip(discriminator.parameters(), own, strict=True)
     )
@@ -132,7 +130,7 @@ def test_a_textbook_step_moves_both_networks_and_costs_what_a_round_costs(values
     config = config_of(values, data__slots=1, train__precision="float32")
     book = tutorial_step.TutorialStep.of(config)
     before = copy.deepcopy([book.generator.state_dict(), book.discriminator.state_dict()])
-    advance = book.steps(a_batch(config.data, 0, 12))
+    advance = book.steps(a_batch(config, 12))
     advance()
     for network, old in zip((book.generator, book.discriminator), before, strict=True):
         assert not any(torch.equal(parameter, old[name]) for name, parameter in network.named_parameters())

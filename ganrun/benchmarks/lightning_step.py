@@ -27,7 +27,7 @@ def loop(spec: RunSpec, seconds: float) -> Callable[[], float]:
     module, size = _Pair(TutorialStep.of(spec)), spec.data.batch_size
 
     def fit() -> float:
-        source = _Source(a_batch(spec.data, spec.model.classes, size), seconds)
+        source = _Source(a_batch(spec, size), seconds)
         trainer = lightning.Trainer(accelerator="cpu", max_epochs=1, barebones=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Warnings about loaders without workers.

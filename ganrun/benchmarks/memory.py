@@ -74,7 +74,7 @@ def _play(state: TrainingState, spec: RunSpec) -> None:
         player_step.optimizer.step = lambda *_: None  # type: ignore[method-assign]  # Fused kernels have no meta device.
     period = state.round_images * spec.objective.penalty_every_rounds
     state.images = math.ceil(spec.objective.reconstruct_first_images / period) * period
-    batch = a_batch(spec.data, spec.model.classes, state.batch_size)
+    batch = a_batch(spec, state.batch_size)
     on_meta = {name: value.to(META) if isinstance(value, Tensor) else value for name, value in batch.items()}
     state.round(lambda: [on_meta])
 

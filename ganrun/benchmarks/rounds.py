@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from ganrun.config.run_spec import RunSpec
-from ganrun.config.schema import ClusterConfig, DataConfig
+from ganrun.config.schema import ClusterConfig
 from ganrun.data.decode import RawBatch
 from ganrun.slots import Slots
 from ganrun.training.new_state import new_state
@@ -36,13 +36,16 @@ def use_threads(cluster: ClusterConfig) -> None:
     torch.set_num_threads(max(1, int(cluster.cpus_per_worker)))
 
 
-def a_batch(data: DataConfig, classes: int, size: int) -> RawBatch:
-    """Return noise for the images of all fields, and labels if there are classes."""
+def a_batch(spec: RunSpec, size: int) -> RawBatch:
+    """Return noise for the images of all fields and for embeddings, and labels if there are classes."""
+    data, classes = spec.data, spec.model.classes
     shapes = {name: data.shape(name) for name, field in data.fields.items() if field.kind in ("image", "point")}
     batch: RawBatch = {
         name: torch.randint(0, 256, (size, channels, pixels, pixels), dtype=torch.uint8)
         for name, (channels, pixels) in shapes.items()
     }
+    embeddings = [name for name, field in data.fields.items() if field.kind == "embedding"]
+    batch |= {name: torch.randn(size, 1, spec.objective.text.size) for name in embeddings}
     if classes:
         batch["label"] = torch.arange(size) % classes
     return batch
@@ -54,7 +57,7 @@ def rounds(
     """Return a training state, a new one unless given, and a function that plays a round; by default on one slot."""
     slots = slots or Slots(1)
     state = state or new_state(spec, torch.device("cpu"), slots)
-    batches = [a_batch(spec.data, spec.model.classes, spec.data.batch_size // slots.total) for _ in slots.owned]
+    batches = [a_batch(spec, spec.data.batch_size // slots.total) for _ in slots.owned]
     return state, lambda: state.round(lambda: batches)
 
 

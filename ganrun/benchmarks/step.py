@@ -38,7 +38,7 @@ def measure(spec: RunSpec) -> dict[str, Any]:
     state, first = rounds(changed(spec, train__precision="float32"))
     operations = flops(first) / size
     memory = _resident_mib() - before
-    batch = a_batch(spec.data, spec.model.classes, size)
+    batch = a_batch(spec, size)
     steps = {"float32": first, "peer": tutorial_step.TutorialStep.of(spec).steps(batch)}
     if has_bf16(CPU):
         steps["bf16"] = rounds(changed(spec, train__precision="bf16"))[1]

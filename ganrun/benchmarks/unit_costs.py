@@ -160,12 +160,12 @@ def sample_seconds(settings: DataConfig, data: DataSet) -> float:
 def played(spec: RunSpec, slots: Slots) -> TrainingState:
     """Return the training state of a `small` run after a round, so that its optimizers have moments."""
     state = new_state(spec, torch.device("cpu"), slots)
-    _round(state, spec.data, spec.model.classes)
+    _round(state, spec)
     return state
 
 
-def _round(state: TrainingState, data: DataConfig, classes: int) -> None:
-    batch = a_batch(data, classes, SLOT_IMAGES)
+def _round(state: TrainingState, spec: RunSpec) -> None:
+    batch = a_batch(spec, SLOT_IMAGES)
     state.round(lambda: [batch] * len(state.slots.owned))
 
 
@@ -189,7 +189,7 @@ def _count_of_rank(rank: int, spec: RunSpec) -> Round:
         player_step.ddp.register_comm_hook(None, _hook(player_step.player.name, gradients, buckets))
     slots.gathered.clear()
     with _Operations() as operations:  # type: ignore[no-untyped-call]
-        _round(state, spec.data, spec.model.classes)
+        _round(state, spec)
     turns = {player_step.player.name: player_step.player.turns for player_step in state.player_steps}
     norms, sums = sum(slots.gathered), len(slots.gathered) + buckets.total()
     slots.gathered.clear()

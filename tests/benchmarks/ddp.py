@@ -151,6 +151,4 @@ def _independent(spec: RunSpec, rank: int) -> Callable[[], None]:
 
 
 def _plain(spec: RunSpec, rank: int) -> Callable[[], None]:
-    return tutorial_step.TutorialStep.of(spec, distributed=True).steps(
-        a_batch(spec.data, spec.model.classes, spec.data.batch_size)
-    )
+    return tutorial_step.TutorialStep.of(spec, distributed=True).steps(a_batch(spec, spec.data.batch_size))

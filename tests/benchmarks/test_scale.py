@@ -45,7 +45,7 @@ def test_operations_are_those_of_an_image(counted):
     config, found = counted
     state = units.played(units.small(config), Slots(1))
     with FlopCounterMode(display=False) as flops:
-        units._round(state, config.data, config.model.classes)
+        units._round(state, config)
     assert found.round.flops == flops.get_total_flops() / 2
     assert 100 < found.round.operations < 2_000
 
