@@ -102,7 +102,7 @@ def assert_exploits_copied(folder):
         own = files(folder, exploit["trial"], name)
         theirs = files(folder, exploit["donor"], exploit["checkpoint"])
         tensors = [name for name in theirs if name.endswith(".safetensors")]
-        assert len(tensors) >= 6
+        assert len(tensors) >= 4  # A density has one player.
         assert [name for name in tensors if own[name]["sha256"] != theirs[name]["sha256"]] == []
         config = parse(trial.read(f"checkpoints/{name}/config.yaml"), "x")
         assert {key: value_of(config, key) for key in exploit["after"]} == exploit["after"]
