@@ -68,7 +68,13 @@ class Dataset(IterableDataset[dict[str, Field]]):
         named = shards if isinstance(shards, str) else list(shards)
         whole = open_data(named, key="shards", crop=crop)
         rank, workers = _place(rank, workers)
-        self._slots = Slots(slots or workers, rank, workers)
+        if slots is not None and slots < workers:
+            raise UserError(f"slots: {slots} is fewer than workers: {workers}; each worker needs a slot")
+        if not 0 <= held_out_share < 1:
+            raise UserError(f"held_out_share: {held_out_share} is not allowed; give a share from 0 to below 1")
+        if decoders < 1:
+            raise UserError(f"decoders: {decoders} is not allowed; give at least 1")
+        self._slots = Slots(workers if slots is None else slots, rank, workers)
         given: dict[str, Any] = {"shards": named, "batch_size": batch_size, "slots": self._slots.total}
         given |= {"image_size": whole.index.image_size, "channels": whole.index.channels}
         given |= {"crop": crop, "mirror": mirror, "shuffle_shards": shuffle_shards}
@@ -120,10 +126,13 @@ class Dataset(IterableDataset[dict[str, Field]]):
         mine = self.state_dict()
         if missing := mine.keys() - state.keys():
             raise UserError(f"state: {', '.join(sorted(missing))} is missing; give what state_dict() returned")
+        images = state["images"]
+        if type(images) is not int or images < 0 or images % self._config.batch_size:
+            raise UserError(f"state: images: {images!r} is no multiple of batch_size: {self._config.batch_size}")
         for name in mine.keys() - {"images"}:
             if state[name] != mine[name]:
                 raise UserError(f"state: {name} was {state[name]!r}, is {mine[name]!r}; give the same")
-        self._images = int(state["images"])
+        self._images = images
 
 
 def _place(rank: int | None, workers: int | None) -> tuple[int, int]:

@@ -159,11 +159,16 @@ class Run:
         Raises:
             UserError: no picture, or a run without latents to search, such as one that translates pictures.
         """
+        if candidates < 1 or steps < 1:
+            raise UserError(f"candidates: {candidates}, steps: {steps}: give at least 1 of each")
         sampler = self._sampler.with_label(label)
         projector = projector_of(sampler)
         channels, size, _ = projector.shape
-        stored = Path(expand_user(str(picture))) if isinstance(picture, str | Path) else _png(_pillow(picture))
-        target = projector.target(*read_drawing(stored, "picture", size, channels))
+        if isinstance(picture, str | Path):
+            drawing = read_drawing(Path(expand_user(str(picture))), f"picture {picture}", size, channels)
+        else:
+            drawing = read_drawing(_png(_pillow(picture)), "picture", size, channels)
+        target = projector.target(*drawing)
         search = Search(target, Weights.of_size(size), seed, label)
         return projector.project(search, Budget(steps, math.inf, candidates))
 

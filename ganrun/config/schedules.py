@@ -39,13 +39,15 @@ def value_at(number: float | Schedule, images: int) -> float:
 
 def _number_or_schedule(value: Any, number: ValidatorFunctionWrapHandler) -> Any:
     """Validate; a wrong schedule is one fault, with the range of the number for both of its ends."""
+    if isinstance(value, list | tuple):
+        raise ValueError(FORM)
     if not isinstance(value, dict | Schedule):
         return number(value)
     place = ""
     try:
         found = value if isinstance(value, Schedule) else Schedule.model_validate(value)
         place = "from and to"
-        for end in (found.begin, found.to):
+        for end in filter(None, (found.begin, found.to)):  # Any may begin or end at 0.
             number(end)
     except ValidationError as error:
         detail = error.errors()[0]

@@ -47,8 +47,9 @@ from ganrun.config.validate_text import text_conflicts
 def dotted(location: tuple[int | str, ...]) -> str:
     """Return Pydantic's location as a dotted key, without members of unions and lists."""
     parts = [str(part) for part in location]
-    sections = (["objective", name] for name in (*SECTIONS, "likelihood", "gain"))
-    deep = parts[0] == "optimizer" or parts[:2] in (["evaluate", "best"], ["evaluate", "duality_gap"], *sections)
+    sections = [["objective", name] for name in (*SECTIONS, "likelihood", "gain", "penalties")]
+    sections += [["evaluate", "best"], ["evaluate", "duality_gap"], ["tune", "mutations"]]
+    deep = parts[0] == "optimizer" or parts[:2] in sections
     return ".".join(parts[: 3 if deep else 2])
 
 

@@ -71,8 +71,8 @@ class Sampler:
     def _check(self, label: int | None) -> None:
         if label is not None and not 0 <= label < self.classes:
             if not self.classes:
-                raise UserError(f"--label {label}: {self.where} has no labels; leave --label out")
-            raise UserError(f"--label {label}: labels of {self.where} are 0 to {self.classes - 1}")
+                raise UserError(f"label {label}: {self.where} has no labels; leave it out")
+            raise UserError(f"label {label}: labels of {self.where} are 0 to {self.classes - 1}")
 
     @property
     def of_points(self) -> bool:

@@ -2,6 +2,7 @@
 
 import collections
 import json
+import re
 
 import pytest
 import torch
@@ -131,3 +132,25 @@ def test_a_state_of_other_settings_is_refused(made):
         made().load_state_dict(state)
     with pytest.raises(UserError, match=r"state: .*data.* is missing; give what"):
         made().load_state_dict({"images": 3})
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ({"held_out_share": -1}, "held_out_share: -1 is not allowed; give a share from 0 to below 1"),
+        ({"held_out_share": 1.0}, "held_out_share: 1.0 is not allowed"),
+        ({"slots": 1, "rank": 0, "workers": 2}, "slots: 1 is fewer than workers: 2; each worker needs a slot"),
+        ({"slots": 0}, "slots: 0 is fewer than workers: 1"),
+        ({"decoders": 0}, "decoders: 0 is not allowed; give at least 1"),
+    ],
+)
+def test_settings_out_of_range_are_named(data_folder, settings, fault):
+    with pytest.raises(UserError, match=re.escape(fault)):
+        ganrun.Dataset(str(data_folder), batch_size=4, **settings)
+
+
+def test_a_position_between_batches_is_refused(data_folder):
+    data = ganrun.Dataset(str(data_folder), batch_size=4)
+    for images in (-4, 3, "4"):
+        with pytest.raises(UserError, match="is no multiple of batch_size: 4"):
+            data.load_state_dict(data.state_dict() | {"images": images})

@@ -32,8 +32,9 @@ def quickstart(tmp_path_factory, extractor):
 
 @pytest.fixture
 def small(quickstart, monkeypatch):
-    """That run, in the working directory, as runs/quickstart."""
+    """That run, in the working directory, as runs/quickstart, beside a picture."""
     monkeypatch.chdir(quickstart.parent.parent)
+    Image.new("RGB", (40, 50), "grey").save("shirt.png")
     return quickstart
 
 

@@ -87,7 +87,7 @@ def test_all_faults_come_in_one_message(file):
             "objective.penalties={gp: 1}",
             ["objective.penalties", "'gp'", "r1, r2, r1_differences, r2_differences, wgan_gp, wgan_lp, dragan"],
         ),
-        ("objective.penalties={r1: 0}", ["objective.penalties", "0", "greater than 0"]),
+        ("objective.penalties={r1: 0}", ["objective.penalties.r1", "0", "greater than 0"]),
         ("objective.penalties=r1", ["objective.penalties", "'r1'", "a section of keys and values"]),
         ("objective.diffaugment=[colour]", ["objective.diffaugment", "'colour'", "'color', 'translation' or 'cutout'"]),
         ("objective={loss: hinge, label_smoothing: 0.1}", ["objective.label_smoothing", "loss: hinge", "minimax or"]),

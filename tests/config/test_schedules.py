@@ -48,7 +48,7 @@ def test_every_number_may_have_one_and_a_config_keeps_it(values, tmp_path):
     ("override", "fault"),
     [
         (
-            "optimizer.generator.learning_rate={schedule: cosine, from: 1e-3, to: 0, until_images: 10}",
+            "optimizer.generator.learning_rate={schedule: cosine, from: 1e-3, to: -1, until_images: 10}",
             "a section is not allowed; it should be: a number, or {schedule: linear or cosine, from: A, to: B, "
             "until_images: N} (from and to: greater than 0)",
         ),
@@ -60,12 +60,14 @@ def test_every_number_may_have_one_and_a_config_keeps_it(values, tmp_path):
             "train.average_half_life_images={schedule: linear, from: 0, to: 5, until: 9}",
             "(until_images: Field required)",
         ),
+        ("optimizer.generator.learning_rate=[1, 2]", "it should be: a number, or {schedule: linear or cosine, from: A"),
         ("objective.ada_probability=1.5", "1.5 is not allowed; it should be: less than 1"),
     ],
 )
 def test_a_wrong_one_is_one_line(values, tmp_path, override, fault):
     (said,) = faults_of(write_yaml(tmp_path / "config.yaml", values), override)
-    assert said.startswith(f"{override.partition('=')[0]}: ")
+    key = override.partition("=")[0]
+    assert said.startswith("objective.penalties.r1: " if key == "objective.penalties" else f"{key}: ")
     assert fault in said
 
 
