@@ -77,8 +77,6 @@ class AdaptiveAugmentation(nn.Module):
             mean: scalar, mean of sign(D(x)) over all slots in this turn. A value that is not finite is skipped.
             images: real images in this turn.
         """
-        if self.probability:
-            return
         finite = torch.isfinite(mean)
         self.signs += torch.where(finite, mean, 0.0)
         self.turns += finite

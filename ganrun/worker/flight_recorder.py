@@ -7,13 +7,13 @@ first, and the workers of the next attempt move it to the run's folder.
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
+from ganrun.data.cache import cache_folder
 from ganrun.errors import RunError
 from ganrun.run_folder.run_folder import RunFolder
 
@@ -24,10 +24,10 @@ FOLDER = "collectives"
 
 def switch_on(uri: str) -> None:
     """Record the collectives of process groups made from now on, for the run in the folder `uri`."""
-    local = _local(uri)
-    local.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("TORCH_FR_BUFFER_SIZE", str(ENTRIES))
-    os.environ.setdefault("TORCH_FR_DUMP_TEMP_FILE", f"{local}/rank")
+    with contextlib.suppress(OSError):  # Without a disk to write to, only NCCL's records are lost.
+        _local(uri).mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("TORCH_FR_DUMP_TEMP_FILE", f"{_local(uri)}/rank")
 
 
 def move_records(folder: RunFolder, attempt: int) -> None:
@@ -67,4 +67,4 @@ def _timed_out(error: RuntimeError) -> bool:
 
 def _local(uri: str) -> Path:
     """Return the folder on this machine for the records of NCCL."""
-    return Path(tempfile.gettempdir(), "ganrun-collectives", uri.replace("/", "_"))
+    return cache_folder().parent / FOLDER / uri.replace("/", "_")

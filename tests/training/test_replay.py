@@ -174,6 +174,14 @@ def test_a_round_of_which_every_number_has_a_schedule(slots, values):
     check(config.model_copy(update={"data": config.data.model_copy(update={"slots": slots})}))
 
 
+def test_a_probability_that_does_not_adapt_watches_nothing(values):
+    """The sign of D(real), which some losses give no meaning, is neither logged nor gathered over the workers."""
+    rounds = Rounds(_with(values, {"ada_probability": 0.3}))
+    rounds.eager(1)
+    names = [name for name in rounds.state.recorder.names if "augmentation" in name]
+    assert [name.rpartition("/")[2] for name in names] == ["strength"]
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_round_of_each_optimizer_and_schedule(optimizer, values):
     settings = OPTIMIZERS[optimizer]

@@ -56,7 +56,7 @@ def test_other_errors_are_left_alone(values, tmp_path):
 
 
 def test_records_of_the_watchdog_move_to_the_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(flight_recorder.tempfile, "gettempdir", lambda: str(tmp_path / "local"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for variable in ("TORCH_FR_BUFFER_SIZE", "TORCH_FR_DUMP_TEMP_FILE"):
         monkeypatch.setenv(variable, "")
         monkeypatch.delenv(variable)
@@ -70,3 +70,13 @@ def test_records_of_the_watchdog_move_to_the_folder(tmp_path, monkeypatch):
     flight_recorder.move_records(folder, 3)
     moved = {path.name: path.read_text() for path in (tmp_path / "run/collectives").iterdir()}
     assert moved == {"0001-rank0.pickle": "record 0", "0001-rank3.pickle": "record 3"}
+
+
+def test_a_disk_that_takes_no_folder_ends_no_start(tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("a file")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for variable in ("TORCH_FR_BUFFER_SIZE", "TORCH_FR_DUMP_TEMP_FILE"):
+        monkeypatch.setenv(variable, "")
+        monkeypatch.delenv(variable)
+    flight_recorder.switch_on("s3://bucket/runs/small")
+    assert "TORCH_FR_DUMP_TEMP_FILE" not in flight_recorder.os.environ
