@@ -56,6 +56,7 @@ class KeyedNoise:
     """Random numbers for one slot in one turn of one player.
 
     They are drawn on the CPU and copied to the device: CPU and CUDA generators give different numbers for one seed.
+    In rounds on a GPU those of the size of images are drawn there, see `training.round_inputs.RoundNoise`.
 
     Attributes:
         seed: `run.seed`.
@@ -117,7 +118,13 @@ class KeyedNoise:
         return self._take(NoiseRequest("scheduled", (), self._name(name, ""), value))
 
     def fill(self, out: Tensor, request: NoiseRequest, generator: torch.Generator) -> Tensor:
-        """Write the numbers of a request into contiguous CPU memory, and return it; the key seeds the generator."""
+        """Write the numbers of a request into contiguous memory, and return it.
+
+        Args:
+            out: the memory.
+            request: what to draw.
+            generator: of the device of `out`; the key seeds it.
+        """
         if request.value is not None:
             return out.fill_(request.value(self.images))
         generator.manual_seed(key(self.seed, self.rollback_count, self.images, self.slot, self.turn, request.name))

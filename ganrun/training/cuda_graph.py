@@ -4,23 +4,25 @@ On a GPU a round of small networks waits for Python most of its time. A graph of
 back. It repeats them on the same memory: `RoundInputs` hold all that varies.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
+from packaging.version import Version
 from torch import Tensor
 
 from ganrun.errors import UserError
 from ganrun.training.cuda_segment import CudaSegment, OnStream, Segment
-from ganrun.training.host_reads import HostReads
+from ganrun.training.host_reads import HostReads, WatchedTexts
 from ganrun.training.round_inputs import RoundInputs
 from ganrun.training.state import TrainingState
 
 WARM_UP = 11
 """Eager rounds of a kind before it is captured: cuDNN has chosen its algorithms, and memory has settled."""
-OLDEST_TORCH = "2.11"
+OLDEST_TORCH = Version("2.11")
 ROUNDING = 1e-5
 """Difference of two rounds of the same state that is rounding, relative to the greatest number of a tensor."""
 
@@ -123,7 +125,7 @@ class CapturedRounds:
             self._eager(inputs)
             return None
         tensors = self.state.tensors()
-        before = [tensor.clone() for tensor in tensors]
+        before = _copies(tensors)
         program, fault = self._capture(inputs)
         if not self._all_agree(program is not None):
             _restore(tensors, before)
@@ -133,13 +135,13 @@ class CapturedRounds:
         assert program is not None
         _restore(tensors, before)
         seconds = self._timed(lambda: self._eager(inputs))
-        eager = [tensor.clone() for tensor in tensors]
+        eager = _copies(tensors)
         _restore(tensors, before)
         self._eager(inputs)  # How much two eager rounds differ, where kernels add in any order.
-        again = [tensor.clone() for tensor in tensors]
+        again = _copies(tensors)
         _restore(tensors, before)
         captured_seconds = self._timed(lambda: self._replay(program))
-        fault = _difference(tensors, eager, again)
+        fault = _difference(_copies(tensors), eager, again)
         if not self._all_agree(not fault):
             _restore(tensors, eager)
             self._refuse(f"it computes something else than the eager one: {fault or 'on another rank'}")
@@ -154,19 +156,19 @@ class CapturedRounds:
 
     def _cannot(self, inputs: RoundInputs) -> str | None:
         """Return the reason for which rounds of this kind cannot be captured, found without trying; else None."""
-        if self._on_gpu and torch.__version__ < OLDEST_TORCH:
+        if self._on_gpu and Version(torch.__version__) < OLDEST_TORCH:
             return f"torch {torch.__version__} is older than {OLDEST_TORCH}: upgrade it"
-        if texts := [name for name, value in inputs.batches[0][0].items() if not isinstance(value, Tensor)]:
-            return f"data.fields: {texts[0]} is text, which changes outside of the device; leave the field out"
         for player_step in self.state.player_steps:
             if not player_step.optimizer.built_in:
                 key = f"optimizer.{player_step.player.name}.name"
                 return f"{key}: {player_step.settings.name} takes its steps in Python; take adam, adamw or sgd"
         tensors = self.state.tensors()
-        before = [tensor.clone() for tensor in tensors]
+        before, texts = _copies(tensors), _watched(inputs)
         with HostReads() as reads:
             self._eager(inputs)
         _restore(tensors, before)
+        if read := [name for name, text in texts if text.was_read]:
+            return f"data.fields: {read[0]} is text, which a round reads outside of the device; take an embedding of it"
         if reads.first:
             return (
                 f"{reads.first} reads a number back to the host; compute it on the device, or take it from "
@@ -251,6 +253,24 @@ def _joined(phases: Iterator[Tensor]) -> Iterator[Tensor]:
     for _ in phases:
         pass
     yield from ()
+
+
+def _watched(inputs: RoundInputs) -> list[tuple[str, WatchedTexts]]:
+    """Replace the texts of a round by ones that note whether they are read. Return them, with the names of the fields.
+
+    The texts of a field are needed for captions of pictures, while rounds of ganrun's own games read embeddings.
+    """
+    found = []
+    for batch in itertools.chain.from_iterable(inputs.batches):
+        for name in [name for name, value in batch.items() if not isinstance(value, Tensor)]:
+            texts = batch[name] = WatchedTexts(batch[name])
+            found.append((name, texts))
+    return found
+
+
+def _copies(tensors: list[Tensor]) -> list[Tensor]:
+    """Return copies in host memory: a GPU may have no room for them beside the graphs."""
+    return [tensor.to("cpu", copy=True) for tensor in tensors]
 
 
 def _restore(tensors: list[Tensor], values: list[Tensor]) -> None:

@@ -1,6 +1,7 @@
 """Finds operations that read a number back to the host, which a captured round cannot have."""
 
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -26,3 +27,21 @@ class HostReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
             frames = [frame for frame in traceback.extract_stack()[:-1] if "/torch/" not in frame.filename]
             self.first = f"{operation.name().removeprefix('aten::')} at {frames[-1].filename}:{frames[-1].lineno}"
         return operation(*args, **(kwargs or {}))
+
+
+class WatchedTexts(list[str]):
+    """Texts of a batch that note whether they are read.
+
+    Attributes:
+        was_read: True once they were.
+    """
+
+    was_read = False
+
+    def __iter__(self) -> Iterator[str]:
+        self.was_read = True
+        return super().__iter__()
+
+    def __getitem__(self, place: Any) -> Any:
+        self.was_read = True
+        return super().__getitem__(place)

@@ -17,6 +17,8 @@ from ganrun.training.flat import ALIGNMENT
 
 RING = 2
 """Host copies of a block: one is filled while the transfer of the other may not have ended."""
+LARGE = 2**17
+"""Numbers in a request from which a GPU draws them itself: a host would hold up the round."""
 Place = tuple[int, int, int, NoiseRequest]
 """Images since the beginning of the round, slot, turn, and the request without its function."""
 
@@ -55,18 +57,28 @@ def _event() -> Any:
 
 
 class RoundNoise:
-    """Random and scheduled numbers of a round, drawn ahead into one block.
+    """Random and scheduled numbers of a round, drawn ahead into fixed memory.
 
-    The first round draws at each call and notes the requests; every further round draws the same ones ahead.
+    The first round draws at each call and notes the requests; every further round draws the same ones ahead. The host
+    draws them into one block. A GPU draws those of the size of images itself: they are a function of the same keys, so
+    they do not depend on the worker, on the order of the draws, or on whether the round is captured. They are other
+    numbers than a CPU's, and may be others on a GPU of another kind.
+
+    Args:
+        dtype: of the numbers.
+        device: of the round.
+        large: numbers in a request from which the device draws them; None: `LARGE` on a GPU, never on a CPU.
     """
 
-    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, dtype: torch.dtype, device: torch.device, large: int | None = None) -> None:
         self.dtype, self.device = dtype, device
+        self.large = LARGE if large is None and device.type == "cuda" else large
         self._requests: dict[Place, tuple[KeyedNoise, NoiseRequest]] = {}
         self._views: dict[Place, Tensor] = {}
         self._ring: HostRing | None = None
-        self._spans: list[tuple[int, int]] = []
-        self._generator = torch.Generator()
+        self._spans: dict[Place, tuple[int, int]] = {}
+        """Requests that the host draws, and their places in its block."""
+        self._generator, self._of_device = torch.Generator(), torch.Generator(device)
         self.is_complete = False
         """True if all draws of the last round had been drawn ahead."""
 
@@ -76,8 +88,7 @@ class RoundNoise:
         if place not in self._views:
             self.is_complete = False
             self._requests[place] = (noise, request)
-            numbers = noise.fill(torch.empty(request.size, dtype=self.dtype), request, self._generator)
-            self._views[place] = numbers.to(self.device)
+            self._views[place] = self._first(noise, request)
         return self._views[place]
 
     def fill(self, noise_of: Callable[[KeyedNoise], KeyedNoise]) -> None:
@@ -89,21 +100,33 @@ class RoundNoise:
             self._lay_out()
         assert self._ring is not None
         host = self._ring.begin()
-        for (start, end), (noise, request) in zip(self._spans, self._requests.values(), strict=True):
-            noise_of(noise).fill(host[start:end].view(request.size), request, self._generator)
+        for place, (noise, request) in self._requests.items():
+            if place in self._spans:
+                start, end = self._spans[place]
+                noise_of(noise).fill(host[start:end].view(request.size), request, self._generator)
+            else:  # In the order of the device's stream: after the last round, before the next one.
+                noise_of(noise).fill(self._views[place], request, self._of_device)
         self._ring.end()
+
+    def _is_large(self, request: NoiseRequest) -> bool:
+        return self.large is not None and torch.Size(request.size).numel() >= self.large
+
+    def _first(self, noise: KeyedNoise, request: NoiseRequest) -> Tensor:
+        """Draw the numbers of a request that was not drawn ahead."""
+        if self._is_large(request):
+            memory = torch.empty(request.size, dtype=self.dtype, device=self.device)
+            return noise.fill(memory, request, self._of_device)
+        return noise.fill(torch.empty(request.size, dtype=self.dtype), request, self._generator).to(self.device)
 
     def _lay_out(self) -> None:
         step = ALIGNMENT // self.dtype.itemsize
-        sizes = [torch.Size(request.size).numel() for _, request in self._requests.values()]
+        places = [place for place, (_, request) in self._requests.items() if not self._is_large(request)]
+        sizes = [torch.Size(place[-1].size).numel() for place in places]
         starts = [0, *itertools.accumulate(-(-size // step) * step for size in sizes)]
-        self._spans = [(start, start + size) for start, size in zip(starts, sizes, strict=False)]
+        self._spans = {place: (start, start + size) for place, start, size in zip(places, starts, sizes, strict=False)}
         self._ring = HostRing(starts[-1], self.dtype, self.device)
-        block = self._ring.block
-        self._views = {
-            place: block[start:end].view(place[-1].size)
-            for place, (start, end) in zip(self._requests, self._spans, strict=True)
-        }
+        for place, (start, end) in self._spans.items():
+            self._views[place] = self._ring.block[start:end].view(place[-1].size)
         self.is_complete = True
 
 
