@@ -8,6 +8,7 @@ Takes a few minutes, on a CPU too. Exits with 0 if nothing differs or fails. Ski
 
 import argparse
 import copy
+import os
 import subprocess
 import sys
 import tempfile
@@ -24,24 +25,36 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
+from ganrun.benchmarks import gpu_step
+from ganrun.benchmarks.gpu_step import launches
+from ganrun.benchmarks.rounds import changed, rounds
 from ganrun.config.load import load_config
 from ganrun.config.ray_variables import cluster_address
+from ganrun.config.run_spec import RunSpec, resolve
 from ganrun.config.schema import Config
+from ganrun.config.shipped import find, purposes
 from ganrun.data.index import open_data
 from ganrun.data.order import Order
 from ganrun.data.stream import Stream
+from ganrun.errors import UserError
 from ganrun.games.build import build_game
 from ganrun.models.normalization import SlotBatchNorm2d
 from ganrun.run_folder.curve import read_curve
 from ganrun.slots import Slots
 from ganrun.storage import open_storage
+from ganrun.training import cuda_graph
 from ganrun.training.cuda_graph import captured_rounds
+from ganrun.training.cuda_segment import Segment
 from ganrun.training.new_state import new_state
 from ganrun.training.new_state import state_of as state_over
 from ganrun.training.state import TrainingState
 
 CONFIG = Path(__file__).parent.parent / "configs/quickstart.yaml"
-SLOTS, ROUNDS, SECONDS = 2, 5, 1.0
+SLOTS = 2 ** max(1, torch.cuda.device_count().bit_length() - 1)
+"""At least two; with several GPUs as many as the largest power of two of them."""
+ROUNDS, SECONDS = 5, 1.0
+SHARING_NCCL = (2, 30)
+"""NCCL that lets two ranks share a GPU."""
 CPU = torch.device("cpu")
 EXACT, ROUNDED, HALF = 1e-6, 1e-3, 5e-2
 """Tolerances relative to the largest value: float64 summed in another order, float32 likewise, bf16."""
@@ -69,21 +82,24 @@ def main() -> int:
     print(f"torch {torch.__version__}, {torch.cuda.device_count()} GPUs ({name})", flush=True)
     checks: dict[str, Callable[[], Iterator[Row]]] = {
         "2 ranks over gloo against 1": lambda: ranks("cpu"),
-        "2 ranks over NCCL against 1": lambda: ranks("cuda"),
+        "ranks over NCCL against 1": lambda: ranks("cuda"),
         "CUDA against the CPU": against_cpu,
         "bf16 against float32": lambda: precisions(device),
         "channels_last against contiguous": lambda: layouts(device),
         "torch.compile against eager": lambda: compiled(device),
         "captured rounds against eager ones": captured,
+        "rounds of every family are captured": families,
+        "rates beside the example": lambda: rates(device),
         "batches through pinned memory": pinned,
         "a round without a host sync": no_sync,
         "a run over all nodes": lambda: nodes(options.storage),
     }
-    failed = False
+    failed, begun = False, time.perf_counter()
     for what, check in checks.items():
         for row in rows_of(what, check):
             print(f"{row.what:<36} {row.found:<62} {row.verdict}", flush=True)
             failed = failed or row.verdict in ("DIFFERS", "FAILED")
+    print(f"{time.perf_counter() - begun:.0f} s")
     return int(failed)
 
 
@@ -99,11 +115,14 @@ def rows_of(what: str, check: Callable[[], Iterator[Row]]) -> Iterator[Row]:
 
 
 def ranks(kind: str) -> Iterator[Row]:
-    """Compare two ranks with one rank that owns the same slots."""
-    if kind == "cuda" and need_cuda() < 2:
-        raise SkippedError("one CUDA device")
-    what = f"2 ranks over {'NCCL' if kind == 'cuda' else 'gloo'} against 1"
-    yield same(what, f"weights, {ROUNDS} rounds in float64", trained(2, kind), trained(1, kind), EXACT)
+    """Compare several ranks with one rank that owns the same slots: as many as GPUs, or two that share one."""
+    count = 2
+    if kind == "cuda" and need_cuda() > 1:
+        count = SLOTS
+    elif kind == "cuda" and torch.cuda.nccl.version() < SHARING_NCCL:
+        raise SkippedError(f"one CUDA device, and NCCL {torch.cuda.nccl.version()} cannot share it")
+    what = f"{count} ranks over {'NCCL' if kind == 'cuda' else 'gloo'} against 1"
+    yield same(what, f"weights, {ROUNDS} rounds in float64", trained(count, kind), trained(1, kind), EXACT)
 
 
 def against_cpu() -> Iterator[Row]:
@@ -138,20 +157,77 @@ def layouts(device: torch.device) -> Iterator[Row]:
 
 
 def captured() -> Iterator[Row]:
-    """Compare captured rounds with eager ones, and measure both."""
+    """Compare captured rounds with eager ones, and measure both: lines of the capture, launches, memory."""
     need_cuda()
+    wait = torch.cuda.synchronize
     for precision, limit in (("float64", EXACT), ("float32", ROUNDED)):
         found: list[list[Tensor]] = []
         lines: list[str] = []
         for mode in ("off", "on"):
+            torch.cuda.reset_peak_memory_stats()
             state = state_of(precision, torch.device("cuda", 0))
             batch = batch_of(state)
+            play = partial(state.round, lambda batch=batch: [batch])
             with captured_rounds(state, mode, lines.append):  # type: ignore[arg-type]
-                for _ in range(50):
-                    state.round(lambda batch=batch: [batch])
+                for _ in range(49):
+                    play()
+                memory = torch.cuda.max_memory_allocated() / 2**20
+                lines.append(f"capture {mode}: {launches(play, wait)} launches a round, {memory:,.0f} MiB")
             found.append([each.detach().clone() for each in state.game.networks["generator"].parameters()])
         yield same("captured rounds against eager ones", f"weights after 50 rounds in {precision}", *found, limit)
         yield from (Row("", line, "") for line in lines)
+
+
+def families(device: torch.device | None = None, segment: Callable[[], Segment] | None = None) -> Iterator[Row]:
+    """Capture a small round of each kind of game among the configs that travel with ganrun.
+
+    Args:
+        device: None: the first GPU.
+        segment: makes a segment of captured rounds; None: CUDA graphs.
+    """
+    if device is None:
+        need_cuda()
+        device = torch.device("cuda", 0)
+    os.environ.setdefault("GANRUN_BUCKET", "bucket")  # Named by some configs; nothing is read.
+    seen = set()
+    for name in purposes():
+        file = find(name)
+        assert file is not None
+        spec = resolve(load_config(file, ["data.slots=1", "data.batch_size=8", "train.precision=float32"]))
+        objective = spec.objective
+        kind = (spec.model.name, objective.game, objective.condition, objective.loss, *objective.penalties)
+        if kind in seen:
+            continue
+        seen.add(kind)
+        yield family(name, spec, device, segment)
+
+
+def family(name: str, spec: RunSpec, device: torch.device, segment: Callable[[], Segment] | None) -> Row:
+    """Play rounds of a config until one is captured."""
+    what, lines = f"  {name}", list[str]()
+    width = min(spec.model.width, 16)
+    spec = changed(spec, model__width=width, train__capture="on")
+    try:
+        _, play = rounds(spec, None, None, device, lines.append, segment)
+        for _ in range(4 * (cuda_graph.WARM_UP + 2)):  # There may be several kinds of rounds.
+            if lines:
+                break
+            play()
+    except UserError as error:
+        return Row(what, str(error)[:200], "FAILED")
+    return Row(
+        what,
+        lines[0].removeprefix("train.capture: ") if lines else "no round was captured",
+        "same" if lines else "FAILED",
+    )
+
+
+def rates(device: torch.device) -> Iterator[Row]:
+    """Measure rounds of DCGAN beside the example's step and the lean graph."""
+    need_cuda()
+    spec = resolve(load_config(CONFIG.with_name("dcgan_64.yaml"), ["data.batch_size=128"]))
+    found = gpu_step.measure(spec, device, SECONDS, 3, None)
+    yield from (Row("", line.strip()[:120], "") for line in gpu_step.describe(found).splitlines())
 
 
 def compiled(device: torch.device) -> Iterator[Row]:
@@ -267,9 +343,11 @@ def trained(count: int, kind: str) -> list[Tensor]:
 def train(rank: int, count: int, kind: str, folder: str) -> None:
     """Train as one rank; rank 0 saves the weights to `folder`."""
     config, slots = settings("float64"), Slots(SLOTS, rank, count)
-    device = torch.device("cuda", rank) if kind == "cuda" else CPU
+    device = torch.device("cuda", rank % torch.cuda.device_count()) if kind == "cuda" else CPU
     if kind == "cuda":
         torch.cuda.set_device(device)
+    if kind == "cuda" and count > torch.cuda.device_count():
+        os.environ["NCCL_MULTI_RANK_GPU_ENABLE"] = "1"
     if count > 1:
         backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
         dist.init_process_group(backend, init_method=f"file://{folder}/rendezvous", rank=rank, world_size=count)

@@ -14,7 +14,8 @@ from ganrun.config.run_spec import RunSpec, resolve
 from ganrun.errors import UserError
 
 MEASURES = {
-    "step": "the round of a game, data in memory, and the whole loop, against a textbook DCGAN step",
+    "step": "the round of a game, data in memory, and the whole loop, against a textbook DCGAN step; on a GPU if there "
+    "is one",
     "data": "samples/s from data.shards to a tensor, stage by stage, against plain webdataset",
     "checkpoint": "how long a checkpoint to run.storage holds up the round, against torch.save and a put",
     "scale": "what a run would ask of network, storage and sidecar on 8 to 1,024 GPUs, and what gives out first",
@@ -22,6 +23,8 @@ MEASURES = {
     "startup": "from the command to the first round, against a bare TorchTrainer",
     "fid": "the Fréchet distance and its features, against torch-fidelity",
 }
+ON_CPU = ("checkpoint", "startup", "fid")
+"""Measurements of the CPU alone."""
 EXAMPLES = """examples:
   ganrun bench step configs/quickstart.yaml             images/s of a round, data in memory
   ganrun bench step configs/dcgan_64.yaml --plot step.png
@@ -57,8 +60,8 @@ def main(
 
 def _main(options: argparse.Namespace, package: str) -> int:
     config = load_config(options.config, options.overrides)
-    if config.cluster.gpus_per_worker and options.what != "scale":  # Counts only, on any machine.
-        raise UserError("cluster.gpus_per_worker: 1, but bench measures the CPU; set it to 0")
+    if config.cluster.gpus_per_worker and options.what in ON_CPU:
+        raise UserError(f"cluster.gpus_per_worker: 1, but bench {options.what} measures the CPU; set it to 0")
     # Before numpy is imported: its matrix products use as many threads as torch's.
     os.environ["OPENBLAS_NUM_THREADS"] = str(max(1, int(config.cluster.cpus_per_worker)))
     bench, spec = import_module(f"{package}.{options.what}"), resolve(config)

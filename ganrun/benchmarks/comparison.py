@@ -18,13 +18,18 @@ def in_turn(sides: Mapping[str, Callable[[], float]], repeats: int) -> dict[str,
     return rates
 
 
-def rate(step: Callable[[], object], amount: float, seconds: float) -> float:
-    """Return the rate of a step that does `amount`, called repeatedly for `seconds`."""
+def rate(step: Callable[[], object], amount: float, seconds: float, wait: Callable[[], object] = lambda: None) -> float:
+    """Return the rate of a step that does `amount`, called repeatedly for `seconds`.
+
+    `wait` waits for what steps have only begun, on a GPU.
+    """
+    wait()
     steps, begun = 0, time.perf_counter()
-    while (passed := time.perf_counter() - begun) < seconds:
+    while time.perf_counter() - begun < seconds:
         step()
         steps += 1
-    return steps * amount / passed
+    wait()
+    return steps * amount / (time.perf_counter() - begun)
 
 
 def ratio(ours: Rates, theirs: Rates) -> float:

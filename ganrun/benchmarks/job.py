@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ganrun.benchmarks.comparison import rate, ratio, result
-from ganrun.benchmarks.rounds import changed, rounds, use_threads
+from ganrun.benchmarks.rounds import as_a_worker, changed, device_of, rounds, use_threads, waiting
 from ganrun.benchmarks.sidecar_process import SidecarProcess
 from ganrun.config.run_spec import RunSpec
 from ganrun.errors import RunError, UserError
@@ -32,27 +32,29 @@ TICKS, CHECKPOINTS = 4, 2
 
 
 def measure(spec: RunSpec) -> dict[str, Any]:
-    """Measure images/s of the job and of rounds alone, in turn, on the same slots and threads.
+    """Measure images/s of the job and of rounds alone, in turn, on the same slots and threads, or on a GPU.
 
     Raises:
-        UserError: the config has several workers; rounds alone run in one process.
+        UserError: the config has several workers, but rounds alone run in one process; or no GPU is here.
         RunError: the job failed.
     """
     if spec.cluster.workers != 1:
         raise UserError(f"cluster.workers: {spec.cluster.workers}, but bench job compares one; set it to 1")
     use_threads(spec.cluster)
-    size, (_, step) = spec.data.batch_size, rounds(spec, Slots(spec.slots))
-    step()
-    job, place = _job(spec, rate(step, size, ROUND_SECONDS)), f"{spec.run.storage}/.bench-{uuid.uuid4().hex[:12]}"
+    device = device_of(spec.cluster)
+    as_a_worker(device)
+    size, wait, (_, step) = spec.data.batch_size, waiting(device), rounds(spec, Slots(spec.slots), None, device)
+    rate(step, size, ROUND_SECONDS, wait)  # Rounds on a GPU are captured.
+    job, place = _job(spec, rate(step, size, ROUND_SECONDS, wait)), f"{spec.run.storage}/.bench-{uuid.uuid4().hex[:12]}"
     ours, alone, spent = list[float](), list[float](), Counter[str]()
     try:
         with SidecarProcess() as sidecar, tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "config.yaml"
             file.write_text(job.to_yaml())
             for repeat in range(REPEATS):
-                before = rate(step, size, ROUND_SECONDS)
+                before = rate(step, size, ROUND_SECONDS, wait)
                 ticks = _ran(file, place, f"repeat{repeat}", sidecar.address.url)
-                alone.append((before + rate(step, size, ROUND_SECONDS)) / 2)
+                alone.append((before + rate(step, size, ROUND_SECONDS, wait)) / 2)
                 ours.append((ticks[-1]["images"] - ticks[0]["images"]) / (ticks[-1]["time"] - ticks[0]["time"]))
                 for tick in ticks[1:]:
                     spent.update({name: value for name, value in tick.items() if name.startswith(SECONDS.prefix)})

@@ -12,10 +12,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from ganrun.config.run_spec import RunSpec
 from ganrun.config.schema import ClusterConfig
 from ganrun.data.decode import RawBatch
+from ganrun.errors import UserError
 from ganrun.slots import Slots
+from ganrun.training.cuda_graph import CapturedRounds
+from ganrun.training.cuda_segment import Segment
 from ganrun.training.new_state import new_state
 from ganrun.training.state import TrainingState
 
+CPU = torch.device("cpu")
 PRODUCTS = [
     f"aten::{name}" for name in ("convolution_backward", "mkldnn_convolution", "_convolution", "mm", "addmm", "bmm")
 ]
@@ -51,13 +55,59 @@ def a_batch(spec: RunSpec, size: int) -> RawBatch:
     return batch
 
 
+def device_of(cluster: ClusterConfig) -> torch.device:
+    """Return the device that a worker computes on.
+
+    Raises:
+        UserError: it is a GPU, and this machine has none.
+    """
+    if not cluster.gpus_per_worker:
+        return CPU
+    if not torch.cuda.is_available():
+        raise UserError("cluster.gpus_per_worker: 1, but this machine has no GPU; set it to 0")
+    return torch.device("cuda", 0)
+
+
+def as_a_worker(device: torch.device) -> None:
+    """Set what a worker sets on a GPU."""
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+
+
+def placed(batch: RawBatch, device: torch.device) -> RawBatch:
+    """Return a batch on a device."""
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+
+
+def waiting(device: torch.device) -> Callable[[], None]:
+    """Return a function that waits until a device has done all that it was given."""
+    return torch.cuda.synchronize if device.type == "cuda" else lambda: None
+
+
 def rounds(
-    spec: RunSpec, slots: Slots | None = None, state: TrainingState | None = None
+    spec: RunSpec,
+    slots: Slots | None = None,
+    state: TrainingState | None = None,
+    device: torch.device = CPU,
+    tell: Callable[[str], None] = lambda text: None,
+    segment: Callable[[], Segment] | None = None,
 ) -> tuple[TrainingState, Callable[[], None]]:
-    """Return a training state, a new one unless given, and a function that plays a round; by default on one slot."""
+    """Return a training state and a function that plays a round as a worker does: captured on a GPU.
+
+    Args:
+        spec: the run.
+        slots: those of this process; None: one.
+        state: the state; None: a new one.
+        device: where the images are, too.
+        tell: called with a line about the capture.
+        segment: makes a segment of captured rounds; None: CUDA graphs.
+    """
     slots = slots or Slots(1)
-    state = state or new_state(spec, torch.device("cpu"), slots)
-    batches = [a_batch(spec, spec.data.batch_size // slots.total) for _ in slots.owned]
+    state = state or new_state(spec, device, slots)
+    if spec.train.capture != "off" and (segment or device.type == "cuda"):
+        state.play_round = CapturedRounds(state, spec.train.capture, tell, segment).play
+    batches = [placed(a_batch(spec, spec.data.batch_size // slots.total), device) for _ in slots.owned]
     return state, lambda: state.round(lambda: batches)
 
 

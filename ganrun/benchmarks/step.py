@@ -10,10 +10,20 @@ from typing import Any
 
 import torch
 
-from ganrun.benchmarks import tutorial_step
+from ganrun.benchmarks import gpu_step, tutorial_step
 from ganrun.benchmarks.comparison import in_turn, rate, ratio, result
 from ganrun.benchmarks.round_phases import phases
-from ganrun.benchmarks.rounds import a_batch, changed, flops, peak_flops, product_share, rounds, use_threads
+from ganrun.benchmarks.rounds import (
+    CPU,
+    a_batch,
+    changed,
+    device_of,
+    flops,
+    peak_flops,
+    product_share,
+    rounds,
+    use_threads,
+)
 from ganrun.config.run_spec import RunSpec
 from ganrun.data.index import open_data
 from ganrun.errors import UserError
@@ -24,14 +34,21 @@ from ganrun.worker.channel import Channel
 from ganrun.worker.worker import run_worker
 
 REPEATS, SECONDS, TICK_SECONDS = 5, 6.0, 6.0
-CPU = torch.device("cpu")
 
 
 def measure(spec: RunSpec) -> dict[str, Any]:
     """Measure images/s of a round in float32 and, if supported, bf16; of the loop; and of the peer; in turn.
 
     All run on one slot, which is the peer's computation, with the same threads. Only the loop reads data from storage.
+    A GPU is measured where there is one, see `gpu_step`.
+
+    Raises:
+        UserError: the config asks for a GPU, and there is none.
     """
+    without = _without_data(spec.data.shards)
+    if torch.cuda.is_available():
+        return gpu_step.measure(spec, torch.device("cuda", 0), SECONDS, REPEATS, None if without else loop)
+    device_of(spec.cluster)
     use_threads(spec.cluster)
     spec, size = changed(spec, data__slots=1), spec.data.batch_size
     before = _resident_mib()
@@ -48,12 +65,11 @@ def measure(spec: RunSpec) -> dict[str, Any]:
         for name, step in steps.items()
     }
     warm = in_turn(sides, 1)
-    without = _without_data(spec.data.shards)
     if find_spec("lightning"):
         sides["lightning"] = import_module("ganrun.benchmarks.lightning_step").loop(spec, SECONDS)
     with tempfile.TemporaryDirectory() as storage:
         if not without:
-            sides["loop"] = _loop(spec, storage, warm[best][0])
+            sides["loop"] = loop(spec, storage, warm[best][0], CPU)
         sides["peak"] = peak_flops  # Several repeats: a shared machine is only sometimes at its best.
         rates = in_turn(sides, REPEATS)
     peak = max(rates.pop("peak"))
@@ -80,12 +96,14 @@ def measure(spec: RunSpec) -> dict[str, Any]:
 
 def describe(found: dict[str, Any]) -> str:
     """Describe the result in words."""
+    if "launches" in found:
+        return gpu_step.describe(found)
     bf16 = (
         "not measured: this CPU does not compute in it" if found["bf16_ratio"] is None else f"{found['bf16_ratio']:.2f}"
     )
-    loop = f"not measured: {found['without_loop']}"
+    whole = f"not measured: {found['without_loop']}"
     if found["loop_over_step"]:
-        loop = f"{found['loop_over_step']:.3f} of the round"
+        whole = f"{found['loop_over_step']:.3f} of the round"
     lightning = "not measured: lightning is not installed"
     if found["over_lightning"]:
         lightning = f"a round is {found['over_lightning']:.2f} times as fast"
@@ -95,7 +113,7 @@ def describe(found: dict[str, Any]) -> str:
             f"a round: {found['ours']:,.1f} images/s; {found['peer']}: {found['theirs']:,.1f} images/s",
             f"ratio in float32 {found['float32_ratio']:.2f}, in bf16 {bf16} "
             f"(medians of {found['repeats']} repeats in turn, spread {found['spread']:.0%})",
-            f"the whole loop (stream, ticks, pictures, checkpoints): {loop}",
+            f"the whole loop (stream, ticks, pictures, checkpoints): {whole}",
             f"Lightning's manual optimisation: {lightning}",
             f"float32: {found['flops_per_image'] / 1e9:.2f} GFLOP an image, {found['limit_share']:.0%} of the "
             f"{found['peak_flops'] / 1e9:.0f} GFLOP/s of a matrix product here; {found['peak_mib']:,.0f} MiB at most",
@@ -120,7 +138,7 @@ def _resident_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _loop(spec: RunSpec, storage: str, images_per_second: float) -> Callable[[], float]:
+def loop(spec: RunSpec, storage: str, images_per_second: float, device: torch.device) -> Callable[[], float]:
     """Return a function that continues a run in this process for two ticks and returns images/s of the second.
 
     Ticks, each with a checkpoint, come every few seconds: far more often than usual.
@@ -141,7 +159,7 @@ def _loop(spec: RunSpec, storage: str, images_per_second: float) -> Callable[[],
             return False, []
 
         channel = Channel(handle, listen=True)
-        run_worker(changed(spec, train__total_images=total), 0, 1, CPU, channel)
+        run_worker(changed(spec, train__total_images=total), 0, 1, device, channel)
         channel.close()
         ticks = [event.values for event in events if isinstance(event, Tick)]
         return float(ticks[-1][IMAGES_PER_SECOND.key])

@@ -179,6 +179,7 @@ def _check_fields(settings: DataConfig, data: DataSet) -> None:
         index = Index.from_json(place.read(INDEX_NAME, INDEX_BYTES), f"{place.uri}/{INDEX_NAME}")
         if sum(where.uri == place.uri for where in data.places) < len(index.shards):
             continue  # The index does not record which shards have the samples in question.
+        _check_decoder(settings, index, place.uri)
         for name, field in settings.fields.items():
             there = _samples_with(index, field.extensions(name))
             if there is not None and index.samples - there > settings.damaged_share * index.samples:
@@ -199,6 +200,21 @@ def _check_pictures(settings: DataConfig, index: Index) -> None:
                 f"{settings.shards} says {found.channels} channels and {found.size} pixels; set "
                 f"data.fields.{name}.channels={found.channels}, or make the data set again with ganrun prepare --size "
                 f"{size}"
+            )
+
+
+def _check_decoder(settings: DataConfig, index: Index, where: str) -> None:
+    """Refuse images that a GPU cannot decode, by the counts that ganrun prepare records."""
+    members = index.made.get("members")
+    if settings.decode != "gpu" or not isinstance(members, dict):
+        return
+    for name, field in settings.fields.items():
+        extensions = field.extensions(name) if field.kind == "image" else ()
+        if other := [each for each in extensions if members.get(each) and not each.endswith(("jpg", "jpeg"))]:
+            raise UserError(
+                f"data.decode: gpu, but {members[other[0]]:,} samples of {where} have {name} as .{other[0]}: "
+                "a GPU decodes JPEGs only; set data.decode: cpu, or make the data set again with ganrun prepare "
+                "--format jpg"
             )
 
 

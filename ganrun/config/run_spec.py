@@ -1,4 +1,4 @@
-"""Resolved config of a run: absolute paths, slots set."""
+"""Resolved config of a run: absolute paths, slots and decoder set."""
 
 import os
 
@@ -10,7 +10,7 @@ from ganrun.storage import expand_user
 
 
 class RunSpec(Config):
-    """Config of a run, trial or search, resolved: paths are absolute and `data.slots` is set.
+    """Config of a run, trial or search, resolved: paths are absolute, `data.slots` and `data.decode` are set.
 
     `resolve` makes one from a `Config`, which is as the user wrote it. Launch, workers and trials take a `RunSpec`.
     """
@@ -54,7 +54,9 @@ def resolve(config: Config, begun_slots: int | None = None) -> RunSpec:
         "tune": tune,
         "run": run,
         "objective": objective.model_copy(update={"of": objective.of and _absolute(objective.of)}),
-        "data": data.model_copy(update={"shards": shards, "slots": slots}),
+        "data": data.model_copy(
+            update={"shards": shards, "slots": slots, "decode": "cpu" if data.decode == "auto" else data.decode}
+        ),
         "evaluate": evaluate,
     }
     return RunSpec(**sections)

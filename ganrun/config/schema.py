@@ -15,12 +15,9 @@ from ganrun.config.field_types import (
     Count,
     Mode,
     Names,
-    Positive,
     Section,
     Share,
-    Variables,
     Whole,
-    Workers,
     kind,
     listed,
     on_or_off,
@@ -28,6 +25,7 @@ from ganrun.config.field_types import (
 from ganrun.config.field_types import FieldConfig as FieldConfig
 from ganrun.config.own import OwnValues
 from ganrun.config.schedules import ScheduledWhole
+from ganrun.config.schema_cluster import ClusterConfig as ClusterConfig
 from ganrun.config.schema_duality_gap import DualityGapConfig
 from ganrun.config.schema_objective import ObjectiveConfig
 from ganrun.config.schema_optimizer import OptimizerConfig
@@ -87,6 +85,9 @@ class DataConfig(Section):
     cache_mib: Whole = 1_024
     """Disk cache in MiB per machine for shards from object storage, and for decoded images if they all fit beside them,
     under XDG_CACHE_HOME; 0: no cache."""
+    decode: Annotated[Literal["auto", "cpu", "gpu"], Field(json_schema_extra=FIXED)] = "auto"
+    """Decoder of images. cpu: cluster.cpus_per_worker threads; gpu: nvJPEG, for JPEGs, whose pixels differ from the
+    CPU's; auto: cpu."""
 
     def shape(self, name: str) -> tuple[int, int]:
         """Return the channels and the size in pixels of an image or point field."""
@@ -220,33 +221,6 @@ class CheckpointConfig(Section):
     """Number of newest checkpoints kept, beside the best one."""
     max_age_seconds: Whole = 3_600
     """Maximum age in seconds of the last good checkpoint while writes fail; then the run ends. 0: no limit."""
-
-
-class ClusterConfig(Section):
-    """Number of workers and their resources."""
-
-    workers: Workers = 1
-    """Number of training processes, at most data.slots; or [fewest, most] for an elastic run."""
-    gpus_per_worker: Literal[0, 1] = 0
-    """GPUs per worker; 0: train on the CPU."""
-    cpus_per_worker: Positive = 1
-    """CPUs that Ray reserves per worker; in CPU training also its number of threads."""
-    max_failures: Whole = 3
-    """Restarts after worker failures; then the run fails."""
-    placement: Literal["pack", "spread"] = "pack"
-    """Where workers start: on as few nodes as possible, or on as many; either, if there is no room for that."""
-    env: Variables = {}
-    """Environment variables of the workers by name, for NCCL, EFA (FI_) and sockets: {NCCL_SOCKET_IFNAME: eth0}."""
-
-    @property
-    def fewest_workers(self) -> int:
-        """Minimum number of workers."""
-        return self.workers if isinstance(self.workers, int) else self.workers[0]
-
-    @property
-    def most_workers(self) -> int:
-        """Maximum number of workers."""
-        return self.workers if isinstance(self.workers, int) else self.workers[1]
 
 
 class TelemetryConfig(Section):

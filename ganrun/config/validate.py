@@ -26,7 +26,7 @@ from ganrun.config.schema import Config, FieldConfig, ModelConfig
 from ganrun.config.schema_optimizer import PlayerOptimizerConfig
 from ganrun.config.schema_tune import MutationConfig, TuneConfig
 from ganrun.config.tunable import candidates, is_tunable, with_values
-from ganrun.config.validate_cluster import environment_faults
+from ganrun.config.validate_cluster import decode_conflicts, environment_faults
 from ganrun.config.validate_gain import gain_conflicts
 from ganrun.config.validate_games import game_conflicts
 from ganrun.config.validate_inversion import inversion_conflicts
@@ -151,6 +151,7 @@ def _run_conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
             "train.capture: on needs a GPU, but cluster.gpus_per_worker is 0; set it to 1, or take auto",
         )
     yield from environment_faults(config)
+    yield from decode_conflicts(config)
     yield from _view_conflicts(config)
     yield from data_conflicts(config)
     yield from _model_conflicts(config)

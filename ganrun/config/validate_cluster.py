@@ -26,3 +26,12 @@ def environment_faults(config: Config) -> Faults:
                 f"{key}: not a variable of NCCL, Gloo, libfabric, UCX, PyTorch, CUDA or OpenMP, whose names begin with "
                 f"{', '.join(LIBRARIES)}; set others where Ray is started",
             )
+
+
+def decode_conflicts(config: Config) -> Faults:
+    """Yield a decoder on a GPU without one."""
+    if config.data.decode == "gpu" and not config.cluster.gpus_per_worker:
+        yield (
+            {"data.decode", "cluster.gpus_per_worker"},
+            "data.decode: gpu needs a GPU, but cluster.gpus_per_worker is 0; set it to 1, or take cpu",
+        )

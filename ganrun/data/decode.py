@@ -139,11 +139,14 @@ class Decoder:
             reason = str(error).splitlines()[0]
             fault = f"{shard.where}: {self.name} of sample {key!r} is not a readable image: {reason}"
             raise UserError(fault) from error
-        if found != (*out.shape, "uint8"):
+        self._check_shape(found, out.shape[0], shard, key)
+
+    def _check_shape(self, found: tuple[int, int, int, str], size: int, shard: OpenShard, key: str) -> None:
+        if found != (size, size, self.channels, "uint8"):
             height, width, channels, kind = found
             raise UserError(
                 f"{shard.where}: {self.name} of sample {key!r} is {channels}x{height}x{width} {kind}, but must be "
-                f"{self.channels}x{out.shape[0]}x{out.shape[1]} (channels x height x width) of 8 bits; "
+                f"{self.channels}x{size}x{size} (channels x height x width) of 8 bits; "
                 "make the data set again with ganrun prepare --size"
             )
 
@@ -258,8 +261,17 @@ def _stated_shape(encoded: memoryview) -> tuple[int, int, int, str]:
 
 def _decode_jpeg(encoded: memoryview, out: Pixels) -> tuple[int, int, int, str]:
     """Decode into `out` if the shape fits; return height, width, channels and dtype of the image."""
+    found = jpeg_shape(encoded)
+    if found[:3] == out.shape:
+        simplejpeg.decode_jpeg(encoded, "GRAY" if found[2] == 1 else "RGB", buffer=out)
+    return found
+
+
+def jpeg_shape(encoded: memoryview) -> tuple[int, int, int, str]:
+    """Return the height, width, channels and dtype in the header of a JPEG.
+
+    Raises:
+        ValueError: there is none.
+    """
     height, width, colours, _ = simplejpeg.decode_jpeg_header(encoded)
-    channels = {"Gray": 1, "CMYK": 4, "YCCK": 4}.get(colours, 3)
-    if (height, width, channels) == out.shape:
-        simplejpeg.decode_jpeg(encoded, "GRAY" if channels == 1 else "RGB", buffer=out)
-    return height, width, channels, "uint8"
+    return height, width, {"Gray": 1, "CMYK": 4, "YCCK": 4}.get(colours, 3), "uint8"

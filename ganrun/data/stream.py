@@ -28,6 +28,7 @@ from ganrun.data.corrupt_samples import CorruptSamplePolicy
 from ganrun.data.decode import Decoder, Located, RawBatch
 from ganrun.data.decoded import fit
 from ganrun.data.fetch import Fetcher
+from ganrun.data.gpu_jpeg import GpuDecoder
 from ganrun.data.index import DataSet, Index
 from ganrun.data.order import Order, Places
 from ganrun.data.shard import OpenShard
@@ -87,8 +88,15 @@ class SlotReader:
         return {shard: self.request(shard) for shard in dict.fromkeys(places[:, 0].tolist())}
 
 
-def decoders_of(fields: Mapping[str, FieldConfig], index: Index, cache: ShardCache | None) -> dict[str, Decoder]:
-    """Return the decoders of a run's fields; decoded images are cached if all of the data set fit."""
+def decoders_of(
+    fields: Mapping[str, FieldConfig], index: Index, cache: ShardCache | None, gpu: torch.device | None = None
+) -> dict[str, Decoder]:
+    """Return the decoders of a run's fields.
+
+    Images are decoded on `gpu` if it is given. Else decoded images are cached if all of the data set fit.
+    """
+    if gpu is not None:
+        return {name: GpuDecoder(name, field, index, gpu) for name, field in fields.items()}
     decoders = {name: Decoder(name, field, index) for name, field in fields.items()}
     sizes = [decoder.image_bytes for decoder in decoders.values() if decoder.image_bytes]
     if cache is not None and fit(cache, index, sizes):
@@ -132,7 +140,7 @@ class Stream:
         self.data, self.order, self.device, self.decoders = data, order, device, decoders
         self.slot_batch = config.batch_size // order.slots
         self.fetcher = Fetcher(data, cache)
-        self._fields = decoders_of(config.fields, data.index, cache)
+        self._fields = decoders_of(config.fields, data.index, cache, device if config.decode == "gpu" else None)
         self.corrupt_samples = CorruptSamplePolicy(config.damaged_share, len(owned) * order.lane_length)
         self._slots = [SlotReader(slot, images // order.slots, order, self.fetcher.request) for slot in owned]
         for slot in self._slots:  # After the first windows of all slots.
@@ -177,7 +185,7 @@ class Stream:
     def _read_ahead(self) -> None:
         try:
             while not self._closed.is_set():
-                self._ready.put(self._to_device([self._batch(slot) for slot in self._slots]))
+                self._ready.put(self._next_batches())
         except BaseException as error:
             self._ready.put(error)
 
@@ -187,15 +195,18 @@ class Stream:
     def _decode(self, samples: Sequence[Located]) -> RawBatch:
         return {name: decoder.batch(samples, self._threads, self.decoders) for name, decoder in self._fields.items()}
 
-    def _to_device(self, batches: list[RawBatch]) -> SlotBatches:
+    def _next_batches(self) -> SlotBatches:
         if self._copies is None:
-            return SlotBatches(batches, None)
-        with torch.cuda.stream(self._copies):
-            placed: list[RawBatch] = [
-                {
-                    name: field.pin_memory().to(self.device, non_blocking=True) if isinstance(field, Tensor) else field
-                    for name, field in batch.items()
-                }
-                for batch in batches
-            ]
-            return SlotBatches(placed, self._copies.record_event())
+            return SlotBatches([self._batch(slot) for slot in self._slots], None)
+        with torch.cuda.stream(self._copies):  # On which nvJPEG decodes, too.
+            batches = [self._placed(self._batch(slot)) for slot in self._slots]
+            return SlotBatches(batches, self._copies.record_event())
+
+    def _placed(self, batch: RawBatch) -> RawBatch:
+        """Copy what is on the CPU to the GPU."""
+        return {
+            name: field.pin_memory().to(self.device, non_blocking=True)
+            if isinstance(field, Tensor) and field.device.type == "cpu"
+            else field
+            for name, field in batch.items()
+        }

@@ -21,6 +21,21 @@ from ganrun.models.extractors import Extractor
 from ganrun.storage import Storage
 from ganrun.telemetry.baselines import AT
 
+GPU_NUMBERS = 2**22
+"""Most numbers in a chunk of images on a GPU, which is idle between small chunks."""
+
+
+def chunk_of(device: torch.device, numbers: int) -> int:
+    """Return how many images are generated, and how many real ones read, at once.
+
+    Args:
+        device: of the networks.
+        numbers: numbers in an image.
+    """
+    if device.type != "cuda":
+        return BATCH
+    return max(1, GPU_NUMBERS // (numbers * BATCH)) * BATCH
+
 
 def _from_rank_0(flag: bool, group: dist.ProcessGroup | None) -> bool:
     """Return rank 0's flag on each rank. Collective."""
@@ -86,8 +101,8 @@ class Evaluator:
         running = ScorePass(scores, subject)  # First: it refuses what cannot be computed.
         if self._reference is None:
             self._reference = self._real_statistics(group)
-        images = self._counted(running.watch(generated.images))
-        fake = extract_generated(images, self.samples, BATCH, self.extractor, group, self._keep)
+        images, chunk = self._counted(running.watch(generated.images)), self._chunk()
+        fake = extract_generated(images, self.samples, chunk, self.extractor, group, self._keep)
         running.add_over_ranks()
         return self._evaluation(running, self._reference, fake, generated) if subject.is_first else None
 
@@ -153,8 +168,12 @@ class Evaluator:
 
     def _real_statistics(self, group: dist.ProcessGroup | None) -> FeatureStatistics:
         reals, images = self.reals, self._counted(self.reals.images)
-        make = functools.partial(extract_real, images, reals.samples, BATCH, self.extractor, group, self._keep)
+        make = functools.partial(extract_real, images, reals.samples, self._chunk(), self.extractor, group, self._keep)
         return reference(self.cache, reals.origin, make, self.extractor, group, self._keep)
+
+    def _chunk(self) -> int:
+        index = self.reals.data.index
+        return chunk_of(self.extractor.device, index.channels * index.image_size**2)
 
     def _counted(self, images: Callable[[int, int], Tensor]) -> Callable[[int, int], Tensor]:
         def counted(start: int, count: int) -> Tensor:
