@@ -26,10 +26,11 @@ from safetensors.torch import load_file
 
 from ganrun.benchmarks.comparison import rate
 from ganrun.benchmarks.memory import forecast
-from ganrun.benchmarks.rounds import as_a_worker, changed, device_of, rounds, waiting
+from ganrun.benchmarks.rounds import changed, device_of, rounds, waiting
 from ganrun.config.load import load_config
 from ganrun.config.run_spec import RunSpec, resolve
 from ganrun.slots import Slots
+from ganrun.worker.gpus import use_gpu
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 POLL_SECONDS, LONGEST_SECONDS, ROUND_SECONDS = 0.2, 1_200.0, 5.0
@@ -189,7 +190,8 @@ def network(visit: Visit) -> None:
 
 def play(visit: Visit, spec: RunSpec, device: torch.device) -> None:
     """Play rounds of one kind, and report their rate and memory."""
-    as_a_worker(device)
+    if device.type == "cuda":
+        use_gpu(device)
     lines, wait = list[str](), waiting(device)
     begun = time.monotonic()
     _, step = rounds(spec, Slots(spec.slots), None, device, lines.append)

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from ganrun.benchmarks.comparison import in_turn, result
+from ganrun.benchmarks.rounds import CPU, changed, waiting
 from ganrun.config.run_spec import RunSpec
 from ganrun.config.schema import DataConfig
 from ganrun.data.cache import ShardCache
@@ -34,14 +35,16 @@ from ganrun.data.stream import Stream
 from ganrun.errors import UserError
 from ganrun.storage.s3_client import filesystem
 
+CUDA = torch.device("cuda", 0)
 REPEATS = 5
 PEER_WORKERS = (0, 2)
 PEER_SAMPLES = 6_000
 """Samples of the peer in a repeat: it is slow."""
 USTAR, PAX = "open a USTAR shard", "open a PAX shard"
 """Sides that open one shard in memory, without hashing it: in place, or through webdataset."""
-FIRST, LATER = "stream, first epoch", "stream, later epochs"
-"""Sides of the whole stream: the first caches the decoded images, if all fit in `data.cache_mib`."""
+FIRST, LATER, GPU = "stream, first epoch", "stream, later epochs", "stream, decoded on the GPU"
+"""Sides of the whole stream: the first caches the decoded images, if all fit in `data.cache_mib`. The last one keeps
+none, and is measured where there is a GPU, for JPEGs."""
 
 
 def measure(spec: RunSpec) -> dict[str, Any]:
@@ -70,6 +73,7 @@ def _measure(spec: RunSpec, data: DataSet, folder: Path) -> dict[str, Any]:
         "decode alone": lambda: _decoded(spec.data, data, decoders),
         FIRST: lambda: _streamed(spec, data, decoders, next(caches)),
         LATER: lambda: _streamed(spec, data, decoders, filled),
+        **({} if (without := _without_gpu(data)) else {GPU: lambda: gpu_streamed(spec, data, decoders, CUDA)}),
         **{f"webdataset, {workers} workers": lambda n=workers: _peer(spec.data, data, n) for workers in PEER_WORKERS},  # type: ignore[misc]
     }
     rates = in_turn(sides, REPEATS)
@@ -85,6 +89,8 @@ def _measure(spec: RunSpec, data: DataSet, folder: Path) -> dict[str, Any]:
         sides=rates,
         later_over_first=medians[LATER] / medians[FIRST],
         bottleneck=_bottleneck(medians),
+        gpu_over_first=None if without else medians[GPU] / medians[FIRST],
+        without_gpu=without,
         ustar_rate=medians[USTAR],
         pax_rate=medians[PAX],
         stages=medians,
@@ -94,6 +100,9 @@ def _measure(spec: RunSpec, data: DataSet, folder: Path) -> dict[str, Any]:
 def describe(result: dict[str, Any]) -> str:
     """Describe the result in words."""
     width = max(map(len, result["stages"]))
+    gpu = f"not measured: {result['without_gpu']}"
+    if result["gpu_over_first"]:
+        gpu = f"{result['gpu_over_first']:.1f} times the rate of the first epoch, in each"
     lines = [f"{name:<{width}}  {rate:>9,.0f} samples/s" for name, rate in result["stages"].items()]
     return "\n".join(
         [
@@ -104,6 +113,7 @@ def describe(result: dict[str, Any]) -> str:
             f"{result['bottleneck']}; later epochs, whose images are in the cache, run at "
             f"{result['later_over_first']:.1f} times its rate; a shard with PAX headers, which webdataset reads, opens "
             f"at {result['pax_rate'] / result['ustar_rate']:.1%} of the rate of a plain one",
+            f"with data.decode: gpu the stream runs at: {gpu}",
         ]
     )
 
@@ -171,11 +181,26 @@ def _decoded(settings: DataConfig, data: DataSet, decoders: int) -> float:
     return len(samples) / (time.perf_counter() - begun)
 
 
-def _streamed(spec: RunSpec, data: DataSet, decoders: int, cache: ShardCache) -> float:
+def gpu_streamed(spec: RunSpec, data: DataSet, decoders: int, device: torch.device) -> float:
+    """Return samples/s of an epoch that is decoded on a GPU."""
+    return _streamed(changed(spec, data__decode="gpu"), data, decoders, None, device)
+
+
+def _without_gpu(data: DataSet) -> str | None:
+    """Return why decoding on a GPU is not measured, or None."""
+    if not torch.cuda.is_available():
+        return "no GPU"
+    _, members = read_samples(data.read(0), data.where(0))[0]
+    return None if members.keys() & {"jpg", "jpeg"} else "the images are no JPEGs"
+
+
+def _streamed(
+    spec: RunSpec, data: DataSet, decoders: int, cache: ShardCache | None, device: torch.device | None = None
+) -> float:
     """Return samples/s of an epoch of float batches in [-1, 1], after the first batch."""
-    sizes = tuple(shard.samples for shard in data.index.shards)
+    sizes, wait = tuple(shard.samples for shard in data.index.shards), waiting(device or CPU)
     order = Order(sizes, spec.slots, spec.run.seed, spec.data.shuffle_shards)
-    stream = Stream(data, spec.data, order, range(spec.slots), 0, cache=cache, decoders=decoders)
+    stream = Stream(data, spec.data, order, range(spec.slots), 0, device, cache, decoders)
     try:
         stream.next()
         turns = max(1, order.lane_length // (spec.data.batch_size // spec.slots) - 1)
@@ -184,6 +209,7 @@ def _streamed(spec: RunSpec, data: DataSet, decoders: int, cache: ShardCache) ->
             for batch in stream.next():
                 assert isinstance(batch["image"], Tensor)
                 batch["image"].float().div_(127.5).sub_(1)
+        wait()
         return turns * spec.data.batch_size / (time.perf_counter() - begun)
     finally:
         stream.close()

@@ -13,10 +13,11 @@ from torch.profiler import ProfilerActivity, profile
 
 from ganrun.benchmarks.comparison import in_turn, rate, ratio, result
 from ganrun.benchmarks.lean_step import LeanStep, as_graph
-from ganrun.benchmarks.rounds import a_batch, as_a_worker, changed, placed, rounds, waiting
+from ganrun.benchmarks.rounds import a_batch, changed, placed, rounds, waiting
 from ganrun.benchmarks.tutorial_step import NAME, TutorialStep
 from ganrun.config.run_spec import RunSpec
 from ganrun.training.cuda_segment import Segment
+from ganrun.worker.gpus import use_gpu
 
 OURS, OURS_32, LEAN, LOOP = "ganrun, bf16", "ganrun, float32", "lean step, bf16, one CUDA graph", "loop, bf16"
 EXAMPLE, EXAMPLE_16 = f"{NAME}, float32", f"{NAME}, bf16 channels_last"
@@ -44,7 +45,8 @@ def measure(
         loop: makes the side of the whole loop; None: there is no data to read.
         segment: makes a segment of captured rounds; None: CUDA graphs.
     """
-    as_a_worker(device)
+    if device.type == "cuda":
+        use_gpu(device)
     spec = changed(spec, data__slots=1)
     size, wait, lines = spec.data.batch_size, waiting(device), list[str]()
     steps = _steps(spec, device, lines.append, segment)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ganrun.benchmarks.comparison import rate, ratio, result
-from ganrun.benchmarks.rounds import as_a_worker, changed, device_of, rounds, use_threads, waiting
+from ganrun.benchmarks.rounds import changed, device_of, rounds, use_threads, waiting
 from ganrun.benchmarks.sidecar_process import SidecarProcess
 from ganrun.config.run_spec import RunSpec
 from ganrun.errors import RunError, UserError
@@ -25,6 +25,7 @@ from ganrun.slots import Slots
 from ganrun.storage import open_storage
 from ganrun.telemetry.protocol import VARIABLE
 from ganrun.telemetry.series import IMAGES_PER_SECOND, SECONDS
+from ganrun.worker.gpus import use_gpu
 
 REPEATS, JOB_SECONDS, ROUND_SECONDS = 5, 40.0, 3.0
 TICKS, CHECKPOINTS = 4, 2
@@ -42,7 +43,8 @@ def measure(spec: RunSpec) -> dict[str, Any]:
         raise UserError(f"cluster.workers: {spec.cluster.workers}, but bench job compares one; set it to 1")
     use_threads(spec.cluster)
     device = device_of(spec.cluster)
-    as_a_worker(device)
+    if device.type == "cuda":
+        use_gpu(device)
     size, wait, (_, step) = spec.data.batch_size, waiting(device), rounds(spec, Slots(spec.slots), None, device)
     rate(step, size, ROUND_SECONDS, wait)  # Rounds on a GPU are captured.
     job, place = _job(spec, rate(step, size, ROUND_SECONDS, wait)), f"{spec.run.storage}/.bench-{uuid.uuid4().hex[:12]}"

@@ -68,13 +68,6 @@ def device_of(cluster: ClusterConfig) -> torch.device:
     return torch.device("cuda", 0)
 
 
-def as_a_worker(device: torch.device) -> None:
-    """Set what a worker sets on a GPU."""
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
-        torch.set_float32_matmul_precision("high")
-
-
 def placed(batch: RawBatch, device: torch.device) -> RawBatch:
     """Return a batch on a device."""
     return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}

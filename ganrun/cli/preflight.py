@@ -204,17 +204,18 @@ def _check_pictures(settings: DataConfig, index: Index) -> None:
 
 
 def _check_decoder(settings: DataConfig, index: Index, where: str) -> None:
-    """Refuse images that a GPU cannot decode, by the counts that ganrun prepare records."""
-    members = index.made.get("members")
-    if settings.decode != "gpu" or not isinstance(members, dict):
+    """Refuse images that a GPU cannot decode, by the formats that ganrun prepare records; others end a batch."""
+    if settings.decode != "gpu":
         return
+    members = index.made.get("members")
+    there = {extension for extension, count in members.items() if count} if isinstance(members, dict) else set()
+    there.add(str(index.made.get("format")))  # Of the field `image`.
     for name, field in settings.fields.items():
         extensions = field.extensions(name) if field.kind == "image" else ()
-        if other := [each for each in extensions if members.get(each) and not each.endswith(("jpg", "jpeg"))]:
+        if other := [each for each in extensions if each in there and not each.endswith(("jpg", "jpeg"))]:
             raise UserError(
-                f"data.decode: gpu, but {members[other[0]]:,} samples of {where} have {name} as .{other[0]}: "
-                "a GPU decodes JPEGs only; set data.decode: cpu, or make the data set again with ganrun prepare "
-                "--format jpg"
+                f"data.decode: gpu, but {where} has images .{other[0]}, and a GPU decodes JPEGs only; set data.decode: "
+                "cpu, or make the data set again with ganrun prepare --format jpg"
             )
 
 

@@ -25,15 +25,8 @@ GPU_NUMBERS = 2**22
 """Most numbers in a chunk of images on a GPU, which is idle between small chunks."""
 
 
-def chunk_of(device: torch.device, numbers: int) -> int:
-    """Return how many images are generated, and how many real ones read, at once.
-
-    Args:
-        device: of the networks.
-        numbers: numbers in an image.
-    """
-    if device.type != "cuda":
-        return BATCH
+def gpu_chunk(numbers: int) -> int:
+    """Return how many images of so many numbers are generated, or read, at once on a GPU: a multiple of BATCH."""
     return max(1, GPU_NUMBERS // (numbers * BATCH)) * BATCH
 
 
@@ -172,8 +165,10 @@ class Evaluator:
         return reference(self.cache, reals.origin, make, self.extractor, group, self._keep)
 
     def _chunk(self) -> int:
+        if self.extractor.device.type != "cuda":
+            return BATCH
         index = self.reals.data.index
-        return chunk_of(self.extractor.device, index.channels * index.image_size**2)
+        return gpu_chunk(index.channels * index.image_size**2)
 
     def _counted(self, images: Callable[[int, int], Tensor]) -> Callable[[int, int], Tensor]:
         def counted(start: int, count: int) -> Tensor:

@@ -40,6 +40,7 @@ from ganrun.training.player_step import has_bf16
 from ganrun.training.state import TrainingState
 from ganrun.worker.channel import Channel, warnings_to_channel
 from ganrun.worker.flight_recorder import move_records, recorded
+from ganrun.worker.gpus import use_gpu, warn_of_mixed_gpus
 from ganrun.worker.host import WorkerHost
 from ganrun.worker.initialise import initialise
 from ganrun.worker.resume import AttemptStart, begin_attempt, current_config, load_first_weights
@@ -75,16 +76,15 @@ def run_worker(
     """
     if device.type == "cpu":
         torch.set_num_threads(max(1, int(config.cluster.cpus_per_worker)))
-    else:  # Workers see all GPUs of their machine; NCCL and current_stream() use the current device of the thread.
-        torch.cuda.set_device(device)
-        torch.backends.cudnn.benchmark = True  # Rounds have the same shapes.
-        torch.set_float32_matmul_precision("high")  # TF32, which convolutions have anyway.
+    else:
+        use_gpu(device)
     with warnings_to_channel(channel) if rank == 0 else contextlib.nullcontext():
         if config.train.precision == "bf16" and not has_bf16(device):
             logger.warning(
                 "train.precision: bf16, but this %s does not compute in it: float32 is used", device.type.upper()
             )
         setup, slots = _set_up(config, channel, restart), Slots(config.slots, rank, workers)
+        warn_of_mixed_gpus(device, slots)
         transition = _attempt(config, device, slots, setup, command)
         while transition:
             if isinstance(transition, Drain):

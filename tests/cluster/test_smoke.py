@@ -19,7 +19,7 @@ def smoke(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     import smoke
 
-    monkeypatch.setattr(smoke, "SECONDS", 0.1)
+    monkeypatch.setattr(smoke.smoke_parts, "SECONDS", 0.1)
     return smoke
 
 

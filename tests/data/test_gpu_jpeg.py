@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ganrun.benchmarks import data as bench_data
 from ganrun.cli import preflight
 from ganrun.config.load import load_config
 from ganrun.config.run_spec import resolve
@@ -124,9 +125,11 @@ def test_a_gpu_decoder_needs_a_gpu(values):
 
 def test_data_with_other_images_than_jpegs_is_refused_before_a_run(values, tmp_path):
     source, dest = folder_of(tmp_path / "pictures", 8, ()), tmp_path / "data"
-    prepare(f"folder:{source}", dest)
+    prepare(f"folder:{source}", dest, "--format", "png")
     values["data"] |= {"shards": str(dest), "channels": 3, "image_size": 8, "slots": 2}
-    with pytest.raises(UserError, match=r"data\.decode: gpu, but 8 samples of .* have image as \.png: a GPU decodes"):
+    with pytest.raises(
+        UserError, match=r"data\.decode: gpu, but .*/data has images \.png, and a GPU decodes JPEGs only"
+    ):
         preflight.check(config_of(values, **GPU_FIELDS))
 
 
@@ -141,6 +144,15 @@ def test_a_run_keeps_its_decoder(values, tmp_path):
     assert run_config.settle(load_config(file, ["data.decode=cpu"]), folder) == spec
     with pytest.raises(UserError, match=r"begun with another config: data\.decode was cpu, is gpu\. These cannot"):
         run_config.settle(load_config(file, ["data.decode=gpu", "cluster.gpus_per_worker=1"]), folder)
+
+
+def test_a_benchmark_streams_with_it(values, tmp_path):
+    shards = write(tmp_path / "data", [jpeg(number) for number in range(24)])
+    values["data"] |= {"shards": shards, "channels": 3, "slots": 2}
+    spec = resolve(config_of(values))
+    assert bench_data.gpu_streamed(spec, open_data(shards), 1, CPU) > 0
+    if not torch.cuda.is_available():
+        assert bench_data._without_gpu(open_data(shards)) == "no GPU"
 
 
 @GPU

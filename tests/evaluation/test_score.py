@@ -13,6 +13,7 @@ from ganrun.config.schema import FieldConfig
 from ganrun.data.index import open_data
 from ganrun.errors import UserError
 from ganrun.evaluation.evaluation import distance_name
+from ganrun.evaluation.evaluator import Evaluator, gpu_chunk
 from ganrun.evaluation.feature_scores import frechet
 from ganrun.evaluation.feature_statistics import Keep, extract_generated, extract_real
 from ganrun.evaluation.frechet import frechet_distance
@@ -53,6 +54,17 @@ def test_a_score_tells_where_it_came_from(tmp_path) -> None:
         "about": {},
         "metrics": {},
     }
+
+
+def test_scores_do_not_depend_on_the_chunks_of_a_device(tmp_path, monkeypatch) -> None:
+    """A GPU makes more images at once; only the order of sums differs."""
+    extractor = tiny_extractor(classes=5)
+    small = evaluate(tmp_path, EVERYTHING, samples=300, extractor=extractor)
+    monkeypatch.setattr(Evaluator, "_chunk", lambda evaluator: 256)
+    large = evaluate(tmp_path / "again", EVERYTHING, samples=300, extractor=extractor)
+    assert large.value == pytest.approx(small.value, rel=1e-9)
+    assert large.metrics == pytest.approx(small.metrics, rel=1e-9)
+    assert [gpu_chunk(3 * size**2) for size in (32, 64, 256, 1024)] == [1344, 320, 64, 64]
 
 
 @pytest.mark.parametrize(
