@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ganrun.training.host_reads import READS
+from ganrun.training.host_reads import FRESH, READS
 
 
 class Recording(TorchDispatchMode):
@@ -37,6 +37,11 @@ class Recording(TorchDispatchMode):
     def reads(self) -> list[str]:
         """Names of operations that read back to the host."""
         return [name for name in self.names if name.partition(".")[0] in READS]
+
+    @property
+    def fresh(self) -> list[str]:
+        """Names of operations by which tensors are made of Python numbers, which a GPU copies from the host."""
+        return [name for name in self.names if name.partition(".")[0] in FRESH]
 
     def replay(self) -> None:
         """Run the operations again, each on the same memory."""

@@ -36,6 +36,7 @@ def quick(monkeypatch):
         monkeypatch.setattr(measure, "SECONDS", 0.02)
     monkeypatch.setattr(step, "TICK_SECONDS", 0.02)
     monkeypatch.setattr(bench, "_job_over_step", lambda config: 0.5)  # A real job through Ray: see the drill.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # On a GPU: test_bench_gpu.py.
 
 
 def test_sides_take_turns_and_are_compared_repeat_by_repeat():

@@ -106,6 +106,7 @@ def test_bench(what, data_folder, tmp_path, monkeypatch, capsys):
     module = import_module(f"{package}.{what}")
     for name, value in QUICK[what].items():
         monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # Keys on a GPU: test_bench_gpu.py.
     if what == "step":
         monkeypatch.setattr(bench, "_job_over_step", lambda config: 0.5)
     measures = MEASURES if what in MEASURES else bench.MEASURES

@@ -93,8 +93,9 @@ class TutorialStep:
 def plain(network: nn.Module) -> nn.Module:
     """Return the network with PyTorch's batch normalisation and memory layout."""
     network = network.to(memory_format=torch.contiguous_format).float()
+    device = next(network.parameters()).device
     for module in network.modules():
         for name, child in module.named_children():
             if isinstance(child, SlotBatchNorm2d):
-                setattr(module, name, nn.BatchNorm2d(child.num_features))
+                setattr(module, name, nn.BatchNorm2d(child.num_features, device=device))
     return network

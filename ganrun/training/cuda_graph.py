@@ -169,12 +169,7 @@ class CapturedRounds:
         _restore(tensors, before)
         if read := [name for name, text in texts if text.was_read]:
             return f"data.fields: {read[0]} is text, which a round reads outside of the device; take an embedding of it"
-        if reads.first:
-            return (
-                f"{reads.first} reads a number back to the host; compute it on the device, or take it from "
-                "noise.scheduled"
-            )
-        return None
+        return reads.first
 
     def _capture(self, inputs: RoundInputs) -> tuple[Program | None, str]:
         """Capture a round without running it. Return the reason in place of a program that could not be had."""

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.distributed as dist
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ganrun.config.registry import LOSSES, OPTIMIZERS
 from ganrun.errors import UserError
@@ -11,6 +12,7 @@ from ganrun.games.losses import AdversarialLoss
 from ganrun.slots import Slots
 from ganrun.training import cuda_graph
 from ganrun.training.cuda_graph import CapturedRounds
+from ganrun.training.host_reads import result_is_copied
 from ganrun.training.new_state import new_state
 from tests.conftest import config_of
 from tests.ranks import as_ranks
@@ -219,6 +221,16 @@ def test_a_loss_that_reads_back_is_named_with_its_place(config, values, monkeypa
     assert "_local_scalar_dense at " in told[0]
     assert "test_cuda_graph.py:" in told[0]
     equal(tensors_of(state), tensors_of(played(config, 6)[0]))
+
+
+def test_numbers_that_a_round_copies_from_the_host_are_told_apart_from_its_scalars():
+    with FakeTensorMode():  # Tensors on a GPU that is not there.
+        mine, host, scalar = torch.empty(3, device="cuda"), torch.empty(3), torch.empty(())
+        assert result_is_copied("aten::_to_copy", (host,), mine)
+        assert result_is_copied("aten::lift_fresh", (mine,), mine)
+        assert not result_is_copied("aten::mul", (mine, scalar), mine)
+        assert not result_is_copied("aten::lift_fresh", (host,), host)
+        assert not result_is_copied("aten::add", (mine, mine), mine)
 
 
 def test_an_optimizer_of_ones_own_stays_eager(config, values, monkeypatch):
