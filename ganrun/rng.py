@@ -56,7 +56,7 @@ class KeyedNoise:
     """Random numbers for one slot in one turn of one player.
 
     They are drawn on the CPU and copied to the device: CPU and CUDA generators give different numbers for one seed.
-    In rounds on a GPU those of the size of images are drawn there, see `training.round_inputs.RoundNoise`.
+    In rounds on a GPU those over pixels are drawn there, see `training.round_inputs.RoundNoise`.
 
     Attributes:
         seed: `run.seed`.

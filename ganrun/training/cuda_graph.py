@@ -169,7 +169,8 @@ class CapturedRounds:
         _restore(tensors, before)
         if read := [name for name, text in texts if text.was_read]:
             return f"data.fields: {read[0]} is text, which a round reads outside of the device; take an embedding of it"
-        return reads.first
+        found: str | None = reads.first  # The base class is untyped.
+        return found
 
     def _capture(self, inputs: RoundInputs) -> tuple[Program | None, str]:
         """Capture a round without running it. Return the reason in place of a program that could not be had."""

@@ -17,8 +17,9 @@ from ganrun.training.flat import ALIGNMENT
 
 RING = 2
 """Host copies of a block: one is filled while the transfer of the other may not have ended."""
-LARGE = 2**17
-"""Numbers in a request from which a GPU draws them itself: a host would hold up the round."""
+MAP_NUMBERS = 2**12
+"""Fewest numbers over pixels that a GPU draws itself: a host draws some 9 ns at a number, and fewer in less time than a
+launch takes."""
 Place = tuple[int, int, int, NoiseRequest]
 """Images since the beginning of the round, slot, turn, and the request without its function."""
 
@@ -60,19 +61,19 @@ class RoundNoise:
     """Random and scheduled numbers of a round, drawn ahead into fixed memory.
 
     The first round draws at each call and notes the requests; every further round draws the same ones ahead. The host
-    draws them into one block. A GPU draws those of the size of images itself: they are a function of the same keys, so
-    they do not depend on the worker, on the order of the draws, or on whether the round is captured. They are other
+    draws them into one block. A GPU draws those over pixels itself, [B, C, H, W]: they are a function of the same keys,
+    so they do not depend on the worker, on the order of the draws, or on whether the round is captured. They are other
     numbers than a CPU's, and may be others on a GPU of another kind.
 
     Args:
         dtype: of the numbers.
         device: of the round.
-        large: numbers in a request from which the device draws them; None: `LARGE` on a GPU, never on a CPU.
+        fewest: fewest numbers over pixels that the device draws; None: `MAP_NUMBERS` on a GPU; a CPU's host draws all.
     """
 
-    def __init__(self, dtype: torch.dtype, device: torch.device, large: int | None = None) -> None:
+    def __init__(self, dtype: torch.dtype, device: torch.device, fewest: int | None = None) -> None:
         self.dtype, self.device = dtype, device
-        self.large = LARGE if large is None and device.type == "cuda" else large
+        self.fewest = MAP_NUMBERS if fewest is None and device.type == "cuda" else fewest
         self._requests: dict[Place, tuple[KeyedNoise, NoiseRequest]] = {}
         self._views: dict[Place, Tensor] = {}
         self._ring: HostRing | None = None
@@ -108,19 +109,21 @@ class RoundNoise:
                 noise_of(noise).fill(self._views[place], request, self._of_device)
         self._ring.end()
 
-    def _is_large(self, request: NoiseRequest) -> bool:
-        return self.large is not None and torch.Size(request.size).numel() >= self.large
+    def _is_of_device(self, request: NoiseRequest) -> bool:
+        size = torch.Size(request.size)
+        over_pixels = len(size) > 3 and min(size[-2:]) > 1
+        return self.fewest is not None and over_pixels and size.numel() >= self.fewest
 
     def _first(self, noise: KeyedNoise, request: NoiseRequest) -> Tensor:
         """Draw the numbers of a request that was not drawn ahead."""
-        if self._is_large(request):
+        if self._is_of_device(request):
             memory = torch.empty(request.size, dtype=self.dtype, device=self.device)
             return noise.fill(memory, request, self._of_device)
         return noise.fill(torch.empty(request.size, dtype=self.dtype), request, self._generator).to(self.device)
 
     def _lay_out(self) -> None:
         step = ALIGNMENT // self.dtype.itemsize
-        places = [place for place, (_, request) in self._requests.items() if not self._is_large(request)]
+        places = [place for place, (_, request) in self._requests.items() if not self._is_of_device(request)]
         sizes = [torch.Size(place[-1].size).numel() for place in places]
         starts = [0, *itertools.accumulate(-(-size // step) * step for size in sizes)]
         self._spans = {place: (start, start + size) for place, start, size in zip(places, starts, sizes, strict=False)}

@@ -36,5 +36,5 @@ def of_several_kinds(names: Sequence[str]) -> str | None:
     listed = "; ".join(f"{name} (ranks {', '.join(of_name)})" for name, of_name in ranks.items())
     return (
         f"cluster: GPUs of several kinds: {listed}; a round takes as long as on the slowest one, and results depend on "
-        "which rank has which, since kinds round and draw large noise differently"
+        "which rank has which, since kinds round and draw noise over pixels differently"
     )

@@ -6,7 +6,7 @@ from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
 from ganrun.training import round_inputs
 from ganrun.training.new_state import new_state
-from ganrun.training.round_inputs import LARGE, RoundNoise
+from ganrun.training.round_inputs import MAP_NUMBERS, RoundNoise
 from tests.conftest import config_of
 from tests.gpu import GPU
 from tests.training.test_replay import Rounds, batches_of, check
@@ -24,7 +24,7 @@ def drawn(source, images, device=CPU, reverse=False):
     of_slots = noises(source, images, device)
     found = {}
     for noise in reversed(of_slots) if reverse else of_slots:
-        for name, size in (("z", (4, 2)), ("pixels", (4, 3, 8, 8)), ("mask", (4, 1, 8, 8))):
+        for name, size in (("z", (400, 2)), ("pixels", (4, 3, 8, 8)), ("mask", (4, 1, 8, 8))):
             draw = noise.uniform if name == "mask" else noise.normal
             found[noise.slot, name] = draw(*size, name=name).clone()
     return found
@@ -41,7 +41,7 @@ def equal(mine, other):
 
 
 def test_numbers_of_the_device_are_a_function_of_their_keys():
-    ahead, first = RoundNoise(torch.float32, CPU, large=100), RoundNoise(torch.float32, CPU, large=100)
+    ahead, first = RoundNoise(torch.float32, CPU, fewest=100), RoundNoise(torch.float32, CPU, fewest=100)
     drawn(ahead, 0)
     filled(ahead, 10)
     assert ahead.is_complete
@@ -52,20 +52,20 @@ def test_numbers_of_the_device_are_a_function_of_their_keys():
 
 
 def test_numbers_of_the_device_stay_in_place_and_take_no_host_memory():
-    source = RoundNoise(torch.float32, CPU, large=100)
+    source = RoundNoise(torch.float32, CPU, fewest=100)
     noise = noises(source, 0)[0]
-    pixels, z = noise.normal(4, 3, 8, 8, name="pixels"), noise.normal(4, 2, name="z")
+    pixels, z = noise.normal(4, 3, 8, 8, name="pixels"), noise.normal(400, 2, name="z")
     before = pixels.clone()
     filled(source, 10)
     assert noise.normal(4, 3, 8, 8, name="pixels") is pixels
     assert not torch.equal(pixels, before)
-    assert source._ring.block.numel() < pixels.numel()
-    assert noise.normal(4, 2, name="z").data_ptr() == source._ring.block.data_ptr()
-    assert z.shape == (4, 2)
+    assert len(source._spans) == 1
+    assert noise.normal(400, 2, name="z").data_ptr() == source._ring.block.data_ptr()
+    assert z.shape == (400, 2)  # Not over pixels, however many.
 
 
 def test_a_cpu_draws_all_numbers_as_before():
-    assert RoundNoise(torch.float32, CPU).large is None
+    assert RoundNoise(torch.float32, CPU).fewest is None
 
 
 def test_rounds_whose_noise_the_device_draws_are_replayed(values, monkeypatch):
@@ -79,7 +79,7 @@ def test_rounds_whose_noise_the_device_draws_are_replayed(values, monkeypatch):
     host.eager(3)
     original = RoundNoise.__init__
     monkeypatch.setattr(
-        RoundNoise, "__init__", lambda self, dtype, device, large=None: original(self, dtype, device, 20)
+        RoundNoise, "__init__", lambda self, dtype, device, fewest=None: original(self, dtype, device, 20)
     )
     check(config)
     device = Rounds(config)
@@ -90,15 +90,15 @@ def test_rounds_whose_noise_the_device_draws_are_replayed(values, monkeypatch):
 
 
 @GPU
-def test_a_gpu_draws_large_numbers_itself_and_the_same_again():
+def test_a_gpu_draws_numbers_over_pixels_itself_and_the_same_again():
     device = torch.device("cuda", 0)
     noise = RoundNoise(torch.float32, device)
-    assert noise.large == LARGE
-    sources = [RoundNoise(torch.float32, device, large=100) for _ in range(2)]
+    assert noise.fewest == MAP_NUMBERS
+    sources = [RoundNoise(torch.float32, device, fewest=100) for _ in range(2)]
     for source in sources:
         drawn(source, 0, device)
         filled(source, 10, device)
-    mine, again = drawn(sources[0], 10, device), drawn(RoundNoise(torch.float32, device, large=100), 10, device)
+    mine, again = drawn(sources[0], 10, device), drawn(RoundNoise(torch.float32, device, fewest=100), 10, device)
     equal(mine, again)
     assert abs(float(mine[0, "pixels"].mean())) < 0.2
     host = drawn(None, 10, device)
@@ -110,7 +110,7 @@ def test_a_gpu_draws_large_numbers_itself_and_the_same_again():
 def test_captured_rounds_with_noise_of_the_device_are_the_eager_ones(values, monkeypatch):
     from ganrun.training.cuda_graph import captured_rounds
 
-    monkeypatch.setattr(round_inputs, "LARGE", 20)
+    monkeypatch.setattr(round_inputs, "MAP_NUMBERS", 20)
     config = config_of(
         values | {"objective": {"instance_noise": 0.5, "instance_noise_images": 10_000}},
         data__slots=2,

@@ -10,7 +10,7 @@ from ganrun.worker.gpus import of_several_kinds, warn_of_mixed_gpus
 def test_gpus_of_several_kinds_are_named_with_their_ranks():
     assert of_several_kinds(["H200", "L4", "H200"]) == (
         "cluster: GPUs of several kinds: H200 (ranks 0, 2); L4 (ranks 1); a round takes as long as on the slowest one, "
-        "and results depend on which rank has which, since kinds round and draw large noise differently"
+        "and results depend on which rank has which, since kinds round and draw noise over pixels differently"
     )
     assert of_several_kinds(["H200", "H200"]) is None
 
