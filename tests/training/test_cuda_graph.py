@@ -248,6 +248,24 @@ def test_an_optimizer_of_ones_own_stays_eager(config, values, monkeypatch):
     assert list(captured.programs.values()) == [None]
 
 
+def test_on_names_the_optimizer_or_the_operation_that_cannot_be_captured(values, monkeypatch):
+    def reading(real, fake):
+        return (real - fake).mean() * (1.0 if real.mean().item() > 0 else 2.0)
+
+    def plain(parameters, settings):
+        return torch.optim.RMSprop(parameters, settings.learning_rate)
+
+    monkeypatch.setitem(LOSSES.data, "reading", AdversarialLoss(reading, lambda fake: -fake.mean()))
+    monkeypatch.setitem(OPTIMIZERS.data, "plain", plain)
+    for section, given, reason in (
+        ("objective__loss", "reading", r"_local_scalar_dense at .*test_cuda_graph\.py:\d+ reads a number back"),
+        ("optimizer__generator", {"name": "plain"}, r"optimizer\.generator\.name: plain takes its steps in Python"),
+    ):
+        config = config_of(values, data__slots=2, **{section: given})
+        with pytest.raises(UserError, match=rf"train\.capture: on, but .*: {reason}.*; or take train\.capture: auto$"):
+            played(config, 6, mode="on")
+
+
 def test_closing_frees_the_graphs(config):
     _, captured, _ = played(config, 5, mode="on")
     (program,) = captured.programs.values()
