@@ -49,6 +49,11 @@ def measure(spec: RunSpec) -> dict[str, Any]:
     if torch.cuda.is_available():
         return gpu_step.measure(spec, torch.device("cuda", 0), SECONDS, REPEATS, None if without else loop)
     device_of(spec.cluster)
+    return _on_cpu(spec, without)
+
+
+def _on_cpu(spec: RunSpec, without: str | None) -> dict[str, Any]:
+    """Measure on the CPU, `without` the loop for that reason."""
     use_threads(spec.cluster)
     spec, size = changed(spec, data__slots=1), spec.data.batch_size
     before = _resident_mib()

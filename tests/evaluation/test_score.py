@@ -63,7 +63,7 @@ def test_scores_do_not_depend_on_the_chunks_of_a_device(tmp_path, monkeypatch) -
     monkeypatch.setattr(Evaluator, "_chunk", lambda evaluator: 256)
     large = evaluate(tmp_path / "again", EVERYTHING, samples=300, extractor=extractor)
     assert large.value == pytest.approx(small.value, rel=1e-9)
-    assert large.metrics == pytest.approx(small.metrics, rel=1e-9)
+    assert large.metrics == pytest.approx(small.metrics, rel=1e-9, nan_ok=True)
     assert [gpu_chunk(3 * size**2) for size in (32, 64, 256, 1024)] == [1344, 320, 64, 64]
 
 
