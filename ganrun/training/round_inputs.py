@@ -79,7 +79,8 @@ class RoundNoise:
         self._ring: HostRing | None = None
         self._spans: dict[Place, tuple[int, int]] = {}
         """Requests that the host draws, and their places in its block."""
-        self._generator, self._of_device = torch.Generator(), torch.Generator(device)
+        self._generator = torch.Generator()
+        self._of_device = self._generator if self.fewest is None else torch.Generator(device)
         self.is_complete = False
         """True if all draws of the last round had been drawn ahead."""
 
