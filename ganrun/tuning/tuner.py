@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import uuid
+from collections.abc import Callable
 from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +101,7 @@ def _run(
     if FINISHED not in states.values():
         raise RunError(f"all trials failed; the first: {scheduler.why}")
     best = population.best()
-    score = _last_score(config, best, watch, stop) if best and config.tune and config.tune.samples else None
+    score = _last_score(config, best, watch, lambda: stop.is_set() or head.lost) if best else None
     ended = SearchEnded(best.trial if best else None, score)
     append_records(storage, [ended])
     watch.record(ended)
@@ -108,21 +109,29 @@ def _run(
 
 
 def _last_score(
-    config: RunSpec, best: TrialReport, watch: "SearchObserver", stop: threading.Event
+    config: RunSpec, best: TrialReport, watch: "SearchObserver", stop: Callable[[], bool]
 ) -> dict[str, Any] | None:
-    """Score the best checkpoint by `evaluate.samples`; None if that fails, or if the search is to stop."""
+    """Score the best checkpoint by `evaluate.samples`.
+
+    Returns:
+        The score as checkpoints keep it; None if it failed, if `stop` became true, or without `tune.samples`.
+    """
     import ray
 
+    assert config.tune is not None
     assert best.checkpoint is not None
+    if config.tune.samples in (None, config.evaluate.samples):
+        return None
     task = begin_score(f"{config.run.uri}/trials/{best.trial}", config.evaluate, config.cluster, best.checkpoint)
     while not ray.wait([task], timeout=LISTEN_SECONDS)[0]:
-        if stop.is_set():
+        if stop():
             ray.cancel(task, force=True)
             return None
     try:
         score: dict[str, Any] = ray.get(task)[0]
     except Exception as error:  # Any failure of the task.
-        watch.write_line(f"the best checkpoint has no score of evaluate.samples: {str(error).strip().splitlines()[-1]}")
+        why = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        watch.write_line(f"the best checkpoint has no score of evaluate.samples: {why}")
         return None
     return score
 
