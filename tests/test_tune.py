@@ -110,6 +110,7 @@ def assert_exploits_copied(folder):
 
 
 def test_a_search_of_trials_of_two_workers(values_of_search, tmp_path, ray_here):
+    values_of_search["tune"]["samples"] = 6
     path, before = write_yaml(tmp_path / "search.yaml", values_of_search), left_behind(ray_here[0])[1]
     code, output, error = Command("tune", path, "run.name=whole", address=ray_here[0]).wait()
     folder = tmp_path / "runs" / "whole"
@@ -120,8 +121,12 @@ def test_a_search_of_trials_of_two_workers(values_of_search, tmp_path, ray_here)
     # A trial that led by an interval reports it again after an exploit, and the first report is void.
     reports = {(each["trial"], each["interval"]): each for each in lines(folder, "report")}
     assert reports.keys() == {(trial, interval) for trial in ("00", "01") for interval in range(3)}
-    assert len(lines(folder, "end")) == 1
     best = json.loads((folder / "best.json").read_text())
+    assert json.loads((folder / best["checkpoint"] / "manifest.json").read_text())["scores"][0]["samples"] == 6
+    (end,) = lines(folder, "end")
+    assert end["score"]["samples"] == 12
+    shown = f"the best checkpoint, of trial {end['best']}: Fréchet distance (efficientnet-lite0, n=12) "
+    assert f"{shown}{end['score']['value']:.4g}" in error
     assert best["score"] == min(each["score"] for each in reports.values() if each["checkpoint"])
     assert (folder / best["checkpoint"] / "manifest.json").exists()
     for name in ("scores.png", "samples.png", "hyperparameters.png"):

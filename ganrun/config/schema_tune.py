@@ -37,6 +37,9 @@ class TuneConfig(Section):
     """Share of worst trials (up to 0.5, at least one trial) that each copy one of the equally many best."""
     metric: str = "distance"
     """Score to compare by: distance (Fréchet distance, or mode distance for points), or one of evaluate.metrics."""
+    samples: Annotated[Count | None, Field(ge=2)] = None
+    """Samples of scores that compare trials; the best checkpoint of all is then scored by evaluate.samples. Unset:
+    evaluate.samples for all."""
     mode: Mode | None = None
     """Direction: min if lower is better, max if higher is; unset: that of the built-in score."""
     mutations: dict[str, MutationConfig] = {}

@@ -17,6 +17,12 @@ def search_conflicts(config: Config) -> Faults:
         return
     yield from _interval_conflicts(config, tune)
     yield from _method_conflicts(tune)
+    if tune.samples and tune.samples > config.evaluate.samples:
+        yield (
+            {"tune.samples", "evaluate.samples"},
+            f"tune.samples: {tune.samples}, but the last score has evaluate.samples: {config.evaluate.samples}; scores "
+            "that compare trials need no more: leave it out, or raise evaluate.samples",
+        )
     if config.cluster.fewest_workers < config.cluster.most_workers:
         workers = [config.cluster.fewest_workers, config.cluster.most_workers]
         yield (

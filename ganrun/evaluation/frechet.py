@@ -8,7 +8,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from ganrun.evaluation.moments import FeatureMoments
 
@@ -47,8 +46,8 @@ def _trace_of_root(a: Tensor, b: Tensor) -> Tensor:
 
     With S = F F^T the eigenvalues of S_a S_b are the squared singular values of P = F_a^T F_b, so the trace is the sum
     of the singular values of P. This avoids `sqrtm` of a product, whose eigenvalues near 0 turn negative by rounding.
-    If both covariances are well conditioned, the square roots of the eigenvalues of P P^T give the same in a third of
-    the time.
+    With fewer samples than features both F are narrow, and P is small. If both covariances are well conditioned, the
+    square roots of the eigenvalues of P P^T give the same in a third of the time.
     """
     allowed = TOLERANCE * (a.trace() + b.trace())
     lower_a, lower_b = _cholesky(a), _cholesky(b)
@@ -66,8 +65,7 @@ def _trace_of_root(a: Tensor, b: Tensor) -> Tensor:
 def _covariance(statistics: FeatureMoments) -> Tensor:
     """Return the covariance [D, D] on the CPU; zeros if it is no larger than the rounding error of the moments.
 
-    The features of a generator that has collapsed to one image differ by rounding alone. The eigenvalue solver may not
-    converge on such a matrix.
+    The features of a generator that has collapsed to one image differ by rounding alone.
     """
     covariance = statistics.covariance.cpu()
     second_moment = float(statistics.moments.abs().max()) / statistics.count
@@ -90,17 +88,21 @@ def _pivot_ratio(lower: Tensor) -> float:
 
 
 def _root(covariance: Tensor) -> Tensor:
-    """Return F [D, R] with F F^T = covariance: V sqrt(W) over the R eigenvalues above 0.
+    """Return F [D, R] with F F^T = covariance, by a Cholesky factorisation with pivots in D R^2 operations.
 
-    Eigenvalues below the rounding error are dropped: a square root would turn 1e-16 into 1e-8.
+    Row by row, each time of the largest variance that is left (Harbrecht et al. 2012, "On the low-rank approximation by
+    the pivoted Cholesky decomposition", algorithm 1). Variances below the rounding error are dropped: a square root
+    would turn 1e-16 into 1e-8.
     """
-    values: Tensor
-    vectors: Tensor
-    try:
-        values, vectors = torch.linalg.eigh(covariance)
-    except LinAlgError:  # SVD is slower, but converges on clustered eigenvalues.
-        vectors, values, _ = torch.linalg.svd(covariance)
-        values, vectors = values.flip(0), vectors.flip(1)
-    rounding = len(covariance) * torch.finfo(covariance.dtype).eps
-    kept = values > rounding * values[-1].clamp(min=0)
-    return vectors[:, kept] * values[kept].sqrt()
+    left = covariance.diagonal().clone()
+    rounding = len(left) * torch.finfo(left.dtype).eps * float(left.max())
+    rows = torch.empty_like(covariance)
+    for rank in range(len(left)):
+        pivot = int(left.argmax())
+        if left[pivot] <= rounding:
+            return rows[:rank].T
+        before = rows[:rank]
+        rows[rank] = torch.addmv(covariance[pivot], before.T, before[:, pivot], alpha=-1) / left[pivot].sqrt()
+        left -= rows[rank].square()
+        left[pivot] = 0  # Exactly.
+    return rows.T

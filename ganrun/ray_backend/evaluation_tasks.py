@@ -78,12 +78,7 @@ class EvaluationTasks:
             self._running = None
 
     def _begin(self, wanted: ScoreWanted) -> None:
-        import ray
-
-        options = {"num_cpus": self.cluster.cpus_per_worker, "num_gpus": self.cluster.gpus_per_worker}
-        # DEFAULT: the placement group of a Ray Tune trial has no room for tasks.
-        scorer = ray.remote(_score).options(max_retries=0, scheduling_strategy="DEFAULT", **options)
-        self._running = wanted, scorer.remote(*self._task, wanted.checkpoint)
+        self._running = wanted, _scorer(self.cluster).remote(*self._task, wanted.checkpoint)
 
     def _skip(self, why: str) -> None:
         for wanted in self._waiting:
@@ -107,10 +102,29 @@ class EvaluationTasks:
         return idle.get("CPU", 0) >= cpus and idle.get("GPU", 0) >= gpus
 
 
+def begin_score(uri: str, evaluate: EvaluateConfig, cluster: ClusterConfig, checkpoint: str) -> Any:
+    """Start a task that scores a checkpoint of the run at `uri` by `evaluate`. Return a reference to what it returns.
+
+    It has the resources of a worker. Ray must be initialised.
+    """
+    return _scorer(cluster).remote(uri, evaluate.metrics, cluster.cpus_per_worker, checkpoint, evaluate.samples)
+
+
+def _scorer(cluster: ClusterConfig) -> Any:
+    """Return `_score` as a Ray task with the resources of a worker."""
+    import ray
+
+    options = {"num_cpus": cluster.cpus_per_worker, "num_gpus": cluster.gpus_per_worker}
+    # DEFAULT: the placement group of a Ray Tune trial has no room for tasks.
+    return ray.remote(_score).options(max_retries=0, scheduling_strategy="DEFAULT", **options)
+
+
 def _score(
-    uri: str, metrics: tuple[str, ...], cpus: float, checkpoint: str
+    uri: str, metrics: tuple[str, ...], cpus: float, checkpoint: str, samples: int | None = None
 ) -> tuple[dict[str, Any], SamplePicture | None]:
     """Score a checkpoint of the run at `uri` and return `Score.to_json()`. Runs as the Ray task.
+
+    Without `samples` it has as many as the run's own scores.
 
     With it come samples of a game whose samples are slow: its workers do not stop for them.
     """
@@ -124,7 +138,7 @@ def _score(
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, int(cpus)))
     where = f"{uri}/checkpoints/{checkpoint}"
-    found = score(where, ScoreRequest(metrics=metrics), lambda done, total: None).to_json()
+    found = score(where, ScoreRequest(metrics=metrics, samples=samples), lambda done, total: None).to_json()
     sampler = Sampler(where)
     if not sampler.game.samples_slowly:
         return found, None

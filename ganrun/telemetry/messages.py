@@ -226,9 +226,13 @@ class TrialExploit(Message, kind="exploit"):
 
 @dataclass(frozen=True)
 class SearchEnded(Message, kind="end"):
-    """The search is complete; `best` is the trial with the best score, None if no trial has one."""
+    """The search is complete; `best` is the trial with the best score, None if no trial has one.
+
+    `score` is that of its best checkpoint by `evaluate.samples`, as checkpoints keep it; None without `tune.samples`.
+    """
 
     best: str | None = None
+    score: dict[str, Any] | None = None
 
 
 Ending = Finished | Stopped | Failed

@@ -4,7 +4,7 @@ import math
 import statistics
 from typing import Any
 
-from ganrun.telemetry.messages import SearchRecord, TrialExploit, TrialReport
+from ganrun.telemetry.messages import SearchEnded, SearchRecord, TrialExploit, TrialReport
 from ganrun.tuning.population import Population
 
 
@@ -17,6 +17,10 @@ def describe_record(record: SearchRecord) -> str:
         case TrialExploit(before=before, after=after):
             moved = ", ".join(f"{key} {_figure(before[key])} -> {_figure(after[key])}" for key in after)
             return f"{record.images:>11,} images  trial {record.trial} continues from a copy of {record.donor}: {moved}"
+        case SearchEnded(best=best, score=score) if score:
+            values = {score["name"]: score["value"], **score["metrics"]}
+            told = ", ".join(f"{name} {_figure(value)}" for name, value in values.items())
+            return f"the best checkpoint, of trial {best}: {told}"
         case _:
             return ""
 

@@ -8,7 +8,8 @@ from ganrun.tuning.population import Segment
 
 
 def trial_config(search: RunSpec, trial: str, values: Values) -> RunSpec:
-    """Return the run of a trial, with its own seed and a checkpoint at every score."""
+    """Return the run of a trial, with its own seed, scores of `tune.samples`, and a checkpoint at every score."""
+    assert search.tune is not None
     run = search.run.model_copy(
         update={
             "storage": f"{search.run.uri}/trials",
@@ -20,7 +21,8 @@ def trial_config(search: RunSpec, trial: str, values: Values) -> RunSpec:
     if not every or scored % every:
         every = scored
     checkpoint = search.checkpoint.model_copy(update={"every_images": every})
-    return with_values(search.model_copy(update={"run": run, "checkpoint": checkpoint}), values)
+    evaluate = search.evaluate.model_copy(update={"samples": search.tune.samples or search.evaluate.samples})
+    return with_values(search.model_copy(update={"run": run, "checkpoint": checkpoint, "evaluate": evaluate}), values)
 
 
 def schedule_config(search: RunSpec, lineage: Sequence[Segment]) -> RunSpec:

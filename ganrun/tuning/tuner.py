@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import uuid
+from collections.abc import Callable
 from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,10 @@ from ganrun.config.run_spec import RunSpec
 from ganrun.errors import RunError
 from ganrun.ray_backend import launch
 from ganrun.ray_backend.cluster import in_thread, ray_cluster
+from ganrun.ray_backend.evaluation_tasks import begin_score
 from ganrun.ray_backend.head_watch import HeadWatch
 from ganrun.storage import Storage, for_ray, open_storage
-from ganrun.telemetry.messages import Command, SearchEnded
+from ganrun.telemetry.messages import Command, SearchEnded, TrialReport
 from ganrun.tuning import trainable
 from ganrun.tuning.population import Population
 from ganrun.tuning.records import append_records
@@ -99,8 +101,39 @@ def _run(
     if FINISHED not in states.values():
         raise RunError(f"all trials failed; the first: {scheduler.why}")
     best = population.best()
-    append_records(storage, [SearchEnded(best.trial if best else None)])
+    score = _last_score(config, best, watch, lambda: stop.is_set() or head.lost) if best else None
+    ended = SearchEnded(best.trial if best else None, score)
+    append_records(storage, [ended])
+    watch.record(ended)
     return "finished"
+
+
+def _last_score(
+    config: RunSpec, best: TrialReport, watch: "SearchObserver", stop: Callable[[], bool]
+) -> dict[str, Any] | None:
+    """Score the best checkpoint by `evaluate.samples`.
+
+    Returns:
+        The score as checkpoints keep it; None if it failed, if `stop` became true, or without `tune.samples`.
+    """
+    import ray
+
+    assert config.tune is not None
+    assert best.checkpoint is not None
+    if config.tune.samples in (None, config.evaluate.samples):
+        return None
+    task = begin_score(f"{config.run.uri}/trials/{best.trial}", config.evaluate, config.cluster, best.checkpoint)
+    while not ray.wait([task], timeout=LISTEN_SECONDS)[0]:
+        if stop():
+            ray.cancel(task, force=True)
+            return None
+    try:
+        score: dict[str, Any] = ray.get(task)[0]
+    except Exception as error:  # Any failure of the task.
+        why = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        watch.write_line(f"the best checkpoint has no score of evaluate.samples: {why}")
+        return None
+    return score
 
 
 def tuner_of(config: RunSpec, scheduler: "Scheduler", boxes: dict[str, Any]) -> Any:

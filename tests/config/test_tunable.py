@@ -58,9 +58,19 @@ def test_a_trial_saves_where_it_is_scored(values):
     assert parse(trial.to_yaml().encode(), "x") == trial
 
 
+def test_a_trial_is_scored_by_as_many_samples_as_the_search_says(values):
+    config = search(values, samples=6)
+    assert config.evaluate.samples == 12
+    trial = trial_config(config, "00", {})
+    assert trial.evaluate.samples == 6
+    assert parse(trial.to_yaml().encode(), "x") == trial
+    assert trial_config(search(values), "00", {}).evaluate.samples == 12
+
+
 def test_all_faults_come_at_once_by_name(values, tmp_path):
     values["tune"] = {
         "perturb_every_images": 70,
+        "samples": 3_000,
         "metric": "kid",
         "mutations": {
             "model.width": {"choice": [4, 8]},
@@ -79,6 +89,7 @@ def test_all_faults_come_at_once_by_name(values, tmp_path):
     for part in (
         "train.total_images: 240 is no multiple of tune.perturb_every_images: 70",
         "evaluate.every_images: 0, but at tune.perturb_every_images: 70 each trial needs a score",
+        "tune.samples: 3000, but the last score has evaluate.samples: 2000",
         "tune.metric: kid is not computed; allowed: distance; add it to evaluate.metrics",
         "tune.mutations.model.width: structural",
         "tune.mutations.data.batch_size: structural",

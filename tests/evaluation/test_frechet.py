@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-from ganrun.evaluation.frechet import frechet_distance, gaussian_distance
+from ganrun.evaluation.frechet import _root, frechet_distance, gaussian_distance
 from ganrun.evaluation.moments import FeatureMoments
 from tests.evaluation.making import clouds, statistics_of
 
@@ -45,6 +45,14 @@ def test_agrees_with_constant_and_repeated_features() -> None:
         features[:, 3], features[:, 4], features[:, 6] = 0.7, 0, features[:, 5]
     ours = frechet_distance(statistics_of(real), statistics_of(fake))
     assert ours == pytest.approx(torch_fidelity_distance(real, fake), rel=1e-6)
+
+
+def test_the_root_of_a_covariance_of_few_samples_is_narrow() -> None:
+    _, features = clouds(100, 256)
+    covariance = statistics_of(features).covariance
+    root = _root(covariance)
+    assert root.shape == (256, 99)
+    torch.testing.assert_close(root @ root.T, covariance, rtol=0, atol=1e-13 * float(covariance.trace()))
 
 
 def test_one_side_singular() -> None:

@@ -94,6 +94,14 @@ def test_a_task_finds_what_the_workers_would_and_best_json_follows_it(values, tm
     assert (run_folder(config) / "checkpoints" / best["checkpoint"] / "manifest.json").exists()
 
 
+def test_a_task_scores_by_as_many_samples_as_it_is_asked_for(values):
+    config = config_of(values, train__total_images=60, evaluate__samples=20)
+    train_with(config, StopAt())
+    (checkpoint,) = Folder(run_folder(config)).list("checkpoints")
+    score, picture = scores._score(config.run.uri, (), 1, checkpoint, 6)
+    assert (score["name"], picture) == ("Fréchet distance (efficientnet-lite0, n=6)", None)
+
+
 class Crashing(Answering):
     """One that says of the first checkpoint that it is the best there can be, and dies later."""
 

@@ -49,7 +49,7 @@ def test_the_population_is_what_the_lines_say_but_for_one_that_was_cut_off(begun
     storage.append("search.jsonl", b'{"kind": "report", "tri')
     terminate_last_line(storage)
     append_records(storage, [SearchEnded()])
-    assert storage.read("search.jsonl").splitlines()[-1].endswith(b'"kind": "end", "best": null}')
+    assert storage.read("search.jsonl").splitlines()[-1].endswith(b'"kind": "end", "best": null, "score": null}')
     population = read_population(config, storage)
     assert population.decided == 1
     assert population.reported("03") == 2

@@ -6,10 +6,21 @@ import pytest
 
 from ganrun.errors import UserError
 from ganrun.storage import Folder
-from ganrun.telemetry.messages import Exploit, Failed, Finished, ScoreTaken, Stopped, WorkersStarted
+from ganrun.telemetry.messages import (
+    Exploit,
+    Failed,
+    Finished,
+    ScoreTaken,
+    SearchEnded,
+    Stopped,
+    TrialReport,
+    WorkersStarted,
+)
+from ganrun.tuning import tuner
 from ganrun.tuning.records import read_population
 from ganrun.tuning.scheduler import Scheduler
 from ganrun.tuning.searcher import SearchEnd, TrialQueue
+from ganrun.tuning.summary import describe_record
 from tests.tuning.making import exploited, search, written
 
 
@@ -239,3 +250,39 @@ def test_a_search_that_goes_on_leaves_those_alone_that_are_done(running, monkeyp
     assert again.scheduler.states() == {"00": "finished", "01": "pending"}
     again.start("01")
     assert again.queue.suggest("id") is None
+
+
+SCORE = {"name": "FID-12", "value": 7.25, "samples": 12, "metrics": {"kid": 0.5}}
+BEST = TrialReport("01", 2, 120, 3.0, "000000000120-0001")
+
+
+def test_the_best_checkpoint_is_scored_once_more_by_all_samples(values, monkeypatch):
+    config, asked = search(values, samples=6), []
+    monkeypatch.setattr(tuner, "begin_score", lambda *about: asked.append(about))
+    monkeypatch.setattr("ray.wait", lambda tasks, timeout: (tasks, []))
+    monkeypatch.setattr("ray.get", lambda task: (SCORE, None))
+    assert tuner._last_score(config, BEST, Quiet(), lambda: False) == SCORE
+    (uri, evaluate, cluster, checkpoint) = asked.pop()
+    assert (uri, checkpoint) == (f"{config.run.uri}/trials/01", BEST.checkpoint)
+    assert (evaluate.samples, cluster) == (12, config.cluster)
+    told = describe_record(SearchEnded("01", SCORE))
+    assert told == "the best checkpoint, of trial 01: FID-12 7.25, kid 0.5"
+    assert tuner._last_score(search(values), BEST, Quiet(), lambda: False) is None
+    assert asked == []
+    assert describe_record(SearchEnded("01")) == ""
+
+
+def test_a_search_ends_without_that_score_too(values, monkeypatch):
+    def fail(task):
+        raise RuntimeError
+
+    config, watch, cancelled = search(values, samples=6), Quiet(), []
+    monkeypatch.setattr(tuner, "begin_score", lambda *about: "task")
+    monkeypatch.setattr("ray.wait", lambda tasks, timeout: (tasks, []))
+    monkeypatch.setattr("ray.get", fail)
+    assert tuner._last_score(config, BEST, watch, lambda: False) is None
+    assert watch.said == ["the best checkpoint has no score of evaluate.samples: RuntimeError"]
+    monkeypatch.setattr("ray.wait", lambda tasks, timeout: ([], tasks))
+    monkeypatch.setattr("ray.cancel", lambda task, force: cancelled.append(task))
+    assert tuner._last_score(config, BEST, watch, lambda: True) is None
+    assert cancelled == ["task"]

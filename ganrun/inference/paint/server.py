@@ -27,7 +27,7 @@ from ganrun.telemetry.protocol import Address
 PAGE = {
     "/": ("paint.html", "text/html"),
     "/paint.css": ("paint.css", "text/css"),
-    **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in ("paint", "pad", "server", "colours", "walk")},
+    **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in ("paint", "pad", "server", "palette", "walk")},
 }
 EDIT_BYTES, PICTURE_BYTES = 12 * 2**20, 32 * 2**20
 """Size limits of an edit and of a picture."""

@@ -1,7 +1,7 @@
 // The page: what is drawn goes to the run, and what the run makes of it comes back.
 
-import { frequent, hex, pixels } from "./colours.js";
 import { Pad } from "./pad.js";
+import { Palette } from "./palette.js";
 import { Server } from "./server.js";
 import { Walk } from "./walk.js";
 
@@ -18,6 +18,7 @@ let seed = 0;
 let wanted = false; // Another edit is due once that in progress is done.
 let busy = null; // AbortController of the edit in progress.
 const before = []; // For undo.
+let palette = null;
 
 if (about) start();
 
@@ -34,10 +35,10 @@ function show(image, png) {
 function start() {
   $("#run").textContent = about.run;
   document.title = `${about.run}: ganrun paint`;
-  window.pad = new Pad($("#pad"), about.size, { begin, stroke, pick });
+  window.pad = new Pad($("#pad"), about.size, { begin, stroke, pick: (x, y) => palette.pick(x, y) });
+  palette = new Palette(about, window.pad);
   for (const each of document.querySelectorAll("[name=tool]")) each.onchange = () => (window.pad.tool = each.value);
   $("#width").oninput = () => (window.pad.width = Number($("#width").value));
-  $("#colour").oninput = () => colour($("#colour").value);
   $("#undo").onclick = undo;
   $("#clear").onclick = () => {
     remember();
@@ -64,8 +65,6 @@ function start() {
     translate: "Draw here. The drawing is translated as you draw.",
     fill: "Bring a picture, and erase what is to be filled.",
   }[about.kind];
-  colour("#000000");
-  swatches();
   if (searches) startSearching();
   say("ready");
 }
@@ -142,7 +141,7 @@ function take(result, fresh = true) {
   $("#found").textContent = known ? `Distance from the strokes: ${now.error.toFixed(3)}` : now ? "" : "Nothing yet";
   for (const id of ["save", "saveLatent", "from", "to"]) $(`#${id}`).disabled = !now;
   press();
-  swatches();
+  palette.offer();
 }
 
 function remember() {
@@ -236,7 +235,7 @@ async function bring(file) {
     image.src = `data:image/png;base64,${picture}`;
     await image.decode();
     window.pad.lay(image);
-    swatches(image);
+    palette.offer(image);
     if (searches) {
       base = null;
       const found = await send({ seconds: LONGER, perceptual: about.perceptual ? 0.1 : 0 });
@@ -262,42 +261,6 @@ async function open(file) {
   window.pad.clear();
   take({ ...end, run: about.run, space: point.space, image: found.images[0] });
   say(`${file.name} is opened`);
-}
-
-function colour(value) {
-  window.pad.colour = value;
-  $("#colour").value = value;
-  for (const each of $("#swatches").children) each.setAttribute("aria-pressed", String(each.title === value));
-}
-
-async function backdrop() {
-  if ($("#backdrop").hidden) return null;
-  await $("#backdrop").decode();
-  return $("#backdrop");
-}
-
-async function pick(x, y) {
-  const data = pixels(about.size, [await backdrop(), $("#pad")]);
-  const at = 4 * (Math.floor(y * about.size) * about.size + Math.floor(x * about.size));
-  colour(hex(data.slice(at, at + 3)));
-  $("[value=brush]").click();
-}
-
-// The most frequent colours of the picture, with black and white.
-async function swatches(image = null) {
-  const often = frequent(pixels(about.size, [image ?? (await backdrop()), $("#pad")]));
-  const greys = about.channels === 1 ? ["#404040", "#808080", "#c0c0c0"] : ["#d32f2f", "#f9a825", "#388e3c", "#1976d2"];
-  const all = [...new Set(["#000000", "#ffffff", ...greys, ...often])].slice(0, 11);
-  $("#swatches").replaceChildren(
-    ...all.map((value) => {
-      const button = document.createElement("button");
-      Object.assign(button, { type: "button", title: value, onclick: () => colour(value) });
-      button.style.background = value;
-      button.setAttribute("aria-label", `Colour ${value}`);
-      return button;
-    }),
-  );
-  colour(window.pad.colour);
 }
 
 function save(name, url) {
