@@ -34,7 +34,7 @@ class AdaptiveAugmentation(nn.Module):
         probability: p, if it is not to adapt; 0: it adapts.
     """
 
-    watches = "augmentation/sign"
+    watches = "logit_sign/real"
     strength: Tensor
     signs: Tensor
     turns: Tensor

@@ -8,6 +8,7 @@ from ganrun.training.collapse import CollapseDetector
 GOOD = {"loss/discriminator": 1.0, "logit/real": 1.0, "logit/fake": -1.0, "gradient_norm/generator": 1.0}
 SIGNS = {
     "discriminator_saturated": {"loss/discriminator": 0.0199},
+    "discriminator_winning": {"logit_sign/real": 0.901},
     "gradient_vanished": {"gradient_norm/generator": 0.99e-6},
     "gradient_exploded": {"gradient_norm/generator": 1.01e4},
 }
@@ -32,6 +33,7 @@ def test_a_sign_holds_after_five_ticks_in_a_row_and_while_they_last(symptom):
         {"loss/discriminator": -3.0, "logit/real": 5.0, "logit/fake": -5.0},  # a critic that does well
         {"loss/discriminator": 0.01, "logit/real": -1.0, "logit/fake": 1.0},
         GOOD | {"loss/discriminator": 0.02},
+        GOOD | {"logit_sign/real": 0.9},
         GOOD | {"gradient_norm/generator": 1e-6},
         GOOD | {"gradient_norm/generator": 1e4},
         {"loss/generator": 0.01},  # a game without a discriminator
