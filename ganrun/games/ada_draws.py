@@ -201,18 +201,18 @@ class Recipe:
         self.side = 3 if channels == 3 else 1
         self.uniforms = [draw for draw in self.draws.values() if draw.law != "bell"]
         self.whole = sum(draw.law == "whole" for draw in self.uniforms)
-        to = {"device": device, "dtype": dtype}
+        tensor = functools.partial(torch.tensor, device=device, dtype=dtype)
         low, width = zip(*(_range(draw, size) for draw in self.uniforms), strict=True) if self.uniforms else ((), ())
-        self.low, self.width = torch.tensor(low, **to), torch.tensor(width, **to)
-        self.exponents = torch.tensor([0.5 if name in ROTATIONS else 1.0 for name in self.transforms], **to)
+        self.low, self.width = tensor(low), tensor(width)
+        self.exponents = tensor([0.5 if name in ROTATIONS else 1.0 for name in self.transforms])
         columns = [self.transforms.index(draw.transform) for draw in self.draws.values()]
         self.columns = torch.tensor(columns, device=device, dtype=torch.int64)
         terms = [*_flat(geometry_terms()), *_flat(colour_terms(channels)), light()]
         self.terms = len(terms)
         rows = [(term.angle, term.phase) for term in terms] + [(term.log, term.level) for term in terms]
         rows += [(weights, 0.0) for weights in scales(size)]
-        self.weights = torch.tensor([[weights.get(name, 0.0) for name in self.draws] for weights, _ in rows], **to)
-        self.constants = torch.tensor([constant for _, constant in rows], **to)
+        self.weights = tensor([[weights.get(name, 0.0) for name in self.draws] for weights, _ in rows])
+        self.constants = tensor([constant for _, constant in rows])
 
     def draw(self, strength: Tensor, count: int, noise: KeyedNoise, name: str) -> Drawn:
         """Draw what is done to `count` images, each transform with probability p.
@@ -233,11 +233,11 @@ class Recipe:
         return self._drawn(applied, sums)
 
     def _drawn(self, applied: Tensor, sums: Tensor) -> Drawn:
-        angles, logs, rest = sums.split([self.terms, self.terms, sums.shape[1] - 2 * self.terms], 1)
+        angles, logs, rest = sums.split_with_sizes([self.terms, self.terms, sums.shape[1] - 2 * self.terms], 1)
         terms = angles.cos() * logs.exp()
         linear = terms[:, :16].view(-1, 4, 4).sum(2).view(-1, 2, 2)
         colour = terms[:, 16:-1].view(len(terms), self.side**2, -1).sum(2).view(-1, self.side, self.side)
-        whole, slip, cut, brightness, bands, grain = rest.split([2, 2, 2, 1, 4, 1], 1)
+        whole, slip, cut, brightness, bands, grain = rest.split_with_sizes([2, 2, 2, 1, 4, 1], 1)
         offset = torch.addcmul(whole, linear[:, :, 0], slip[:, :1])
         offset = torch.addcmul(offset, linear[:, :, 1], slip[:, 1:])
         glow = (brightness * terms[:, -1:]).view(-1, 1, 1)

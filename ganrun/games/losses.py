@@ -69,9 +69,7 @@ hinge = AdversarialLoss(
 )
 
 # Arjovsky et al. 2017 (arXiv:1701.07875), algorithm 1, as losses; the discriminator must be kept Lipschitz.
-wasserstein = AdversarialLoss(
-    lambda real, fake: fake.mean() - real.mean(), lambda fake: -fake.mean(), boundary=None
-)
+wasserstein = AdversarialLoss(lambda real, fake: fake.mean() - real.mean(), lambda fake: -fake.mean(), boundary=None)
 
 # Jolicoeur-Martineau 2018 (arXiv:1807.00734), the relativistic standard GAN: x[i] is paired with x'[i]; D maximises
 # D(x) - D(x') and G minimises it. With penalties R1 and R2 it is the objective of R3GAN (Huang et al. 2024,

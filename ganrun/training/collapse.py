@@ -5,10 +5,10 @@ A symptom is reported once its rule was true at TICKS consecutive ticks. The rul
     discriminator_saturated   0 <= loss < 0.02 and the mean logit of real images exceeds that of fake ones: the
                               cross-entropy, least-squares and hinge losses vanish where the discriminator separates
                               all images and has no gradient left. (A critic's loss falls below 0 as it learns.)
-    discriminator_winning     r = E sign(D(x)) of real images exceeds 0.9: D knows almost each real image, of which those
-                              that it was shown are a part, so what it tells the generator is about these images and
-                              not about what is real. ADA (arXiv:2006.06676, eq. 1) keeps r at 0.6. Critics and
-                              relativistic losses have no r.
+    discriminator_winning     r = E sign(D(x)) over real images exceeds 0.9: D knows almost each of them, because it
+                              learns too fast or has learnt them by heart, and what it tells the generator says little
+                              of what is real. ADA (arXiv:2006.06676, eq. 1) keeps r at 0.6. Critics and relativistic
+                              losses have no r.
     gradient_vanished         a player's gradient norm is below 1e-6
     gradient_exploded         a player's gradient norm is above 1e4
 """

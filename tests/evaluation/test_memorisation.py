@@ -50,6 +50,9 @@ class Shown:
     def truth(self, start, count):
         return None
 
+    def later(self, start, images):
+        return []
+
 
 def as_generated(reals, count):
     return Shown(reals.images(0, count).float() / 127.5 - 1)
@@ -103,7 +106,8 @@ def test_it_is_mann_and_whitneys_statistic_of_brute_force_distances(reals, gener
 
     def distances(images):
         pixels = images if images.dtype == torch.uint8 else ((images + 1) * 127.5).round().to(torch.uint8)
-        features, of_training = (extractor.extract(each)[0].double() for each in (pixels, training.images(0, training.samples)))
+        shown = training.images(0, training.samples)
+        features, of_training = (extractor.extract(each)[0].double() for each in (pixels, shown))
         return (features[:, None] - of_training).square().sum(2).sqrt().amin(1).numpy()
 
     of_generated, of_held_out = distances(half.all), distances(reals.images(0, SAMPLES))
@@ -151,22 +155,12 @@ def test_held_out_images_may_be_another_data_set(data_folder, generators, tmp_pa
 # In training, and as a picture.
 
 
-@pytest.fixture
-def config(values, extractor):
-    values["evaluate"] = {
-        "every_images": 24,
-        "samples": 20,
-        "held_out_share": 0.25,
-        "extractor": str(extractor),
-        "metrics": ["memorisation"],
-    }
-    return config_of(values, train__total_images=24, train__tick_images=12)
-
-
-def test_two_workers_find_what_one_finds_and_the_command_the_same(config, values, tmp_path, capsys):
+def test_two_workers_find_what_one_finds_and_the_command_the_same(values, extractor, tmp_path, capsys):
+    settings = {"every_images": 24, "samples": 20, "held_out_share": 0.25, "metrics": ["memorisation"]}
+    values |= {"evaluate": settings | {"extractor": str(extractor)}}
     found = []
     for workers in (1, 2):
-        config = config_of(config.model_dump(by_alias=True), run__name=f"by{workers}")
+        config = config_of(values, run__name=f"by{workers}", train__total_images=24, train__tick_images=12)
         run_ranks(config, workers, tmp_path / f"meeting{workers}")
         (file,) = (run_folder(config) / "metrics").iterdir()
         found += [json.loads(line) for line in file.read_text().splitlines() if "memorisation" in line]

@@ -158,7 +158,8 @@ def test_the_strength_follows_the_mean_over_the_slots_of_what_the_discriminator_
 def test_without_adaptive_augmentation_nothing_is_tracked(values):
     state = play_of(values)
     assert state.game.trackers == {}
-    assert turn(state, 0, state.normalise({"image": bytes_of(1)})).parts.keys() == {"logit/real", "logit/fake", "logit_sign/real"}
+    parts = turn(state, 0, state.normalise({"image": bytes_of(1)})).parts
+    assert parts.keys() == {"logit/real", "logit/fake", "logit_sign/real"}
 
 
 # Labels.
