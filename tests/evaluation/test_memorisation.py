@@ -66,11 +66,13 @@ def reals(data_folder):
 
 @pytest.fixture(scope="module")
 def generators(reals):
-    noise = torch.rand(SAMPLES, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    # Blocks of black and white, as far as can be from the blocks of greys of the data.
+    noise = torch.rand(SAMPLES, 1, 4, 4, generator=torch.Generator().manual_seed(0)) - 0.5
+    noise = noise.sign().repeat_interleave(4, 2).repeat_interleave(4, 3)
     return {
         "copies": as_generated(reals.trained_on(10_000), SAMPLES),
         "held out": as_generated(reals, SAMPLES),
-        "noise": Shown(noise.sign()),
+        "noise": Shown(noise),
     }
 
 
@@ -145,8 +147,9 @@ def test_without_held_out_images_it_is_refused_in_one_line(data_folder, generato
 
 
 def test_held_out_images_may_be_another_data_set(data_folder, generators, tmp_path):
-    write_data(tmp_path / "other", sizes=(40,))
-    data = open_scored(open_data(str(data_folder)), EvaluateConfig(shards=str(tmp_path / "other")), SAMPLES)
+    write_data(tmp_path / "other", sizes=(sum(SIZES), 40))  # The first shard has the images of the data set.
+    other = EvaluateConfig(shards=str(tmp_path / "other" / "000001.tar"))
+    data = open_scored(open_data(str(data_folder)), other, SAMPLES)
     reals = RealImages(data, SAMPLES, IMAGE)
     assert reals.trained_on(10_000).samples == sum(SIZES)
     assert scored(generators["copies"], reals, tmp_path).metrics["memorisation"] > 0.9

@@ -1,7 +1,12 @@
 """The stated signs of collapse."""
 
-import pytest
+import json
+from pathlib import Path
 
+import pytest
+import torch
+
+from ganrun.config.registry import LOSSES
 from ganrun.telemetry.symptoms import ADVICE
 from ganrun.training.collapse import CollapseDetector
 
@@ -42,3 +47,30 @@ def test_a_sign_holds_after_five_ticks_in_a_row_and_while_they_last(symptom):
 def test_what_looks_alike_is_none(values):
     collapse_detector = CollapseDetector()
     assert [collapse_detector.update(values) for _ in range(10)] == [()] * 10
+
+
+CURVES = Path(__file__).parent.parent / "data" / "collapse"
+"""Curves of small DCGANs on the garments of the package: won.jsonl, whose discriminator learns at 40 times the rate of
+the generator, and fair.jsonl, with equal rates."""
+
+
+@pytest.mark.parametrize(("name", "tick"), [("won", 5), ("fair", None)])
+def test_recorded_curves_of_runs_that_failed_are_found_and_others_are_not(name, tick):
+    detector = CollapseDetector()
+    lines = [json.loads(line) for line in (CURVES / f"{name}.jsonl").read_text().splitlines()]
+    found = ["discriminator_winning" in detector.update(line) for line in lines]
+    assert len(found) > 5
+    assert (found.index(True) + 1 if any(found) else None) == tick
+    assert sum(found) == (len(found) - tick + 1 if tick else 0)
+
+
+@pytest.mark.parametrize("loss", ["relativistic", "wasserstein"])
+def test_losses_whose_logits_have_no_sign_have_no_sign_rate(loss):
+    assert LOSSES[loss].sign(torch.ones(4)) is None
+
+
+def test_the_sign_rate_is_that_beside_the_boundary_of_the_loss():
+    logits = torch.tensor([0.2, 0.4, 0.6, -1.0])
+    assert LOSSES["hinge"].sign(logits) == 0.5
+    assert LOSSES["non_saturating"].sign(logits) == 0.5
+    assert LOSSES["least_squares"].sign(logits) == -0.5  # Its targets are 0 and 1.
