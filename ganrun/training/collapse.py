@@ -5,7 +5,7 @@ A symptom is reported once its rule was true at TICKS consecutive ticks. The rul
     discriminator_saturated   0 <= loss < 0.02 and the mean logit of real images exceeds that of fake ones: the
                               cross-entropy, least-squares and hinge losses vanish where the discriminator separates
                               all images and has no gradient left. (A critic's loss falls below 0 as it learns.)
-    discriminator_winning     r = E sign(D(x)) over real images exceeds 0.9: D knows almost each of them, because it
+    discriminator_winning     r = E sign(D(x)) over real images exceeds 0.98: D knows 99 of 100 of them, because it
                               learns too fast or has learnt them by heart, and what it tells the generator says little
                               of what is real. ADA (arXiv:2006.06676, eq. 1) keeps r at 0.6. Critics and relativistic
                               losses have no r.
@@ -19,7 +19,7 @@ from ganrun.telemetry.series import GRADIENT_NORM, LOGIT, LOGIT_SIGN, LOSS
 from ganrun.telemetry.symptoms import ADVICE
 
 TICKS = 5
-SATURATED_LOSS, WINNING_SIGN, VANISHED_NORM, EXPLODED_NORM = 0.02, 0.9, 1e-6, 1e4
+SATURATED_LOSS, WINNING_SIGN, VANISHED_NORM, EXPLODED_NORM = 0.02, 0.98, 1e-6, 1e4
 
 
 class CollapseDetector:
