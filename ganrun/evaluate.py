@@ -21,6 +21,7 @@ EXAMPLES = """examples:
   ganrun evaluate runs/quickstart --samples 50000 --extractor inception-v3-compat --json     FID
   ganrun evaluate runs/quickstart/checkpoints/000000150016-0001 --data data/held-out
   ganrun evaluate --images pictures --data data/held-out            a folder of pictures, from any program
+  ganrun evaluate runs/quickstart --metrics memorisation --nearest nearest.png
 
 Scores are comparable only if extractor, resize filter and number of samples are the same."""
 ALIASES = ("fid", FRECHET_DISTANCE.key)
@@ -51,6 +52,11 @@ def main(arguments: list[str] | None = None) -> int:
         "--classifier-accuracy",
         action="store_true",
         help="train a classifier on generated images and report its accuracy on real ones, 0 to 1",
+    )
+    add(
+        "--nearest",
+        metavar="FILE",
+        help="PNG of generated images beside the training images nearest to them, and of held-out ones beside theirs",
     )
     add("--json", action="store_true", help="one JSON object on stdout and nothing else")
     return command.run(command.parse(parser, arguments), _main)

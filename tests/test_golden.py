@@ -27,6 +27,8 @@ WIDE = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 RELATIVE, ABSOLUTE = (1e-6, 1e-7) if WIDE else (2e-3, 1e-5)
 """Processors round differently, in the last digits of float64, and 20 rounds make more of it: up to 2e-8 was seen.
 Those without AVX2 draw first weights that differ in the last digit of float32: up to 2e-4."""
+SINCE = ("logit_sign",)
+"""Columns that came after the recordings; what they say follows from the logits."""
 TIMED = (
     *("time", "seconds/", "images_per_second", "data_wait_ratio", "round_seconds", "rank_round_seconds/"),
     "shard_bytes",
@@ -57,7 +59,7 @@ def curve(run: Path) -> list[dict[str, float]]:
     """Return all lines of metrics of a run, without timings."""
     text = "".join(file.read_text() for file in sorted((run / "metrics").iterdir()))
     lines = map(json.loads, text.splitlines())
-    return [{recorded(key): line[key] for key in line if not key.startswith(TIMED)} for line in lines]
+    return [{recorded(key): line[key] for key in line if not key.startswith((*TIMED, *SINCE))} for line in lines]
 
 
 def summary(tensors: dict[str, Tensor]) -> dict[str, dict[str, float]]:

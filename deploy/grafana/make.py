@@ -96,6 +96,7 @@ def run_rows() -> Rows:
         "Does it learn?": [
             curve("Losses", "loss"),
             curve("Discriminator's logit of real and generated images", "logit"),
+            curve("Sign of the discriminator's logits of real images", "logit_sign").min(-1).max(1),
             curve("Gradient norms", "gradient_norm").logarithmic(),
             curve("Fréchet distance", "frechet_distance"),
             curve("Distance from a mixture whose modes are known", "mode_distance").min(0).max(1),

@@ -49,7 +49,8 @@ def describe_data(data: DataConfig, evaluate: EvaluateConfig) -> str:
     scored = open_scored(whole, evaluate, 0, PATIENCE_SECONDS)
     held_out = f"{scored.samples:,} held out ({scored.held_out_by})" if scored.held_out_by else "none held out"
     mirrored = " with their mirror images" if data.mirror else ""
-    return f"{trained_on.samples:,} samples to train on{mirrored}, {held_out}"
+    note = "; data.mirror is wrong for writing, and where words or labels name left and right" if data.mirror else ""
+    return f"{trained_on.samples:,} samples to train on{mirrored}, {held_out}{note}"
 
 
 def _check_homes(config: Config) -> None:

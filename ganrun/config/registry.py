@@ -252,6 +252,7 @@ SCORES = Registry(
         "inception_score": f"{_FEATURE_SCORES}:InceptionScore",
         "class_frechet_distance": f"{_FEATURE_SCORES}:ClassFrechetDistance",
         "classes_hit": f"{_FEATURE_SCORES}:ClassesHit",
+        "memorisation": "ganrun.evaluation.memorisation:Memorisation",
         "modes": "ganrun.evaluation.stacked_modes:StackedModes",
         "bits_per_dimension": "ganrun.evaluation.bits_per_dimension:BitsPerDimension",
         "duality_gap": "ganrun.evaluation.duality_gap:duality_gap",

@@ -158,6 +158,14 @@ class ObjectiveConfig(Section):
     """Probability of ADA's transforms if it is fixed or has a schedule, in place of ada_target; 0: none."""
     ada_target: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
     """Target of adaptive augmentation (ADA) for the mean of sign(D(real)), 0.6 in the paper; 0: no ADA."""
+    ada_transforms: Annotated[
+        tuple[Literal["blit", "geometric", "color", "filter", "noise", "cutout"], ...],
+        BeforeValidator(listed),
+        Field(min_length=1, json_schema_extra=FIXED),
+    ] = ("blit", "geometric", "color")
+    """Groups of ADA's transforms: blit (mirror images, quarter turns, shifts by whole pixels), geometric (scale,
+    rotation, stretch, shift), color (brightness, contrast, inversion, hue, saturation), filter (octaves of
+    frequencies), noise, cutout."""
     ada_images: Annotated[Count, Field(json_schema_extra=FIXED)] = 500_000
     """Real images over which the strength of ADA can rise from 0 to 1."""
 

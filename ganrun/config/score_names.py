@@ -18,6 +18,7 @@ HIGHER_IS_BETTER = {
     "inception_score": True,
     "class_frechet_distance": False,
     "classes_hit": True,
+    "memorisation": False,
     "modes_covered": True,
     "mode_kl": False,
     "high_quality_share": True,

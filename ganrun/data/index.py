@@ -144,6 +144,7 @@ class DataSet:
         part: the samples that are read.
         held_out_by: setting that keeps these samples out of training, for the provenance of scores; None: none does.
         mirror: True if each sample of the part is followed by its mirror image.
+        held_out_of: what a run trains on that is scored on these samples, without mirror images; None: unknown.
     """
 
     index: Index
@@ -151,6 +152,7 @@ class DataSet:
     part: Part = WHOLE
     held_out_by: str | None = None
     mirror: bool = False
+    held_out_of: "DataSet | None" = None
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -165,7 +167,7 @@ class DataSet:
     @property
     def whole(self) -> "DataSet":
         """The data set with all samples, without mirror images."""
-        return replace(self, part=WHOLE, held_out_by=None, mirror=False)
+        return replace(self, part=WHOLE, held_out_by=None, mirror=False, held_out_of=None)
 
     def trained_on(self, held_out_share: float, mirror: bool = False) -> "DataSet":
         """Return the part that is not held out, with the mirror images of this part alone if `mirror` is True."""

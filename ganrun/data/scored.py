@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from ganrun.config.schema import EvaluateConfig
 from ganrun.data.held_out import Part
-from ganrun.data.index import DataSet, Index, open_data
+from ganrun.data.index import DataSet, open_data
 from ganrun.errors import UserError
 from ganrun.storage import PATIENCE_SECONDS
 
@@ -29,7 +29,7 @@ def open_scored(
         UserError: fewer samples are held out than a score asks for, or none at all; or see `open_data`.
     """
     if settings.shards is not None:
-        found = _open_other(settings.shards, patience_seconds, data.index)
+        found = _open_other(settings.shards, patience_seconds, data)
     elif settings.held_out_share:
         found = _hold_out(data, settings.held_out_share)
     else:
@@ -42,15 +42,21 @@ def open_scored(
     return found
 
 
-def _open_other(shards: str | list[str], patience_seconds: float, like: Index) -> DataSet:
+def _open_other(shards: str | list[str], patience_seconds: float, data: DataSet) -> DataSet:
     uris = [shards] if isinstance(shards, str) else shards
-    crop = like.image_size if like.stored_size else None
+    crop = data.index.image_size if data.index.stored_size else None
     found = open_data(uris, patience_seconds, "evaluate.shards", crop)
-    return replace(found, held_out_by=f"evaluate.shards={','.join(uris)} sha256:{found.index.fingerprint[:12]}")
+    held_out_by = f"evaluate.shards={','.join(uris)} sha256:{found.index.fingerprint[:12]}"
+    return replace(found, held_out_by=held_out_by, held_out_of=data)
 
 
 def _hold_out(data: DataSet, share: float) -> DataSet:
-    found = replace(data, part=Part(share, held_out=True), held_out_by=f"evaluate.held_out_share={share}")
+    found = replace(
+        data,
+        part=Part(share, held_out=True),
+        held_out_by=f"evaluate.held_out_share={share}",
+        held_out_of=data.trained_on(share),
+    )
     if not found.samples:
         largest = max(shard.samples for shard in data.index.shards)
         raise UserError(

@@ -50,7 +50,7 @@ class DualityGap(Score):
         settings: section `evaluate.duality_gap`.
     """
 
-    of_networks = True
+    of_networks = on_request = True
 
     def __init__(self, settings: DualityGapConfig) -> None:
         self.settings, self._classifies, self._about = settings, False, ""

@@ -88,7 +88,8 @@ class ClassesHit(FeatureScore):
         """Return the number of classes."""
         if features.real_labels is None:
             raise ValueError("the data has no labels")
-        hit = features.real_labels[nearest(features.real, features.fake).cpu()]
+        rows, _ = nearest(features.real, features.fake)
+        hit = features.real_labels[rows[:, 0].cpu()]
         return {"classes_hit": float(len(set(hit.tolist())))}
 
 

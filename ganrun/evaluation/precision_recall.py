@@ -70,11 +70,16 @@ def neighbourhoods(real: Tensor, fake: Tensor) -> Neighbourhoods:
     )
 
 
-def nearest(real: Tensor, fake: Tensor) -> Tensor:
-    """Return the row of the real sample nearest to each generated one, int64 [M]."""
+def nearest(real: Tensor, fake: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
+    """Return the rows of the `count` real samples nearest to each generated one, nearest first, and their distances.
+
+    Returns:
+        int64 [M, count], and float64 [M, count]; the distance of a duplicate is 0.
+    """
     centre = real.double().mean(0)
     parts = _distances(fake.double() - centre, real.double() - centre)
-    return torch.cat([distances.argmin(1) for _, distances, _ in parts])
+    found = [distances.topk(count, largest=False) for _, distances, _ in parts]
+    return torch.cat([each.indices for each in found]), torch.cat([each.values for each in found]).sqrt()
 
 
 def _radii(x: Tensor, neighbours: tuple[int, ...]) -> list[Tensor]:

@@ -62,11 +62,21 @@ class RealImages:
             self.data.whole, samples, self.fields, self.damaged_share, self.cache, self.classes, self.target
         )
 
+    def trained_on(self, most: int) -> "RealImages | None":
+        """Return the images that the scored run trains on, evenly spaced if there are more than `most`.
+
+        None if these images are not held out of a run's training data.
+        """
+        data = self.data.held_out_of
+        if data is None or self.data.held_out_by is None:
+            return None
+        return RealImages(data, most, self.fields, self.damaged_share, self.cache, (), self.target)
+
     @property
     def origin(self) -> dict[str, str | int | float | None]:
         """Everything that decides which pixels are seen: the key of what a cache keeps of them."""
         image, part = self.fields[self.target], self.data.part
-        held_out = {"held_out_share": part.share} if part.held_out else {}
+        held_out = {"held_out_share" if part.held_out else "trained_on_share": part.share} if part.share else {}
         crop = {"crop": self.data.index.image_size} if self.data.index.stored_size else {}
         return {
             "data": self.data.index.fingerprint,

@@ -108,6 +108,10 @@ class Score(ABC):
     of_networks: bool = False
     """True if it is of the networks and not of the images that they generate: baselines have no such value."""
 
+    on_request: bool = False
+    """True if it costs more than the images do: `ganrun evaluate` computes it only if it is among the run's metrics, or
+    asked for by name."""
+
     def unavailable(self, subject: ScoreSubject) -> str | None:
         """Return the reason for which the score cannot be computed; None if it can."""
         if self.needs and (subject.extractor is None or subject.reals is None):

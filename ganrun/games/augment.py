@@ -24,7 +24,7 @@ Transform = Callable[[Tensor, KeyedNoise, str], Tensor]
 
 
 class Augmentation:
-    """T: all transforms of a config in sequence; the identity if there are none.
+    """T: all transforms of a config, ADA's first; the identity if there are none.
 
     Args:
         objective: section `objective` of the config.
@@ -36,14 +36,15 @@ class Augmentation:
         self.adaptive: AdaptiveAugmentation | None = None
         """ADA's transforms, or None if both `ada_target` and `ada_probability` are 0."""
         self.transforms: list[Transform] = [DIFFAUGMENT[name] for name in objective.diffaugment]
+        """Those after them."""
         self._noise: InstanceNoise | None = None
         if objective.instance_noise:
             self._noise = InstanceNoise(objective.instance_noise, objective.instance_noise_images)
             self.transforms.append(self._noise)
         if objective.ada_target or objective.ada_probability:
-            self.adaptive = AdaptiveAugmentation(objective.ada_target, objective.ada_images, objective.ada_probability)
-            self.transforms[:0] = [self.adaptive.warp, self.adaptive.recolour]
-        self._moving = {translation, cutout, *([self.adaptive.warp] if self.adaptive else [])}
+            self.adaptive = AdaptiveAugmentation(
+                objective.ada_transforms, objective.ada_target, objective.ada_images, objective.ada_probability
+            )
 
     def has_noise(self, images: int) -> bool:
         """Return True if a round that begins after `images` has instance noise."""
@@ -62,8 +63,10 @@ class Augmentation:
             side: `real` or `fake`.
         """
         pictures = {name: given[name] for name in self.pictures}
+        if self.adaptive:
+            images, pictures = self.adaptive(images, pictures, noise, player, side)
         for transform in self.transforms:
-            moves = bool(pictures) and transform in self._moving
+            moves = bool(pictures) and transform in (translation, cutout)
             name = player if moves else f"{player}/{side}"
             images = transform(images, noise, name)
             if moves:

@@ -58,8 +58,9 @@ class DiscriminatorPlayer(Player):
 
     def _parts(self, real: Tensor, fake: Tensor, penalties: dict[str, Tensor], noise: KeyedNoise) -> dict[str, Tensor]:
         parts = {"logit/real": real.detach().mean(), "logit/fake": fake.detach().mean()}
+        if (sign := self.objective.loss.sign(real.detach())) is not None:
+            parts["logit_sign/real"] = sign
         if adaptive := self.objective.augment.adaptive:
-            parts |= {adaptive.watches: real.detach().sign().mean()} if adaptive.target else {}
             parts["augmentation/strength"] = adaptive.strength_in(noise)
         parts |= logged(self.owned["discriminator"])
         return parts | {f"penalty/{name}": penalty.detach() for name, penalty in penalties.items()}

@@ -5,7 +5,7 @@ minimised.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,8 +16,7 @@ from ganrun.config.registry import with_own
 from ganrun.rng import KeyedNoise
 
 Logits = Tensor
-"""Discriminator output [B], or a map of logits [B, H', W'] over patches, unbounded. Above 0 means real for losses that
-train a classifier (all but wasserstein)."""
+"""Discriminator output [B], or a map of logits [B, H', W'] over patches, unbounded."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +29,19 @@ class AdversarialLoss:
     """D(x') -> L_G; if `relativistic`, (D(x), D(x')) -> L_G."""
     relativistic: bool = False
     """True if L_G compares with real images. D then runs on real images in the generator's turn too."""
+    boundary: float | None = 0.0
+    """Logit above which D takes an image for real; None if it says that of no image alone, as a critic."""
 
     def with_own(self, own: Mapping[str, Any] | None) -> "AdversarialLoss":
         """Return the loss with the argument `own` of its functions filled in."""
         functions = (with_own(self.discriminator, own), with_own(self.generator, own))
-        return AdversarialLoss(*functions, self.relativistic)
+        return replace(self, discriminator=functions[0], generator=functions[1])
+
+    def sign(self, real: Tensor) -> Tensor | None:
+        """Return r = E sign(D(x) - boundary) for the logits of real images, a scalar; None without a boundary."""
+        if self.boundary is None or self.relativistic:
+            return None
+        return (real - self.boundary if self.boundary else real).sign().mean()
 
 
 def _cross_entropy(real: Logits, fake: Logits) -> Tensor:
@@ -52,6 +59,7 @@ non_saturating = AdversarialLoss(_cross_entropy, lambda fake: softplus(-fake).me
 least_squares = AdversarialLoss(
     lambda real, fake: ((real - 1).square().mean() + fake.square().mean()) / 2,
     lambda fake: (fake - 1).square().mean() / 2,
+    boundary=0.5,
 )
 
 # Lim & Ye 2017 (arXiv:1705.02894), section 3; Miyato et al. 2018 (arXiv:1802.05957), eq. 16 and 17.
@@ -61,7 +69,7 @@ hinge = AdversarialLoss(
 )
 
 # Arjovsky et al. 2017 (arXiv:1701.07875), algorithm 1, as losses; the discriminator must be kept Lipschitz.
-wasserstein = AdversarialLoss(lambda real, fake: fake.mean() - real.mean(), lambda fake: -fake.mean())
+wasserstein = AdversarialLoss(lambda real, fake: fake.mean() - real.mean(), lambda fake: -fake.mean(), boundary=None)
 
 # Jolicoeur-Martineau 2018 (arXiv:1807.00734), the relativistic standard GAN: x[i] is paired with x'[i]; D maximises
 # D(x) - D(x') and G minimises it. With penalties R1 and R2 it is the objective of R3GAN (Huang et al. 2024,

@@ -234,8 +234,8 @@ def write_image(path: Path, image: Tensor) -> None:
     write_file(path, bytes(encode_png(image).numpy()))
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file that a user asked for.
+def write_file(path: Path, data: bytes, option: str = "--out") -> None:
+    """Write a file that a user asked for by an option.
 
     Raises:
         UserError: it cannot be written.
@@ -244,4 +244,4 @@ def write_file(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     except OSError as error:
-        raise UserError(f"--out {path}: cannot write it: {error.strerror}") from error
+        raise UserError(f"{option} {path}: cannot write it: {error.strerror}") from error

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,15 +20,16 @@ from ganrun.evaluation.evaluation import Evaluation
 from ganrun.evaluation.evaluator import Evaluator
 from ganrun.evaluation.generated_images import GeneratedImages, ScoredImages
 from ganrun.evaluation.modes import MIXTURES, known_mixture
+from ganrun.evaluation.nearest_pictures import nearest_png
 from ganrun.evaluation.picture_folder import PictureFolder
 from ganrun.evaluation.point_evaluator import PointEvaluator
 from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.score import ScoreSubject, build_scores
-from ganrun.inference.sampling import Sampler
+from ganrun.inference.sampling import Sampler, write_file
 from ganrun.inference.saved import find_saved
 from ganrun.models.extractors import Extractor, open_extractor
 from ganrun.run_folder.run_folder import find_checkpoint
-from ganrun.storage import Storage, open_storage
+from ganrun.storage import Storage, expand_user, open_storage
 from ganrun.telemetry.series import FRECHET_DISTANCE
 from ganrun.training.checkpoint import read_manifest
 
@@ -45,6 +47,7 @@ class ScoreRequest:
         data: URI of the real images; None: those that the run's own scores compare with.
         matcher: path or URI of the dual encoder of the score matching.
         classifier_accuracy: compute the classification accuracy score too.
+        nearest: file of a picture of the training images nearest to generated ones; None: none.
     """
 
     metrics: tuple[str, ...] | None = None
@@ -55,6 +58,7 @@ class ScoreRequest:
     data: str | None = None
     matcher: str | None = None
     classifier_accuracy: bool = False
+    nearest: str | None = None
 
 
 def score_pictures(
@@ -161,8 +165,8 @@ def _compare(
     scores = build_scores(SCORES if request.metrics is None else request.metrics, settings)
     if request.metrics is None:
         subject = ScoreSubject(generated, samples, cache, reals, extractor)
-        # Those of the networks need no images, and seconds: they are computed where the run's own scores have them.
-        offered = (name for name, score in scores.items() if not score.of_networks or name in settings.metrics)
+        # Some cost more than the images: they are computed where the run's own scores have them.
+        offered = (name for name, score in scores.items() if not score.on_request or name in settings.metrics)
         scores = {name: scores[name] for name in offered if scores[name].unavailable(subject) is None}
     total = samples * (1 + len(baseline_names(generated))) + reals.samples
     evaluator = Evaluator(extractor, reals, samples, scores, cache, lambda count: seen(count, total))
@@ -170,6 +174,10 @@ def _compare(
     if request.classifier_accuracy:
         accuracy = classification_accuracy_score(generated, reals, samples)
         found = replace(found, metrics=found.metrics | {"classifier_accuracy": accuracy})
+    if request.nearest:
+        facts = {"extractor": extractor.name, "samples": str(samples), "seed": str(generated.seed)}
+        picture = nearest_png(generated, reals, samples, extractor, cache, facts)
+        write_file(Path(expand_user(request.nearest)), picture, "--nearest")
     return found
 
 
@@ -193,7 +201,7 @@ def _score_points(
         UserError: an option is for images only, or the modes of the data are unknown.
     """
     metrics = sampler.config.evaluate.metrics if request.metrics is None else request.metrics
-    for key in ("extractor", "extractor_weights", "classifier_accuracy"):
+    for key in ("extractor", "extractor_weights", "classifier_accuracy", "nearest"):
         if getattr(request, key):
             option = key.replace("_", "-")
             raise UserError(f"--{option}: only for images; points are scored by mode coverage, so leave it out")

@@ -106,6 +106,13 @@ LOSS = _gauge(
 LOGIT = _gauge(
     "tick", "logit", "1", "The discriminator's mean logit of real and of generated images.", "side", charted=True
 )
+LOGIT_SIGN = _gauge(
+    "tick",
+    "logit_sign",
+    "1",
+    "Mean sign of the discriminator's logits of real images (r of ADA): 1 where it knows all of them, 0 by chance.",
+    "side",
+)
 GRADIENT_NORM = _gauge(
     "tick", "gradient_norm", "1", "Mean norm of a player's gradient since the last tick.", "player", charted=True
 )
@@ -206,9 +213,9 @@ SCORES = {series.key: series for series in SERIES if series.source == "score" an
 _TICK = {series.key: series for series in SERIES if series.source == "tick"}
 _CHARTED = {series.key for series in SERIES if series.charted}
 
-SHARED_PARTS = (LOGIT.key, "penalty", "augmentation")
+SHARED_PARTS = (LOGIT.key, LOGIT_SIGN.key, "penalty", "augmentation")
 """Beginnings of parts of a loss that are columns of their own, such as `logit/real`, and not below their player."""
-RESERVED = {"", "images", "time", "score", "total", *(series.key for series in SERIES)} - {LOGIT.key}
+RESERVED = {"", "images", "time", "score", "total", *(series.key for series in SERIES)} - {LOGIT.key, LOGIT_SIGN.key}
 """Beginnings of columns of the curve that are not parts of a loss, and the part of LOSS that is the whole loss."""
 
 

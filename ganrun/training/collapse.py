@@ -5,17 +5,21 @@ A symptom is reported once its rule was true at TICKS consecutive ticks. The rul
     discriminator_saturated   0 <= loss < 0.02 and the mean logit of real images exceeds that of fake ones: the
                               cross-entropy, least-squares and hinge losses vanish where the discriminator separates
                               all images and has no gradient left. (A critic's loss falls below 0 as it learns.)
+    discriminator_winning     r = E sign(D(x)) over real images exceeds 0.98: D knows 99 of 100 of them, because it
+                              learns too fast or has learnt them by heart, and what it tells the generator says little
+                              of what is real. ADA (arXiv:2006.06676, eq. 1) keeps r at 0.6. Critics and relativistic
+                              losses have no r.
     gradient_vanished         a player's gradient norm is below 1e-6
     gradient_exploded         a player's gradient norm is above 1e4
 """
 
 from collections.abc import Mapping
 
-from ganrun.telemetry.series import GRADIENT_NORM, LOGIT, LOSS
+from ganrun.telemetry.series import GRADIENT_NORM, LOGIT, LOGIT_SIGN, LOSS
 from ganrun.telemetry.symptoms import ADVICE
 
 TICKS = 5
-SATURATED_LOSS, VANISHED_NORM, EXPLODED_NORM = 0.02, 1e-6, 1e4
+SATURATED_LOSS, WINNING_SIGN, VANISHED_NORM, EXPLODED_NORM = 0.02, 0.98, 1e-6, 1e4
 
 
 class CollapseDetector:
@@ -30,6 +34,7 @@ class CollapseDetector:
         norms = [value for name, value in values.items() if name.startswith(GRADIENT_NORM.prefix)]
         now = {
             "discriminator_saturated": _saturated(values),
+            "discriminator_winning": values.get(LOGIT_SIGN.of("real"), 0.0) > WINNING_SIGN,
             "gradient_vanished": any(norm < VANISHED_NORM for norm in norms),
             "gradient_exploded": any(norm > EXPLODED_NORM for norm in norms),
         }

@@ -154,7 +154,8 @@ def test_a_run_crops_and_mirrors(
     values["evaluate"] = {"held_out_share": 0.1}
     config = write_yaml(tmp_path / "run.yaml", values)
     assert train.main([str(config), "--validate"]) == 0
-    assert "2,868 samples to train on with their mirror images, 160 held out" in capsys.readouterr().out
+    assert "2,868 samples to train on with their mirror images, 160 held out" in (said := capsys.readouterr().out)
+    assert "data.mirror is wrong for writing, and where words or labels name left and right" in said
     values["data"]["fields"] = {"image": "image", "lines": "image"}
     assert train.main([str(write_yaml(tmp_path / "run.yaml", values)), "--validate"]) == 2
     assert "data.fields.lines: an image of 3 channels and 32 pixels a side, but" in capsys.readouterr().err

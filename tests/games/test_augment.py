@@ -1,4 +1,4 @@
-"""Augmentation: each transform against its definition, and the strength of ADA."""
+"""Augmentation: each transform against its definition, and the strength of ADA, whose transforms are in test_ada.py."""
 
 import math
 
@@ -7,15 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from ganrun.config.schema_objective import ObjectiveConfig
-from ganrun.games.adaptive_augmentation import (
-    AdaptiveAugmentation,
-    geometry,
-    grey_axis,
-    recolour,
-    rotation,
-    scaling,
-    shift,
-)
+from ganrun.games.adaptive_augmentation import AdaptiveAugmentation
 from ganrun.games.augment import DIFFAUGMENT, Augmentation, InstanceNoise, color, cutout, translation
 from ganrun.rng import KeyedNoise
 
@@ -29,12 +21,12 @@ def images_of(count, channels=3, size=16):
 
 
 def adaptive(strength, target=0.6, images=1_000):
-    augmentation = AdaptiveAugmentation(target, images).double()
+    augmentation = AdaptiveAugmentation(("blit",), target, images).double()
     augmentation.strength.fill_(strength)
     return augmentation
 
 
-EVERY = DIFFAUGMENT | {"noise": InstanceNoise(0.1, 100), "adaptive": adaptive(0.8)}
+EVERY = DIFFAUGMENT | {"noise": InstanceNoise(0.1, 100)}
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -125,56 +117,6 @@ def test_instance_noise_ends(images):
 # Adaptive augmentation.
 
 
-def test_without_strength_images_are_as_they_were():
-    for channels in (1, 3):
-        images = images_of(8, channels)
-        torch.testing.assert_close(adaptive(0.0)(images, DRAW, "a"), images, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("strength", [0.2, 0.7])
-def test_each_transform_comes_with_the_probability_of_the_strength(strength):
-    count, p = 20_000, torch.tensor(strength, dtype=DOUBLE)
-    matrices = geometry(p, count, 16, DRAW, "a")
-    unchanged = torch.isclose(matrices, torch.eye(3, dtype=DOUBLE)).all(2).all(1).double().mean().item()
-    # Of no effect are also half of the mirrorings, a quarter of the turns and 1 / 16 of whole shifts (of 5 x 5, those
-    # at the ends half as likely); turned before, after or both with probability p.
-    still = [1 - p / 2, 1 - 3 * p / 4, 1 - 15 * p / 16, 1 - p, 1 - p, 1 - p, 1 - p]
-    assert unchanged == pytest.approx(math.prod(float(part) for part in still), abs=0.01)
-    pixel = torch.full((count, 1, 1, 1), 0.5, dtype=DOUBLE)
-    kept = torch.isclose(recolour(pixel, p, grey_axis(), DRAW, "a"), pixel).double().mean().item()
-    assert kept == pytest.approx(float((1 - p) ** 2 * (1 - p / 2)), abs=0.01)
-
-
-def at(image, matrix):
-    grid = F.affine_grid(matrix[:, :2], list(image.shape), align_corners=False)
-    return F.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
-
-
-def test_matrices_move_pixels_as_they_say():
-    image, one = images_of(1), torch.ones(1, dtype=DOUBLE)
-    torch.testing.assert_close(at(image, rotation(one * math.pi / 2)), image.rot90(1, (2, 3)))
-    torch.testing.assert_close(at(image, scaling(-one, one)), image.flip(3))
-    right = at(image, shift(one * 2 * 3 / 16, one * 0))
-    torch.testing.assert_close(right[..., :13], image[..., 3:])
-    torch.testing.assert_close(right[..., 13:], image[..., 13:].flip(3))  # reflected at the border
-
-
-def test_hue_turns_red_to_green_to_blue_and_leaves_greys():
-    grey, across, turned = grey_axis()
-    angle = torch.tensor(2 * math.pi / 3, dtype=DOUBLE)
-    third = grey + angle.cos() * across + angle.sin() * turned
-    torch.testing.assert_close(third, torch.eye(3, dtype=DOUBLE)[[2, 0, 1]])
-    shades = torch.rand(500, 1, 1, 1, dtype=DOUBLE).expand(-1, 3, 2, 2)
-    found = recolour(shades, torch.tensor(1.0, dtype=DOUBLE), grey_axis(), DRAW, "a")
-    torch.testing.assert_close(found, found[:, :1].expand_as(found))
-
-
-def test_a_grey_image_changes_like_a_grey_colour():
-    shades, p = images_of(20, 1), torch.tensor(0.7, dtype=DOUBLE)
-    colours = recolour(shades.expand(-1, 3, -1, -1), p, grey_axis(), DRAW, "a")
-    torch.testing.assert_close(recolour(shades, p, grey_axis(), DRAW, "a"), colours[:, :1])
-
-
 def follow(augmentation, signs, batch=10):
     strengths = []
     for sign in signs:
@@ -204,11 +146,3 @@ def test_it_is_the_mean_of_the_turns_that_counts():
 def test_a_turn_that_was_not_finite_does_not_count():
     assert follow(adaptive(0.5), [1.0, math.nan, 1.0, 1.0])[-1] == 0.5
     assert follow(adaptive(0.5), [1.0, math.nan, 1.0, 1.0, 1.0])[-1] == pytest.approx(0.54)
-
-
-def test_in_bf16_places_and_colours_keep_their_digits():
-    images, noise = images_of(4).float(), KeyedNoise(0, 0, 0, 0, CPU, torch.float32)
-    augmentation = adaptive(1.0).float()
-    exact = augmentation(images, noise, "a")
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(augmentation(images, noise, "a"), exact)

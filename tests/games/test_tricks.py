@@ -145,7 +145,7 @@ def test_the_strength_follows_the_mean_over_the_slots_of_what_the_discriminator_
     source = Source(6, 2)
     for _ in range(3):
         state.round(source)
-    signs = [torch.stack([row["augmentation/sign"] for row in record.rows]) for record in rows]
+    signs = [torch.stack([row["logit_sign/real"] for row in record.rows]) for record in rows]
     assert all(len(each) == 6 for each in signs)
     torch.testing.assert_close(tracker.signs, torch.stack(signs).mean(1).sum())
     assert (tracker.turns.item(), tracker.strength.item()) == (3, 0)
@@ -158,7 +158,8 @@ def test_the_strength_follows_the_mean_over_the_slots_of_what_the_discriminator_
 def test_without_adaptive_augmentation_nothing_is_tracked(values):
     state = play_of(values)
     assert state.game.trackers == {}
-    assert turn(state, 0, state.normalise({"image": bytes_of(1)})).parts.keys() == {"logit/real", "logit/fake"}
+    parts = turn(state, 0, state.normalise({"image": bytes_of(1)})).parts
+    assert parts.keys() == {"logit/real", "logit/fake", "logit_sign/real"}
 
 
 # Labels.

@@ -10,7 +10,8 @@ from ganrun.telemetry.series import SERIES, read_tick_key
 
 PACKAGE = Path(metrics.__file__).parent.parent
 PRODUCERS = {
-    "games/gan.py": {"logit/real", "logit/fake"},
+    "games/gan.py": {"logit/real", "logit/fake", "logit_sign/real"},
+    "games/adaptive_augmentation.py": {"logit_sign/real"},
     "games/objective.py": {"logit/wrong"},
     "games/gain.py": {"logit/real", "logit/fake"},
     "evaluation/evaluation.py": {"frechet_distance"},

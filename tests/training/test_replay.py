@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ganrun.config.registry import GAMES, LOSSES, PENALTIES
+from ganrun.games.ada_draws import GROUPS
 from ganrun.games.losses import AdversarialLoss
 from ganrun.slots import Slots
 from ganrun.training.new_state import new_state
@@ -22,6 +23,7 @@ OBJECTIVES = {
     "clip": {"loss": "wasserstein", "weight_clip": 0.01, "discriminator_turns": 2},
     "noise": {"instance_noise": 0.5, "instance_noise_images": 1_000},
     "ada": {"ada_target": 0.6, "ada_images": 100},
+    "ada_all": {"ada_target": 0.6, "ada_images": 100, "ada_transforms": list(GROUPS)},
     "diffaugment": {"diffaugment": ["color", "translation", "cutout"]},
     "flipping": {"label_flipping": 0.5, "label_smoothing": 0.1},
 }
@@ -30,6 +32,7 @@ TRANSLATIONS = {
     **{name: {"penalties": {name: 1.0}} for name in ("r1", "wgan_gp")},
     **{term: {"reconstruction": {term: 1.0}} for term in ("l1", "l2", "feature_matching", "perceptual")},
     "augmented": {"diffaugment": ["color", "translation", "cutout"], "ada_target": 0.6, "ada_images": 100},
+    "ada_all": {"ada_probability": 0.5, "ada_transforms": list(GROUPS)},
     "flipping": {"label_flipping": 0.5},
 }
 """Objectives of runs that translate pictures, with pix2pix's networks."""
@@ -251,8 +254,22 @@ def test_the_number_of_operations_of_a_round(values):
     """Of the DCGAN of configs/quickstart.yaml with one slot: launches on a GPU. 487 before rounds had fixed inputs."""
     values["data"] |= {"image_size": 32, "slots": 1}
     values["model"]["width"] = 8
+    assert operations(values) <= 350
+
+
+def operations(values):
     rounds = Rounds(config_of(values, train__precision="float32"))
     rounds.eager(1)
     _, recording = rounds.record()
-    print(len(recording.names))
-    assert len(recording.names) <= 350
+    return len(recording.names)
+
+
+@pytest.mark.parametrize(("transforms", "at_most"), [(("blit", "geometric", "color"), 120), (tuple(GROUPS), 210)])
+def test_the_number_of_operations_that_ada_adds_to_a_round(transforms, at_most, values):
+    """Of the same networks with RGB images. A smaller set of transforms, without filters, took 531."""
+    values["data"] |= {"image_size": 32, "channels": 3, "slots": 1}
+    values["model"]["width"] = 8
+    without = operations(values)
+    added = operations(values | {"objective": {"ada_probability": 0.3, "ada_transforms": transforms}}) - without
+    print(without, added)
+    assert added <= at_most

@@ -29,6 +29,7 @@ TRICKS = {
         "objective__feature_matching": True,
         "objective__ada_target": 0.05,
         "objective__ada_images": 480,
+        "objective__ada_transforms": ["blit", "geometric", "color", "filter", "noise", "cutout"],
         "objective__diffaugment": ["color", "translation", "cutout"],
         "objective__instance_noise": 0.2,
         "objective__instance_noise_images": 200,
