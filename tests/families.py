@@ -64,7 +64,7 @@ FAMILIES: dict[str, Sections] = {
         "optimizer": {"discriminator": ADAM, "generator": ADAM},
     },
     "stylegan2_labels": {
-        "data": {"image_size": 8, "channels": 3, "fields": LABELS},
+        "data": {"image_size": 8, "fields": LABELS},
         "model": {"name": "stylegan2", "width": 4, "blocks": 1, "classes": 3, "latent": "hypersphere"},
         "objective": {"path_length": 1.0, "path_length_every_rounds": 2, "ada_target": 0.6, "ada_images": 96},
         "optimizer": {"discriminator": ADAM, "generator": ADAM},
