@@ -9,7 +9,7 @@ Shapes: B latents, Z numbers of a latent, C channels, H and W pixels.
 import math
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -193,7 +193,9 @@ def space_of(sampler: Sampler, name: SpaceName | None = None) -> LatentSpace:
     Raises:
         UserError: the generator has no such space.
     """
-    z, generator = ZSpace(sampler), sampler.game.networks["generator"]
+    if name not in (None, *get_args(SpaceName)):
+        raise UserError(f"space {name}: is not allowed; it should be one of: {', '.join(get_args(SpaceName))}")
+    z, generator = ZSpace(sampler), sampler.game.networks.get("generator")
     if not isinstance(generator, StyleGenerator):
         if name not in (None, "z"):
             raise UserError(
