@@ -54,7 +54,8 @@ def path_lengths(generator: StyleGenerator, w: Tensor, noise: KeyedNoise) -> Ten
     y = noise.normal(*images.shape, name="y") / math.sqrt(images.shape[2] * images.shape[3])
     (gradient,) = torch.autograd.grad((images * y).sum(), w, create_graph=True)
     # vector_norm has derivative 0 at a zero gradient; square().sum().sqrt() has NaN.
-    return torch.linalg.vector_norm(gradient.flatten(1), dim=1) / math.sqrt(generator.layers)
+    lengths: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1) / math.sqrt(generator.layers)
+    return lengths
 
 
 class PathLength(nn.Module):

@@ -67,7 +67,7 @@ class Mapping(nn.Module):
 
     def forward(self, z: Tensor | None, label: Tensor | None) -> Tensor:
         """Return w in the precision of the weights."""
-        weight = self.layers[0].weight
+        weight = next(self.parameters())
         with full_precision(weight.device):
             parts = [] if z is None else [normalised(z.to(weight.dtype))]
             if self.embedding is not None:
@@ -218,7 +218,8 @@ class Generator(nn.Module):
 
         The picture of a resolution takes the same w as the first layer of the next one.
         """
-        x = images = None
+        x: Tensor | None = None
+        images: Tensor | None = None
         for resolution, part in zip(self.resolutions, self._parts(w), strict=True):
             x, images = resolution(x, images, part, noise)
         assert images is not None
@@ -241,7 +242,8 @@ class Halving(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, I, H, W] to [B, O, H / 2, W / 2]; the sum of both ways is scaled to the variance of one."""
-        return (leaky(self.second(leaky(self.first(x)))) + self.skip(x)) / math.sqrt(2)
+        both: Tensor = leaky(self.second(leaky(self.first(x)))) + self.skip(x)
+        return both / math.sqrt(2)
 
 
 class Discriminator(nn.Module):
@@ -272,7 +274,8 @@ class Discriminator(nn.Module):
             outputs: Tensor = self.last(features)
             if self.to_w is None:
                 return outputs.squeeze(1)
-            return (outputs * self.to_w(None, label_of(given))).sum(1) / math.sqrt(outputs.shape[1])
+            logits: Tensor = (outputs * self.to_w(None, label_of(given))).sum(1) / math.sqrt(outputs.shape[1])
+            return logits
 
 
 def stylegan2(model: ModelConfig, data: DataConfig) -> dict[str, nn.Module]:

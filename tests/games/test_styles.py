@@ -117,8 +117,9 @@ def test_the_average_is_drawn_without_mixed_styles(values):
 
 
 def test_workers_and_a_stop_do_not_enter(values, tmp_path):
-    def config(name, **changes):
-        return config_of(values_of("stylegan2", values), run__name=name, train__total_images=96, **changes)
+    def config(name):
+        changed = values_of("stylegan2", values)
+        return config_of(changed, run__name=name, data__image_size=16, train__total_images=96)
 
     one, two = config("one"), config("two")
     run_ranks(one, 1, tmp_path / "one")

@@ -31,7 +31,7 @@ def runs(tmp_path_factory):
     place, found = tmp_path_factory.mktemp("styles"), {}
     for name in ("stylegan2", "stylegan2_labels", "dcgan"):
         size = 16 if name == "dcgan" else SIZE
-        values = values_of(name, small_run(place, write_data(place / str(size), image_size=size)))
+        values = values_of(name, small_run(place, write_data(place / f"data-{name}", image_size=size)))
         config = config_of(values, run__name=name, train__total_images=12, train__precision="float32")
         run_ranks(config, 1, place / f"meeting-{name}")
         found[name] = str(run_folder(config))
