@@ -137,7 +137,8 @@ class StyledLayer(nn.Module):
         """Map [B, I, H, W] and w [B, Z] to [B, O, H, W], or at twice the resolution."""
         x = self.conv(x, w)
         if noise is not None:
-            plane = noise.normal(len(x), 1, *x.shape[2:], name=self.name)
+            # shape[0], not len(x): an exported program takes any number of images.
+            plane = noise.normal(x.shape[0], 1, *x.shape[2:], name=self.name)
             x = x + (plane * self.strength).to(x.dtype)
         return leaky(x + self.bias[:, None, None].to(x.dtype))
 
@@ -166,7 +167,7 @@ class Resolution(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return features and images of this resolution, for those of the one below and w [B, len(layers) + 1, Z]."""
         if self.start is not None:
-            x = self.start.expand(len(w), *self.start.shape)
+            x = self.start.expand(w.shape[0], *self.start.shape)
         for number, layer in enumerate(self.layers):
             x = layer(x, w[:, number], noise)
         assert x is not None

@@ -18,7 +18,7 @@ from tests.recorded import ganrun
 from tests.training.test_replay import Rounds
 
 NOISE = KeyedNoise(0, 0, 0, 0, torch.device("cpu"), torch.float64)
-LAYERS, SIZE, STOP = 3, 4, 60
+LAYERS, SIZE, STOP = 3, 4, 36
 
 
 class Linear(nn.Module):
@@ -119,7 +119,7 @@ def test_the_average_is_drawn_without_mixed_styles(values):
 def test_workers_and_a_stop_do_not_enter(values, tmp_path):
     def config(name):
         changed = values_of("stylegan2", values)
-        return config_of(changed, run__name=name, data__image_size=16, train__total_images=96)
+        return config_of(changed, run__name=name, data__image_size=16, train__total_images=72)
 
     one, two = config("one"), config("two")
     run_ranks(one, 1, tmp_path / "one")

@@ -82,14 +82,10 @@ def test_w_and_its_images_are_those_of_z(runs, run):
 def test_a_generated_image_is_found_again(runs):
     sampler = Sampler(runs["stylegan2"])
     target = Target(space_of(sampler).images(space_of(sampler).draw(1, 99), {})[0], torch.ones(1, SIZE, SIZE))
-    errors = {}
     for name in ("w", "w+"):
         projector = projector_of(sampler, name)
-        found = projector.project(Search(target, Weights()), Budget(steps=60, candidates=2))
-        errors[name] = float(found.errors[0])
-        assert errors[name] < 0.3 * float(found.first_errors[0])
-        again = projector.project(Search(target, Weights()), Budget(steps=60, candidates=2))
-        assert torch.equal(found.latents, again.latents)
+        found = projector.project(Search(target, Weights()), Budget(steps=40, candidates=2))
+        assert float(found.errors[0]) < 0.3 * float(found.first_errors[0])
     with pytest.raises(UserError, match=r"space w: model.name: dcgan has no styles; take z"):
         projector_of(Sampler(runs["dcgan"]), "w")
 
