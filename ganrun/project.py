@@ -37,8 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--space",
         choices=("z", "w", "w+"),
-        help="latents to search: z, or of stylegan2 w, or w of each layer, which is nearest and leaves the images that "
-        "the run draws (default: w where there is one)",
+        help="latents to search: z, or of stylegan2 w, or w+, a w for each layer, which can come nearer and may leave "
+        "what the run draws (default: w where there is one)",
     )
     parser.add_argument("--encoder", metavar="RUN", help="run of the game inversion, whose encoder gives a start")
     parser.add_argument("--candidates", type=positive, default=8, metavar="N", help="starts (default: %(default)s)")
