@@ -29,6 +29,7 @@ EXAMPLES = """examples:
 RUN stands for its newest checkpoint. The same seed gives the same images."""
 
 
+TRUNCATION = "of stylegan2: 1 draws as trained (default), less draws images nearer to the mean one, 0 that one alone"
 UNUSED = ("label", "mask", "resize", "count", "truncation")
 """Options that a clip or a table has no use for, beside those of generated images."""
 
@@ -62,12 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the noise (default: %(default)s)")
     parser.add_argument("--label", type=int, metavar="K", help="class of all images (default: all classes in turn)")
-    parser.add_argument(
-        "--truncation",
-        type=not_negative,
-        metavar="PSI",
-        help="of stylegan2: 1 draws as trained (default), less draws images nearer to the mean one, 0 that one alone",
-    )
+    parser.add_argument("--truncation", type=not_negative, metavar="PSI", help=TRUNCATION)
     parser.add_argument("--grid", action="store_true", help="all images in one PNG (implied if --out is a .png file)")
     parser.add_argument(
         "--interpolate",
