@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   ganrun project runs/quickstart --input photos --out found --json     all pictures of a folder; the result as JSON
   ganrun project runs/digits --input seven.png --out found --label 7   of one class; else the best class is searched
   ganrun project runs/quickstart --input shirt.png --out found --encoder runs/invert-quickstart
+  ganrun project runs/stylegan2-64 --input face.png --out found --space w+
 
 For each picture: NAME.png, the image found; NAME.json, its latent, class and errors, and those of all candidates;
 NAME-beside.png: the picture, the image that the search began with, the image found, the other candidates.
@@ -33,6 +34,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--input", required=True, metavar="PICTURES", help="a picture, or a folder with pictures")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--label", type=int, metavar="K", help="class of the images (default: the best is searched)")
+    parser.add_argument(
+        "--space",
+        choices=("z", "w", "w+"),
+        help="latents to search: z, or of stylegan2 w, or w+, a w for each layer, which can come nearer and may leave "
+        "what the run draws (default: w where there is one)",
+    )
     parser.add_argument("--encoder", metavar="RUN", help="run of the game inversion, whose encoder gives a start")
     parser.add_argument("--candidates", type=positive, default=8, metavar="N", help="starts (default: %(default)s)")
     parser.add_argument("--steps", type=positive, default=200, metavar="N", help="steps (default: %(default)s)")
@@ -68,8 +75,10 @@ def _main(options: argparse.Namespace) -> int:
     for name, path in pictures.items():
         if path.resolve() in ((out / f"{name}.png").resolve(), (out / f"{name}-beside.png").resolve()):
             raise UserError(f"--out {out}: would overwrite {path}; name another folder")
+    if options.encoder and options.space not in (None, "z"):
+        raise UserError(f"--space {options.space}: --encoder {options.encoder} gives a z to begin with; leave one out")
     sampler = Sampler(options.run, options.label)
-    projector = projector_of(sampler)
+    projector = projector_of(sampler, "z" if options.encoder else options.space)
     channels, size, _ = projector.shape
     limit_threads(size)
     given = {name: getattr(options, name) for name in ("edges", "perceptual", "realism")}

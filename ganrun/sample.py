@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from ganrun.cli import command
+from ganrun.cli.arguments import not_negative
 from ganrun.errors import UserError
 from ganrun.storage import expand_user
 
@@ -13,6 +14,7 @@ EXAMPLES = """examples:
   ganrun sample runs/quickstart --out pictures --count 1000       a folder with 1,000 PNGs
   ganrun sample runs/quickstart --out walk.png --interpolate      8 interpolations of 8 images, one per row
   ganrun sample runs/digits --out threes.png --label 3            one class; without --label one class per column
+  ganrun sample runs/stylegan2-64 --out faces.png --truncation 0.7    of stylegan2: fewer odd images, less variety
   ganrun sample runs/pix2pix-fluent --input drawing.png --out coloured           your own picture: coloured/drawing.png
   ganrun sample runs/pix2pix-fluent --input drawings --out coloured --count 3    3 images for each picture of a folder
   ganrun sample runs/inpainting-fluent --input photo.png --mask hole.png --out filled
@@ -27,7 +29,8 @@ EXAMPLES = """examples:
 RUN stands for its newest checkpoint. The same seed gives the same images."""
 
 
-UNUSED = ("label", "mask", "resize", "count")
+TRUNCATION = "of stylegan2: 1 draws as trained (default), less draws images nearer to the mean one, 0 that one alone"
+UNUSED = ("label", "mask", "resize", "count", "truncation")
 """Options that a clip or a table has no use for, beside those of generated images."""
 
 
@@ -60,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the noise (default: %(default)s)")
     parser.add_argument("--label", type=int, metavar="K", help="class of all images (default: all classes in turn)")
+    parser.add_argument("--truncation", type=not_negative, metavar="PSI", help=TRUNCATION)
     parser.add_argument("--grid", action="store_true", help="all images in one PNG (implied if --out is a .png file)")
     parser.add_argument(
         "--interpolate",
@@ -113,6 +117,8 @@ def _main(options: argparse.Namespace) -> int:
     from ganrun.inference.sampling import Sampler, draw_grid, draw_singles
 
     sampler = Sampler(options.run, options.label)
+    if options.truncation is not None:
+        sampler = sampler.truncated(options.truncation)
     if (passes := sampler.game.sample_passes) > 1:
         name = sampler.config.model.name
         print(f"{name}: {passes:,} passes, one after the other, for each {BATCH} images ...", file=sys.stderr)
@@ -131,7 +137,7 @@ def _main(options: argparse.Namespace) -> int:
 
 def _illustrate(options: argparse.Namespace) -> int:
     out = Path(expand_user(options.out))
-    _refuse(options, "--text, which needs no picture", "input", "mask", "resize", "frames", "label")
+    _refuse(options, "--text, which needs no picture", "input", "mask", "resize", "frames", "label", "truncation")
     single = out.suffix.lower() == ".png"
     if (out.suffix and not single) or ((options.grid or options.interpolate) and not single):
         raise UserError(f"--out {out}: give a .png file for a grid, or a folder for single images")
@@ -155,7 +161,7 @@ def _illustrate(options: argparse.Namespace) -> int:
 
 def _translate(options: argparse.Namespace) -> int:
     out = Path(expand_user(options.out))
-    _refuse(options, "--input, which writes a file for each image", "grid", "interpolate", "label")
+    _refuse(options, "--input, which writes a file for each image", "grid", "interpolate", "label", "truncation")
     if out.suffix.lower() == ".png" or out.is_file():
         raise UserError(f"--out {out}: with --input it is a folder, for a file under the name of each picture")
     from ganrun.inference.sampling import Sampler

@@ -51,6 +51,24 @@ FAMILIES: dict[str, Sections] = {
         "model": {"name": "r3gan", "width": 8, "classes": 3, "latent": "hypersphere"},
         "objective": {"loss": "relativistic", "penalties": {"r1": 0.5, "r2": 0.5}, "diffaugment": ["color", "cutout"]},
     },
+    "stylegan2": {
+        "data": {"image_size": 8},
+        "model": {"name": "stylegan2", "width": 4, "blocks": 2},
+        "objective": {
+            "penalties": {"r1": 1.0},
+            "penalty_every_rounds": 2,
+            "style_mixing": 0.9,
+            "path_length": 2.0,
+            "path_length_every_rounds": 2,
+        },
+        "optimizer": {"discriminator": ADAM, "generator": ADAM},
+    },
+    "stylegan2_labels": {
+        "data": {"image_size": 8, "fields": LABELS},
+        "model": {"name": "stylegan2", "width": 4, "blocks": 1, "classes": 3, "latent": "hypersphere"},
+        "objective": {"path_length": 1.0, "path_length_every_rounds": 2, "ada_target": 0.6, "ada_images": 96},
+        "optimizer": {"discriminator": ADAM, "generator": ADAM},
+    },
     "gaussians": {
         "data": {"image_size": 1, "channels": 2, "fields": {"image": "point"}},
         "model": {"name": "mlp", "width": 8, "latent_size": 2},

@@ -18,6 +18,7 @@ from ganrun.config.schema import Config
 from ganrun.errors import RunError, UserError
 from ganrun.evaluation.feature_statistics import to_uint8
 from ganrun.inference.exporting import as_module
+from ganrun.inference.latent_spaces import SpaceName
 from ganrun.inference.predicting import Predictor
 from ganrun.inference.projection import Budget, Candidates, Search, projector_of
 from ganrun.inference.projection_terms import Weights
@@ -90,6 +91,7 @@ class Run:
         condition: "Picture | Sequence[Picture] | None" = None,
         *,
         mask: Picture | None = None,
+        truncation: float | None = None,
         pictures: Literal[False] = False,
     ) -> Tensor: ...
 
@@ -102,6 +104,7 @@ class Run:
         condition: "Picture | Sequence[Picture] | None" = None,
         *,
         mask: Picture | None = None,
+        truncation: float | None = None,
         pictures: Literal[True],
     ) -> list[Image.Image]: ...
 
@@ -113,6 +116,7 @@ class Run:
         condition: "Picture | Sequence[Picture] | None" = None,
         *,
         mask: Picture | None = None,
+        truncation: float | None = None,
         pictures: bool = False,
     ) -> Tensor | list[Image.Image]:
         """Draw images, the same as `ganrun sample` for the same seed.
@@ -124,6 +128,7 @@ class Run:
             condition: a picture of one's own, of which `count` images are made; for a run that continues clips its
                 frames, or a video, GIF or folder; None: conditions are made of samples of the run's data.
             mask: the hole in the picture: white is filled; None: it is drawn.
+            truncation: of stylegan2: psi, 1 for images as trained (None), less for images nearer to the mean one.
             pictures: return Pillow images, with colours as on a screen.
 
         Returns:
@@ -136,8 +141,12 @@ class Run:
             raise UserError(f"count: {count} is not allowed; give at least 1")
         if mask is not None and condition is None:
             raise UserError("mask: is the hole in a picture of your own; give condition=PICTURE, too")
+        if truncation is not None and (truncation < 0 or condition is not None):
+            raise UserError(f"truncation: {truncation}: give at least 0, and no condition of your own")
         if condition is None:
-            images = torch.cat(list(self._sampler.with_label(label).draw(count, seed)))
+            sampler = self._sampler.with_label(label)
+            sampler = sampler if truncation is None else sampler.truncated(truncation)
+            images = torch.cat(list(sampler.draw(count, seed)))
         elif label is not None:
             raise UserError(f"label: {label} does not go with a picture as condition; leave one of them out")
         else:
@@ -145,7 +154,14 @@ class Run:
         return to_pillow(images) if pictures else images
 
     def project(
-        self, picture: Picture, seed: int = 0, label: int | None = None, *, steps: int = 200, candidates: int = 8
+        self,
+        picture: Picture,
+        seed: int = 0,
+        label: int | None = None,
+        *,
+        steps: int = 200,
+        candidates: int = 8,
+        space: SpaceName | None = None,
     ) -> Candidates:
         """Return the latents whose images are nearest to a picture, the best first, as `ganrun project` does.
 
@@ -155,6 +171,7 @@ class Run:
             label: class of the images; None: the best is searched.
             steps: steps of gradient descent.
             candidates: latents that are searched at once.
+            space: z, or of stylegan2 w or w+ (a w for each layer); None: w where there is one.
 
         Raises:
             UserError: no picture, or a run without latents to search, such as one that translates pictures.
@@ -162,7 +179,7 @@ class Run:
         if candidates < 1 or steps < 1:
             raise UserError(f"candidates: {candidates}, steps: {steps}: give at least 1 of each")
         sampler = self._sampler.with_label(label)
-        projector = projector_of(sampler)
+        projector = projector_of(sampler, space)
         channels, size, _ = projector.shape
         if isinstance(picture, str | Path):
             drawing = read_drawing(Path(expand_user(str(picture))), f"picture {picture}", size, channels)

@@ -66,6 +66,7 @@ class NetworkFamily:
         points: True if it takes points.
         ignores: keys of `model` that have no effect on it.
         condition: the only `objective.condition` that it goes with; None: several.
+        styles: its generator may have styles, see `models/style.py`.
     """
 
     build: Callable[..., dict[str, Any]] | str
@@ -79,6 +80,7 @@ class NetworkFamily:
     points: bool = True
     ignores: tuple[str, ...] = ()
     condition: str | None = None
+    styles: bool = True
 
     def __call__(
         self,
@@ -111,7 +113,7 @@ class NetworkRegistry(Registry):
 DENSITY_KEYS, LATENT_KEYS = ("components", "factors", "blocks", "dropout"), ("latent_size", "latent")
 """Keys of `model` that GANs (but for `blocks`) do not have, and those of networks with a z."""
 SWITCHES = ("spectral_norm", "minibatch_stddev", "resize_convolution")
-gan_family = partial(NetworkFamily, game="gan", ignores=DENSITY_KEYS)
+gan_family = partial(NetworkFamily, game="gan", ignores=DENSITY_KEYS, styles=False)
 
 
 def density_family(name: str, *uses: str, points: bool = False, image_multiple: int = 1) -> NetworkFamily:
@@ -137,6 +139,14 @@ NETWORKS = NetworkRegistry(
     ),
     r3gan=gan_family(
         "ganrun.models.r3gan:r3gan", image_sizes=(8, 16, 32, 64, 128, 256), width_multiple=8, without=SWITCHES
+    ),
+    stylegan2=gan_family(
+        "ganrun.models.stylegan2:stylegan2",
+        image_sizes=(8, 16, 32, 64, 128, 256, 512, 1024),
+        without=SWITCHES,
+        pictures="no",
+        ignores=("components", "factors", "dropout"),
+        styles=True,
     ),
     mlp=gan_family(
         "ganrun.models.mlp:mlp", image_sizes=(1,), without=("minibatch_stddev", "resize_convolution"), pictures="no"

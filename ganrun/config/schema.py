@@ -99,9 +99,9 @@ class ModelConfig(Section):
     """Generator and discriminator."""
 
     name: Annotated[str, Field(json_schema_extra=FIXED)] = "dcgan"
-    """Network family: dcgan, resnet, r3gan, mlp, pix2pix, srgan, esrgan, dirac, linear_quadratic; for objective.game:
-    gain, gain; for likelihood mixture, mixture_of_factor_analysers, made, pixelcnn, nice, realnvp, glow, vae; or one of
-    run.imports."""
+    """Network family: dcgan, resnet, r3gan, stylegan2, mlp, pix2pix, srgan, esrgan, dirac, linear_quadratic; for
+    objective.game gain: gain; for likelihood: mixture, mixture_of_factor_analysers, made, pixelcnn, nice, realnvp,
+    glow, vae; or one of run.imports."""
     width: Annotated[Count, Field(json_schema_extra=FIXED)] = 64
     """Channels at the highest resolution (DCGAN's paper: 128); for mlp and gain, units per hidden layer."""
     latent_size: Annotated[Count, Field(json_schema_extra=FIXED)] = 100
@@ -125,7 +125,7 @@ class ModelConfig(Section):
     """Factors of each component of mixture_of_factor_analysers."""
     blocks: Annotated[Whole, Field(json_schema_extra=FIXED)] = 0
     """Residual blocks of the generators of srgan and esrgan, and of pixelcnn; couplings of nice; steps of flow at each
-    scale of glow, and couplings of each kind at each scale of realnvp. 0: 16, 23, 5, 4, 8 and 4."""
+    scale of glow, couplings of each kind at each of realnvp; mapping layers of stylegan2. 0: 16, 23, 5, 4, 8, 4, 8."""
     dropout: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
     """Share of hidden units, 0 to 1, that made, pixelcnn and vae drop out in training."""
 

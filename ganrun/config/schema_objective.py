@@ -138,6 +138,14 @@ class ObjectiveConfig(Section):
     may be a schedule."""
     penalty_every_rounds: Annotated[Count, Field(json_schema_extra=FIXED)] = 1
     """Lazy regularisation: rounds per evaluation of the penalties, whose weight is multiplied by the same number."""
+    style_mixing: Annotated[Share, Field(json_schema_extra=FIXED)] = 0.0
+    """Probability, 0 to 1, that layers of an image from a random one on have the style of another z; 0: never. Of
+    stylegan2, whose paper takes 0.9."""
+    path_length: Annotated[ScheduledNotNegative, Field(json_schema_extra=FIXED)] = 0.0
+    """Weight of the penalty on how unevenly images change with the style, or a schedule; 0: none. Of stylegan2, whose
+    paper takes 2."""
+    path_length_every_rounds: Annotated[Count, Field(json_schema_extra=FIXED)] = 4
+    """Rounds per evaluation of that penalty, whose weight is multiplied by the same number."""
     weight_clip: Annotated[NotNegative, Field(json_schema_extra=FIXED)] = 0.0
     """Bound on the absolute value of the discriminator's weights, as in the original WGAN; 0: no clipping."""
     feature_matching: Annotated[bool, Field(json_schema_extra=FIXED)] = False

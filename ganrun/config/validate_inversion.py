@@ -28,7 +28,7 @@ def inversion_conflicts(config: Config) -> Faults:
         yield (
             {"model.name", "objective.game"},
             f"model.name: {model.name} does not go with objective.game: inversion, which inverts generators of images "
-            "with a z; take dcgan, resnet or r3gan, as the run that objective.of names",
+            "with a z; take dcgan, resnet, r3gan or stylegan2, as the run that objective.of names",
         )
     condition = objective.condition_with(model.classes)
     if condition not in ("none", "label"):

@@ -207,8 +207,15 @@ def _source_conflicts(config: Config) -> Faults:
 
 
 def loss_conflicts(config: Config) -> Faults:
-    """Yield tricks that the loss does not support."""
-    objective = config.objective
+    """Yield tricks that the loss or the networks do not support."""
+    objective, name = config.objective, config.model.name
+    for key in ("style_mixing", "path_length") if name in NETWORKS and not NETWORKS[name].styles else ():
+        if value := getattr(objective, key):
+            yield (
+                {f"objective.{key}", "model.name"},
+                f"objective.{key}: {value} needs a generator with styles, which model.name: {name} has not; take "
+                "stylegan2, or leave it 0",
+            )
     for key in ("label_smoothing", "label_flipping"):
         if getattr(objective, key) and objective.loss not in CROSS_ENTROPIES:
             yield (

@@ -33,7 +33,7 @@ from ganrun.games.calls import judge
 from ganrun.games.conditions import Batch
 from ganrun.games.game import Networks
 from ganrun.games.minimax import Minimax
-from ganrun.models.normalization import without_batch_stats
+from ganrun.models.slot_statistics import without_batch_stats
 from ganrun.models.spectral_norm import SpectralNorm
 from ganrun.rng import KeyedNoise, numpy_stream
 

@@ -86,15 +86,14 @@ class GeneratorPlayer(Player):
         objective, own, generator = self.objective, noise.under(self.name), self.owned["generator"]
         x, c = batch[objective.config.target], objective.condition.of(batch, own)
         generated = objective.generate(generator, len(x), own, c)
-        terms = objective.terms(generator, x, generated, Seen(c, others, own))
-        parts = {name: term.detach() for name, term in terms.items()} | logged(generator)
+        terms, parts = objective.terms(generator, x, generated, Seen(c, others, own))
         losses = list(terms.values())
         if objective.is_adversarial(noise.round_start):
             losses.insert(0, self._adversarial(x, generated, c, noise, others["discriminator"]))
         for told in objective.interpolated(c):
             between = objective.generate(generator, len(x), own.under("between"), told)
             losses.append(self._adversarial(x, between, told, noise.under("between"), others["discriminator"]))
-        return Loss(sum(losses[1:], start=losses[0]), parts)
+        return Loss(sum(losses[1:], start=losses[0]), parts | logged(generator))
 
     def _adversarial(
         self, x: Tensor, generated: Tensor, c: Given, noise: KeyedNoise, discriminator: nn.Module
@@ -127,7 +126,6 @@ def gan(
     if missing := {"discriminator", "generator"} - networks.keys():
         raise UserError(f"objective.game: gan needs a {min(missing)}, which model.name: {model.name} does not build")
     objective = objective_of(config, model, networks["generator"], condition, own)
-    adaptive = objective.augment.adaptive
     return Game(
         networks=networks,
         players=(
@@ -137,8 +135,8 @@ def gan(
         averaged=("generator",),
         latent=objective.latent,
         sample=lambda networks, count, noise, given: objective.generate(networks["generator"], count, noise, given),
-        trackers={"augmentation": adaptive} if adaptive else {},
-        kind=lambda images, round: (objective.penalties.are_due(round), objective.augment.has_noise(images)),
+        trackers={**objective.trackers},
+        kind=objective.kind,
         condition=objective.condition,
         frozen=frozen_networks(config),
         from_z=(lambda networks, z, noise, given: objective.from_z(networks["generator"], z, noise, given))

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ganrun.config.schedules import Schedule
 from ganrun.models.given import Given
-from ganrun.models.normalization import without_batch_stats
 from ganrun.models.precision import full_precision
+from ganrun.models.slot_statistics import without_batch_stats
 from ganrun.rng import KeyedNoise
 
 DIFFERENCE = 0.01
@@ -152,14 +152,14 @@ class Penalties:
         real, fake = real.to(noise.dtype), fake.to(noise.dtype)
         with full_precision(noise.device), without_batch_stats():
             return {
-                name: _now(name, weight, noise)
+                name: weight_now(name, weight, noise)
                 * penalty(discriminator, real, fake, _for(penalty, given), noise)
                 * self.every_rounds
                 for name, (penalty, weight) in self.weighted.items()
             }
 
 
-def _now(name: str, weight: float | Schedule, noise: KeyedNoise) -> float | Tensor:
+def weight_now(name: str, weight: float | Schedule, noise: KeyedNoise) -> float | Tensor:
     """Return the weight of a penalty in this round."""
     return noise.scheduled(weight.at, f"penalty/{name}/weight") if isinstance(weight, Schedule) else weight
 

@@ -7,18 +7,27 @@ Shapes: B latents, Z numbers of a latent, C channels, H and W pixels.
 """
 
 import math
-from typing import Protocol
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Literal, Protocol, get_args
 
+import torch
 from torch import Tensor
 
 from ganrun.errors import UserError
 from ganrun.games.latent import TRUNCATION
 from ganrun.inference.sampling import Sampler, slerp
 from ganrun.models.given import Given
-from ganrun.rng import KeyedNoise
+from ganrun.models.style import StyleGenerator
+from ganrun.rng import KeyedNoise, NoiseRequest
 
 SHELL = 1.5
 """Norms of z ~ N(0, I) lie within sqrt(Z) +- 1.5 in all but 2 of 100 draws: their standard deviation is sqrt(1/2)."""
+DRAWS = 1_024
+"""Draws of w by which its mean and its spread are measured."""
+SpaceName = Literal["z", "w", "w+"]
+NOTHING: Given = MappingProxyType({})
+"""Condition of a run without labels."""
 
 
 class LatentSpace(Protocol):
@@ -32,8 +41,16 @@ class LatentSpace(Protocol):
     def size(self) -> int:
         """Numbers of a latent."""
 
-    def draw(self, count: int, seed: int) -> Tensor:
-        """Return random latents, [count, Z]."""
+    @property
+    def scale(self) -> float:
+        """Standard deviation of their numbers."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the latents, which are on the CPU."""
+
+    def draw(self, count: int, seed: int, given: Given = NOTHING) -> Tensor:
+        """Return random latents for a condition of `count` images, [count, Z]."""
 
     def allowed(self, latents: Tensor) -> Tensor:
         """Return the nearest latents that the generator was trained on, [B, Z]."""
@@ -48,6 +65,8 @@ class LatentSpace(Protocol):
 class ZSpace:
     """Input noise z of a generator. Noise within the network, if it has any, is the same for all latents.
 
+    Attributes and methods: see `LatentSpace`.
+
     Args:
         sampler: the checkpoint.
 
@@ -55,7 +74,8 @@ class ZSpace:
         UserError: the run makes points, or its generator has no z.
     """
 
-    name = "z"
+    name: SpaceName = "z"
+    scale = 1.0
 
     def __init__(self, sampler: Sampler) -> None:
         game, where = sampler.game, sampler.config.run.name
@@ -72,9 +92,9 @@ class ZSpace:
         for network in self._networks.values():
             network.requires_grad_(False)
 
-    def draw(self, count: int, seed: int) -> Tensor:
+    def draw(self, count: int, seed: int, given: Given = NOTHING) -> Tensor:
         """Return z of the distribution that the generator was trained on, [count, Z]."""
-        return self.latent.draw(self._noise(seed), count, "z")
+        return self.latent.draw(self.noise(seed), count, "z")
 
     def allowed(self, latents: Tensor) -> Tensor:
         """Return z within the bounds of its distribution; for a normal one, of a norm that draws have."""
@@ -91,11 +111,98 @@ class ZSpace:
 
     def images(self, latents: Tensor, given: Given) -> Tensor:
         """Return G(z, c), [B, C, H, W] in [-1, 1]."""
-        return self._from_z(self._networks, latents, self._noise(0), given)
+        return self._from_z(self._networks, latents, shared(self.noise(0)), given)
 
     def between(self, begin: Tensor, end: Tensor, steps: int) -> Tensor:
         """Return z along the great circle, [steps, Z]."""
         return slerp(begin, end, steps)
 
-    def _noise(self, seed: int) -> KeyedNoise:
+    def noise(self, seed: int) -> KeyedNoise:
+        """Return the noise of a seed."""
         return KeyedNoise(seed, 0, 0, 0, self.device, self.dtype).under("project")
+
+
+class WSpace:
+    """What a generator with styles makes of z: w of all its layers, or one for each (w+), in a row.
+
+    Abdal et al. 2019 (arXiv:1904.03189) search w+. Noise within the network is the same for all latents.
+
+    Attributes and methods: see `LatentSpace`.
+
+    Args:
+        z: space of z of the generator.
+        generator: the generator.
+        classes: K of class labels; 0: there are none.
+        each_layer: a w for each layer.
+    """
+
+    def __init__(self, z: ZSpace, generator: StyleGenerator, classes: int, each_layer: bool) -> None:
+        self._z, self._generator, self._copies = z, generator, generator.layers if each_layer else 1
+        self.name: SpaceName = "w+" if each_layer else "w"
+        self.size, self.dtype = self._copies * generator.w_size, z.dtype
+        labels: Given = {"label": torch.arange(DRAWS) % classes} if classes else {}
+        drawn = self._w(DRAWS, 0, labels)
+        self._mean = drawn.mean(0)
+        self.scale = float(drawn.std(0).square().mean().sqrt())
+        self._radius = float((drawn - self._mean).norm(dim=1).max())
+
+    def draw(self, count: int, seed: int, given: Given = NOTHING) -> Tensor:
+        """Return w of random z, the same for each layer, [count, Z]."""
+        return self._w(count, seed, given).repeat(1, self._copies)
+
+    def allowed(self, latents: Tensor) -> Tensor:
+        """Return latents whose w are no farther from the mean than any of DRAWS random ones."""
+        away = latents.view(len(latents), self._copies, -1) - self._mean
+        norm = away.norm(dim=2, keepdim=True).clamp(min=1e-6)
+        within: Tensor = self._mean + away * (norm.clamp(max=self._radius) / norm)
+        return within.flatten(1)
+
+    def images(self, latents: Tensor, given: Given) -> Tensor:
+        """Return the images of latents, [B, C, H, W]. The class has no part in them: w knows it."""
+        w = latents.view(len(latents), self._copies, -1).expand(-1, self._generator.layers, -1)
+        return self._generator.synthesis(w, shared(self._z.noise(0)))
+
+    def between(self, begin: Tensor, end: Tensor, steps: int) -> Tensor:
+        """Return w along the straight line, [steps, Z]."""
+        return torch.lerp(begin, end, torch.linspace(0, 1, steps, dtype=begin.dtype)[:, None])
+
+    def _w(self, count: int, seed: int, given: Given) -> Tensor:
+        with torch.no_grad():
+            return self._generator.mapping(self._z.draw(count, seed, given), given)
+
+
+class _Shared:
+    """Source of noise that is the same for all images."""
+
+    def take(self, noise: KeyedNoise, request: NoiseRequest) -> Tensor:
+        """Return numbers whose first dimension, the images, repeats."""
+        if request.value is not None:
+            return replace(noise, source=None).draw(request)
+        one = request._replace(size=(1, *request.size[1:]))
+        return replace(noise, source=None).draw(one).expand(request.size)
+
+
+def shared(noise: KeyedNoise) -> KeyedNoise:
+    """Return the noise of one image for each image of a batch."""
+    return replace(noise, source=_Shared())
+
+
+def space_of(sampler: Sampler, name: SpaceName | None = None) -> LatentSpace:
+    """Return a latent space of a checkpoint; None: w where its generator has styles, else z.
+
+    Raises:
+        UserError: the generator has no such space.
+    """
+    if name not in (None, *get_args(SpaceName)):
+        raise UserError(f"space {name}: is not allowed; it should be one of: {', '.join(get_args(SpaceName))}")
+    z, generator = ZSpace(sampler), sampler.game.networks.get("generator")
+    if not isinstance(generator, StyleGenerator):
+        if name not in (None, "z"):
+            raise UserError(
+                f"space {name}: model.name: {sampler.config.model.name} has no styles; take z, or give a run of "
+                "stylegan2"
+            )
+        return z
+    if name == "z":
+        return z
+    return WSpace(z, generator, sampler.classes, each_layer=name == "w+")

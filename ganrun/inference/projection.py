@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ganrun.errors import UserError
 from ganrun.games.calls import judge
-from ganrun.inference.latent_spaces import LatentSpace, ZSpace
+from ganrun.inference.latent_spaces import LatentSpace, SpaceName, space_of
 from ganrun.inference.projection_terms import Start, Target, Terms, Weights
 from ganrun.inference.sampling import Sampler
 from ganrun.models.given import Given
@@ -128,13 +128,14 @@ class Projector:
         Raises:
             UserError: a term needs what the run does not have.
         """
-        terms = Terms(search.target, search.weights, search.start, self.logits)
+        terms = Terms(search.target, search.weights, search.start, self.logits, self.space.scale)
         latents, labels = self._starts(search, terms, budget.candidates)
         deadline, made = time.monotonic() + budget.seconds, 0
         best, least = latents.clone(), torch.full((len(latents),), math.inf, dtype=latents.dtype)
         first = self.images(latents, labels)
         latents.requires_grad_(True)
-        optimizer = torch.optim.Adam([latents], RATE, BETAS)
+        rate = RATE * self.space.scale
+        optimizer = torch.optim.Adam([latents], rate, BETAS)
         for step in range(budget.steps + 1):
             given = given_of(labels)
             losses = terms.losses(latents, self.space.images(latents, given), given)
@@ -145,7 +146,7 @@ class Projector:
             if not watch(step, functools.partial(self._best_image, best, least, labels)):
                 break
             (latents.grad,) = torch.autograd.grad(losses.sum(), latents)
-            optimizer.param_groups[0]["lr"] = RATE * (1 + math.cos(math.pi * step / budget.steps)) / 2
+            optimizer.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * step / budget.steps)) / 2
             optimizer.step()
             with torch.no_grad():
                 latents.copy_(self.space.allowed(latents))
@@ -157,7 +158,7 @@ class Projector:
 
     def target(self, pixels: NDArray[np.uint8], drawn: NDArray[np.float32]) -> Target:
         """Return colours uint8 [H, W, C] and shares [H, W] in [0, 1] as a target."""
-        of = self.space.draw(1, 0)
+        of = self.space.dtype
         colours = torch.from_numpy(pixels.copy()).permute(2, 0, 1).to(of) / 127.5 - 1
         return Target(colours, torch.from_numpy(drawn.copy())[None].to(of))
 
@@ -166,15 +167,19 @@ class Projector:
         with torch.no_grad():
             return self.space.images(latents, given_of(labels))
 
+    def labels(self, count: int, label: int | None, first: int = 0) -> Tensor | None:
+        """Return labels int64 [count]: the given one, else all classes in turn, from class `first` mod K on."""
+        if not self.classes:
+            return None
+        return (torch.arange(count) + first) % self.classes if label is None else torch.full((count,), label)
+
     def _starts(self, search: Search, terms: Terms, count: int) -> tuple[Tensor, Tensor | None]:
         """Return latents [count, Z] to begin with, and their labels."""
-        drawn = self.space.draw(DRAWN, search.seed)
+        drawn = self.space.draw(DRAWN, search.seed, given_of(self.labels(DRAWN, search.label)))
         fixed = [*([] if search.start is None else [search.start.latent]), *search.guesses][:count]
         tries = self.classes if search.label is None and self.classes else 1  # Each with the class that suits it best.
         pool = torch.cat([*(latent.to(drawn).expand(tries, -1) for latent in fixed), drawn])
-        labels = torch.arange(len(pool)) % self.classes if self.classes else None
-        if labels is not None and search.label is not None:
-            labels = torch.full_like(labels, search.label)
+        labels = self.labels(len(pool), search.label)
         with torch.no_grad():
             given = given_of(labels)
             losses = terms.losses(pool, self.space.images(pool, given), given)
@@ -194,8 +199,8 @@ def given_of(labels: Tensor | None) -> Given:
     return {} if labels is None else {"label": labels}
 
 
-def projector_of(sampler: Sampler) -> Projector:
-    """Return the projector of a checkpoint.
+def projector_of(sampler: Sampler, space: SpaceName | None = None) -> Projector:
+    """Return the projector of a checkpoint in one of its latent spaces; None: w where it has one, else z.
 
     Raises:
         UserError: its generator has no latent that can be searched, or is told more than a class.
@@ -206,13 +211,15 @@ def projector_of(sampler: Sampler) -> Projector:
             f"{config.run.name}: objective.condition: {config.objective.condition}: its images are made of what you "
             "give it; take `ganrun sample --input`, or `ganrun paint`"
         )
-    space, (channels, size) = ZSpace(sampler), config.data.shape(config.objective.target)
+    latents, (channels, size) = space_of(sampler, space), config.data.shape(config.objective.target)
     shape = channels, size, size
     discriminator = sampler.game.networks.get("discriminator")
     if discriminator is None:
-        return Projector(space, shape, condition.classes)
-    noise = KeyedNoise(0, 0, 0, 0, space.device, space.dtype).under("judge")
-    return Projector(space, shape, condition.classes, lambda images, given: judge(discriminator, images, given, noise))
+        return Projector(latents, shape, condition.classes)
+    noise = KeyedNoise(0, 0, 0, 0, torch.device("cpu"), latents.dtype).under("judge")
+    return Projector(
+        latents, shape, condition.classes, lambda images, given: judge(discriminator, images, given, noise)
+    )
 
 
 def limit_threads(size: int) -> None:

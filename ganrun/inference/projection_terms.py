@@ -49,7 +49,8 @@ class Weights:
         edges: the same of the differences between neighbouring pixels, down and across.
         perceptual: the mean over layers of E (phi(x') - phi(t'))^2 / E phi(t')^2 of a frozen network phi, where what
             was not drawn is taken from x0 (or is grey) in both x' and t'.
-        keep: E (1 - m) (x - x0)^2 / E (1 - m) + LATENT_SHARE E (w - w0)^2, for an edit of a picture.
+        keep: E (1 - m) (x - x0)^2 / E (1 - m) + LATENT_SHARE E (w - w0)^2 over the variance of w, for an edit of a
+            picture.
         realism: E softplus(-D(x, c)), the discriminator's opinion.
     """
 
@@ -86,6 +87,7 @@ class Terms:
         weights: of the terms.
         start: what was there before the edit; None: nothing.
         logits: D(x, c), a logit or a map of them for each image; None if there is no discriminator.
+        scale: standard deviation of the numbers of a latent.
 
     Raises:
         UserError: a term needs what the run does not have.
@@ -97,8 +99,9 @@ class Terms:
         weights: Weights,
         start: Start | None,
         logits: Callable[[Tensor, Given], Tensor] | None,
+        scale: float = 1.0,
     ) -> None:
-        self.weights, self.start, self.logits = weights, start, logits
+        self.weights, self.start, self.logits, self.scale = weights, start, logits, scale
         self.colours, self.drawn = target.colours[None], target.drawn[None]
         if weights.realism and logits is None:
             raise UserError("realism: this run has no discriminator whose opinion could count; set it to 0")
@@ -128,7 +131,7 @@ class Terms:
             layers = [(of_x - of_t).square().flatten(1).mean(1) / of_t.square().mean() for of_x, of_t in pairs]
             loss = loss + weights.perceptual * torch.stack(layers).mean(0)
         if weights.keep and self.start is not None:
-            moved = LATENT_SHARE * (latents - self.start.latent).square().mean(1)
+            moved = LATENT_SHARE * ((latents - self.start.latent) / self.scale).square().mean(1)
             loss = loss + weights.keep * (_mean((x - self.background).square(), 1 - self.drawn) + moved)
         if weights.realism:
             assert self.logits is not None

@@ -3,6 +3,7 @@
 import copy
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from ganrun.games.build import build_game
 from ganrun.games.masked import MaskedPoints
 from ganrun.inference.saved import find_saved
 from ganrun.models.given import Given
+from ganrun.models.style import StyleGenerator
 
 Seen = Callable[[int], None]
 """Takes the number of images just drawn."""
@@ -66,6 +68,23 @@ class Sampler:
         self._check(label)
         other = copy.copy(self)
         other.label = label
+        return other
+
+    def truncated(self, psi: float) -> "Sampler":
+        """Return the sampler of images nearer to the mean one: of w_mean + psi (w - w_mean).
+
+        Raises:
+            UserError: the generator has no styles.
+        """
+        generator = self.game.networks.get("generator")
+        if not isinstance(generator, StyleGenerator):
+            raise UserError(
+                f"truncation {psi}: model.name: {self.config.model.name} has no w to truncate; leave it out, or give a "
+                "run of stylegan2"
+            )
+        other, of_psi = copy.copy(self), copy.copy(generator)  # The weights are shared.
+        of_psi.truncation = psi
+        other.game = replace(self.game, networks=self.game.networks | {"generator": of_psi})
         return other
 
     def _check(self, label: int | None) -> None:

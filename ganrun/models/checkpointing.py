@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ganrun.models.normalization import recomputation
+from ganrun.models.slot_statistics import recomputation
 
 
 def checkpoint_activations(network: nn.Module) -> None:

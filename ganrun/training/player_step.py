@@ -14,7 +14,7 @@ from ganrun.config.schedules import value_at
 from ganrun.config.schema_optimizer import PlayerOptimizerConfig
 from ganrun.errors import UserError
 from ganrun.games.game import Batch, Game, Loss, Player
-from ganrun.models.normalization import SlotBatchNorm2d
+from ganrun.models.slot_statistics import SlotStatistics
 from ganrun.models.spectral_norm import SpectralNorm
 from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
@@ -108,7 +108,7 @@ class PlayerStep:
         for network in self.others.values():
             network.requires_grad_(False)
         player.owned.requires_grad_(True)
-        self.norms = [module for module in player.owned.modules() if isinstance(module, SlotBatchNorm2d)]
+        self.norms = [module for module in player.owned.modules() if isinstance(module, SlotStatistics)]
         self._spectral_norms = [module for module in player.owned.modules() if isinstance(module, SpectralNorm)]
         self.timer = Timer(self.device)
         self._turn = _Turn(player)

@@ -14,7 +14,7 @@ from ganrun.data.decode import RawBatch, normalised
 from ganrun.data.jitter import jittered
 from ganrun.errors import RunError, UserError
 from ganrun.games.game import Batch, Game, Networks
-from ganrun.models.normalization import update_running_stats
+from ganrun.models.slot_statistics import update_running_stats
 from ganrun.rng import KeyedNoise
 from ganrun.slots import Slots
 from ganrun.telemetry.series import LOSS

@@ -277,7 +277,8 @@ def test_names_of_imported_modules_are_checked_after_the_import(file, values, tm
     monkeypatch.syspath_prepend(tmp_path)
     images, name = faults_of(file, "run.imports=[mine_for_names]", "model.name=my_gam", "train.total_images=0")
     assert images == "train.total_images: 0 is not allowed; it should be: greater than or equal to 1"
-    assert name.startswith("model.name: 'my_gam' is not allowed; it should be one of: dcgan, resnet, r3gan, mlp, ")
+    allowed = "dcgan, resnet, r3gan, stylegan2, mlp, "
+    assert name.startswith(f"model.name: 'my_gam' is not allowed; it should be one of: {allowed}")
     assert name.endswith("; did you mean my_gan?")
     (fault,) = faults_of(file, "run.imports=[mine_for_names]", "model.name=my_gan")
     assert "data.image_size: 16 does not fit model.name: my_gan; allowed: 32" in fault

@@ -130,7 +130,7 @@ def test_the_class_is_searched_or_given(of_classes):
 def test_latents_stay_among_those_of_training(projector, kind):
     space = object.__new__(ZSpace)
     space.latent, space.size = Latent(8, kind), 8
-    drawn = Latent(8, kind).draw(projector.space._noise(0), 500, "z")
+    drawn = Latent(8, kind).draw(projector.space.noise(0), 500, "z")
     far = space.allowed(20 * drawn)
     norms, bound = drawn.norm(dim=1), math.sqrt(8) + 1.5
     inside = norms < bound if kind == "normal" else torch.ones(500, dtype=torch.bool)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ganrun.models import normalization
+from ganrun.models import slot_statistics
 from ganrun.models.normalization import SlotBatchNorm2d, SlotConditionalBatchNorm2d
 
 
@@ -26,7 +26,7 @@ def batch(seed, size=4):
 def update_running_stats(norm):
     (row,) = norm.take_batch_stats(1)
     assert row[-1] == 1
-    normalization.update_running_stats([norm], row)
+    slot_statistics.update_running_stats([norm], row)
 
 
 def test_one_slot_has_the_outputs_and_gradients_of_pytorch():

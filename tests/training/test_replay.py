@@ -1,5 +1,7 @@
 """A round reads all that varies from fixed memory: its recorded operations, run again, are the next rounds."""
 
+import math
+
 import pytest
 import torch
 
@@ -137,7 +139,13 @@ def family_config(name, values, slots):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_round_of_each_family(name, slots, values):
     config = family_config(name, values, slots)
-    check(config, period=config.objective.penalty_every_rounds)
+    objective = config.objective
+    check(
+        config,
+        period=math.lcm(
+            objective.penalty_every_rounds, objective.path_length_every_rounds if objective.path_length else 1
+        ),
+    )
 
 
 def test_a_round_of_reconstruction_alone(values):

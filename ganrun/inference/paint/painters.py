@@ -18,7 +18,7 @@ from ganrun.config.validate_objective import PERCEPTUAL_PIXELS
 from ganrun.errors import UserError
 from ganrun.evaluation.feature_statistics import to_uint8
 from ganrun.inference.paint.edits import Drawing, Edit, Point, Sample, Walk, Watch
-from ganrun.inference.projection import Budget, Projector, Search, encoder_of, limit_threads, projector_of
+from ganrun.inference.projection import Budget, Projector, Search, encoder_of, given_of, limit_threads, projector_of
 from ganrun.inference.projection_terms import Start, Weights
 from ganrun.inference.sampling import Sampler
 from ganrun.inference.translation import Translator
@@ -77,12 +77,10 @@ class LatentPainter:
 
     def sample(self, sample: Sample) -> dict[str, Any]:
         """Return random images to begin with, as candidates."""
-        latents, labels = self.projector.space.draw(SAMPLES, sample.seed), None
         if sample.label is not None:
             self._check_label(sample.label)
-        if self.projector.classes:
-            labels = (torch.arange(SAMPLES) + sample.seed * SAMPLES) % self.projector.classes
-            labels = labels if sample.label is None else torch.full_like(labels, sample.label)
+        labels = self.projector.labels(SAMPLES, sample.label, sample.seed * SAMPLES)
+        latents = self.projector.space.draw(SAMPLES, sample.seed, given_of(labels))
         images = self.projector.images(latents, labels)
         return {
             "candidates": [self._record(latents, labels, at) | {"image": encoded(images[at])} for at in range(SAMPLES)]
@@ -137,7 +135,7 @@ class LatentPainter:
             raise UserError(f"latent: {len(point.latent)} numbers, but this run takes {size}; give one of this run")
         if (point.label is None) != (self.projector.classes == 0):
             raise UserError(f"label: {point.label}, but this run has {self.projector.classes} classes")
-        latent = torch.tensor(point.latent).to(self.projector.space.draw(1, 0))
+        latent = torch.tensor(point.latent).to(self.projector.space.dtype)
         if point.label is None:
             return latent, None
         self._check_label(point.label)
@@ -184,9 +182,11 @@ class TranslationPainter:
 def open_painter(sampler: Sampler, encoder: str | None = None) -> LatentPainter | TranslationPainter:
     """Return the painter of a checkpoint: it translates if its condition is a picture, else it searches latents.
 
+    It searches w where the generator has styles, else z.
+
     Args:
         sampler: the checkpoint.
-        encoder: run of the game `inversion`, for a start; None: random starts.
+        encoder: run of the game `inversion`, for a start, whose z are searched then; None: random starts.
 
     Raises:
         UserError: the run cannot be painted with, or the encoder is for another.
@@ -200,7 +200,7 @@ def open_painter(sampler: Sampler, encoder: str | None = None) -> LatentPainter 
         )
     if condition.pictures:
         return TranslationPainter(run, Translator(sampler, seed=0, resize=False), fills="mask" in condition.pictures)
-    projector = projector_of(sampler)
+    projector = projector_of(sampler, "z" if encoder else None)
     limit_threads(projector.shape[1])
     return LatentPainter(run, projector, encoder_of(encoder, projector) if encoder else None)
 
