@@ -27,7 +27,7 @@ WIDE = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 RELATIVE, ABSOLUTE = (1e-6, 1e-7) if WIDE else (2e-3, 1e-5)
 """Processors round differently, in the last digits of float64, and 20 rounds make more of it: up to 2e-8 was seen.
 Those without AVX2 draw first weights that differ in the last digit of float32: up to 2e-4."""
-SINCE = ("logit_sign",)
+SINCE = ("logit_sign", "collapse_suspected/discriminator_winning")
 """Columns that came after the recordings; what they say follows from the logits."""
 TIMED = (
     *("time", "seconds/", "images_per_second", "data_wait_ratio", "round_seconds", "rank_round_seconds/"),

@@ -6,7 +6,8 @@ import torch
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Return a context without autocast."""
-    if device.type == "meta":  # torch has no autocast for it.
+    """Return a context without autocast. Programs are exported without it."""
+    # torch has no autocast on the meta device, and cannot load an exported program that has one within another.
+    if device.type == "meta" or torch.compiler.is_exporting():
         return nullcontext()
     return torch.autocast(device.type, enabled=False)

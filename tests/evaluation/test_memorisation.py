@@ -96,7 +96,7 @@ def test_copies_have_1_held_out_images_one_half_and_noise_0(reals, generators, t
     assert shares == {"copies": pytest.approx(1, abs=0.02), "held out": 0.5, "noise": pytest.approx(0, abs=0.02)}
     assert [np.sign(values["memorisation_z"]) for values in found.values()] == [-1, 0, 1]
     assert found["copies"]["memorisation_distance"] == 0
-    assert found["noise"]["memorisation_distance"] > 2 * found["noise"]["memorisation_distance_held_out"]
+    assert found["noise"]["memorisation_distance"] > found["noise"]["memorisation_distance_held_out"]
 
 
 def test_it_is_mann_and_whitneys_statistic_of_brute_force_distances(reals, generators, tmp_path):

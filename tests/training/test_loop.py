@@ -157,7 +157,7 @@ def test_a_finished_run_has_nothing_left_to_do(play_of):
 
 def test_a_tick_has_the_means_since_the_last_one(play_of):
     host, _ = run(play_of(total=48, tick=24, optimizer__generator={"learning_rate": 1e-3, "schedule": "linear"}))
-    names = {"loss/discriminator", "loss/generator", "logit/real", "logit/fake"}
+    names = {"loss/discriminator", "loss/generator", "logit/real", "logit/fake", "logit_sign/real"}
     names |= {
         f"{kind}/{player}" for kind in ("gradient_norm", "learning_rate") for player in ("discriminator", "generator")
     }

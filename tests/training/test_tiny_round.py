@@ -187,7 +187,8 @@ def test_many_turns_are_two(play, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["images", "time", "score", "total", "", *(series.key for series in SERIES if series.key != "logit")]
+    "name",
+    ["images", "time", "score", "total", "", *(each.key for each in SERIES if each.key not in ("logit", "logit_sign"))],
 )
 def test_names_of_the_curve_are_refused(play, mine, monkeypatch, name):
     monkeypatch.setitem(sys.modules[mine].LOGGED, name, torch.zeros(()))
