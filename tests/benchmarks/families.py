@@ -14,6 +14,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,6 +63,24 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
 }
 """Config and overrides of each row."""
+LESSONS = (
+    "**A good likelihood is not a good sample.** The VAE's bound of {VAE[bits]:.2f} bits per dimension is close to "
+    "MADE's {MADE[bits]:.2f}, and better than RealNVP's {RealNVP[bits]:.2f}; of the three RealNVP has the best "
+    "Fréchet distance ({RealNVP[scores][frechet_distance]:.0f}, against {VAE[scores][frechet_distance]:.0f} and "
+    "{MADE[scores][frechet_distance]:.0f}). The average over pixels rewards what is true of most of them, and a sample "
+    "is seen as a whole (Theis et al. 2015, [arXiv:1511.01844](https://arxiv.org/abs/1511.01844)).",
+    "**A sharp sample is not a density.** The DCGAN has a Fréchet distance of {DCGAN[scores][frechet_distance]:.0f}, "
+    "and no bits: it cannot say how likely a picture is. {DCGAN[scores][recall]:.0%} of the held-out pictures lie near "
+    "one of its samples (recall). A likelihood punishes each picture that is left out; the loss of a GAN does not.",
+    "**One number after the other is slow.** The PixelCNN has the best likelihood, {PixelCNN[bits]:.2f}, and the best "
+    "samples of these densities, and takes {PixelCNN[cpu_seconds_for_1000]:.0f} CPU seconds for 1,000 of them: a pass "
+    "for each of 784 pixels, with all that earlier pixels decide kept. RealNVP takes "
+    "{RealNVP[cpu_seconds_for_1000]:.1f} and the VAE {VAE[cpu_seconds_for_1000]:.1f}.",
+    "**Invertibility has a price.** A flow draws in one pass and knows its density. For that each layer must keep "
+    "all 784 numbers and be undone in closed form, so it can do little: {RealNVP[bits]:.2f} bits, where the PixelCNN, "
+    "which owes nothing of the kind, has {PixelCNN[bits]:.2f}.",
+)
+"""What is learnt from rows. A paragraph is written when all rows that it names are there."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -148,9 +167,18 @@ def write_page() -> None:
     ]
     for name, row in rows.items():
         lines += [f"**{name}**: `{row['command']}`", "", f"![samples of {name}](families/{name}.png)", ""]
+    lines += ["## What one learns", "", *(line for lesson in LESSONS for line in learnt(lesson, rows))]
     if missing := [name for name in ROWS if name not in rows]:
         lines += [f"Not measured yet: {', '.join(missing)}.", ""]
     PAGE.write_text("\n".join(lines))
+
+
+def learnt(lesson: str, rows: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Return the lines of a lesson with the figures of its rows; none where a row is missing."""
+    try:
+        return [*textwrap.wrap(lesson.format(**rows), 120, break_long_words=False, break_on_hyphens=False), ""]
+    except KeyError:
+        return []
 
 
 def table_row(name: str, row: dict[str, Any]) -> str:
