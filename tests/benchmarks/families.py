@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.families [--runs FOLDER] [--only NAME ...]
 
-A row is trained (the command resumes), scored and written to docs/families/NAME.json with its pictures; rows that are
-there are not made again, so the page is finished row by row, on any machine. It is written after each row.
+A row is trained (the command resumes), scored and written to docs/images/families/NAME.json with its pictures; rows
+that are there are not made again, so the page is finished row by row, on any machine. It is written after each row.
 
 GANs halve their images down to 4x4, so they see the pictures padded to 32x32. The samples of all rows are compared with
 the same held-out pictures of 28x28: those of the GANs are cropped.
@@ -40,7 +40,7 @@ from ganrun.models.extractors import open_extractor
 from ganrun.run_folder.curve import read_curve
 from ganrun.storage import open_storage
 
-FOLDER, PAGE = Path("docs/families"), Path("docs/families.md")
+FOLDER, PAGE = Path("docs/images/families"), Path("docs/families.md")
 SAMPLES, SHOWN, SEED, SIZE = 2_000, 12, 0, 28
 DATA = "configs/mixture_fashion.yaml"
 """Config whose held-out pictures all rows are compared with."""
@@ -166,7 +166,7 @@ def write_page() -> None:
         "",
     ]
     for name, row in rows.items():
-        lines += [f"**{name}**: `{row['command']}`", "", f"![samples of {name}](families/{name}.png)", ""]
+        lines += [f"**{name}**: `{row['command']}`", "", f"![samples of {name}](images/families/{name}.png)", ""]
     lines += ["## What one learns", "", *(line for lesson in LESSONS for line in learnt(lesson, rows))]
     if missing := [name for name in ROWS if name not in rows]:
         lines += [f"Not measured yet: {', '.join(missing)}.", ""]
