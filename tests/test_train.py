@@ -109,7 +109,7 @@ def test_interrupted_killed_and_resumed_it_ends_as_if_undisturbed(values, tmp_pa
         for file in sorted((run_folder(disturbed) / "events").iterdir())
         for line in file.read_text().splitlines()
     ]
-    assert [kind for kind in kinds if kind not in ("attempt", "checkpoint", "left")] == [
+    assert [kind for kind in kinds if kind not in ("attempt", "checkpoint", "left", "collapse_suspected")] == [
         "start",
         "stop",
         "start",
