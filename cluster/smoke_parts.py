@@ -1,8 +1,7 @@
-"""What the checks of smoke.py share: rows of its table, runs in small, comparisons."""
+"""Shared parts of the checks of smoke.py: rows of its table, small runs, comparisons."""
 
 import os
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
+from ganrun.benchmarks.comparison import rate
+from ganrun.benchmarks.rounds import waiting
 from ganrun.config.load import load_config
 from ganrun.config.schema import Config
 from ganrun.data.index import open_data
@@ -147,14 +148,7 @@ def same(what: str, of: str, one: list[Tensor], other: list[Tensor], limit: floa
 
 
 def per_second(call: Callable[[], object], device: torch.device) -> float:
-    """Measure calls per second over at least 1 s, after two warm-up calls."""
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    begun, calls = 0.0, -2
-    while calls < 1 or time.perf_counter() - begun < SECONDS:
-        if calls == 0:
-            wait()
-            begun = time.perf_counter()
+    """Measure calls per second over at least `SECONDS`, after two warm-up calls."""
+    for _ in range(2):
         call()
-        calls += 1
-    wait()
-    return calls / (time.perf_counter() - begun)
+    return rate(call, 1, SECONDS, waiting(device))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ganrun.config.schedules import Schedule, value_at
-from ganrun.games.ada_draws import Drawn, recipe
+from ganrun.games.ada_transforms import SampledTransforms, transform_sampler
 from ganrun.games.resampling import amplify, warp
 from ganrun.models.given import Given
 from ganrun.models.precision import full_precision
@@ -27,7 +27,7 @@ class AdaptiveAugmentation(nn.Module):
     Each transform is applied to an image with probability p. A `games.game.Tracker`: its buffers are its state.
 
     Args:
-        transforms: groups of transforms, names in `ada_draws.GROUPS`.
+        transforms: groups of transforms, names in `ada_transforms.GROUPS`.
         target: target of r_t = E sign(D(x)) over real images, 0.6 in the paper. p rises while r_t is above it, and
             falls while it is below.
         images: real images over which p can rise from 0 to 1, 500,000 in the paper.
@@ -68,46 +68,48 @@ class AdaptiveAugmentation(nn.Module):
         """
         with full_precision(images.device):
             images, name = images.to(noise.dtype), f"{player}/{side}"
-            drawn = self.draw(images, noise, name)
+            sampled = self.sample(images, noise, name)
             if pictures:
-                drawn = drawn.moved_as(self.draw(images, noise, player))
-            pictures = {key: self._move(picture.to(noise.dtype), drawn) for key, picture in pictures.items()}
-            return self._alter(images, drawn, noise, name), pictures
+                sampled = sampled.moved_as(self.sample(images, noise, player))
+            pictures = {key: self._move(picture.to(noise.dtype), sampled) for key, picture in pictures.items()}
+            return self._alter(images, sampled, noise, name), pictures
 
-    def draw(self, images: Tensor, noise: KeyedNoise, name: str) -> Drawn:
-        """Draw what is done to each image, of which only the shape matters."""
+    def sample(self, images: Tensor, noise: KeyedNoise, name: str) -> SampledTransforms:
+        """Draw the transforms of images, of which only the shape matters."""
         count, channels, size, _ = images.shape
-        made = recipe(self.transforms, channels, size, images.device, noise.dtype)
-        return made.draw(self.strength_in(noise), count, noise, f"{name}/ada")
+        sampler = transform_sampler(self.transforms, channels, size, images.device, noise.dtype)
+        return sampler.draw(self.strength_in(noise), count, noise, f"{name}/ada")
 
-    def _move(self, picture: Tensor, drawn: Drawn) -> Tensor:
+    def _move(self, picture: Tensor, sampled: SampledTransforms) -> Tensor:
         """Return a picture moved and cut as its image."""
-        moved = self._cut(self._warp(picture, drawn), drawn)
-        return torch.where(drawn.applied[:, : drawn.moving].any(1).view(-1, 1, 1, 1), moved, picture)
+        moved = self._cut(self._warp(picture, sampled), sampled)
+        return torch.where(sampled.applied[:, : sampled.moving].any(1).view(-1, 1, 1, 1), moved, picture)
 
-    def _alter(self, images: Tensor, drawn: Drawn, noise: KeyedNoise, name: str) -> Tensor:
+    def _alter(self, images: Tensor, sampled: SampledTransforms, noise: KeyedNoise, name: str) -> Tensor:
         """Return images with all transforms, in the paper's order."""
-        changed = self._warp(images, drawn)
+        changed = self._warp(images, sampled)
         if "color" in self.transforms:
-            changed = recolour(changed, drawn)
+            changed = recolour(changed, sampled)
         if "filter" in self.transforms:
-            changed = amplify(changed, drawn.bands)
+            changed = amplify(changed, sampled.bands)
         if "noise" in self.transforms:
-            changed = torch.addcmul(changed, drawn.grain, noise.normal(*images.shape, name=f"{name}/ada/grain"))
-        return torch.where(drawn.applied.any(1).view(-1, 1, 1, 1), self._cut(changed, drawn), images)
+            changed = torch.addcmul(
+                changed, sampled.noise_deviation, noise.normal(*images.shape, name=f"{name}/ada/noise")
+            )
+        return torch.where(sampled.applied.any(1).view(-1, 1, 1, 1), self._cut(changed, sampled), images)
 
-    def _warp(self, images: Tensor, drawn: Drawn) -> Tensor:
+    def _warp(self, images: Tensor, sampled: SampledTransforms) -> Tensor:
         moves = {"blit", "geometric"} & set(self.transforms)
-        return warp(images, drawn.linear, drawn.offset) if moves else images
+        return warp(images, sampled.linear, sampled.offset) if moves else images
 
-    def _cut(self, images: Tensor, drawn: Drawn) -> Tensor:
+    def _cut(self, images: Tensor, sampled: SampledTransforms) -> Tensor:
         """Set a square of half the size to 0 (mid-grey) in images that are cut."""
         if "cutout" not in self.transforms:
             return images
         size = images.shape[-1]
         pixels = (torch.arange(size, device=images.device) + 0.5) * (2 / size) - 1
-        columns, rows = ((pixels - drawn.cut[:, :, None]).abs() < 0.5).unbind(1)
-        rows = rows & drawn.applied[:, drawn.moving - 1, None]
+        columns, rows = ((pixels - sampled.cut[:, :, None]).abs() < 0.5).unbind(1)
+        rows = rows & sampled.applied[:, sampled.moving - 1, None]
         return images * ~(rows[:, :, None] & columns[:, None])[:, None]
 
     @torch.no_grad()
@@ -128,8 +130,8 @@ class AdaptiveAugmentation(nn.Module):
         self.turns *= ~due
 
 
-def recolour(images: Tensor, drawn: Drawn) -> Tensor:
+def recolour(images: Tensor, sampled: SampledTransforms) -> Tensor:
     """Return images [B, C, S, S] with other colours, by one matrix per image if they are RGB."""
     if images.shape[1] != 3:
-        return images * drawn.colour[..., None] + drawn.glow[..., None]
-    return torch.baddbmm(drawn.glow, drawn.colour, images.flatten(2)).view(images.shape)
+        return images * sampled.colour[..., None] + sampled.colour_offset[..., None]
+    return torch.baddbmm(sampled.colour_offset, sampled.colour, images.flatten(2)).view(images.shape)

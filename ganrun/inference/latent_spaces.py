@@ -123,7 +123,7 @@ class ZSpace:
 
 
 class WSpace:
-    """What a generator with styles makes of z: w of all its layers, or one for each (w+), in a row.
+    """Space of the w of a generator with styles: one w for all its layers, or one for each (w+), in a row.
 
     Abdal et al. 2019 (arXiv:1904.03189) search w+. Noise within the network is the same for all latents.
 

@@ -1,4 +1,4 @@
-"""What a generator with styles offers beside its images: mapping, synthesis, and the mean of its w.
+"""Interface of generators with styles: mapping, synthesis, and truncation.
 
 Shapes: B batch, Z numbers of z, W numbers of w, L layers that each take a w, S image size, C image channels.
 """

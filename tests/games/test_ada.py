@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from scipy import ndimage, stats
 
-from ganrun.games.ada_draws import GROUPS, recipe
+from ganrun.games.ada_transforms import GROUPS, transform_sampler
 from ganrun.games.adaptive_augmentation import AdaptiveAugmentation, recolour
 from ganrun.games.resampling import BAND_POWER, SYM2, SYM6, amplify, octaves, warp
 from ganrun.rng import KeyedNoise
@@ -35,16 +35,18 @@ def augmented(images, strength, groups=ALL, noise=DRAW, name="real"):
 
 
 def drawn(strength, groups=ALL, count=MANY, channels=3, size=16):
-    return recipe(groups, channels, size, CPU, DOUBLE).draw(torch.tensor(strength, dtype=DOUBLE), count, DRAW, "a")
+    return transform_sampler(groups, channels, size, CPU, DOUBLE).draw(
+        torch.tensor(strength, dtype=DOUBLE), count, DRAW, "a"
+    )
 
 
 def values_of(groups, count, channels=3, size=16):
     """The random numbers themselves by name, at p = 1."""
-    made = recipe(groups, channels, size, CPU, DOUBLE)
+    made = transform_sampler(groups, channels, size, CPU, DOUBLE)
     chances, uniforms = len(made.transforms), len(made.uniforms)
     flat = DRAW.uniform(count, chances + uniforms, name="a/uniform")[:, chances:]
-    bell = DRAW.normal(count, len(made.draws) - uniforms, name="a/normal")
-    return dict(zip(made.draws, torch.cat([flat, bell], 1).T.numpy(), strict=True))
+    bell = DRAW.normal(count, len(made.parameters) - uniforms, name="a/normal")
+    return dict(zip(made.parameters, torch.cat([flat, bell], 1).T.numpy(), strict=True))
 
 
 # All of them.
@@ -66,7 +68,7 @@ def test_at_p_0_images_are_as_they_were_to_the_bit_and_at_p_1_none_is(groups, ch
 def test_an_image_without_any_transform_stays_as_it_is_to_the_bit():
     images = images_of(200)
     changed = augmented(images, 0.05, BGC)
-    chosen = recipe(BGC, 3, 16, CPU, DOUBLE)
+    chosen = transform_sampler(BGC, 3, 16, CPU, DOUBLE)
     applied = chosen.draw(torch.tensor(0.05, dtype=DOUBLE), 200, DRAW, "discriminator/real/ada").applied.any(1)
     assert 0.3 < applied.double().mean() < 0.6
     assert torch.equal(changed[~applied], images[~applied])
@@ -102,12 +104,12 @@ def test_in_bf16_places_and_colours_keep_their_digits():
 
 @pytest.mark.parametrize("strength", [0.2, 0.7, 1.0])
 def test_each_transform_comes_with_the_probability_of_the_strength(strength):
-    made, chosen = recipe(ALL, 3, 16, CPU, DOUBLE), drawn(strength).applied.double()
+    made, chosen = transform_sampler(ALL, 3, 16, CPU, DOUBLE), drawn(strength).applied.double()
     shares = dict(zip(made.transforms, chosen.mean(0).tolist(), strict=True))
     for name, share in shares.items():
-        expected = 1 - math.sqrt(1 - strength) if name in ("before", "after") else strength
+        expected = 1 - math.sqrt(1 - strength) if name in ("rotation_before", "rotation_after") else strength
         assert share == pytest.approx(expected, abs=0.015), name
-    columns = [made.transforms.index(name) for name in ("before", "after")]
+    columns = [made.transforms.index(name) for name in ("rotation_before", "rotation_after")]
     assert chosen[:, columns].any(1).double().mean().item() == pytest.approx(strength, abs=0.015)
     together = torch.corrcoef(chosen.T) if strength < 1 else torch.eye(len(shares))
     assert (together - torch.eye(len(shares))).abs().max() < 0.04  # Independent of each other.
@@ -157,16 +159,16 @@ def test_the_map_of_coordinates_is_the_product_of_its_parts():
     found, v = drawn(1.0, count=50), values_of(ALL, 50)
     for i in range(50):
         scale, stretch = (math.exp(0.2 * math.log(2) * v[name][i]) for name in ("scale", "stretch"))
-        mirror, quarter = math.floor(2 * v["mirror"][i]), math.floor(4 * v["quarter"][i])
-        whole = [2 / 16 * np.round((v[name][i] - 0.5) * 4) for name in ("whole_x", "whole_y")]
+        mirror, quarter = math.floor(2 * v["mirror"][i]), math.floor(4 * v["quarter_turns"][i])
+        whole = [2 / 16 * np.round((v[name][i] - 0.5) * 4) for name in ("integer_x", "integer_y")]
         expected = (
             matrix([1, 0, whole[0]], [0, 1, whole[1]], [0, 0, 1])
             @ np.diag([scale, scale, 1])
-            @ turned(quarter * math.pi / 2 + 2 * math.pi * (v["before"][i] - 0.5))
+            @ turned(quarter * math.pi / 2 + 2 * math.pi * (v["rotation_before"][i] - 0.5))
             @ np.diag([stretch, 1 / stretch, 1])
-            @ turned(2 * math.pi * (v["after"][i] - 0.5))
+            @ turned(2 * math.pi * (v["rotation_after"][i] - 0.5))
             @ np.diag([1 - 2 * mirror, 1, 1])
-            @ matrix([1, 0, 0.25 * v["slip_x"][i]], [0, 1, 0.25 * v["slip_y"][i]], [0, 0, 1])
+            @ matrix([1, 0, 0.25 * v["fractional_x"][i]], [0, 1, 0.25 * v["fractional_y"][i]], [0, 0, 1])
         )
         np.testing.assert_allclose(found.linear[i], expected[:2, :2], atol=1e-12)
         np.testing.assert_allclose(found.offset[i], expected[:2, 2], atol=1e-12)
@@ -183,7 +185,9 @@ def test_colours_change_by_the_product_of_the_papers_matrices():
         flip = np.eye(3) - 2 * grey * math.floor(2 * v["luma"][i])
         expected = saturation @ rotation @ flip * 2 ** (0.5 * v["contrast"][i])
         np.testing.assert_allclose(found.colour[i], expected, atol=1e-12)
-        np.testing.assert_allclose(expected.sum(1) * 0.2 * v["brightness"][i], np.full(3, found.glow[i]), atol=1e-12)
+        np.testing.assert_allclose(
+            expected.sum(1) * 0.2 * v["brightness"][i], np.full(3, found.colour_offset[i]), atol=1e-12
+        )
 
 
 # Colours.
@@ -191,7 +195,9 @@ def test_colours_change_by_the_product_of_the_papers_matrices():
 
 def test_a_grey_image_changes_like_a_grey_colour():
     shades = images_of(20, 1)
-    assert list(recipe(("color",), 1, 16, CPU, DOUBLE).draws) == list(recipe(("color",), 3, 16, CPU, DOUBLE).draws)
+    assert list(transform_sampler(("color",), 1, 16, CPU, DOUBLE).parameters) == list(
+        transform_sampler(("color",), 3, 16, CPU, DOUBLE).parameters
+    )
     of_grey, of_colour = (drawn(0.7, ("color",), 20, channels) for channels in (1, 3))
     torch.testing.assert_close(recolour(shades, of_grey), recolour(shades.expand(-1, 3, -1, -1), of_colour)[:, :1])
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ganrun.config.registry import GAMES, LOSSES, PENALTIES
-from ganrun.games.ada_draws import GROUPS
+from ganrun.games.ada_transforms import GROUPS
 from ganrun.games.losses import AdversarialLoss
 from ganrun.slots import Slots
 from ganrun.training.new_state import new_state

@@ -1,4 +1,4 @@
-"""What ADA does to each image: random numbers, and the matrices made of them.
+"""Parameters of ADA's transforms: their distributions, and the matrices made of them.
 
 Ranges and order of the transforms are those of Karras et al. 2020 (arXiv:2006.06676), appendix B and figure 21.
 
@@ -16,18 +16,18 @@ from torch import Tensor
 
 from ganrun.rng import KeyedNoise
 
-Law = Literal["whole", "flat", "bell"]
+Law = Literal["integer", "uniform", "normal"]
 Weights = Mapping[str, float]
 """Weights of the numbers of an image by name, in a sum."""
 
 
-class Draw(NamedTuple):
-    """A random number of each image. It is 0 where its transform is not applied.
+class TransformParameter(NamedTuple):
+    """Random parameter of a transform, a number for each image. It is 0 where the transform is not applied.
 
     Attributes:
-        transform: its transform; numbers of the same one are applied together.
-        law: whole: 0 .. `sides` - 1, alike likely, or, with 0 sides, round(U(-1/8, 1/8) S); flat: U(-1/2, 1/2); bell:
-            N(0, 1).
+        transform: the transform; its parameters are applied together.
+        law: integer: 0 .. `sides` - 1, alike likely, or, with 0 sides, round(U(-1/8, 1/8) S); uniform: U(-1/2, 1/2);
+            normal: N(0, 1).
         sides: see `law`.
     """
 
@@ -36,40 +36,40 @@ class Draw(NamedTuple):
     sides: int = 0
 
 
-GROUPS: dict[str, dict[str, Draw]] = {
+GROUPS: dict[str, dict[str, TransformParameter]] = {
     "blit": {
-        "mirror": Draw("mirror", "whole", 2),
-        "quarter": Draw("quarter", "whole", 4),
-        "whole_x": Draw("whole", "whole"),
-        "whole_y": Draw("whole", "whole"),
+        "mirror": TransformParameter("mirror", "integer", 2),
+        "quarter_turns": TransformParameter("quarter_turns", "integer", 4),
+        "integer_x": TransformParameter("integer_translation", "integer"),
+        "integer_y": TransformParameter("integer_translation", "integer"),
     },
     "geometric": {
-        "before": Draw("before", "flat"),
-        "after": Draw("after", "flat"),
-        "scale": Draw("scale", "bell"),
-        "stretch": Draw("stretch", "bell"),
-        "slip_x": Draw("slip", "bell"),
-        "slip_y": Draw("slip", "bell"),
+        "rotation_before": TransformParameter("rotation_before", "uniform"),
+        "rotation_after": TransformParameter("rotation_after", "uniform"),
+        "scale": TransformParameter("scale", "normal"),
+        "stretch": TransformParameter("stretch", "normal"),
+        "fractional_x": TransformParameter("fractional_translation", "normal"),
+        "fractional_y": TransformParameter("fractional_translation", "normal"),
     },
-    "cutout": {"cut_x": Draw("cutout", "flat"), "cut_y": Draw("cutout", "flat")},
+    "cutout": {"cut_x": TransformParameter("cutout", "uniform"), "cut_y": TransformParameter("cutout", "uniform")},
     "color": {
-        "luma": Draw("luma", "whole", 2),
-        "hue": Draw("hue", "flat"),
-        "brightness": Draw("brightness", "bell"),
-        "contrast": Draw("contrast", "bell"),
-        "saturation": Draw("saturation", "bell"),
+        "luma": TransformParameter("luma", "integer", 2),
+        "hue": TransformParameter("hue", "uniform"),
+        "brightness": TransformParameter("brightness", "normal"),
+        "contrast": TransformParameter("contrast", "normal"),
+        "saturation": TransformParameter("saturation", "normal"),
     },
-    "filter": {f"band_{band}": Draw(f"band_{band}", "bell") for band in range(4)},
-    "noise": {"grain": Draw("grain", "bell")},
+    "filter": {f"band_{band}": TransformParameter(f"band_{band}", "normal") for band in range(4)},
+    "noise": {"noise": TransformParameter("noise", "normal")},
 }
-"""Numbers by the group of their transforms. Those of the first three move or cut an image, and the pictures of its
+"""Parameters by the group of their transforms. Those of the first three move or cut an image, and the pictures of its
 condition with it."""
 MOVING = ("blit", "geometric", "cutout")
-ROTATIONS = ("before", "after")
+ROTATIONS = ("rotation_before", "rotation_after")
 """The two rotations, before and after the stretch: at least one of them is applied with probability p."""
 SCALE, CONTRAST, SATURATION = 0.2 * math.log(2), 0.5 * math.log(2), math.log(2)
 """Standard deviations of the logarithms of scale and stretch, contrast, and saturation and the gains of bands."""
-SLIP, BRIGHTNESS, GRAIN = 2 * 0.125, 0.2, 0.1
+FRACTIONAL, BRIGHTNESS, NOISE = 2 * 0.125, 0.2, 0.1
 """Standard deviations of fractional translation, of brightness, and of that of noise, for images in [-1, 1]."""
 
 
@@ -94,8 +94,8 @@ def geometry_terms() -> list[list[Term]]:
     axes, so neither the inverse nor this order changes the distribution.
     """
     wide, tall = {"scale": SCALE, "stretch": SCALE}, {"scale": SCALE, "stretch": -SCALE}
-    turn = {"quarter": math.pi / 2, "before": 2 * math.pi}
-    both, difference = {**turn, "after": 2 * math.pi}, {**turn, "after": -2 * math.pi}
+    turn = {"quarter_turns": math.pi / 2, "rotation_before": 2 * math.pi}
+    both, difference = {**turn, "rotation_after": 2 * math.pi}, {**turn, "rotation_after": -2 * math.pi}
     quarter, half, mirrored = math.pi / 2, -math.log(2), {"mirror": math.pi}
     # Phases of R(a + b) and of R(a - b) Z as cosines, and the column that is mirrored.
     phases = [(0.0, 0.0, mirrored), (quarter, -quarter, {}), (-quarter, -quarter, mirrored), (0.0, math.pi, {})]
@@ -133,32 +133,32 @@ def light(share: float = 1.0) -> Term:
 
 
 def scales(size: int) -> list[Weights]:
-    """Return the units of each number that is used as it is, in the order of `Drawn`; S is the size in pixels."""
+    """Return the units of parameters that are used as they are, in the order of `SampledTransforms`; S: `size`."""
     return [
-        {"whole_x": 2 / size},
-        {"whole_y": 2 / size},
-        {"slip_x": SLIP},
-        {"slip_y": SLIP},
+        {"integer_x": 2 / size},
+        {"integer_y": 2 / size},
+        {"fractional_x": FRACTIONAL},
+        {"fractional_y": FRACTIONAL},
         {"cut_x": 2.0},
         {"cut_y": 2.0},
         {"brightness": BRIGHTNESS},
         *({f"band_{band}": SATURATION} for band in range(4)),
-        {"grain": GRAIN},
+        {"noise": NOISE},
     ]
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What is done to each of B images.
+class SampledTransforms:
+    """Transforms of B images, with their parameters drawn.
 
     Attributes:
         applied: whether each transform is applied, bool [B, T].
         moving: how many of them, the first ones, move or cut an image; cutout is the last of these.
         linear, offset: map from output to input coordinates, [B, 2, 2] and [B, 2].
         cut: centre of the square that is cut out, [B, 2].
-        colour, glow: a colour x becomes colour x + glow, [B, C, C] and [B, 1, 1].
+        colour, colour_offset: a colour x becomes colour x + colour_offset, [B, C, C] and [B, 1, 1].
         bands: logarithms of the gains of four octaves, [B, 4].
-        grain: standard deviation of noise, up to its sign, [B, 1, 1, 1].
+        noise_deviation: standard deviation of noise, up to its sign, [B, 1, 1, 1].
     """
 
     applied: Tensor
@@ -167,18 +167,18 @@ class Drawn:
     offset: Tensor
     cut: Tensor
     colour: Tensor
-    glow: Tensor
+    colour_offset: Tensor
     bands: Tensor
-    grain: Tensor
+    noise_deviation: Tensor
 
-    def moved_as(self, other: "Drawn") -> "Drawn":
+    def moved_as(self, other: "SampledTransforms") -> "SampledTransforms":
         """Return the same with the places of another one."""
         applied = torch.cat([other.applied[:, : self.moving], self.applied[:, self.moving :]], 1)
         return replace(self, applied=applied, linear=other.linear, offset=other.offset, cut=other.cut)
 
 
-class Recipe:
-    """Constant tensors that turn random numbers into `Drawn`, for images of one shape.
+class TransformSampler:
+    """Constant tensors that turn random numbers into `SampledTransforms`, for images of one shape.
 
     All numbers of an image come of one block, and all matrices of one table of sums: on a GPU an operation costs its
     launch, whatever its size.
@@ -192,29 +192,29 @@ class Recipe:
     def __init__(
         self, groups: Sequence[str], channels: int, size: int, device: torch.device, dtype: torch.dtype
     ) -> None:
-        draws = {name: draw for group, some in GROUPS.items() if group in groups for name, draw in some.items()}
-        laws: list[Law] = ["whole", "flat", "bell"]
-        self.draws = dict(sorted(draws.items(), key=lambda each: laws.index(each[1].law)))
-        self.transforms = list(dict.fromkeys(draw.transform for draw in draws.values()))
-        moving = {draw.transform for group in MOVING if group in groups for draw in GROUPS[group].values()}
+        found = {name: each for group, some in GROUPS.items() if group in groups for name, each in some.items()}
+        laws: list[Law] = ["integer", "uniform", "normal"]
+        self.parameters = dict(sorted(found.items(), key=lambda each: laws.index(each[1].law)))
+        self.transforms = list(dict.fromkeys(each.transform for each in found.values()))
+        moving = {each.transform for group in MOVING if group in groups for each in GROUPS[group].values()}
         self.moving = len(moving)
         self.side = 3 if channels == 3 else 1
-        self.uniforms = [draw for draw in self.draws.values() if draw.law != "bell"]
-        self.whole = sum(draw.law == "whole" for draw in self.uniforms)
+        self.uniforms = [each for each in self.parameters.values() if each.law != "normal"]
+        self.integers = sum(each.law == "integer" for each in self.uniforms)
         tensor = functools.partial(torch.tensor, device=device, dtype=dtype)
-        low, width = zip(*(_range(draw, size) for draw in self.uniforms), strict=True) if self.uniforms else ((), ())
+        low, width = zip(*(_range(each, size) for each in self.uniforms), strict=True) if self.uniforms else ((), ())
         self.low, self.width = tensor(low), tensor(width)
         self.exponents = tensor([0.5 if name in ROTATIONS else 1.0 for name in self.transforms])
-        columns = [self.transforms.index(draw.transform) for draw in self.draws.values()]
+        columns = [self.transforms.index(each.transform) for each in self.parameters.values()]
         self.columns = torch.tensor(columns, device=device, dtype=torch.int64)
         terms = [*_flat(geometry_terms()), *_flat(colour_terms(channels)), light()]
         self.terms = len(terms)
         rows = [(term.angle, term.phase) for term in terms] + [(term.log, term.level) for term in terms]
         rows += [(weights, 0.0) for weights in scales(size)]
-        self.weights = tensor([[weights.get(name, 0.0) for name in self.draws] for weights, _ in rows])
+        self.weights = tensor([[weights.get(name, 0.0) for name in self.parameters] for weights, _ in rows])
         self.constants = tensor([constant for _, constant in rows])
 
-    def draw(self, strength: Tensor, count: int, noise: KeyedNoise, name: str) -> Drawn:
+    def draw(self, strength: Tensor, count: int, noise: KeyedNoise, name: str) -> SampledTransforms:
         """Draw what is done to `count` images, each transform with probability p.
 
         Args:
@@ -224,35 +224,37 @@ class Recipe:
         uniform = noise.uniform(count, transforms + uniforms, name=f"{name}/uniform")
         # u >= q has probability 1 - q. With the square root, at least one of two is applied with probability p.
         applied = uniform[:, :transforms] >= (1 - strength) ** self.exponents
-        flat = torch.addcmul(self.low, uniform[:, transforms:], self.width)
-        flat[:, : self.whole].floor_()
-        bell = noise.normal(count, len(self.draws) - uniforms, name=f"{name}/normal")
-        values = torch.cat([flat, bell], 1) * applied[:, self.columns]
+        ranged = torch.addcmul(self.low, uniform[:, transforms:], self.width)
+        ranged[:, : self.integers].floor_()
+        normal = noise.normal(count, len(self.parameters) - uniforms, name=f"{name}/normal")
+        values = torch.cat([ranged, normal], 1) * applied[:, self.columns]
         # Not a matrix product, which a GPU rounds to TF32.
         sums = (values[:, None] * self.weights).sum(2) + self.constants
-        return self._drawn(applied, sums)
+        return self._sampled(applied, sums)
 
-    def _drawn(self, applied: Tensor, sums: Tensor) -> Drawn:
+    def _sampled(self, applied: Tensor, sums: Tensor) -> SampledTransforms:
         angles, logs, rest = sums.split_with_sizes([self.terms, self.terms, sums.shape[1] - 2 * self.terms], 1)
         terms = angles.cos() * logs.exp()
         linear = terms[:, :16].view(-1, 4, 4).sum(2).view(-1, 2, 2)
         colour = terms[:, 16:-1].view(len(terms), self.side**2, -1).sum(2).view(-1, self.side, self.side)
-        whole, slip, cut, brightness, bands, grain = rest.split_with_sizes([2, 2, 2, 1, 4, 1], 1)
-        offset = torch.addcmul(whole, linear[:, :, 0], slip[:, :1])
-        offset = torch.addcmul(offset, linear[:, :, 1], slip[:, 1:])
-        glow = (brightness * terms[:, -1:]).view(-1, 1, 1)
-        return Drawn(applied, self.moving, linear, offset, cut, colour, glow, bands, grain.view(-1, 1, 1, 1))
+        integer, fractional, cut, brightness, bands, noise = rest.split_with_sizes([2, 2, 2, 1, 4, 1], 1)
+        offset = torch.addcmul(integer, linear[:, :, 0], fractional[:, :1])
+        offset = torch.addcmul(offset, linear[:, :, 1], fractional[:, 1:])
+        colour_offset = (brightness * terms[:, -1:]).view(-1, 1, 1)
+        return SampledTransforms(
+            applied, self.moving, linear, offset, cut, colour, colour_offset, bands, noise.view(-1, 1, 1, 1)
+        )
 
 
 def _flat(rows: Sequence[Sequence[Term]]) -> list[Term]:
     return [term for row in rows for term in row]
 
 
-def _range(draw: Draw, size: int) -> tuple[float, float]:
-    """Return low and width of u width + low for u ~ U[0, 1), which is then rounded down if the number is whole."""
-    if draw.law == "flat":
+def _range(parameter: TransformParameter, size: int) -> tuple[float, float]:
+    """Return low and width of u width + low for u ~ U[0, 1), which is then rounded down if the law is integer."""
+    if parameter.law == "uniform":
         return -0.5, 1.0
-    return (0.0, float(draw.sides)) if draw.sides else (0.5 - size / 8, size / 4)
+    return (0.0, float(parameter.sides)) if parameter.sides else (0.5 - size / 8, size / 4)
 
 
-recipe = functools.cache(Recipe)
+transform_sampler = functools.cache(TransformSampler)
