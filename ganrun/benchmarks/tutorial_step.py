@@ -7,6 +7,7 @@ memory layout, five values read back per step.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -56,20 +57,27 @@ class TutorialStep:
         images, labels = batch["image"], batch.get("label")
         assert isinstance(images, Tensor)
         assert labels is None or isinstance(labels, Tensor)
-        device, layout = images.device, torch.channels_last if bf16 else torch.contiguous_format
-        real_images, count = images.float().div(127.5).sub(1).contiguous(memory_format=layout), len(images)
+        layout = torch.channels_last if bf16 else torch.contiguous_format
+        real_images = images.float().div(127.5).sub(1).contiguous(memory_format=layout)
+        return partial(self.training(bf16), real_images, labels)
+
+    def training(self, bf16: bool = False) -> Callable[[Tensor, Tensor | None], None]:
+        """Return a function that runs a step on real images [B, C, S, S] in [-1, 1] and their labels [B]."""
         optimizer_d, optimizer_g = self.optimizers()
-        loss, label = nn.BCELoss(), torch.ones(count, device=device)
+        loss = nn.BCELoss()
 
-        def judged(images: Tensor) -> Tensor:
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                logits: Tensor = self.discriminator(images, labels)
-            return torch.sigmoid(logits.float())
+        def step(real_images: Tensor, labels: Tensor | None) -> None:
+            device, count = real_images.device, len(real_images)
 
-        def step() -> None:
+            def judged(images: Tensor) -> Tensor:
+                with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                    logits: Tensor = self.discriminator(images, labels)
+                return torch.sigmoid(logits.float())
+
+            label = torch.ones(count, device=device)
             self.discriminator.zero_grad()
             real_output = judged(real_images)
-            real_loss = loss(real_output, label.fill_(1))
+            real_loss = loss(real_output, label)
             real_loss.backward()
             real_output.mean().item()
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):

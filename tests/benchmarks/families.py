@@ -57,8 +57,10 @@ ROWS: dict[str, tuple[str, ...]] = {
         "configs/quickstart.yaml",
         "run.name=r3gan-families",
         "model.name=r3gan",
+        "model.width=16",
         "objective.loss=relativistic",
         "objective.penalties={r1: 0.5, r2: 0.5}",
+        "train.total_images=30_000",
         *OF_A_GAN,
     ),
 }

@@ -1,0 +1,205 @@
+"""Makes docs/results.md: GANs and pytorch/examples' DCGAN on the same drawings, at equal width, batch and images.
+
+    python -m tests.benchmarks.results --data data/emoji [--runs FOLDER] [--only NAME ...] [--images N] [--threads N]
+
+The data are the RGB 64x64 emoji of configs/text_to_image_emoji.yaml, whose header says how to prepare them. A row is
+trained (the command resumes), scored and written to docs/images/results/NAME.json with its pictures; rows that are
+there are not made again.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import ganrun
+from ganrun.benchmarks.memory import forecast
+from ganrun.benchmarks.tutorial_step import TutorialStep
+from ganrun.config.load import load_config
+from ganrun.config.run_spec import resolve
+from ganrun.evaluation.feature_statistics import to_uint8
+from ganrun.evaluation.pictures import to_png
+from ganrun.inference.sampling import write_image
+
+FOLDER, PAGE = Path("docs/images/results"), Path("docs/results.md")
+WIDTH, BATCH_SIZE, SAMPLES, HELD_OUT, SEED, SHOWN = 16, 64, 1_500, 0.1, 0, 24
+EXAMPLE = "pytorch/examples' DCGAN"
+COMMON = (
+    f"model.width={WIDTH}",
+    f"data.batch_size={BATCH_SIZE}",
+    "data.slots=1",
+    "train.precision=float32",
+    "cluster.workers=1",
+    "cluster.gpus_per_worker=0",
+    f"evaluate.held_out_share={HELD_OUT}",
+    f"evaluate.samples={SAMPLES}",
+)
+ROWS: dict[str, tuple[str, ...]] = {
+    "DCGAN": ("configs/dcgan_64.yaml",),
+    EXAMPLE: ("configs/dcgan_64.yaml",),
+    "DCGAN, DiffAugment": ("configs/dcgan_64.yaml", "objective.diffaugment=[color,translation,cutout]"),
+    "SNGAN": ("configs/sngan_64.yaml",),
+    "R3GAN": ("configs/r3gan_64.yaml",),
+    "StyleGAN2": ("configs/stylegan2_64.yaml", "model.latent_size=64", "objective.ada_target=0"),
+    "StyleGAN2, ADA": ("configs/stylegan2_64.yaml", "model.latent_size=64"),
+}
+"""Config and overrides of each row, beside `COMMON`. That of the example gives its networks."""
+NEAREST = "Nearest to a training image, beside the three nearest ones; right: held-out drawings beside theirs."
+METRICS = "kid,precision,recall,memorisation"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make the rows that are missing, and the page."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.results")
+    parser.add_argument("--data", default="data/emoji", help="the prepared drawings (default: %(default)s)")
+    parser.add_argument("--runs", default="runs", help="storage of the runs (default: %(default)s)")
+    parser.add_argument("--only", nargs="*", choices=ROWS, help="rows to make (default: all)")
+    parser.add_argument("--images", type=int, default=60_000, help="images that each row is shown (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of a row (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name in options.only if options.only is not None else ROWS:
+        if not (file := FOLDER / f"{slug(name)}.json").exists():
+            make = make_example if name == EXAMPLE else make_row
+            file.write_text(json.dumps(make(name, options), indent=1) + "\n")
+        write_page()
+
+
+def slug(name: str) -> str:
+    """Return the name of a row as that of a file."""
+    return "-".join(name.replace("'", "").replace("/", " ").replace(",", "").split())
+
+
+def overrides(name: str, options: argparse.Namespace) -> list[str]:
+    """Return the overrides of a row that decide its result."""
+    return [*COMMON, f"train.total_images={options.images}", *ROWS[name][1:]]
+
+
+def make_row(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Train a row and score it; return its figures."""
+    config, mine = ROWS[name][0], overrides(name, options)
+    own = [f"run.name=results-{slug(name)}", f"run.storage={options.runs}", f"data.shards={options.data}"]
+    own += [f"cluster.cpus_per_worker={options.threads}", f"evaluate.every_images={options.images}"]
+    command = [sys.executable, "-m", "ganrun.train", config, *own, *mine]
+    where = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1].strip()
+    run = ganrun.load(where)
+    (FOLDER / f"{slug(name)}.png").write_bytes(to_png(run.sample(SHOWN), SHOWN // 2))
+    return {
+        "command": " ".join(["ganrun train", config, f"data.shards={options.data}", *mine]),
+        "parameters": sum(each.numel() for each in run.generator.parameters()),
+        "memory": forecast(resolve(load_config(config, [*own, *mine]))).total,
+        "seconds": float(run.curve()["seconds/round"].sum()),
+        **scored([where], name, options),
+    }
+
+
+def make_example(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Train the networks of the DCGAN as pytorch/examples' script does, on the same batches; return its figures.
+
+    As in the script there is no moving average, and samples are drawn with batch statistics.
+    """
+    config, *_ = ROWS[name]
+    spec = resolve(load_config(config, [f"data.shards={options.data}", *overrides(name, options)]))
+    torch.manual_seed(SEED)
+    torch.set_num_threads(options.threads)
+    example, seconds = TutorialStep.of(spec), 0.0
+    data = ganrun.Dataset(options.data, BATCH_SIZE, held_out_share=HELD_OUT, seed=SEED)
+    step = example.training()
+    for batch in itertools.islice(data, math.ceil(options.images / BATCH_SIZE)):
+        images = batch["image"]
+        assert isinstance(images, Tensor)
+        begun = time.perf_counter()
+        step(images, None)
+        seconds += time.perf_counter() - begun
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        count = math.ceil(SAMPLES / BATCH_SIZE)
+        drawn = [example.generator(torch.randn(BATCH_SIZE, example.latent_size), None) for _ in range(count)]
+        images = torch.cat(drawn)[:SAMPLES]
+        (FOLDER / f"{slug(name)}.png").write_bytes(to_png(images[:SHOWN], SHOWN // 2))
+        for number, image in enumerate(to_uint8(images)):
+            write_image(Path(folder, f"{number:06d}.png"), image)
+        # Compared with the real images of the DCGAN's run, which are held out of this one, too.
+        compared = [f"{options.runs}/results-DCGAN", "--images", folder]
+        return {
+            "command": 'python -m tests.benchmarks.results --only "pytorch/examples\' DCGAN"',
+            "parameters": sum(each.numel() for each in example.generator.parameters()),
+            "seconds": seconds,
+            **scored(compared, name, options),
+        }
+
+
+def scored(what: list[str], name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the scores of a run or a folder of pictures, and write the picture of the nearest training images."""
+    nearest = str(FOLDER / f"{slug(name)}-nearest.png")
+    more = ["--metrics", METRICS, "--nearest", nearest, "--json", "--quiet"]
+    command = [sys.executable, "-m", "ganrun.evaluate", *what, *more]
+    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return {"images": options.images, "scores": found}
+
+
+def write_page() -> None:
+    """Write the page of the rows that are there."""
+    rows = {name: json.loads(file.read_text()) for name in ROWS if (file := FOLDER / f"{slug(name)}.json").exists()}
+    lines = [
+        "# Results",
+        "",
+        "GANs on 15,695 emoji of four sets (Noto, Twemoji, OpenMoji, Fluent), RGB 64x64, a tenth held out: equal",
+        f"width ({WIDTH}) and batch ({BATCH_SIZE}), on CPU cores. Networks are small and runs are short: what",
+        "the table shows is how they compare after the same number of images, and not how well they can do. Made row",
+        "by row by `python -m tests.benchmarks.results`; how to prepare the data is said in",
+        "`configs/text_to_image_emoji.yaml`.",
+        "",
+        f"Scores compare {SAMPLES:,} samples with the held-out drawings: Fréchet distance and KID of",
+        "EfficientNet-Lite0, precision and recall, and memorisation, which is 0.5 where nothing is copied",
+        "([scores.md](scores.md)). The example is pytorch/examples' DCGAN script on the same networks and batches; it",
+        "has no moving average. Seconds are those of rounds, on a machine of two cores that had other work: no",
+        "benchmark. Memory is forecast.",
+        "",
+        "| | Fréchet distance | KID | precision | recall | memorisation | seconds | memory, MiB | parameters of G "
+        "| images |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        *(table_row(name, row) for name, row in rows.items()),
+        "",
+    ]
+    for name, row in rows.items():
+        picture = f"images/results/{slug(name)}"
+        lines += [f"## {name}", "", f"`{row['command']}`", "", f"![samples of {name}]({picture}.png)", ""]
+        lines += [
+            "Nearest to a training image, beside the three nearest ones; right: held-out drawings beside theirs.",
+            "",
+        ]
+        lines += [f"![nearest training images, {name}]({picture}-nearest.png)", ""]
+    if missing := [name for name in ROWS if name not in rows]:
+        lines += [f"Not measured yet: {', '.join(missing)}.", ""]
+    PAGE.write_text("\n".join(lines))
+
+
+def table_row(name: str, row: dict[str, Any]) -> str:
+    """Return a row of the table."""
+    scores = row["scores"]
+    numbers = (
+        f"{scores['frechet_distance']:.1f}",
+        f"{scores['kid']:.2f}",
+        f"{scores['precision']:.2f}",
+        f"{scores['recall']:.2f}",
+        f"{scores['memorisation']:.2f}",
+        f"{row['seconds']:,.0f}",
+        f"{row['memory'] / 2**20:,.0f}" if "memory" in row else "",
+        f"{row['parameters']:,}",
+        f"{row['images']:,}",
+    )
+    return "| " + " | ".join((name, *numbers)) + " |"
+
+
+if __name__ == "__main__":
+    main()
