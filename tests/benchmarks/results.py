@@ -64,11 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", default="data/emoji", help="the prepared drawings (default: %(default)s)")
     parser.add_argument("--runs", default="runs", help="storage of the runs (default: %(default)s)")
     parser.add_argument("--only", nargs="*", choices=ROWS, help="rows to make (default: all)")
-    parser.add_argument("--images", type=int, default=60_000, help="images that each row is shown (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=60_000, help="shown to each row (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of a row (default: %(default)s)")
     options = parser.parse_args(arguments)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name in options.only if options.only is not None else ROWS:
+    for name in (each for each in ROWS if each in (options.only or ROWS)):  # The example needs the run of the DCGAN.
         if not (file := FOLDER / f"{slug(name)}.json").exists():
             make = make_example if name == EXAMPLE else make_row
             file.write_text(json.dumps(make(name, options), indent=1) + "\n")
