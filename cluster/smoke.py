@@ -183,7 +183,8 @@ def families(device: torch.device | None = None, segment: Callable[[], Segment] 
     for name in purposes():
         file = find(name)
         assert file is not None
-        spec = resolve(load_config(file, ["data.slots=1", "data.batch_size=8", "train.precision=float32"]))
+        small = ["cluster.workers=1", "data.slots=1", "data.batch_size=8", "train.precision=float32"]
+        spec = resolve(load_config(file, small))
         objective = spec.objective
         kind = (spec.model.name, objective.game, objective.condition, objective.loss, *objective.penalties)
         if kind in seen:

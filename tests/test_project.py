@@ -22,7 +22,8 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
 def commands(verb: str) -> list[str]:
     texts = [README, *(path.read_text() for path in (ROOT / "docs").glob("*.md"))]
-    return [line for text in texts for line in re.findall(rf"^ganrun {verb} [^#\n]+", text, re.MULTILINE)]
+    joined = [text.replace("\\\n", "") for text in texts]
+    return [line for text in joined for line in re.findall(rf"^ganrun {verb} [^#\n]+", text, re.MULTILINE)]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)

@@ -32,7 +32,7 @@ from ganrun.evaluation.pictures import to_png
 from ganrun.inference.sampling import write_image
 
 FOLDER, PAGE = Path("docs/images/results"), Path("docs/results.md")
-WIDTH, BATCH_SIZE, SAMPLES, HELD_OUT, SEED, SHOWN = 16, 64, 1_500, 0.1, 0, 24
+WIDTH, BATCH_SIZE, SAMPLES, HELD_OUT, SEED, SHOWN = 32, 64, 1_500, 0.1, 0, 24
 EXAMPLE = "pytorch/examples' DCGAN"
 COMMON = (
     f"model.width={WIDTH}",
