@@ -60,7 +60,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "model.width=16",
         "objective.loss=relativistic",
         "objective.penalties={r1: 0.5, r2: 0.5}",
-        "train.total_images=30_000",
+        "train.total_images=20_000",
         *OF_A_GAN,
     ),
 }

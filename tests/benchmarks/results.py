@@ -54,7 +54,6 @@ ROWS: dict[str, tuple[str, ...]] = {
     "StyleGAN2, ADA": ("configs/stylegan2_64.yaml", "model.latent_size=64"),
 }
 """Config and overrides of each row, beside `COMMON`. That of the example gives its networks."""
-NEAREST = "Nearest to a training image, beside the three nearest ones; right: held-out drawings beside theirs."
 METRICS = "kid,precision,recall,memorisation"
 
 
@@ -139,8 +138,11 @@ def make_example(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def scored(what: list[str], name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the scores of a run or a folder of pictures, and write the picture of the nearest training images."""
-    nearest = str(FOLDER / f"{slug(name)}-nearest.png")
+    """Return the scores of a run or a folder of pictures, and write the picture of the nearest training images.
+
+    It is written beside the runs: not all of these drawings may be part of this repository.
+    """
+    nearest = f"{options.runs}/{slug(name)}-nearest.png"
     more = ["--metrics", METRICS, "--nearest", nearest, "--json", "--quiet"]
     command = [sys.executable, "-m", "ganrun.evaluate", *what, *more]
     found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
@@ -163,7 +165,8 @@ def write_page() -> None:
         "EfficientNet-Lite0, precision and recall, and memorisation, which is 0.5 where nothing is copied",
         "([scores.md](scores.md)). The example is pytorch/examples' DCGAN script on the same networks and batches; it",
         "has no moving average. Seconds are those of rounds, on a machine of two cores that had other work: no",
-        "benchmark. Memory is forecast.",
+        "benchmark. Memory is forecast. The script also writes a picture of the nearest training images of each row",
+        "beside its runs: not all of these drawings may be part of this repository.",
         "",
         "| | Fréchet distance | KID | precision | recall | memorisation | seconds | memory, MiB | parameters of G "
         "| images |",
@@ -178,7 +181,6 @@ def write_page() -> None:
             "Nearest to a training image, beside the three nearest ones; right: held-out drawings beside theirs.",
             "",
         ]
-        lines += [f"![nearest training images, {name}]({picture}-nearest.png)", ""]
     if missing := [name for name in ROWS if name not in rows]:
         lines += [f"Not measured yet: {', '.join(missing)}.", ""]
     PAGE.write_text("\n".join(lines))
