@@ -60,6 +60,9 @@ from ganrun.training.new_state import state_of as state_over
 
 SHARING_NCCL = (2, 30)
 """NCCL that lets two ranks share a GPU."""
+WIDEST, LARGEST = 16, 128
+"""Width and image size of the configs that are captured, at most: recorded operations keep all that they made, and
+512x512 images took 20 GB."""
 
 
 def main() -> int:
@@ -196,8 +199,8 @@ def families(device: torch.device | None = None, segment: Callable[[], Segment] 
 def family(name: str, spec: RunSpec, device: torch.device, segment: Callable[[], Segment] | None) -> Row:
     """Play rounds of a config until one is captured."""
     what, lines = f"  {name}", list[str]()
-    width = min(spec.model.width, 16)
-    spec = changed(spec, model__width=width, train__capture="on")
+    width, size = min(spec.model.width, WIDEST), min(spec.data.image_size, LARGEST)
+    spec = changed(spec, model__width=width, data__image_size=size, train__capture="on")
     try:
         _, play = rounds(spec, None, None, device, lines.append, segment)
         for _ in range(4 * (cuda_graph.WARM_UP + 2)):  # There may be several kinds of rounds.
