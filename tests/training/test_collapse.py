@@ -50,8 +50,8 @@ def test_what_looks_alike_is_none(values):
 
 
 CURVES = Path(__file__).parent.parent / "data" / "collapse"
-"""Curves of DCGANs on the garments of the package: won.jsonl, a small one whose discriminator learns at 40 times the rate
-of the generator, and fair.jsonl, a whole run of configs/quickstart.yaml with a fifth of the samples held out."""
+"""Curves of DCGANs on the garments of the package: won.jsonl, a small one whose discriminator learns at 40 times the
+rate of the generator, and fair.jsonl, a whole run of configs/quickstart.yaml with a fifth of the samples held out."""
 
 
 @pytest.mark.parametrize(("name", "tick"), [("won", 6), ("fair", None)])
