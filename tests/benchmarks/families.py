@@ -82,8 +82,8 @@ LESSONS = (
     "all 784 numbers and be undone in closed form, so it can do little: {RealNVP[bits]:.2f} bits, where the PixelCNN, "
     "which owes nothing of the kind, has {PixelCNN[bits]:.2f}.",
     "**The R3GAN has only begun.** It was shown {R3GAN[images]:,} images, the DCGAN {DCGAN[images]:,}: with two "
-    "penalties a turn and grouped convolutions a CPU core does about ten images a second. Its blots say nothing of "
-    "what it can do.",
+    "penalties a turn and grouped convolutions a CPU core does ten to twenty images a second. Its blots say nothing "
+    "of what it can do.",
 )
 """What is learnt from rows. A paragraph is written when all rows that it names are there."""
 

@@ -177,10 +177,6 @@ def write_page() -> None:
     for name, row in rows.items():
         picture = f"images/results/{slug(name)}"
         lines += [f"## {name}", "", f"`{row['command']}`", "", f"![samples of {name}]({picture}.png)", ""]
-        lines += [
-            "Nearest to a training image, beside the three nearest ones; right: held-out drawings beside theirs.",
-            "",
-        ]
     if missing := [name for name in ROWS if name not in rows]:
         lines += [f"Not measured yet: {', '.join(missing)}.", ""]
     PAGE.write_text("\n".join(lines))
