@@ -11,6 +11,7 @@ import argparse
 import itertools
 import json
 import math
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,13 +33,15 @@ from ganrun.evaluation.pictures import to_png
 from ganrun.inference.sampling import write_image
 
 FOLDER, PAGE = Path("docs/images/results"), Path("docs/results.md")
-WIDTH, BATCH_SIZE, SAMPLES, HELD_OUT, SEED, SHOWN = 32, 64, 1_500, 0.1, 0, 24
+WIDTH, BATCH_SIZE, SAMPLES, HELD_OUT, SEED, SHOWN = 16, 64, 1_500, 0.1, 0, 24
 EXAMPLE = "pytorch/examples' DCGAN"
 COMMON = (
     f"model.width={WIDTH}",
     f"data.batch_size={BATCH_SIZE}",
     "data.slots=1",
     "train.precision=float32",
+    "train.average_half_life_images=2_000",
+    "train.tick_images=5_000",
     "cluster.workers=1",
     "cluster.gpus_per_worker=0",
     f"evaluate.held_out_share={HELD_OUT}",
@@ -92,12 +95,16 @@ def make_row(name: str, options: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, "-m", "ganrun.train", config, *own, *mine]
     where = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1].strip()
     run = ganrun.load(where)
+    curve = run.curve()
+    signs = curve["logit_sign/real"] if "logit_sign/real" in curve else None  # A relativistic loss has no logit alone.
+    curve = run.curve()
     (FOLDER / f"{slug(name)}.png").write_bytes(to_png(run.sample(SHOWN), SHOWN // 2))
     return {
         "command": " ".join(["ganrun train", config, f"data.shards={options.data}", *mine]),
         "parameters": sum(each.numel() for each in run.generator.parameters()),
         "memory": forecast(resolve(load_config(config, [*own, *mine]))).total,
-        "seconds": float(run.curve()["seconds/round"].sum()),
+        "seconds": float(curve["seconds/round"].sum()),
+        "sign_rate": None if signs is None else float(signs[-len(signs) // 4 :].mean()),
         **scored([where], name, options),
     }
 
@@ -113,13 +120,17 @@ def make_example(name: str, options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(options.threads)
     example, seconds = TutorialStep.of(spec), 0.0
     data = ganrun.Dataset(options.data, BATCH_SIZE, held_out_share=HELD_OUT, seed=SEED)
-    step = example.training()
-    for batch in itertools.islice(data, math.ceil(options.images / BATCH_SIZE)):
+    step, signs = example.training(), []
+    batches = math.ceil(options.images / BATCH_SIZE)
+    for number, batch in enumerate(itertools.islice(data, batches)):
         images = batch["image"]
         assert isinstance(images, Tensor)
         begun = time.perf_counter()
         step(images, None)
         seconds += time.perf_counter() - begun
+        if number >= batches * 3 // 4:
+            with torch.no_grad():
+                signs.append(example.discriminator(images, None).sign().mean().item())
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         count = math.ceil(SAMPLES / BATCH_SIZE)
         drawn = [example.generator(torch.randn(BATCH_SIZE, example.latent_size), None) for _ in range(count)]
@@ -133,6 +144,7 @@ def make_example(name: str, options: argparse.Namespace) -> dict[str, Any]:
             "command": 'python -m tests.benchmarks.results --only "pytorch/examples\' DCGAN"',
             "parameters": sum(each.numel() for each in example.generator.parameters()),
             "seconds": seconds,
+            "sign_rate": statistics.fmean(signs),
             **scored(compared, name, options),
         }
 
@@ -164,13 +176,14 @@ def write_page() -> None:
         f"Scores compare {SAMPLES:,} samples with the held-out drawings: Fréchet distance and KID of",
         "EfficientNet-Lite0, precision and recall, and memorisation, which is 0.5 where nothing is copied",
         "([scores.md](scores.md)). The example is pytorch/examples' DCGAN script on the same networks and batches; it",
-        "has no moving average. Seconds are those of rounds, on a machine of two cores that had other work: no",
+        "has no moving average. r is the mean sign of D(real) in the last quarter (above 0.9 the discriminator is",
+        "about to win). Seconds are those of rounds, on a machine of two cores that had other work: no",
         "benchmark. Memory is forecast. The script also writes a picture of the nearest training images of each row",
         "beside its runs: not all of these drawings may be part of this repository.",
         "",
-        "| | Fréchet distance | KID | precision | recall | memorisation | seconds | memory, MiB | parameters of G "
-        "| images |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| | Fréchet distance | KID | precision | recall | memorisation | r | seconds | memory, MiB "
+        "| parameters of G | images |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
         *(table_row(name, row) for name, row in rows.items()),
         "",
     ]
@@ -191,6 +204,7 @@ def table_row(name: str, row: dict[str, Any]) -> str:
         f"{scores['precision']:.2f}",
         f"{scores['recall']:.2f}",
         f"{scores['memorisation']:.2f}",
+        "" if row["sign_rate"] is None else f"{row['sign_rate']:.2f}",
         f"{row['seconds']:,.0f}",
         f"{row['memory'] / 2**20:,.0f}" if "memory" in row else "",
         f"{row['parameters']:,}",
