@@ -96,8 +96,7 @@ def make_row(name: str, options: argparse.Namespace) -> dict[str, Any]:
     where = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1].strip()
     run = ganrun.load(where)
     curve = run.curve()
-    signs = curve["logit_sign/real"] if "logit_sign/real" in curve else None  # A relativistic loss has no logit alone.
-    curve = run.curve()
+    signs = curve.get("logit_sign/real")  # A relativistic loss has no logit alone.
     (FOLDER / f"{slug(name)}.png").write_bytes(to_png(run.sample(SHOWN), SHOWN // 2))
     return {
         "command": " ".join(["ganrun train", config, f"data.shards={options.data}", *mine]),
