@@ -33,7 +33,7 @@ from ganrun.evaluation.pictures import to_png
 from ganrun.inference.sampling import write_image
 
 FOLDER, PAGE = Path("docs/images/results"), Path("docs/results.md")
-WIDTH, BATCH_SIZE, SAMPLES, HELD_OUT, SEED, SHOWN = 16, 64, 1_500, 0.1, 0, 24
+WIDTH, BATCH_SIZE, SAMPLES, HELD_OUT, SEED, SHOWN = 16, 16, 1_500, 0.1, 0, 24
 EXAMPLE = "pytorch/examples' DCGAN"
 COMMON = (
     f"model.width={WIDTH}",
@@ -47,14 +47,16 @@ COMMON = (
     f"evaluate.held_out_share={HELD_OUT}",
     f"evaluate.samples={SAMPLES}",
 )
+STYLEGAN2 = ("configs/stylegan2_64.yaml", "model.latent_size=64", "objective.penalties={r1: 1}")
+"""With the config's gamma, which is for photographs, D of so narrow a network wins on drawings."""
 ROWS: dict[str, tuple[str, ...]] = {
     "DCGAN": ("configs/dcgan_64.yaml",),
     EXAMPLE: ("configs/dcgan_64.yaml",),
     "DCGAN, DiffAugment": ("configs/dcgan_64.yaml", "objective.diffaugment=[color,translation,cutout]"),
     "SNGAN": ("configs/sngan_64.yaml",),
     "R3GAN": ("configs/r3gan_64.yaml",),
-    "StyleGAN2": ("configs/stylegan2_64.yaml", "model.latent_size=64", "objective.ada_target=0"),
-    "StyleGAN2, ADA": ("configs/stylegan2_64.yaml", "model.latent_size=64"),
+    "StyleGAN2": (*STYLEGAN2, "objective.ada_target=0"),
+    "StyleGAN2, ADA": STYLEGAN2,
 }
 """Config and overrides of each row, beside `COMMON`. That of the example gives its networks."""
 METRICS = "kid,precision,recall,memorisation"
