@@ -153,7 +153,8 @@ class _Program(nn.Module):
     def __init__(self, sampler: Sampler, names: tuple[str, ...]) -> None:
         super().__init__()
         # torch.export warns about channels_last weights. Images of weights with gradients would have one, too.
-        self.networks = nn.ModuleDict(sampler.game.networks).to(memory_format=torch.contiguous_format)
+        averaged = {name: sampler.game.networks[name] for name in sampler.game.averaged}
+        self.networks = nn.ModuleDict(averaged).to(memory_format=torch.contiguous_format)
         self.networks.requires_grad_(False)
         self._game, self._names = sampler.game, names
         dtype = next(self.networks.parameters()).dtype

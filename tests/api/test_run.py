@@ -95,6 +95,11 @@ def test_the_generator_is_a_module(run):
     assert torch.equal(run.sample(6), before)
 
 
+def test_the_generator_has_no_weights_of_the_discriminator(run):
+    generator = run._sampler.game.networks["generator"]
+    assert [each.shape for each in run.generator.parameters()] == [each.shape for each in generator.parameters()]
+
+
 def test_the_generator_follows_its_inputs_to_a_device(translating):
     generator = ganrun.load(translating).generator.to("meta")  # Its dropout draws there, too.
     images = generator(torch.zeros(2, 1, 32, 32, device="meta"))

@@ -34,6 +34,7 @@ from ganrun.inference.sampling import write_image
 
 FOLDER, PAGE = Path("docs/images/results"), Path("docs/results.md")
 WIDTH, BATCH_SIZE, SAMPLES, HELD_OUT, SEED, SHOWN = 16, 16, 1_500, 0.1, 0, 24
+DATA = "data/emoji"
 EXAMPLE = "pytorch/examples' DCGAN"
 COMMON = (
     f"model.width={WIDTH}",
@@ -65,7 +66,7 @@ METRICS = "kid,precision,recall,memorisation"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make the rows that are missing, and the page."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.results")
-    parser.add_argument("--data", default="data/emoji", help="the prepared drawings (default: %(default)s)")
+    parser.add_argument("--data", default=DATA, help="the prepared drawings (default: %(default)s)")
     parser.add_argument("--runs", default="runs", help="storage of the runs (default: %(default)s)")
     parser.add_argument("--only", nargs="*", choices=ROWS, help="rows to make (default: all)")
     parser.add_argument("--images", type=int, default=60_000, help="shown to each row (default: %(default)s)")
@@ -101,7 +102,7 @@ def make_row(name: str, options: argparse.Namespace) -> dict[str, Any]:
     signs = curve.get("logit_sign/real")  # A relativistic loss has no logit alone.
     (FOLDER / f"{slug(name)}.png").write_bytes(to_png(run.sample(SHOWN), SHOWN // 2))
     return {
-        "command": " ".join(["ganrun train", config, f"data.shards={options.data}", *mine]),
+        "command": " ".join(["ganrun train", config, f"data.shards={DATA}", *mine]),
         "parameters": sum(each.numel() for each in run.generator.parameters()),
         "memory": forecast(resolve(load_config(config, [*own, *mine]))).total,
         "seconds": float(curve["seconds/round"].sum()),
@@ -142,7 +143,7 @@ def make_example(name: str, options: argparse.Namespace) -> dict[str, Any]:
         # Compared with the real images of the DCGAN's run, which are held out of this one, too.
         compared = [f"{options.runs}/results-DCGAN", "--images", folder]
         return {
-            "command": 'python -m tests.benchmarks.results --only "pytorch/examples\' DCGAN"',
+            "command": f'python -m tests.benchmarks.results --only "{EXAMPLE}"',
             "parameters": sum(each.numel() for each in example.generator.parameters()),
             "seconds": seconds,
             "sign_rate": statistics.fmean(signs),
