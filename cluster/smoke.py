@@ -219,7 +219,7 @@ def family(name: str, spec: RunSpec, device: torch.device, segment: Callable[[],
 def rates(device: torch.device) -> Iterator[Row]:
     """Measure rounds of DCGAN beside the example's step and the lean graph."""
     need_cuda()
-    spec = resolve(load_config(CONFIG.with_name("dcgan_64.yaml"), ["data.batch_size=128", "objective.penalties={}"]))
+    spec = resolve(load_config(CONFIG.with_name("dcgan_64.yaml"), ["data.batch_size=128", "objective.diffaugment=[]"]))
     found = gpu_step.measure(spec, device, smoke_parts.SECONDS, 3, None)
     yield from (Row("", line.strip()[:120], "") for line in gpu_step.describe(found).splitlines())
 

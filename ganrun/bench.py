@@ -27,7 +27,7 @@ ON_CPU = ("checkpoint", "startup", "fid")
 """Measurements of the CPU alone."""
 EXAMPLES = """examples:
   ganrun bench step configs/quickstart.yaml             images/s of a round, data in memory
-  ganrun bench step configs/dcgan_64.yaml objective.penalties={} --plot step.png
+  ganrun bench step configs/dcgan_64.yaml objective.diffaugment=[] --plot step.png
   ganrun bench data configs/dcgan_64.yaml data.shards=s3://bucket/images64 data.fields.label=label
   ganrun bench checkpoint configs/dcgan_64.yaml run.storage=s3://bucket/runs --json
   ganrun bench scale configs/dcgan_64.yaml              what 1,024 GPUs would ask of network and storage

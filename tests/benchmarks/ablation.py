@@ -21,12 +21,13 @@ from ganrun.training.player_step import PlayerStep, has_bf16
 from ganrun.training.state import TrainingState
 
 REPEATS, SECONDS = 5, 2.0
-PENALTIES: dict[str, dict[str, Any]] = {
+BALANCE: dict[str, dict[str, Any]] = {
+    "with DiffAugment": {"objective__diffaugment": ["color", "translation", "cutout"]},
     "with R1": {"objective__penalties": {"r1": 10}},
     "with R1 in every fourth round": {"objective__penalties": {"r1": 10}, "objective__penalty_every_rounds": 4},
     "with R1 by finite differences": {"objective__penalties": {"r1_differences": 10}},
 }
-"""What a penalty costs, over a config without one."""
+"""What keeps the balance of the players, over a config without it."""
 Change = Callable[[TrainingState], None]
 
 
@@ -41,7 +42,7 @@ def measure(spec: RunSpec) -> dict[str, Any]:
     for slots in (2, 4):
         if size % slots == 0:
             steps[f"in {slots} slots"] = rounds(changed(spec, data__slots=slots), Slots(slots))[1]
-    for name, objective in PENALTIES.items():
+    for name, objective in BALANCE.items():
         steps[name] = rounds(changed(spec, **objective))[1]
     if has_bf16(torch.device("cpu")):
         steps["in bf16"] = rounds(changed(spec, train__precision="bf16"))[1]

@@ -14,8 +14,8 @@ ROWS = [
     *(("srgan_photos", size) for size in (96, 192, 512)),
 ]
 """Shipped configs for a GPU, and sizes that their networks are made for."""
-OVERRIDES = {"dcgan_64": ["objective.penalties={}"]}
-"""The table's DCGAN is that of pytorch/examples, without a penalty."""
+OVERRIDES = {"dcgan_64": ["objective.diffaugment=[]"]}
+"""The table's DCGAN is that of pytorch/examples, without augmentation."""
 IMAGES = 16
 """Images of a slot."""
 
