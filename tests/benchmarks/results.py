@@ -11,6 +11,7 @@ import argparse
 import itertools
 import json
 import math
+import shlex
 import statistics
 import subprocess
 import sys
@@ -61,6 +62,21 @@ ROWS: dict[str, tuple[str, ...]] = {
     "StyleGAN2, ADA": STYLEGAN2,
 }
 """Config and overrides of each row, beside `COMMON`. That of the example gives its networks."""
+INTRODUCTION = f"""# Results
+
+GANs on 15,695 emoji of four sets (Noto, Twemoji, OpenMoji, Fluent), RGB 64x64, a tenth held out: equal width
+({WIDTH}) and batch ({BATCH_SIZE}), on CPU cores. Networks are small and runs are short: what the table shows is how
+they compare after the same number of images, and not how well they can do. Made row by row by `python -m
+tests.benchmarks.results`; `configs/text_to_image_emoji.yaml` says how to prepare the data.
+
+Scores compare {SAMPLES:,} samples with the held-out drawings: Fréchet distance and KID of EfficientNet-Lite0,
+precision and recall, and memorisation: 0.5 where samples are as near to training images as held-out drawings are, 1
+where they are copies, 0 where they are far from all ([scores.md](scores.md)). The example is pytorch/examples' DCGAN
+script on the same networks and batches; it has no moving average. r is the mean sign of D(real) in the last quarter;
+above 0.9 the discriminator is about to win. Seconds are those of rounds, on a machine of two cores that had other
+work: no benchmark. Memory is forecast. The script also writes a picture of the nearest training images of each row
+beside its runs: not all of these drawings may be part of this repository.
+"""
 METRICS = "kid,precision,recall,memorisation"
 
 
@@ -103,7 +119,7 @@ def make_row(name: str, options: argparse.Namespace) -> dict[str, Any]:
     signs = curve.get("logit_sign/real")  # A relativistic loss has no logit alone.
     (FOLDER / f"{slug(name)}.png").write_bytes(to_png(run.sample(SHOWN), SHOWN // 2))
     return {
-        "command": " ".join(["ganrun train", config, f"data.shards={DATA}", *mine]),
+        "command": shlex.join(["ganrun", "train", config, f"data.shards={DATA}", *mine]),
         "parameters": sum(each.numel() for each in run.generator.parameters()),
         "memory": forecast(resolve(load_config(config, [*own, *mine]))).total,
         "seconds": float(curve["seconds/round"].sum()),
@@ -168,22 +184,7 @@ def write_page() -> None:
     """Write the page of the rows that are there."""
     rows = {name: json.loads(file.read_text()) for name in ROWS if (file := FOLDER / f"{slug(name)}.json").exists()}
     lines = [
-        "# Results",
-        "",
-        "GANs on 15,695 emoji of four sets (Noto, Twemoji, OpenMoji, Fluent), RGB 64x64, a tenth held out: equal",
-        f"width ({WIDTH}) and batch ({BATCH_SIZE}), on CPU cores. Networks are small and runs are short: what",
-        "the table shows is how they compare after the same number of images, and not how well they can do. Made row",
-        "by row by `python -m tests.benchmarks.results`; how to prepare the data is said in",
-        "`configs/text_to_image_emoji.yaml`.",
-        "",
-        f"Scores compare {SAMPLES:,} samples with the held-out drawings: Fréchet distance and KID of",
-        "EfficientNet-Lite0, precision and recall, and memorisation, which is 0.5 where nothing is copied",
-        "([scores.md](scores.md)). The example is pytorch/examples' DCGAN script on the same networks and batches; it",
-        "has no moving average. r is the mean sign of D(real) in the last quarter (above 0.9 the discriminator is",
-        "about to win). Seconds are those of rounds, on a machine of two cores that had other work: no",
-        "benchmark. Memory is forecast. The script also writes a picture of the nearest training images of each row",
-        "beside its runs: not all of these drawings may be part of this repository.",
-        "",
+        INTRODUCTION,
         "| | Fréchet distance | KID | precision | recall | memorisation | r | seconds | memory, MiB "
         "| parameters of G | images |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
