@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def write_weights(sampler: Sampler, out: Path) -> None:
 
 def as_module(sampler: Sampler) -> nn.Module:
     """Return the EMA generator as a module that takes and returns what the program of `write_program` does."""
-    return _Program(sampler, tuple(_example(sampler)))
+    return _Program(sampler, *_example_inputs(sampler))
 
 
 def write_program(sampler: Sampler, out: Path) -> None:
@@ -97,17 +97,15 @@ def write_onnx(sampler: Sampler, out: Path) -> None:
 
 def _program_of(sampler: Sampler, out: Path) -> tuple[ExportedProgram, list[str]]:
     """Return the program of a generator, and the names of its inputs."""
-    z = () if sampler.game.from_z is None else (sampler.z(0, 2, seed=0),)
-    given = _example(sampler)
-    inputs = (*z, *given.values())
+    inputs, fields = _example_inputs(sampler)
     batch = {0: torch.export.Dim("batch", min=1)}
     try:
         with _quiet():
             shapes = ((batch,) * len(inputs),)
-            program = torch.export.export(_Program(sampler, tuple(given)), inputs, dynamic_shapes=shapes)
+            program = torch.export.export(_Program(sampler, inputs, fields), inputs, dynamic_shapes=shapes)
     except Exception as error:
         raise UserError(f"--out {out}: {_why_no_program(error, sampler)}") from error
-    return program, ["z"] * len(z) + list(given)
+    return program, ["z"] * (len(inputs) - len(fields)) + list(fields)
 
 
 @contextlib.contextmanager
@@ -135,6 +133,13 @@ def _why_no_program(error: Exception, sampler: Sampler) -> str:
     return f"model.name: {config.model.name} cannot be exported as a program ({reason}); export .safetensors instead"
 
 
+def _example_inputs(sampler: Sampler) -> tuple[tuple[Tensor, ...], tuple[str, ...]]:
+    """Return inputs of a program for two images, and the names of those that belong to the condition."""
+    given = _example(sampler)
+    z = () if sampler.game.from_z is None else (sampler.z(0, 2, seed=0),)
+    return (*z, *given.values()), tuple(given)
+
+
 def _example(sampler: Sampler) -> Given:
     """Return a condition of two images with the shapes of the run's: of blank fields."""
     condition, data, fields = sampler.game.condition, sampler.config.data, sampler.config.data.fields
@@ -149,19 +154,38 @@ def _example(sampler: Sampler) -> Given:
     return condition.of(blank, KeyedNoise(0, 0, 0, 0, torch.device("cpu"), dtype))
 
 
+class _Noted(dict[str, nn.Module]):
+    """Networks by name, which note who is asked for."""
+
+    def __init__(self, networks: Mapping[str, nn.Module]) -> None:
+        super().__init__(networks)
+        self.asked: set[str] = set()
+
+    def __getitem__(self, name: str) -> nn.Module:
+        self.asked.add(name)
+        return super().__getitem__(name)
+
+
 class _Program(nn.Module):
-    def __init__(self, sampler: Sampler, names: tuple[str, ...]) -> None:
+    """Draws images. It has the networks that a draw from `inputs` uses, and no discriminator."""
+
+    def __init__(self, sampler: Sampler, inputs: tuple[Tensor, ...], names: tuple[str, ...]) -> None:
         super().__init__()
         # torch.export warns about channels_last weights. Images of weights with gradients would have one, too.
-        averaged = {name: sampler.game.networks[name] for name in sampler.game.averaged}
-        self.networks = nn.ModuleDict(averaged).to(memory_format=torch.contiguous_format)
-        self.networks.requires_grad_(False)
+        networks = nn.ModuleDict(sampler.game.networks).to(memory_format=torch.contiguous_format).requires_grad_(False)
         self._game, self._names = sampler.game, names
-        dtype = next(self.networks.parameters()).dtype
+        dtype = next(networks.parameters()).dtype
         self._noise = KeyedNoise(0, 0, 0, 0, torch.device("cpu"), dtype, source=_Unkeyed(dtype))
+        noted = _Noted(dict(networks.items()))
+        with torch.random.fork_rng(devices=[]):  # Dropout draws from torch's global stream.
+            self._draw(noted, inputs)
+        self.networks = nn.ModuleDict({name: networks[name] for name in networks if name in noted.asked})
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        networks, given = dict(self.networks.items()), dict(zip(reversed(self._names), reversed(inputs), strict=False))
+        return self._draw(dict(self.networks.items()), inputs)
+
+    def _draw(self, networks: dict[str, nn.Module], inputs: tuple[Tensor, ...]) -> Tensor:
+        given = dict(zip(reversed(self._names), reversed(inputs), strict=False))
         noise = replace(self._noise, device=inputs[0].device)
         if self._game.from_z is not None:
             return self._game.from_z(networks, inputs[0], noise, given)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import ganrun
 from ganrun.config.load import load_config, parse
 from ganrun.errors import UserError
 from ganrun.run_folder.run_folder import find_checkpoint
@@ -34,6 +35,14 @@ def test_the_generator_is_that_of_the_run_and_the_encoder_learns(painted):
     ticks = [json.loads(line) for file in painted["inverse"].glob("metrics/*.jsonl") for line in file.open()]
     losses = [tick["loss/encoder"] for tick in ticks if "loss/encoder" in tick]
     assert losses[-1] < losses[0]
+
+
+def test_its_generator_is_exported_although_it_has_no_average(painted):
+    run = ganrun.load(str(painted["inverse"]))
+    z = torch.zeros(2, run.config.model.latent_size, dtype=next(run.generator.parameters()).dtype)
+    assert run.generator(z).shape[0] == 2
+    kept = [name for name in run.generator.state_dict() if name.startswith("networks.")]
+    assert {name.split(".")[1] for name in kept} == {"generator"}
 
 
 def test_it_resumes_when_the_other_run_is_gone(painted, tmp_path):
