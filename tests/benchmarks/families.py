@@ -9,16 +9,10 @@ GANs halve their images down to 4x4, so they see the pictures padded to 32x32. T
 the same held-out pictures of 28x28: those of the GANs are cropped.
 """
 
-import argparse
-import json
-import subprocess
-import sys
-import tempfile
 import textwrap
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,18 +23,18 @@ from ganrun.data.cache import cache_folder, open_cache
 from ganrun.data.index import open_data
 from ganrun.data.scored import open_scored
 from ganrun.evaluation.evaluator import Evaluator
-from ganrun.evaluation.feature_statistics import to_uint8
 from ganrun.evaluation.generated_images import BATCH, GeneratedImages
 from ganrun.evaluation.picture_folder import PictureFolder
 from ganrun.evaluation.pictures import to_png
 from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.score import build_scores
-from ganrun.inference.sampling import Sampler, write_image
+from ganrun.inference.sampling import Sampler
 from ganrun.models.extractors import open_extractor
 from ganrun.run_folder.curve import read_curve
 from ganrun.storage import open_storage
+from tests.benchmarks.rows import Row, Rows, as_files, parser, train
 
-FOLDER, PAGE = Path("docs/images/families"), Path("docs/families.md")
+PAGE = Path("docs/families.md")
 SAMPLES, SHOWN, SEED, SIZE = 2_000, 12, 0, 28
 DATA = "configs/mixture_fashion.yaml"
 """Config whose held-out pictures all rows are compared with."""
@@ -65,6 +59,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
 }
 """Config and overrides of each row."""
+FILES = Rows(Path("docs/images/families"), tuple(ROWS))
 LESSONS = (
     "**A good likelihood is not a good sample.** The VAE's bound of {VAE[bits]:.2f} bits per dimension is close to "
     "MADE's {MADE[bits]:.2f}, and better than RealNVP's {RealNVP[bits]:.2f}; of the three RealNVP has the best "
@@ -90,31 +85,21 @@ LESSONS = (
 
 def main(arguments: list[str] | None = None) -> None:
     """Make the rows that are missing, and the page."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.families")
-    parser.add_argument("--runs", default="runs", help="storage of the runs (default: %(default)s)")
-    parser.add_argument("--only", nargs="*", choices=ROWS, help="rows to make (default: all)")
-    options = parser.parse_args(arguments)
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for name in options.only or ROWS:
-        if not (FOLDER / f"{name}.json").exists():
-            row = make_row(name, options.runs)
-            (FOLDER / f"{name}.json").write_text(json.dumps(row, indent=1) + "\n")
-        write_page()
+    options = parser("families", ROWS).parse_args(arguments)
+    FILES.make(options.only, lambda name: make_row(name, options.runs), write_page)
 
 
-def make_row(name: str, runs: str) -> dict[str, Any]:
+def make_row(name: str, runs: str) -> Row:
     """Train a row, draw samples and score them; return its figures."""
     config, *overrides = ROWS[name]
-    command = [sys.executable, "-m", "ganrun.train", config, f"run.storage={runs}", *overrides]
-    lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
-    where = lines[-1].strip()
+    where = train(config, [f"run.storage={runs}", *overrides])
     sampler = Sampler(where)
     begun = time.process_time()
     images = draw(sampler.generated(SEED))
     seconds = time.process_time() - begun
-    (FOLDER / f"{name}.png").write_bytes(to_png(images[:SHOWN], SHOWN))
+    FILES.file(name, ".png").write_bytes(to_png(images[:SHOWN], SHOWN))
     networks = [sampler.game.networks[key] for key in sampler.game.averaged]
-    row: dict[str, Any] = {
+    row: Row = {
         "command": " ".join(["ganrun train", config, *(f"'{each}'" if " " in each else each for each in overrides)]),
         "images": sampler.config.train.total_images,
         "parameters": sum(each.numel() for network in networks for each in network.parameters()),
@@ -141,9 +126,7 @@ def score(images: Tensor) -> Mapping[str, float | None]:
     scores = build_scores(("precision", "recall"), config.evaluate)
     statistics = open_storage(str(cache_folder().parent))
     extractor = open_extractor(config.evaluate.extractor, None)
-    with tempfile.TemporaryDirectory() as folder:
-        for number, image in enumerate(to_uint8(images)):
-            write_image(Path(folder, f"{number:06d}.png"), image)
+    with as_files(images) as folder:
         pictures = PictureFolder(folder, SIZE, images.shape[1], SEED)
         return Evaluator(extractor, reals, SAMPLES, scores, statistics).score(pictures).values()
 
@@ -155,7 +138,7 @@ def newest(where: str, key: str) -> float:
 
 def write_page() -> None:
     """Write the page of the rows that are there."""
-    rows = {name: json.loads(file.read_text()) for name in ROWS if (file := FOLDER / f"{name}.json").exists()}
+    rows = FILES.read()
     lines = [
         "# Families of models on the same pictures",
         "",
@@ -178,7 +161,7 @@ def write_page() -> None:
     PAGE.write_text("\n".join(lines))
 
 
-def learnt(lesson: str, rows: Mapping[str, dict[str, Any]]) -> list[str]:
+def learnt(lesson: str, rows: Mapping[str, Row]) -> list[str]:
     """Return the lines of a lesson with the figures of its rows; none where a row is missing."""
     try:
         return [*textwrap.wrap(lesson.format(**rows), 120, break_long_words=False, break_on_hyphens=False), ""]
@@ -186,7 +169,7 @@ def learnt(lesson: str, rows: Mapping[str, dict[str, Any]]) -> list[str]:
         return []
 
 
-def table_row(name: str, row: dict[str, Any]) -> str:
+def table_row(name: str, row: Row) -> str:
     """Return a row of the table."""
     bits = f"{row['bits']:.3f}, {row['bits_are']}" if "bits" in row else "none"
     scores = row["scores"]

@@ -15,11 +15,9 @@ import shlex
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,11 +27,10 @@ from ganrun.benchmarks.memory import forecast
 from ganrun.benchmarks.tutorial_step import TutorialStep
 from ganrun.config.load import load_config
 from ganrun.config.run_spec import resolve
-from ganrun.evaluation.feature_statistics import to_uint8
 from ganrun.evaluation.pictures import to_png
-from ganrun.inference.sampling import write_image
+from tests.benchmarks.rows import Row, Rows, as_files, parser, slug, train
 
-FOLDER, PAGE = Path("docs/images/results"), Path("docs/results.md")
+PAGE = Path("docs/results.md")
 WIDTH, BATCH_SIZE, SAMPLES, HELD_OUT, SEED, SHOWN = 16, 16, 1_500, 0.1, 0, 24
 DATA = "data/emoji"
 EXAMPLE = "pytorch/examples' DCGAN"
@@ -62,6 +59,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "StyleGAN2, ADA": STYLEGAN2,
 }
 """Config and overrides of each row, beside `COMMON`. That of the example gives its networks."""
+FILES = Rows(Path("docs/images/results"), tuple(ROWS))
 INTRODUCTION = f"""# Results
 
 GANs on 15,695 emoji of four sets (Noto, Twemoji, OpenMoji, Fluent), RGB 64x64, a tenth held out: equal width
@@ -96,24 +94,13 @@ METRICS = "kid,precision,recall,memorisation"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make the rows that are missing, and the page."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.results")
-    parser.add_argument("--data", default=DATA, help="the prepared drawings (default: %(default)s)")
-    parser.add_argument("--runs", default="runs", help="storage of the runs (default: %(default)s)")
-    parser.add_argument("--only", nargs="*", choices=ROWS, help="rows to make (default: all)")
-    parser.add_argument("--images", type=int, default=60_000, help="shown to each row (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of a row (default: %(default)s)")
-    options = parser.parse_args(arguments)
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for name in (each for each in ROWS if each in (options.only or ROWS)):  # The example needs the run of the DCGAN.
-        if not (file := FOLDER / f"{slug(name)}.json").exists():
-            make = make_example if name == EXAMPLE else make_row
-            file.write_text(json.dumps(make(name, options), indent=1) + "\n")
-        write_page()
-
-
-def slug(name: str) -> str:
-    """Return the name of a row as that of a file."""
-    return "-".join(name.replace("'", "").replace("/", " ").replace(",", "").split())
+    of_all = parser("results", ROWS)
+    of_all.add_argument("--data", default=DATA, help="the prepared drawings (default: %(default)s)")
+    of_all.add_argument("--images", type=int, default=60_000, help="shown to each row (default: %(default)s)")
+    of_all.add_argument("--threads", type=int, default=2, help="CPU threads of a row (default: %(default)s)")
+    options = of_all.parse_args(arguments)
+    # The example needs the run of the DCGAN.
+    FILES.make(options.only, lambda name: (make_example if name == EXAMPLE else make_row)(name, options), write_page)
 
 
 def overrides(name: str, options: argparse.Namespace) -> list[str]:
@@ -121,17 +108,16 @@ def overrides(name: str, options: argparse.Namespace) -> list[str]:
     return [*COMMON, f"train.total_images={options.images}", *ROWS[name][1:]]
 
 
-def make_row(name: str, options: argparse.Namespace) -> dict[str, Any]:
+def make_row(name: str, options: argparse.Namespace) -> Row:
     """Train a row and score it; return its figures."""
     config, mine = ROWS[name][0], overrides(name, options)
     own = [f"run.name=results-{slug(name)}", f"run.storage={options.runs}", f"data.shards={options.data}"]
     own += [f"cluster.cpus_per_worker={options.threads}", f"evaluate.every_images={options.images}"]
-    command = [sys.executable, "-m", "ganrun.train", config, *own, *mine]
-    where = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1].strip()
+    where = train(config, [*own, *mine])
     run = ganrun.load(where)
     curve = run.curve()
     signs = curve.get("logit_sign/real")  # A relativistic loss has no logit alone.
-    (FOLDER / f"{slug(name)}.png").write_bytes(to_png(run.sample(SHOWN), SHOWN // 2))
+    FILES.file(name, ".png").write_bytes(to_png(run.sample(SHOWN), SHOWN // 2))
     return {
         "command": shlex.join(["ganrun", "train", config, f"data.shards={DATA}", *mine]),
         "parameters": sum(each.numel() for each in run.generator.parameters()),
@@ -142,7 +128,7 @@ def make_row(name: str, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def make_example(name: str, options: argparse.Namespace) -> dict[str, Any]:
+def make_example(name: str, options: argparse.Namespace) -> Row:
     """Train the networks of the DCGAN as pytorch/examples' script does, on the same batches; return its figures.
 
     As in the script there is no moving average, and samples are drawn with batch statistics.
@@ -164,13 +150,12 @@ def make_example(name: str, options: argparse.Namespace) -> dict[str, Any]:
         if number >= batches * 3 // 4:
             with torch.no_grad():
                 signs.append(example.discriminator(images, None).sign().mean().item())
-    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+    with torch.no_grad():
         count = math.ceil(SAMPLES / BATCH_SIZE)
         drawn = [example.generator(torch.randn(BATCH_SIZE, example.latent_size), None) for _ in range(count)]
         images = torch.cat(drawn)[:SAMPLES]
-        (FOLDER / f"{slug(name)}.png").write_bytes(to_png(images[:SHOWN], SHOWN // 2))
-        for number, image in enumerate(to_uint8(images)):
-            write_image(Path(folder, f"{number:06d}.png"), image)
+        FILES.file(name, ".png").write_bytes(to_png(images[:SHOWN], SHOWN // 2))
+    with as_files(images) as folder:
         # Compared with the real images of the DCGAN's run, which are held out of this one, too.
         compared = [f"{options.runs}/results-DCGAN", "--images", folder]
         return {
@@ -182,7 +167,7 @@ def make_example(name: str, options: argparse.Namespace) -> dict[str, Any]:
         }
 
 
-def scored(what: list[str], name: str, options: argparse.Namespace) -> dict[str, Any]:
+def scored(what: list[str], name: str, options: argparse.Namespace) -> Row:
     """Return the scores of a run or a folder of pictures, and write the picture of the nearest training images.
 
     It is written beside the runs: not all of these drawings may be part of this repository.
@@ -196,7 +181,7 @@ def scored(what: list[str], name: str, options: argparse.Namespace) -> dict[str,
 
 def write_page() -> None:
     """Write the page of the rows that are there."""
-    rows = {name: json.loads(file.read_text()) for name in ROWS if (file := FOLDER / f"{slug(name)}.json").exists()}
+    rows = FILES.read()
     lines = [
         INTRODUCTION,
         "| | Fréchet distance | KID | precision | recall | memorisation | r | seconds | memory, MiB "
@@ -213,7 +198,7 @@ def write_page() -> None:
     PAGE.write_text("\n".join([*lines, OPEN]))
 
 
-def table_row(name: str, row: dict[str, Any]) -> str:
+def table_row(name: str, row: Row) -> str:
     """Return a row of the table."""
     scores = row["scores"]
     numbers = (
