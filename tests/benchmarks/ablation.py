@@ -23,6 +23,11 @@ from ganrun.training.state import TrainingState
 REPEATS, SECONDS = 5, 2.0
 BALANCE: dict[str, dict[str, Any]] = {
     "with DiffAugment": {"objective__diffaugment": ["color", "translation", "cutout"]},
+    "with ADA's pipe, three groups": {"objective__ada_probability": 0.3},
+    "with ADA's pipe, all six groups": {
+        "objective__ada_probability": 0.3,
+        "objective__ada_transforms": ["blit", "geometric", "color", "filter", "noise", "cutout"],
+    },
     "with R1": {"objective__penalties": {"r1": 10}},
     "with R1 in every fourth round": {"objective__penalties": {"r1": 10}, "objective__penalty_every_rounds": 4},
     "with R1 by finite differences": {"objective__penalties": {"r1_differences": 10}},
