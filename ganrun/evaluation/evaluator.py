@@ -48,6 +48,10 @@ class Evaluator:
         scores: scores beside the Fréchet distance, by name.
         cache: storage for statistics of the real images, shared by all runs.
         seen: progress callback, called with the number of images in each chunk that this rank has processed.
+        keep_features: keep those of the generated and of the real images, whatever the scores need.
+
+    Attributes:
+        features: of the newest generated images and the real ones on rank 0, if they are kept or a score needs them.
     """
 
     def __init__(
@@ -58,11 +62,13 @@ class Evaluator:
         scores: Mapping[str, Score],
         cache: Storage,
         seen: Callable[[int], None] = lambda count: None,
+        keep_features: bool = False,
     ) -> None:
         self.extractor, self.reals, self.samples, self.cache = extractor, reals, samples, cache
         self.scores = scores
         needs = frozenset().union(*(score.needs for score in scores.values()))
-        self._keep = Keep("features" in needs, "logits" in needs)
+        self._keep = Keep(keep_features or "features" in needs, "logits" in needs)
+        self.features: Features | None = None
         self._needs_labels, self._seen = "labels" in needs, seen
         self._reference: FeatureStatistics | None = None
         self._labels: Tensor | None = None
@@ -135,7 +141,10 @@ class Evaluator:
         self, running: ScorePass, real: FeatureStatistics, fake: FeatureStatistics, generated: ScoredImages
     ) -> Evaluation:
         """Compute the Fréchet distance and the scores from statistics of one extractor."""
-        values = running.results(self._features(real, fake, generated))
+        features = self._features(real, fake, generated)
+        if not isinstance(generated, BaselineImages):
+            self.features = features
+        values = running.results(features)
         name, distance = distance_name(self.extractor, self.samples), frechet(real.statistics, fake.statistics)
         facts, held_out = self.extractor.provenance, self.reals.held_out_by
         about = running.about

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from ganrun.evaluation.feature_statistics import Keep, extract_generated
 from ganrun.evaluation.generated_images import BATCH, ScoredImages
 from ganrun.evaluation.memorisation import MOST, training_features
 from ganrun.evaluation.pictures import to_png
 from ganrun.evaluation.precision_recall import nearest
 from ganrun.evaluation.real_images import RealImages
+from ganrun.evaluation.score import Features
 from ganrun.models.extractors import Extractor
 from ganrun.storage import Storage
 
@@ -20,7 +20,7 @@ ROWS, NEIGHBOURS = 8, 3
 def nearest_png(
     generated: ScoredImages,
     reals: RealImages,
-    samples: int,
+    features: Features,
     extractor: Extractor,
     cache: Storage,
     facts: Mapping[str, str],
@@ -31,34 +31,34 @@ def nearest_png(
     is none. Without, all images of the data are taken for training images.
 
     Args:
-        generated, samples: the images, and how many of them are looked at.
+        generated: the images.
         reals: the real images that scores compare with.
-        extractor: feature extractor, on the device of `generated`.
+        features: those of both.
+        extractor: what they are features of.
         cache: storage of the features of training images, shared by all runs.
         facts: provenance, stored as text chunks of the PNG.
     """
     training = reals.trained_on(MOST)
-    sides: list[Callable[[int, int], Tensor]] = [generated.images]
+    sides: list[tuple[Callable[[int, int], Tensor], Tensor]] = [(generated.images, features.fake)]
     if training:
-        sides.append(lambda start, count: reals.images(start, count).float() / 127.5 - 1)
+        sides.append((lambda start, count: reals.images(start, count).float() / 127.5 - 1, features.real))
     training = training or reals.of(MOST)
-    features = training_features(training, extractor, cache)
-    assert features is not None
-    rows = [
-        _side(images, training, features.to(extractor.device), count, extractor)
-        for images, count in zip(sides, (samples, reals.samples), strict=False)
-    ]
+    known = training_features(training, extractor, cache)
+    assert known is not None
+    rows = [_side(images, found, training, known.to(found.device)) for images, found in sides]
     shown = torch.cat(rows, 1)
     return to_png(shown.flatten(0, 1), shown.shape[1], facts)
 
 
-def _side(
-    images: Callable[[int, int], Tensor], training: RealImages, features: Tensor, samples: int, extractor: Extractor
-) -> Tensor:
-    """Return rows of an image and its neighbours, nearest first, [ROWS, 1 + NEIGHBOURS, C, H, W] in [-1, 1]."""
-    found = extract_generated(images, samples, BATCH, extractor, keep=Keep(features=True)).features
-    assert found is not None
-    neighbours, distances = nearest(features, found.to(features.device), min(NEIGHBOURS, len(features)))
+def _side(images: Callable[[int, int], Tensor], found: Tensor, training: RealImages, known: Tensor) -> Tensor:
+    """Return rows of an image and its neighbours, nearest first, [ROWS, 1 + NEIGHBOURS, C, H, W] in [-1, 1].
+
+    Args:
+        images, found: images, and the features of all of them.
+        training, known: training images and their features.
+    """
+    samples = len(found)
+    neighbours, distances = nearest(known, found, min(NEIGHBOURS, len(known)))
     order = distances[:, 0].nan_to_num(torch.inf).argsort()[:ROWS].tolist()
     rows = []
     for number in order:

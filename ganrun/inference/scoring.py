@@ -169,14 +169,16 @@ def _compare(
         offered = (name for name, score in scores.items() if not score.on_request or name in settings.metrics)
         scores = {name: scores[name] for name in offered if scores[name].unavailable(subject) is None}
     total = samples * (1 + len(baseline_names(generated))) + reals.samples
-    evaluator = Evaluator(extractor, reals, samples, scores, cache, lambda count: seen(count, total))
+    keep = request.nearest is not None
+    evaluator = Evaluator(extractor, reals, samples, scores, cache, lambda count: seen(count, total), keep)
     found = evaluator.score(generated)
     if request.classifier_accuracy:
         accuracy = classification_accuracy_score(generated, reals, samples)
         found = replace(found, metrics=found.metrics | {"classifier_accuracy": accuracy})
     if request.nearest:
         facts = {"extractor": extractor.name, "samples": str(samples), "seed": str(generated.seed)}
-        picture = nearest_png(generated, reals, samples, extractor, cache, facts)
+        assert evaluator.features is not None
+        picture = nearest_png(generated, reals, evaluator.features, extractor, cache, facts)
         write_file(Path(expand_user(request.nearest)), picture, "--nearest")
     return found
 

@@ -185,7 +185,12 @@ def test_two_workers_find_what_one_finds_and_the_command_the_same(values, extrac
 
 def test_the_picture_shows_images_beside_the_training_images_nearest_to_them(reals, generators, tmp_path):
     shown = torch.cat([generators["noise"].all[:20], generators["copies"].all[:10]])
-    data = nearest_png(Shown(shown), reals, SAMPLES, tiny_extractor(64), Folder(tmp_path), {"seed": "0"})
+    extractor, seen = tiny_extractor(64), []
+    extractor.network.register_forward_hook(lambda module, inputs, made: seen.append(len(made)))
+    evaluator = Evaluator(extractor, reals, SAMPLES, {}, Folder(tmp_path), keep_features=True)
+    evaluator.score(Shown(shown))
+    data = nearest_png(Shown(shown), reals, evaluator.features, extractor, Folder(tmp_path), {"seed": "0"})
+    assert sum(seen) == 2 * SAMPLES + reals.trained_on(105).samples  # Each image is looked at once.
     (tmp_path / "nearest.png").write_bytes(data)
     picture = np.asarray(Image.open(tmp_path / "nearest.png").convert("L"))
     step = 16 + 2  # A border of two pixels between images.
