@@ -146,3 +146,19 @@ class KeyedNoise:
         if not (name or purpose):
             raise TypeError("name is empty: give each draw in a turn its own, as in noise.normal(8, name='my_loss/z')")
         return self.prefix + (name or purpose)
+
+
+class _Shared:
+    """Source of noise that is the same for all images."""
+
+    def take(self, noise: KeyedNoise, request: NoiseRequest) -> Tensor:
+        """Return numbers whose first dimension, the images, repeats."""
+        if request.value is not None:
+            return replace(noise, source=None).draw(request)
+        one = request._replace(size=(1, *request.size[1:]))
+        return replace(noise, source=None).draw(one).expand(request.size)
+
+
+def shared(noise: KeyedNoise) -> KeyedNoise:
+    """Return the noise of one image for each image of a batch."""
+    return replace(noise, source=_Shared())

@@ -111,8 +111,7 @@ def _training_answers(
     """
     rank, world = (0, 1) if group is None else (group.rank(), group.size())
     condition, device = generated.game.condition, generated.device
-    given = [generated.given(at, min(BATCH, samples - at)) for at in _starts(samples)]
-    wanted = torch.cat([_pixels(generated, each) for each in given])
+    wanted = torch.cat([_pixels(generated, generated.given(at, min(BATCH, samples - at))) for at in _starts(samples)])
     shape = training.at([0], device, generated.dtype)[training.target].shape[1:]
     total = torch.zeros(shape, dtype=torch.int64, device=device)
     nearest = torch.full((samples,), torch.iinfo(torch.int64).max, device=device)

@@ -21,6 +21,8 @@ from ganrun.evaluation.score import Features, Score, ScoreSubject, Sums
 class BitsPerDimension(Score):
     """Bits per dimension of the samples that scores compare with. It looks at no generated image."""
 
+    starts_alone = True
+
     def unavailable(self, subject: ScoreSubject) -> str | None:
         """Return the reason for which the score cannot be computed; None if it can."""
         generated = subject.generated

@@ -50,7 +50,7 @@ class DualityGap(Score):
         settings: section `evaluate.duality_gap`.
     """
 
-    of_networks = on_request = True
+    of_networks = on_request = starts_alone = True
 
     def __init__(self, settings: DualityGapConfig) -> None:
         self.settings, self._classifies, self._about = settings, False, ""
@@ -98,7 +98,7 @@ class DualityGap(Score):
         gaps, at = gains.sum(0), float(value.mean())
         found = {
             "duality_gap": float(gaps.mean()),
-            "duality_gap_deviation": float(gaps.std(correction=0)) / math.sqrt(len(gaps)),
+            "duality_gap_deviation": float(gaps.std()) / math.sqrt(len(gaps)) if len(gaps) > 1 else math.nan,
             "discriminator_gain": float(gains[0].mean()),
             "generator_gain": float(gains[1].mean()),
             "game_value": at,

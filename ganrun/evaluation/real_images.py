@@ -87,6 +87,7 @@ class RealImages:
             "damaged_share": self.damaged_share,
             **crop,
             **({"size": image.size} if image.size else {}),
+            **({"field": self.target} if self.target != "image" else {}),
             **held_out,
         }
 

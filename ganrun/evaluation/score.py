@@ -112,6 +112,9 @@ class Score(ABC):
     """True if it costs more than the images do: `ganrun evaluate` computes it only if it is among the run's metrics, or
     asked for by name."""
 
+    starts_alone: bool = False
+    """True if no rank waits for another in `start`: a fault in it then makes the score NaN and does not end the run."""
+
     def unavailable(self, subject: ScoreSubject) -> str | None:
         """Return the reason for which the score cannot be computed; None if it can."""
         if self.needs and (subject.extractor is None or subject.reals is None):
@@ -127,7 +130,7 @@ class Score(ABC):
         return ""
 
     def start(self, subject: ScoreSubject) -> Sums:
-        """Return the sums at zero, float64 on the device of the images. Collective."""
+        """Return the sums at zero, float64 on the device of the images. Collective, unless `starts_alone`."""
         return {}
 
     def update(self, sums: Sums, batch: ScoreBatch) -> None:  # noqa: B027  Scores of features alone have no sums.

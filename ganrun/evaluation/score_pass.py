@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ganrun.errors import UserError
-from ganrun.evaluation.score import Features, Score, ScoreBatch, ScoreSubject
+from ganrun.evaluation.score import Features, Score, ScoreBatch, ScoreSubject, Sums
 from ganrun.telemetry.series import RESERVED_COLUMNS
 
 logger = logging.getLogger(__name__)
@@ -35,21 +35,24 @@ class ScorePass:
         for name, score in scores.items():
             if reason := score.unavailable(subject):
                 raise UserError(f"metrics: {name} cannot be computed: {reason}")
-        self.sums = {name: score.start(subject) for name, score in scores.items()}
+        self._failed: set[str] = set()
+        self.sums: dict[str, Sums] = {}
+        for name in scores:
+            if (sums := self._start(name)) is not None:
+                self.sums[name] = sums
         for name, sums in self.sums.items():
             for key, value in sums.items():
                 if not isinstance(value, Tensor) or value.dtype != torch.float64:
                     kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
                     raise UserError(f"metrics: {name}: start() returns {key!r} as {kind}; sums are tensors of float64")
         self._labels = subject.generated.labels(subject.samples)
-        self._failed: set[str] = set()
 
     def watch(self, images: Callable[[int, int], Tensor]) -> Callable[[int, int], Tensor]:
         """Return `images` with every chunk that it makes shown to the scores."""
 
         def watched(start: int, count: int) -> Tensor:
             made = images(start, count)
-            if running := self.scores.keys() - self._failed:
+            if running := self.sums.keys() - self._failed:
                 generated, labels = self.subject.generated, self._labels
                 labels = None if labels is None else labels[start : start + count]
                 later = functools.partial(generated.later, start, made)
@@ -63,7 +66,7 @@ class ScorePass:
     @property
     def about(self) -> dict[str, str]:
         """What the values are of, by the name of the score, where that does not say it."""
-        found = {name: score.about(self.subject) for name, score in self.scores.items()}
+        found = {name: self.scores[name].about(self.subject) for name in self.sums}
         return {name: text for name, text in found.items() if text}
 
     def add_over_ranks(self) -> None:
@@ -78,6 +81,9 @@ class ScorePass:
         """Return the values of all scores by name."""
         found: dict[str, float] = {}
         for name, score in self.scores.items():
+            if name not in self.sums:
+                found[name] = math.nan
+                continue
             try:
                 values = score.result(self.sums[name], features if score.needs else None)
                 if taken := [key for key in values if key in found or key in RESERVED_COLUMNS]:
@@ -87,6 +93,23 @@ class ScorePass:
                 self._report(name, error)
                 found[name] = math.nan
         return found
+
+    def _start(self, name: str) -> Sums | None:
+        """Return the sums of a score at zero; None if it fails, on this rank or on another."""
+        score, group, sums = self.scores[name], self.subject.group, None
+        try:
+            sums = score.start(self.subject)
+        except UserError:
+            raise
+        except Exception as error:
+            if group is not None and not score.starts_alone:
+                raise  # Other ranks may wait for this one.
+            self._report(name, error)
+        if group is None or not score.starts_alone:
+            return sums
+        failed = torch.tensor(float(sums is None), device=self.subject.generated.device)
+        dist.all_reduce(failed, group=group)
+        return None if failed else sums
 
     @torch.no_grad()
     def _update(self, name: str, batch: ScoreBatch) -> None:

@@ -35,7 +35,7 @@ class Matching(Score):
         evaluate: section `evaluate`, which names the dual encoder.
     """
 
-    of_networks = on_request = True
+    of_networks = on_request = starts_alone = True
 
     def __init__(self, evaluate: EvaluateConfig) -> None:
         self.where = evaluate.matcher
@@ -168,7 +168,7 @@ class ColourWords(Score):
     Beside it the same pictures taken for those of the next colour, and real pictures whose caption names one colour.
     """
 
-    of_networks = on_request = True
+    of_networks = on_request = starts_alone = True
 
     def unavailable(self, subject: ScoreSubject) -> str | None:
         """Return the reason for which the score cannot be computed; None if it can."""

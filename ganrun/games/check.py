@@ -42,8 +42,8 @@ def _faults(game: Game) -> Iterator[str]:
             yield f"the name {name!r} twice among networks, their EMA, optimizers and trackers; rename one"
     if unknown := set(game.averaged) - game.networks.keys():
         yield f"averaged: {min(unknown)!r} is not among networks: {', '.join(game.networks)}"
-    if not any(player.fresh_batch for player in game.players):
-        yield "no player with fresh_batch=True, so the run would never show an image"
+    if not game.players[0].fresh_batch:
+        yield f"player {game.players[0].name}: fresh_batch=False, but a round begins with a new batch; set it to True"
     for player in game.players:
         yield from _faults_of_player(player, game)
 

@@ -4,9 +4,9 @@ The generator fills what is missing of a row. The discriminator sees the complet
 it was known. A hint tells it so of a share of the known numbers: without one, the generator's best reply is not unique.
 
 Notation: x completed row, m 1 where a number was known and 0 where it was missing, b 1 with the probability
-`hint_share` and else 0, hint h = b m, D logits. The discriminator is asked for the numbers with h = 0. So it is in the
-authors' code; in the paper the hint also tells missing numbers, and exactly one number of a row is asked for. Means
-over numbers stand for the paper's sums.
+`hint_share` and else 0, hint h = b m, D logits. The hint is that of the authors' code; in the paper it also tells
+missing numbers. The discriminator is asked for the numbers with h = 0: by the paper for one number of a row, by the
+authors' code for all, those that the hint tells among them. Means over numbers stand for the paper's sums.
 
 Rows are those of the condition `masked`, whose `mask` is 1 - m. What is missing of a training row is drawn anew each
 time it is shown; what the data itself lacks is always missing.

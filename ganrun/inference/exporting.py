@@ -27,13 +27,21 @@ OPSET = 18
 
 
 def write_weights(sampler: Sampler, out: Path) -> None:
-    """Write the EMA weights as safetensors. The metadata holds the version of ganrun and the config as JSON."""
+    """Write the networks that samples are drawn from as safetensors, with their EMA weights.
+
+    The metadata holds the names of the networks, the version of ganrun and the config as JSON.
+
+    Raises:
+        UserError: `out` cannot be written.
+    """
+    names = _sampled_networks(sampler)
     tensors = {
-        (key if len(sampler.game.averaged) == 1 else f"{name}.{key}"): value.contiguous()
-        for name in sampler.game.averaged
+        (key if len(names) == 1 else f"{name}.{key}"): value.contiguous()
+        for name in names
         for key, value in sampler.game.networks[name].state_dict().items()
     }
-    metadata = {"ganrun": ganrun.__version__, "config": sampler.config.model_dump_json()}
+    config = sampler.config.model_dump_json()
+    metadata = {"ganrun": ganrun.__version__, "config": config, "networks": json.dumps(names)}
     if sampler.embedding:
         metadata["embedding"] = json.dumps(asdict(sampler.embedding))
     write_file(out, save_tensors(tensors, metadata))
@@ -152,6 +160,15 @@ def _example(sampler: Sampler) -> Given:
         if fields[name].kind == "embedding":
             blank[name] = torch.ones(2, 1, sampler.config.objective.text.size, dtype=dtype)
     return condition.of(blank, KeyedNoise(0, 0, 0, 0, torch.device("cpu"), dtype))
+
+
+def _sampled_networks(sampler: Sampler) -> list[str]:
+    """Return the names of the networks that a sample asks for, and of the averaged ones."""
+    game, given = sampler.game, _example(sampler)
+    noted, dtype = _Noted(game.networks), next(next(iter(game.networks.values())).parameters()).dtype
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        game.sample(noted, 2, KeyedNoise(0, 0, 0, 0, torch.device("cpu"), dtype), given)
+    return [name for name in game.networks if name in {*noted.asked, *game.averaged}]
 
 
 class _Noted(dict[str, nn.Module]):

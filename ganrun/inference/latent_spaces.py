@@ -7,7 +7,6 @@ Shapes: B latents, Z numbers of a latent, C channels, H and W pixels.
 """
 
 import math
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal, Protocol, get_args
 
@@ -19,7 +18,7 @@ from ganrun.games.latent import TRUNCATION
 from ganrun.inference.sampling import Sampler, slerp
 from ganrun.models.given import Given
 from ganrun.models.style import StyleGenerator
-from ganrun.rng import KeyedNoise, NoiseRequest
+from ganrun.rng import KeyedNoise, shared
 
 SHELL = 1.5
 """Norms of z ~ N(0, I) lie within sqrt(Z) +- 1.5 in all but 2 of 100 draws: their standard deviation is sqrt(1/2)."""
@@ -169,22 +168,6 @@ class WSpace:
     def _w(self, count: int, seed: int, given: Given) -> Tensor:
         with torch.no_grad():
             return self._generator.mapping(self._z.draw(count, seed, given), given)
-
-
-class _Shared:
-    """Source of noise that is the same for all images."""
-
-    def take(self, noise: KeyedNoise, request: NoiseRequest) -> Tensor:
-        """Return numbers whose first dimension, the images, repeats."""
-        if request.value is not None:
-            return replace(noise, source=None).draw(request)
-        one = request._replace(size=(1, *request.size[1:]))
-        return replace(noise, source=None).draw(one).expand(request.size)
-
-
-def shared(noise: KeyedNoise) -> KeyedNoise:
-    """Return the noise of one image for each image of a batch."""
-    return replace(noise, source=_Shared())
 
 
 def space_of(sampler: Sampler, name: SpaceName | None = None) -> LatentSpace:

@@ -24,6 +24,7 @@ from ganrun.games.masked import MaskedPoints
 from ganrun.inference.saved import find_saved
 from ganrun.models.given import Given
 from ganrun.models.style import StyleGenerator
+from ganrun.rng import shared
 
 Seen = Callable[[int], None]
 """Takes the number of images just drawn."""
@@ -126,12 +127,14 @@ class Sampler:
     def images(self, z: Tensor, given: Given) -> Tensor:
         """Return images [B, C, H, W] in [-1, 1] for z [B, Z] and a condition.
 
+        Noise within the network is the same for all of them.
+
         Raises:
             UserError: the generator has no z.
         """
         if self.game.from_z is None:
             raise UserError(f"model.name: {self.config.model.name}: its generator has no z to choose or interpolate")
-        return self.game.from_z(self.game.networks, z, self.generated(0).noise(0, len(z)), given)
+        return self.game.from_z(self.game.networks, z, shared(self.generated(0).noise(0, len(z))), given)
 
     def generated(self, seed: int) -> GeneratedImages:
         """Return the images of a seed, by number: the same that `ganrun evaluate` scores."""

@@ -86,18 +86,23 @@ class ExportedWeights:
     @property
     def embedding(self) -> dict[str, Any] | None:
         """The encoder of the captions that the run was trained on; None without captions."""
-        header = json.loads(self._data[8 : 8 + int.from_bytes(self._data[:8], "little")])
-        recorded: dict[str, Any] | None = json.loads(header["__metadata__"].get("embedding", "null"))
+        recorded: dict[str, Any] | None = self._recorded("embedding")
         return recorded
 
+    def _recorded(self, key: str) -> Any:
+        """Return a value of the metadata; None if it is not there."""
+        header = json.loads(self._data[8 : 8 + int.from_bytes(self._data[:8], "little")])
+        return json.loads(header["__metadata__"].get(key, "null"))
+
     def load(self, game: Game) -> Game:
-        """Return the game with its averaged networks, loaded. The others are not in the file.
+        """Return the game with the networks of the file, loaded: those that samples are drawn from.
 
         Raises:
             RunError: the file is corrupt, or of other networks than its config describes.
         """
         tensors = parse_tensors(self._data, self._where)
-        networks = {name: game.networks[name] for name in game.averaged}
+        # Files of older versions have the averaged networks, and do not name them.
+        networks = {name: game.networks[name] for name in self._recorded("networks") or game.averaged}
         for name, network in networks.items():
             own = tensors if len(networks) == 1 else _below(f"{name}.", tensors)
             if faults := differences(own, network.state_dict()):

@@ -33,6 +33,11 @@ def test_labels_are_read_from_the_runs_own_field(data_folder):
     assert RealImages(open_data(str(data_folder)), 9, fields).labels().shape == (9,)
 
 
+def test_what_is_kept_of_one_field_is_not_taken_for_another(data_folder):
+    data, fields = open_data(str(data_folder)), {"lines": FieldConfig(kind="image")} | IMAGE
+    assert RealImages(data, 9, fields, target="lines").origin != RealImages(data, 9, fields).origin
+
+
 def test_shards_in_a_bucket_are_fetched_once_for_all_that_score_on_this_machine(data_folder, s3, tmp_path):
     for file in data_folder.iterdir():
         open_storage(f"{s3}/data").write(file.name, file.read_bytes())

@@ -143,6 +143,14 @@ class Fails(Brightness):
         raise KeyError("in update")
 
 
+class FailsAtOnce(Brightness):
+    def start(self, subject):
+        raise RuntimeError("in start")
+
+    def about(self, subject):
+        raise AssertionError("it has not begun")
+
+
 class Taken(Score):
     def result(self, sums, features):
         return {"images": 1.0}
@@ -161,7 +169,12 @@ def test_sums_of_another_type_are_refused(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("score", "reason"), [(Fails, r"KeyError in .*test_score.py:\d+: 'in update'"), (Taken, "'images', a name that is")]
+    ("score", "reason"),
+    [
+        (Fails, r"KeyError in .*test_score.py:\d+: 'in update'"),
+        (FailsAtOnce, r"RuntimeError in .*test_score.py:\d+: in start"),
+        (Taken, "'images', a name that is"),
+    ],
 )
 def test_a_fault_in_a_score_of_ones_own_does_not_end_the_run(tmp_path, monkeypatch, caplog, score, reason) -> None:
     monkeypatch.setitem(SCORES.data, "faulty", score)

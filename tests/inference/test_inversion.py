@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 import ganrun
 from ganrun.config.load import load_config, parse
 from ganrun.errors import UserError
+from ganrun.inference.exporting import write_weights
+from ganrun.inference.sampling import Sampler
 from ganrun.run_folder.run_folder import find_checkpoint
 from tests.conftest import config_of, write_yaml
 from tests.ranks import latest_tensors, run_folder, run_ranks
@@ -43,6 +45,13 @@ def test_its_generator_is_exported_although_it_has_no_average(painted):
     assert run.generator(z).shape[0] == 2
     kept = [name for name in run.generator.state_dict() if name.startswith("networks.")]
     assert {name.split(".")[1] for name in kept} == {"generator"}
+
+
+def test_its_exported_weights_draw_what_the_run_draws(painted, tmp_path):
+    out = tmp_path / "inverse.safetensors"
+    write_weights(Sampler(str(painted["inverse"])), out)
+    here, there = (next(Sampler(str(where)).draw(4, 0)) for where in (painted["inverse"], out))
+    assert torch.equal(here, there)
 
 
 def test_it_resumes_when_the_other_run_is_gone(painted, tmp_path):

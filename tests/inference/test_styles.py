@@ -48,6 +48,13 @@ def test_truncation_draws_images_nearer_to_the_mean_one(runs):
     assert torch.equal(next(sampler.draw(16, seed=1)), images)
 
 
+def test_noise_within_the_network_is_still_while_one_walks(runs):
+    sampler = Sampler(runs["stylegan2"])
+    one, same, other = sampler.images(sampler.z(0, 2, 0)[[0, 0, 1]], {})
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
 def test_truncation_as_a_command(runs, tmp_path):
     out = tmp_path / "grid.png"
     assert ganrun("sample", runs["stylegan2"], "--out", out, "--count", 4, "--truncation", 0.5)[0] == 0

@@ -140,7 +140,7 @@ def play(values, mine):
         ("averaged", ["averaged: 'generator' is not among networks: net"]),
         ("unnamed", ["the name 'a/b'; allowed: letters, digits"]),
         ("clash", ["the name 'net_ema' twice"]),
-        ("still", ["no player with fresh_batch=True"]),
+        ("still", ["fresh_batch=False, but a round begins with a new batch; set it to True"]),
         ("nameless", ["players without a name: Nameless"]),
         ("aside", ["player fitter: scale is in none of its networks"]),
         ("nothing", ["objective.game: 'nothing' builds a NoneType; return a Game"]),
