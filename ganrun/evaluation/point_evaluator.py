@@ -19,6 +19,7 @@ from ganrun.evaluation.feature_scores import frechet
 from ganrun.evaluation.generated_images import BATCH, ScoredImages
 from ganrun.evaluation.modes import known_mixture, modes
 from ganrun.evaluation.moments import FeatureMoments
+from ganrun.evaluation.ranks import place_in
 from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.score import Score, ScoreSubject
 from ganrun.evaluation.score_pass import ScorePass
@@ -91,7 +92,7 @@ class PointEvaluator:
         self, points_of: Callable[[int, int], Tensor], device: torch.device, group: dist.ProcessGroup | None
     ) -> Tensor:
         """Return the points of all ranks, float64 [samples, N]. Collective."""
-        rank, world = (0, 1) if group is None else (group.rank(), group.size())
+        rank, world = place_in(group)
         chunks = range(rank * BATCH, self.samples, world * BATCH)
         parts = {start: points_of(start, min(BATCH, self.samples - start)).flatten(1) for start in chunks}
         points = torch.zeros(self.samples, self.numbers, dtype=torch.float64, device=device)
