@@ -19,7 +19,7 @@ from ganrun.evaluation.feature_scores import frechet
 from ganrun.evaluation.generated_images import BATCH, ScoredImages
 from ganrun.evaluation.modes import known_mixture, modes
 from ganrun.evaluation.moments import FeatureMoments
-from ganrun.evaluation.ranks import place_in
+from ganrun.evaluation.ranks import from_rank_0, place_in
 from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.score import Score, ScoreSubject
 from ganrun.evaluation.score_pass import ScorePass
@@ -67,7 +67,8 @@ class PointEvaluator:
                 other = self._score(points, group)
                 values = {other.measure: other.value} | other.metrics
                 self._of_baselines |= {f"{score}{AT}{baseline}": value for score, value in values.items()}
-        return replace(made, metrics=made.metrics | self._of_baselines)
+        # Rank 0's numbers: their last bits may differ between CPU models.
+        return from_rank_0(replace(made, metrics=made.metrics | self._of_baselines), group)
 
     def _score(self, generated: ScoredImages, group: dist.ProcessGroup | None) -> Evaluation:
         """Return the scores of generated points, or of a baseline's. Collective."""
