@@ -24,6 +24,11 @@ from ganrun.telemetry.baselines import AT
 
 GPU_NUMBERS = 2**22
 """Most numbers in a chunk of images on a GPU, which is idle between small chunks."""
+BASELINES_FORMAT = 2
+"""Of the kept scores of baselines: raise it where a score or a baseline gets other values, and they are computed again.
+
+Names of scores are enough beside it: files of weights that they read, LPIPS's, have a fixed SHA-256.
+"""
 
 
 def gpu_chunk(numbers: int) -> int:
@@ -121,6 +126,7 @@ class Evaluator:
         if pairs is None or pairs.origin is None or own:
             return None
         settings = {
+            "format": BASELINES_FORMAT,
             "scores": sorted(self.scores),
             "baselines": baseline_names(generated),  # Some need a package that may be missing here.
             "images": self.samples,
