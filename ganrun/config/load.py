@@ -115,7 +115,8 @@ def _conflicts_beside(values: dict[str, Any], wrong: set[str]) -> list[str]:
         config = Config.model_validate(_without(values, wrong))
     except ValidationError:
         return []
-    return [fault for keys, fault in conflicts(config) if not keys & wrong]
+    with_sections = wrong | {key.rpartition(".")[0] for key in wrong}  # Of a wrong entry, such as a penalty's weight.
+    return [fault for keys, fault in conflicts(config) if not keys & with_sections]
 
 
 def _without(values: dict[str, Any], wrong: set[str]) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from ganrun.config.validate_objective import (
 from ganrun.config.validate_parts import optimizer_conflicts, score_conflicts
 from ganrun.config.validate_search import schedule_conflicts, search_conflicts
 from ganrun.config.validate_text import text_conflicts
+from ganrun.config.validate_unused import unused_conflicts
 
 
 def dotted(location: tuple[int | str, ...]) -> str:
@@ -125,6 +126,7 @@ def _all_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[s
 def conflicts(config: Config) -> Iterator[tuple[set[str], str]]:
     """Yield conflicts between keys: the keys involved, and the message."""
     yield from _run_conflicts(config)
+    yield from unused_conflicts(config)
     yield from search_conflicts(config)
     yield from schedule_conflicts(config)
     yield from _candidate_conflicts(config)

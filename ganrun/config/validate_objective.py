@@ -234,7 +234,7 @@ def loss_conflicts(config: Config) -> Faults:
             {"objective.ada_target", "objective.ada_probability"},
             "objective.ada_probability: is set beside objective.ada_target, which adapts it; leave one of them out",
         )
-    if isinstance(objective.instance_noise, Schedule) and "instance_noise_images" in objective.model_fields_set:
+    if isinstance(objective.instance_noise, Schedule) and _is_set(objective, "instance_noise_images"):
         yield (
             {"objective.instance_noise", "objective.instance_noise_images"},
             "objective.instance_noise_images: has no effect beside the until_images of objective.instance_noise; leave "

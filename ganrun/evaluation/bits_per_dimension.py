@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ganrun.evaluation.generated_images import BATCH, GeneratedImages
 from ganrun.evaluation.paired_samples import PairedSamples
+from ganrun.evaluation.ranks import place_in
 from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.score import Features, Score, ScoreSubject, Sums
 
@@ -40,7 +41,7 @@ class BitsPerDimension(Score):
         assert reals is not None
         sums = torch.zeros(3, dtype=torch.float64, device=generated.device)
         samples, unit = _samples(reals), float(reals.data.index.made.get("scale", 1.0))
-        rank, ranks = (0, 1) if subject.group is None else (subject.group.rank(), subject.group.size())
+        rank, ranks = place_in(subject.group)
         for start in range(rank * BATCH, reals.samples, ranks * BATCH):
             bits = _bits(generated, samples, start, min(BATCH, reals.samples - start), unit)
             sums += torch.stack([torch.ones_like(bits), bits, bits.square()]).sum(1)

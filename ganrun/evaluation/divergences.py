@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ganrun.evaluation.generated_images import BATCH, GeneratedImages
 from ganrun.evaluation.modes import Mixture, known_mixture
+from ganrun.evaluation.ranks import place_in
 from ganrun.evaluation.score import Features, Score, ScoreSubject, Sums
 from ganrun.rng import KeyedNoise
 
@@ -113,7 +114,7 @@ class Divergence(Score):
         """Return the points of this rank's chunks among all, [samples, N]."""
         self._subject = subject
         assert isinstance(subject.generated, GeneratedImages)
-        rank, ranks = (0, 1) if subject.group is None else (subject.group.rank(), subject.group.size())
+        rank, ranks = place_in(subject.group)
         return {"points": _points(subject.generated, subject.samples, rank, ranks)}
 
     def result(self, sums: Sums, features: Features | None) -> dict[str, float]:

@@ -13,6 +13,7 @@ from ganrun.evaluation.evaluation import Evaluation, distance_name
 from ganrun.evaluation.feature_scores import frechet
 from ganrun.evaluation.feature_statistics import FeatureStatistics, Keep, extract_generated, extract_real
 from ganrun.evaluation.generated_images import BATCH, GeneratedImages, ScoredImages
+from ganrun.evaluation.ranks import from_rank_0
 from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.reference_statistics import reference
 from ganrun.evaluation.score import Features, Score, ScoreSubject
@@ -23,19 +24,16 @@ from ganrun.telemetry.baselines import AT
 
 GPU_NUMBERS = 2**22
 """Most numbers in a chunk of images on a GPU, which is idle between small chunks."""
+BASELINES_FORMAT = 2
+"""Of the kept scores of baselines: raise it where a score or a baseline gets other values, and they are computed again.
+
+Names of scores are enough beside it: files of weights that they read, LPIPS's, have a fixed SHA-256.
+"""
 
 
 def gpu_chunk(numbers: int) -> int:
     """Return how many images of so many numbers are generated, or read, at once on a GPU: a multiple of BATCH."""
     return max(1, GPU_NUMBERS // (numbers * BATCH)) * BATCH
-
-
-def _from_rank_0(flag: bool, group: dist.ProcessGroup | None) -> bool:
-    """Return rank 0's flag on each rank. Collective."""
-    flags = [flag]
-    if group is not None:
-        dist.broadcast_object_list(flags, group=group, group_src=0)
-    return flags[0]
 
 
 class Evaluator:
@@ -85,11 +83,9 @@ class Evaluator:
         if self._of_baselines is None:
             self._of_baselines = self._score_baselines(generated, group)
         # Broadcast rank 0's numbers: their last bits may differ between CPU models.
-        found = [made and replace(made, metrics=made.metrics | self._of_baselines)]
-        if group is not None:
-            dist.broadcast_object_list(found, group=group, group_src=0)
-        assert found[0] is not None
-        return found[0]
+        found = from_rank_0(made and replace(made, metrics=made.metrics | self._of_baselines), group)
+        assert found is not None
+        return found
 
     def _score(self, generated: ScoredImages, group: dist.ProcessGroup | None) -> Evaluation | None:
         """Return the scores of generated images, or of a baseline's, on rank 0; None on other ranks. Collective."""
@@ -112,7 +108,7 @@ class Evaluator:
         """
         first, name = group is None or group.rank() == 0, self._baselines_name(generated)
         kept = read_values(self.cache, name) if first and name else None
-        if _from_rank_0(kept is not None, group):
+        if from_rank_0(kept is not None, group):
             return kept or {}
         found: dict[str, float] = {}
         for baseline, images in baselines(generated, self.samples, group).items():
@@ -130,6 +126,7 @@ class Evaluator:
         if pairs is None or pairs.origin is None or own:
             return None
         settings = {
+            "format": BASELINES_FORMAT,
             "scores": sorted(self.scores),
             "baselines": baseline_names(generated),  # Some need a package that may be missing here.
             "images": self.samples,

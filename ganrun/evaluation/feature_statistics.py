@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ganrun.evaluation.moments import FeatureMoments
+from ganrun.evaluation.ranks import place_in
 from ganrun.models.extractors import Extractor
 
 Extract = Callable[[int, int], tuple[Tensor, Tensor | None]]
@@ -108,7 +109,7 @@ def _observe(
     extract: Extract, samples: int, batch: int, extractor: Extractor, group: dist.ProcessGroup | None, keep: Keep
 ) -> FeatureStatistics:
     statistics = FeatureMoments(extractor.size, extractor.device)
-    rank, world = (0, 1) if group is None else (group.rank(), group.size())
+    rank, world = place_in(group)
     kept: tuple[list[Tensor], list[Tensor]] = ([], [])
     for start in range(rank * batch, samples, world * batch):
         features, logits = extract(start, min(batch, samples - start))

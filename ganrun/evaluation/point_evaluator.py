@@ -19,6 +19,7 @@ from ganrun.evaluation.feature_scores import frechet
 from ganrun.evaluation.generated_images import BATCH, ScoredImages
 from ganrun.evaluation.modes import known_mixture, modes
 from ganrun.evaluation.moments import FeatureMoments
+from ganrun.evaluation.ranks import from_rank_0, place_in
 from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.score import Score, ScoreSubject
 from ganrun.evaluation.score_pass import ScorePass
@@ -66,7 +67,8 @@ class PointEvaluator:
                 other = self._score(points, group)
                 values = {other.measure: other.value} | other.metrics
                 self._of_baselines |= {f"{score}{AT}{baseline}": value for score, value in values.items()}
-        return replace(made, metrics=made.metrics | self._of_baselines)
+        # Rank 0's numbers: their last bits may differ between CPU models.
+        return from_rank_0(replace(made, metrics=made.metrics | self._of_baselines), group)
 
     def _score(self, generated: ScoredImages, group: dist.ProcessGroup | None) -> Evaluation:
         """Return the scores of generated points, or of a baseline's. Collective."""
@@ -91,7 +93,7 @@ class PointEvaluator:
         self, points_of: Callable[[int, int], Tensor], device: torch.device, group: dist.ProcessGroup | None
     ) -> Tensor:
         """Return the points of all ranks, float64 [samples, N]. Collective."""
-        rank, world = (0, 1) if group is None else (group.rank(), group.size())
+        rank, world = place_in(group)
         chunks = range(rank * BATCH, self.samples, world * BATCH)
         parts = {start: points_of(start, min(BATCH, self.samples - start)).flatten(1) for start in chunks}
         points = torch.zeros(self.samples, self.numbers, dtype=torch.float64, device=device)

@@ -15,6 +15,7 @@ from ganrun.evaluation.classifier import STEPS, Classifier, stacked_labels, trai
 from ganrun.evaluation.feature_statistics import to_uint8
 from ganrun.evaluation.generated_images import BATCH
 from ganrun.evaluation.modes import label_modes
+from ganrun.evaluation.ranks import place_in
 from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.reference_statistics import read_kept, write_kept
 from ganrun.evaluation.score import Features, Score, ScoreBatch, ScoreSubject, Sums
@@ -71,7 +72,7 @@ class StackedModes(Score):
     def _count_real(self, reals: RealImages, subject: ScoreSubject) -> Tensor:
         """Return the number of real images of each mode, int64 [1000], on every rank. Collective."""
         group, device = subject.group, subject.generated.device
-        rank, world = (0, 1) if group is None else (group.rank(), group.size())
+        rank, world = place_in(group)
         counts = torch.zeros(CLASSES**3, dtype=torch.int64, device=device)
         for start in range(rank * BATCH, reals.samples, world * BATCH):
             counts += self._count(reals.images(start, min(BATCH, reals.samples - start)).to(device))

@@ -16,6 +16,7 @@ from ganrun.evaluation.feature_statistics import to_uint8
 from ganrun.evaluation.generated_images import BATCH, GeneratedImages
 from ganrun.evaluation.matcher import AMONG, Matcher, open_matcher, seen_by_matcher
 from ganrun.evaluation.paired_samples import PairedSamples
+from ganrun.evaluation.ranks import place_in
 from ganrun.evaluation.score import Features, Score, ScoreSubject, Sums
 from ganrun.games.text import Text, scaled
 from ganrun.models.text_encoder import open_text_encoder
@@ -87,7 +88,7 @@ class Matching(Score):
         assert extractor is not None
         told = [of_pairs.given(start, min(BATCH, samples - start))["text"] for start in starts]
         texts = towers.of_texts(torch.cat(told).float())
-        rank, ranks = (0, 1) if subject.group is None else (subject.group.rank(), subject.group.size())
+        rank, ranks = place_in(subject.group)
         counts = torch.zeros(4, dtype=torch.float64, device=generated.device)
         for start in starts[rank::ranks]:
             count = min(BATCH, samples - start)
@@ -195,7 +196,7 @@ class ColourWords(Score):
         encoder = open_text_encoder(reals.data.index.embedding.encoder, "colour_words")
         sentences = [f"{colour} {noun}" for colour in COLOURS for noun in NOUNS]
         told = scaled(torch.from_numpy(encoder.encode(sentences)).to(generated.device, generated.dtype))
-        rank, ranks = (0, 1) if subject.group is None else (subject.group.rank(), subject.group.size())
+        rank, ranks = place_in(subject.group)
         counts = torch.zeros(3, dtype=torch.float64, device=generated.device)
         for start in range(rank * BATCH, len(sentences), ranks * BATCH):
             given = {"text": told[start : start + BATCH]}

@@ -100,14 +100,18 @@ def public(config: Config) -> Config:
         return shown(places) if isinstance(places, str) else [shown(each) for each in places]
 
     evaluate, perceptual = config.evaluate, config.objective.perceptual
-    places = {name: getattr(evaluate, name) for name in ("extractor", "extractor_weights", "lpips_weights", "shards")}
+    keys = ("extractor", "extractor_weights", "lpips_weights", "matcher", "shards")
+    places = {name: getattr(evaluate, name) for name in keys}
     weights = perceptual.weights and shown(perceptual.weights)
     return config.model_copy(
         update={
             "run": config.run.model_copy(update={"storage": "runs", "start_from": None}),
             "data": config.data.model_copy(update={"shards": all_shown(config.data.shards)}),
             "objective": config.objective.model_copy(
-                update={"perceptual": perceptual.model_copy(update={"weights": weights})}
+                update={
+                    "of": config.objective.of and shown(config.objective.of),
+                    "perceptual": perceptual.model_copy(update={"weights": weights}),
+                }
             ),
             "evaluate": evaluate.model_copy(update={name: at and all_shown(at) for name, at in places.items()}),
             "cluster": config.cluster.model_copy(update={"env": {}}),

@@ -6,6 +6,7 @@ from ganrun.config.keys import differences
 from ganrun.config.load import parse, with_own_defaults
 from ganrun.config.run_spec import RunSpec, resolve
 from ganrun.config.schema import Config
+from ganrun.config.validate_unused import without_unused
 from ganrun.data.index import open_data
 from ganrun.errors import UserError
 from ganrun.run_folder.run_folder import RunFolder, find_checkpoint
@@ -28,7 +29,7 @@ def settle(config: Config, folder: RunFolder) -> RunSpec:
             find_checkpoint(spec.run.start_from)
         return spec
     # Keys that have come since have their defaults.
-    before = with_own_defaults(parse(found[0], f"{folder.storage.uri}/config.yaml"))
+    before = with_own_defaults(without_unused(parse(found[0], f"{folder.storage.uri}/config.yaml")))
     spec = resolve(config, begun_slots=before.slots)
     _compare(resolve(before), spec, folder)
     _check_same_data(spec.data.shards, folder)

@@ -8,6 +8,7 @@ from ganrun.config.keys import flat
 from ganrun.config.load import parse, with_own_defaults
 from ganrun.config.run_spec import RunSpec, resolve
 from ganrun.config.schema import Config
+from ganrun.config.validate_unused import without_unused
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder.curve import SEARCH_FILE as FILE
 from ganrun.run_folder.curve import parse_lines
@@ -82,7 +83,7 @@ def settle(config: Config, storage: Storage) -> RunSpec:
         if storage.list("checkpoints"):
             raise UserError(f"run.name: {storage.uri} is a run and no search; choose another run.name")
         return resolve(config)
-    before = with_own_defaults(parse(found[0], f"{storage.uri}/config.yaml"))
+    before = with_own_defaults(without_unused(parse(found[0], f"{storage.uri}/config.yaml")))
     spec = resolve(config, begun_slots=before.slots)
     old, new = flat(resolve(before)), flat(spec)
     changed = [

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from ganrun.config.run_spec import RunSpec
 from ganrun.config.tunable import Values, with_values
+from ganrun.config.validate_unused import without_unused
 from ganrun.tuning.population import Segment
 
 
@@ -35,4 +36,4 @@ def schedule_config(search: RunSpec, lineage: Sequence[Segment]) -> RunSpec:
         update={"name": f"{search.run.name[:90]}-schedule", "seed": search.run.seed + int(eldest.trial)}
     )
     config = search.model_copy(update={"run": run, "train": train, "tune": None})
-    return with_values(config, eldest.values)
+    return without_unused(with_values(config, eldest.values))

@@ -25,6 +25,7 @@ class Channel:
         self._exchange = exchange
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._unsent: list[Event] = []
         self._ending = threading.Event()
         self.stop = False
         self._thread = threading.Thread(target=self._run, name="channel", daemon=True)
@@ -51,14 +52,12 @@ class Channel:
             self._hand_over()
 
     def _hand_over(self) -> None:
-        events = [self._events.get() for _ in range(self._events.qsize())]
+        self._unsent += [self._events.get() for _ in range(self._events.qsize())]
         try:
-            stop, commands = self._exchange(events)
+            stop, commands = self._exchange(self._unsent)
         except Exception:
-            # The driver does not answer: the run continues, and the events are sent again.
-            for event in events:
-                self._events.put(event)
-            return
+            return  # The driver does not answer: the run continues, and the events are sent again, before newer ones.
+        self._unsent = []
         self.stop = stop or self.stop
         for command in commands:
             self._commands.put(command)

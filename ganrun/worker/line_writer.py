@@ -40,9 +40,7 @@ class LineWriter:
     def picture(self, name: str, data: bytes) -> None:
         """Queue a picture."""
         with self._changed:
-            self._pictures[name] = data
-            if len(self._pictures) > PICTURES:
-                del self._pictures[next(iter(self._pictures))]
+            self._keep_pictures(self._pictures | {name: data})
 
     def flush(self) -> None:
         """Write everything queued, up to the first failure: one retry budget at a time."""
@@ -82,9 +80,15 @@ class LineWriter:
             if not self._failing:
                 logger.warning("%s could not be written: %s", name, error.strerror or error)
             self._failing = True
-            if lines:
-                with self._changed:  # Before newer lines.
+            with self._changed:  # Before what is newer.
+                if lines:
                     self._lines[name] = lines + self._lines[name]
+                elif picture:
+                    self._keep_pictures({name: picture} | self._pictures)
             return False
         self._failing = False
         return True
+
+    def _keep_pictures(self, pictures: dict[str, bytes]) -> None:
+        """Keep the last PICTURES of some pictures, the oldest first."""
+        self._pictures = dict(list(pictures.items())[-PICTURES:])

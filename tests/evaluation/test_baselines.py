@@ -87,6 +87,10 @@ def test_baselines_are_computed_once_for_all_runs(config, tmp_path, capsys):
     assert evaluate.main(arguments) == 0
     again = json.loads(capsys.readouterr().out)
     assert {name: again[name] for name in found} == found
+    kept = storage.list(".statistics")
+    with mock.patch.object(evaluator, "BASELINES_FORMAT", 0):  # Those of a ganrun with other scores are not read.
+        assert evaluate.main(arguments) == 0
+    assert len(storage.list(".statistics")) == len(kept) + 1
 
 
 def test_the_table_shows_baselines_beside_scores(config, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from ganrun.run_folder.run_folder import RunFolder
 from ganrun.run_folder.status import read_status
 from ganrun.storage import Folder
 from tests.conftest import config_of
-from tests.ranks import run_folder, run_ranks
+from tests.ranks import Ranks, run_folder, run_ranks
 
 SAMPLES = 150
 """Over two chunks and a short one."""
@@ -175,3 +176,34 @@ def test_a_generator_that_is_not_finite_is_as_far_as_can_be(values, run):
     )
     assert score.value == pytest.approx(1 - math.exp(-4.5))
     assert score.values()["mode_kl"] is None
+
+
+class AtTheCentre:
+    """Points at the centre of the ring, as `ScoredImages`."""
+
+    seed, device = 0, torch.device("cpu")
+
+    def images(self, start, count):
+        return torch.zeros(count, 2, 1, 1)
+
+    def labels(self, samples):
+        return None
+
+    def given(self, start, count):
+        return {}
+
+    def truth(self, start, count):
+        return None
+
+
+def test_every_rank_has_the_numbers_of_rank_0(values, tmp_path, monkeypatch):
+    """Each decides by them whether all save a checkpoint, and the last bits may differ between CPU models."""
+
+    def broadcast(found, group, group_src):
+        found[0] = replace(found[0], value=0.25)
+
+    monkeypatch.setattr("torch.distributed.broadcast_object_list", broadcast)
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor, group: None)
+    evaluator = PointEvaluator(open_data(values["data"]["shards"]).index, 70, {}, Folder(tmp_path))
+    assert evaluator.score(AtTheCentre()).value != 0.25
+    assert evaluator.score(AtTheCentre(), Ranks(1, 2)).value == 0.25

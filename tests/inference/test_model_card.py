@@ -74,9 +74,14 @@ def test_a_card_names_no_place_of_this_machine(values, tmp_path):
         assert str(tmp_path).encode() not in path.read_bytes()
         assert values["data"]["shards"].encode() not in path.read_bytes()
     config = config_of(
-        values, data__shards=["s3://bucket/a.tar", "/home/me/b.tar", "file:///home/c"], cluster__env={"TOKEN": "secret"}
+        values,
+        data__shards=["s3://bucket/a.tar", "/home/me/b.tar", "file:///home/c"],
+        cluster__env={"TOKEN": "secret"},
+        objective__of="/home/me/runs/faces",
+        evaluate__matcher="/home/me/matcher.pt",
     )
     shown = yaml.safe_load(public(config).to_yaml())
+    assert (shown["objective"]["of"], shown["evaluate"]["matcher"]) == ("faces", "matcher.pt")
     assert shown["data"]["shards"] == ["s3://bucket/a.tar", "b.tar", "c"]
     assert (shown["cluster"]["env"], shown["run"]["storage"]) == ({}, RunConfig(name="x").storage)
 

@@ -115,3 +115,36 @@ def test_of_many_pictures_the_newest_eight_wait(storage, lines):
         lines.picture(f"{number:02d}.png", bytes([number]))
     lines.flush()
     assert storage.list() == [f"{number:02d}.png" for number in range(16, 24)]
+
+
+def test_a_picture_that_cannot_be_written_comes_later(storage, lines):
+    storage.faults = {"1.png": 1}
+    lines.picture("1.png", b"png")
+    lines.flush()
+    assert storage.list() == []
+    lines.flush()
+    assert storage.read("1.png") == b"png"
+
+
+def test_of_two_pictures_of_one_name_the_newer_is_written(storage, lines):
+    lines.picture("1.png", b"older")
+    storage.free.clear()
+    storage.faults = {"1.png": 1}
+    flush = threading.Thread(target=lines.flush)
+    flush.start()
+    assert storage.began.acquire(timeout=WAIT)
+    lines.picture("1.png", b"newer")
+    storage.free.set()
+    flush.join(WAIT)
+    lines.flush()
+    assert storage.read("1.png") == b"newer"
+
+
+def test_a_picture_that_cannot_be_written_is_older_than_eight_others(storage, lines):
+    storage.faults = {"00.png": 1}
+    lines.picture("00.png", b"png")
+    lines.flush()
+    for number in range(1, 9):
+        lines.picture(f"{number:02d}.png", b"png")
+    lines.flush()
+    assert storage.list() == [f"{number:02d}.png" for number in range(1, 9)]
