@@ -26,7 +26,8 @@ def unused_conflicts(config: Config) -> Faults:
         others = " or ".join(NEEDED[key])
         yield (
             {key, *NEEDED[key]},
-            f"{key}: {_value(config, key)} has no effect without {others}; set {others}, or leave it out",
+            f"{key}: {_shown(_value(config, key))} has no effect without {others}; set {others}, or leave it at "
+            f"{_shown(_default(config, key))}",
         )
 
 
@@ -34,9 +35,8 @@ def without_unused(config: C) -> C:
     """Return the config with the defaults of settings without effect, which older versions of ganrun accepted."""
     for key in list(_unused(config)):
         section, name = key.split(".")
-        settings = getattr(config, section)
-        default = type(settings).model_fields[name].default
-        config = config.model_copy(update={section: settings.model_copy(update={name: default})})
+        settings = getattr(config, section).model_copy(update={name: _default(config, key)})
+        config = config.model_copy(update={section: settings})
     return config
 
 
@@ -48,18 +48,26 @@ def _unused(config: Config) -> Iterator[str]:
     """
     later = {key for _, key, _ in candidates(config)}
     for key, others in NEEDED.items():
-        section, name = key.split(".")
-        default = type(getattr(config, section)).model_fields[name].default
         may_be_set = any(_value(config, other) or _is_in(other, later) for other in others)
-        if section == "objective" and config.objective.game != "gan":
+        if key.startswith("objective.") and config.objective.game != "gan":
             continue
-        if _value(config, key) != default and not may_be_set:
+        if _value(config, key) != _default(config, key) and not may_be_set:
             yield key
 
 
 def _value(config: Config, key: str) -> Any:
     section, name = key.split(".")
     return getattr(getattr(config, section), name)
+
+
+def _default(config: Config, key: str) -> Any:
+    section, name = key.split(".")
+    return type(getattr(config, section)).model_fields[name].default
+
+
+def _shown(value: Any) -> str:
+    """Return a value as it is written in YAML."""
+    return f"[{', '.join(value)}]" if isinstance(value, tuple) else str(value)
 
 
 def _is_in(key: str, keys: set[str]) -> bool:
