@@ -79,6 +79,8 @@ def _main(options: argparse.Namespace) -> int:
 
     if not options.run and not options.images:
         raise UserError("nothing to score: name a run, a checkpoint, or --images FOLDER")
+    if options.nearest and not options.nearest.lower().endswith(".png"):
+        raise UserError(f"--nearest {options.nearest}: unsupported ending; give a .png file")
     from ganrun.inference.scoring import ScoreRequest, score_checkpoint, score_pictures
 
     request = ScoreRequest(**{field.name: getattr(options, field.name) for field in fields(ScoreRequest)})
@@ -122,7 +124,8 @@ def _table(rows: dict[str, float | None], columns: dict[str, str]) -> list[str]:
         columns: names that a score has in front of @, where it is shown under another.
     """
     baselines = list(dict.fromkeys(baseline for _, baseline in map(split, rows) if baseline))
-    own = [name for name in rows if not split(name)[1]]
+    # A deviation that is unknown says nothing.
+    own = [name for name, value in rows.items() if not (split(name)[1] or (value is None and "_deviation" in name))]
     width = max(map(len, own))
 
     def shown(name: str) -> str:

@@ -20,6 +20,9 @@ A .pt2 program needs only torch:
   images = generator(torch.randn(16, 100), torch.arange(16) % 10)           # a run with class labels
   images = generator(pictures)                                              # pix2pix: [16, C, H, W] in [-1, 1]
   images = generator(torch.randn(16, 100), embeddings)     # text: [16, 384], each scaled to a mean square of 1
+  images = generator(small)                                # super-resolution: [16, C, 16, 16], four times as large
+  images = generator(known, mask)                          # inpainting: 0 and mask [16, 1, H, W] 1 in the hole
+  images = generator(past)                                 # next frame: [16, 4 C, H, W], the oldest frame first
 Draw z from the distribution in model.latent, by default N(0, 1)."""
 ENDINGS = (".safetensors", ".pt2", ".onnx")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ganrun.cli import command
 from ganrun.cli.arguments import not_negative, positive
-from ganrun.errors import UserError
+from ganrun.errors import UserError, escaped
 from ganrun.storage import expand_user
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _main(options: argparse.Namespace) -> int:
             faults.append(error)
             continue
         if not options.json:
-            print(f"{name}: error {found[name]['first_error']:.4f} before, {found[name]['error']:.4f} after")
+            print(f"{escaped(name)}: error {found[name]['first_error']:.4f} before, {found[name]['error']:.4f} after")
     if not found:
         raise faults[0]
     for line in (*left_out, *faults):

@@ -30,6 +30,7 @@ RUN stands for its newest checkpoint. The same seed gives the same images."""
 
 
 TRUNCATION = "of stylegan2: 1 draws as trained (default), less draws images nearer to the mean one, 0 that one alone"
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 UNUSED = ("label", "mask", "resize", "count", "truncation")
 """Options that a clip or a table has no use for, beside those of generated images."""
 
@@ -119,6 +120,9 @@ def _main(options: argparse.Namespace) -> int:
     sampler = Sampler(options.run, options.label)
     if options.truncation is not None:
         sampler = sampler.truncated(options.truncation)
+    if sampler.pairs is not None and count > sampler.pairs.samples:
+        held_out = f"{sampler.pairs.samples:,} samples that conditions are made of"
+        print(f"--count {count}: there are {held_out}, so they repeat", file=sys.stderr)
     if (passes := sampler.game.sample_passes) > 1:
         name = sampler.config.model.name
         print(f"{name}: {passes:,} passes, one after the other, for each {BATCH} images ...", file=sys.stderr)
@@ -162,7 +166,7 @@ def _illustrate(options: argparse.Namespace) -> int:
 def _translate(options: argparse.Namespace) -> int:
     out = Path(expand_user(options.out))
     _refuse(options, "--input, which writes a file for each image", "grid", "interpolate", "label", "truncation")
-    if out.suffix.lower() == ".png" or out.is_file():
+    if out.suffix.lower() in IMAGE_ENDINGS or out.is_file():
         raise UserError(f"--out {out}: with --input it is a folder, for a file under the name of each picture")
     from ganrun.inference.sampling import Sampler
     from ganrun.inference.translation import Translator
@@ -216,6 +220,8 @@ def _fill(options: argparse.Namespace) -> int:
     from ganrun.preparation.table import read_table
 
     where = f"--input {options.input}"
+    if Path(expand_user(options.input)).resolve() == out.resolve():
+        raise UserError(f"--out {out}: would overwrite {options.input}; name another file")
     table = read_table(options.input, where)
     filled = Filler(Sampler(options.run), where).filled(table.values, table.names, options.seed)
     write_file(out, table.with_missing(filled).encode())

@@ -8,6 +8,7 @@ import torch
 from PIL import Image, ImageSequence
 
 from ganrun import evaluate, export, sample
+from ganrun.api.run import load
 from ganrun.inference.sampling import Sampler
 from tests.clips import of_clips, write_clips
 from tests.conftest import config_of, write_yaml
@@ -129,6 +130,8 @@ def test_a_clip_of_ones_own_is_continued(run, tmp_path):
     images = [
         frame.convert("RGB") for frame in map(Image.open, sorted(folder.glob("*.png"), key=lambda p: int(p.stem)))
     ]
+    listed = load(str(run)).sample(1, condition=images)
+    assert torch.equal(listed, load(str(run)).sample(1, condition=folder))
     images[0].save(tmp_path / "clip.gif", save_all=True, append_images=images[1:], duration=40)
     again = tmp_path / "again"
     assert sample.main([str(run), "--input", str(tmp_path / "clip.gif"), "--frames", "1", "--out", str(again)]) == 0

@@ -140,6 +140,7 @@ def test_a_table_of_a_user_is_filled(run, tmp_path, capsys):
         ("a,b,c,d\n1,,3,4\n", [], "--input t.csv: column 'd' is not in the run's data; remove it"),
         ("a,b,c\n1,,x\n", [], "--input t.csv, line 2: 'x' in column 'c' is not a number"),
         ("a,b,c\n1,,3\n", ["--count", "2"], "--count: does not go with a table of --input"),
+        ("a,b,c\n1,,3\n", ["--out", "t.csv"], "--out t.csv: would overwrite t.csv; name another file"),
         ("a,b,c\n1,,3\n", ["--out", "full.png"], "--out full.png: the filled table is a .csv"),
     ],
 )

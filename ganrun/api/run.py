@@ -1,6 +1,5 @@
 """A run, or one of its checkpoints, for programs and notebooks."""
 
-import io
 import math
 from collections.abc import Sequence
 from functools import cached_property
@@ -9,14 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from ganrun.api.pictures import Picture, frames_of, pixels_of, png_of, to_pillow
 from ganrun.config.load import parse
 from ganrun.config.schema import Config
 from ganrun.errors import RunError, UserError
-from ganrun.evaluation.feature_statistics import to_uint8
 from ganrun.inference.exporting import as_module
 from ganrun.inference.latent_spaces import SpaceName
 from ganrun.inference.predicting import Predictor
@@ -25,8 +23,7 @@ from ganrun.inference.projection_terms import Weights
 from ganrun.inference.sampling import Sampler
 from ganrun.inference.saved import find_saved
 from ganrun.inference.translation import Translator
-from ganrun.preparation.convert_image import decode
-from ganrun.preparation.own_pictures import read_clip, read_drawing, read_own
+from ganrun.preparation.own_pictures import read_drawing
 from ganrun.run_folder.curve import read_curve
 from ganrun.run_folder.report import distance_name
 from ganrun.run_folder.status import is_run
@@ -35,9 +32,6 @@ from ganrun.telemetry.series import DISTANCES
 
 if TYPE_CHECKING:  # Half a second.
     from pandas import DataFrame
-
-Picture = str | Path | Image.Image | NDArray[np.uint8]
-"""A picture of one's own: a file, a Pillow image, or uint8 [H, W, C]."""
 
 
 def load(where: str | Path) -> "Run":
@@ -184,7 +178,7 @@ class Run:
         if isinstance(picture, str | Path):
             drawing = read_drawing(Path(expand_user(str(picture))), f"picture {picture}", size, channels)
         else:
-            drawing = read_drawing(_png(_pillow(picture)), "picture", size, channels)
+            drawing = read_drawing(png_of(picture), "picture", size, channels)
         target = projector.target(*drawing)
         search = Search(target, Weights.of_size(size), seed, label)
         return projector.project(search, Budget(steps, math.inf, candidates))
@@ -237,55 +231,13 @@ class Run:
         sampler = self._sampler
         if sampler.game.condition.frames:
             predictor = Predictor(sampler)
-            clip = _frames(condition, predictor)
+            clip = frames_of(condition, predictor)
             past = torch.from_numpy(np.stack(clip)).permute(0, 3, 1, 2).to(predictor.dtype).div(127.5).sub(1)
             return predictor.predict("condition", past, count, seed)
         if sampler.of_points or not isinstance(condition, str | Path | Image.Image | np.ndarray):
             wanted = "a table of ganrun sample --input" if sampler.of_points else "one picture"
             raise UserError(f"condition: a {type(condition).__name__}, but this run takes {wanted}")
-        hole = None if mask is None else _pixels(mask, "mask").max(axis=2) > 0
-        return torch.stack(Translator(sampler, seed, False).images("condition", _pixels(condition), count, hole))
-
-
-def to_pillow(images: Tensor) -> list[Image.Image]:
-    """Return images [B, C, H, W] in [-1, 1], C = 1 or 3, as Pillow images.
-
-    Raises:
-        UserError: they are no pictures.
-    """
-    if images.shape[1] not in (1, 3) or images.shape[-1] == 1:
-        raise UserError(f"pictures: {list(images.shape[1:])} is no picture; leave it out for a tensor")
-    pixels = to_uint8(images).permute(0, 2, 3, 1).numpy()
-    return [Image.fromarray(each.squeeze()) for each in pixels]
-
-
-def _pillow(picture: Picture) -> Image.Image:
-    """Return a Pillow image, or uint8 [H, W, C], as a Pillow image."""
-    return picture if isinstance(picture, Image.Image) else Image.fromarray(_pixels(picture, "picture").squeeze())
-
-
-def _png(picture: Image.Image) -> bytes:
-    """Return a picture of any mode as a file, which is read as people see it: transparency on white."""
-    buffer = io.BytesIO()
-    (picture if picture.mode in ("RGBA", "LA", "P", "1") else picture.convert("RGB")).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _frames(condition: "Picture | Sequence[Picture]", predictor: Predictor) -> list[NDArray[np.uint8]]:
-    if isinstance(condition, str | Path):
-        return read_clip(str(condition), "condition", predictor.frames, predictor.size, predictor.channels)
-    if not isinstance(condition, Sequence):
-        raise UserError("condition: one picture, but this run continues clips; give its frames as a list, or a file")
-    return [_pixels(each) for each in condition]
-
-
-def _pixels(picture: Picture, name: str = "condition") -> NDArray[np.uint8]:
-    """Return a picture as uint8 [H, W, C], C = 1 or 3."""
-    if isinstance(picture, str | Path):
-        return read_own(Path(expand_user(str(picture))), name)
-    if isinstance(picture, Image.Image):
-        picture = np.asarray(picture if picture.mode in ("L", "RGB") else decode(_png(picture)))
-    found = np.atleast_3d(picture)
-    if found.dtype != np.uint8 or found.ndim != 3 or found.shape[2] not in (1, 3):
-        raise UserError(f"{name}: {found.dtype} {list(found.shape)} is no picture; give uint8 [H, W, C], C = 1 or 3")
-    return found
+        hole = None if mask is None else pixels_of(mask, "mask").max(axis=2) > 0
+        name = Path(condition).stem if isinstance(condition, str | Path) else ""
+        images = Translator(sampler, seed, False).images("condition", pixels_of(condition), count, hole, name)
+        return torch.stack(images)

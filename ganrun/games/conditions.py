@@ -35,6 +35,7 @@ class UserInput:
 
     Attributes:
         name: file or option that it comes from, for messages.
+        file: name of its file without folder and ending, by which a mask is drawn; empty: there is none.
         picture: [C, H, W] in [-1, 1], C = 1 or 3; its size is one that the network takes.
         mask: bool [H, W], True in the hole.
         text: a sentence.
@@ -48,6 +49,7 @@ class UserInput:
     text: str | None = None
     clip: Tensor | None = None
     embedding: Tensor | None = None
+    file: str = ""
 
 
 class Condition:
@@ -105,6 +107,14 @@ class Condition:
         if not self.fields:
             raise UserError(f"{item.name}: this run has no condition to give; leave it out")
         raise UserError(f"{item.name}: {type(self).__name__}, the condition of this run, has no from_user; add it")
+
+    def exported(self, given: Given) -> Given:
+        """Return what an exported program takes of a condition, without what `completed` makes of it."""
+        return given
+
+    def completed(self, exported: Given) -> Given:
+        """Return a condition from what `exported` left of it."""
+        return exported
 
     def show(self, given: Given) -> Tensor | None:
         """Return a picture of the condition for people, [B, C, H, W] in [-1, 1], or N in a row, [B, N, C, H, W].

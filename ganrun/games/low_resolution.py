@@ -68,6 +68,14 @@ class LowResolution(Condition):
             raise UserError(f"{item.name}: this run enlarges pictures; give a picture")
         return self._given(as_channels(item.picture[None], self.pictures["upscaled"]))
 
+    def exported(self, given: Given) -> Given:
+        """Return the low-resolution pictures alone."""
+        return {"low_resolution": given["low_resolution"]}
+
+    def completed(self, exported: Given) -> Given:
+        """Return low-resolution pictures with the enlarged ones."""
+        return self._given(exported["low_resolution"])
+
     def show(self, given: Given) -> Tensor:
         """Return the pictures with each pixel as a square."""
         squares: Tensor = F.interpolate(given["low_resolution"], scale_factor=self.factor, mode="nearest")

@@ -56,14 +56,14 @@ class Masked(Condition):
         return self._given(images, mask)
 
     def complete(self, item: UserInput) -> UserInput:
-        """Return the user's picture with its mask, or else a drawn hole, which depends on the name alone.
+        """Return the user's picture with its mask, or else a drawn hole, which depends on the file name alone.
 
         Raises:
             UserError: there is no picture, no hole, or no known pixel, or the mask has another size.
         """
         picture, mask = self._picture(item), item.mask
         if mask is None:
-            noise = KeyedNoise(0, 0, 0, 0, picture.device, picture.dtype).under(item.name)
+            noise = KeyedNoise(0, 0, 0, 0, picture.device, picture.dtype).under(item.file)
             return replace(item, mask=self._drawn(picture, noise)[0, 0])
         if mask.shape != picture.shape[2:]:
             sizes = [f"{width}x{height}" for height, width in (mask.shape, picture.shape[2:])]

@@ -143,7 +143,7 @@ def _why_no_program(error: Exception, sampler: Sampler) -> str:
 
 def _example_inputs(sampler: Sampler) -> tuple[tuple[Tensor, ...], tuple[str, ...]]:
     """Return inputs of a program for two images, and the names of those that belong to the condition."""
-    given = _example(sampler)
+    given = sampler.game.condition.exported(_example(sampler))
     z = () if sampler.game.from_z is None else (sampler.z(0, 2, seed=0),)
     return (*z, *given.values()), tuple(given)
 
@@ -202,7 +202,8 @@ class _Program(nn.Module):
         return self._draw(dict(self.networks.items()), inputs)
 
     def _draw(self, networks: dict[str, nn.Module], inputs: tuple[Tensor, ...]) -> Tensor:
-        given = dict(zip(reversed(self._names), reversed(inputs), strict=False))
+        exported = dict(zip(reversed(self._names), reversed(inputs), strict=False))
+        given = self._game.condition.completed(exported)
         noise = replace(self._noise, device=inputs[0].device)
         if self._game.from_z is not None:
             return self._game.from_z(networks, inputs[0], noise, given)

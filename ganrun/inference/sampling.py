@@ -163,7 +163,8 @@ def draw_grid(sampler: Sampler, out: Path, count: int, seed: int, interpolate: b
     """Write `count` images to one PNG: of class labels one per column, of other conditions each beside its condition
     and the real image that belongs to it.
 
-    With `interpolate` each row is an interpolation of 8 images. Points are plotted over the modes of the run's data.
+    With `interpolate` each row is an interpolation of 8 images; the last row is whole, too. Points are plotted over the
+    modes of the run's data.
 
     Raises:
         UserError: `out` cannot be written; for points, the data cannot be read or its modes are unknown.
@@ -174,7 +175,7 @@ def draw_grid(sampler: Sampler, out: Path, count: int, seed: int, interpolate: b
         for row in range(-(-count // STEPS)):
             rows.append(_interpolation(sampler, row, seed))
             seen(STEPS)
-        images = torch.cat(rows)[:count]
+        images = torch.cat(rows)
     else:
         columns = sampler.classes if sampler.classes and sampler.label is None else None
         images = torch.cat(list(sampler.draw(count, seed, seen)))

@@ -66,11 +66,16 @@ class Translator:
         Raises:
             UserError: see `images`, or a file cannot be written.
         """
-        for number, image in enumerate(self.images(where, pixels, count, mask)):
+        for number, image in enumerate(self.images(where, pixels, count, mask, Path(name).name)):
             write_image(out / f"{name}{f'-{number}' if count > 1 else ''}.png", to_uint8(image))
 
     def images(
-        self, name: str, pixels: NDArray[np.uint8], count: int, mask: NDArray[np.bool_] | None = None
+        self,
+        name: str,
+        pixels: NDArray[np.uint8],
+        count: int,
+        mask: NDArray[np.bool_] | None = None,
+        file: str = "",
     ) -> list[Tensor]:
         """Return `count` images for a picture, each [C', F H, F W] in [-1, 1]. Image i depends on the seed and i.
 
@@ -79,6 +84,7 @@ class Translator:
             pixels: the picture, [H, W, C].
             count: number of images.
             mask: True in the hole, [H, W], for a run that fills holes; None: it is drawn.
+            file: name of its file, without folder and ending, by which a mask is drawn.
 
         Raises:
             UserError: the run takes no picture, this one is too small, its mask cannot be used, or several images would
@@ -95,7 +101,7 @@ class Translator:
                 f"{name}: {size[1]}x{size[0]} pixels, but the network takes at least {self.size}x{self.size}; give a "
                 "larger picture, or --resize"
             )
-        item = condition.complete(UserInput(name, whole, None if mask is None else torch.from_numpy(mask)))
+        item = condition.complete(UserInput(name, whole, None if mask is None else torch.from_numpy(mask), file=file))
         small = replace(item, picture=picture, mask=_resized_mask(item.mask, picture.shape[1:]))
         found = [self._image(small, number) for number in range(count)]
         if count > 1 and torch.equal(found[0], found[1]):

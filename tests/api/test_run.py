@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 import ganrun
 from ganrun import export, project, sample
+from ganrun.api.pictures import pixels_of
 from ganrun.errors import RunError, UserError
 from ganrun.run_folder.curve import read_curve
 from ganrun.run_folder.run_config import settle, write_config
@@ -149,6 +150,19 @@ def test_ones_own_picture_is_the_condition(translating, tmp_path):
         (picture,) = run.sample(1, condition=condition, pictures=True)
         np.testing.assert_array_equal(np.asarray(picture), drawn)
     assert run.sample(2).shape == (2, 3, 32, 32)  # Conditions of the data.
+
+
+def test_a_pillow_image_is_read_as_its_file_is(tmp_path):
+    levels = np.arange(40 * 36, dtype=np.uint16).reshape(40, 36) * 40
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(levels).save(tmp_path / "16-bit.png")
+    Image.fromarray((levels // 256).astype(np.uint8)).save(tmp_path / "turned.png", exif=turned)
+    Image.fromarray(levels.astype(np.float32)).save(tmp_path / "float.tif")
+    for name in ("16-bit.png", "turned.png"):
+        assert np.array_equal(pixels_of(Image.open(tmp_path / name)), pixels_of(tmp_path / name))
+    with pytest.raises(UserError, match="condition: floating-point pixels"):
+        pixels_of(Image.open(tmp_path / "float.tif"))
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from PIL import Image
 
+from ganrun.api.run import load
 from ganrun.games.conditions import UNCONDITIONAL
 from ganrun.inference import translation
+from ganrun.inference.exporting import write_onnx, write_program
 from ganrun.inference.sampling import Sampler
 from ganrun.inference.translation import Translator, starts
 from tests.conftest import config_of
@@ -94,6 +97,35 @@ def test_known_pixels_of_a_picture_are_kept_exactly(runs, tmp_path, width, heigh
     assert sample(runs["masked"], "--input", path, "--out", tmp_path / "drawn", *options)[0] == 0
     drawn = np.asarray(Image.open(tmp_path / "drawn/cat.png"))
     assert 0.5 < (drawn == before).all(2).mean() < 0.9
+
+
+def test_a_hole_is_drawn_by_the_name_of_the_file_wherever_it_lies(runs, tmp_path, monkeypatch):
+    path = picture(tmp_path / "a/cat.png", 40, 36)
+    for place in ("b/cat.png", "b/dog.png"):
+        (tmp_path / "b").mkdir(exist_ok=True)
+        (tmp_path / place).write_bytes(path.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    for number, place in enumerate((path, "a/cat.png", "b", "b/../a")):
+        assert sample(runs["masked"], "--input", place, "--out", f"out{number}")[0] == 0
+    found = [(tmp_path / f"out{number}/cat.png").read_bytes() for number in range(4)]
+    assert len(set(found)) == 1
+    assert (tmp_path / "out2/dog.png").read_bytes() != found[0]
+    drawn = load(str(runs["masked"])).sample(1, condition="b/cat.png", pictures=True)[0]
+    assert np.array_equal(np.asarray(drawn), np.asarray(Image.open("out0/cat.png")))
+
+
+def test_an_exported_program_takes_small_pictures_alone(runs, tmp_path):
+    sampler = Sampler(str(runs["srgan"]))
+    small = torch.randint(0, 256, (3, 3, 16, 16)) / 127.5 - 1
+    given = sampler.game.condition.completed({"low_resolution": small})
+    expected = sampler.game.networks["generator"](given)
+    write_program(sampler, tmp_path / "large.pt2")
+    torch.testing.assert_close(torch.export.load(tmp_path / "large.pt2").module()(small), expected)
+    write_onnx(sampler, tmp_path / "large.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "large.onnx")
+    assert [each.name for each in session.get_inputs()] == ["low_resolution"]
+    (made,) = session.run(None, {"low_resolution": small.numpy()})
+    assert np.abs(made - expected.detach().numpy()).max() < 1e-4
 
 
 def test_masks_that_cannot_be_used_are_told(runs, tmp_path):
