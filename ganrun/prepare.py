@@ -238,9 +238,9 @@ def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index",
         return make_points(options.source, options.dest, options.samples or DEFAULT_SAMPLES, options.seed or 0), []
     if scheme == "table":
         return make_table(path, options.dest), []
+    source = _open_source(options, scheme, path)  # Before the encoder, which takes long to open.
     embed = open_embedder(options.embed)
     encoded = {"captions": f"{embed.field.encoder} sha256:{embed.field.sha256}"} if embed else {}
-    source = _open_source(options, scheme, path)
     rule = plan_rule(source, options.size, options.channels, options.filter, options.format, options.workers)
     how = _how(options, source, rule) | encoded
     if options.dest is None:
@@ -257,12 +257,12 @@ def _make(options: argparse.Namespace, scheme: str, path: str) -> tuple["Index",
 def _open_source(options: argparse.Namespace, scheme: str, path: str) -> "Source":
     from ganrun.preparation import folder, hub, pairs, patches, published_datasets, shards, stacked, svg_sets, video
 
-    fields, names, limit = options.fields and Path(expand_user(options.fields)), options.names, options.limit
-    samples, download, default = options.samples or DEFAULT_SAMPLES, options.download, pairs.DEFAULT_NAMES
+    names, limit, default, download = options.names, options.limit, pairs.DEFAULT_NAMES, options.download
+    sought = (options.fields and Path(expand_user(options.fields)), limit, bool(options.embed))
     opened: dict[str, Callable[[], Source]] = {
-        "folder": lambda: patches.with_options(folder.open_folder(path, fields, limit), options),
-        "pairs": lambda: pairs.open_pairs(path, names or default, fields, limit),
-        "side-by-side": lambda: pairs.open_side_by_side(path, names or default, fields, limit),
+        "folder": lambda: patches.with_options(folder.open_folder(path, *sought), options),
+        "pairs": lambda: pairs.open_pairs(path, names or default, *sought),
+        "side-by-side": lambda: pairs.open_side_by_side(path, names or default, *sought),
         "iconify": lambda: svg_sets.open_svg_sets(path, names or default[: path.count(",") + 1], options.size),
         "video": lambda: video.open_videos(path, rule_of(options), options.size, options.filter, options.workers),
         "hub": lambda: hub.open_hub(path, limit, download),
@@ -270,7 +270,7 @@ def _open_source(options: argparse.Namespace, scheme: str, path: str) -> "Source
         "fashion-mnist": lambda: published_datasets.open_fashion_mnist(path, limit, download),
         "cifar10": lambda: published_datasets.open_cifar10(path, limit, download),
         "celeba": lambda: published_datasets.open_celeba(path, limit, download),
-        "stacked": lambda: stacked.open_stacked(path, samples, options.seed or 0, download),
+        "stacked": lambda: stacked.open_stacked(path, options.samples or DEFAULT_SAMPLES, options.seed or 0, download),
     }
     return opened[scheme]()
 

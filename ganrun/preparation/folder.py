@@ -108,7 +108,7 @@ class FolderSource:
         return f"{self.root}/{path}"
 
 
-def open_folder(path: str, fields: Path | None, limit: int | None) -> FolderSource:
+def open_folder(path: str, fields: Path | None, limit: int | None, embedded: bool = False) -> FolderSource:
     """Find the images below a folder or prefix.
 
     Sub-folders are classes if there are at least two and every image is in one.
@@ -117,6 +117,8 @@ def open_folder(path: str, fields: Path | None, limit: int | None) -> FolderSour
         path: folder or `s3://BUCKET/PREFIX`.
         fields: file of further fields, see `read_fields`; its `label` overrides sub-folders.
         limit: number of images to take, at random; None: all.
+        embedded: captions are embedded, which leaves out and names images without one: `fields` may have no row of
+            them.
 
     Raises:
         UserError: no such folder, no images, or `fields` does not match them.
@@ -130,9 +132,9 @@ def open_folder(path: str, fields: Path | None, limit: int | None) -> FolderSour
     paths = found.images
     classes, numbering, members = _class_folders(paths)
     if fields:
-        named, by, further = to_members(_fit(read_fields(fields), found, fields, path))
+        named, by, further = to_members(_fit(read_fields(fields), found, fields, path, embedded))
         classes, numbering = (named, by) if named else (classes, numbering)
-        members = {path: {**members.get(path, {}), **further[path]} for path in paths}
+        members = {path: {**members.get(path, {}), **further.get(path, {})} for path in paths}
     if limit:
         paths = sorted(random.Random(ORDER_SEED).sample(paths, min(limit, len(paths))))
         members = {path: members[path] for path in paths} if members else {}
@@ -162,11 +164,11 @@ def _is_bucket(place: str) -> bool:
     return place.startswith("s3://")
 
 
-def _fit(rows: Rows, found: Found, file: Path, folder: str) -> Rows:
+def _fit(rows: Rows, found: Found, file: Path, folder: str, embedded: bool) -> Rows:
     """Return the rows of the images. Rows of images that cannot be read are dropped: those are listed as skipped.
 
     Raises:
-        UserError: a row without an image, or an image without a row.
+        UserError: a row without an image, an image without a row unless captions are `embedded`, or no row is left.
     """
     known = found.unread.keys() | set(found.images)
     if strays := {path: path.strip() for path in rows if path not in known and path.strip() not in rows}:
@@ -176,8 +178,9 @@ def _fit(rows: Rows, found: Found, file: Path, folder: str) -> Rows:
             f"--fields {file}: no image {missing[0]!r} in {folder} ({len(missing)} such rows); "
             "paths must be relative to that folder"
         )
-    if bare := [path for path in found.images if path not in rows]:
+    bare = [path for path in found.images if path not in rows]
+    if bare and (not embedded or len(bare) == len(found.images)):
         raise UserError(
             f"--fields {file}: no row for {bare[0]!r} ({len(bare)} such images in {folder}); give each image a row"
         )
-    return {path: rows[path] for path in found.images}
+    return {path: rows[path] for path in found.images if path in rows}

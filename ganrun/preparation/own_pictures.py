@@ -139,7 +139,7 @@ def read_sentences(path: str, option: str) -> list[str]:
 
 
 def masks_by_name(path: str) -> Callable[[str], NDArray[np.bool_]]:
-    """Return a function from the name of a picture to its mask of `--mask`: [H, W], True where it is not black.
+    """Return a function from the name of a picture to its mask of `--mask`: [H, W], True where it is drawn, not black.
 
     Args:
         path: a file, which is the mask of all pictures, or a folder with a mask under the name of each.
@@ -153,6 +153,19 @@ def masks_by_name(path: str) -> Callable[[str], NDArray[np.bool_]]:
     def mask_of(name: str) -> NDArray[np.bool_]:
         if masks and name not in masks:
             raise UserError(f"--mask {path}: no mask for {escaped(name)}; add one under this name")
-        return np.asarray(read_own(masks.get(name, place), "--mask")).max(axis=2) > 0  # type: ignore[no-any-return]
+        return _read_mask(masks.get(name, place))
 
     return mask_of
+
+
+def _read_mask(path: Path) -> NDArray[np.bool_]:
+    """Return the hole of a mask, [H, W]: what is neither black nor fully transparent.
+
+    Raises:
+        UserError: it cannot be read as a picture.
+    """
+    hole: NDArray[np.bool_] = read_own(path, "--mask").max(axis=2) > 0
+    image = upright(path)
+    if image.has_transparency_data:
+        hole &= np.asarray(image.convert("RGBA").getchannel("A")) > 0
+    return hole

@@ -34,6 +34,9 @@ from ganrun.storage import INDEX_BYTES, Storage, check_rights, open_storage
 
 logger = logging.getLogger(__name__)
 
+SHOWN_COLUMNS = 8
+"""Most columns of a table that a message names."""
+
 
 @dataclass(frozen=True)
 class Packer:
@@ -213,7 +216,7 @@ def _check_same(
     advice = "choose another folder or delete this one"
     for key, value in made.items():
         if key != "content" and found.get(key) != value:
-            before = f"with {key} {found[key]!r}, not {value!r}" if key in found else f"by a ganrun that knew no {key}"
+            before = _unlike(key, found[key], value) if key in found else f"by a ganrun that knew no {key}"
             raise UserError(f"DEST {dest.uri}: has {what} made {before}; {advice}")
     if found.get("content") == made.get("content"):
         return
@@ -227,3 +230,19 @@ def _check_same(
         "if a picture has changed since, %s",
         *(dest.uri, what, advice),
     )
+
+
+def _unlike(key: str, found: Any, value: Any) -> str:
+    """Return how an option of a data set differs from the wanted one; columns of a table by their names."""
+    if key != "columns":
+        return f"with {key} {found!r}, not {value!r}"
+    theirs, ours = ([column["name"] for column in columns] for columns in (found, value))
+    if theirs == ours:
+        return "of another table: its columns have the same names, but other numbers"
+    return f"of a table with other columns: {_named(theirs)}; not {_named(ours)}"
+
+
+def _named(columns: Sequence[str]) -> str:
+    """Return the names of columns, the first few of many."""
+    more = f" and {len(columns) - SHOWN_COLUMNS} more" if len(columns) > SHOWN_COLUMNS else ""
+    return ", ".join(columns[:SHOWN_COLUMNS]) + more

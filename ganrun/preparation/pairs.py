@@ -67,7 +67,9 @@ class PairsSource:
         yield from ((IMAGE, self.images), (self.field, self.partners))
 
 
-def open_pairs(path: str, names: tuple[str, ...], fields: Path | None, limit: int | None) -> PairsSource:
+def open_pairs(
+    path: str, names: tuple[str, ...], fields: Path | None, limit: int | None, embedded: bool = False
+) -> PairsSource:
     """Pair the images of two folders by their relative paths without endings.
 
     Args:
@@ -75,6 +77,7 @@ def open_pairs(path: str, names: tuple[str, ...], fields: Path | None, limit: in
         names: fields of the pictures in the two folders; one is `image`.
         fields: file of further fields of the images, see `read_fields`.
         limit: number of pairs to take, at random; None: all.
+        embedded: captions are embedded, see `open_folder`.
 
     Raises:
         UserError: no such folders, no pairs, or `fields` does not match the images.
@@ -83,7 +86,7 @@ def open_pairs(path: str, names: tuple[str, ...], fields: Path | None, limit: in
     if len(places) != 2 or len(names) != 2:
         raise UserError(f"pairs:{path}: must be two folders with a comma between them, and --names two fields")
     at = names.index(IMAGE)
-    images, partners = open_folder(places[at], fields, None), open_folder(places[1 - at], None, None)
+    images, partners = open_folder(places[at], fields, None, embedded), open_folder(places[1 - at], None, None)
     pairs, alone = _pair(images, partners)
     if not pairs:
         raise UserError(
@@ -185,7 +188,9 @@ class SideBySideSource:
                 yield replace(item, image=halves.pop(IMAGE), pictures=halves)
 
 
-def open_side_by_side(path: str, names: tuple[str, ...], fields: Path | None, limit: int | None) -> SideBySideSource:
+def open_side_by_side(
+    path: str, names: tuple[str, ...], fields: Path | None, limit: int | None, embedded: bool = False
+) -> SideBySideSource:
     """Find the pictures below a folder or prefix, as `open_folder` does.
 
     Args:
@@ -193,13 +198,14 @@ def open_side_by_side(path: str, names: tuple[str, ...], fields: Path | None, li
         names: fields of the left and the right half; one is `image`.
         fields: file of further fields of the pictures, see `read_fields`.
         limit: number of pictures to take, at random; None: all.
+        embedded: captions are embedded, see `open_folder`.
 
     Raises:
         UserError: see `open_folder`; or `names` are not two.
     """
     if len(names) != 2:
         raise UserError(f"--names {','.join(names)}: name two fields, of the left and of the right half")
-    return SideBySideSource(open_folder(path, fields, limit), names)
+    return SideBySideSource(open_folder(path, fields, limit, embedded), names)
 
 
 def _halves(stored: Stored) -> tuple[Pixels, Pixels]:

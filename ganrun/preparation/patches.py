@@ -152,11 +152,19 @@ def open_patches(folder: FolderSource, cut: Cut, share: float, workers: int) -> 
             f"folder:{folder.root}: no picture is as large as a patch of {cut.size * cut.shrink} pixels a side"
             + (f"; the first fault: {unread[0]}" if unread else "; lower --size")
         )
-    least = np.sort(every)[::-1][max(1, round(share * len(every))) - 1]
-    kept = tuple(tuple(np.flatnonzero(each >= least).tolist()) for each in energies)
+    kept = _most_textured(energies, max(1, round(share * len(every))))
     left_out = [*folder.remarks.left_out, *([f"{small:,} pictures smaller than a patch"] if small else [])]
     remarks = replace(folder.remarks, unread=(*folder.remarks.unread, *unread), left_out=tuple(left_out))
     return PatchSource(folder, cut, share, kept, len(every), remarks)
+
+
+def _most_textured(energies: list[Energies], count: int) -> tuple[tuple[int, ...], ...]:
+    """Return the numbers of the patches that are kept of each picture, `count` of all; of equal ones the first."""
+    order = np.argsort(-np.concatenate(energies), kind="stable")
+    chosen = np.zeros(len(order), bool)
+    chosen[order[:count]] = True
+    pictures = np.split(chosen, np.cumsum([len(each) for each in energies])[:-1])
+    return tuple(tuple(np.flatnonzero(each).tolist()) for each in pictures)
 
 
 @dataclass(frozen=True)

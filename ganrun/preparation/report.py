@@ -33,6 +33,8 @@ def describe(index: Index) -> list[str]:
         most = f"up to {embedding.captions} captions" if embedding.captions > 1 else "a caption"
         lines.append(f"each with {most}, embedded by {embedding.encoder} ({embedding.size} numbers)")
     lines += _absences(index)
+    if patches := made.get("patches"):
+        lines.append(f"patches: {index.samples:,} of {patches['of']:,} are kept, those with most texture")
     if made.get("enlarged"):
         lines.append(f"{made['enlarged']:,} images were smaller and were enlarged: they will look blurred")
     if index.classes:

@@ -114,7 +114,7 @@ class VideoSource:
 
     def shapes(self, workers: int) -> Shapes:
         """Return the shapes of the first frames."""
-        return {IMAGE: {each.shape: escaped(f"{self.root}/{each.path}") for each in reversed(self.videos)}}
+        return {IMAGE: {each.shape: escaped(self._where(each)) for each in reversed(self.videos)}}
 
     def parts(self, shard_samples: int | None, image_bytes: int) -> list[Part]:
         """Split the clips into parts in their order, so that a video is decoded for few shards.
@@ -136,7 +136,7 @@ class VideoSource:
             video, wanted = self.videos[number], [starts[number][clip - firsts[number]] for clip in clips]
             for start, frames in zip(wanted, self._clips(video, wanted), strict=True):
                 pictures = dict(zip(self.rule.fields, frames, strict=True))
-                where = escaped(f"{self.root}/{video.path}, frames {start} to {start + self.rule.span - 1}")
+                where = escaped(f"{self._where(video)}, frames {start} to {start + self.rule.span - 1}")
                 yield Item(key_of(part, place), where, pictures.pop(IMAGE), {}, pictures=pictures)
                 place += 1
 
@@ -160,8 +160,12 @@ class VideoSource:
                     if not waiting:
                         return
         except UnreadableError as error:
-            raise UserError(f"{self.root}/{video.path}: {error}; it has changed: run the command again") from error
-        raise UserError(f"{self.root}/{video.path}: is shorter than a moment ago; run the command again")
+            raise UserError(f"{self._where(video)}: {error}; it has changed: run the command again") from error
+        raise UserError(f"{self._where(video)}: is shorter than a moment ago; run the command again")
+
+    def _where(self, video: Video) -> str:
+        """Return the path of a video for messages. That of frames in the root itself is the root."""
+        return str(Path(self.root, video.path))
 
     def _square(self, pixels: Pixels) -> Pixels:
         """Return a frame in the size of the data set; one that would be enlarged as it is, so that it is counted."""
@@ -193,7 +197,7 @@ def open_videos(path: str, rule: ClipRule, size: int | None, filter: str, worker
     name = f"video, {rule}"
     if any(PurePosixPath(each).suffix.lower() in VIDEO_ENDINGS for each in files):
         name += f", decoded by PyAV {video_decoder().__version__}"
-    unread, short, kept, broken = [], [], [], []
+    unread, short, sound, kept, broken = [], [], [], [], []
     for video in parallel_map(Scanner(str(root)), videos, workers):
         where = escaped(str(root / video.path))
         if video.fault:
@@ -203,10 +207,11 @@ def open_videos(path: str, rule: ClipRule, size: int | None, filter: str, worker
             kept.append(video)
         elif video.frames or not video.fault:
             short.append(f"{where}: {_too_short(video, rule)}")
+            sound += [] if video.fault else short[-1:]
         if video.breaks:
             broken.append(f"{where}: {len(video.cuts):,} cuts and {len(video.gaps):,} gaps, which no clip goes over")
     if not kept:
-        reasons = [*unread, *short, *left_out, "nothing is in it"]
+        reasons = [*sound, *unread, *left_out, "nothing is in it"]
         raise UserError(f"video:{path}: no clip; {reasons[0]}")
     remarks = Remarks(tuple(unread), (*short, *broken, *left_out))
     square = Rule(size, 3, resize=True, filter=filter) if size else None

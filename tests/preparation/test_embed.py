@@ -100,6 +100,24 @@ def test_a_sample_without_a_usable_caption_is_left_out_and_named(pictures, encod
     assert not list((tmp_path / "strict").glob("*"))
 
 
+def test_a_picture_without_a_row_is_left_out_as_one_without_a_caption(pictures, encoder, tmp_path, capsys):
+    _, rows = pictures
+    for row in rows:
+        row["label"] = "a"
+    write_rows(tmp_path, rows[:-1])
+    assert make(tmp_path, encoder) == 0
+    assert read_all(tmp_path / "out")[0].samples == 14
+    assert "14.png: no caption to embed" in (tmp_path / "out/skipped.txt").read_text()
+    assert make(tmp_path, encoder, "--strict", out="strict") == 2
+    assert "14.png: unreadable (no caption to embed" in capsys.readouterr().err
+
+
+def test_fields_are_checked_before_the_encoder_is_opened(pictures, tmp_path, capsys):
+    write_rows(tmp_path, [{"file": "elsewhere.png", "text": "a"}])
+    assert make(tmp_path, tmp_path / "none.pt") == 2
+    assert "no image 'elsewhere.png'" in capsys.readouterr().err
+
+
 def test_encoders_that_are_none(pictures, tmp_path, capsys, monkeypatch):
     (tmp_path / "bad.pt").write_bytes(b"no program")
     (tmp_path / "empty").mkdir()

@@ -46,6 +46,22 @@ def test_the_most_textured_share_is_kept_and_recorded(photographs, tmp_path):
     assert "broken.png: " in (out / "skipped.txt").read_text()
 
 
+def test_of_patches_without_texture_the_share_is_kept_too_and_said(tmp_path, capsys):
+    folder = tmp_path / "flat"
+    folder.mkdir()
+    for number in range(4):
+        Image.new("L", (64, 64), 40 * number).save(folder / f"{number}.png")
+    half = np.zeros((64, 64), np.uint8)
+    half[:, 32:] = noise(0, (32, 64)).convert("L")
+    Image.fromarray(half).save(folder / "half.png")
+    assert prepare(f"folder:{folder}", tmp_path / "out", "--size", 32, "--patches", 0.5) == 0
+    index, samples = read_all(tmp_path / "out")
+    assert (index.samples, index.made["patches"]["of"]) == (10, 20)
+    assert "patches: 10 of 20 are kept, those with most texture" in capsys.readouterr().err
+    found = {np.asarray(Image.open(io.BytesIO(members["png"]))).tobytes() for members in samples.values()}
+    assert {half[:32, 32:].tobytes(), half[32:, 32:].tobytes()} <= found
+
+
 def test_pictures_are_made_smaller_first(photographs, tmp_path):
     out = tmp_path / "patches"
     assert prepare(f"folder:{photographs}", out, "--size", 8, "--patches", 1, "--shrink", 2, "--channels", 1) == 0

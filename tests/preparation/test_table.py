@@ -44,6 +44,16 @@ def test_the_same_table_gives_the_same_bytes_and_another_is_refused(table, tmp_p
     assert "has a data set made of other files" in capsys.readouterr().err
 
 
+def test_another_table_is_named_by_its_columns(table, tmp_path, capsys):
+    (tmp_path / "people.csv").write_text(TABLE.replace("age", "years"))
+    assert prepare(f"table:{tmp_path / 'people.csv'}", table) == 2
+    words = "made of a table with other columns: height, mass, age; not height, mass, years; choose another folder"
+    assert words in capsys.readouterr().err
+    (tmp_path / "people.csv").write_text(TABLE.replace("180", "190"))
+    assert prepare(f"table:{tmp_path / 'people.csv'}", table) == 2
+    assert "made of another table: its columns have the same names, but other numbers" in capsys.readouterr().err
+
+
 def test_a_table_without_a_header_and_its_text(tmp_path):
     (tmp_path / "plain.csv").write_text("1,2.50\n,na\n3,1e3\n")
     table = read_table(str(tmp_path / "plain.csv"), "it")

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ganrun.preparation.clip_rule import ClipRule
 from ganrun.preparation.frames import natural_order
+from ganrun.preparation.video import open_videos
 from tests.preparation.making import prepare, read_all
 from tests.preparation.videos import frame_of, video
 
@@ -116,6 +117,25 @@ def test_what_gives_no_clip_is_named_and_left_out(tmp_path, capsys):
     assert 2 < len(found) < 10  # Of the torn one, what can be decoded.
     assert prepare(f"video:{films}", tmp_path / "strict", *SMALL, "--strict") == 2
     assert "broken.avi: cannot be decoded as a video" in capsys.readouterr().err
+
+
+def test_a_broken_video_does_not_hide_why_good_ones_have_no_clip(tmp_path, capsys):
+    films = tmp_path / "films"
+    video(films / "good.mkv", range(100, 140))
+    (films / "bad.mp4").write_bytes(b"no video at all")
+    assert prepare(f"video:{films}", tmp_path / "out", *SMALL, "--part", "0.9:0.95") == 2
+    assert (
+        "no clip; " + str(films / "good.mkv") + ": 40 frames, but a clip spans 4 in --part" in capsys.readouterr().err
+    )
+
+
+def test_frames_in_the_source_itself_are_named_by_it(tmp_path):
+    for number in range(4):
+        Image.fromarray(frame_of(100 + number)).save(tmp_path / f"{number}.png")
+    source = open_videos(str(tmp_path), ClipRule(2, 2), 16, "lanczos", 1)
+    assert [*source.shapes(1)["image"].values()] == [str(tmp_path)]
+    (item,) = source.items(source.parts(None, 1)[0])
+    assert item.where == f"{tmp_path}, frames 0 to 3"
 
 
 @pytest.mark.parametrize(
