@@ -69,8 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--interpolate",
         action="store_true",
-        help="rows of 8 images between two random z (slerp), or from each sentence of --text to the next, where --count "
-        "is the number of rows",
+        help="rows of 8 images between two random z (slerp), or from each sentence of --text to the next, where "
+        "--count is the number of rows",
     )
     parser.add_argument(
         "--text", action="append", metavar="SENTENCE", help="what the images are to show; several times for several"
