@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from ganrun.evaluation.feature_statistics import to_uint8
 from ganrun.evaluation.generated_images import BATCH, GeneratedImages, ScoredImages
 from ganrun.evaluation.paired_samples import TRAINING_SAMPLES, PairedSamples
+from ganrun.evaluation.ranks import place_in
 from ganrun.evaluation.reference_statistics import read_kept, write_kept
 from ganrun.models.given import Given
 from ganrun.rng import KeyedNoise
@@ -109,7 +110,7 @@ def _training_answers(
     Distances are squared differences of pixels in 0..255: whole numbers, so that ranks agree to the last bit. Of
     samples that are equally near the first is taken.
     """
-    rank, world = (0, 1) if group is None else (group.rank(), group.size())
+    rank, world = place_in(group)
     condition, device = generated.game.condition, generated.device
     wanted = torch.cat([_pixels(generated, generated.given(at, min(BATCH, samples - at))) for at in _starts(samples)])
     shape = training.at([0], device, generated.dtype)[training.target].shape[1:]

@@ -27,6 +27,7 @@ from ganrun.data.decode import Field, RawBatch, normalised
 from ganrun.evaluation.divergences import LOOKED_AT, Densities, densities_of, scored_mixture
 from ganrun.evaluation.generated_images import BATCH, GeneratedImages
 from ganrun.evaluation.paired_samples import PairedSamples
+from ganrun.evaluation.ranks import place_in
 from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.score import Features, Score, ScoreSubject, Sums
 from ganrun.games.calls import judge
@@ -71,7 +72,7 @@ class DualityGap(Score):
 
     def start(self, subject: ScoreSubject) -> Sums:
         """Return V by chunk of the players, with D' and with G', [3, chunks], and sums of D's error, of this rank."""
-        rank, ranks = (0, 1) if subject.group is None else (subject.group.rank(), subject.group.size())
+        rank, ranks = place_in(subject.group)
         duel = _Duel(subject, self.settings)
         self._classifies, self._about = duel.minimax.classifies, duel.about
         values = torch.zeros(3, duel.chunks, dtype=torch.float64, device=duel.device)
