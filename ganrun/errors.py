@@ -35,6 +35,11 @@ def escaped(text: str) -> str:
     return "".join(_escape(sign) if unicodedata.category(sign) in _ESCAPED else sign for sign in text)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things in words, such as `1 image` or `1,000 images`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def _escape(sign: str) -> str:
     byte = ord(sign) - 0xDC00  # surrogateescape (PEP 383) keeps byte B of a file name as U+DC00 + B.
     return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else sign.encode("unicode_escape").decode()

@@ -4,11 +4,13 @@ import argparse
 import json
 import sys
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from ganrun.cli import command
 from ganrun.config.registry import SCORES
-from ganrun.errors import UserError
+from ganrun.errors import UserError, escaped
+from ganrun.storage import expand_user
 from ganrun.telemetry.baselines import AT, split
 from ganrun.telemetry.series import DISTANCES, FRECHET_DISTANCE
 
@@ -93,11 +95,30 @@ def _main(options: argparse.Namespace) -> int:
             bar.update(count)
 
         if options.images:
-            result = score_pictures(options.images, options.run, request, seen)
+            from ganrun.preparation.convert_image import decode
+
+            result = score_pictures(options.images, _pictures(options.images), decode, options.run, request, seen)
         else:
             result = score_checkpoint(options.run, request, seen)
     print(json.dumps(result) if options.json else _describe(result, options.images))
     return command.OK
+
+
+def _pictures(folder: str) -> list[Path]:
+    """Return the pictures below a folder, those that `prepare` and `sample` find, and say what is left out.
+
+    Raises:
+        UserError: no such folder, or it cannot be listed.
+    """
+    from ganrun.preparation.find_images import find_images
+
+    place = Path(expand_user(folder))
+    if not place.is_dir():
+        raise UserError(f"--images {folder}: no such folder")
+    found = find_images(str(place))
+    for line in (*(f"{place}/{name}: {why}" for name, why in found.unread.items()), *found.left_out()):
+        print(f"left out: {escaped(line)}", file=sys.stderr)
+    return [place / name for name in found.images]
 
 
 def _describe(result: dict[str, Any], folder: str | None) -> str:

@@ -1,24 +1,29 @@
 """Pictures in a folder, as images to be scored: those that `ganrun sample` wrote, or those of any other program."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image, read_file
 
-from ganrun.errors import UserError
+from ganrun.errors import UserError, counted
 from ganrun.models.given import Given
-from ganrun.storage import expand_user
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+"""Endings of files that torchvision decodes. `decode` is for all others."""
 MODES = {1: ImageReadMode.GRAY, 3: ImageReadMode.RGB}
 
 
 class PictureFolder:
-    """Images from files, in the order of their names.
+    """Images from files, in their order.
 
     Args:
-        folder: a folder; pictures in its sub-folders are not read.
+        folder: the folder, for messages.
+        paths: its pictures.
+        decode: decodes a picture of another format, in mode L or RGB; raises ValueError.
         image_size: their height and width in pixels.
         channels: 1 or 3; other pictures are converted.
         seed: seed of the subsets of a score.
@@ -29,17 +34,19 @@ class PictureFolder:
 
     device = torch.device("cpu")
 
-    def __init__(self, folder: str, image_size: int, channels: int, seed: int) -> None:
+    def __init__(
+        self,
+        folder: str,
+        paths: Sequence[Path],
+        decode: Callable[[Path], Image],
+        image_size: int,
+        channels: int,
+        seed: int,
+    ) -> None:
         self.image_size, self.channels, self.seed = image_size, channels, seed
-        place = Path(expand_user(folder))
-        if not place.is_dir():
-            raise UserError(f"--images {folder}: no such folder")
-        self.paths = sorted(path for path in place.iterdir() if path.suffix.lower() in ENDINGS and path.is_file())
-        if len(self.paths) < 2:
-            raise UserError(
-                f"--images {folder}: {len(self.paths)} pictures, but a score needs at least 2; pictures end in "
-                f"{', '.join(ENDINGS)}"
-            )
+        self.paths, self.decode = paths, decode
+        if len(paths) < 2:
+            raise UserError(f"--images {folder}: {counted(len(paths), 'picture')}, but a score needs at least 2")
 
     def images(self, start: int, count: int) -> Tensor:
         """Return the images numbered from `start`, [count, C, H, W] in [-1, 1].
@@ -69,8 +76,12 @@ class PictureFolder:
 
     def _read(self, path: Path) -> Tensor:
         try:
-            image: Tensor = decode_image(read_file(str(path)), MODES[self.channels])
-        except RuntimeError as error:
+            if path.suffix.lower() in ENDINGS:
+                image: Tensor = decode_image(read_file(str(path)), MODES[self.channels])
+            else:
+                pixels = np.array(self.decode(path).convert("L" if self.channels == 1 else "RGB"))
+                image = torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1)
+        except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"--images: {path} cannot be read as a picture: {reason}") from error
         if image.shape[1:] != (self.image_size, self.image_size):

@@ -1,11 +1,12 @@
 """Scores the EMA generator of a checkpoint against data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image
 
 from ganrun.config.imports import import_modules
 from ganrun.config.registry import SCORES
@@ -62,12 +63,17 @@ class ScoreRequest:
 
 
 def score_pictures(
-    folder: str, run: str | None, request: ScoreRequest, seen: Callable[[int, int], None]
+    folder: str,
+    paths: Sequence[Path],
+    decode: Callable[[Path], Image],
+    run: str | None,
+    request: ScoreRequest,
+    seen: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """Score the pictures of a folder in place of generated images; provenance as in `score_checkpoint`.
 
     Args:
-        folder: folder of pictures.
+        folder, paths, decode: folder of pictures, see `PictureFolder`.
         run: run or checkpoint whose data, extractor and seed are the defaults; None: `request.data` is needed.
         request: what to score and how.
         seen: called with images that were looked at, and the most there will be.
@@ -85,7 +91,7 @@ def score_pictures(
     crop = config.data.crop if config else None
     data = open_data(shards, key="--data" if request.data else "data.shards", crop=crop)
     seed = request.seed if request.seed is not None else config.run.seed if config else 0
-    pictures = PictureFolder(folder, data.index.image_size, data.index.channels, seed)
+    pictures = PictureFolder(folder, paths, decode, data.index.image_size, data.index.channels, seed)
     samples = min(request.samples or len(pictures.paths), len(pictures.paths))
     fields, target = (
         (config.data.fields, config.objective.target) if config else ({"image": FieldConfig(kind="image")}, "image")

@@ -30,6 +30,7 @@ from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.score import build_scores
 from ganrun.inference.sampling import Sampler
 from ganrun.models.extractors import open_extractor
+from ganrun.preparation.convert_image import decode
 from ganrun.run_folder.curve import read_curve
 from ganrun.storage import open_storage
 from tests.benchmarks.rows import Row, Rows, as_files, parser, train
@@ -127,7 +128,7 @@ def score(images: Tensor) -> Mapping[str, float | None]:
     statistics = open_storage(str(cache_folder().parent))
     extractor = open_extractor(config.evaluate.extractor, None)
     with as_files(images) as folder:
-        pictures = PictureFolder(folder, SIZE, images.shape[1], SEED)
+        pictures = PictureFolder(folder, sorted(Path(folder).iterdir()), decode, SIZE, images.shape[1], SEED)
         return Evaluator(extractor, reals, SAMPLES, scores, statistics).score(pictures).values()
 
 
