@@ -76,7 +76,8 @@ class PictureFolder:
 
     def _read(self, path: Path) -> Tensor:
         try:
-            if path.suffix.lower() in ENDINGS:
+            ending = path.suffix.lower()
+            if ending in ENDINGS and (ending, self.channels) != (".webp", 1):  # torchvision makes no grey of a .webp.
                 image: Tensor = decode_image(read_file(str(path)), MODES[self.channels])
             else:
                 pixels = np.array(self.decode(path).convert("L" if self.channels == 1 else "RGB"))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ganrun.config.schema import DataConfig
 from ganrun.config.schema_objective import ObjectiveConfig
-from ganrun.errors import UserError
+from ganrun.errors import UserError, counted
 from ganrun.games.conditions import Batch, Condition, UserInput, as_channels
 from ganrun.models.given import Given
 from ganrun.rng import KeyedNoise
@@ -43,7 +43,8 @@ class PastFrames(Condition):
             raise UserError(f"{item.name}: this run continues clips; give a video, a GIF or a folder of frames")
         if len(item.clip) < self.frames:
             raise UserError(
-                f"{item.name}: {len(item.clip)} frames, but this run continues clips of {self.frames}; give more"
+                f"{item.name}: {counted(len(item.clip), 'frame')}, but this run continues clips of {self.frames}; "
+                "give more"
             )
         clip = as_channels(item.clip[-self.frames :], self.channels)
         return {"past": clip.flatten(0, 1)[None]}

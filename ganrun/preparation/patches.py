@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ganrun.errors import UserError
+from ganrun.errors import UserError, counted
 from ganrun.preparation.convert_image import FILTERS, Pixels, Stored, UnreadableError, decode
 from ganrun.preparation.folder import FolderSource
 from ganrun.preparation.process_pool import parallel_map
@@ -153,7 +153,7 @@ def open_patches(folder: FolderSource, cut: Cut, share: float, workers: int) -> 
             + (f"; the first fault: {unread[0]}" if unread else "; lower --size")
         )
     kept = _most_textured(energies, max(1, round(share * len(every))))
-    left_out = [*folder.remarks.left_out, *([f"{small:,} pictures smaller than a patch"] if small else [])]
+    left_out = [*folder.remarks.left_out, *([f"{counted(small, 'picture')} smaller than a patch"] if small else [])]
     remarks = replace(folder.remarks, unread=(*folder.remarks.unread, *unread), left_out=tuple(left_out))
     return PatchSource(folder, cut, share, kept, len(every), remarks)
 

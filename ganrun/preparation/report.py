@@ -3,7 +3,7 @@
 import sys
 
 from ganrun.data.index import Index
-from ganrun.errors import escaped
+from ganrun.errors import counted, escaped
 
 SHOWN_SKIPPED, SHOWN_CLASSES = 20, 10
 
@@ -22,10 +22,11 @@ def describe(index: Index) -> list[str]:
     made, mib = index.made, sum(shard.bytes for shard in index.shards) / 2**20
     lines = []
     if index.image_size == 1:
-        what = f"{index.samples:,} points of {index.channels} numbers"
+        what = f"{counted(index.samples, 'point')} of {counted(index.channels, 'number')}"
     else:
         size = f"{index.image_size}x{index.image_size}"
-        what = f"{index.samples:,} images, {made.get('skipped', 0):,} skipped; {size}, channels: {index.channels}"
+        skipped = f"{made.get('skipped', 0):,} skipped"
+        what = f"{counted(index.samples, 'image')}, {skipped}; {size}, channels: {index.channels}"
     lines.append(f"{what}, shards: {len(index.shards)} ({mib:.1f} MiB)")
     for name, shape in index.pictures.items():
         lines.append(f"each with {name}: {shape.size}x{shape.size}, channels: {shape.channels}")
@@ -36,7 +37,9 @@ def describe(index: Index) -> list[str]:
     if patches := made.get("patches"):
         lines.append(f"patches: {index.samples:,} of {patches['of']:,} are kept, those with most texture")
     if made.get("enlarged"):
-        lines.append(f"{made['enlarged']:,} images were smaller and were enlarged: they will look blurred")
+        lines.append(
+            f"enlarged, since they were smaller: {counted(made['enlarged'], 'image')}, which will look blurred"
+        )
     if index.classes:
         counts = [f"{name} {n:,}" for name, n in zip(index.classes, made.get("images_of_class", ()), strict=False)]
         more = f", and {len(counts) - SHOWN_CLASSES} more" if len(counts) > SHOWN_CLASSES else ""

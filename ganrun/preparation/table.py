@@ -13,7 +13,7 @@ import numpy as np
 
 from ganrun.data.columns import Column, Numbers, scaled, to_index
 from ganrun.data.index import Index
-from ganrun.errors import UserError
+from ganrun.errors import UserError, counted
 from ganrun.evaluation.table_pictures import histograms
 from ganrun.preparation.fields import SEPARATORS, read_text
 from ganrun.preparation.points import pack_points, point_json
@@ -144,6 +144,6 @@ def make_table(path: str, dest: str) -> Index:
         "order": "shuffled",
         "content": hashlib.sha256(rows.tobytes()).hexdigest(),
     }
-    made |= {"left_out": [f"{without:,} rows without a number"]} if without else {}
+    facts = {"left_out": [f"{counted(without, 'row')} without a number"]} if without else {}
     members = [{"json": point_json(row)} for row in rows]
-    return pack_points(dest, made, members, rows.shape[1], (), {}, histograms(table.values, table.names))
+    return pack_points(dest, made, members, rows.shape[1], (), facts, histograms(table.values, table.names))

@@ -7,6 +7,7 @@ A clip is a sample, its frames are the pictures. It goes over no cut and no gap:
 """
 
 import bisect
+import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from ganrun.errors import UserError, escaped
+from ganrun.errors import UserError, counted, escaped
 from ganrun.preparation.clip_rule import ClipRule
 from ganrun.preparation.convert_image import Pixels, Rule, UnreadableError, convert
 from ganrun.preparation.find_images import count_endings, find_images
@@ -108,7 +109,9 @@ class VideoSource:
     def identity(self) -> str:
         """Return a hash of paths, sizes and times of the files, and of the videos."""
         found = zip(self.files, versions(self.root, self.files), strict=True)
-        return hash_of(repr(entry).encode() for entry in (self.videos, self.remarks, *found))
+        # Older ganrun wrote "1 cuts", and its data sets are to be recognised.
+        remarks = re.sub(r"\b1 (frame|cut|gap|past frame|horizon)\b", r"1 \1s", repr(self.remarks))
+        return hash_of(entry.encode() for entry in (repr(self.videos), remarks, *map(repr, found)))
 
     old_identity = identity
 
@@ -201,7 +204,7 @@ def open_videos(path: str, rule: ClipRule, size: int | None, filter: str, worker
     for video in parallel_map(Scanner(str(root)), videos, workers):
         where = escaped(str(root / video.path))
         if video.fault:
-            after = f"only {video.frames:,} frames can be decoded: " if video.frames else ""
+            after = f"only {counted(video.frames, 'frame')} can be decoded: " if video.frames else ""
             unread.append(f"{where}: {after}{video.fault}")
         if next(rule.starts(video.frames, video.breaks), None) is not None:
             kept.append(video)
@@ -209,7 +212,8 @@ def open_videos(path: str, rule: ClipRule, size: int | None, filter: str, worker
             short.append(f"{where}: {_too_short(video, rule)}")
             sound += [] if video.fault else short[-1:]
         if video.breaks:
-            broken.append(f"{where}: {len(video.cuts):,} cuts and {len(video.gaps):,} gaps, which no clip goes over")
+            breaks = f"{counted(len(video.cuts), 'cut')} and {counted(len(video.gaps), 'gap')}"
+            broken.append(f"{where}: {breaks}, which no clip goes over")
     if not kept:
         reasons = [*sound, *unread, *left_out, "nothing is in it"]
         raise UserError(f"video:{path}: no clip; {reasons[0]}")
@@ -234,8 +238,9 @@ def _too_short(video: Video, rule: ClipRule) -> str:
     cut = " between cuts and gaps" if video.breaks else ""
     part = " in --part {:g}:{:g}".format(*rule.part) if rule.part != (0.0, 1.0) else ""
     return (
-        f"{video.frames:,} frames, but a clip spans {rule.span}{cut}{part}: {rule.past} past frames and "
-        f"{rule.horizons} horizons with --stride {rule.stride}; lower --past, --horizons or --stride"
+        f"{counted(video.frames, 'frame')}, but a clip spans {rule.span}{cut}{part}: "
+        f"{counted(rule.past, 'past frame')} and {counted(rule.horizons, 'horizon')} with "
+        f"--stride {rule.stride}; lower --past, --horizons or --stride"
     )
 
 

@@ -38,7 +38,7 @@ def test_the_most_textured_share_is_kept_and_recorded(photographs, tmp_path):
     assert (index.samples, index.image_size, index.channels) == (4, 16, 3)
     assert index.made["patches"] == {"share": 0.5, "by": "gradient energy", "of": 8}
     assert (index.made["resize"], index.made["skipped"]) == ("none", 1)
-    assert index.made["left_out"] == ["1 pictures smaller than a patch"]
+    assert index.made["left_out"] == ["1 picture smaller than a patch"]
     found = [np.asarray(Image.open(io.BytesIO(members["png"]))) for members in samples.values()]
     half, whole = (np.asarray(Image.open(photographs / name)) for name in ("half.png", "noise.png"))
     expected = [half[32:, :16], half[32:, 16:32], whole[:, 4:20], whole[:, 20:36]]

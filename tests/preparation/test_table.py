@@ -25,7 +25,7 @@ def test_a_table_becomes_points_with_the_ranges_of_its_columns(table):
     assert (index.image_size, index.channels, index.samples, index.made["missing"]) == (1, 3, 4, 3)
     columns = [tuple(column) for column in columns_of(index)]
     assert columns == [("height", 160, 180), ("mass", 60, 90.5), ("age", 30, 45)]
-    assert index.made["left_out"] == ["1 rows without a number"]
+    assert index.made["left_out"] == ["1 row without a number"]
     rows = np.array([json.loads(bytes(members["json"])) for members in samples.values()], float)
     assert np.nanmin(rows, 0).tolist() == [0, 0, 0]
     assert np.nanmax(rows, 0).tolist() == [1, 1, 1]

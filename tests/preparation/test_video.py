@@ -79,8 +79,8 @@ def test_no_clip_goes_over_a_cut_or_a_gap(tmp_path, capsys):
     expected += [dark[start : start + 4] for start in range(5)]
     assert shades_of(tmp_path / "out") == expected
     err = capsys.readouterr().err
-    assert "a/cut.mkv: 1 cuts and 0 gaps, which no clip goes over" in err
-    assert "b/gap.mkv: 0 cuts and 1 gaps, which no clip goes over" in err
+    assert "a/cut.mkv: 1 cut and 0 gaps, which no clip goes over" in err
+    assert "b/gap.mkv: 0 cuts and 1 gap, which no clip goes over" in err
 
 
 def test_folders_of_frames_and_gifs_are_videos_too(tmp_path, capsys, monkeypatch):
