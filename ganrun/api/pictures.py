@@ -13,7 +13,7 @@ from ganrun.errors import UserError
 from ganrun.evaluation.feature_statistics import to_uint8
 from ganrun.inference.predicting import Predictor
 from ganrun.preparation.convert_image import Rule, UnreadableError, convert, decode
-from ganrun.preparation.own_pictures import read_clip, read_own
+from ganrun.preparation.own_pictures import read_clip, read_mask, read_own
 from ganrun.storage import expand_user
 
 Picture = str | Path | Image.Image | NDArray[np.uint8]
@@ -43,6 +43,17 @@ def png_of(picture: Picture) -> bytes:
         kept = upright.mode in ("1", "L", "LA", "P", "RGB", "RGBA") or upright.mode.startswith("I;16")
         (upright if kept else upright.convert("RGB")).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def hole_of(mask: Picture) -> NDArray[np.bool_]:
+    """Return the hole of a mask, bool [H, W], see `read_mask`.
+
+    Raises:
+        UserError: it cannot be read as a picture.
+    """
+    if isinstance(mask, str | Path):
+        return read_mask(Path(expand_user(str(mask))), f"mask {mask}")
+    return read_mask(png_of(mask), "mask")
 
 
 def frames_of(condition: "Picture | Sequence[Picture]", predictor: Predictor) -> list[NDArray[np.uint8]]:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ganrun.api.pictures import Picture, frames_of, pixels_of, png_of, to_pillow
+from ganrun.api.pictures import Picture, frames_of, hole_of, pixels_of, png_of, to_pillow
 from ganrun.config.load import parse
 from ganrun.config.schema import Config
 from ganrun.errors import RunError, UserError
@@ -237,7 +237,7 @@ class Run:
         if sampler.of_points or not isinstance(condition, str | Path | Image.Image | np.ndarray):
             wanted = "a table of ganrun sample --input" if sampler.of_points else "one picture"
             raise UserError(f"condition: a {type(condition).__name__}, but this run takes {wanted}")
-        hole = None if mask is None else pixels_of(mask, "mask").max(axis=2) > 0
+        hole = None if mask is None else hole_of(mask)
         name = Path(condition).stem if isinstance(condition, str | Path) else ""
         images = Translator(sampler, seed, False).images("condition", pixels_of(condition), count, hole, name)
         return torch.stack(images)

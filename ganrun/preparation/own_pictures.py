@@ -153,19 +153,30 @@ def masks_by_name(path: str) -> Callable[[str], NDArray[np.bool_]]:
     def mask_of(name: str) -> NDArray[np.bool_]:
         if masks and name not in masks:
             raise UserError(f"--mask {path}: no mask for {escaped(name)}; add one under this name")
-        return _read_mask(masks.get(name, place))
+        file = masks.get(name, place)
+        return read_mask(file, f"--mask {escaped(str(file))}")
 
     return mask_of
 
 
-def _read_mask(path: Path) -> NDArray[np.bool_]:
-    """Return the hole of a mask, [H, W]: what is neither black nor fully transparent.
+def read_mask(stored: Stored, where: str) -> NDArray[np.bool_]:
+    """Return the hole of a mask, [H, W]: what is not black. What is fully transparent is kept, if something is drawn
+    beside it in another colour than black; else it is the hole, as one that was erased.
+
+    Args:
+        stored: the encoded file, or its path.
+        where: where it comes from, for messages.
 
     Raises:
         UserError: it cannot be read as a picture.
     """
-    hole: NDArray[np.bool_] = read_own(path, "--mask").max(axis=2) > 0
-    image = upright(path)
-    if image.has_transparency_data:
-        hole &= np.asarray(image.convert("RGBA").getchannel("A")) > 0
-    return hole
+    try:
+        drawn = np.atleast_3d(np.asarray(decode(stored))).max(axis=2) > 0
+        image = upright(stored)
+    except UnreadableError as error:
+        raise UserError(f"{where}: {error}; give a picture, such as a .png or .jpg") from error
+    if not image.has_transparency_data:
+        return drawn  # type: ignore[no-any-return]
+    opaque = np.asarray(image.convert("RGBA").getchannel("A")) > 0
+    hole: NDArray[np.bool_] = drawn & opaque
+    return hole if hole.any() else ~opaque
