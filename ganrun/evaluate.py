@@ -85,6 +85,7 @@ def _main(options: argparse.Namespace) -> int:
         raise UserError(f"--nearest {options.nearest}: unsupported ending; give a .png file")
     from ganrun.inference.scoring import ScoreRequest, score_checkpoint, score_pictures
 
+    left_out: list[str] = []
     request = ScoreRequest(**{field.name: getattr(options, field.name) for field in fields(ScoreRequest)})
     with tqdm(unit=" images", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()) as bar:
 
@@ -97,15 +98,18 @@ def _main(options: argparse.Namespace) -> int:
         if options.images:
             from ganrun.preparation.convert_image import decode
 
-            result = score_pictures(options.images, _pictures(options.images), decode, options.run, request, seen)
+            paths, left_out = _pictures(options.images)
+            result = score_pictures(options.images, paths, decode, options.run, request, seen)
         else:
             result = score_checkpoint(options.run, request, seen)
+    for line in left_out:
+        print(f"left out: {escaped(line)}", file=sys.stderr)
     print(json.dumps(result) if options.json else _describe(result, options.images))
     return command.OK
 
 
-def _pictures(folder: str) -> list[Path]:
-    """Return the pictures below a folder, those that `prepare` and `sample` find, and say what is left out.
+def _pictures(folder: str) -> tuple[list[Path], list[str]]:
+    """Return the pictures below a folder, those that `prepare` and `sample` find, and a line for each that is left out.
 
     Raises:
         UserError: no such folder, or it cannot be listed.
@@ -116,9 +120,8 @@ def _pictures(folder: str) -> list[Path]:
     if not place.is_dir():
         raise UserError(f"--images {folder}: no such folder")
     found = find_images(str(place))
-    for line in (*(f"{place}/{name}: {why}" for name, why in found.unread.items()), *found.left_out()):
-        print(f"left out: {escaped(line)}", file=sys.stderr)
-    return [place / name for name in found.images]
+    left_out = [*(f"{place}/{name}: {why}" for name, why in found.unread.items()), *found.left_out()]
+    return [place / name for name in found.images], left_out
 
 
 def _describe(result: dict[str, Any], folder: str | None) -> str:

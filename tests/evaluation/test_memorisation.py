@@ -179,8 +179,10 @@ def test_two_workers_find_what_one_finds_and_the_command_the_same(values, extrac
     assert {name: said[name] for name in names} == {name: pytest.approx(found[1][name], rel=1e-6) for name in names}
     assert said["memorisation_is"].startswith("share of pairs; ")
     assert Image.open(picture).text["samples"] == "20"
-    assert evaluate.main([*arguments[:-2], str(tmp_path), "--json"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].endswith(f"--nearest {tmp_path}: cannot write it: Is a directory")
+    (tmp_path / "folder.png").mkdir()
+    for place, words in (("folder.png", "cannot write it: Is a directory"), ("a.jpg", "unsupported ending; give a")):
+        assert evaluate.main([*arguments[:-2], str(tmp_path / place), "--json"]) == 2
+        assert f"--nearest {tmp_path / place}: {words}" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_the_picture_shows_images_beside_the_training_images_nearest_to_them(reals, generators, tmp_path):
