@@ -170,6 +170,7 @@ def history_of(folder):
 
 def test_wandb_offline_keeps_what_the_workers_said_and_a_resumed_run_has_its_id(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(tracking, "CLOSE_SECONDS", WAIT)
     run = run_at(tmp_path, search="pbt")
     assert track("wandb", run, FIRST) == []
     second = int(time.time())
