@@ -7,7 +7,6 @@ A clip is a sample, its frames are the pictures. It goes over no cut and no gap:
 """
 
 import bisect
-import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -109,9 +108,7 @@ class VideoSource:
     def identity(self) -> str:
         """Return a hash of paths, sizes and times of the files, and of the videos."""
         found = zip(self.files, versions(self.root, self.files), strict=True)
-        # Older ganrun wrote "1 cuts", and its data sets are to be recognised.
-        remarks = re.sub(r"\b1 (frame|cut|gap|past frame|horizon)\b", r"1 \1s", repr(self.remarks))
-        return hash_of(entry.encode() for entry in (repr(self.videos), remarks, *map(repr, found)))
+        return hash_of(repr(entry).encode() for entry in (self.videos, self.remarks, *found))
 
     old_identity = identity
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ganrun.evaluation.evaluator import Evaluator
 from ganrun.evaluation.feature_statistics import to_uint8
+from ganrun.evaluation.generated_images import BATCH
 from ganrun.evaluation.moments import FeatureMoments
 from ganrun.evaluation.score import build_scores
 from ganrun.models.extractors import Extractor, Resized
@@ -107,3 +108,28 @@ def evaluate(tmp_path, metrics=(), images=sample, samples: int = 103, extractor:
     cache, scores = Folder(tmp_path / "cache"), build_scores(metrics)
     evaluator = Evaluator(extractor or tiny_extractor(), Reals(samples), samples, scores, cache)
     return evaluator.score(Generated(images))
+
+
+class Shown:
+    """Given images in place of generated ones."""
+
+    seed, device, horizons = 0, torch.device("cpu"), 0
+
+    def __init__(self, images):
+        self.all = images
+
+    def images(self, start, count):
+        assert start % BATCH == 0
+        return self.all[start : start + count]
+
+    def labels(self, samples):
+        return None
+
+    def given(self, start, count):
+        return {}
+
+    def truth(self, start, count):
+        return None
+
+    def later(self, start, images):
+        return []

@@ -14,44 +14,18 @@ from ganrun.data.index import open_data
 from ganrun.data.scored import open_scored
 from ganrun.errors import UserError
 from ganrun.evaluation.evaluator import Evaluator
-from ganrun.evaluation.generated_images import BATCH
 from ganrun.evaluation.memorisation import share_nearer
 from ganrun.evaluation.nearest_pictures import NEIGHBOURS, ROWS, nearest_png
 from ganrun.evaluation.real_images import RealImages
 from ganrun.evaluation.score import build_scores
 from ganrun.storage import Folder
 from tests.conftest import SIZES, config_of, write_data
-from tests.evaluation.making import tiny_extractor
+from tests.evaluation.making import Shown, tiny_extractor
 from tests.ranks import run_folder, run_ranks
 
 IMAGE = {"image": FieldConfig(kind="image")}
 HELD_OUT = EvaluateConfig(held_out_share=0.25)
 SAMPLES = 30
-
-
-class Shown:
-    """Given images in place of generated ones."""
-
-    seed, device, horizons = 0, torch.device("cpu"), 0
-
-    def __init__(self, images):
-        self.all = images
-
-    def images(self, start, count):
-        assert start % BATCH == 0
-        return self.all[start : start + count]
-
-    def labels(self, samples):
-        return None
-
-    def given(self, start, count):
-        return {}
-
-    def truth(self, start, count):
-        return None
-
-    def later(self, start, images):
-        return []
 
 
 def as_generated(reals, count):

@@ -23,6 +23,7 @@ from ganrun.run_folder.run_folder import RunFolder
 from ganrun.run_folder.status import read_status
 from ganrun.storage import Folder
 from tests.conftest import config_of
+from tests.evaluation.making import Shown
 from tests.ranks import Ranks, run_folder, run_ranks
 
 SAMPLES = 150
@@ -178,24 +179,6 @@ def test_a_generator_that_is_not_finite_is_as_far_as_can_be(values, run):
     assert score.values()["mode_kl"] is None
 
 
-class AtTheCentre:
-    """Points at the centre of the ring, as `ScoredImages`."""
-
-    seed, device = 0, torch.device("cpu")
-
-    def images(self, start, count):
-        return torch.zeros(count, 2, 1, 1)
-
-    def labels(self, samples):
-        return None
-
-    def given(self, start, count):
-        return {}
-
-    def truth(self, start, count):
-        return None
-
-
 def test_every_rank_has_the_numbers_of_rank_0(values, tmp_path, monkeypatch):
     """Each decides by them whether all save a checkpoint, and the last bits may differ between CPU models."""
 
@@ -205,5 +188,6 @@ def test_every_rank_has_the_numbers_of_rank_0(values, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.distributed.broadcast_object_list", broadcast)
     monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor, group: None)
     evaluator = PointEvaluator(open_data(values["data"]["shards"]).index, 70, {}, Folder(tmp_path))
-    assert evaluator.score(AtTheCentre()).value != 0.25
-    assert evaluator.score(AtTheCentre(), Ranks(1, 2)).value == 0.25
+    at_the_centre = Shown(torch.zeros(evaluator.samples, 2, 1, 1))
+    assert evaluator.score(at_the_centre).value != 0.25
+    assert evaluator.score(at_the_centre, Ranks(1, 2)).value == 0.25
