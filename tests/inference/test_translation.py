@@ -99,6 +99,15 @@ def test_known_pixels_of_a_picture_are_kept_exactly(runs, tmp_path, width, heigh
     assert 0.5 < (drawn == before).all(2).mean() < 0.9
 
 
+def test_more_images_than_there_are_samples_are_told(runs, tmp_path):
+    code, _, error = sample(runs["srgan"], "--out", tmp_path / "few", "--count", 2)
+    assert (code, "they repeat" in error) == (0, False)
+    there = Sampler(str(runs["srgan"])).pairs.samples
+    code, _, error = sample(runs["srgan"], "--out", tmp_path / "many", "--count", there + 1)
+    assert code == 0
+    assert f"--count {there + 1}: there are {there} samples that conditions are made of, so they repeat" in error
+
+
 def test_a_hole_is_drawn_by_the_name_of_the_file_wherever_it_lies(runs, tmp_path, monkeypatch):
     path = picture(tmp_path / "a/cat.png", 40, 36)
     for place in ("b/cat.png", "b/dog.png"):
